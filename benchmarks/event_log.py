@@ -1,0 +1,138 @@
+"""Measure what a `date|ticker` asset-partition costs in Dagster, with our event log and with the stock one.
+
+Belongs here: whole runs of assets that do nothing, timed around `materialize`. That both storages answer
+alike is for the tests.
+"""
+
+import argparse
+import contextlib
+import json
+import tempfile
+import time
+import warnings
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.storage.event_log import SqliteEventLogStorage
+
+from stock_lakehouse.event_storage import (
+    BULK_RUN_CONFIG,
+    BatchedSqliteEventLogStorage,
+    bulk_run_environment,
+)
+
+FIRST_DAY = date(2000, 1, 3)
+TICKERS = ("AAPL", "AMZN", "GOOG", "META", "MSFT", "NVDA")
+
+
+class _NoIO(dg.IOManager):
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        """Write nothing: only Dagster's own cost is measured."""
+
+    def load_input(self, context: dg.InputContext) -> None:
+        """Read nothing."""
+
+
+def _chain(count: int) -> list[dg.AssetsDefinition]:
+    partitions = dg.MultiPartitionsDefinition(
+        {
+            "date": dg.DailyPartitionsDefinition(FIRST_DAY.isoformat()),
+            "ticker": dg.StaticPartitionsDefinition(list(TICKERS)),
+        }
+    )
+    chain: list[dg.AssetsDefinition] = []
+    for number in range(count):
+
+        @dg.asset(
+            name=f"layer_{number}",
+            partitions_def=partitions,
+            deps=chain[-1:],
+            backfill_policy=dg.BackfillPolicy.single_run(),
+        )
+        def layer() -> None:
+            return None
+
+        chain.append(layer)
+    return chain
+
+
+def measure(storage: type[SqliteEventLogStorage], keys: int, assets: int, bulk: bool) -> dict[str, Any]:
+    """Run `assets` assets over a rectangle of `keys` keys (rounded up to whole days) in an empty instance.
+
+    Times are in seconds and in milliseconds a materialized asset-partition.
+    Raises `RuntimeError` when the log does not hold every key afterwards.
+    """
+    days = -(-keys // len(TICKERS))
+    last_day = FIRST_DAY + timedelta(days=days - 1)
+    tags = {
+        "dagster/asset_partition_range_start": f"{FIRST_DAY}|{TICKERS[0]}",
+        "dagster/asset_partition_range_end": f"{last_day}|{TICKERS[-1]}",
+    }
+    chain = _chain(assets)
+    with tempfile.TemporaryDirectory() as home:
+        config = {
+            "event_log_storage": {
+                "module": storage.__module__,
+                "class": storage.__name__,
+                "config": {"base_dir": f"{home}/events"},
+            },
+            "telemetry": {"enabled": False},
+        }
+        Path(home, "dagster.yaml").write_text(json.dumps(config))
+        with contextlib.ExitStack() as stack:
+            instance = stack.enter_context(dg.DagsterInstance.from_config(home))
+            if bulk:
+                stack.enter_context(bulk_run_environment())
+            started = time.perf_counter()
+            dg.materialize(
+                chain,
+                instance=instance,
+                resources={"io_manager": _NoIO()},
+                run_config=BULK_RUN_CONFIG,
+                tags=tags,
+            )
+            seconds = time.perf_counter() - started
+            for asset in chain:
+                stored = len(instance.get_materialized_partitions(asset.key))
+                if stored != days * len(TICKERS):
+                    raise RuntimeError(f"{asset.key.to_user_string()}: {stored} keys stored")
+        size = sum(path.stat().st_size for path in Path(home, "events").iterdir())
+    partitions = days * len(TICKERS) * assets
+    return {
+        "storage": storage.__name__,
+        "asset_partitions": partitions,
+        "seconds": round(seconds, 2),
+        "ms_per_asset_partition": round(1000 * seconds / partitions, 3),
+        "kb_per_asset_partition": round(size / 1024 / partitions, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keys", type=int, default=16_194, help="date|ticker keys an asset, our storage")
+    parser.add_argument("--stock-keys", type=int, default=1_000, help="date|ticker keys an asset, stock storage")
+    parser.add_argument("--assets", type=int, default=4)
+    parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+
+    # The console is quiet in both, so that the ratio is the event log's and not the terminal's.
+    stock = measure(SqliteEventLogStorage, options.stock_keys, options.assets, bulk=False)
+    ours = measure(BatchedSqliteEventLogStorage, options.keys, options.assets, bulk=True)
+    ratio = round(stock["ms_per_asset_partition"] / ours["ms_per_asset_partition"], 1)
+    if options.json:
+        print(json.dumps({"stock": stock, "ours": ours, "ratio": ratio}))
+        return
+    print(f"{'storage':<30}{'asset-partitions':>17}{'seconds':>9}{'ms each':>9}{'KB each':>9}")
+    for row in (stock, ours):
+        print(
+            f"{row['storage']:<30}{row['asset_partitions']:>17,}{row['seconds']:>9.2f}"
+            f"{row['ms_per_asset_partition']:>9.3f}{row['kb_per_asset_partition']:>9.1f}"
+        )
+    print(f"ratio {ratio}")
+
+
+if __name__ == "__main__":
+    main()

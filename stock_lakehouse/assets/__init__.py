@@ -1,0 +1,59 @@
+"""The asset graph, a file a layer; what all assets of a table have in common is set here, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from stock_lakehouse.assets.curated import curated_stocks_daily
+from stock_lakehouse.assets.features import stocks_features
+from stock_lakehouse.assets.ledger import restatements
+from stock_lakehouse.assets.processed import processed_quarantine, processed_stocks_daily
+from stock_lakehouse.assets.raw import raw_stocks_daily
+from stock_lakehouse.assets.lineage import column_lineage
+from stock_lakehouse.tables import BY_NAME, LAYERS, Table
+
+OWNER = "team:market-data"
+KINDS = {"csv": {"csv"}, "parquet": {"parquet", "pyspark"}, "delta": {"deltalake", "pyspark"}}
+
+
+def all_assets(partitions: dg.PartitionsDefinition[str]) -> Sequence[dg.AssetsDefinition]:
+    """Every asset, its layers partitioned by `partitions`."""
+
+    def described(spec: dg.AssetSpec) -> dg.AssetSpec:
+        table = BY_NAME[spec.key.path[-1]]
+        return spec.replace_attributes(
+            partitions_def=partitions if table in LAYERS else None,
+            group_name=table.layer,
+            owners=[OWNER],
+            kinds=KINDS[table.format],
+            description=table.description,
+        ).merge_attributes(metadata=_metadata(table))
+
+    assets = [
+        raw_stocks_daily,
+        processed_stocks_daily,
+        processed_quarantine,
+        curated_stocks_daily,
+        stocks_features,
+        restatements,
+    ]
+    return dg.map_asset_specs(described, assets)
+
+
+def _metadata(table: Table) -> dict[str, dg.MetadataValue]:
+    columns = [
+        dg.TableColumn(
+            one.name,
+            one.type,
+            one.description,
+            constraints=dg.TableColumnConstraints(nullable=one.nullable, unique=table.key == (one.name,)),
+        )
+        for one in table.columns
+    ]
+    return {
+        "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns)),
+        "dagster/column_lineage": dg.MetadataValue.column_lineage(column_lineage(table)),
+        "dagster/table_name": dg.MetadataValue.text(table.name),
+    }

@@ -1,0 +1,23 @@
+"""features: indicators and signals over each ticker's whole history."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+from pyspark.sql import DataFrame  # at runtime: Dagster reads annotations
+
+from stock_lakehouse.checks import audit_spec, audited
+from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.tables import FEATURES
+from stock_lakehouse.transforms.features import features
+
+
+@dg.asset(
+    io_manager_key="delta",
+    ins={"curated_stocks_daily": dg.AssetIn(metadata={"whole_history": True})},
+    check_specs=[audit_spec(FEATURES)],
+)
+def stocks_features(curated_stocks_daily: DataFrame, lakehouse: LakehouseResource) -> Iterator[Any]:
+    rows = lakehouse.stage(features(curated_stocks_daily, lakehouse.sessions))
+    yield from audited(rows, FEATURES)
+    yield dg.Output(rows)

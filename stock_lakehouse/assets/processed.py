@@ -1,0 +1,41 @@
+"""processed: type what was delivered; the impossible goes to the quarantine, in the same step."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+from pyspark.sql import DataFrame  # at runtime: Dagster reads annotations
+
+from stock_lakehouse.checks import ROWS_CONSERVED, audit_spec, audited, rows_conserved
+from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.tables import PROCESSED, QUARANTINE
+from stock_lakehouse.transforms.processed import classify, processed_bars, quarantined
+
+
+@dg.asset(
+    io_manager_key="parquet", check_specs=[ROWS_CONSERVED, audit_spec(PROCESSED), audit_spec(QUARANTINE, PROCESSED)]
+)
+def processed_stocks_daily(raw_stocks_daily: DataFrame, lakehouse: LakehouseResource) -> Iterator[Any]:
+    rows = lakehouse.stage(classify(raw_stocks_daily, lakehouse.sessions, lakehouse.price_tolerance))
+    fates = {row["fate"]: row["count"] for row in rows.groupBy("fate").count().collect()}
+    yield from rows_conserved(raw_stocks_daily.count(), fates)
+    frames = {PROCESSED.name: processed_bars(rows), QUARANTINE.name: quarantined(rows)}
+    yield from audited(frames[PROCESSED.name], PROCESSED)
+    yield from audited(frames[QUARANTINE.name], QUARANTINE, PROCESSED)
+    yield dg.Output(frames)
+
+
+@dg.asset(deps=[processed_stocks_daily])
+def processed_quarantine(lakehouse: LakehouseResource) -> dg.MaterializeResult[Any]:
+    from pyspark.sql import functions as F
+
+    rows = lakehouse.lake.quarantine.read(lakehouse.session)
+    by_reason = rows.select(F.explode("reasons").alias("reason")).groupBy("reason").count().orderBy("reason").collect()
+    records = [dg.TableRecord({"reason": row["reason"], "rows": row["count"]}) for row in by_reason]
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": rows.count(),
+            "by reason": dg.MetadataValue.table(records) if records else "none",
+            "location": dg.MetadataValue.path(str(lakehouse.lake.quarantine.root)),
+        }
+    )

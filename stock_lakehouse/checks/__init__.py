@@ -1,0 +1,115 @@
+"""Checks in an asset's own step: audits derived from schemas/, conservation of rows, and completeness of a delivery.
+
+Here: their specs and results. Not here: market checks, which read a published table (market.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from stock_lakehouse.schemas.audit import failures
+from stock_lakehouse.tables import PROCESSED, QUARANTINE, RAW, Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from stock_lakehouse.sources import Download
+
+LISTED = 50  # entries of a list in a check's metadata
+
+
+def audit_spec(table: Table, asset: Table | None = None) -> dg.AssetCheckSpec:
+    """The blocking check that a frame conforms to `table`'s schema before `asset` (the table's own) publishes it."""
+    return dg.AssetCheckSpec(
+        _audit_name(table),
+        asset=(asset or table).name,
+        blocking=True,
+        description=f"Every row to be published conforms to the schema of {table.name}; if not, nothing is published.",
+    )
+
+
+def audited(frame: DataFrame, table: Table, asset: Table | None = None) -> Iterator[dg.AssetCheckResult]:
+    """Yield the audit's result; raise dg.Failure after a failed one, so that nothing is published."""
+    found = failures(frame, table)
+    rows = [dg.TableRecord(dict(failure)) for failure in found[:LISTED]]
+    yield dg.AssetCheckResult(
+        asset_key=(asset or table).name,
+        check_name=_audit_name(table),
+        passed=not found,
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata={"failures": dg.MetadataValue.table(rows)} if rows else {"failures": 0},
+    )
+    if found:
+        first = found[0]
+        raise dg.Failure(
+            f"{table.name}: {len(found)} failures of its schema, the first in {first['column']}: {first['error']}. "
+            "Nothing was published; the check's metadata lists them.",
+            allow_retries=False,
+        )
+
+
+def _audit_name(table: Table) -> str:
+    return "schema" if table != QUARANTINE else "quarantine_schema"
+
+
+DELIVERY_CONSERVED = dg.AssetCheckSpec(
+    "conservation", asset=RAW.name, blocking=True, description="delivered = landed + repeated + outside"
+)
+SOURCE_COMPLETE = dg.AssetCheckSpec(
+    "source_complete", asset=RAW.name, description="The source delivered every ticker that was asked for."
+)
+FILE_NAMES = dg.AssetCheckSpec(
+    "file_names", asset=RAW.name, description="Every file under raw follows the naming; others are never read."
+)
+ROWS_CONSERVED = dg.AssetCheckSpec(
+    "conservation",
+    asset=PROCESSED.name,
+    blocking=True,
+    description="Every landed row of the run's tickers and years is processed, quarantined or superseded.",
+)
+
+
+def delivery_checks(download: Download, strangers: list[Path]) -> Iterator[dg.AssetCheckResult]:
+    """What is to be said of a download that has landed."""
+    landing = download.landing
+    yield dg.AssetCheckResult(
+        asset_key=RAW.name,
+        check_name="conservation",
+        passed=landing.delivered == landing.landed + landing.repeated + landing.outside,
+        metadata={name: getattr(landing, name) for name in ("delivered", "landed", "repeated", "outside")},
+    )
+    failed = [dg.TableRecord({"ticker": t, "reason": reason}) for t, reason in sorted(download.failed.items())]
+    yield dg.AssetCheckResult(
+        asset_key=RAW.name,
+        check_name="source_complete",
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata={"failed": dg.MetadataValue.table(failed)} if failed else {"tickers": len(download.tickers)},
+    )
+    yield dg.AssetCheckResult(
+        asset_key=RAW.name,
+        check_name="file_names",
+        passed=not strangers,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"never read": "\n".join(map(str, strangers[:LISTED])), "files": len(strangers)},
+    )
+
+
+def rows_conserved(delivered: int, fates: dict[str, int]) -> Iterator[dg.AssetCheckResult]:
+    """`delivered` rows were read from raw; `fates` counts the rows by what they became. Raise dg.Failure if any is lost."""
+    figures: dict[str, Any] = {fate: fates.get(fate, 0) for fate in ("processed", "quarantined", "superseded")}
+    kept = sum(fates.values())
+    yield dg.AssetCheckResult(
+        asset_key=PROCESSED.name,
+        check_name="conservation",
+        passed=delivered == kept == sum(figures.values()),
+        metadata={"delivered": delivered, **figures},
+    )
+    if delivered != kept or kept != sum(figures.values()):
+        raise dg.Failure(
+            f"{delivered} rows were read from raw but {figures} came out; nothing was published", allow_retries=False
+        )

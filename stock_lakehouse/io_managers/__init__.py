@@ -1,0 +1,170 @@
+"""Dagster's face of lake/: an IO manager a format, and what each tells Dagster about what it wrote."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.tables import PROCESSED, QUARANTINE, UNREADABLE, Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from stock_lakehouse.lake.publish import Published
+    from stock_lakehouse.partitions import Rectangle
+    from stock_lakehouse.sources import Download
+
+# Output metadata is stored once a partition key; with more keys than this the preview goes into one observation.
+PREVIEW_KEYS = 50
+PREVIEW_ROWS = 5
+PREVIEW_COLUMNS = 10
+
+
+class RawCsvIOManager(dg.ConfigurableIOManager):
+    """Lands the deliveries of a `Download`; loads landed rows as a DataFrame of text."""
+
+    lakehouse: LakehouseResource
+
+    def handle_output(self, context: dg.OutputContext, obj: Download) -> None:
+        house, total = self.lakehouse, obj.landing
+        rectangle = house.rectangle(context.asset_partition_keys)
+        for delivery in obj:
+            total += house.lake.raw.land(
+                delivery.rows,
+                rectangle,
+                source=obj.source.name,
+                interval=obj.source.interval,
+                run_id=context.run_id,
+                now=house.now(),
+                final_at=house.final_at,
+            )
+            context.log.info(f"{total.delivered:,} rows delivered, {total.landed:,} landed")
+        obj.landing = total
+        files = list(house.lake.raw.files())
+        context.add_output_metadata(
+            {
+                "delivered": total.delivered,
+                "landed": total.landed,
+                "repeated": total.repeated,
+                "outside": total.outside,
+                "files landed": total.files,
+                "bytes": sum(path.stat().st_size for path in files),
+                "location": dg.MetadataValue.path(str(house.lake.raw.root)),
+            }
+        )
+
+    def load_input(self, context: dg.InputContext) -> DataFrame:
+        rectangle = self.lakehouse.rectangle(context.asset_partition_keys)
+        return self.lakehouse.lake.raw.read(self.lakehouse.session, rectangle.tickers, rectangle.years)
+
+
+class ParquetIOManager(dg.ConfigurableIOManager):
+    """Publishes frames by table name to Parquet: a table with a key by the run's rectangle, one without as it is.
+
+    Loads processed bars as a DataFrame: all of the run's tickers in the years of its sessions.
+    """
+
+    lakehouse: LakehouseResource
+
+    def handle_output(self, context: dg.OutputContext, obj: dict[str, DataFrame]) -> None:
+        house = self.lakehouse
+        rectangle = house.rectangle(context.asset_partition_keys)
+        quarantine, processed = house.lake.quarantine, house.lake.processed
+        rejected = quarantine.publish(
+            obj[QUARANTINE.name],
+            [*rectangle.tickers, UNREADABLE],
+            [*map(str, rectangle.years), UNREADABLE],
+            house.staging,
+        )
+        published = processed.publish(obj[PROCESSED.name], rectangle.tickers, rectangle.years, house.staging, rectangle)
+        table = processed.read(house.session)
+        _report(
+            context,
+            published,
+            table,
+            PROCESSED,
+            rectangle,
+            {
+                "bytes": sum(path.stat().st_size for path in processed.files()),
+                "quarantine ticker-years written": rejected.partitions,
+                "location": dg.MetadataValue.path(str(processed.root)),
+            },
+        )
+
+    def load_input(self, context: dg.InputContext) -> DataFrame:
+        rectangle = self.lakehouse.rectangle(context.asset_partition_keys)
+        return self.lakehouse.lake.processed.read(self.lakehouse.session, rectangle.tickers, rectangle.years)
+
+
+class DeltaIOManager(dg.ConfigurableIOManager):
+    """Publishes a frame to the Delta table of its asset by "only what changed".
+
+    Loads all of the run's tickers in the years of its sessions; with input metadata `whole_history` in all years.
+    """
+
+    lakehouse: LakehouseResource
+
+    def handle_output(self, context: dg.OutputContext, obj: DataFrame) -> None:
+        house = self.lakehouse
+        rectangle = house.rectangle(context.asset_partition_keys)
+        delta = house.lake.delta(context.asset_key.path[-1])
+        published = delta.publish(
+            obj, rectangle, house.staging, house.lake.ledger, run_id=context.run_id, now=house.now()
+        )
+        _report(
+            context,
+            published,
+            delta.read(house.session),
+            delta.table,
+            rectangle,
+            {
+                "bytes": delta.bytes(),
+                "table version": published.version,
+                "location": dg.MetadataValue.path(str(delta.path)),
+            },
+        )
+
+    def load_input(self, context: dg.InputContext) -> DataFrame:
+        rectangle = self.lakehouse.rectangle(context.asset_partition_keys)
+        years = None if context.definition_metadata.get("whole_history") else rectangle.years
+        delta = self.lakehouse.lake.delta(context.asset_key.path[-1])
+        return delta.read(self.lakehouse.session, rectangle.tickers, years)
+
+
+def _report(
+    context: dg.OutputContext,
+    published: Published,
+    frame: DataFrame,
+    table: Table,
+    rectangle: Rectangle,
+    facts: dict[str, Any],
+) -> None:
+    """Say what a publish did: counts on every partition's event, the preview once."""
+    counts = {name: value for name, value in dataclasses.asdict(published).items() if name not in ("rows", "version")}
+    counts["ticker-years written"] = counts.pop("partitions")
+    small = {"dagster/row_count": frame.count(), **counts, **facts}
+    context.log.info(f"{table.name}: {published.added:,} rows added, {published.corrected:,} corrected")
+    context.add_output_metadata(small)
+    preview = dg.MetadataValue.md(_preview(frame, rectangle))
+    if len(rectangle.sessions) * len(rectangle.tickers) <= PREVIEW_KEYS:
+        context.add_output_metadata({"preview": preview})
+    else:
+        context.log_event(dg.AssetObservation(context.asset_key, metadata={"preview": preview, **small}))
+
+
+def _preview(frame: DataFrame, rectangle: Rectangle) -> str:
+    """The newest rows of the run's first ticker, as a Markdown table."""
+    from pyspark.sql import functions as F
+
+    rows = (
+        frame.where((F.col("ticker") == rectangle.tickers[0]) & F.col("year").isin(list(rectangle.years[-2:])))
+        .orderBy(F.col("date").desc())
+        .limit(PREVIEW_ROWS)
+        .collect()
+    )
+    names = frame.columns[:PREVIEW_COLUMNS]
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    return "\n".join(lines + ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows])

@@ -1,0 +1,353 @@
+"""A Delta table of the lake: published by comparison, one atomic commit, with a ledger of what changed.
+
+Here: creation, schema evolution, the comparison, the commit and the ledger lines. Not here: what the rows mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stock_lakehouse.lake.lock import one_writer
+from stock_lakehouse.lake.publish import Published, PublishError, in_keys, partition_predicate, publishable
+from stock_lakehouse.lake.staging import Staging
+from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse.tables import CURATED, RESTATEMENTS, Table
+
+if TYPE_CHECKING:
+    import deltalake
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+# Statistics only where JSON holds a value exactly. DataFusion reads a column whose minimum and maximum agree from
+# the log instead of the file, and a double can come back one bit off (18 % of files with one row), a timestamp cut to
+# milliseconds.
+EXACT_IN_JSON = ("date", "int", "bigint")
+NOT_A_VALUE = ("ingested_at",)  # provenance: a change of it alone is published, but restates nothing
+COMMIT_ATTEMPTS = 5
+
+
+class SchemaEvolutionError(Exception):
+    """The table on disk has columns that the program does not compute; the message says what to do."""
+
+
+class DeltaTable:
+    """`table` under `lake_root`."""
+
+    def __init__(self, lake_root: Path, table: Table) -> None:
+        self.table = table
+        self.path = lake_root / table.path
+        self._lake_root = lake_root
+
+    def exists(self) -> bool:
+        import deltalake
+
+        return deltalake.DeltaTable.is_deltatable(str(self.path))
+
+    def open(self) -> deltalake.DeltaTable:
+        import deltalake
+
+        return deltalake.DeltaTable(str(self.path))
+
+    def version(self) -> int | None:
+        """The table's version, None before its first publish."""
+        return self.open().version() if self.exists() else None
+
+    def bytes(self) -> int:
+        """Bytes of the files of the present version."""
+        return sum(add["size_bytes"] for add in _adds(self.open())) if self.exists() else 0
+
+    def read(
+        self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None
+    ) -> DataFrame:
+        """The table's rows, of all tickers and years or of some, in the order of columns of its schema."""
+        from pyspark.sql import functions as F
+
+        if not self.exists():
+            return spark.createDataFrame([], self.table.ddl)
+        frame = spark.read.format("delta").load(str(self.path))
+        if tickers is not None:
+            frame = frame.where(F.col("ticker").isin(list(tickers)))
+        if years is not None:
+            frame = frame.where(F.col("year").isin(list(years)))
+        # A column that the next publish will add is not there yet.
+        types = {one.name: one.type for one in self.table.columns}
+        return frame.select(
+            *(
+                F.col(name) if name in frame.columns else F.lit(None).cast(types[name]).alias(name)
+                for name in self.table.column_names
+            )
+        )
+
+    def prepare(self) -> None:
+        """Create the table if it is not there; add the columns that it lacks. Old files stay readable, new columns null.
+
+        Raises SchemaEvolutionError for a column that the table has and the program lacks, or has with another type.
+        """
+        import deltalake
+
+        wanted = _delta_schema(self.table)
+        if not self.exists():
+            exact = [one.name for one in self.table.columns if one.type in EXACT_IN_JSON]
+            deltalake.DeltaTable.create(
+                str(self.path),
+                schema=wanted,
+                partition_by=list(self.table.partition_by),
+                configuration={
+                    "delta.dataSkippingStatsColumns": ",".join(
+                        name for name in exact if name not in self.table.partition_by
+                    )
+                },
+                mode="ignore",
+            )
+            return
+        there = {one.name: one for one in self.open().schema().fields}
+        types = {one.name: one.type for one in wanted.fields}
+        foreign = [name for name, one in there.items() if name not in types or types[name] != one.type]
+        if foreign:
+            raise SchemaEvolutionError(
+                f"{self.table.name}: the table at {self.path} has {', '.join(foreign)}, which this program does not compute "
+                "or computes as another type; move that folder away and run again: the table is a function of the "
+                "layer above"
+            )
+        missing = [one for one in wanted.fields if one.name not in there]
+        if missing:
+            self.open().alter.add_columns(missing)
+
+    def publish(
+        self,
+        computed: DataFrame,
+        rectangle: Rectangle,
+        staging: Staging,
+        ledger: Ledger,
+        *,
+        run_id: str,
+        now: datetime,
+    ) -> Published:
+        """Bring the table to what a run for `rectangle` may publish of `computed`; write only ticker-years that differ.
+
+        `computed` holds all rows of the rectangle's tickers in its years, or in all years if the table is
+        `whole_history`. One commit; before it, the ledger says what will change. Safe to kill and repeat at any point.
+        Raises PublishError when another writer keeps winning, or the commit does not hold what was computed.
+        """
+        spark = computed.sparkSession
+        years = None if self.table.whole_history else rectangle.years
+        with one_writer(self._lake_root, self.table.name):
+            self.prepare()
+            for _ in range(COMMIT_ATTEMPTS):
+                before = self.open()
+                ledger.settle(self.table.name, before.version())
+                published = self.read(spark, rectangle.tickers, years) if before.file_uris() else None
+                changes = staging.stage(self._changes(computed, published, rectangle))
+                kinds = {
+                    (row["ticker"], row["year"], row["kind"]): row["count"]
+                    for row in changes.groupBy("ticker", "year", "kind").count().collect()
+                }
+                pairs = sorted({(ticker, year) for ticker, year, _ in kinds})
+                if not pairs:
+                    return Published(version=before.version())
+                if any(kind != "added" for _, _, kind in kinds):
+                    ledger.announce(self.table, changes, staging, run_id=run_id, now=now, from_version=before.version())
+                predicate = partition_predicate(pairs)
+                wanted = publishable(computed, published, rectangle).where(predicate).select(*self._columns(before))
+                if self._commit(wanted, predicate, before.version()):
+                    return self._verify(pairs, kinds, before)
+                # A writer outside the lock (another machine) came first: compare again with what it left.
+                ledger.retract(self.table.name, run_id, before.version())
+        raise PublishError(
+            f"{self.table.name}: another writer committed {COMMIT_ATTEMPTS} times while this run compared; "
+            "run it again when the other has ended"
+        )
+
+    def _commit(self, wanted: DataFrame, predicate: str, version: int) -> bool:
+        """Replace the rows of `predicate` by `wanted` in one commit on top of `version`; False if that is not the latest."""
+        from pyspark.errors import PySparkException
+
+        if self.version() != version:
+            return False
+        try:
+            wanted.write.format("delta").mode("overwrite").option("replaceWhere", predicate).save(str(self.path))
+        except PySparkException as error:
+            if self.version() == version:
+                raise PublishError(f"{self.table.name}: nothing was committed: {error}") from error
+            return False
+        return True
+
+    def _columns(self, opened: deltalake.DeltaTable) -> list[str]:
+        """replaceWhere wants the table's columns in the table's order."""
+        return [one.name for one in opened.schema().fields]
+
+    def _changes(self, computed: DataFrame, published: DataFrame | None, rectangle: Rectangle) -> DataFrame:
+        """A row for each row that differs: ticker, year, date, kind (added, corrected, withdrawn) and what changed.
+
+        `cells` holds (column, old, new) of each value that changed; where the ledger keeps a line a ticker, names only.
+        """
+        from pyspark.sql import functions as F
+
+        values = [name for name in self.table.column_names if name not in (*self.table.key, "year")]
+        key = [*self.table.key, "year"]
+        nothing = F.array().cast("array<struct<column:string,old:string,new:string>>")
+        if published is None:
+            inside = computed.where(in_keys(rectangle))
+            return inside.select(*key, F.lit("added").alias("kind"), nothing.alias("cells"))
+        new = computed.select(*key, F.struct(*values).alias("new"), F.lit(True).alias("is_computed"))
+        old = published.select(*key, F.struct(*values).alias("old"), F.lit(True).alias("is_published"))
+        kind = (
+            F.when(F.col("is_published").isNull(), "added")
+            .when(F.col("is_computed").isNull(), "withdrawn")
+            .otherwise("corrected")
+        )
+        differs = F.col("is_published").isNull() | F.col("is_computed").isNull() | ~F.col("new").eqNullSafe(F.col("old"))
+        both = new.join(old, key, "full").where(differs).where(in_keys(rectangle) | F.col("is_published"))
+        cells = F.array_compact(F.array(*(self._cell(name) for name in values if name not in NOT_A_VALUE)))
+        return both.select(
+            *key, kind.alias("kind"), F.when(F.col("is_published"), cells).otherwise(nothing).alias("cells")
+        )
+
+    def _cell(self, name: str) -> Column:
+        from pyspark.sql import functions as F
+
+        old, new = F.col(f"old.{name}"), F.col(f"new.{name}")
+        texts = (old.cast("string"), new.cast("string")) if self.table == CURATED else (F.lit(None), F.lit(None))
+        cell = F.struct(
+            F.lit(name).alias("column"), texts[0].cast("string").alias("old"), texts[1].cast("string").alias("new")
+        )
+        return F.when(~old.eqNullSafe(new), cell)
+
+    def _verify(
+        self, pairs: Sequence[tuple[str, int]], kinds: dict[tuple[str, int, str], int], before: deltalake.DeltaTable
+    ) -> Published:
+        """Hold the commit's own row counts against what the comparison said: an engine that drops rows says nothing."""
+
+        def count(kind: str) -> int:
+            return sum(number for (_, _, one), number in kinds.items() if one == kind)
+
+        after = self.open()
+        rows_before, rows_after = _rows_of(before), _rows_of(after)
+        for pair in pairs:
+            expected = (
+                rows_before.get(pair, 0) + kinds.get((*pair, "added"), 0) - kinds.get((*pair, "withdrawn"), 0)
+            )
+            if rows_after.get(pair, 0) != expected:
+                after.restore(before.version())
+                raise PublishError(
+                    f"{self.table.name}: version {after.version()} holds {rows_after.get(pair, 0)} rows of {pair}, not "
+                    f"{expected}; the table was put back to version {before.version()}, run it again"
+                )
+        return Published(
+            rows=sum(rows_after.get(pair, 0) for pair in pairs),
+            partitions=len(pairs),
+            added=count("added"),
+            corrected=count("corrected"),
+            withdrawn=count("withdrawn"),
+            version=after.version(),
+        )
+
+
+class Ledger:
+    """The restatements table. Lines are written before the commit they announce and name the version it replaces: a line
+    counts once the table is past that version, and what a killed run announced in vain is removed by the next publish."""
+
+    def __init__(self, lake_root: Path) -> None:
+        self._delta = DeltaTable(lake_root, RESTATEMENTS)
+        self._lake_root = lake_root
+
+    def announce(
+        self, table: Table, changes: DataFrame, staging: Staging, *, run_id: str, now: datetime, from_version: int
+    ) -> None:
+        """Write what `changes` (of `DeltaTable._changes`) will restate: a line a value of curated, a line a ticker else."""
+        from pyspark.sql import functions as F
+
+        restated = changes.where("kind <> 'added'").withColumn("cell", F.explode("cells"))
+        if table == CURATED:
+            lines = restated.select(
+                "ticker", "date", F.col("cell.column").alias("columns"), "cell.old", "cell.new",
+                F.lit(1).cast("bigint").alias("rows"),
+            )  # fmt: skip
+        else:
+            lines = restated.groupBy("ticker").agg(
+                F.min("date").alias("date"),
+                F.array_join(F.array_sort(F.collect_set("cell.column")), ",").alias("columns"),
+                F.lit(None).cast("string").alias("old"),
+                F.lit(None).cast("string").alias("new"),
+                F.countDistinct("date").alias("rows"),
+            )
+        lines = staging.stage(
+            lines.withColumns(
+                {
+                    "table_name": F.lit(table.name),
+                    "run_id": F.lit(run_id),
+                    "restated_at": F.lit(now).cast("timestamp"),
+                    "from_version": F.lit(from_version).cast("bigint"),
+                }
+            ).select(*RESTATEMENTS.column_names)
+        )
+        with one_writer(self._lake_root, RESTATEMENTS.name):
+            self._delta.prepare()
+            lines.write.format("delta").mode("append").save(str(self._delta.path))
+
+    def settle(self, table_name: str, version: int) -> None:
+        """Remove the lines of `table_name` that announce a commit which never came: those from `version` or later."""
+        if not self._delta.exists():
+            return
+        with one_writer(self._lake_root, RESTATEMENTS.name):
+            opened = self._delta.open()
+            if any(
+                add["partition.table_name"] == table_name and (add["max.from_version"] or 0) >= version
+                for add in _adds(opened)
+            ):
+                opened.delete(f"table_name = '{table_name}' AND from_version >= {version}")
+
+    def retract(self, table_name: str, run_id: str, from_version: int) -> None:
+        """Remove what this run announced for a commit that another writer kept it from making."""
+        with one_writer(self._lake_root, RESTATEMENTS.name):
+            if self._delta.exists():
+                mine = f"table_name = '{table_name}' AND run_id = '{run_id}' AND from_version = {from_version}"
+                self._delta.open().delete(mine)
+
+    def read(self, spark: SparkSession, versions: dict[str, int | None]) -> DataFrame:
+        """The lines whose commit came. `versions` has the present version of each published table."""
+        from pyspark.sql import functions as F
+
+        came = F.lit(False)
+        for name, version in versions.items():
+            if version is not None:
+                came = came | ((F.col("table_name") == name) & (F.col("from_version") < version))
+        return self._delta.read(spark).where(came)
+
+    def version(self) -> int | None:
+        return self._delta.version()
+
+
+def _delta_schema(table: Table) -> deltalake.Schema:
+    import pyarrow as pa
+    from deltalake import Schema
+
+    arrow: dict[str, Any] = {
+        "string": pa.string(),
+        "double": pa.float64(),
+        "bigint": pa.int64(),
+        "int": pa.int32(),
+        "boolean": pa.bool_(),
+        "date": pa.date32(),
+        "timestamp": pa.timestamp("us", "UTC"),
+    }
+    return Schema.from_arrow(pa.schema([(one.name, arrow[one.type]) for one in table.columns]))
+
+
+def _adds(opened: deltalake.DeltaTable) -> list[dict[str, Any]]:
+    """The add actions of the version opened, flattened: num_records, partition.*, min.*, max.*."""
+    import pyarrow as pa
+
+    rows: list[dict[str, Any]] = pa.table(opened.get_add_actions(flatten=True)).to_pylist()
+    return rows
+
+
+def _rows_of(opened: deltalake.DeltaTable) -> dict[tuple[str, int], int]:
+    """Rows of each (ticker, year) by the log."""
+    rows: dict[tuple[str, int], int] = {}
+    for add in _adds(opened):
+        pair = (add["partition.ticker"], add["partition.year"])
+        rows[pair] = rows.get(pair, 0) + add["num_records"]
+    return rows

@@ -1,0 +1,137 @@
+"""A Parquet table of the lake: one file a ticker and year, replaced whole and atomically, and only when its rows changed.
+
+The engine writes the new files beside the table; a rename puts each in its place. Not here: what the rows mean.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stock_lakehouse.lake.lock import one_writer
+from stock_lakehouse.lake.publish import Published, PublishError, partition_predicate, publishable
+from stock_lakehouse.lake.staging import Staging
+from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse.tables import Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+FILE = "data.parquet"
+
+
+class ParquetTable:
+    """`table` under `lake_root`. `tickers_per_write` bounds the engine's open files, 2 MB of memory a ticker and year."""
+
+    def __init__(self, lake_root: Path, table: Table, tickers_per_write: int) -> None:
+        self.table = table
+        self.root = lake_root / table.path
+        self._lake_root = lake_root
+        self._tickers_per_write = tickers_per_write
+
+    def read(
+        self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int | str] | None = None
+    ) -> DataFrame:
+        """The table's rows, of all tickers and years or of some."""
+        from pyspark.sql import functions as F
+
+        if not self.files():
+            return spark.createDataFrame([], self.table.ddl)
+        frame = spark.read.schema(self.table.ddl).parquet(str(self.root))
+        if tickers is not None:
+            frame = frame.where(F.col("ticker").isin(list(tickers)))
+        if years is not None:
+            frame = frame.where(F.col("year").isin(list(years)))
+        return frame
+
+    def files(self) -> list[Path]:
+        """The table's files, one a ticker and year."""
+        return sorted(self.root.glob(f"ticker=*/year=*/{FILE}"))
+
+    def publish(
+        self,
+        computed: DataFrame,
+        tickers: Sequence[str],
+        years: Sequence[int | str],
+        staging: Staging,
+        rectangle: Rectangle | None = None,
+    ) -> Published:
+        """Make the ticker-years `tickers` × `years` hold `computed`, or with `rectangle` what a run for it may publish.
+
+        Ticker-years that hold just that already are not touched. Safe to kill and repeat at any point: every rename
+        completes one ticker-year.
+        """
+        spark = computed.sparkSession
+        with one_writer(self._lake_root, self.table.name):
+            published = self.read(spark, tickers, years)
+            wanted = publishable(computed, published, rectangle) if rectangle else computed
+            wanted = staging.stage(wanted.select(*self.table.column_names))
+            counts = _differing(wanted, published)
+            total = Published()
+            changed = sorted(counts)
+            names = sorted({ticker for ticker, _ in changed})
+            for start in range(0, len(names), self._tickers_per_write):
+                batch = set(names[start : start + self._tickers_per_write])
+                pairs = [pair for pair in changed if pair[0] in batch]
+                self._replace(wanted, pairs, {pair: counts[pair] for pair in pairs}, staging)
+            for rows, old_rows in counts.values():
+                total = Published(
+                    rows=total.rows + rows,
+                    partitions=total.partitions + 1,
+                    added=total.added + max(rows - old_rows, 0),
+                    withdrawn=total.withdrawn + max(old_rows - rows, 0),
+                )
+        return total
+
+    def _replace(
+        self,
+        wanted: DataFrame,
+        pairs: Sequence[tuple[str, int | str]],
+        counts: dict[tuple[str, int | str], tuple[int, int]],
+        staging: Staging,
+    ) -> None:
+        """Write the rows of `pairs` beside the table, count them, then move each file into its place."""
+        import pyarrow.parquet as pq
+
+        beside = staging.new_path()
+        order = [name for name in ("ticker", "year", "date", "ingested_at") if name in self.table.column_names]
+        frame = wanted.where(partition_predicate(pairs)).coalesce(1).sortWithinPartitions(*order)
+        frame.write.partitionBy(*self.table.partition_by).parquet(str(beside))
+        moves = []
+        for (ticker, year), (rows, _) in counts.items():
+            place = Path(f"ticker={ticker}", f"year={year}")
+            written = list((beside / place).glob("*.parquet"))
+            found = sum(pq.read_metadata(path).num_rows for path in written)
+            if found != rows or len(written) > 1:
+                raise PublishError(
+                    f"{self.table.name}: {found} rows in {len(written)} files were written for {place}, not {rows} in one; "
+                    "nothing of this batch was published, run it again"
+                )
+            moves.append((written[0] if written else None, self.root / place / FILE))
+        for source, target in moves:
+            if source is None:
+                target.unlink(missing_ok=True)
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(source, target)
+
+
+def _differing(wanted: DataFrame, published: DataFrame) -> dict[tuple[str, int | str], tuple[int, int]]:
+    """The ticker-years in which the two frames do not hold the same rows, with how many each holds."""
+    from pyspark.sql import functions as F
+
+    both = wanted.withColumn("side", F.lit(1)).unionByName(published.withColumn("side", F.lit(-1)))
+    per_row = both.groupBy(*wanted.columns).agg(
+        F.sum("side").alias("balance"),
+        F.sum(F.when(F.col("side") == 1, 1).otherwise(0)).alias("new_rows"),
+        F.sum(F.when(F.col("side") == -1, 1).otherwise(0)).alias("old_rows"),
+    )
+    per_partition = per_row.groupBy("ticker", "year").agg(
+        F.max(F.abs("balance")).alias("differs"), F.sum("new_rows").alias("new_rows"), F.sum("old_rows").alias("old_rows")
+    )
+    return {
+        (row["ticker"], row["year"]): (row["new_rows"], row["old_rows"])
+        for row in per_partition.where("differs > 0").collect()
+    }

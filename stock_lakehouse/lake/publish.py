@@ -1,0 +1,84 @@
+"""What every published table does alike: which rows of a computed frame a run may publish, and what a publish reports.
+
+Here: the rule, once, for Parquet and Delta. Not here: how a format writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stock_lakehouse.partitions import Rectangle
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+KEY = ("ticker", "date")
+
+
+class PublishError(Exception):
+    """A table could not be brought to what was computed; the message says where it stands and what to do."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a publish did. `rows` are those of the ticker-years it wrote; the others count changed rows."""
+
+    rows: int = 0
+    partitions: int = 0
+    added: int = 0
+    corrected: int = 0
+    withdrawn: int = 0
+    version: int | None = None
+
+    @property
+    def changed(self) -> bool:
+        return self.partitions > 0
+
+
+def in_keys(rectangle: Rectangle) -> Column:
+    """Whether a row (ticker, date) lies in the partition keys of the run."""
+    from pyspark.sql import functions as F
+
+    days = (
+        F.col("date").between(F.lit(rectangle.first), F.lit(rectangle.last))
+        if rectangle.is_consecutive
+        else F.col("date").isin(list(rectangle.sessions))
+    )
+    return F.col("ticker").isin(list(rectangle.tickers)) & days
+
+
+def publishable(computed: DataFrame, published: DataFrame | None, rectangle: Rectangle) -> DataFrame:
+    """The rows of `computed` that the table should hold after the run.
+
+    Rows inside the run's keys, and rows outside them that are published already (they may be corrected); nothing else, so
+    that a partition is in the table only if a run for it was.
+    """
+    if published is None:
+        return computed.where(in_keys(rectangle))
+    from pyspark.sql import functions as F
+
+    there = published.select(*KEY, F.lit(True).alias("is_published"))
+    kept = computed.join(there, list(KEY), "left").where(in_keys(rectangle) | F.col("is_published"))
+    return kept.select(*computed.columns)
+
+
+def partition_predicate(pairs: Iterable[tuple[str, int | str]]) -> str:
+    """SQL that holds exactly for the given (ticker, year) partitions.
+
+    Tickers are safe to quote: settings admit no quote in one.
+    """
+    tickers_of: dict[int | str, list[str]] = {}
+    for ticker, year in sorted(pairs, key=lambda pair: (str(pair[1]), pair[0])):
+        tickers_of.setdefault(year, []).append(ticker)
+    years_of: dict[tuple[str, ...], list[int | str]] = {}
+    for year, tickers in tickers_of.items():
+        years_of.setdefault(tuple(tickers), []).append(year)
+    return " OR ".join(
+        f"(ticker IN ({_literals(tickers)}) AND year IN ({_literals(years)}))" for tickers, years in years_of.items()
+    )
+
+
+def _literals(values: Sequence[int | str]) -> str:
+    return ", ".join(str(value) if isinstance(value, int) else f"'{value}'" for value in values)

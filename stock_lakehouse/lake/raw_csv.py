@@ -1,0 +1,261 @@
+"""The raw layer: append-only CSV files, one a landing, ticker and year.
+
+Here: what lands, under which name, and how it is read. A file appears whole (written under a hidden name, then renamed) and
+is never changed. Not here: what the text means, beyond the ticker and the year that decide where a row lies.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stock_lakehouse.lake.lock import one_writer
+from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse.schemas import raw as schema
+from stock_lakehouse.sources import Landing
+from stock_lakehouse.tables import RAW, UNREADABLE
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+# bars_<first session>_<last session>_<landing time>_<run>.csv; dates are zeros where none could be read.
+NAME = re.compile(r"bars_\d{4}-\d{2}-\d{2}_\d{4}-\d{2}-\d{2}_\d{8}T\d{12}Z_[0-9a-f]{8}\.csv")
+_DIGIT, _HEX = "[0-9]", "[0-9a-f]"
+_DAY = f"{_DIGIT * 4}-{_DIGIT * 2}-{_DIGIT * 2}"
+GLOB = f"bars_{_DAY}_{_DAY}_{_DIGIT * 8}T{_DIGIT * 12}Z_{_HEX * 8}.csv"  # the same, as Spark's pathGlobFilter
+NO_DAY = "0000-00-00"
+DAY = re.compile(r"\s*(\d{4}-\d{2}-\d{2})(?:[T ].*)?\s*", re.DOTALL)
+
+VALUES = [one.name for one in schema.DELIVERED]
+FILE_COLUMNS = [one.name for one in (*schema.DELIVERED, *schema.PROVENANCE)]
+
+
+class RawCsv:
+    """The raw table under a lake root."""
+
+    def __init__(self, lake_root: Path) -> None:
+        self.root = lake_root / RAW.path
+        self._lake_root = lake_root
+
+    def land(
+        self,
+        rows: pa.Table,
+        asked: Rectangle,
+        *,
+        source: str,
+        interval: str,
+        run_id: str,
+        now: datetime,
+        final_at: Callable[[date], datetime | None],
+    ) -> Landing:
+        """Land the rows that are new or differ from the newest landed row of their ticker and session.
+
+        `rows` has `sources.DELIVERED_COLUMNS`. Rows of other tickers or days than `asked` are outside and do not land. A row
+        whose ticker or date cannot be read lands once, by its content. `final_at` gives when a session's bar becomes final,
+        None for a day that is no session: a bar landed before then lands once more after it, so that it can become final
+        though its text is the same.
+        """
+        if rows.num_rows == 0:
+            return Landing()
+        with one_writer(self._lake_root, RAW.name):
+            placed = _place(rows.to_pandas(), asked)
+            inside = placed[placed["inside"]]
+            landed = self._newest(inside)
+            fresh = _fresh(inside, landed, now, final_at)
+            files = 0
+            for (ticker, year), group in fresh.groupby(["ticker", "year"], sort=True):
+                self._write(group, ticker, year, source, interval, run_id, now)
+                files += 1
+        return Landing(
+            delivered=len(placed),
+            landed=len(fresh),
+            repeated=len(inside) - len(fresh),
+            outside=len(placed) - len(inside),
+            files=files,
+        )
+
+    def read(self, spark: SparkSession, tickers: Sequence[str], years: Sequence[int]) -> DataFrame:
+        """The landed rows of `tickers` and `years`, and those whose ticker or year could not be read."""
+        from pyspark.sql import functions as F
+
+        reader = spark.read.schema(RAW.ddl).options(header=True, escape='"', multiLine=True, pathGlobFilter=GLOB)
+        self.root.mkdir(parents=True, exist_ok=True)
+        return reader.csv(str(self.root)).where(
+            F.col("ticker").isin([*tickers, UNREADABLE]) & F.col("year").isin([*map(str, years), UNREADABLE])
+        )
+
+    def files(self) -> Iterator[Path]:
+        """Every landed file."""
+        return (path for path in self.root.glob("ticker=*/year=*/*") if NAME.fullmatch(path.name))
+
+    def strangers(self) -> list[Path]:
+        """Files under the raw root that do not follow the naming, so are never read; a kill leaves hidden ones."""
+        return sorted(path for path in self.root.rglob("*") if path.is_file() and not _is_ours(path, self.root))
+
+    def _newest(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The newest landed row of each key in the ticker-years of `rows`, with VALUES, ingested_at, ticker, year, key."""
+        import pandas as pd
+        import pyarrow as pa
+        from pyarrow import csv
+
+        as_text = csv.ConvertOptions(
+            column_types={name: pa.string() for name in FILE_COLUMNS},
+            include_columns=[*VALUES, "ingested_at"],
+            strings_can_be_null=True,
+            null_values=[""],
+        )
+        parse = csv.ParseOptions(newlines_in_values=True)
+        frames = []
+        for ticker, year in sorted(set(zip(rows["ticker"], rows["year"], strict=True))):
+            days = rows.loc[(rows["ticker"] == ticker) & (rows["year"] == year), "day"].dropna()
+            for path in sorted(self._folder(ticker, year).glob("*")):
+                if NAME.fullmatch(path.name) and _may_hold(path, days):
+                    one = csv.read_csv(path, parse_options=parse, convert_options=as_text).to_pandas()
+                    frames.append(one.assign(ticker=ticker, year=year))
+        if not frames:
+            return pd.DataFrame(columns=[*VALUES, "ingested_at", "ticker", "year", "key"], dtype=object)
+        landed = pd.concat(frames, ignore_index=True)
+        landed["key"] = _keys(landed)
+        return landed.sort_values("ingested_at", kind="stable").drop_duplicates(["ticker", "year", "key"], keep="last")
+
+    def _write(
+        self, group: pd.DataFrame, ticker: str, year: str, source: str, interval: str, run_id: str, now: datetime
+    ) -> None:
+        import pyarrow as pa
+        from pyarrow import csv
+
+        folder = self._folder(ticker, year)
+        folder.mkdir(parents=True, exist_ok=True)
+        for left_by_a_killed_run in folder.glob(".bars_*.tmp"):
+            left_by_a_killed_run.unlink()
+        path = _free_path(folder, [day for day in group["day"] if day] or [NO_DAY], now, run_id)
+        group = group.assign(source=source, interval=interval)
+        table = pa.Table.from_pandas(
+            group[FILE_COLUMNS], schema=pa.schema([(name, pa.string()) for name in FILE_COLUMNS]), preserve_index=False
+        )
+        hidden = folder / f".{path.name}.tmp"
+        csv.write_csv(table, hidden, csv.WriteOptions(quoting_style="all_valid"))
+        os.replace(hidden, path)
+
+    def _folder(self, ticker: str, year: str) -> Path:
+        return self.root / f"ticker={ticker}" / f"year={year}"
+
+
+def _free_path(folder: Path, days: Sequence[str], now: datetime, run_id: str) -> Path:
+    """A name for a landing that no file has yet, even if the clock stands still."""
+    run = f"{run_id.replace('-', '')[:8]:0<8}"
+    while True:
+        path = folder / f"bars_{min(days)}_{max(days)}_{now:%Y%m%dT%H%M%S%f}Z_{run}.csv"
+        if not path.exists():
+            return path
+        now += timedelta(microseconds=1)
+
+
+def _may_hold(path: Path, days: pd.Series) -> bool:
+    """Whether a landed file may hold a row of one of `days` (ISO text), by the first and last session in its name."""
+    first, last = path.name.split("_")[1:3]
+    return first == NO_DAY or bool(((days >= first) & (days <= last)).any())
+
+
+def _is_ours(path: Path, root: Path) -> bool:
+    parts = path.relative_to(root).parts
+    return (
+        len(parts) == 3
+        and parts[0].startswith("ticker=")
+        and parts[1].startswith("year=")
+        and NAME.fullmatch(path.name) is not None
+    )
+
+
+def _place(rows: pd.DataFrame, asked: Rectangle) -> pd.DataFrame:
+    """`rows` with the ticker and year of their folder, `day` (ISO text or None), `key`, and whether they are `inside`."""
+    placed = rows.assign(ticker=rows["ticker"].fillna(UNREADABLE))
+    days = {text: _day(text) for text in placed["date"].unique()}
+    placed["day"] = [days[text] for text in placed["date"]]
+    placed["year"] = [day[:4] if day else UNREADABLE for day in placed["day"]]
+    tickers = {*asked.tickers, UNREADABLE}
+    contains = {day: day is None or asked.covers(date.fromisoformat(day)) for day in set(days.values())}
+    placed["inside"] = [ticker in tickers and contains[day] for ticker, day in zip(placed["ticker"], placed["day"], strict=True)]
+    placed["key"] = _keys(placed)
+    return placed
+
+
+def _day(text: Any) -> str | None:
+    """The day that `text` begins with, as ISO text; None if it is none of the years 1 to 9999."""
+    match = DAY.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        return None
+    try:
+        return date.fromisoformat(match[1]).isoformat()
+    except ValueError:
+        return None
+
+
+def _keys(rows: pd.DataFrame) -> list[str]:
+    """What makes two rows of a ticker and year deliveries of the same thing: the day, or where ticker or day cannot be read
+    a digest of everything that was delivered."""
+    import hashlib
+
+    def digest(values: tuple[Any, ...]) -> str:
+        return hashlib.sha256(repr([value if isinstance(value, str) and value else None for value in values]).encode()).hexdigest()
+
+    keys = [str(text).strip()[:10] for text in rows["date"]]
+    unreadable = ((rows["ticker"] == UNREADABLE) | (rows["year"] == UNREADABLE)).to_numpy().nonzero()[0]
+    values = rows[VALUES]
+    for index in unreadable:
+        keys[index] = digest(tuple(values.iloc[index]))
+    return keys
+
+
+def _fresh(
+    inside: pd.DataFrame, landed: pd.DataFrame, now: datetime, final_at: Callable[[date], datetime | None]
+) -> pd.DataFrame:
+    """The rows of `inside` that land, in order, each with the text of its `ingested_at`.
+
+    A row's landing time is `now`, but always later than that of the row it supersedes, by a microsecond if need be: the
+    newest delivery is then known by its time alone, whatever the clock did and however often one delivery repeats a key.
+    """
+    import pandas as pd
+
+    key = ["ticker", "year", "key"]
+    columns = [*key, "day", *VALUES, "problem", "ingested_at"]
+    both = pd.concat(
+        [landed.reindex(columns=columns).astype(object), inside.reindex(columns=columns).astype(object)], ignore_index=True
+    )
+    both["is_new"] = [False] * len(landed) + [True] * len(inside)
+    before = both.groupby(key, sort=False)
+    values = both[VALUES].where(both[VALUES].notna(), "")
+    same = (values == before[VALUES].shift().fillna("")).all(axis=1) & (before.cumcount() > 0)
+    stamps, kept = [], []
+    last: dict[tuple[str, str, str], datetime] = {}
+    finals: dict[str, datetime | None] = {}
+    for is_new, ticker, year, one_key, day, repeated, stamp in zip(
+        both["is_new"], both["ticker"], both["year"], both["key"], both["day"], same, both["ingested_at"], strict=True
+    ):
+        identity = (ticker, year, one_key)
+        before_it = last.get(identity)
+        if not is_new:
+            last[identity] = datetime.fromisoformat(stamp)
+            kept.append(False)
+            stamps.append(stamp)
+            continue
+        if day and day not in finals:
+            finals[day] = final_at(date.fromisoformat(day))
+        final = finals.get(day) if day else None
+        confirms = final is not None and before_it is not None and before_it < final <= now
+        if repeated and not confirms:
+            kept.append(False)
+            stamps.append(None)
+            continue
+        at = now if before_it is None else max(now, before_it + timedelta(microseconds=1))
+        last[identity] = at
+        kept.append(True)
+        stamps.append(f"{at:%Y-%m-%dT%H:%M:%S.%f}Z")
+    both["ingested_at"] = stamps
+    return both[kept]

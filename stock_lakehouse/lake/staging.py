@@ -1,0 +1,46 @@
+"""Frames on their way into a table, written once so that an audit, a comparison and a write read what was computed.
+
+A lazy frame that three readers use would be computed three times (applyInArrow included). Not here: what the readers do.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+class Staging:
+    """A folder of one run under the lake root; `clear` when the run ends. What a killed run leaves, the next one removes
+    when it is older than KEEP_SECONDS."""
+
+    KEEP_SECONDS = 24 * 3600.0
+
+    def __init__(self, lake_root: Path) -> None:
+        self._parent = lake_root / ".staging"
+        self.folder = self._parent / uuid.uuid4().hex
+
+    def stage(self, frame: DataFrame) -> DataFrame:
+        """`frame` computed: the same rows and schema, read from files."""
+        path = self.new_path()
+        frame.write.parquet(str(path))
+        return frame.sparkSession.read.schema(frame.schema).parquet(str(path))
+
+    def new_path(self) -> Path:
+        """A path in the folder that nothing is at yet."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / uuid.uuid4().hex
+
+    def clear(self) -> None:
+        """Remove the folder, and those of runs that were killed long ago."""
+        import time
+
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._parent.is_dir():
+            for folder in self._parent.iterdir():
+                if time.time() - folder.stat().st_mtime > self.KEEP_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,161 @@
+"""Sessions × tickers ↔ partition keys: the one place that knows how they are written.
+
+Here: the partitions definition of a scheme, and the rectangle that a run's keys form. Not here: what a run does with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from stock_lakehouse.market_calendar import MarketCalendar
+    from stock_lakehouse.settings import Settings
+
+MAX_KEYS = 100_000  # an asset; beyond it Dagster's UI and event log become slow
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+class PartitionError(Exception):
+    """What was asked for cannot be written as partition keys; the message says what can."""
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """The sessions × tickers of a run, both in ascending order; `sessions` need not be consecutive."""
+
+    sessions: tuple[date, ...]
+    tickers: tuple[str, ...]
+
+    @property
+    def first(self) -> date:
+        return self.sessions[0]
+
+    @property
+    def last(self) -> date:
+        return self.sessions[-1]
+
+    @property
+    def years(self) -> tuple[int, ...]:
+        return tuple(sorted({session.year for session in self.sessions}))
+
+    @cached_property
+    def _gaps(self) -> bool:
+        from stock_lakehouse.market_calendar import market_calendar
+
+        return len(market_calendar(self.first).between(self.first, self.last)) != len(self.sessions)
+
+    @property
+    def is_consecutive(self) -> bool:
+        """Whether every session from first to last is in it."""
+        return not self._gaps
+
+    def covers(self, day: date) -> bool:
+        """Whether a row of `day` belongs to it: a session of its own, or a day between them that is no session."""
+        if not self.first <= day <= self.last:
+            return False
+        if self.is_consecutive or day in self._session_set:
+            return True
+        from stock_lakehouse.market_calendar import market_calendar
+
+        return not market_calendar(self.first).between(day, day)
+
+    @cached_property
+    def _session_set(self) -> frozenset[date]:
+        return frozenset(self.sessions)
+
+
+def rectangle_of(keys: Iterable[str], all_tickers: Sequence[str]) -> Rectangle:
+    """The rectangle that partition keys of either scheme, in any order, form; a session's key stands for `all_tickers`.
+
+    Raises PartitionError when the keys are not a whole rectangle.
+    """
+    pairs = [key.partition("|") for key in map(str, keys)]
+    sessions = {session for session, _, _ in pairs}
+    tickers = {ticker for _, bar, ticker in pairs if bar} or set(all_tickers)
+    if any(bar for _, bar, _ in pairs) and len(pairs) != len(sessions) * len(tickers):
+        raise PartitionError(f"{len(pairs)} keys are not all of {len(sessions)} sessions × {len(tickers)} tickers")
+    return Rectangle(tuple(sorted(map(date.fromisoformat, sessions))), tuple(sorted(tickers)))
+
+
+class PartitionScheme:
+    """How bars are cut into partitions: `date_ticker`, a key a bar (`2023-09-21|NVDA`), or `session`, a key a session.
+
+    Raises PartitionError when the scheme would have more than MAX_KEYS keys an asset.
+    """
+
+    def __init__(self, settings: Settings, calendar: MarketCalendar) -> None:
+        self.by = settings.partition_by
+        self.tickers = settings.tickers
+        self.first = settings.first_date
+        self.last = settings.last_date
+        self._calendar = calendar
+        count = len(self.tickers) * len(calendar.between(self.first, self.last or calendar.sessions[-1]))
+        if self.by == "date_ticker" and count > MAX_KEYS:
+            raise PartitionError(
+                f"{len(self.tickers)} tickers since {self.first} are {count:,} partition keys an asset, more than "
+                f'{MAX_KEYS:,}; set partition_by = "session" in lakehouse.toml: one key a session, any number of tickers'
+            )
+
+    def definition(self, tickers: Sequence[str] | None = None) -> dg.PartitionsDefinition[str]:
+        """The Dagster definition; `tickers` in another order than the settings' makes other tickers neighbours."""
+        import dagster as dg
+
+        holidays = self._calendar.weekday_holidays(self.first, self.last or self._calendar.sessions[-1])
+        daily = dg.TimeWindowPartitionsDefinition(
+            cron_schedule="0 0 * * *",
+            start=datetime.combine(self.first, time()),
+            end=datetime.combine(self.last, time()) + timedelta(days=1) if self.last else None,
+            fmt="%Y-%m-%d",
+            exclusions=["0 0 * * 0", "0 0 * * 6", *(datetime.combine(day, time()) for day in holidays)],
+        )
+        if self.by == "session":
+            return daily
+        return dg.MultiPartitionsDefinition(
+            {"date": daily, "ticker": dg.StaticPartitionsDefinition(list(tickers or self.tickers))}
+        )
+
+    def ask(self, tickers: Sequence[str] | None, first: date | None, last: date | None, today: date) -> Rectangle:
+        """The rectangle of `tickers` (all if None) and the sessions from `first` to `last` (all if None).
+
+        Raises PartitionError for a ticker that the settings lack, a range without a session, or one beyond the lake's.
+        """
+        unknown = sorted(set(tickers or ()) - set(self.tickers))
+        if unknown:
+            raise PartitionError(f"tickers: {', '.join(unknown)} not in the settings; allowed: {', '.join(self.tickers)}")
+        if self.by == "session" and tickers and set(tickers) != set(self.tickers):
+            raise PartitionError('tickers: with partition_by = "session" a partition is every ticker; leave them out')
+        end = min(self.last or today, today)
+        first, last = first or self.first, last or end
+        if last < first:
+            raise PartitionError(f"to: {last} is before from {first}")
+        if first < self.first or last > end:
+            raise PartitionError(f"from, to: {first} to {last} is not within the lake's {self.first} to {end}")
+        sessions = self._calendar.between(first, last)
+        if not sessions:
+            raise PartitionError(f"from, to: no session of the exchange from {first} to {last}")
+        return Rectangle(sessions, tuple(sorted(tickers or self.tickers)))
+
+    def range_tags(self, rectangle: Rectangle) -> dict[str, str]:
+        """The run tags that make `rectangle` one run; its tickers must be neighbours in the definition."""
+        keys = (rectangle.first.isoformat(), rectangle.last.isoformat())
+        if self.by == "session":
+            return dict(zip((RANGE_START, RANGE_END), keys, strict=True))
+        order = self.ticker_order(rectangle)
+        start = order.index(min(rectangle.tickers, key=order.index))
+        end = start + len(rectangle.tickers) - 1
+        return {RANGE_START: f"{keys[0]}|{order[start]}", RANGE_END: f"{keys[1]}|{order[end]}"}
+
+    def ticker_order(self, rectangle: Rectangle) -> tuple[str, ...]:
+        """The settings' tickers, moved only if need be so that those of `rectangle` are neighbours: a Dagster range has no
+        gaps."""
+        asked = set(rectangle.tickers)
+        places = [place for place, ticker in enumerate(self.tickers) if ticker in asked]
+        if places[-1] - places[0] + 1 == len(places):
+            return self.tickers
+        return (*(t for t in self.tickers if t in asked), *(t for t in self.tickers if t not in asked))

@@ -1,0 +1,39 @@
+"""One schema a table, in plain Python: everything that needs to know a column derives from these.
+
+Here: what a column is. Not here: how a frame is held against its schema (audit.py) and where a table lies (tables.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its Spark SQL type, what it means, and what its values must satisfy.
+
+    `minimum` and `maximum` are included bounds, `above` an excluded one; `one_of` lists the values allowed.
+    """
+
+    name: str
+    type: str
+    description: str
+    nullable: bool = True
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    one_of: tuple[str, ...] | None = None
+
+
+TICKER = Column("ticker", "string", "Ticker symbol, as the exchange writes it", nullable=False)
+SESSION_DATE = Column("date", "date", "Session of the exchange (XNYS)", nullable=False)
+YEAR = Column("year", "int", "Year of the session; partition", nullable=False)
+PRICE_BASES = ("total_return", "price_return")
+PRICE_BASIS = Column(
+    "price_basis",
+    "string",
+    "total_return: adj_close is adjusted for splits and dividends, the other prices for splits. "
+    "price_return: the source gave no adj_close, so it is close, and returns leave dividends out",
+    nullable=False,
+    one_of=PRICE_BASES,
+)

@@ -1,0 +1,26 @@
+"""Curated bars: the one bar of a ticker and session, on one named price basis."""
+
+from stock_lakehouse.schemas import PRICE_BASIS, SESSION_DATE, TICKER, YEAR, Column
+
+COLUMNS = (
+    TICKER,
+    SESSION_DATE,
+    Column("open", "double", "First price of the session, adjusted for splits", nullable=False, above=0),
+    Column("high", "double", "Highest price, adjusted for splits", nullable=False, above=0),
+    Column("low", "double", "Lowest price, adjusted for splits", nullable=False, above=0),
+    Column("close", "double", "Last price, adjusted for splits", nullable=False, above=0),
+    Column("adj_close", "double", "Close adjusted for splits and dividends; see price_basis", nullable=False, above=0),
+    Column("volume", "bigint", "Shares traded", nullable=False, minimum=0),
+    Column("dividend", "double", "Dividend a share that goes ex on the session", nullable=False, minimum=0),
+    Column("split_ratio", "double", "New shares for one old share on the session, 1 without a split", nullable=False, above=0),
+    PRICE_BASIS,
+    Column(
+        "bar_status",
+        "string",
+        "final, or provisional: delivered before the session's close plus a grace",
+        nullable=False,
+        one_of=("final", "provisional"),
+    ),
+    Column("ingested_at", "timestamp", "When the bar landed in raw, UTC", nullable=False),
+    YEAR,
+)

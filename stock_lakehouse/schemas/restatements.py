@@ -1,0 +1,16 @@
+"""The ledger: published values that later changed."""
+
+from stock_lakehouse.schemas import Column
+
+COLUMNS = (
+    Column("table_name", "string", "Table whose published values changed", nullable=False),
+    Column("ticker", "string", "Ticker", nullable=False),
+    Column("date", "date", "Session of the value; of a features line, the first session that changed", nullable=False),
+    Column("columns", "string", "The column that changed; of a features line, all of them, by comma", nullable=False),
+    Column("old", "string", "What was published; null in a features line"),
+    Column("new", "string", "What is published now; null in a features line, and where the bar was withdrawn"),
+    Column("rows", "bigint", "Rows that changed", nullable=False, minimum=1),
+    Column("run_id", "string", "Dagster run that changed it", nullable=False),
+    Column("restated_at", "timestamp", "When, UTC", nullable=False),
+    Column("from_version", "bigint", "Table version that still holds the old value", nullable=False, minimum=0),
+)

@@ -1,0 +1,143 @@
+"""What is decided once: lakehouse.toml and STOCK_LAKEHOUSE_* variables, validated into typed settings.
+
+Here: names, types, defaults and the errors a wrong value gives. Not here: anything that acts on a setting.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+PREFIX = "STOCK_LAKEHOUSE_"
+CONFIG_VARIABLE = PREFIX + "CONFIG"
+TICKER = re.compile(r"[A-Z0-9][A-Z0-9.^=-]{0,14}")
+SECRETS = ("spark_remote",)
+
+
+class SettingsError(Exception):
+    """lakehouse.toml or a variable is wrong; the message names each field and what it may hold."""
+
+
+class Settings(BaseSettings):
+    """Every setting of the platform. Relative paths are relative to the folder of lakehouse.toml."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    tickers: Annotated[tuple[str, ...], NoDecode] = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
+    first_date: date = date(2013, 1, 2)
+    last_date: date | None = None
+    source: Literal["sample", "csv", "yfinance"] = "sample"
+    csv_folder: Path | None = None
+    lake_root: Path = Path("lakehouse")
+    engine: Literal["embedded", "spark_connect"] = "embedded"
+    spark_remote: SecretStr | None = None
+    partition_by: Literal["date_ticker", "session"] = "date_ticker"
+
+    tickers_per_batch: int = Field(25, ge=1, description="tickers that a source is asked for, and raw lands, at a time")
+    tickers_per_write: int = Field(25, ge=1, description="tickers written to Parquet at a time: 40 MB of memory each")
+    requests_per_second: float = Field(2.0, gt=0, description="yfinance: rate limit shared by all requests")
+    request_attempts: int = Field(4, ge=1, description="yfinance: tries a ticker before it counts as failed")
+    close_grace_minutes: int = Field(30, ge=0, description="a bar delivered before close plus this is provisional")
+    price_tolerance: float = Field(1e-4, ge=0, lt=1, description="how far, relative, open or close may leave low…high")
+    jump_deviations: float = Field(25.0, gt=0, description="a larger daily move without a split is reported")
+
+    @field_validator("tickers", mode="before")
+    @classmethod
+    def _split_tickers(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("tickers")
+    @classmethod
+    def _check_tickers(cls, tickers: tuple[str, ...]) -> tuple[str, ...]:
+        if not tickers:
+            raise ValueError("at least one ticker is needed, like AAPL,NVDA")
+        return check_tickers(tickers)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Settings:
+        if self.last_date is not None and self.last_date < self.first_date:
+            raise ValueError(f"last_date: {self.last_date} is before first_date {self.first_date}")
+        if self.source == "csv" and self.csv_folder is None:
+            raise ValueError("csv_folder: needed with source = 'csv', a folder of CSV files")
+        if self.engine == "spark_connect" and self.spark_remote is None:
+            raise ValueError(
+                "spark_remote: needed with engine = 'spark_connect'; set the variable "
+                f"{PREFIX}SPARK_REMOTE to an address like sc://localhost:15002"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **others: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then variables, then lakehouse.toml."""
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
+        return init_settings, others["env_settings"], toml
+
+
+def check_tickers(tickers: tuple[str, ...]) -> tuple[str, ...]:
+    """`tickers` as they are. Raises ValueError for one that is not of the form `TICKER`, or given twice."""
+    for ticker in tickers:
+        if not TICKER.fullmatch(ticker):
+            raise ValueError(f"{ticker!r} is not a ticker; allowed: ^{TICKER.pattern}$, like BRK-B")
+    if len(set(tickers)) != len(tickers):
+        raise ValueError("a ticker stands there twice")
+    return tickers
+
+
+def config_file() -> Path:
+    """Where lakehouse.toml is: the file that STOCK_LAKEHOUSE_CONFIG names, else the one in the working directory."""
+    return Path(os.environ.get(CONFIG_VARIABLE, "lakehouse.toml")).absolute()
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings of this process, paths absolute. Raises SettingsError that names every field that is wrong."""
+    file = config_file()
+    if CONFIG_VARIABLE in os.environ and not file.is_file():
+        raise SettingsError(f"{CONFIG_VARIABLE}: there is no file {file}")
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise SettingsError(f"{unknown[0]}: no such setting; allowed: {', '.join(sorted(known))}")
+    _refuse_secrets_in(file)
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_describe(e) for e in error.errors())) from None
+    except ValueError as error:  # tomllib.TOMLDecodeError
+        raise SettingsError(f"{file}: {error}") from None
+    base = file.parent
+    return settings.model_copy(
+        update={
+            "lake_root": base / settings.lake_root.expanduser(),
+            "csv_folder": base / settings.csv_folder.expanduser() if settings.csv_folder else None,
+        }
+    )
+
+
+def _refuse_secrets_in(file: Path) -> None:
+    if not file.is_file():
+        return
+    for name in SECRETS:
+        if re.search(rf"^\s*{name}\s*=", file.read_text(encoding="utf-8"), re.MULTILINE):
+            raise SettingsError(f"{name}: may hold a secret, so it is not read from a file; set {PREFIX}{name.upper()}")
+
+
+def _describe(error: Any) -> str:
+    field = ".".join(str(part) for part in error["loc"])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = f"no such setting; allowed: {', '.join(sorted(Settings.model_fields))}"
+    return f"{field}: {message}" if field else message

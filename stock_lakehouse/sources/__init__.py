@@ -1,0 +1,112 @@
+"""What every source of bars gives: deliveries of text, exactly as the vendor wrote them.
+
+Here: the protocol and its records. Not here: one vendor's ways (a module each) and any judgement of the values, which
+belongs to `transforms/processed.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# The text columns of a delivered row, in order. `ticker` is the ticker that was asked for, or the file's; null where
+# neither is known. `symbol` is what the row itself says. `dividends` is in currency a share, `stock_splits` the ratio.
+# A line that could not be split has only `ticker` (if known), `problem` (file, line number, reason) and `line` (its text).
+DELIVERED_COLUMNS = (
+    "ticker",
+    "symbol",
+    "date",
+    "open",
+    "high",
+    "low",
+    "close",
+    "adj_close",
+    "volume",
+    "dividends",
+    "stock_splits",
+    "problem",
+    "line",
+)
+
+
+class SourceError(Exception):
+    """A source cannot deliver at all; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What one request, or one file, brought.
+
+    `rows` holds `DELIVERED_COLUMNS`, all text and nullable, in the order delivered. `failed` maps each ticker that could
+    not be had, after every retry, to the reason; a ticker that answered "no bars in this range" has not failed.
+    """
+
+    rows: pa.Table
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Landing:
+    """What became of delivered rows in the raw layer: `delivered` = `landed` + `repeated` + `outside`."""
+
+    delivered: int = 0
+    landed: int = 0
+    repeated: int = 0
+    outside: int = 0
+    files: int = 0
+
+    def __add__(self, other: Landing) -> Landing:
+        return Landing(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+
+class Source(Protocol):
+    """Somewhere that bars come from."""
+
+    name: str
+    interval: str
+
+    def deliver(self, tickers: Sequence[str], first: date, last: date) -> Iterator[Delivery]:
+        """Yield what the source has for `tickers` from `first` to `last`, both included, a batch at a time.
+
+        A source may bring more than was asked for; the raw layer counts what is outside and does not land it.
+        Raises SourceError when nothing can be asked (a missing folder, an impossible setting).
+        """
+        ...
+
+
+def delivered_table(columns: Mapping[str, Sequence[str | None]]) -> pa.Table:
+    """A table of `DELIVERED_COLUMNS` from some of them; the others are null. All columns must be of one length."""
+    import pyarrow as pa
+
+    length = len(next(iter(columns.values()), ()))
+    missing = pa.nulls(length, pa.string())
+    arrays = [pa.array(columns[name], pa.string()) if name in columns else missing for name in DELIVERED_COLUMNS]
+    return pa.table(arrays, names=list(DELIVERED_COLUMNS))
+
+
+class Download:
+    """All deliveries of one request, once; it remembers what failed, and what the raw layer made of them.
+
+    Iterating raises SourceError at the end if every ticker failed.
+    """
+
+    def __init__(self, source: Source, tickers: Sequence[str], first: date, last: date) -> None:
+        self.source = source
+        self.tickers = tuple(tickers)
+        self.first = first
+        self.last = last
+        self.failed: dict[str, str] = {}
+        self.landing = Landing()
+
+    def __iter__(self) -> Iterator[Delivery]:
+        for delivery in self.source.deliver(self.tickers, self.first, self.last):
+            self.failed.update(delivery.failed)
+            yield delivery
+        if self.failed and self.failed.keys() >= set(self.tickers):
+            reasons = "; ".join(f"{ticker}: {reason}" for ticker, reason in sorted(self.failed.items())[:5])
+            raise SourceError(f"{self.source.name} delivered none of {len(self.tickers)} tickers: {reasons}")

@@ -1,0 +1,59 @@
+"""A folder of CSV files as a source: one ticker a file, or several, plain or gzip."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from stock_lakehouse.sources import Delivery, SourceError, delivered_table
+from stock_lakehouse.sources.csv_text import HeaderError, read_rows
+
+SUFFIXES = (".csv", ".csv.gz")
+
+
+@dataclass(frozen=True)
+class CsvFolderSource:
+    """Every `*.csv` and `*.csv.gz` directly in `folder`.
+
+    A file named after an asked ticker (`AAPL.csv`, `brk-b.csv.gz`) holds that ticker; in any other a column Symbol or Ticker says
+    which. A file that cannot be read at all (no usable header, broken gzip) is one unreadable row, so it reaches the quarantine
+    with its reason. Tickers that no file mentions simply have no bars.
+    """
+
+    folder: Path
+    name: str = "csv"
+    interval: str = "1d"
+
+    def deliver(self, tickers: Sequence[str], first: date, last: date) -> Iterator[Delivery]:
+        """Yield the rows of every file that can hold an asked ticker, whatever their date; see `Source`."""
+        if not self.folder.is_dir():
+            raise SourceError(f"csv_folder: there is no folder {self.folder}")
+        files = sorted(path for path in self.folder.iterdir() if path.name.lower().endswith(SUFFIXES) and path.is_file())
+        if not files:
+            raise SourceError(f"csv_folder: no file *.csv or *.csv.gz in {self.folder}")
+        for path in files:
+            yield from self._read(path, tickers)
+
+    def _read(self, path: Path, tickers: Sequence[str]) -> Iterator[Delivery]:
+        stem = path.name[: path.name.lower().index(".csv")].upper()
+        file_ticker = stem if stem in tickers else None
+        try:
+            with _open(path) as text:
+                for rows in read_rows(text, path.name, file_ticker, tickers):
+                    yield Delivery(rows)
+        except (HeaderError, EOFError, OSError, zlib.error) as error:
+            rows = {"ticker": [file_ticker], "problem": [f"{path.name}: {error}"], "line": [f"the file {path.name}"]}
+            yield Delivery(delivered_table(rows))
+
+
+def _open(path: Path) -> io.TextIOWrapper:
+    # Bytes that are no UTF-8 come through as \xNN, so nothing is lost and everything can be written again.
+    options = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+    if path.name.lower().endswith(".gz"):
+        return io.TextIOWrapper(gzip.GzipFile(path), **options)
+    return open(path, **options)  # type: ignore[call-overload,no-any-return]

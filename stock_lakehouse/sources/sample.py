@@ -1,0 +1,43 @@
+"""The sample that ships inside: six tickers, 2013-01-02 to 2023-09-21 (see sample_data/ATTRIBUTION.md)."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from importlib import resources
+
+from stock_lakehouse.sources import Delivery, delivered_table
+from stock_lakehouse.sources.csv_text import read_rows
+
+TICKERS = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
+FILE = "stocks_daily.csv.gz"
+
+
+@dataclass(frozen=True)
+class SampleSource:
+    """Real bars, offline: what `make demo` loads. It has no other tickers than TICKERS: those fail, with that reason."""
+
+    name: str = "sample"
+    interval: str = "1d"
+
+    def deliver(self, tickers: Sequence[str], first: date, last: date) -> Iterator[Delivery]:
+        """Yield the whole sample for the asked tickers within the dates asked; see `Source`."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        failed = {ticker: f"not in the sample, which has {', '.join(TICKERS)}" for ticker in tickers if ticker not in TICKERS}
+        packed = resources.files("stock_lakehouse.sources") / "sample_data" / FILE
+        with packed.open("rb") as file, gzip.GzipFile(fileobj=file) as unpacked:
+            for rows in read_rows(io.TextIOWrapper(unpacked, "utf-8", newline=""), FILE, None, tickers):
+                asked = pc.and_(
+                    pc.is_in(rows["ticker"], value_set=pa.array(tickers, pa.string())),
+                    pc.and_(
+                        pc.greater_equal(rows["date"], first.isoformat()), pc.less_equal(rows["date"], last.isoformat())
+                    ),
+                )
+                yield Delivery(rows.filter(asked))
+        yield Delivery(delivered_table({}), failed)
+

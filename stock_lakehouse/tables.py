@@ -1,0 +1,101 @@
+"""The lake's tables: name, layer, format, place, key, columns.
+
+Here: facts about tables, as data. Not here: reading and writing them (lake/), producing them (assets/).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from stock_lakehouse.schemas import Column, curated, features, processed, raw, restatements
+
+UNREADABLE = "__unreadable__"  # stands for a ticker or a year that could not be read; no ticker can have this form
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table. `path` is under the lake root; `key` is unique, and empty where nothing is.
+
+    `whole_history`: a row depends on every earlier bar of its ticker, so it is computed and compared over all years.
+    """
+
+    name: str
+    layer: str
+    format: Literal["csv", "parquet", "delta"]
+    path: str
+    columns: tuple[Column, ...]
+    description: str
+    partition_by: tuple[str, ...] = ("ticker", "year")
+    key: tuple[str, ...] = ("ticker", "date")
+    whole_history: bool = False
+
+    @property
+    def ddl(self) -> str:
+        """The columns as Spark SQL writes them: `ticker string, date date, …`."""
+        return ", ".join(f"{one.name} {one.type}" for one in self.columns)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        return tuple(one.name for one in self.columns)
+
+
+RAW = Table(
+    "raw_stocks_daily",
+    "raw",
+    "csv",
+    "raw/stocks_daily",
+    raw.COLUMNS,
+    "Bars as the source delivered them, every column text. Append-only: a row lands when it is new or differs from the "
+    "newest landed row of its ticker and session, and is never changed.",
+    key=(),
+)
+PROCESSED = Table(
+    "processed_stocks_daily",
+    "processed",
+    "parquet",
+    "processed/stocks_daily",
+    processed.COLUMNS,
+    "The newest valid delivered bar of each ticker and session, typed.",
+)
+QUARANTINE = Table(
+    "processed_quarantine",
+    "processed",
+    "parquet",
+    "processed/quarantine",
+    processed.QUARANTINE_COLUMNS,
+    "Delivered rows that cannot be typed or are impossible, with every reason. Written by the step of "
+    "processed_stocks_daily, since a row goes to exactly one of the two.",
+    key=(),
+)
+CURATED = Table(
+    "curated_stocks_daily",
+    "curated",
+    "delta",
+    "curated/stocks_daily",
+    curated.COLUMNS,
+    "The one bar of a ticker and session, on one named price basis.",
+)
+FEATURES = Table(
+    "stocks_features",
+    "features",
+    "delta",
+    "curated/stocks_features",
+    features.COLUMNS,
+    "Indicators and signals of a ticker and session, computed from the ticker's whole history.",
+    whole_history=True,
+)
+RESTATEMENTS = Table(
+    "restatements",
+    "ledger",
+    "delta",
+    "curated/restatements",
+    restatements.COLUMNS,
+    "Published values that later changed: a line a value for curated bars, a line a ticker and run for features.",
+    partition_by=("table_name",),
+    key=(),
+)
+
+LAYERS = (RAW, PROCESSED, CURATED, FEATURES)
+TABLES = (RAW, PROCESSED, QUARANTINE, CURATED, FEATURES, RESTATEMENTS)
+BY_NAME = {table.name: table for table in TABLES}

@@ -1,0 +1,151 @@
+"""From delivered text to typed bars: what each row means, and whether it is possible.
+
+Pure Spark, the same on every engine. Not here: reading raw files, writing tables, which rows a run may publish.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stock_lakehouse.schemas import processed as schema
+from stock_lakehouse.tables import UNREADABLE
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+PRICES = ("open", "high", "low", "close")
+# Engines differ in what else they would read as a number ("1d", "0x10", "١"), so the form is fixed here.
+NUMBER = r"^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$"
+NOT_FINITE = r"^[+-]?(nan|inf|infinity)$"
+# A date, alone or at the head of a timestamp in exchange-local time.
+DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ].*)?$"
+MAX_VOLUME = 2.0**53  # beyond it a double, which vendors' files go through, no longer counts single shares
+
+
+def classify(raw: DataFrame, sessions: DataFrame, price_tolerance: float) -> DataFrame:
+    """Every row of `raw`, typed, with its `reasons` and its `fate`: processed, quarantined or superseded.
+
+    `raw` has the columns of the raw schema; `sessions` a row a session with `date`. `price_tolerance` is how far,
+    relative, open and close may lie outside low…high (vendors round). Returns one row for each row of `raw`:
+    the raw columns as `raw_*`, the processed columns, `reasons` (array<string>) and `fate`. Superseded rows are valid
+    ones with a newer valid delivery of the same ticker and session.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    text = raw.select(*(F.col(name).alias(f"raw_{name}") for name in raw.columns))
+    read = text.select(
+        "*",
+        F.col("raw_ticker").alias("ticker"),
+        _date("raw_date").alias("date"),
+        *(_number(f"raw_{name}").alias(name) for name in (*PRICES, "adj_close")),
+        _number("raw_volume").alias("exact_volume"),
+        _number("raw_dividends").alias("dividends"),
+        _number("raw_stock_splits").alias("splits"),
+        F.expr("try_cast(raw_ingested_at as timestamp)").alias("ingested_at"),
+    )
+    known = sessions.select("date", F.lit(True).alias("is_session"))
+    judged = read.join(F.broadcast(known), "date", "left").withColumn("reasons", _reasons(price_tolerance))
+    valid = F.size("reasons") == 0
+    newest = Window.partitionBy("ticker", "date", "valid").orderBy(F.col("raw_ingested_at").desc())
+    return (
+        judged.withColumn("valid", valid)
+        .withColumn("rank", F.row_number().over(newest))
+        .select(
+            *(f"raw_{name}" for name in raw.columns),
+            "ticker",
+            "date",
+            *PRICES,
+            "adj_close",
+            F.expr("try_cast(exact_volume as bigint)").alias("volume"),
+            F.coalesce("dividends", F.lit(0.0)).alias("dividend"),
+            # Vendors write 0 for "no split".
+            F.when(F.col("splits") > 0, F.col("splits")).otherwise(F.lit(1.0)).alias("split_ratio"),
+            F.col("raw_source").alias("source"),
+            "ingested_at",
+            F.year("date").alias("year"),
+            "reasons",
+            F.when(~F.col("valid"), "quarantined")
+            .when(F.col("rank") == 1, "processed")
+            .otherwise("superseded")
+            .alias("fate"),
+        )
+    )
+
+
+def processed_bars(classified: DataFrame) -> DataFrame:
+    """The rows of `classify` that become processed bars, with the columns of the processed schema."""
+    return classified.where("fate = 'processed'").select(*(one.name for one in schema.COLUMNS))
+
+
+def quarantined(classified: DataFrame) -> DataFrame:
+    """The rows of `classify` that are impossible, as delivered, with the columns of the quarantine schema."""
+    from pyspark.sql import functions as F
+
+    return classified.where("fate = 'quarantined'").select(
+        *(
+            F.col(one.name if one.name == "reasons" else f"raw_{one.name}").alias(one.name)
+            for one in schema.QUARANTINE_COLUMNS
+        )
+    )
+
+
+def _text(name: str) -> Column:
+    from pyspark.sql import functions as F
+
+    return F.nullif(F.trim(F.col(name)), F.lit(""))
+
+
+def _number(name: str) -> Column:
+    """The double that the text means; null where it means none, nan or infinity."""
+    from pyspark.sql import functions as F
+
+    value = F.when(_text(name).rlike(NUMBER), _text(name)).try_cast("double")
+    return F.when(F.abs(value) < F.lit(float("inf")), value)
+
+
+def _date(name: str) -> Column:
+    from pyspark.sql import functions as F
+
+    return F.when(_text(name).rlike(DATE), F.substring(_text(name), 1, 10)).try_cast("date")
+
+
+def _reasons(price_tolerance: float) -> Column:
+    """Everything that is wrong with a row of `classify`, as an array of text."""
+    from pyspark.sql import functions as F
+
+    wrong: list[tuple[str, Column]] = [
+        ("could not be split into columns", F.col("raw_problem").isNotNull()),
+        ("ticker cannot be read", F.col("raw_ticker") == UNREADABLE),
+        ("ticker is not the file's", F.upper(_text("raw_symbol")) != F.col("raw_ticker")),
+        ("date cannot be read", F.col("date").isNull()),
+        ("date is not of its folder's year", F.col("raw_year") != F.year("date").cast("string")),
+        ("not a session of the exchange", F.col("date").isNotNull() & F.col("is_session").isNull()),
+        ("landing time cannot be read", F.col("ingested_at").isNull()),
+    ]
+    for name in (*PRICES, "adj_close", "volume", "dividends", "stock_splits"):
+        text = _text(f"raw_{name}")
+        not_finite = F.lower(text).rlike(NOT_FINITE) | (text.rlike(NUMBER) & _number(f"raw_{name}").isNull())
+        wrong.append((f"{name} is not finite", not_finite))
+        wrong.append((f"{name} cannot be read", ~text.rlike(NUMBER) & ~not_finite))
+    for name in (*PRICES, "volume"):
+        wrong.append((f"{name} is missing", _text(f"raw_{name}").isNull()))
+    for name in (*PRICES, "adj_close"):
+        wrong.append((f"{name} is not positive", F.col(name) <= 0))
+    volume = F.col("exact_volume")
+    wrong += [
+        ("high is below low", F.col("high") < F.col("low")),
+        *((f"{name} is outside low…high", _outside(name, price_tolerance)) for name in ("open", "close")),
+        ("volume is negative", volume < 0),
+        ("volume is not a whole number", (volume != F.floor(volume)) | (volume > MAX_VOLUME)),
+        ("dividends is negative", F.col("dividends") < 0),
+        ("stock_splits is negative", F.col("splits") < 0),
+    ]
+    named = F.array(*(F.when(condition, F.lit(reason)) for reason, condition in wrong))
+    return F.array_compact(named)
+
+
+def _outside(name: str, tolerance: float) -> Column:
+    from pyspark.sql import functions as F
+
+    return (F.col(name) > F.col("high") * (1 + tolerance)) | (F.col(name) < F.col("low") * (1 - tolerance))
