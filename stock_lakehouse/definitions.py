@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from stock_lakehouse.assets import all_assets
-from stock_lakehouse.automation.jobs import all_jobs
+from stock_lakehouse.automation.jobs import lakehouse_job, progress_logger
 from stock_lakehouse.checks.market import market_checks
 from stock_lakehouse.io_managers import DeltaIOManager, ParquetIOManager, RawCsvIOManager
 from stock_lakehouse.market_calendar import market_calendar
@@ -24,7 +24,7 @@ def build_definitions(settings: Settings, ticker_order: Sequence[str] | None = N
     return dg.Definitions(
         assets=all_assets(scheme.definition(ticker_order)),
         asset_checks=[market_checks],
-        jobs=all_jobs(),
+        jobs=[lakehouse_job],
         resources={
             "lakehouse": lakehouse,
             "spark": lakehouse.spark,
@@ -34,6 +34,7 @@ def build_definitions(settings: Settings, ticker_order: Sequence[str] | None = N
             "delta": DeltaIOManager(lakehouse=lakehouse),
         },
         executor=dg.in_process_executor,
+        loggers={"console": dg.colored_console_logger, "progress": progress_logger},
     )
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from itertools import groupby
 from typing import Any, Final, Self
 
+from dagster import Field, StringSource
 from dagster._core.events import ASSET_EVENTS, DagsterEventType
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log import SqliteEventLogStorage
@@ -28,8 +29,8 @@ BULK_ENVIRONMENT: Final[Mapping[str, str]] = {
     "DAGSTER_EVENT_BATCH_SIZE": "1000",
     "DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS": "1",
 }
-# Every materialization is also a DEBUG line, which the console logger formats and prints unless told not to.
-BULK_RUN_CONFIG: Final[dict[str, Any]] = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
+# Each event passes through every logger of a run, so a bulk run has one, and a quiet one.
+BULK_RUN_CONFIG: Final[dict[str, Any]] = {"loggers": {"progress": {}}}
 
 _RUN_ENDED_EARLY = (DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED)
 _EVENT_COLUMNS = ("run_id", "event", "dagster_event_type", "timestamp", "step_key", "asset_key", "partition")
@@ -116,8 +117,14 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
             )
 
     @classmethod
+    def config_type(cls) -> Any:
+        """`base_dir`: the folder of the files; `history/runs` in DAGSTER_HOME, as the stock storage's, if left out."""
+        return {"base_dir": Field(StringSource, is_required=False)}
+
+    @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
-        return cls(inst_data=inst_data, **config_value)
+        base_dir = config_value.get("base_dir") or os.path.join(os.environ["DAGSTER_HOME"], "history", "runs")
+        return cls(base_dir=base_dir, inst_data=inst_data)
 
     def store_event(self, event: EventLogEntry) -> None:
         # Dagster stores the events of a failed batch again, one by one: the same path, so that none repeats.

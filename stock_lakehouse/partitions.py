@@ -127,7 +127,9 @@ class PartitionScheme:
         """
         unknown = sorted(set(tickers or ()) - set(self.tickers))
         if unknown:
-            raise PartitionError(f"tickers: {', '.join(unknown)} not in the settings; allowed: {', '.join(self.tickers)}")
+            raise PartitionError(
+                f"tickers: {', '.join(unknown)} not in the settings; allowed: {', '.join(self.tickers)}"
+            )
         if self.by == "session" and tickers and set(tickers) != set(self.tickers):
             raise PartitionError('tickers: with partition_by = "session" a partition is every ticker; leave them out')
         end = min(self.last or today, today)

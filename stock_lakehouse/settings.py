@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -80,11 +81,16 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **others: Any
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments first, then variables, then lakehouse.toml."""
         toml = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
-        return init_settings, others["env_settings"], toml
+        return init_settings, env_settings, toml
 
 
 def check_tickers(tickers: tuple[str, ...]) -> tuple[str, ...]:
@@ -116,8 +122,6 @@ def load_settings(**overrides: Any) -> Settings:
         settings = Settings(**overrides)
     except ValidationError as error:
         raise SettingsError("; ".join(_describe(e) for e in error.errors())) from None
-    except ValueError as error:  # tomllib.TOMLDecodeError
-        raise SettingsError(f"{file}: {error}") from None
     base = file.parent
     return settings.model_copy(
         update={
@@ -130,8 +134,12 @@ def load_settings(**overrides: Any) -> Settings:
 def _refuse_secrets_in(file: Path) -> None:
     if not file.is_file():
         return
+    try:
+        written = tomllib.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # no TOML, or no UTF-8
+        raise SettingsError(f"{file}: {error}") from None
     for name in SECRETS:
-        if re.search(rf"^\s*{name}\s*=", file.read_text(encoding="utf-8"), re.MULTILINE):
+        if name in written:
             raise SettingsError(f"{name}: may hold a secret, so it is not read from a file; set {PREFIX}{name.upper()}")
 
 

@@ -41,4 +41,6 @@ def _inputs(name: str) -> tuple[str, ...]:
         read = {"return_1d"}
     elif name.endswith("_signal") and "above" in one.parameters:
         read.add("rsi_14")
-    return tuple(sorted({source for part in read for source in ((part,) if part in CURATED.column_names else _inputs(part))}))
+    return tuple(
+        sorted({source for part in read for source in ((part,) if part in CURATED.column_names else _inputs(part))})
+    )

@@ -1,19 +1,26 @@
-"""Jobs: the selections of assets that are launched together."""
+"""Jobs: the selections of assets that are launched together, and how their runs speak."""
 
-from __future__ import annotations
+import logging
 
 import dagster as dg
 
 LAKEHOUSE_JOB = "stock_lakehouse"
+PROGRESS_LOGGER = "stock_lakehouse.progress"
 
 
-def all_jobs() -> list[dg.UnresolvedAssetJobDefinition]:
-    """The one job: every asset and check, from raw to features, in one run and one process."""
-    return [
-        dg.define_asset_job(
-            LAKEHOUSE_JOB,
-            selection=dg.AssetSelection.all(),
-            executor_def=dg.in_process_executor,
-            description="The whole graph: raw, processed, curated, features and what stands beside them.",
-        )
-    ]
+@dg.logger(None, description="What the assets say, without Dagster's own events; the program prints it as progress.")
+def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
+    """Dagster sends every event of a run to every logger, so the level is checked first: INFO is what assets say."""
+    logger = logging.getLogger(PROGRESS_LOGGER)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    return logger
+
+
+# Every asset and check, from raw to features, in one run and one process.
+lakehouse_job = dg.define_asset_job(
+    LAKEHOUSE_JOB,
+    selection=dg.AssetSelection.all(),
+    executor_def=dg.in_process_executor,
+    description="The whole graph: raw, processed, curated, features and what stands beside them.",
+)

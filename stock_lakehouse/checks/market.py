@@ -21,7 +21,9 @@ JUMP_WINDOW = 60  # sessions over which the usual move is measured
 
 SPECS = [
     dg.AssetCheckSpec(
-        "missing_sessions", asset=CURATED.name, description="No session is missing between a ticker's first and last bar."
+        "missing_sessions",
+        asset=CURATED.name,
+        description="No session is missing between a ticker's first and last bar.",
     ),
     dg.AssetCheckSpec(
         "stale_tickers", asset=CURATED.name, description="Every ticker of the settings has the last finished session."
@@ -32,9 +34,7 @@ SPECS = [
         description=f"No close moves by more than jump_deviations usual moves (deviation of {JUMP_WINDOW} sessions before) "
         "without a split: often a split that the vendor has not applied.",
     ),
-    dg.AssetCheckSpec(
-        "duplicate_keys", asset=CURATED.name, description="There is one bar for a ticker and session."
-    ),
+    dg.AssetCheckSpec("duplicate_keys", asset=CURATED.name, description="There is one bar for a ticker and session."),
 ]
 
 
@@ -77,7 +77,9 @@ def bar_spans(bars: "DataFrame") -> dict[str, "tuple[date, date, int]"]:
     from pyspark.sql import functions as F
 
     keys = bars.select("ticker", "date").distinct()
-    spans = keys.groupBy("ticker").agg(F.min("date").alias("first"), F.max("date").alias("last"), F.count("date").alias("n"))
+    spans = keys.groupBy("ticker").agg(
+        F.min("date").alias("first"), F.max("date").alias("last"), F.count("date").alias("n")
+    )
     return {row["ticker"]: (row["first"], row["last"], row["n"]) for row in spans.collect()}
 
 
@@ -89,9 +91,7 @@ def price_jumps(bars: "DataFrame", deviations: float) -> list[dict[str, Any]]:
     history = Window.partitionBy("ticker").orderBy("date")
     returns = bars.withColumn("move", F.log(F.col("close") / F.lag("close").over(history)))
     before = history.rowsBetween(-JUMP_WINDOW, -1)
-    usual = returns.withColumns(
-        {"usual": F.stddev_samp("move").over(before), "known": F.count("move").over(before)}
-    )
+    usual = returns.withColumns({"usual": F.stddev_samp("move").over(before), "known": F.count("move").over(before)})
     jumps = usual.where(
         (F.col("known") == JUMP_WINDOW)
         & (F.abs("move") > deviations * F.col("usual"))
@@ -100,7 +100,8 @@ def price_jumps(bars: "DataFrame", deviations: float) -> list[dict[str, Any]]:
     )
     rows = jumps.orderBy("ticker", "date").limit(LISTED).collect()
     return [
-        {"ticker": row["ticker"], "session": str(row["date"]), "log move": row["move"], "usual": row["usual"]} for row in rows
+        {"ticker": row["ticker"], "session": str(row["date"]), "log move": row["move"], "usual": row["usual"]}
+        for row in rows
     ]
 
 
@@ -117,5 +118,9 @@ def _warn(name: str, found: list[dict[str, Any]], **facts: str) -> dg.AssetCheck
         check_name=name,
         passed=not found,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"found": len(found), **facts, **({"rows": dg.MetadataValue.table(records[:LISTED])} if records else {})},
+        metadata={
+            "found": len(found),
+            **facts,
+            **({"rows": dg.MetadataValue.table(records[:LISTED])} if records else {}),
+        },
     )

@@ -121,7 +121,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
             delta.table,
             rectangle,
             {
-                "bytes": delta.bytes(),
+                "bytes": sum(delta.sizes()),
                 "table version": published.version,
                 "location": dg.MetadataValue.path(str(delta.path)),
             },

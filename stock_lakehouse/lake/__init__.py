@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from stock_lakehouse.lake.delta_table import DeltaTable, Ledger
 from stock_lakehouse.lake.parquet_table import ParquetTable
 from stock_lakehouse.lake.raw_csv import RawCsv
-from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, RAW, RESTATEMENTS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -25,6 +25,35 @@ class Lake:
         self.curated = DeltaTable(root, CURATED)
         self.features = DeltaTable(root, FEATURES)
         self.ledger = Ledger(root)
+
+    def read(self, name: str, spark: SparkSession) -> DataFrame:
+        """All rows of the table of that name; of the ledger those whose commit came. Raises KeyError for no such table."""
+        if name == RESTATEMENTS.name:
+            return self.restatements(spark)
+        return self._stored[name].read(spark)
+
+    def sizes(self, name: str) -> list[int]:
+        """Bytes of each file that the table of that name consists of."""
+        stored = self._stored[name]
+        if isinstance(stored, DeltaTable):
+            return stored.sizes()
+        return [path.stat().st_size for path in stored.files()]
+
+    def version(self, name: str) -> int | None:
+        """The version of the Delta table of that name; None for other formats and before its first publish."""
+        stored = self._stored[name]
+        return stored.version() if isinstance(stored, DeltaTable) else None
+
+    @property
+    def _stored(self) -> dict[str, RawCsv | ParquetTable | DeltaTable]:
+        return {
+            RAW.name: self.raw,
+            PROCESSED.name: self.processed,
+            QUARANTINE.name: self.quarantine,
+            CURATED.name: self.curated,
+            FEATURES.name: self.features,
+            RESTATEMENTS.name: self.ledger.stored,
+        }
 
     def delta(self, name: str) -> DeltaTable:
         """The Delta table of that name."""

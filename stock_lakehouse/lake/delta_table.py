@@ -54,9 +54,9 @@ class DeltaTable:
         """The table's version, None before its first publish."""
         return self.open().version() if self.exists() else None
 
-    def bytes(self) -> int:
-        """Bytes of the files of the present version."""
-        return sum(add["size_bytes"] for add in _adds(self.open())) if self.exists() else 0
+    def sizes(self) -> list[int]:
+        """Bytes of each file of the present version."""
+        return [add["size_bytes"] for add in _adds(self.open())] if self.exists() else []
 
     def read(
         self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None
@@ -198,7 +198,9 @@ class DeltaTable:
             .when(F.col("is_computed").isNull(), "withdrawn")
             .otherwise("corrected")
         )
-        differs = F.col("is_published").isNull() | F.col("is_computed").isNull() | ~F.col("new").eqNullSafe(F.col("old"))
+        differs = (
+            F.col("is_published").isNull() | F.col("is_computed").isNull() | ~F.col("new").eqNullSafe(F.col("old"))
+        )
         both = new.join(old, key, "full").where(differs).where(in_keys(rectangle) | F.col("is_published"))
         cells = F.array_compact(F.array(*(self._cell(name) for name in values if name not in NOT_A_VALUE)))
         return both.select(
@@ -226,9 +228,7 @@ class DeltaTable:
         after = self.open()
         rows_before, rows_after = _rows_of(before), _rows_of(after)
         for pair in pairs:
-            expected = (
-                rows_before.get(pair, 0) + kinds.get((*pair, "added"), 0) - kinds.get((*pair, "withdrawn"), 0)
-            )
+            expected = rows_before.get(pair, 0) + kinds.get((*pair, "added"), 0) - kinds.get((*pair, "withdrawn"), 0)
             if rows_after.get(pair, 0) != expected:
                 after.restore(before.version())
                 raise PublishError(
@@ -250,7 +250,7 @@ class Ledger:
     counts once the table is past that version, and what a killed run announced in vain is removed by the next publish."""
 
     def __init__(self, lake_root: Path) -> None:
-        self._delta = DeltaTable(lake_root, RESTATEMENTS)
+        self.stored = DeltaTable(lake_root, RESTATEMENTS)
         self._lake_root = lake_root
 
     def announce(
@@ -284,15 +284,15 @@ class Ledger:
             ).select(*RESTATEMENTS.column_names)
         )
         with one_writer(self._lake_root, RESTATEMENTS.name):
-            self._delta.prepare()
-            lines.write.format("delta").mode("append").save(str(self._delta.path))
+            self.stored.prepare()
+            lines.write.format("delta").mode("append").save(str(self.stored.path))
 
     def settle(self, table_name: str, version: int) -> None:
         """Remove the lines of `table_name` that announce a commit which never came: those from `version` or later."""
-        if not self._delta.exists():
+        if not self.stored.exists():
             return
         with one_writer(self._lake_root, RESTATEMENTS.name):
-            opened = self._delta.open()
+            opened = self.stored.open()
             if any(
                 add["partition.table_name"] == table_name and (add["max.from_version"] or 0) >= version
                 for add in _adds(opened)
@@ -302,9 +302,9 @@ class Ledger:
     def retract(self, table_name: str, run_id: str, from_version: int) -> None:
         """Remove what this run announced for a commit that another writer kept it from making."""
         with one_writer(self._lake_root, RESTATEMENTS.name):
-            if self._delta.exists():
+            if self.stored.exists():
                 mine = f"table_name = '{table_name}' AND run_id = '{run_id}' AND from_version = {from_version}"
-                self._delta.open().delete(mine)
+                self.stored.open().delete(mine)
 
     def read(self, spark: SparkSession, versions: dict[str, int | None]) -> DataFrame:
         """The lines whose commit came. `versions` has the present version of each published table."""
@@ -314,10 +314,7 @@ class Ledger:
         for name, version in versions.items():
             if version is not None:
                 came = came | ((F.col("table_name") == name) & (F.col("from_version") < version))
-        return self._delta.read(spark).where(came)
-
-    def version(self) -> int | None:
-        return self._delta.version()
+        return self.stored.read(spark).where(came)
 
 
 def _delta_schema(table: Table) -> deltalake.Schema:

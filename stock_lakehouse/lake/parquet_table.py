@@ -129,7 +129,9 @@ def _differing(wanted: DataFrame, published: DataFrame) -> dict[tuple[str, int |
         F.sum(F.when(F.col("side") == -1, 1).otherwise(0)).alias("old_rows"),
     )
     per_partition = per_row.groupBy("ticker", "year").agg(
-        F.max(F.abs("balance")).alias("differs"), F.sum("new_rows").alias("new_rows"), F.sum("old_rows").alias("old_rows")
+        F.max(F.abs("balance")).alias("differs"),
+        F.sum("new_rows").alias("new_rows"),
+        F.sum("old_rows").alias("old_rows"),
     )
     return {
         (row["ticker"], row["year"]): (row["new_rows"], row["old_rows"])

@@ -33,6 +33,7 @@ NO_DAY = "0000-00-00"
 DAY = re.compile(r"\s*(\d{4}-\d{2}-\d{2})(?:[T ].*)?\s*", re.DOTALL)
 
 VALUES = [one.name for one in schema.DELIVERED]
+KEY = ["ticker", "year", "key"]
 FILE_COLUMNS = [one.name for one in (*schema.DELIVERED, *schema.PROVENANCE)]
 
 
@@ -56,6 +57,7 @@ class RawCsv:
     ) -> Landing:
         """Land the rows that are new or differ from the newest landed row of their ticker and session.
 
+        Where a delivery gives a ticker and session several times, its last row is the newest; delivered again, none lands.
         `rows` has `sources.DELIVERED_COLUMNS`. Rows of other tickers or days than `asked` are outside and do not land. A row
         whose ticker or date cannot be read lands once, by its content. `final_at` gives when a session's bar becomes final,
         None for a day that is no session: a bar landed before then lands once more after it, so that it can become final
@@ -66,7 +68,7 @@ class RawCsv:
         with one_writer(self._lake_root, RAW.name):
             placed = _place(rows.to_pandas(), asked)
             inside = placed[placed["inside"]]
-            landed = self._newest(inside)
+            landed = self._landed(inside)
             fresh = _fresh(inside, landed, now, final_at)
             files = 0
             for (ticker, year), group in fresh.groupby(["ticker", "year"], sort=True):
@@ -80,15 +82,20 @@ class RawCsv:
             files=files,
         )
 
-    def read(self, spark: SparkSession, tickers: Sequence[str], years: Sequence[int]) -> DataFrame:
-        """The landed rows of `tickers` and `years`, and those whose ticker or year could not be read."""
+    def read(
+        self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None
+    ) -> DataFrame:
+        """The landed rows of `tickers` and `years` (None: all), and those whose ticker or year could not be read."""
         from pyspark.sql import functions as F
 
         reader = spark.read.schema(RAW.ddl).options(header=True, escape='"', multiLine=True, pathGlobFilter=GLOB)
         self.root.mkdir(parents=True, exist_ok=True)
-        return reader.csv(str(self.root)).where(
-            F.col("ticker").isin([*tickers, UNREADABLE]) & F.col("year").isin([*map(str, years), UNREADABLE])
-        )
+        frame = reader.csv(str(self.root))
+        if tickers is not None:
+            frame = frame.where(F.col("ticker").isin([*tickers, UNREADABLE]))
+        if years is not None:
+            frame = frame.where(F.col("year").isin([*map(str, years), UNREADABLE]))
+        return frame
 
     def files(self) -> Iterator[Path]:
         """Every landed file."""
@@ -98,8 +105,8 @@ class RawCsv:
         """Files under the raw root that do not follow the naming, so are never read; a kill leaves hidden ones."""
         return sorted(path for path in self.root.rglob("*") if path.is_file() and not _is_ours(path, self.root))
 
-    def _newest(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The newest landed row of each key in the ticker-years of `rows`, with VALUES, ingested_at, ticker, year, key."""
+    def _landed(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The landed rows of the ticker-years of `rows`, oldest first, with VALUES, ingested_at, ticker, year, key."""
         import pandas as pd
         import pyarrow as pa
         from pyarrow import csv
@@ -122,7 +129,7 @@ class RawCsv:
             return pd.DataFrame(columns=[*VALUES, "ingested_at", "ticker", "year", "key"], dtype=object)
         landed = pd.concat(frames, ignore_index=True)
         landed["key"] = _keys(landed)
-        return landed.sort_values("ingested_at", kind="stable").drop_duplicates(["ticker", "year", "key"], keep="last")
+        return landed.sort_values("ingested_at", kind="stable", ignore_index=True)
 
     def _write(
         self, group: pd.DataFrame, ticker: str, year: str, source: str, interval: str, run_id: str, now: datetime
@@ -181,7 +188,9 @@ def _place(rows: pd.DataFrame, asked: Rectangle) -> pd.DataFrame:
     placed["year"] = [day[:4] if day else UNREADABLE for day in placed["day"]]
     tickers = {*asked.tickers, UNREADABLE}
     contains = {day: day is None or asked.covers(date.fromisoformat(day)) for day in set(days.values())}
-    placed["inside"] = [ticker in tickers and contains[day] for ticker, day in zip(placed["ticker"], placed["day"], strict=True)]
+    placed["inside"] = [
+        ticker in tickers and contains[day] for ticker, day in zip(placed["ticker"], placed["day"], strict=True)
+    ]
     placed["key"] = _keys(placed)
     return placed
 
@@ -203,7 +212,9 @@ def _keys(rows: pd.DataFrame) -> list[str]:
     import hashlib
 
     def digest(values: tuple[Any, ...]) -> str:
-        return hashlib.sha256(repr([value if isinstance(value, str) and value else None for value in values]).encode()).hexdigest()
+        return hashlib.sha256(
+            repr([value if isinstance(value, str) and value else None for value in values]).encode()
+        ).hexdigest()
 
     keys = [str(text).strip()[:10] for text in rows["date"]]
     unreadable = ((rows["ticker"] == UNREADABLE) | (rows["year"] == UNREADABLE)).to_numpy().nonzero()[0]
@@ -223,20 +234,23 @@ def _fresh(
     """
     import pandas as pd
 
-    key = ["ticker", "year", "key"]
-    columns = [*key, "day", *VALUES, "problem", "ingested_at"]
+    columns = [*KEY, "day", *VALUES, "problem", "ingested_at"]
+    newest = landed.drop_duplicates(KEY, keep="last")
     both = pd.concat(
-        [landed.reindex(columns=columns).astype(object), inside.reindex(columns=columns).astype(object)], ignore_index=True
+        [newest.reindex(columns=columns).astype(object), inside.reindex(columns=columns).astype(object)],
+        ignore_index=True,
     )
-    both["is_new"] = [False] * len(landed) + [True] * len(inside)
-    before = both.groupby(key, sort=False)
+    both["is_new"] = [False] * len(newest) + [True] * len(inside)
+    before = both.groupby(KEY, sort=False)
     values = both[VALUES].where(both[VALUES].notna(), "")
     same = (values == before[VALUES].shift().fillna("")).all(axis=1) & (before.cumcount() > 0)
+    same |= [False] * len(newest) + _delivered_before(inside, landed)
+    is_last = ~both.duplicated(KEY, keep="last")
     stamps, kept = [], []
     last: dict[tuple[str, str, str], datetime] = {}
     finals: dict[str, datetime | None] = {}
-    for is_new, ticker, year, one_key, day, repeated, stamp in zip(
-        both["is_new"], both["ticker"], both["year"], both["key"], both["day"], same, both["ingested_at"], strict=True
+    for is_new, ticker, year, one_key, day, repeated, last_of_key, stamp in zip(
+        *(both[name] for name in ("is_new", *KEY, "day")), same, is_last, both["ingested_at"], strict=True
     ):
         identity = (ticker, year, one_key)
         before_it = last.get(identity)
@@ -247,8 +261,9 @@ def _fresh(
             continue
         if day and day not in finals:
             finals[day] = final_at(date.fromisoformat(day))
-        final = finals.get(day) if day else None
-        confirms = final is not None and before_it is not None and before_it < final <= now
+        # A row without a ticker never becomes a bar, so nothing of it can become final.
+        final = finals.get(day) if day and ticker != UNREADABLE else None
+        confirms = final is not None and before_it is not None and before_it < final <= now and last_of_key
         if repeated and not confirms:
             kept.append(False)
             stamps.append(None)
@@ -259,3 +274,28 @@ def _fresh(
         stamps.append(f"{at:%Y-%m-%dT%H:%M:%S.%f}Z")
     both["ingested_at"] = stamps
     return both[kept]
+
+
+def _delivered_before(inside: pd.DataFrame, landed: pd.DataFrame) -> list[bool]:
+    """Which rows of `inside` are of a key that it gives several times, all of them landed before and the last the newest.
+
+    Each of those rows differs from the one before it, so one by one all would land again whenever they are delivered.
+    """
+    several = inside.duplicated(KEY, keep=False).to_numpy()
+    if not several.any():
+        return [False] * len(inside)
+
+    def texts(rows: pd.DataFrame) -> dict[tuple[Any, ...], list[tuple[Any, ...]]]:
+        found: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+        values = rows[VALUES].astype(object).where(rows[VALUES].notna(), "")
+        for *key, in_full in zip(*(rows[name] for name in KEY), values.itertuples(index=False, name=None), strict=True):
+            found.setdefault(tuple(key), []).append(in_full)
+        return found
+
+    delivered, there = texts(inside[several]), texts(landed)
+    known = {
+        key
+        for key, rows in delivered.items()
+        if key in there and rows[-1] == there[key][-1] and set(rows) <= set(there[key])
+    }
+    return [key in known for key in zip(*(inside[name] for name in KEY), strict=True)]

@@ -5,6 +5,7 @@ A lazy frame that three readers use would be computed three times (applyInArrow 
 
 from __future__ import annotations
 
+import json
 import shutil
 import uuid
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+    from pyspark.sql.types import StructType
 
 
 class Staging:
@@ -28,7 +30,7 @@ class Staging:
         """`frame` computed: the same rows and schema, read from files."""
         path = self.new_path()
         frame.write.parquet(str(path))
-        return frame.sparkSession.read.schema(frame.schema).parquet(str(path))
+        return frame.sparkSession.read.schema(_nullable(frame.schema)).parquet(str(path))
 
     def new_path(self) -> Path:
         """A path in the folder that nothing is at yet."""
@@ -44,3 +46,15 @@ class Staging:
             for folder in self._parent.iterdir():
                 if time.time() - folder.stat().st_mtime > self.KEEP_SECONDS:
                     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _nullable(schema: StructType) -> StructType:
+    """`schema` with every field nullable: Sail reads no struct field declared not null ("Cannot cast struct field")."""
+    from pyspark.sql.types import StructType
+
+    text = (
+        schema.json()
+        .replace('"nullable":false', '"nullable":true')
+        .replace('"containsNull":false', '"containsNull":true')
+    )
+    return StructType.fromJson(json.loads(text))

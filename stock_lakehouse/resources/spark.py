@@ -119,7 +119,8 @@ class SparkResource(dg.ConfigurableResource[Any]):
                     _shared[self.engine] = _Shared(stack, stack.enter_context(spark_session(self.engine, remote)))
                 _shared[self.engine].users += 1
                 self._session = _shared[self.engine].session
-        return self._session
+        session: SparkSession = self._session
+        return session
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         if self._session is None:

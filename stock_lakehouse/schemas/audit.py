@@ -18,7 +18,9 @@ def pandera_schema(table: Table) -> Any:
     import pandera.pyspark as pa
     from pyspark.sql.types import StructType
 
-    types = {one.name: one.dataType for one in StructType.fromDDL(table.ddl)}
+    struct = StructType.fromDDL(table.ddl)
+    assert isinstance(struct, StructType)
+    types: dict[str, Any] = {one.name: one.dataType for one in struct.fields}
     columns = {}
     for one in table.columns:
         checks = []

@@ -12,7 +12,13 @@ COLUMNS = (
     Column("adj_close", "double", "Close adjusted for splits and dividends; see price_basis", nullable=False, above=0),
     Column("volume", "bigint", "Shares traded", nullable=False, minimum=0),
     Column("dividend", "double", "Dividend a share that goes ex on the session", nullable=False, minimum=0),
-    Column("split_ratio", "double", "New shares for one old share on the session, 1 without a split", nullable=False, above=0),
+    Column(
+        "split_ratio",
+        "double",
+        "New shares for one old share on the session, 1 without a split",
+        nullable=False,
+        above=0,
+    ),
     PRICE_BASIS,
     Column(
         "bar_status",

@@ -10,7 +10,11 @@ COLUMNS = (
         Column(one.name, one.type, one.description, one.type != "boolean", one.minimum, one.maximum)
         for one in INDICATORS
     ),
-    Column("tradable_from", "date", "First session on which a signal of this session can be traded; null at the calendar's end"),
+    Column(
+        "tradable_from",
+        "date",
+        "First session on which a signal of this session can be traded; null at the calendar's end",
+    ),
     PRICE_BASIS,
     Column("indicator_spec", "string", "Version of the formulas and parameters", nullable=False),
     YEAR,

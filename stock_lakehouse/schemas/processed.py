@@ -12,14 +12,22 @@ COLUMNS = (
     Column("adj_close", "double", "Close adjusted for splits and dividends; null where not delivered", above=0),
     Column("volume", "bigint", "Shares traded", nullable=False, minimum=0),
     Column("dividend", "double", "Dividend a share that goes ex on the session, 0 if none was delivered", False, 0),
-    Column("split_ratio", "double", "New shares for one old share on the session, 1 if no split was delivered", False, above=0),
+    Column(
+        "split_ratio",
+        "double",
+        "New shares for one old share on the session, 1 if no split was delivered",
+        False,
+        above=0,
+    ),
     Column("source", "string", "Which source delivered the bar", nullable=False),
     Column("ingested_at", "timestamp", "When the bar landed in raw, UTC", nullable=False),
     YEAR,
 )
 
 QUARANTINE_COLUMNS = (
-    Column("ticker", "string", "Ticker asked for, or the file's; __unreadable__ where none could be read", nullable=False),
+    Column(
+        "ticker", "string", "Ticker asked for, or the file's; __unreadable__ where none could be read", nullable=False
+    ),
     *raw.DELIVERED,
     *raw.PROVENANCE,
     Column("reasons", "array<string>", "Everything that is wrong with the row", nullable=False),

@@ -23,7 +23,9 @@ PROVENANCE = (
     Column("ingested_at", "string", "When it landed, UTC; later for a newer delivery of the same bar", nullable=False),
 )
 PARTITION = (
-    Column("ticker", "string", "Ticker asked for, or the file's; __unreadable__ where none could be read", nullable=False),
+    Column(
+        "ticker", "string", "Ticker asked for, or the file's; __unreadable__ where none could be read", nullable=False
+    ),
     Column("year", "string", "Year of the date; __unreadable__ where no date could be read", nullable=False),
 )
 COLUMNS = (*DELIVERED, *PROVENANCE, *PARTITION)

@@ -67,8 +67,15 @@ class Landing:
 class Source(Protocol):
     """Somewhere that bars come from."""
 
-    name: str
-    interval: str
+    @property
+    def name(self) -> str:
+        """As in the settings and in raw's column `source`."""
+        ...
+
+    @property
+    def interval(self) -> str:
+        """Length of a bar, like 1d."""
+        ...
 
     def deliver(self, tickers: Sequence[str], first: date, last: date) -> Iterator[Delivery]:
         """Yield what the source has for `tickers` from `first` to `last`, both included, a batch at a time.

@@ -33,27 +33,28 @@ class CsvFolderSource:
         """Yield the rows of every file that can hold an asked ticker, whatever their date; see `Source`."""
         if not self.folder.is_dir():
             raise SourceError(f"csv_folder: there is no folder {self.folder}")
-        files = sorted(path for path in self.folder.iterdir() if path.name.lower().endswith(SUFFIXES) and path.is_file())
+        files = sorted(
+            path for path in self.folder.iterdir() if path.name.lower().endswith(SUFFIXES) and path.is_file()
+        )
         if not files:
             raise SourceError(f"csv_folder: no file *.csv or *.csv.gz in {self.folder}")
         for path in files:
             yield from self._read(path, tickers)
 
     def _read(self, path: Path, tickers: Sequence[str]) -> Iterator[Delivery]:
-        stem = path.name[: path.name.lower().index(".csv")].upper()
+        stem = path.name.lower().removesuffix(".gz").removesuffix(".csv").upper()
         file_ticker = stem if stem in tickers else None
+        name = path.name.encode("utf-8", "backslashreplace").decode()  # a file's name need not be UTF-8 either
         try:
             with _open(path) as text:
-                for rows in read_rows(text, path.name, file_ticker, tickers):
+                for rows in read_rows(text, name, file_ticker, tickers):
                     yield Delivery(rows)
         except (HeaderError, EOFError, OSError, zlib.error) as error:
-            rows = {"ticker": [file_ticker], "problem": [f"{path.name}: {error}"], "line": [f"the file {path.name}"]}
+            rows = {"ticker": [file_ticker], "problem": [f"{name}: {error}"], "line": [f"the file {name}"]}
             yield Delivery(delivered_table(rows))
 
 
 def _open(path: Path) -> io.TextIOWrapper:
     # Bytes that are no UTF-8 come through as \xNN, so nothing is lost and everything can be written again.
-    options = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-    if path.name.lower().endswith(".gz"):
-        return io.TextIOWrapper(gzip.GzipFile(path), **options)
-    return open(path, **options)  # type: ignore[call-overload,no-any-return]
+    file = gzip.GzipFile(path) if path.name.lower().endswith(".gz") else open(path, "rb")  # noqa: SIM115 - the wrapper closes it
+    return io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")

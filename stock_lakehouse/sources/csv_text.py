@@ -84,7 +84,9 @@ def read_rows(text: Iterable[str], name: str, file_ticker: str | None, tickers: 
                 ticker = file_ticker or asked.get(symbol) or (symbol if TICKER.fullmatch(symbol) else None)
                 batch.add(ticker, values)
             elif fields:
-                reason = fields if isinstance(fields, str) else f"{len(fields)} fields where the header has {len(header)}"
+                reason = (
+                    fields if isinstance(fields, str) else f"{len(fields)} fields where the header has {len(header)}"
+                )
                 batch.add_unreadable(file_ticker, f"{name} line {number}: {reason}", line)
             if number % ROWS_A_BATCH == 0:
                 yield batch.take()

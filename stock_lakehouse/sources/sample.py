@@ -28,7 +28,9 @@ class SampleSource:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        failed = {ticker: f"not in the sample, which has {', '.join(TICKERS)}" for ticker in tickers if ticker not in TICKERS}
+        failed = {
+            ticker: f"not in the sample, which has {', '.join(TICKERS)}" for ticker in tickers if ticker not in TICKERS
+        }
         packed = resources.files("stock_lakehouse.sources") / "sample_data" / FILE
         with packed.open("rb") as file, gzip.GzipFile(fileobj=file) as unpacked:
             for rows in read_rows(io.TextIOWrapper(unpacked, "utf-8", newline=""), FILE, None, tickers):
@@ -40,4 +42,3 @@ class SampleSource:
                 )
                 yield Delivery(rows.filter(asked))
         yield Delivery(delivered_table({}), failed)
-

@@ -6,27 +6,27 @@ Here: asking, pacing, retrying, and telling "no bars" from "no answer". Not here
 from __future__ import annotations
 
 import functools
-import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass
+from datetime import date, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
+
+import tenacity
 
 from stock_lakehouse.sources import Delivery, SourceError, delivered_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from curl_cffi import requests
-    from pyrate_limiter import Limiter
-    from tenacity import RetryCallState
 
-WORKERS = 4  # the rate limit sets the speed; threads only keep one ticker's wait from holding up the others
+WORKERS = 4  # the rate limit sets the speed; threads keep one ticker's wait from holding up the others
 MAX_WAIT_SECONDS = 60.0
-# The two descriptions in Yahoo's error answers that no retry changes: 404, and 400 for a range before the first bar.
+PRICES = {"open": "Open", "high": "High", "low": "Low", "close": "Close", "adj_close": "Adj Close"}
+# Descriptions of Yahoo's errors that no retry changes: 404, and 400 for a range before the first bar.
 UNKNOWN_TICKER = "No data found"
 EMPTY_RANGE = "Data doesn't exist for startDate"
 # What yfinance 1.7.0 lets out when an answer has another form than Yahoo's: it reads most fields unchecked.
@@ -39,37 +39,34 @@ class UnknownTickerError(Exception):
 
 @dataclass(kw_only=True)
 class YahooSource:
-    """Yahoo's daily bars: open to close adjusted for splits, `adj_close` also for dividends, both as of the request.
+    """Yahoo's daily bars: open to close adjusted for splits, `adj_close` for dividends too, as of now.
 
-    A delivery is `batch_size` tickers. Requests of all sources of the process with one `requests_per_second` share
-    that limit. Each request ends within `timeout_seconds`; a ticker is asked `attempts` times, and waits between them
-    a random time up to `backoff_seconds`, then twice that and so on, or what `Retry-After` asks for, never more than
-    a minute. `sleep` does that waiting. Numbers are the shortest text that parses to the same double; a dividend or
-    split of 0.0, by which yfinance says "none", is null. A null volume of a bar with prices reads "0": yfinance fills it.
-    Raises SourceError for an impossible setting.
+    Sources of a process with the same settings share one rate limit; each request ends in `timeout_seconds`.
+    A ticker gets at most `attempts`; `sleep` waits between them, a random time up to `backoff_seconds`, then
+    twice that and so on, or as long as Retry-After asks, never more than a minute. Numbers are the shortest
+    text of the same double. Dividends and splits of 0.0, which say "none", are null; a null volume beside
+    prices is "0", because yfinance fills it. Raises SourceError for an impossible setting.
     """
 
+    name = "yfinance"
+    interval = "1d"
     batch_size: int = 25
     requests_per_second: float = 2.0
     attempts: int = 4
     backoff_seconds: float = 2.0
     timeout_seconds: float = 10.0
     sleep: Callable[[float], None] = time.sleep
-    name: str = field(default="yfinance", init=False)
-    interval: str = field(default="1d", init=False)
 
     def __post_init__(self) -> None:
         for setting in ("batch_size", "requests_per_second", "attempts", "timeout_seconds"):
             if not getattr(self, setting) > 0:
                 raise SourceError(f"{setting}: {getattr(self, setting)} is not above 0")
-        if self.backoff_seconds < 0:
-            raise SourceError(f"backoff_seconds: {self.backoff_seconds} is below 0")
 
     def deliver(self, tickers: Sequence[str], first: date, last: date) -> Iterator[Delivery]:
         """Yield the bars of `tickers` from `first` to `last`, both included, `batch_size` tickers at a time.
 
-        Dates are exchange-local, one row a date. Tickers that Yahoo does not know, or that could not be had in
-        `attempts` tries, are in `failed` with the reason; the others of the batch are delivered.
+        Dates are exchange-local, one row a date. A ticker that Yahoo does not know, or that could not be had
+        in `attempts` tries, is in `failed` with the reason; the others of its batch are delivered.
         """
         import pyarrow as pa
 
@@ -79,7 +76,7 @@ class YahooSource:
         session = _session(self.requests_per_second, self.timeout_seconds)
         for start in range(0, len(tickers), self.batch_size):
             batch = tickers[start : start + self.batch_size]
-            with ThreadPoolExecutor(min(WORKERS, len(batch)), "yahoo") as pool:
+            with ThreadPoolExecutor(WORKERS, "yahoo") as pool:
                 answers = list(pool.map(lambda ticker: self._ask(session, ticker, first, last), batch))
             tables = [answer for answer in answers if not isinstance(answer, str)]
             failed = {t: answer for t, answer in zip(batch, answers, strict=True) if isinstance(answer, str)}
@@ -87,82 +84,116 @@ class YahooSource:
 
     def _ask(self, session: requests.Session[Any], ticker: str, first: date, last: date) -> pa.Table | str:
         """The rows of `ticker`, or why they could not be had."""
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
         from yfinance.exceptions import YFException
 
-        # OSError: curl_cffi's errors, timeouts and statuses 429 and 5xx among them.
-        passing = (YFException, OSError, *MALFORMED)
-        retrying = Retrying(
-            stop=stop_after_attempt(self.attempts),
-            wait=self._wait,
-            retry=retry_if_exception_type(passing),
-            sleep=self.sleep,
-            reraise=True,
-        )
+        passing = (YFException, OSError, *MALFORMED)  # curl_cffi's errors are OSErrors
+        stop, retry = tenacity.stop_after_attempt(self.attempts), tenacity.retry_if_exception_type(passing)
+        retrying = tenacity.Retrying(stop=stop, wait=self._wait, retry=retry, sleep=self.sleep, reraise=True)
         try:
             symbol, frame = retrying(_history, session, ticker, first, last)
         except UnknownTickerError as error:
             return f"Yahoo does not know it: {error}"
         except passing as error:
             return f"gave up after {self.attempts} attempts: {type(error).__name__}: {error}"
-        return _rows(ticker, symbol, frame, first, last)
+        return delivered_table({}) if frame is None else _rows(ticker, symbol, frame, first, last)
 
-    def _wait(self, state: RetryCallState) -> float:
-        """Seconds until the next attempt: full jitter, and at least what the answer's Retry-After asks for."""
-        from tenacity import wait_random_exponential
-
-        jitter = wait_random_exponential(multiplier=self.backoff_seconds, max=MAX_WAIT_SECONDS)(state)
-        error = state.outcome.exception() if state.outcome else None
-        response = getattr(error, "response", None)
-        asked = _retry_after(response.headers.get("Retry-After")) if response is not None else 0.0
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        """Seconds to the next attempt: full jitter, or what Retry-After asks if that is longer."""
+        jitter = tenacity.wait_random_exponential(self.backoff_seconds, MAX_WAIT_SECONDS)(state)
+        response = getattr(state.outcome and state.outcome.exception(), "response", None)
+        asked = 0.0 if response is None else _retry_after(response.headers.get("Retry-After", ""))
         return min(max(jitter, asked), MAX_WAIT_SECONDS)
 
 
 def _history(session: requests.Session[Any], ticker: str, first: date, last: date) -> tuple[str, Any]:
-    """Yahoo's symbol and yfinance's frame of bars, None for an empty range; one attempt.
+    """One attempt: Yahoo's symbol and yfinance's frame of bars, None for an empty range.
 
-    Not `yfinance.download`: it swallows a ticker's error into an empty column. Not `Ticker.history`: it first asks for
-    the time zone, a second request a ticker whose failure hides Yahoo's reason behind "no timezone found".
+    Not `yfinance.download`, which swallows a ticker's error into an empty column. Not `Ticker.history`, which
+    first asks for the time zone: a second request, whose failure hides Yahoo's reason as "no timezone found".
     """
     from yfinance.data import YfData
     from yfinance.exceptions import YFPricesMissingError
     from yfinance.scrapers.history import PriceHistory
 
-    # It keeps answers about the past, bad ones too: a retry would send nothing, and a vendor's edit stay unseen.
+    # It keeps answers about the past, bad ones too: a retry would send nothing, a vendor's edit stay unseen.
     YfData.cache_get.cache_clear()
     # A date begins first in UTC+14 (so written) and ends last in UTC-12, 26 hours later; `end` is exclusive.
     history = PriceHistory(YfData(session), ticker, "Etc/GMT-14", session)
-    end = last + timedelta(days=3)
     try:
-        frame = history.history(start=first, end=end, interval="1d", auto_adjust=False, actions=True, keepna=True)
+        frame = history.history(start=first, end=last + timedelta(days=3), auto_adjust=False, keepna=True)
     except YFPricesMissingError as error:
         said = error.yahoo_reason or ""
         if said.startswith(UNKNOWN_TICKER):
             raise UnknownTickerError(said) from error
-        # Without bars and without an error, only the ticker's metadata tell an empty range from a bad answer.
+        # With neither bars nor an error, the ticker's metadata tell an empty range from a bad answer.
         if said.startswith(EMPTY_RANGE) or (not said and "symbol" in history.get_history_metadata()):
             return ticker, None
         raise
-    return history.get_history_metadata().get("symbol") or ticker, frame
+    return str(history.get_history_metadata().get("symbol") or ticker), frame
 
 
 def _rows(ticker: str, symbol: str, frame: Any, first: date, last: date) -> pa.Table:
-    """The bars of `frame` from `first` to `last`. Columns are found by name; history() gives no MultiIndex."""
-    if frame is None:
-        return delivered_table({})
-    frame = frame[(frame.index.date >= first) & (frame.index.date <= last)]
-    prices = {name: [_text(value) for value in frame[name.title().replace("_", " ")]] for name in PRICES}
-    # yfinance writes 0 for a null volume: where there is no price either, nothing was delivered.
-    empty = [all(bar[:4]) is False and not any(bar) for bar in zip(*prices.values(), strict=True)]
-    volumes = [None if null and not volume else str(volume) for null, volume in zip(empty, frame["Volume"], strict=True)]
+    """The bars of `frame` from `first` to `last`. Columns go by name; `history` never gives a MultiIndex."""
+    days = frame.index.tz_localize(None)
+    frame = frame[~((days < str(first)) | (days > str(last)))]  # a bar without a date stays, dated "NaT"
+    # yfinance writes 0 for a null volume; where there is no price either, nothing was delivered.
+    null_bar = frame[list(PRICES.values())].isna().all(axis=1)
     return delivered_table(
         {
             "ticker": [ticker] * len(frame),
             "symbol": [symbol] * len(frame),
             "date": [day.isoformat() for day in frame.index.date],
-            **prices,
-            "volume": volumes,
-            "dividends": [_text(value or math.nan) for value in frame["Dividends"]],
-            "stock_splits": [_text(value or math.nan) for value in frame["Stock Splits"]],
+            **{name: _texts(frame[column]) for name, column in PRICES.items()},
+            "volume": _texts(frame["Volume"].astype("Int64").mask(null_bar & (frame["Volume"] == 0))),
+            "dividends": _texts(frame["Dividends"].mask(frame["Dividends"] == 0)),
+            "stock_splits": _texts(frame["Stock Splits"].mask(frame["Stock Splits"] == 0)),
         }
     )
+
+
+def _texts(numbers: Any) -> list[str | None]:
+    """The shortest text of each number that parses to the same one; None for a missing one."""
+    return [None if null else str(one) for one, null in zip(numbers.tolist(), numbers.isna(), strict=True)]
+
+
+def _retry_after(header: str) -> float:
+    """The seconds that Retry-After, a number or an HTTP date, asks for; 0.0 if it cannot be read."""
+    try:
+        return int(header) if header.isdecimal() else parsedate_to_datetime(header).timestamp() - time.time()
+    except (ValueError, TypeError):
+        return 0.0
+
+
+@functools.cache
+def _set_up_yfinance() -> tempfile.TemporaryDirectory[str]:
+    """Once a process: errors raised, not logged; no retries of its own; its cookies in a folder of ours."""
+    import yfinance
+
+    yfinance.config.debug.hide_exceptions = False
+    yfinance.config.network.retries = 0
+    # Its default folder is the user's, where other programs' yfinance locks the same SQLite files.
+    folder = tempfile.TemporaryDirectory(prefix="stock-lakehouse-yfinance-", ignore_cleanup_errors=True)
+    yfinance.set_tz_cache_location(folder.name)
+    return folder
+
+
+@functools.cache
+def _session(requests_per_second: float, timeout_seconds: float) -> requests.Session[Any]:
+    """The session of every request of yfinance, cookies and crumbs included; threads may share it."""
+    from curl_cffi import requests
+    from pyrate_limiter import Limiter, Rate
+
+    # One request an interval, not n a second: no bursts, and a rate below one a second works.
+    limiter = Limiter(Rate(1, max(1, round(1000 / requests_per_second))), buffer_ms=0)
+
+    class PacedSession(requests.Session[requests.Response]):
+        def request(self, method: Any, url: str, *args: Any, **options: Any) -> requests.Response:
+            limiter.try_acquire("yahoo")
+            # yfinance fetches cookies with a timeout of its own, 30 s.
+            response = super().request(method, url, *args, **{**options, "timeout": timeout_seconds})
+            # yfinance would ask for the bars again at once, and hide the status and Retry-After.
+            if "/finance/chart/" in url and ((status := response.status_code) == 429 or status >= 500):
+                raise requests.exceptions.HTTPError(f"HTTP status {status}", response=response)
+            return response
+
+    return PacedSession(impersonate="chrome")

@@ -17,9 +17,7 @@ INPUTS = ("ticker", "date", "close", "adj_close", "volume", "price_basis", "year
 IDENTITY = ("ticker", "date", "price_basis", "year")
 
 
-def features(
-    bars: DataFrame, sessions: DataFrame, indicators: tuple[Indicator, ...] = INDICATORS
-) -> DataFrame:
+def features(bars: DataFrame, sessions: DataFrame, indicators: tuple[Indicator, ...] = INDICATORS) -> DataFrame:
     """A row of features for each curated bar.
 
     `bars` must hold the whole history of every ticker in it: an exponential average never forgets, so features of part of

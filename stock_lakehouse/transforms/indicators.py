@@ -22,30 +22,37 @@ if TYPE_CHECKING:
 # a digest of the sample's values against the spec, so a forgotten change is red.
 FORMULA_VERSION = 1
 
-# Two averages closer than this, relative, are equal: TA-Lib keeps running sums, whose rounding would otherwise
-# make crosses out of a flat price.
+# Two averages closer than this, relative, are equal: averages of 50 and of 200 equal prices may round differently, which
+# would otherwise make crosses out of a flat price.
 EQUAL_WITHIN = 1e-9
 
 
 def moving_average(columns: Columns, source: str, window: int) -> Array:
-    """Simple moving average of `window` sessions."""
-    import talib
+    """Simple moving average of `window` sessions.
 
-    return talib.SMA(columns[source], window)  # type: ignore[no-any-return]
+    Not TA-Lib's: its running sum keeps the rounding of prices long gone, 2e-7 relative after a fall from 1e6 to 1e-2 (split
+    adjusted histories do that), which also makes crosses out of a flat price.
+    """
+    import numpy as np
+
+    out = np.full(len(columns[source]), np.nan)
+    if len(out) >= window:
+        out[window - 1 :] = window_sums(columns[source], window) / window
+    return out
 
 
 def exponential_average(columns: Columns, source: str, window: int) -> Array:
     """Exponential moving average, alpha 2/(window+1), seeded with the simple average of the first `window` values."""
     import talib
 
-    return talib.EMA(columns[source], window)  # type: ignore[no-any-return]
+    return talib.EMA(columns[source], window)
 
 
 def rsi(columns: Columns, source: str, window: int) -> Array:
     """Relative strength index (Wilder, New Concepts in Technical Trading Systems, 1978), 0 to 100; 0 if nothing moved."""
     import talib
 
-    return talib.RSI(columns[source], window)  # type: ignore[no-any-return]
+    return talib.RSI(columns[source], window)
 
 
 def macd(columns: Columns, source: str, fast: int, slow: int, signal: int, part: int) -> Array:
@@ -55,7 +62,7 @@ def macd(columns: Columns, source: str, fast: int, slow: int, signal: int, part:
     """
     import talib
 
-    return talib.MACD(columns[source], fast, slow, signal)[part]  # type: ignore[no-any-return]
+    return talib.MACD(columns[source], fast, slow, signal)[part]
 
 
 def bollinger(columns: Columns, source: str, window: int, deviations: float) -> Array:
@@ -63,7 +70,9 @@ def bollinger(columns: Columns, source: str, window: int, deviations: float) -> 
 
     Not TA-Lib's: it takes the deviation from running sums of squares, which leaves 1e-8 on a flat price.
     """
-    band: Array = moving_average(columns, source, window) + deviations * rolling_deviation(columns[source], window, ddof=0)
+    band: Array = moving_average(columns, source, window) + deviations * rolling_deviation(
+        columns[source], window, ddof=0
+    )
     return band
 
 
@@ -96,6 +105,21 @@ def rolling_deviation(values: Array, window: int, ddof: int) -> Array:
     return out
 
 
+def window_sums(values: Array, window: int) -> Array:
+    """The sum of each full window, from sums over 1, 2, 4, … values: as fast as a running sum, and nothing is subtracted."""
+    import numpy as np
+
+    sums, width = values, 1  # sums[i] is over values[i : i + width]
+    total, done = np.zeros(len(values) - window + 1), 0  # total[i] is over values[i : i + done]
+    while True:
+        if window & width:
+            total = total + sums[done : done + len(total)]
+            done += width
+        if done == window:
+            return total
+        sums, width = sums[:-width] + sums[width:], 2 * width
+
+
 def is_above(left: Array, right: Array) -> Array:
     """left > right, where differences within EQUAL_WITHIN count as equal; False where either is nan."""
     import numpy as np
@@ -104,7 +128,9 @@ def is_above(left: Array, right: Array) -> Array:
     return above
 
 
-def signal(columns: Columns, above: str, below: str, rsi_under: float | None = None, rsi_over: float | None = None) -> Array:
+def signal(
+    columns: Columns, above: str, below: str, rsi_under: float | None = None, rsi_over: float | None = None
+) -> Array:
     """True where average `above` is above average `below` and rsi_14 is under or over a bound."""
     strength = columns["rsi_14"]
     bound: Array = strength < rsi_under if rsi_under is not None else strength > rsi_over
@@ -145,17 +171,27 @@ INDICATORS: tuple[Indicator, ...] = (
     Indicator("sma_20", moving_average, {"source": "close", "window": 20}, 19, "Average close of 20 sessions", 0),
     Indicator("sma_50", moving_average, {"source": "close", "window": 50}, 49, "Average close of 50 sessions", 0),
     Indicator("sma_200", moving_average, {"source": "close", "window": 200}, 199, "Average close of 200 sessions", 0),
-    Indicator("ema_12", exponential_average, {"source": "close", "window": 12}, 11, "Exponential average of 12 sessions", 0),
-    Indicator("ema_26", exponential_average, {"source": "close", "window": 26}, 25, "Exponential average of 26 sessions", 0),
+    Indicator(
+        "ema_12", exponential_average, {"source": "close", "window": 12}, 11, "Exponential average of 12 sessions", 0
+    ),
+    Indicator(
+        "ema_26", exponential_average, {"source": "close", "window": 26}, 25, "Exponential average of 26 sessions", 0
+    ),
     Indicator("rsi_14", rsi, {"source": "close", "window": 14}, 14, "Wilder's relative strength index", 0, 100),
     Indicator("macd", macd, {**_MACD, "part": 0}, 33, "MACD line of (12, 26, 9)"),
     Indicator("macd_signal", macd, {**_MACD, "part": 1}, 33, "MACD signal line"),
     Indicator("macd_hist", macd, {**_MACD, "part": 2}, 33, "MACD histogram: line minus signal line"),
-    Indicator("bb_upper", bollinger, {**_BANDS, "deviations": 2.0}, 19, "Upper Bollinger band, 20 sessions, 2 deviations"),
+    Indicator(
+        "bb_upper", bollinger, {**_BANDS, "deviations": 2.0}, 19, "Upper Bollinger band, 20 sessions, 2 deviations"
+    ),
     Indicator("bb_mid", bollinger, {**_BANDS, "deviations": 0.0}, 19, "Middle Bollinger band: the average", 0),
     Indicator("bb_lower", bollinger, {**_BANDS, "deviations": -2.0}, 19, "Lower Bollinger band"),
-    Indicator("volume_sma_20", moving_average, {"source": "volume", "window": 20}, 19, "Average volume of 20 sessions", 0),
-    Indicator("volume_sma_50", moving_average, {"source": "volume", "window": 50}, 49, "Average volume of 50 sessions", 0),
+    Indicator(
+        "volume_sma_20", moving_average, {"source": "volume", "window": 20}, 19, "Average volume of 20 sessions", 0
+    ),
+    Indicator(
+        "volume_sma_50", moving_average, {"source": "volume", "window": 50}, 49, "Average volume of 50 sessions", 0
+    ),
     Indicator("return_1d", simple_return, {}, 1, "Total return since the session before, 0.01 is 1 %"),
     Indicator("volatility_20", volatility, {"window": 20}, 20, "Sample deviation of return_1d over 20 sessions", 0),
     Indicator(

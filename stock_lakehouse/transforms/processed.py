@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 PRICES = ("open", "high", "low", "close")
-# Engines differ in what else they would read as a number ("1d", "0x10", "١"), so the form is fixed here.
-NUMBER = r"^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$"
-NOT_FINITE = r"^[+-]?(nan|inf|infinity)$"
+# Engines differ in what else they would read as a number ("1d", "0x10", "١"), so the form is fixed here. \z, not $, and no
+# dot: in Java's expressions $ also stands before a last line's end, and a dot for fewer characters than elsewhere.
+NUMBER = r"^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?\z"
+NOT_FINITE = r"^[+-]?(nan|inf|infinity)\z"
 # A date, alone or at the head of a timestamp in exchange-local time.
-DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ].*)?$"
+DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ]|\z)"
 MAX_VOLUME = 2.0**53  # beyond it a double, which vendors' files go through, no longer counts single shares
 
 

@@ -1,0 +1,356 @@
+"""The program `stock-lakehouse`: what is asked on a command line, and how answers are printed.
+
+Heavy modules are imported inside the commands, so that `--help` answers at once. Not here: any work (runs.py, report.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    from stock_lakehouse.partitions import Rectangle
+    from stock_lakehouse.report import TableStatus
+    from stock_lakehouse.runs import RunReport
+    from stock_lakehouse.settings import Settings
+
+app = typer.Typer(
+    help="A data platform for daily stock prices: raw, processed, curated and features, in one lake.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+DAY: dict[str, Any] = {"formats": ["%Y-%m-%d"], "metavar": "DATE"}
+
+
+@app.command()
+def demo() -> None:
+    """Load everything the settings name, in one Dagster run, and show what came out."""
+    settings = _settings()
+    rectangle = _rectangle(settings, None, None, None)
+    before = _files(settings)
+    report = _run(settings, rectangle, None)
+    changed = _files(settings) != before
+    _summary(settings, report, changed)
+
+
+@app.command()
+def materialize(
+    tickers: Annotated[str | None, typer.Option(metavar="A,B", help="Tickers, by comma; all if left out.")] = None,
+    first: Annotated[
+        datetime | None, typer.Option("--from", **DAY, help="First day; the lake's first if left out.")
+    ] = None,
+    last: Annotated[datetime | None, typer.Option("--to", **DAY, help="Last day; the newest if left out.")] = None,
+    select: Annotated[str | None, typer.Option(metavar="ASSET,…", help="Assets, by comma; all if left out.")] = None,
+) -> None:
+    """Run the graph for tickers × sessions, whatever the rectangle, in one Dagster run."""
+    settings = _settings()
+    rectangle = _rectangle(settings, tickers, first, last)
+    before = _files(settings)
+    _run(settings, rectangle, select.split(",") if select else None)
+    if _files(settings) == before:
+        _say("Nothing changed: the lake holds all of it already.")
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """What each table holds: rows, sessions, sessions missing against the calendar, bytes, version."""
+    settings = _settings()
+    tables = _status(settings)
+    if as_json:
+        typer.echo(json.dumps([one.as_json() for one in tables], default=str, indent=2))
+        return
+    _print_tables(tables)
+    detail = _grid("table", "ticker", "rows", "first session", "last session", "missing")
+    for one in tables:
+        for ticker, held in one.tickers.items():
+            detail.add_row(one.table, ticker, f"{held.rows:,}", str(held.first), str(held.last), str(held.missing))
+    _print(detail)
+
+
+@app.command()
+def show(
+    table: Annotated[str, typer.Argument(help="A table, like curated_stocks_daily or stocks_features.")],
+    ticker: Annotated[str, typer.Argument(help="A ticker, like NVDA.")],
+    last: Annotated[int, typer.Option(min=1, help="How many of the newest rows.")] = 10,
+) -> None:
+    """The newest rows of a ticker."""
+    from stock_lakehouse.tables import BY_NAME
+
+    settings = _settings()
+    if table not in BY_NAME:
+        _wrong(f"TABLE: no table {table}; allowed: {', '.join(BY_NAME)}")
+    with _engine(settings) as spark:
+        from stock_lakehouse.lake import Lake
+        from stock_lakehouse.report import newest_rows
+
+        rows = newest_rows(Lake(settings.lake_root), spark, table, ticker.upper(), last).collect()
+    if not rows:
+        _wrong(f"TICKER: {table} holds no row of {ticker.upper()}; `stock-lakehouse status` lists what it holds")
+    _print_rows([{name: _text(value) for name, value in row.asDict().items()} for row in rows])
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 3000,
+) -> None:
+    """Open Dagster on 127.0.0.1, on this lake and its instance."""
+    from stock_lakehouse.event_storage import BULK_ENVIRONMENT
+    from stock_lakehouse.runs import dagster_home
+
+    settings = _settings()
+    _check_partitions(settings)
+    home = dagster_home(settings)
+    # Runs that the UI launches batch their events too; planned events stay one a key, so that the UI shows progress.
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", BULK_ENVIRONMENT["DAGSTER_EVENT_BATCH_SIZE"])
+    _say(f"Dagster on http://127.0.0.1:{port} (instance in {home}); stop it with Ctrl-C")
+    program = os.path.join(os.path.dirname(sys.executable), "dagster")
+    arguments = ["dev", "-m", "stock_lakehouse.definitions", "--host", "127.0.0.1", "--port", str(port)]
+    os.execv(program, [program, *arguments])
+
+
+@app.command()
+def doctor() -> None:
+    """Whether everything that a run needs is there; each line says how to mend what is not."""
+    from stock_lakehouse.doctor import examine
+
+    broken = False
+    for finding in examine():
+        mark = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "broken": "[red]broken[/]"}[finding.state]
+        _say(f"{mark:<22} {finding.what}: {finding.detail}")
+        broken = broken or finding.state == "broken"
+    if broken:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The program's entry point."""
+    app()
+
+
+def _settings() -> Settings:
+    from stock_lakehouse.settings import SettingsError, load_settings
+
+    try:
+        return load_settings()
+    except SettingsError as error:
+        _wrong(str(error))
+
+
+def _check_partitions(settings: Settings) -> None:
+    _rectangle(settings, None, None, None)
+
+
+def _rectangle(settings: Settings, tickers: str | None, first: datetime | None, last: datetime | None) -> Rectangle:
+    from datetime import timedelta
+
+    from stock_lakehouse.market_calendar import CalendarError, market_calendar, utc_now
+    from stock_lakehouse.partitions import PartitionError, PartitionScheme
+    from stock_lakehouse.settings import check_tickers
+
+    try:
+        calendar = market_calendar(settings.first_date)
+        scheme = PartitionScheme(settings, calendar)
+        asked = check_tickers(tuple(one.strip() for one in tickers.split(","))) if tickers else None
+        newest = calendar.latest_finished(utc_now(), timedelta(minutes=settings.close_grace_minutes))
+        return scheme.ask(asked, _day(first), _day(last), newest)
+    except (PartitionError, CalendarError, ValueError) as error:
+        _wrong(str(error))
+
+
+def _day(value: datetime | None) -> date | None:
+    return value.date() if value else None
+
+
+def _run(settings: Settings, rectangle: Rectangle, select: list[str] | None) -> RunReport:
+    """One run with progress on stderr; exits with 1 if it fails."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    started = time.monotonic()
+
+    def progress(line: str) -> None:
+        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/]  {line}")
+
+    progress(
+        f"{len(rectangle.tickers)} tickers × {len(rectangle.sessions):,} sessions, {rectangle.first} to {rectangle.last}"
+    )
+    from stock_lakehouse.runs import run_rectangle
+
+    try:
+        report = run_rectangle(settings, rectangle, select, progress)
+    except ValueError as error:
+        _wrong(str(error))
+    progress("run ended " + ("well" if report.success else "with a failure"))
+    for red in report.red:
+        console.print(f"[red]check not passed[/]  {red}")
+    if not report.success:
+        for failure in report.failures:
+            console.print(f"[red]failed[/]  {failure}")
+        console.print(
+            f"`stock-lakehouse ui` shows the run {report.run_id}; run the same again when the cause is mended"
+        )
+        raise typer.Exit(1)
+    return report
+
+
+def _status(settings: Settings) -> list[TableStatus]:
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.market_calendar import market_calendar
+    from stock_lakehouse.report import status as read_status
+
+    with _engine(settings) as spark:
+        return read_status(Lake(settings.lake_root), spark, market_calendar(settings.first_date))
+
+
+@contextmanager
+def _engine(settings: Settings) -> Iterator[Any]:
+    from stock_lakehouse.resources.spark import EngineError, spark_session
+
+    remote = settings.spark_remote.get_secret_value() if settings.spark_remote else None
+    try:
+        with spark_session(settings.engine, remote) as spark:
+            yield spark
+    except EngineError as error:
+        _wrong(str(error))
+
+
+def _summary(settings: Settings, report: RunReport, changed: bool) -> None:
+    """What `demo` prints after its run."""
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.market_calendar import market_calendar
+    from stock_lakehouse.report import crosses, latest_indicators, superseded
+    from stock_lakehouse.report import status as read_status
+
+    lake = Lake(settings.lake_root)
+    with _engine(settings) as spark:
+        tables = read_status(lake, spark, market_calendar(settings.first_date))
+        latest, crossed = latest_indicators(lake, spark), crosses(lake, spark)
+    _print_tables(tables, report)
+    rows = {one.table: one.rows for one in tables}
+    _say(
+        f"{rows['processed_quarantine']:,} rows in quarantine, {superseded(tables):,} superseded by a newer delivery\n"
+    )
+    short = {"volatility_20": "vol_20", "buy_signal": "buy", "sell_signal": "sell"}
+    if latest:
+        _print_rows([{short.get(name, name): _text(value) for name, value in one.items()} for one in latest])
+    grid = _grid("ticker", "golden crosses", "death crosses")
+    for ticker in sorted({one["ticker"] for one in crossed}):
+        days = {
+            kind: ", ".join(str(one["date"]) for one in crossed if one["ticker"] == ticker and one["cross"] == kind)
+            for kind in ("golden", "death")
+        }
+        grid.add_row(ticker, days["golden"], days["death"])
+    _print(grid)
+    if not changed:
+        _say("Nothing changed: the lake held all of it already, and no data file was written.")
+    _say(
+        "Next:  [bold]make ui[/]  the same in Dagster, on http://127.0.0.1:3000\n"
+        "       [bold].venv/bin/stock-lakehouse show stocks_features NVDA --last 5[/]\n"
+        "       [bold].venv/bin/stock-lakehouse status[/]   and   [bold]--help[/]   for the rest"
+    )
+
+
+def _print_tables(tables: list[TableStatus], report: RunReport | None = None) -> None:
+    """A row a table; with the run's seconds after a run, else with what is missing and the version."""
+    grid = _grid(
+        "table", "rows", "tickers", "first", "last", "files", "bytes", *(("s",) if report else ("missing", "version"))
+    )
+    for one in tables:
+        last = [f"{report.seconds.get(one.table, 0):.1f}"] if report else [str(one.missing), _text(one.version)]
+        grid.add_row(
+            one.table,
+            f"{one.rows:,}",
+            str(len(one.tickers)),
+            _text(one.first),
+            _text(one.last),
+            f"{one.files:,}",
+            f"{one.bytes:,}",
+            *last,
+        )
+    _print(grid)
+
+
+def _files(settings: Settings) -> set[tuple[str, int]]:
+    """Every data file of the lake with its time of change: the same before and after means that nothing was written."""
+    from stock_lakehouse.tables import TABLES
+
+    roots = [settings.lake_root / table.path for table in TABLES]
+    return {(str(path), path.stat().st_mtime_ns) for root in roots for path in root.rglob("*") if path.is_file()}
+
+
+def _print_rows(rows: list[dict[str, str]]) -> None:
+    """Rows of a table, its columns in groups that fit the terminal, the key in front of each."""
+    width = _console().width
+    needs = {name: max(len(name), *(len(row[name]) for row in rows)) + 2 for name in rows[0]}
+    key: list[str] = [name for name in ("ticker", "date") if name in needs]
+    groups = [list(key)]
+    for name, need in needs.items():
+        if name in key:
+            continue
+        if sum(needs[one] for one in groups[-1]) + need > width and len(groups[-1]) > len(key):
+            groups.append(list(key))
+        groups[-1].append(name)
+    for group in groups:
+        grid = _grid(*group)
+        for row in rows:
+            grid.add_row(*(row[name] for name in group))
+        _print(grid)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100_000 else f"{value:,.5g}"
+    return str(value)
+
+
+def _grid(*columns: str) -> RichTable:
+    from rich.table import Table
+
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        grid.add_column(column, justify="left" if column in ("table", "ticker") else "right", overflow="fold")
+    return grid
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=False)
+    # Into a file or a pipe nothing is cut to a terminal's width.
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+def _print(grid: RichTable) -> None:
+    console = _console()
+    console.print(grid)
+    console.print()
+
+
+def _say(line: str) -> None:
+    _console().print(line, soft_wrap=True)
+
+
+def _wrong(message: str) -> NoReturn:
+    """One clear line on stderr and exit code 2."""
+    typer.echo(f"stock-lakehouse: {message}", err=True)
+    raise typer.Exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What `stock-lakehouse doctor` looks at: each finding names a thing, its state, and how to mend it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from stock_lakehouse.settings import Settings, SettingsError, config_file, load_settings
+
+CALENDAR_MARGIN_DAYS = 90
+JAVA = 17
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's: `broken` stops runs, `note` does not."""
+
+    what: str
+    state: Literal["ok", "note", "broken"]
+    detail: str
+
+
+def examine() -> Iterator[Finding]:
+    """Look at settings, lake, calendar, partitions, engine and Java, in this order; without settings nothing else can be."""
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        yield Finding("settings", "broken", str(error))
+        return
+    file = config_file()
+    origin = str(file) if file.is_file() else f"defaults; there is no {file}"
+    yield Finding("settings", "ok", f"{origin}: {len(settings.tickers)} tickers, source {settings.source}")
+    yield _lake(settings)
+    yield _calendar(settings)
+    yield _source(settings)
+    yield _engine(settings)
+    yield _java()
+
+
+def _lake(settings: Settings) -> Finding:
+    try:
+        settings.lake_root.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=settings.lake_root):
+            pass
+    except OSError as error:
+        return Finding(
+            "lake", "broken", f"{settings.lake_root} cannot be written ({error}); set lake_root to a folder of yours"
+        )
+    free = shutil.disk_usage(settings.lake_root).free
+    return Finding("lake", "ok", f"{settings.lake_root} can be written, {free / 1e9:.0f} GB free")
+
+
+def _calendar(settings: Settings) -> Finding:
+    from stock_lakehouse.market_calendar import EXCHANGE, market_calendar, utc_now
+    from stock_lakehouse.partitions import PartitionError, PartitionScheme
+
+    calendar = market_calendar(settings.first_date)
+    try:
+        PartitionScheme(settings, calendar)
+    except PartitionError as error:
+        return Finding("calendar", "broken", str(error))
+    end = calendar.sessions[-1]
+    if (end - utc_now().date()).days < CALENDAR_MARGIN_DAYS:
+        return Finding("calendar", "broken", f"{EXCHANGE} is known to {end} only; upgrade exchange_calendars")
+    return Finding("calendar", "ok", f"{EXCHANGE} is known to {end}")
+
+
+def _source(settings: Settings) -> Finding:
+    if settings.source == "csv" and settings.csv_folder is not None and not settings.csv_folder.is_dir():
+        return Finding("source", "broken", f"there is no folder {settings.csv_folder}; set csv_folder")
+    return Finding("source", "ok", settings.source)
+
+
+def _engine(settings: Settings) -> Finding:
+    from stock_lakehouse.resources.spark import EngineError, spark_session
+
+    remote = settings.spark_remote.get_secret_value() if settings.spark_remote else None
+    try:
+        with spark_session(settings.engine, remote) as spark:
+            version = spark.version
+    except EngineError as error:
+        return Finding("engine", "broken", f"{settings.engine}: {error}")
+    return Finding("engine", "ok", f"{settings.engine} answers, Spark {version}")
+
+
+def _java() -> Finding:
+    """Java is for a Spark Connect server of one's own; the embedded engine needs none."""
+    program = shutil.which("java")
+    if program is None:
+        return Finding("java", "note", f"none, and none needed; a Spark Connect server of your own wants Java {JAVA}")
+    try:
+        answer = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=20, check=True).stderr
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding("java", "note", f"{program} does not run ({error}); not needed by the embedded engine")
+    return Finding(
+        "java", "ok", f"{(answer.splitlines() or ['?'])[0]} (only a Spark Connect server of your own needs it)"
+    )

@@ -1,0 +1,155 @@
+"""What the lake holds, for people: per table and ticker, and the newest indicators and crosses.
+
+Here: reading and counting, into plain records. Not here: printing them (cli.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from stock_lakehouse.lake import Lake
+from stock_lakehouse.tables import PROCESSED, QUARANTINE, RAW, RESTATEMENTS, TABLES, Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+    from stock_lakehouse.market_calendar import MarketCalendar
+
+LATEST = ("sma_50", "sma_200", "rsi_14", "macd_hist", "volatility_20", "buy_signal", "sell_signal")
+
+
+@dataclass(frozen=True)
+class TickerStatus:
+    """One ticker in one table. `missing` counts sessions of the calendar between first and last that have no row."""
+
+    rows: int
+    first: date | None
+    last: date | None
+    missing: int
+
+
+@dataclass(frozen=True)
+class TableStatus:
+    """One table. `bytes` are of the files of its present version."""
+
+    table: str
+    rows: int
+    files: int
+    bytes: int
+    version: int | None
+    tickers: dict[str, TickerStatus] = field(default_factory=dict)
+
+    @property
+    def first(self) -> date | None:
+        return min((one.first for one in self.tickers.values() if one.first), default=None)
+
+    @property
+    def last(self) -> date | None:
+        return max((one.last for one in self.tickers.values() if one.last), default=None)
+
+    @property
+    def missing(self) -> int:
+        return sum(one.missing for one in self.tickers.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """For `json.dumps(…, default=str)`."""
+        return {**asdict(self), "first": self.first, "last": self.last, "missing": self.missing}
+
+
+def status(lake: Lake, spark: SparkSession, calendar: MarketCalendar) -> list[TableStatus]:
+    """The status of every table, in the order of the flow."""
+    return [_table_status(lake, spark, calendar, table) for table in TABLES]
+
+
+def _table_status(lake: Lake, spark: SparkSession, calendar: MarketCalendar, table: Table) -> TableStatus:
+    from pyspark.sql import functions as F
+
+    rows = lake.read(table.name, spark)
+    day = _session(table)
+    keyed = rows.withColumn("session", day)
+    per_session = keyed.groupBy("ticker", "session").count()
+    per_ticker = per_session.groupBy("ticker").agg(
+        F.sum("count").alias("rows"),
+        F.min("session").alias("first"),
+        F.max("session").alias("last"),
+        F.count("session").alias("sessions"),
+    )
+    gaps_matter = table not in (RESTATEMENTS, QUARANTINE)
+    tickers = {
+        row["ticker"]: TickerStatus(
+            int(row["rows"]),
+            row["first"],
+            row["last"],
+            _missing(calendar, row["first"], row["last"], row["sessions"]) if gaps_matter else 0,
+        )
+        for row in sorted(per_ticker.collect(), key=lambda row: str(row["ticker"]))
+    }
+    sizes = lake.sizes(table.name)
+    return TableStatus(
+        table=table.name,
+        rows=sum(one.rows for one in tickers.values()),
+        files=len(sizes),
+        bytes=sum(sizes),
+        version=lake.version(table.name),
+        tickers=tickers,
+    )
+
+
+def _session(table: Table) -> Column:
+    """The session of a row; of delivered text the day it begins with, null where that is none."""
+    from pyspark.sql import functions as F
+
+    if any(one.name == "date" and one.type == "date" for one in table.columns):
+        return F.col("date")
+    return F.substring(F.trim("date"), 1, 10).try_cast("date")
+
+
+def _missing(calendar: MarketCalendar, first: date | None, last: date | None, sessions: int) -> int:
+    if first is None or last is None:
+        return 0
+    return max(len(calendar.between(first, last)) - sessions, 0)
+
+
+def newest_rows(lake: Lake, spark: SparkSession, table: str, ticker: str, last: int) -> DataFrame:
+    """The last `last` rows of a ticker, ascending by session."""
+    from pyspark.sql import functions as F
+
+    rows = lake.read(table, spark).where(F.col("ticker") == ticker)
+    columns = [name for name in ("ticker", "date", *rows.columns) if name in rows.columns]
+    ordered = rows.select(*dict.fromkeys(columns)).orderBy(F.col("date").desc()).limit(last)
+    return ordered.orderBy("date")
+
+
+def superseded(tables: list[TableStatus]) -> int:
+    """Landed rows that are neither processed nor in quarantine: a newer valid delivery took their place.
+
+    Rows landed but not yet asked of processed count here too.
+    """
+    rows = {one.table: one.rows for one in tables}
+    return rows[RAW.name] - rows[PROCESSED.name] - rows[QUARANTINE.name]
+
+
+def latest_indicators(lake: Lake, spark: SparkSession) -> list[dict[str, Any]]:
+    """The newest row of features of each ticker: date, close and LATEST."""
+    from pyspark.sql import functions as F
+
+    rows = lake.features.read(spark)
+    newest = rows.groupBy("ticker").agg(F.max("date").alias("date"))
+    closes = lake.curated.read(spark).select("ticker", "date", "close")
+    latest = rows.join(newest, ["ticker", "date"]).join(closes, ["ticker", "date"])
+    names = ("ticker", "date", "close", *LATEST)
+    return [row.asDict() for row in latest.select(*names).orderBy("ticker").collect()]
+
+
+def crosses(lake: Lake, spark: SparkSession) -> list[dict[str, Any]]:
+    """Every golden and death cross: ticker, date, cross, tradable_from, ascending."""
+    from pyspark.sql import functions as F
+
+    rows = lake.features.read(spark).where("golden_cross OR death_cross")
+    named = rows.withColumn("cross", F.when(F.col("golden_cross"), "golden").otherwise("death"))
+    return [
+        row.asDict()
+        for row in named.select("ticker", "date", "cross", "tradable_from").orderBy("ticker", "date").collect()
+    ]

@@ -1,0 +1,139 @@
+"""Runs started from here: the Dagster instance of a lake, and one run of the graph over a rectangle, in this process.
+
+Not here: what a run does (assets/), and how it is asked for (cli.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB, PROGRESS_LOGGER
+from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse.settings import Settings
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+DAGSTER_YAML = """\
+# The Dagster instance of this lake. Written once by stock-lakehouse; yours to edit.
+event_log_storage:
+  module: stock_lakehouse.event_storage   # the stock SQLite log, 20 times faster for date|ticker keys
+  class: BatchedSqliteEventLogStorage
+  config: {}
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: QueuedRunCoordinator
+  config:
+    dequeue_interval_seconds: 1           # a click starts within two seconds
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+"""
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """How a run ended. `failures` are the messages of the steps that failed, `red` the checks that did not pass, `seconds`
+    what each step took, its partitions' events included."""
+
+    run_id: str
+    success: bool
+    failures: tuple[str, ...]
+    red: tuple[str, ...]
+    seconds: Mapping[str, float]
+
+
+def dagster_home(settings: Settings) -> Path:
+    """The folder of the lake's Dagster instance: DAGSTER_HOME if set, else `.dagster` in the lake. Made if it is not there."""
+    home = Path(os.environ.get("DAGSTER_HOME") or settings.lake_root / ".dagster")
+    home.mkdir(parents=True, exist_ok=True)
+    config = home / "dagster.yaml"
+    if not config.exists():
+        config.write_text(DAGSTER_YAML, encoding="utf-8")
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+def run_rectangle(
+    settings: Settings,
+    rectangle: Rectangle,
+    select: Sequence[str] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> RunReport:
+    """Materialize `rectangle` in one Dagster run in this process, recorded in the lake's instance.
+
+    `select` names assets; None is the whole graph with its checks. `progress` gets a line for each thing done.
+    Raises ValueError for an asset that does not exist.
+    """
+    import dagster as dg
+
+    from stock_lakehouse.definitions import build_definitions
+    from stock_lakehouse.event_storage import BULK_RUN_CONFIG, bulk_run_environment
+    from stock_lakehouse.market_calendar import market_calendar
+    from stock_lakehouse.partitions import PartitionScheme
+    from stock_lakehouse.tables import BY_NAME
+
+    unknown = sorted(set(select or ()) - set(BY_NAME))
+    if unknown:
+        raise ValueError(f"select: no asset {', '.join(unknown)}; allowed: {', '.join(BY_NAME)}")
+    scheme = PartitionScheme(settings, market_calendar(settings.first_date))
+    home = dagster_home(settings)
+    job = build_definitions(settings, scheme.ticker_order(rectangle)).resolve_job_def(LAKEHOUSE_JOB)
+    with ExitStack() as stack:
+        stack.enter_context(bulk_run_environment())
+        stack.enter_context(_listening(progress))
+        instance = stack.enter_context(dg.DagsterInstance.from_config(str(home)))
+        result = job.execute_in_process(
+            instance=instance,
+            run_config=BULK_RUN_CONFIG,
+            tags=scheme.range_tags(rectangle),
+            asset_selection=[dg.AssetKey(name) for name in select] if select else None,
+            raise_on_error=False,
+        )
+        return _report(result, instance)
+
+
+def _report(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> RunReport:
+    failures = []
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            failures.append(f"{event.step_key}: {error.message.strip() if error else event.message}")
+    checks = result.get_asset_check_evaluations()
+    red = [
+        f"{one.asset_key.to_user_string()}: {one.check_name} ({one.severity.value})" for one in checks if not one.passed
+    ]
+    stats = instance.get_run_step_stats(result.run_id)
+    seconds = {one.step_key: one.end_time - one.start_time for one in stats if one.start_time and one.end_time}
+    return RunReport(result.run_id, result.success, tuple(failures), tuple(red), seconds)
+
+
+class _Listener(logging.Handler):
+    def __init__(self, progress: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        meta: Any = getattr(record, "dagster_meta", {})
+        self._progress(str(meta.get("orig_message") or record.getMessage()))
+
+
+@contextmanager
+def _listening(progress: Callable[[str], None] | None) -> Iterator[None]:
+    """Hand every line that the run's `progress` logger writes to `progress`."""
+    handler: logging.Handler = _Listener(progress) if progress else logging.NullHandler()
+    logger = logging.getLogger(PROGRESS_LOGGER)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -1,0 +1,77 @@
+"""What tests share: one embedded engine a process, a lake in a temporary folder, and a lakehouse on both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from stock_lakehouse.lake import Lake
+from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.resources.spark import spark_session
+from stock_lakehouse.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each test runs in a folder of its own, without lakehouse.toml and STOCK_LAKEHOUSE_* variables."""
+    import os
+
+    for name in [name for name in os.environ if name.startswith(("STOCK_LAKEHOUSE_", "DAGSTER_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    with spark_session("embedded") as session:
+        yield session
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(tmp_path / "lake")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """The sample's six tickers, a lake in a temporary folder."""
+    return Settings(lake_root=tmp_path / "lake", last_date=date(2023, 9, 21))
+
+
+@pytest.fixture
+def house(settings: Settings, spark: SparkSession) -> LakehouseResource:
+    """A lakehouse resource as a run has it, on the session's engine."""
+    resource = LakehouseResource.of(settings)
+    resource.spark._session = spark
+    return resource
+
+
+@pytest.fixture
+def sessions(house: LakehouseResource) -> DataFrame:
+    return house.sessions
+
+
+def frame(spark: SparkSession, schema: str, *rows: tuple[object, ...]) -> DataFrame:
+    """A readable little frame."""
+    return spark.createDataFrame(list(rows), schema)
+
+
+def bytes_of(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file below `folder` with its inode and time of change: equal before and after means that nothing was written."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".locks" not in path.parts
+    }
+
+
+def rows_of(frame: DataFrame, *order: str) -> list[dict[str, object]]:
+    """The rows of `frame`, ordered, with doubles as they are."""
+    table: pa.Table = frame.orderBy(*(order or ("ticker", "date"))).toArrow()
+    rows: list[dict[str, object]] = table.to_pylist()
+    return rows

@@ -1,0 +1,246 @@
+"""Deliveries pushed through the four layers without a Dagster run: the assets as plain functions, the real IO managers.
+
+Here: generated histories, a lakehouse whose clock stands still, the driver, and what a lake holds as plain values. Not here:
+anything a test expects of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import PrivateAttr
+from pyspark.sql import SparkSession
+
+from stock_lakehouse.assets.curated import curated_stocks_daily
+from stock_lakehouse.assets.features import stocks_features
+from stock_lakehouse.assets.processed import processed_stocks_daily
+from stock_lakehouse.io_managers import DeltaIOManager, ParquetIOManager, RawCsvIOManager
+from stock_lakehouse.lake import Lake
+from stock_lakehouse.lake.delta_table import DeltaTable
+from stock_lakehouse.lake.parquet_table import ParquetTable
+from stock_lakehouse.market_calendar import market_calendar
+from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.settings import Settings
+from stock_lakehouse.sources import Delivery, Download, delivered_table
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW
+
+FIRST = date(2019, 1, 2)
+NOW = datetime(2024, 6, 3, 12, 0, 0, 123457, tzinfo=UTC)
+TICKERS = ("AAA", "BBB", "CCC")
+
+Key = tuple[str, date]
+Bar = dict[str, str | None]
+Bars = dict[Key, Bar]
+
+
+class Clocked(LakehouseResource):
+    """A lakehouse whose clock stands at `at`."""
+
+    _at: datetime = PrivateAttr(default=NOW)
+
+    def now(self) -> datetime:
+        return self._at
+
+
+def clocked(root: Path, spark: SparkSession, tickers: Sequence[str] = TICKERS) -> Clocked:
+    """A lakehouse at `root` on the engine of `spark`."""
+    house = Clocked.of(Settings(lake_root=root, tickers=tuple(tickers), first_date=FIRST, last_date=date(2021, 12, 31)))
+    house.spark._session = spark
+    return house
+
+
+def sessions_of(first: date, last: date) -> tuple[date, ...]:
+    return market_calendar(FIRST).between(first, last)
+
+
+def history(tickers: Sequence[str], sessions: Sequence[date], seed: int = 0) -> Bars:
+    """A random walk a ticker, as a vendor would deliver it; all text."""
+    bars: Bars = {}
+    for ticker in tickers:
+        dice = np.random.default_rng([seed, *ticker.encode()])
+        close = 50 * np.exp(np.cumsum(dice.normal(0, 0.02, len(sessions))))
+        opened = close * np.exp(dice.normal(0, 0.01, len(sessions)))
+        volume = dice.integers(0, 10**9, len(sessions))
+        for at, session in enumerate(sessions):
+            bars[ticker, session] = bar(ticker, session, opened[at], close[at], int(volume[at]))
+    return bars
+
+
+def bar(ticker: str, session: date, opened: float, close: float, volume: int) -> Bar:
+    return {
+        "ticker": ticker,
+        "symbol": ticker,
+        "date": session.isoformat(),
+        "open": repr(float(opened)),
+        "high": repr(float(max(opened, close) * 1.01)),
+        "low": repr(float(min(opened, close) * 0.99)),
+        "close": repr(float(close)),
+        "adj_close": repr(float(close * 0.97)),
+        "volume": str(volume),
+        "dividends": "0",
+        "stock_splits": "0",
+    }
+
+
+def edited(bars: Bars, key: Key, **values: str | None) -> Bars:
+    """`bars` with other text in one of them."""
+    return {**bars, key: {**bars[key], **values}}
+
+
+def delivery(rows: Iterable[Mapping[str, str | None]]) -> pa.Table:
+    rows = list(rows)
+    names = sorted({name for row in rows for name in row})
+    return delivered_table({name: [row.get(name) for row in rows] for name in names})
+
+
+@dataclass
+class Given:
+    """A source that delivers what it was given, whatever is asked."""
+
+    rows: pa.Table
+    name: str = "given"
+    interval: str = "1d"
+
+    def deliver(self, tickers: Sequence[str], first: date, last: date) -> Iterator[Delivery]:
+        yield Delivery(self.rows)
+
+
+@dataclass
+class OutputContext:
+    """What the IO managers use of Dagster's context of an output."""
+
+    asset: str
+    asset_partition_keys: Sequence[str]
+    run_id: str
+    definition_metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    log: logging.Logger = field(default_factory=lambda: logging.getLogger("stock_lakehouse_tests"))
+
+    @property
+    def asset_key(self) -> dg.AssetKey:
+        return dg.AssetKey(self.asset)
+
+    def add_output_metadata(self, metadata: Mapping[str, Any]) -> None:
+        self.metadata.update(metadata)
+
+    def log_event(self, event: Any) -> None:
+        pass
+
+
+def keys_of(rectangle: Rectangle) -> list[str]:
+    return [f"{session}|{ticker}" for session in rectangle.sessions for ticker in rectangle.tickers]
+
+
+def rectangle(sessions: Iterable[date], tickers: Iterable[str]) -> Rectangle:
+    return Rectangle(tuple(sorted(sessions)), tuple(sorted(tickers)))
+
+
+def run(
+    house: LakehouseResource,
+    asked: Rectangle,
+    rows: Iterable[Mapping[str, str | None]] = (),
+    run_id: str = "11111111-run",
+    steps: Sequence[str] = (RAW.name, PROCESSED.name, CURATED.name, FEATURES.name),
+) -> dict[str, dict[str, Any]]:
+    """One run for `asked` in which the source delivers `rows`; gives each step's output metadata by asset."""
+    keys = keys_of(asked)
+    contexts = {name: OutputContext(name, keys, run_id) for name in steps}
+    raw, parquet, delta = (kind(lakehouse=house) for kind in (RawCsvIOManager, ParquetIOManager, DeltaIOManager))
+    try:
+        if RAW.name in steps:
+            download = Download(Given(delivery(rows)), asked.tickers, asked.first, asked.last)
+            raw.handle_output(contexts[RAW.name], download)  # type: ignore[arg-type]
+        for asset, above, loads, stores, metadata in (
+            (processed_stocks_daily, RAW, raw, parquet, {}),
+            (curated_stocks_daily, PROCESSED, parquet, delta, {}),
+            (stocks_features, CURATED, delta, delta, {"whole_history": True}),
+        ):
+            name = asset.key.path[-1]
+            if name in steps:
+                frame = loads.load_input(OutputContext(above.name, keys, run_id, metadata))  # type: ignore[arg-type]
+                stores.handle_output(contexts[name], output_of(asset, frame, house))  # type: ignore[arg-type]
+    finally:
+        house.staging.clear()
+    return {name: context.metadata for name, context in contexts.items()}
+
+
+def output_of(asset: dg.AssetsDefinition, *arguments: Any) -> Any:
+    """What an asset, called as the plain function that it is, puts out."""
+    function = asset.op.compute_fn.decorated_fn  # type: ignore[union-attr]
+    return next(one.value for one in function(*arguments) if isinstance(one, dg.Output))
+
+
+def version_of(table: DeltaTable) -> int | None:
+    return table.version()
+
+
+def contents(table: ParquetTable | DeltaTable) -> list[dict[str, Any]]:
+    """The rows of a published table as its files hold them, in order, doubles as hexadecimal text: no engine between."""
+    if isinstance(table, DeltaTable):
+        found = table.open().to_pyarrow_table() if table.exists() else None
+    else:
+        parts = [_with_partition(path) for path in table.files()]
+        found = pa.concat_tables(parts) if parts else None
+    return [] if found is None else plain(found)
+
+
+def _with_partition(path: Path) -> pa.Table:
+    values = dict(part.split("=", 1) for part in path.parts[-3:-1])
+    rows = pq.ParquetFile(path).read()
+    for name, value in values.items():
+        rows = rows.append_column(name, pa.array([value] * rows.num_rows, pa.string()))
+    return rows
+
+
+def plain(found: pa.Table) -> list[dict[str, Any]]:
+    """Rows as plain values that compare bit for bit, in an order of their own."""
+    rows = found.select(sorted(found.column_names)).to_pylist()
+    exact = [{name: value.hex() if isinstance(value, float) else value for name, value in row.items()} for row in rows]
+    return sorted(exact, key=lambda row: (str(row.get("ticker")), str(row.get("date")), str(row)))
+
+
+def raw_contents(lake: Lake) -> list[dict[str, Any]]:
+    """The landed rows, whatever the files' names."""
+    from pyarrow import csv
+
+    rows: list[dict[str, Any]] = []
+    for path in lake.raw.files():
+        names = path.open(encoding="utf-8").readline().strip().replace('"', "").split(",")
+        text = csv.ConvertOptions(column_types={name: pa.string() for name in names}, strings_can_be_null=True)
+        found = csv.read_csv(path, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=text)
+        rows += [{**row, "folder": "/".join(path.parts[-3:-1])} for row in found.to_pylist()]
+    return sorted(rows, key=str)
+
+
+def layers(house: LakehouseResource) -> dict[str, list[dict[str, Any]]]:
+    """What the layers hold that a run computes from raw."""
+    lake = house.lake
+    return {
+        "processed": contents(lake.processed),
+        "quarantine": contents(lake.quarantine),
+        "curated": contents(lake.curated),
+        "features": contents(lake.features),
+    }
+
+
+def ledger(house: LakehouseResource) -> list[dict[str, Any]]:
+    """The ledger's lines whose commit came."""
+    return plain(house.lake.restatements(house.session).toArrow())
+
+
+@lru_cache(maxsize=4)
+def year_boundary(before: int, after: int) -> tuple[date, ...]:
+    """The last `before` sessions of 2019 and the first `after` of 2020."""
+    first, second = sessions_of(FIRST, date(2019, 12, 31)), sessions_of(date(2020, 1, 1), date(2020, 12, 31))
+    return (*first[len(first) - before :], *second[:after])

@@ -1,0 +1,535 @@
+"""YahooSource over the real yfinance and curl_cffi, against a server of the test's own that answers as Yahoo.
+
+Belongs here: what is delivered, what is reported as failed, how many requests a fault costs. Not here: what
+the values mean, and Yahoo itself.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from stock_lakehouse.sources import DELIVERED_COLUMNS, Delivery, Source, SourceError
+from stock_lakehouse.sources import yahoo as yahoo_module
+from stock_lakehouse.sources.yahoo import YahooSource
+
+FIRST, LAST = date(2024, 1, 2), date(2024, 1, 5)
+DAYS = [date(2024, 1, day) for day in (2, 3, 4, 5)]
+NEW_YORK, SYDNEY, LONDON, TOKYO = "America/New_York", "Australia/Sydney", "Europe/London", "Asia/Tokyo"
+OPENS = {NEW_YORK: "09:30", SYDNEY: "10:00", LONDON: "08:00", TOKYO: "09:00"}
+# Doubles that a detour through float32, or through fifteen digits, would change.
+PRICES = [0.1 + 0.2, 187.14999389648438, 1 / 3, 100.0]
+FIELDS = ("open", "high", "low", "close", "volume")
+
+
+# --- a small Yahoo -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Answer:
+    """One HTTP answer; `hang` sends nothing until the server stops."""
+
+    body: Any
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    hang: bool = False
+
+
+THROTTLED = Answer("Too Many Requests", 429)
+
+
+@dataclass
+class Yahoo:
+    """The server's answers, first to last by ticker, the last of them for ever; and what it was asked."""
+
+    url: str
+    answers: dict[str, list[Answer]] = field(default_factory=dict)
+    asked: list[tuple[str, dict[str, str], float]] = field(default_factory=list)
+    stopped: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answer(self, path: str, query: dict[str, str]) -> Answer:
+        key = path.rsplit("/", 1)[-1]
+        with self.lock:
+            self.asked.append((key, query, time.monotonic()))
+            answers = self.answers.get(key) or [Answer("crumb") if key == "getcrumb" else NOT_FOUND]
+            return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    def requests(self) -> Counter[str]:
+        """Requests by ticker; crumbs as `getcrumb`."""
+        return Counter(key for key, _, _ in self.asked)
+
+
+def error(code: str, description: str, status: int) -> Answer:
+    return Answer({"chart": {"result": None, "error": {"code": code, "description": description}}}, status)
+
+
+NOT_FOUND = error("Not Found", "No data found, symbol may be delisted", 404)
+
+
+def opening(day: date, zone: str = NEW_YORK) -> int:
+    """The epoch seconds by which Yahoo marks a daily bar: when the exchange opens."""
+    return int(datetime.fromisoformat(f"{day} {OPENS[zone]}").replace(tzinfo=ZoneInfo(zone)).timestamp())
+
+
+def bars(
+    symbol: str,
+    days: list[date] = DAYS,
+    closes: list[float] = PRICES,
+    zone: str = NEW_YORK,
+    events: dict[str, Any] | None = None,
+) -> Answer:
+    """A good answer: one bar a day whose close is `closes`, adjusted close half of it, volume 1000 and up."""
+    quote = {name: list(closes) for name in FIELDS[:4]} | {"volume": [1000 + n for n in range(len(days))]}
+    adjusted = {"adjclose": [close / 2 for close in closes]}
+    result = {
+        "meta": {
+            "currency": "USD",
+            "symbol": symbol,
+            "instrumentType": "EQUITY",
+            "exchangeTimezoneName": zone,
+            "priceHint": 2,
+            "validRanges": ["1d", "max"],
+        },
+        "timestamp": [opening(day, zone) for day in days],
+        "indicators": {"quote": [quote], "adjclose": [adjusted]},
+    }
+    if events:
+        result["events"] = events
+    return Answer({"chart": {"result": [result], "error": None}})
+
+
+def result_of(answer: Answer) -> dict[str, Any]:
+    """The part of a good answer that holds the bars, to edit."""
+    part: dict[str, Any] = answer.body["chart"]["result"][0]
+    return part
+
+
+def no_bars(symbol: str) -> Answer:
+    """What Yahoo answers for a range without sessions: the ticker's metadata, empty quotes, no timestamps."""
+    answer = bars(symbol, [], [])
+    result_of(answer)["indicators"] = {"quote": [{}], "adjclose": [{}]}
+    del result_of(answer)["timestamp"]
+    return answer
+
+
+@pytest.fixture
+def yahoo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Yahoo]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            parts = urlsplit(self.path)
+            answer = server_of_test.answer(parts.path, {k: v[0] for k, v in parse_qs(parts.query).items()})
+            if answer.hang:
+                server_of_test.stopped.wait(30)
+                self.close_connection = True
+                return
+            body = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
+            self.send_response(answer.status)
+            for name, value in {**answer.headers, "Content-Length": str(len(body.encode()))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    import yfinance.data
+    import yfinance.scrapers.history
+
+    def crumb(data: Any, timeout: float = 30) -> tuple[str, str]:
+        """As yfinance's, whose hosts are fixed: asked through the session, kept until an error answer."""
+        with data._cookie_lock:
+            if data._crumb is None:
+                data._crumb = data._session.get(url=f"{server_of_test.url}/getcrumb", timeout=30).text
+            return data._crumb, data._cookie_strategy
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        server_of_test = Yahoo(f"http://127.0.0.1:{http.server_port}")
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr(yfinance.scrapers.history, "_BASE_URL_", server_of_test.url)
+        monkeypatch.setattr(yfinance.data.YfData, "_get_cookie_and_crumb", crumb)
+        monkeypatch.setattr(yfinance.data.SingletonMeta, "_instances", {})
+        yahoo_module._session.cache_clear()
+        yield server_of_test
+        server_of_test.stopped.set()
+        http.shutdown()
+        thread.join(10)
+    yahoo_module._session.cache_clear()
+
+
+@pytest.fixture
+def slept() -> list[float]:
+    """The seconds that the source would have waited between attempts."""
+    return []
+
+
+@pytest.fixture
+def source(slept: list[float]) -> YahooSource:
+    return YahooSource(requests_per_second=1000, timeout_seconds=10, sleep=slept.append)
+
+
+def ask(source: Source, *tickers: str, first: date = FIRST, last: date = LAST) -> Delivery:
+    """The only delivery of a request."""
+    (delivery,) = source.deliver(tickers, first, last)
+    return delivery
+
+
+def column(delivery: Delivery, name: str, ticker: str | None = None) -> list[str | None]:
+    rows = delivery.rows.to_pylist()
+    return [row[name] for row in rows if ticker is None or row["ticker"] == ticker]
+
+
+# --- what is delivered -------------------------------------------------------------------------------------
+
+
+def test_rows_have_the_delivered_columns_and_prices_that_parse_to_the_doubles_of_the_answer(yahoo, source):
+    yahoo.answers["AAPL"] = [bars("AAPL")]
+    delivery = ask(source, "AAPL")
+    assert delivery.rows.schema.names == list(DELIVERED_COLUMNS)
+    assert {str(kind) for kind in delivery.rows.schema.types} == {"string"}
+    assert delivery.failed == {}
+    for name in ("open", "high", "low", "close"):
+        assert [float(text) for text in column(delivery, name)] == PRICES
+    assert [float(text) for text in column(delivery, "adj_close")] == [price / 2 for price in PRICES]
+    assert delivery.rows.to_pylist()[1] == {
+        "ticker": "AAPL",
+        "symbol": "AAPL",
+        "date": "2024-01-03",
+        "open": "187.14999389648438",
+        "high": "187.14999389648438",
+        "low": "187.14999389648438",
+        "close": "187.14999389648438",
+        "adj_close": "93.57499694824219",
+        "volume": "1001",
+        "dividends": None,
+        "stock_splits": None,
+        "problem": None,
+        "line": None,
+    }
+    assert yahoo.requests() == {"getcrumb": 1, "AAPL": 1}
+
+
+def test_symbol_is_what_the_answer_says_and_ticker_what_was_asked(yahoo, source):
+    yahoo.answers["FB"] = [bars("META")]
+    delivery = ask(source, "FB")
+    assert set(column(delivery, "ticker")) == {"FB"}
+    assert set(column(delivery, "symbol")) == {"META"}
+
+
+def test_last_is_included_and_what_lies_outside_the_range_is_not_delivered(yahoo, source):
+    yahoo.answers["AAPL"] = [bars("AAPL")]
+    assert column(ask(source, "AAPL", first=DAYS[1], last=DAYS[2]), "date") == ["2024-01-03", "2024-01-04"]
+    (query,) = [query for key, query, _ in yahoo.asked if key == "AAPL"]
+    assert int(query["period1"]) <= opening(DAYS[1]) < opening(DAYS[2]) < int(query["period2"])
+    assert query["interval"] == "1d"
+
+
+def test_tickers_come_in_batches_in_the_order_asked(yahoo, source):
+    tickers = ["AAPL", "MSFT", "GOOG", "NVDA", "META"]
+    yahoo.answers |= {ticker: [bars(ticker)] for ticker in tickers}
+    source.batch_size = 2
+    deliveries = list(source.deliver(tickers, FIRST, LAST))
+    assert [list(dict.fromkeys(column(one, "ticker"))) for one in deliveries] == [
+        ["AAPL", "MSFT"],
+        ["GOOG", "NVDA"],
+        ["META"],
+    ]
+    assert yahoo.requests() == {"getcrumb": 1} | dict.fromkeys(tickers, 1)
+
+
+def test_nothing_is_asked_for_no_tickers(yahoo, source):
+    assert list(source.deliver([], FIRST, LAST)) == []
+    assert not yahoo.asked
+
+
+@pytest.mark.parametrize(
+    ("zone", "friday"),
+    [
+        (NEW_YORK, date(2024, 3, 8)),
+        (NEW_YORK, date(2024, 11, 1)),
+        (LONDON, date(2024, 3, 29)),
+        (SYDNEY, date(2024, 4, 5)),  # opens at 23:00 UTC of the day before, then at 00:00
+        (SYDNEY, date(2024, 10, 4)),
+        (TOKYO, date(2024, 3, 29)),
+    ],
+)
+def test_dates_are_those_of_the_exchange_on_both_sides_of_a_clock_change(yahoo, source, zone, friday):
+    monday = friday + timedelta(days=3)
+    yahoo.answers["T"] = [bars("T", [friday, monday], PRICES[:2], zone)]
+    assert column(ask(source, "T", first=friday, last=monday), "date") == [str(friday), str(monday)]
+    (query,) = [query for key, query, _ in yahoo.asked if key == "T"]
+    assert int(query["period1"]) <= opening(friday, zone) < opening(monday, zone) < int(query["period2"])
+
+
+def test_dividends_and_splits_stand_at_their_day_and_are_null_elsewhere(yahoo, source):
+    at = {n: opening(day) for n, day in enumerate(DAYS)}
+    events = {
+        "dividends": {str(at[1]): {"amount": 0.24, "date": at[1]}},
+        "splits": {str(at[3]): {"date": at[3], "numerator": 4, "denominator": 1, "splitRatio": "4:1"}},
+    }
+    yahoo.answers["AAPL"] = [bars("AAPL", events=events)]
+    delivery = ask(source, "AAPL")
+    assert column(delivery, "dividends") == [None, "0.24", None, None]
+    assert column(delivery, "stock_splits") == [None, None, None, "4.0"]
+
+
+def test_a_dividend_on_a_session_without_a_bar_is_delivered_with_null_prices(yahoo, source):
+    at = opening(DAYS[3])
+    events = {"dividends": {str(at): {"amount": 0.24, "date": at}}}
+    yahoo.answers["AAPL"] = [bars("AAPL", DAYS[:3], PRICES[:3], events=events)]
+    row = ask(source, "AAPL").rows.to_pylist()[3]
+    assert (row["date"], row["close"], row["volume"], row["dividends"]) == ("2024-01-05", None, None, "0.24")
+
+
+@pytest.mark.parametrize("others", [["MSFT"], []], ids=["beside another ticker", "alone"])
+def test_a_bar_without_any_value_is_delivered_with_nulls(yahoo, source, others):
+    null_bar = bars("AAPL")
+    for series in (
+        *result_of(null_bar)["indicators"]["quote"],
+        *result_of(null_bar)["indicators"]["adjclose"],
+    ):
+        for values in series.values():
+            values[2] = None
+    yahoo.answers |= {"AAPL": [null_bar], "MSFT": [bars("MSFT")]}
+    delivery = ask(source, "AAPL", *others)
+    rows = [row for row in delivery.rows.to_pylist() if row["ticker"] == "AAPL"]
+    assert [row["date"] for row in rows] == [day.isoformat() for day in DAYS]
+    assert {name for name, value in rows[2].items() if value is not None} == {"ticker", "symbol", "date"}
+
+
+def test_a_single_missing_value_is_null(yahoo, source):
+    answer = bars("AAPL")
+    result_of(answer)["indicators"]["quote"][0]["high"][1] = None
+    yahoo.answers["AAPL"] = [answer]
+    delivery = ask(source, "AAPL")
+    assert column(delivery, "high")[1] is None
+    assert float(column(delivery, "close")[1] or "nan") == PRICES[1]
+
+
+def test_a_bar_without_a_date_is_delivered_with_a_date_that_none_can_take_for_one(yahoo, source):
+    answer = bars("AAPL")
+    result_of(answer)["timestamp"][1] = None
+    yahoo.answers["AAPL"] = [answer]
+    delivery = ask(source, "AAPL")
+    assert sorted(column(delivery, "date")) == ["2024-01-02", "2024-01-04", "2024-01-05", "NaT"]
+
+
+def test_bars_out_of_order_are_sorted_and_a_repeated_date_is_one_row(yahoo, source):
+    shuffled = [DAYS[2], DAYS[0], DAYS[3], DAYS[0], DAYS[1]]
+    yahoo.answers["AAPL"] = [bars("AAPL", shuffled, [3.0, 1.0, 4.0, 1.0, 2.0])]
+    delivery = ask(source, "AAPL")
+    assert column(delivery, "date") == [day.isoformat() for day in DAYS]
+    assert column(delivery, "close") == ["1.0", "2.0", "3.0", "4.0"]
+
+
+def test_an_edit_of_past_bars_is_seen_by_the_next_request_of_the_process(yahoo, source):
+    yahoo.answers["AAPL"] = [bars("AAPL"), bars("AAPL", closes=[1.0, 2.0, 3.0, 4.0])]
+    assert [float(text) for text in column(ask(source, "AAPL"), "close")] == PRICES
+    assert column(ask(source, "AAPL"), "close") == ["1.0", "2.0", "3.0", "4.0"]
+    assert yahoo.requests()["AAPL"] == 2
+
+
+# --- no bars, and no such ticker ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        no_bars("AAPL"),
+        error("Bad Request", "Data doesn't exist for startDate = 1704160800, endDate = 1704585600", 400),
+        bars("AAPL", [date(2024, 1, 8)], [1.0]),
+    ],
+    ids=["no sessions", "before the first bar", "only a session after it"],
+)
+def test_an_empty_range_is_no_failure_and_is_not_asked_again(yahoo, source, slept, answer):
+    yahoo.answers["AAPL"] = [answer]
+    delivery = ask(source, "AAPL", first=date(2024, 1, 6), last=date(2024, 1, 7))
+    assert (delivery.rows.num_rows, delivery.failed, slept) == (0, {}, [])
+    assert delivery.rows.schema.names == list(DELIVERED_COLUMNS)
+
+
+def test_an_unknown_ticker_fails_with_yahoos_words_and_without_retries(yahoo, source, slept):
+    yahoo.answers["AAPL"] = [bars("AAPL")]
+    delivery = ask(source, "NOSUCH", "AAPL")
+    assert delivery.failed == {"NOSUCH": "Yahoo does not know it: No data found, symbol may be delisted"}
+    assert set(column(delivery, "ticker")) == {"AAPL"}
+    assert slept == []
+    assert yahoo.requests()["NOSUCH"] == 2  # yfinance asks once more with another cookie
+
+
+# --- faults ------------------------------------------------------------------------------------------------
+
+FAULTS = {
+    "throttled": (THROTTLED, "HTTP status 429"),
+    "broken": (Answer("<html>", 503), "HTTP status 503"),
+    "not JSON": (Answer("{"), "JSONDecodeError"),
+    "an empty object": (Answer({}), "no price data found"),
+    "no result": (Answer({"chart": {"result": None, "error": None}}), "no price data found"),
+    "another error": (error("Internal", "Oops", 200), "Oops"),
+    "no metadata": (Answer({"chart": {"result": [{"indicators": {"quote": [{"open": []}]}}]}}), "KeyError"),
+    "a list": (Answer({"chart": ["?"]}), "TypeError"),
+    "invalid crumb": (
+        Answer(
+            {"finance": {"result": None, "error": {"code": "Unauthorized", "description": "Invalid Crumb"}}},
+            401,
+        ),
+        "no price data found",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_passing_fault_is_retried_until_the_bars_come(yahoo, source, slept, name):
+    fault, _ = FAULTS[name]
+    requests_an_attempt = 2 if fault.status == 401 else 1  # yfinance asks once more with another cookie
+    yahoo.answers["AAPL"] = [fault] * 2 * requests_an_attempt + [bars("AAPL")]
+    delivery = ask(source, "AAPL")
+    assert delivery.failed == {}
+    assert [float(text) for text in column(delivery, "close")] == PRICES
+    assert yahoo.requests()["AAPL"] == 2 * requests_an_attempt + 1
+    assert len(slept) == 2
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_lasting_fault_ends_after_the_attempts_with_its_reason_and_the_others_are_delivered(
+    yahoo, source, slept, name
+):
+    fault, words = FAULTS[name]
+    requests_an_attempt = 2 if fault.status == 401 else 1
+    yahoo.answers |= {"AAPL": [fault], "MSFT": [bars("MSFT")]}
+    delivery = ask(source, "AAPL", "MSFT")
+    assert list(delivery.failed) == ["AAPL"]
+    assert delivery.failed["AAPL"].startswith("gave up after 4 attempts: ")
+    assert words in delivery.failed["AAPL"]
+    assert column(delivery, "date") == column(delivery, "date", "MSFT") == [day.isoformat() for day in DAYS]
+    assert yahoo.requests()["AAPL"] == 4 * requests_an_attempt
+    assert len(slept) == 3
+
+
+def test_a_ticker_that_failed_is_asked_anew_by_the_next_request_of_the_process(yahoo, source):
+    yahoo.answers["AAPL"] = [Answer("{")] * 4 + [bars("AAPL")]
+    assert "AAPL" in ask(source, "AAPL").failed
+    assert ask(source, "AAPL").rows.num_rows == 4
+
+
+def test_waits_between_attempts_are_random_up_to_a_bound_that_doubles_to_a_minute(yahoo, slept):
+    yahoo.answers["AAPL"] = [THROTTLED]
+    ask(YahooSource(requests_per_second=1000, attempts=12, sleep=slept.append), "AAPL")
+    bounds = [min(2.0 * 2**n, 60.0) for n in range(11)]
+    assert all(0 <= seconds <= bound for seconds, bound in zip(slept, bounds, strict=True))
+    assert len(set(slept)) == 11
+
+
+@pytest.mark.parametrize("form", ["seconds", "date", "too long", "unreadable"])
+def test_retry_after_sets_the_least_wait_up_to_a_minute(yahoo, source, slept, form):
+    header, least, most = {
+        "seconds": ("30", 30, 30),
+        "date": (format_datetime(datetime.now(UTC) + timedelta(seconds=50), usegmt=True), 20, 50),
+        "too long": ("86400", 60, 60),
+        "unreadable": ("soon", 0, 2),
+    }[form]
+    yahoo.answers["AAPL"] = [Answer("Too Many Requests", 429, {"Retry-After": header}), bars("AAPL")]
+    assert ask(source, "AAPL").failed == {}
+    assert len(slept) == 1
+    assert least <= slept[0] <= most
+
+
+def test_a_server_that_never_answers_costs_its_ticker_only_and_ends(yahoo, slept):
+    yahoo.answers |= {"AAPL": [Answer("", hang=True)], "MSFT": [bars("MSFT")]}
+    source = YahooSource(requests_per_second=1000, attempts=2, timeout_seconds=1, sleep=slept.append)
+    before = time.monotonic()
+    delivery = ask(source, "AAPL", "MSFT")
+    assert time.monotonic() - before < 10  # about 2; yfinance's own timeouts would make it 20
+    assert list(delivery.failed) == ["AAPL"]
+    assert "Timeout" in delivery.failed["AAPL"]
+    assert set(column(delivery, "ticker")) == {"MSFT"}
+    assert yahoo.requests()["AAPL"] == 2
+
+
+def test_an_answer_after_the_hang_is_delivered(yahoo, slept):
+    yahoo.answers["AAPL"] = [Answer("", hang=True), bars("AAPL")]
+    source = YahooSource(requests_per_second=1000, timeout_seconds=1, sleep=slept.append)
+    assert ask(source, "AAPL").rows.num_rows == 4
+
+
+def test_a_crumb_that_never_comes_costs_its_timeout_only(yahoo, slept):
+    yahoo.answers |= {"getcrumb": [Answer("", hang=True)], "AAPL": [bars("AAPL")]}
+    source = YahooSource(requests_per_second=1000, timeout_seconds=1, sleep=slept.append)
+    before = time.monotonic()
+    assert ask(source, "AAPL").rows.num_rows == 4
+    assert time.monotonic() - before < 10  # about 1; yfinance gives a crumb 30
+
+
+# --- pace, settings, surroundings --------------------------------------------------------------------------
+
+
+def test_every_request_of_every_thread_and_source_shares_one_rate_limit(yahoo, monkeypatch):
+    tickers = ["AAPL", "MSFT", "GOOG", "NVDA"]
+    yahoo.answers |= {ticker: [bars(ticker)] for ticker in tickers}
+    permits: list[tuple[int, float, float]] = []
+    from pyrate_limiter import Limiter
+
+    acquire = Limiter.try_acquire
+
+    def timed(limiter: Limiter, *args: Any, **options: Any) -> Any:
+        before = time.monotonic()
+        answer = acquire(limiter, *args, **options)
+        permits.append((id(limiter), before, time.monotonic()))
+        return answer
+
+    monkeypatch.setattr(Limiter, "try_acquire", timed)
+    for _ in range(2):
+        ask(YahooSource(requests_per_second=25), *tickers)
+    assert len({limiter for limiter, _, _ in permits}) == 1
+    assert len(permits) == len(yahoo.asked) == 9  # a crumb, and twice four tickers
+    taken = max(after for _, _, after in permits) - min(before for _, before, _ in permits)
+    assert taken >= 8 / 25 - 0.01  # a lower bound: a slow machine only lengthens it
+
+
+def test_a_rate_below_one_a_second_waits_more_than_a_second(yahoo, monkeypatch):
+    import pyrate_limiter.limiter
+
+    paused: list[float] = []
+    monkeypatch.setattr(pyrate_limiter.limiter, "sleep", paused.append)
+    yahoo.answers["AAPL"] = [bars("AAPL")]
+    ask(YahooSource(requests_per_second=0.25), "AAPL")
+    assert 1 < sum(paused) <= 4  # the crumb goes at once, the bars an interval of 4 s after it
+
+
+@pytest.mark.parametrize("setting", ["batch_size", "requests_per_second", "attempts", "timeout_seconds"])
+def test_an_impossible_setting_is_refused_by_name(setting):
+    with pytest.raises(SourceError, match=setting):
+        YahooSource(**{setting: 0})
+
+
+def test_a_range_that_ends_before_it_begins_is_refused(yahoo, source):
+    with pytest.raises(SourceError, match="2024-01-01"):
+        ask(source, "AAPL", last=date(2024, 1, 1))
+    assert not yahoo.asked
+
+
+def test_yfinances_caches_lie_in_a_folder_of_the_process_not_in_the_users(yahoo, source):
+    import platformdirs
+    from yfinance import cache
+
+    yahoo.answers["AAPL"] = [bars("AAPL")]
+    ask(source, "AAPL")
+    for manager in (cache._TzDBManager, cache._CookieDBManager, cache._ISINDBManager):
+        assert "stock-lakehouse-yfinance-" in manager.get_location()
+        assert not manager.get_location().startswith(platformdirs.user_cache_dir())

@@ -1,0 +1,329 @@
+"""Every indicator of the registry against an independent implementation, and the promises that signals keep."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import gzip
+import hashlib
+from importlib import resources
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stock_lakehouse.transforms import indicators
+from stock_lakehouse.transforms.indicators import INDICATORS, compute, indicator_spec
+from stock_lakehouse_tests.transforms import reference
+
+TICKERS = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
+BY_NAME = {one.name: one for one in INDICATORS}
+ACCURACY = 1e-9
+# A difference of two averages that nearly cancel has no relative accuracy of its own: below this share of what was subtracted
+# its error is measured against that share.
+CANCELLED = 1e-6
+WINDOW_EDGES = (0, 1, 2, 11, 12, 13, 14, 15, 19, 20, 21, 25, 26, 27, 33, 34, 35, 49, 50, 51, 199, 200, 201, 260)
+
+Bars = dict[str, np.ndarray]
+
+
+def bars(close: object, adj_close: object = None, volume: object = None, total_return: object = None) -> Bars:
+    """One ticker's history; by default adj_close is close, the volume a million, and every bar is on total return."""
+    prices = np.asarray(close, dtype=np.float64)
+    return {
+        "close": prices,
+        "adj_close": prices.copy() if adj_close is None else np.asarray(adj_close, dtype=np.float64),
+        "volume": np.full(len(prices), 1e6) if volume is None else np.asarray(volume, dtype=np.float64),
+        "total_return": np.full(len(prices), True) if total_return is None else np.asarray(total_return, dtype=bool),
+    }
+
+
+def walk(seed: int, length: int, start: float = 100.0, step: float = 0.02) -> np.ndarray:
+    return start * np.exp(np.random.default_rng(seed).normal(0, step, length).cumsum())
+
+
+@pytest.fixture(scope="module")
+def sample() -> dict[str, Bars]:
+    packed = resources.files("stock_lakehouse.sources") / "sample_data" / "stocks_daily.csv.gz"
+    rows: dict[str, list[tuple[str, float, float, float]]] = {ticker: [] for ticker in TICKERS}
+    with packed.open("rb") as file, gzip.open(file, "rt", encoding="utf-8") as text:
+        for row in csv.DictReader(text):
+            rows[row["symbol"]].append(
+                (row["date"], float(row["close"]), float(row["adjusted"]), float(row["volume"]))
+            )
+    ordered = {ticker: sorted(history) for ticker, history in rows.items()}
+    return {ticker: bars(*np.array([row[1:] for row in history]).T) for ticker, history in ordered.items()}
+
+
+def scales(expected: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What was subtracted to get a value, where values may cancel."""
+    size = np.abs(expected["return_1d"])
+    largest = np.full(len(size), np.nan)
+    for end in range(20, len(size)):
+        largest[end] = size[end - 19 : end + 1].max()
+    slow = expected["ema_26"]
+    return {"bb_lower": expected["sma_20"], "volatility_20": largest} | dict.fromkeys(
+        ("macd", "macd_signal", "macd_hist"), slow
+    )
+
+
+def errors_of(history: Bars) -> dict[str, float]:
+    """The largest relative error of each indicator; of a boolean how many rows differ. Nulls must agree exactly."""
+    found = compute(history)
+    expected = reference.all_indicators(*(history[name] for name in ("close", "adj_close", "volume", "total_return")))
+    assert found.keys() == expected.keys(), "reference.py must know every indicator of the registry"
+    scale = scales(expected)
+    errors = {}
+    for name, values in found.items():
+        right = expected[name]
+        assert len(values) == len(right), name
+        if BY_NAME[name].type == "boolean":
+            assert values.dtype == bool
+            errors[name] = float((values != right).sum())
+            continue
+        assert np.array_equal(np.isnan(values), np.isnan(right)), f"{name} is null where it should not be, or not null"
+        measure = np.maximum(np.abs(right), CANCELLED * np.abs(scale.get(name, right)))
+        wrong = np.abs(values - right)
+        relative = np.divide(wrong, measure, out=np.where(wrong > 0, np.inf, 0.0), where=measure > 0)
+        errors[name] = float(np.nanmax(relative, initial=0.0))
+    return errors
+
+
+def assert_accurate(history: Bars) -> None:
+    beyond = {name: error for name, error in errors_of(history).items() if error > ACCURACY}
+    assert not beyond, f"relative errors beyond {ACCURACY}: {beyond}"
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> Bars:
+    """Walks, flat stretches, gaps in either direction, days without trade and bars off total return, of any length."""
+    seed = draw(st.integers(0, 2**32 - 1))
+    random = np.random.default_rng(seed)
+    parts = []
+    level = draw(st.sampled_from([0.01, 1.0, 100.0, 1e5]))
+    lengths = st.one_of(st.sampled_from(WINDOW_EDGES), st.integers(0, 150))
+    for kind, length in draw(st.lists(st.tuples(st.sampled_from("walk flat gap trend".split()), lengths), max_size=4)):
+        if kind == "gap":
+            level *= random.choice([0.05, 0.25, 0.5, 2.0, 4.0, 20.0])
+        drift = {"walk": 0.0, "gap": 0.0, "trend": random.choice([-0.01, 0.01]), "flat": 0.0}[kind]
+        moves = np.zeros(length) if kind == "flat" else random.normal(drift, random.choice([1e-4, 0.02, 0.1]), length)
+        part = level * np.exp(moves.cumsum())
+        parts.append(part)
+        level = part[-1] if length else level
+    close = np.concatenate([np.empty(0), *parts])
+    if draw(st.booleans()):
+        close = np.maximum(np.round(close, 2), 0.01)  # prices as exchanges quote them: many equal neighbours
+    share_without_trade, share_off_basis = draw(st.sampled_from([0.0, 0.3, 1.0])), draw(st.sampled_from([0.0, 0.05]))
+    volume = np.where(random.random(len(close)) < share_without_trade, 0, random.integers(1, 10**10, len(close)))
+    on_basis = random.random(len(close)) >= share_off_basis
+    adjusted = np.where(on_basis, close * np.linspace(0.7, 1.0, len(close)), close)
+    return bars(close, adjusted, volume, on_basis)
+
+
+@pytest.mark.parametrize("ticker", TICKERS)
+def test_every_indicator_of_the_sample_agrees_with_the_reference(sample: dict[str, Bars], ticker: str) -> None:
+    assert len(sample[ticker]["close"]) == 2699
+    assert_accurate(sample[ticker])
+
+
+@settings(max_examples=80, deadline=None)
+@given(histories())
+def test_every_indicator_of_any_history_agrees_with_the_reference(history: Bars) -> None:
+    assert_accurate(history)
+
+
+@pytest.mark.soak
+@settings(max_examples=5000, deadline=None)
+@given(histories())
+def test_every_indicator_of_very_many_histories_agrees_with_the_reference(history: Bars) -> None:
+    assert_accurate(history)
+
+
+@pytest.mark.parametrize(
+    "close",
+    [
+        pytest.param(np.concatenate([walk(1, 300, 1e6), walk(2, 900, 1e-2)]), id="a fall from 1e6 to 1e-2"),
+        pytest.param(np.concatenate([np.full(300, 1e6), np.full(300, 1e-2)]), id="the same fall, flat on both sides"),
+        pytest.param(2e10 * np.exp(np.random.default_rng(5).normal(-0.0055, 0.05, 3500).cumsum()), id="split-adjusted decay"),
+        pytest.param(np.concatenate([walk(3, 300, 2000), walk(4, 300, 100)]), id="a 20:1 split that was not applied"),
+        pytest.param(np.concatenate([walk(6, 400), np.full(1500, 77.77)]), id="a long flat stretch after moves"),
+        pytest.param(np.tile([0.01, 1e6], 250), id="from one end to the other every day"),
+        pytest.param(walk(7, 400, 1e-6), id="prices of a millionth"),
+        pytest.param(100 * 1.01 ** np.arange(300), id="the same return every day"),
+    ],
+)
+def test_extreme_histories_stay_accurate(close: np.ndarray) -> None:
+    assert_accurate(bars(close))
+
+
+@pytest.mark.parametrize("length", WINDOW_EDGES)
+def test_a_value_is_null_exactly_in_the_warm_up(length: int) -> None:
+    found = compute(bars(walk(length, length)))
+    for one in INDICATORS:
+        values = found[one.name]
+        assert len(values) == length
+        if one.type == "boolean":
+            assert not values[: one.warm_up].any(), one.name
+        else:
+            assert np.isnan(values).tolist() == [at < one.warm_up for at in range(length)], one.name
+
+
+def test_zero_volume_averages_to_zero() -> None:
+    found = compute(bars(walk(1, 60), volume=np.zeros(60)))
+    assert found["volume_sma_20"][19:].tolist() == [0.0] * 41
+    assert found["volume_sma_50"][49:].tolist() == [0.0] * 11
+
+
+def test_rsi_is_100_after_rises_only_and_0_when_nothing_moved() -> None:
+    assert compute(bars(np.arange(1.0, 40.0)))["rsi_14"][14:].tolist() == [100.0] * 25
+    assert compute(bars(np.full(40, 5.0)))["rsi_14"][14:].tolist() == [0.0] * 26
+
+
+def test_a_flat_price_has_bands_of_no_width_and_no_volatility() -> None:
+    found = compute(bars(np.concatenate([walk(1, 100, 1e4), np.full(100, 33.33)])))
+    assert found["bb_upper"][-1] == found["bb_mid"][-1] == found["bb_lower"][-1] == pytest.approx(33.33, rel=1e-15)
+    assert found["volatility_20"][-1] == 0.0
+
+
+@pytest.mark.parametrize("price", [33.33, 0.1, 1e-6, 123456.789, 1 / 3])
+@pytest.mark.parametrize("before", [1.0, 1e3, 1e6])
+def test_a_flat_price_never_crosses(price: float, before: float) -> None:
+    found = compute(bars(np.concatenate([walk(1, 300, before * price), np.full(600, price)])))
+    settled = 300 + 200  # the last average that still holds an older price
+    assert not found["golden_cross"][settled:].any()
+    assert not found["death_cross"][settled:].any()
+    flat = compute(bars(np.full(600, price)))
+    assert not any(flat[name].any() for name in ("golden_cross", "death_cross", "buy_signal", "sell_signal"))
+
+
+def test_a_step_between_two_flat_prices_is_one_cross_in_its_direction() -> None:
+    fall = compute(bars(np.concatenate([np.full(300, 1e6), np.full(600, 1e-2)])))
+    assert np.flatnonzero(fall["death_cross"]).tolist() == [300]
+    assert not fall["golden_cross"].any()
+    rise = compute(bars(np.concatenate([np.full(300, 1e-2), np.full(600, 1e6)])))
+    assert np.flatnonzero(rise["golden_cross"]).tolist() == [300]
+    assert not rise["death_cross"].any()
+
+
+def test_a_history_that_only_rises_or_falls_has_no_cross() -> None:
+    for close in (np.arange(1.0, 401.0), np.arange(400.0, 0.0, -1.0)):
+        found = compute(bars(close))
+        assert not found["golden_cross"].any()
+        assert not found["death_cross"].any()
+
+
+def test_the_first_row_with_both_averages_cannot_be_a_cross() -> None:
+    # Flat but for a jump on the 200th bar: sma_50 is above sma_200 on the first row that has both.
+    close = np.full(260, 10.0)
+    close[199:] = 20.0
+    assert not compute(bars(close))["golden_cross"].any()
+    # A bar later there are averages before and after it.
+    assert np.flatnonzero(compute(bars(np.insert(close, 0, 10.0)))["golden_cross"]).tolist() == [200]
+
+
+def test_buy_and_sell_signals_stand_where_their_definition_says() -> None:
+    risen_then_fell = np.concatenate([np.linspace(100, 200, 60), np.linspace(198, 170, 8)])
+    buy = compute(bars(risen_then_fell))
+    assert buy["buy_signal"][-1]
+    assert buy["sma_20"][-1] > buy["sma_50"][-1]
+    assert buy["rsi_14"][-1] < 30
+    assert not buy["sell_signal"].any()
+    sell = compute(bars(400 - risen_then_fell))
+    assert sell["sell_signal"][-1]
+    assert sell["sma_20"][-1] < sell["sma_50"][-1]
+    assert sell["rsi_14"][-1] > 70
+    assert not sell["buy_signal"].any()
+
+
+def test_a_return_across_a_change_of_basis_is_of_closes() -> None:
+    found = compute(bars([100, 110, 121, 121], [50, 55, 121, 242], total_return=[True, True, False, False]))
+    assert found["return_1d"][1:].tolist() == pytest.approx([0.1, 0.1, 1.0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(histories())
+def test_opposite_signals_never_stand_on_the_same_row(history: Bars) -> None:
+    found = compute(history)
+    assert not (found["buy_signal"] & found["sell_signal"]).any()
+    assert not (found["golden_cross"] & found["death_cross"]).any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(histories(), st.floats(0.01, 100), st.integers(1, 300))
+def test_later_bars_change_no_earlier_row(history: Bars, factor: float, changed: int) -> None:
+    keep = max(len(history["close"]) - changed, 0)
+    other = {name: values.copy() for name, values in history.items()}
+    for name in ("close", "adj_close", "volume"):
+        other[name][keep:] *= factor
+    other["total_return"][keep:] ^= True
+    whole = compute(history)
+    shorter = compute({name: values[:keep] for name, values in history.items()})
+    for name, values in compute(other).items():
+        assert np.array_equal(values[:keep], whole[name][:keep], equal_nan=values.dtype != bool), name
+        assert np.array_equal(shorter[name], whole[name][:keep], equal_nan=values.dtype != bool), name
+
+
+def test_bars_are_not_changed_by_computing() -> None:
+    history = bars(walk(1, 300))
+    before = {name: values.copy() for name, values in history.items()}
+    compute(history)
+    assert history.keys() == before.keys()
+    assert all(np.array_equal(history[name], before[name]) for name in before)
+
+
+def test_the_spec_changes_with_every_parameter_function_and_name_and_with_the_formula_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def with_first(**changed: object) -> str:
+        return indicator_spec((dataclasses.replace(INDICATORS[0], **changed), *INDICATORS[1:]))  # type: ignore[arg-type]
+
+    specs = [
+        indicator_spec(),
+        with_first(parameters={"source": "close", "window": 21}),
+        with_first(function=indicators.exponential_average),
+        with_first(name="sma_twenty"),
+        indicator_spec(INDICATORS[1:]),
+    ]
+    monkeypatch.setattr(indicators, "FORMULA_VERSION", indicators.FORMULA_VERSION + 1)
+    specs.append(indicator_spec())
+    assert len(set(specs)) == len(specs)
+
+
+def test_the_spec_says_nothing_about_words() -> None:
+    renamed = dataclasses.replace(INDICATORS[0], description="other words")
+    assert indicator_spec((renamed, *INDICATORS[1:])) == indicator_spec()
+
+
+# What the sample's values were under a spec. Seven significant digits: a formula's change shows, a processor's rounding does
+# not; averages' differences are rounded as shares of the average, since near 0 they have fewer digits than others.
+PINNED_SPEC = ""
+PINNED = {
+}
+
+
+def digest(found: dict[str, np.ndarray], name: str) -> str:
+    values = found[name].astype(float)
+    if name.startswith("macd"):
+        lines = [f"{share:.7f}" for share in values / found["ema_26"]]
+    else:
+        lines = [f"{value:.6e}" for value in values]
+    return hashlib.sha256("\n".join(lines).replace("-0.0000000", "0.0000000").encode()).hexdigest()[:12]
+
+
+def test_a_changed_formula_raises_the_spec(sample: dict[str, Bars]) -> None:
+    computed = {ticker: compute(history) for ticker, history in sample.items()}
+    together = {one.name: "-".join(digest(computed[ticker], one.name) for ticker in TICKERS) for one in INDICATORS}
+    found = {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in together.items()}
+    changed = sorted(name for name in found.keys() | PINNED.keys() if found.get(name) != PINNED.get(name))
+    if changed and indicator_spec() == PINNED_SPEC:
+        pytest.fail(
+            f"values of {', '.join(changed)} changed, but indicator_spec() is still {PINNED_SPEC}: published rows would "
+            "claim a formula that they do not follow. Raise FORMULA_VERSION in transforms/indicators.py, then set "
+            f"PINNED_SPEC here to the new spec and PINNED to {found}"
+        )
+    if indicator_spec() != PINNED_SPEC or changed:
+        pytest.fail(
+            f"the spec went from {PINNED_SPEC} to {indicator_spec()}, as it should when a formula, a parameter or the "
+            f"registry changes. If that is meant, set PINNED_SPEC here to {indicator_spec()!r} and PINNED to {found}"
+        )
