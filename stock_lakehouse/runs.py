@@ -112,9 +112,19 @@ def _report(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> 
     red = [
         f"{one.asset_key.to_user_string()}: {one.check_name} ({one.severity.value})" for one in checks if not one.passed
     ]
-    stats = instance.get_run_step_stats(result.run_id)
-    seconds = {one.step_key: one.end_time - one.start_time for one in stats if one.start_time and one.end_time}
-    return RunReport(result.run_id, result.success, tuple(failures), tuple(red), seconds)
+    return RunReport(result.run_id, result.success, tuple(failures), tuple(red), _seconds(instance, result.run_id))
+
+
+def _seconds(instance: dg.DagsterInstance, run_id: str) -> dict[str, float]:
+    """From a step's start to its end. `get_run_step_stats` would read every event of the run: 8 s for the sample's."""
+    import dagster as dg
+
+    moments = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE}
+    spans: dict[str, list[float]] = {}
+    for record in instance.get_records_for_run(run_id, of_type=moments).records:
+        entry = record.event_log_entry
+        spans.setdefault(str(entry.step_key), []).append(entry.timestamp)
+    return {step: max(span) - min(span) for step, span in spans.items()}
 
 
 class _Listener(logging.Handler):

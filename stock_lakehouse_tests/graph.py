@@ -7,7 +7,7 @@ anything a test expects of them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import lru_cache
@@ -154,35 +154,47 @@ def run(
     steps: Sequence[str] = (RAW.name, PROCESSED.name, CURATED.name, FEATURES.name),
 ) -> dict[str, dict[str, Any]]:
     """One run for `asked` in which the source delivers `rows`; gives each step's output metadata by asset."""
-    keys = keys_of(asked)
-    contexts = {name: OutputContext(name, keys, run_id) for name in steps}
-    raw, parquet, delta = (kind(lakehouse=house) for kind in (RawCsvIOManager, ParquetIOManager, DeltaIOManager))
     try:
-        if RAW.name in steps:
-            download = Download(Given(delivery(rows)), asked.tickers, asked.first, asked.last)
-            raw.handle_output(contexts[RAW.name], download)  # type: ignore[arg-type]
-        for asset, above, loads, stores, metadata in (
-            (processed_stocks_daily, RAW, raw, parquet, {}),
-            (curated_stocks_daily, PROCESSED, parquet, delta, {}),
-            (stocks_features, CURATED, delta, delta, {"whole_history": True}),
-        ):
-            name = asset.key.path[-1]
-            if name in steps:
-                frame = loads.load_input(OutputContext(above.name, keys, run_id, metadata))  # type: ignore[arg-type]
-                stores.handle_output(contexts[name], output_of(asset, frame, house))  # type: ignore[arg-type]
+        return {name: step(house, name, asked, run_id, rows)() for name in steps}
     finally:
         house.staging.clear()
-    return {name: context.metadata for name, context in contexts.items()}
+
+
+def step(
+    house: LakehouseResource,
+    name: str,
+    asked: Rectangle,
+    run_id: str,
+    rows: Iterable[Mapping[str, str | None]] = (),
+) -> Callable[[], dict[str, Any]]:
+    """A step of a run, read and computed; calling the result publishes, and gives the output's metadata."""
+    raw, parquet, delta = (kind(lakehouse=house) for kind in (RawCsvIOManager, ParquetIOManager, DeltaIOManager))
+    keys = keys_of(asked)
+    context = OutputContext(name, keys, run_id)
+    stores: dg.ConfigurableIOManager
+    if name == RAW.name:
+        stores, output = raw, Download(Given(delivery(rows)), asked.tickers, asked.first, asked.last)
+    else:
+        asset, above, loads, stores = {
+            PROCESSED.name: (processed_stocks_daily, RAW, raw, parquet),
+            CURATED.name: (curated_stocks_daily, PROCESSED, parquet, delta),
+            FEATURES.name: (stocks_features, CURATED, delta, delta),
+        }[name]
+        metadata = {"whole_history": True} if name == FEATURES.name else {}
+        frame = loads.load_input(OutputContext(above.name, keys, run_id, metadata))  # type: ignore[arg-type]
+        output = output_of(asset, frame, house)
+
+    def publish() -> dict[str, Any]:
+        stores.handle_output(context, output)  # type: ignore[arg-type]
+        return context.metadata
+
+    return publish
 
 
 def output_of(asset: dg.AssetsDefinition, *arguments: Any) -> Any:
     """What an asset, called as the plain function that it is, puts out."""
     function = asset.op.compute_fn.decorated_fn  # type: ignore[union-attr]
     return next(one.value for one in function(*arguments) if isinstance(one, dg.Output))
-
-
-def version_of(table: DeltaTable) -> int | None:
-    return table.version()
 
 
 def contents(table: ParquetTable | DeltaTable) -> list[dict[str, Any]]:

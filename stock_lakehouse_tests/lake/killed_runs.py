@@ -3,7 +3,7 @@
 It reads a line a run from standard input, `<lake root> <point> <file for the points>`, forks a child that makes the second run
 of the scenario, and answers with the child's wait status. Everything is imported once; the engine starts in the child, since
 a process with a running engine cannot fork. `point` is `none` (the run is not disturbed), `N` (die at the N-th point) or
-`after SECONDS`. Points are counted around every call that can change a lake, without a change in the product.
+`after:SECONDS`. Points are counted around every call that can change a lake, without a change in the product.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def asked() -> Rectangle:
 def prepare(house: Clocked) -> None:
     """The lake as it stands before the second run."""
     bars, removed = first_deliveries()
-    run(house, rectangle(DAYS, TICKERS), [*bars.values(), *removed.values()][: len(bars)], "11111111-run")
+    run(house, rectangle(DAYS, TICKERS), bars.values(), "11111111-run")
     run(house, rectangle([day for _, day in removed], ["CCC"]), removed.values(), WITHDRAWN_RUN)
     for path in house.lake.raw.files():
         if "_cccccccc.csv" in path.name:

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from stock_lakehouse.lake.delta_table import DeltaTable
+from stock_lakehouse.lake.publish import PublishError
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.tables import FEATURES
 from stock_lakehouse.transforms.indicators import INDICATORS, compute
@@ -446,3 +447,25 @@ def test_a_session_before_all_others_restates_every_feature_that_follows(house: 
     expected = expected_features({**bars, ("AAA", first): early}, "AAA")
     held = {(row["ticker"], row["date"]): row for row in after["features"] if row["ticker"] == "AAA"}
     assert {key: {name: held[key][name] for name in expected[key]} for key in held} == expected
+
+
+def test_a_commit_that_lost_rows_is_taken_back_and_restates_nothing(
+    house: Clocked, bars: Bars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = year_boundary(230, 30)[-1]
+    new = edited(bars, ("AAA", day), close=bars["AAA", day]["open"])
+    before = layers(house)
+    whole = DeltaTable._commit
+
+    def loses_a_row(self: DeltaTable, wanted: DataFrame, predicate: str, version: int) -> bool:
+        return whole(self, wanted.where(f"date <> '{day}'"), predicate, version)
+
+    monkeypatch.setattr(DeltaTable, "_commit", loses_a_row)
+    with pytest.raises(PublishError, match=r"version 2 holds 29 rows of \('AAA', 2020\), not 30; .* back to version 1"):
+        run(house, rectangle([day], ["AAA"]), [new["AAA", day]], "22222222-run")
+    assert layers(house)["curated"] == before["curated"]
+    assert ledger(house) == []
+    monkeypatch.undo()
+    run(house, rectangle([day], ["AAA"]), run_id="33333333-run")
+    assert difference(before["curated"], layers(house)["curated"]) == {("AAA", day): {"close", "ingested_at"}}
+    assert {line["run_id"] for line in ledger(house)} == {"33333333-run"}

@@ -22,7 +22,7 @@ BY_NAME = {one.name: one for one in INDICATORS}
 ACCURACY = 1e-9
 # A difference of two averages that nearly cancel has no relative accuracy of its own: below this share of what was subtracted
 # its error is measured against that share.
-CANCELLED = 1e-6
+CANCELLED = 1e-5
 WINDOW_EDGES = (0, 1, 2, 11, 12, 13, 14, 15, 19, 20, 21, 25, 26, 27, 33, 34, 35, 49, 50, 51, 199, 200, 201, 260)
 
 Bars = dict[str, np.ndarray]
@@ -49,9 +49,7 @@ def sample() -> dict[str, Bars]:
     rows: dict[str, list[tuple[str, float, float, float]]] = {ticker: [] for ticker in TICKERS}
     with packed.open("rb") as file, gzip.open(file, "rt", encoding="utf-8") as text:
         for row in csv.DictReader(text):
-            rows[row["symbol"]].append(
-                (row["date"], float(row["close"]), float(row["adjusted"]), float(row["volume"]))
-            )
+            rows[row["symbol"]].append((row["date"], float(row["close"]), float(row["adjusted"]), float(row["volume"])))
     ordered = {ticker: sorted(history) for ticker, history in rows.items()}
     return {ticker: bars(*np.array([row[1:] for row in history]).T) for ticker, history in ordered.items()}
 
@@ -95,30 +93,51 @@ def assert_accurate(history: Bars) -> None:
     assert not beyond, f"relative errors beyond {ACCURACY}: {beyond}"
 
 
-@st.composite
-def histories(draw: st.DrawFn) -> Bars:
-    """Walks, flat stretches, gaps in either direction, days without trade and bars off total return, of any length."""
-    seed = draw(st.integers(0, 2**32 - 1))
-    random = np.random.default_rng(seed)
-    parts = []
-    level = draw(st.sampled_from([0.01, 1.0, 100.0, 1e5]))
-    lengths = st.one_of(st.sampled_from(WINDOW_EDGES), st.integers(0, 150))
-    for kind, length in draw(st.lists(st.tuples(st.sampled_from("walk flat gap trend".split()), lengths), max_size=4)):
-        if kind == "gap":
-            level *= random.choice([0.05, 0.25, 0.5, 2.0, 4.0, 20.0])
-        drift = {"walk": 0.0, "gap": 0.0, "trend": random.choice([-0.01, 0.01]), "flat": 0.0}[kind]
-        moves = np.zeros(length) if kind == "flat" else random.normal(drift, random.choice([1e-4, 0.02, 0.1]), length)
-        part = level * np.exp(moves.cumsum())
-        parts.append(part)
-        level = part[-1] if length else level
-    close = np.concatenate([np.empty(0), *parts])
-    if draw(st.booleans()):
-        close = np.maximum(np.round(close, 2), 0.01)  # prices as exchanges quote them: many equal neighbours
-    share_without_trade, share_off_basis = draw(st.sampled_from([0.0, 0.3, 1.0])), draw(st.sampled_from([0.0, 0.05]))
-    volume = np.where(random.random(len(close)) < share_without_trade, 0, random.integers(1, 10**10, len(close)))
-    on_basis = random.random(len(close)) >= share_off_basis
-    adjusted = np.where(on_basis, close * np.linspace(0.7, 1.0, len(close)), close)
-    return bars(close, adjusted, volume, on_basis)
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A generated history: walks, trends, flat stretches, gaps in either direction, days without trade or off the basis."""
+
+    seed: int
+    start: float
+    parts: list[tuple[str, int]]
+    in_cents: bool  # prices as exchanges quote them: many equal neighbours
+    without_trade: float
+    off_basis: float
+
+    def bars(self) -> Bars:
+        random = np.random.default_rng(self.seed)
+        level, parts = self.start, [np.empty(0)]
+        for kind, length in self.parts:
+            if kind == "gap":
+                level *= random.choice([0.05, 0.25, 0.5, 2.0, 4.0, 20.0])
+            drift = random.choice([-0.01, 0.01]) if kind == "trend" else 0.0
+            step = 0.0 if kind == "flat" else random.choice([1e-4, 0.02, 0.1])
+            parts.append(level * np.exp(random.normal(drift if step else 0.0, step, length).cumsum()))
+            level = parts[-1][-1] if length else level
+        close = np.concatenate(parts)
+        if self.in_cents:
+            close = np.maximum(np.round(close, 2), 0.01)
+        volume = np.where(random.random(len(close)) < self.without_trade, 0, random.integers(1, 10**10, len(close)))
+        on_basis = random.random(len(close)) >= self.off_basis
+        adjusted = np.where(on_basis, close * np.linspace(0.7, 1.0, len(close)), close)
+        return bars(close, adjusted, volume, on_basis)
+
+
+recipes = st.builds(
+    Recipe,
+    seed=st.integers(0, 2**32 - 1),
+    start=st.sampled_from([0.01, 1.0, 100.0, 1e5]),
+    parts=st.lists(
+        st.tuples(
+            st.sampled_from(["walk", "flat", "gap", "trend"]),
+            st.one_of(st.sampled_from(WINDOW_EDGES), st.integers(0, 150)),
+        ),
+        max_size=4,
+    ),
+    in_cents=st.booleans(),
+    without_trade=st.sampled_from([0.0, 0.3, 1.0]),
+    off_basis=st.sampled_from([0.0, 0.05]),
+)
 
 
 @pytest.mark.parametrize("ticker", TICKERS)
@@ -128,16 +147,16 @@ def test_every_indicator_of_the_sample_agrees_with_the_reference(sample: dict[st
 
 
 @settings(max_examples=80, deadline=None)
-@given(histories())
-def test_every_indicator_of_any_history_agrees_with_the_reference(history: Bars) -> None:
-    assert_accurate(history)
+@given(recipes)
+def test_every_indicator_of_any_history_agrees_with_the_reference(recipe: Recipe) -> None:
+    assert_accurate(recipe.bars())
 
 
 @pytest.mark.soak
-@settings(max_examples=5000, deadline=None)
-@given(histories())
-def test_every_indicator_of_very_many_histories_agrees_with_the_reference(history: Bars) -> None:
-    assert_accurate(history)
+@settings(max_examples=3000, deadline=None)
+@given(recipes)
+def test_every_indicator_of_very_many_histories_agrees_with_the_reference(recipe: Recipe) -> None:
+    assert_accurate(recipe.bars())
 
 
 @pytest.mark.parametrize(
@@ -145,7 +164,9 @@ def test_every_indicator_of_very_many_histories_agrees_with_the_reference(histor
     [
         pytest.param(np.concatenate([walk(1, 300, 1e6), walk(2, 900, 1e-2)]), id="a fall from 1e6 to 1e-2"),
         pytest.param(np.concatenate([np.full(300, 1e6), np.full(300, 1e-2)]), id="the same fall, flat on both sides"),
-        pytest.param(2e10 * np.exp(np.random.default_rng(5).normal(-0.0055, 0.05, 3500).cumsum()), id="split-adjusted decay"),
+        pytest.param(
+            2e10 * np.exp(np.random.default_rng(5).normal(-0.0055, 0.05, 3500).cumsum()), id="split-adjusted decay"
+        ),
         pytest.param(np.concatenate([walk(3, 300, 2000), walk(4, 300, 100)]), id="a 20:1 split that was not applied"),
         pytest.param(np.concatenate([walk(6, 400), np.full(1500, 77.77)]), id="a long flat stretch after moves"),
         pytest.param(np.tile([0.01, 1e6], 250), id="from one end to the other every day"),
@@ -223,7 +244,7 @@ def test_the_first_row_with_both_averages_cannot_be_a_cross() -> None:
 
 
 def test_buy_and_sell_signals_stand_where_their_definition_says() -> None:
-    risen_then_fell = np.concatenate([np.linspace(100, 200, 60), np.linspace(198, 170, 8)])
+    risen_then_fell = np.concatenate([np.linspace(100, 200, 60), np.linspace(198, 150, 8)])
     buy = compute(bars(risen_then_fell))
     assert buy["buy_signal"][-1]
     assert buy["sma_20"][-1] > buy["sma_50"][-1]
@@ -242,16 +263,17 @@ def test_a_return_across_a_change_of_basis_is_of_closes() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(histories())
-def test_opposite_signals_never_stand_on_the_same_row(history: Bars) -> None:
-    found = compute(history)
+@given(recipes)
+def test_opposite_signals_never_stand_on_the_same_row(recipe: Recipe) -> None:
+    found = compute(recipe.bars())
     assert not (found["buy_signal"] & found["sell_signal"]).any()
     assert not (found["golden_cross"] & found["death_cross"]).any()
 
 
 @settings(max_examples=60, deadline=None)
-@given(histories(), st.floats(0.01, 100), st.integers(1, 300))
-def test_later_bars_change_no_earlier_row(history: Bars, factor: float, changed: int) -> None:
+@given(recipes, st.floats(0.01, 100), st.integers(1, 300))
+def test_later_bars_change_no_earlier_row(recipe: Recipe, factor: float, changed: int) -> None:
+    history = recipe.bars()
     keep = max(len(history["close"]) - changed, 0)
     other = {name: values.copy() for name, values in history.items()}
     for name in ("close", "adj_close", "volume"):
@@ -297,8 +319,28 @@ def test_the_spec_says_nothing_about_words() -> None:
 
 # What the sample's values were under a spec. Seven significant digits: a formula's change shows, a processor's rounding does
 # not; averages' differences are rounded as shares of the average, since near 0 they have fewer digits than others.
-PINNED_SPEC = ""
+PINNED_SPEC = "1-040b6628"
 PINNED = {
+    "sma_20": "d0cd131f79a3",
+    "sma_50": "8310d5e6ca8e",
+    "sma_200": "9412746de054",
+    "ema_12": "89678324a7fc",
+    "ema_26": "38e6f4342553",
+    "rsi_14": "f6317f720165",
+    "macd": "572fa960fc6c",
+    "macd_signal": "ecefb3867167",
+    "macd_hist": "0946c1ec748a",
+    "bb_upper": "3dba367c125b",
+    "bb_mid": "d0cd131f79a3",
+    "bb_lower": "4e7b5b5c3e1e",
+    "volume_sma_20": "1674658b1fd8",
+    "volume_sma_50": "c3fa33fe7b85",
+    "return_1d": "99fa77121c11",
+    "volatility_20": "96a5a6569676",
+    "buy_signal": "83671468c17b",
+    "sell_signal": "c1a3bfb2b53b",
+    "golden_cross": "d602b249343a",
+    "death_cross": "8950a0b9faca",
 }
 
 

@@ -1,0 +1,325 @@
+"""What delivered text becomes: typed, quarantined with every reason, or superseded; never lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyspark.sql import DataFrame, SparkSession
+
+from stock_lakehouse.market_calendar import market_calendar
+from stock_lakehouse.tables import PROCESSED, QUARANTINE, RAW, UNREADABLE
+from stock_lakehouse.transforms.processed import classify, processed_bars, quarantined
+
+TOLERANCE = 1e-4
+RAW_DDL = ", ".join(f"{name} string" for name in RAW.column_names)
+GOOD = {
+    "ticker": "AAPL",
+    "symbol": "AAPL",
+    "date": "2023-09-21",
+    "open": "174.55",
+    "high": "176.3",
+    "low": "173.86",
+    "close": "173.93",
+    "adj_close": "172.5",
+    "volume": "63047900",
+    "dividends": "0.0",
+    "stock_splits": "0.0",
+    "source": "test",
+    "interval": "1d",
+    "ingested_at": "2023-09-22T00:00:00.000000Z",
+    "year": "2023",
+}
+Row = dict[str, str | None]
+
+
+@pytest.fixture(scope="module")
+def market(spark: SparkSession) -> DataFrame:
+    return spark.createDataFrame(market_calendar(date(2012, 1, 3)).table(timedelta(minutes=30)))
+
+
+def bar(**changed: str | None) -> Row:
+    """A valid delivered row, with changes."""
+    return {**GOOD, **changed}
+
+
+def classified(spark: SparkSession, market: DataFrame, rows: Iterable[Row], tolerance: float = TOLERANCE) -> DataFrame:
+    values = [tuple(row.get(name) for name in RAW.column_names) for row in rows]
+    return classify(spark.createDataFrame(values, RAW_DDL), market, tolerance)
+
+
+def results(spark: SparkSession, market: DataFrame, rows: list[Row], tolerance: float = TOLERANCE) -> list[dict[str, Any]]:
+    """What became of each row, in the order given."""
+    marked = [{**row, "problem": row.get("problem"), "interval": str(place)} for place, row in enumerate(rows)]
+    found = classified(spark, market, marked, tolerance).toArrow().to_pylist()
+    assert len(found) == len(rows)
+    return sorted(found, key=lambda row: int(row["raw_interval"]))
+
+
+# A row, by what differs from a good one, and everything that is wrong with it.
+IMPOSSIBLE: list[tuple[Row, list[str]]] = [
+    ({"problem": "a.csv line 3: 2 fields", "line": "a,b"}, ["could not be split into columns"]),
+    ({"ticker": UNREADABLE, "symbol": None}, ["ticker cannot be read"]),
+    ({"ticker": UNREADABLE}, ["ticker cannot be read", "ticker is not the file's"]),
+    ({"symbol": "MSFT"}, ["ticker is not the file's"]),
+    ({"date": None, "year": UNREADABLE}, ["date cannot be read"]),
+    ({"date": "  ", "year": UNREADABLE}, ["date cannot be read"]),
+    ({"date": "2023-02-30", "year": UNREADABLE}, ["date cannot be read"]),
+    ({"date": "2023-09-31", "year": UNREADABLE}, ["date cannot be read"]),
+    ({"date": "20230921", "year": UNREADABLE}, ["date cannot be read"]),
+    ({"date": "2023-9-21", "year": UNREADABLE}, ["date cannot be read"]),
+    ({"date": "21.09.2023", "year": UNREADABLE}, ["date cannot be read"]),
+    ({"date": "09/21/2023", "year": UNREADABLE}, ["date cannot be read"]),
+    ({"date": "2023-09-21Z", "year": UNREADABLE}, ["date cannot be read"]),
+    ({"date": "2023-09-21\n"}, ["date cannot be read"]),
+    ({"date": "٢٠٢٣-٠٩-٢١", "year": UNREADABLE}, ["date cannot be read"]),
+    ({"year": "2022"}, ["date is not of its folder's year"]),
+    ({"date": "2023-09-23"}, ["not a session of the exchange"]),  # a Saturday
+    ({"date": "2023-07-04"}, ["not a session of the exchange"]),
+    ({"date": "9999-12-31", "year": "9999"}, ["not a session of the exchange"]),
+    ({"ingested_at": "soon"}, ["landing time cannot be read"]),
+    ({"ingested_at": None}, ["landing time cannot be read"]),
+    *(
+        ({name: text}, [f"{name} is not finite"])
+        for name in ("open", "high", "low", "close", "adj_close", "volume", "dividends", "stock_splits")
+        for text in ("NaN", "inf", "-Infinity", "1e400")
+    ),
+    *(
+        ({"close": text}, ["close cannot be read"])
+        for text in ("1d", "174f", "0x10", "1,234", "١", "１", "1_0", "1e", "--1", "1 7", "$174", "n/a", "null", "174\n", "\t174")
+    ),
+    *(
+        ({name: "x"}, [f"{name} cannot be read"])
+        for name in ("open", "high", "low", "adj_close", "volume", "dividends", "stock_splits")
+    ),
+    *(({name: None}, [f"{name} is missing"]) for name in ("open", "high", "low", "close", "volume")),
+    ({"close": "   "}, ["close is missing"]),
+    *(({name: "0"}, [f"{name} is not positive", f"{name} is outside low…high"]) for name in ("open", "close")),
+    ({"low": "-1"}, ["low is not positive"]),
+    ({"adj_close": "-0"}, ["adj_close is not positive"]),
+    ({"adj_close": "1e-400"}, ["adj_close is not positive"]),
+    ({"open": "174", "high": "173", "low": "175", "close": "174"}, ["high is below low"] + [f"{name} is outside low…high" for name in ("open", "close")]),
+    ({"open": "176.33"}, ["open is outside low…high"]),
+    ({"close": "173.84"}, ["close is outside low…high"]),
+    ({"volume": "-1"}, ["volume is negative"]),
+    ({"volume": "1.5"}, ["volume is not a whole number"]),
+    ({"volume": "9007199254740994"}, ["volume is not a whole number"]),
+    ({"volume": "1e300"}, ["volume is not a whole number"]),
+    ({"dividends": "-0.1"}, ["dividends is negative"]),
+    ({"stock_splits": "-4"}, ["stock_splits is negative"]),
+]
+
+# A row, by what differs from a good one, and what it means.
+POSSIBLE: list[tuple[Row, dict[str, object]]] = [
+    ({}, {"date": date(2023, 9, 21), "open": 174.55, "volume": 63047900, "year": 2023, "dividend": 0.0, "split_ratio": 1.0}),
+    ({"symbol": None}, {"ticker": "AAPL"}),
+    ({"symbol": " aapl "}, {"ticker": "AAPL"}),
+    ({"date": " 2023-09-21 "}, {"date": date(2023, 9, 21)}),
+    ({"date": "2023-09-21T00:00:00-04:00"}, {"date": date(2023, 9, 21)}),
+    ({"date": "2023-09-21 23:59:59.999+14:00"}, {"date": date(2023, 9, 21)}),
+    ({"date": "2020-02-28", "year": "2020"}, {"date": date(2020, 2, 28), "year": 2020}),
+    ({"close": " +1.74e2 "}, {"close": 174.0}),
+    ({"close": "174."}, {"close": 174.0}),
+    ({"open": "00174.5"}, {"open": 174.5}),
+    ({"adj_close": ".5"}, {"adj_close": 0.5}),
+    ({"adj_close": None}, {"adj_close": None}),
+    ({"adj_close": ""}, {"adj_close": None}),
+    ({"close": "173.93000000000000682121026329696178436279296875"}, {"close": 173.93}),
+    ({"open": "176.31"}, {"open": 176.31}),  # above high, within the tolerance
+    ({"close": "173.85"}, {"close": 173.85}),
+    ({"open": "1", "high": "1", "low": "1", "close": "1"}, {"high": 1.0}),
+    ({"volume": "0"}, {"volume": 0}),
+    ({"volume": "63047900.0"}, {"volume": 63047900}),
+    ({"volume": "6.3E7"}, {"volume": 63000000}),
+    ({"volume": "9007199254740992"}, {"volume": 2**53}),
+    ({"dividends": None, "stock_splits": None}, {"dividend": 0.0, "split_ratio": 1.0}),
+    ({"dividends": "0.24", "stock_splits": "4.0"}, {"dividend": 0.24, "split_ratio": 4.0}),
+    ({"stock_splits": "0.05"}, {"split_ratio": 0.05}),
+    ({"ingested_at": "2023-09-22T00:00:00.000001Z"}, {"source": "test"}),
+]
+
+
+def own_tickers(cases: list[tuple[Row, Any]]) -> list[Row]:
+    """The rows of cases, each under a ticker of its own, so that none supersedes another."""
+    rows = []
+    for place, (changed, _) in enumerate(cases):
+        row = bar(**changed)
+        if row["ticker"] == GOOD["ticker"]:
+            row["ticker"] = f"T{place}"
+            row["symbol"] = {"AAPL": f"T{place}", " aapl ": f" t{place} "}.get(row["symbol"] or "", row["symbol"])
+        rows.append(row)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def impossible(spark: SparkSession, market: DataFrame) -> list[dict[str, Any]]:
+    return results(spark, market, own_tickers(IMPOSSIBLE))
+
+
+@pytest.fixture(scope="module")
+def possible(spark: SparkSession, market: DataFrame) -> list[dict[str, Any]]:
+    return results(spark, market, own_tickers(POSSIBLE))
+
+
+@pytest.mark.parametrize("place", range(len(IMPOSSIBLE)), ids=[f"{changed}" for changed, _ in IMPOSSIBLE])
+def test_an_impossible_row_is_quarantined_with_its_reasons(impossible: list[dict[str, Any]], place: int) -> None:
+    assert impossible[place]["reasons"] == IMPOSSIBLE[place][1]
+    assert impossible[place]["fate"] == "quarantined"
+
+
+@pytest.mark.parametrize("place", range(len(POSSIBLE)), ids=[f"{changed}" for changed, _ in POSSIBLE])
+def test_a_possible_row_means_what_its_text_says(possible: list[dict[str, Any]], place: int) -> None:
+    found, expected = possible[place], POSSIBLE[place][1]
+    assert found["reasons"] == []
+    assert found["fate"] == "processed"
+    assert {name: found[name] for name in expected} in (expected, {**expected, "ticker": f"T{place}"})
+
+
+def test_a_row_carries_all_its_reasons_at_once(spark: SparkSession, market: DataFrame) -> None:
+    row = bar(symbol="MSFT", date="2022-07-04", open="x", high="170", close="NaN", adj_close="-3", volume=None, dividends="-1")
+    (found,) = results(spark, market, [row])
+    assert set(found["reasons"]) == {
+        "ticker is not the file's",
+        "date is not of its folder's year",
+        "not a session of the exchange",
+        "open cannot be read",
+        "close is not finite",
+        "adj_close is not positive",
+        "volume is missing",
+        "high is below low",
+        "dividends is negative",
+    }
+
+
+def test_a_line_without_columns_says_everything_that_is_missing(spark: SparkSession, market: DataFrame) -> None:
+    row: Row = {"ticker": "AAPL", "year": UNREADABLE, "problem": "AAPL.csv line 7: 2 fields where the header has 7"}
+    (found,) = results(spark, market, [{**row, "line": "a,b", "source": "csv", "ingested_at": GOOD["ingested_at"]}])
+    assert found["fate"] == "quarantined"
+    assert found["reasons"][0] == "could not be split into columns"
+    assert "date cannot be read" in found["reasons"]
+    assert "volume is missing" in found["reasons"]
+
+
+def test_the_newest_valid_delivery_wins(spark: SparkSession, market: DataFrame) -> None:
+    rows = [
+        bar(close="174", ingested_at="2023-09-23T00:00:00.000001Z"),
+        bar(close="175", ingested_at="2023-09-23T00:00:00.000002Z"),
+        bar(close="176", ingested_at="2023-09-22T23:59:59.999999Z"),
+    ]
+    found = results(spark, market, rows)
+    assert [row["fate"] for row in found] == ["superseded", "processed", "superseded"]
+
+
+def test_an_invalid_newer_delivery_does_not_hide_a_valid_older_one(spark: SparkSession, market: DataFrame) -> None:
+    rows = [
+        bar(close="174", ingested_at="2023-09-22T00:00:00.000000Z"),
+        bar(close="-1", ingested_at="2023-09-24T00:00:00.000000Z"),
+        bar(close="0x1", ingested_at="2023-09-25T00:00:00.000000Z"),
+    ]
+    assert [row["fate"] for row in results(spark, market, rows)] == ["processed", "quarantined", "quarantined"]
+
+
+def test_sessions_and_tickers_do_not_supersede_each_other(spark: SparkSession, market: DataFrame) -> None:
+    rows = [bar(), bar(date="2023-09-20"), bar(ticker="MSFT", symbol="MSFT")]
+    assert [row["fate"] for row in results(spark, market, rows)] == ["processed"] * 3
+
+
+@pytest.mark.parametrize(("tolerance", "fate"), [(0.0, "quarantined"), (1e-3, "processed")])
+def test_the_tolerance_is_relative_and_a_setting(
+    spark: SparkSession, market: DataFrame, tolerance: float, fate: str
+) -> None:
+    low_and_high = [
+        bar(ticker="LOW", symbol=None, open="0.009991", high="0.02", low="0.01", close="0.01"),
+        bar(ticker="HIGH", symbol=None, open="100000", high="100000", low="90000", close="100099"),
+    ]
+    assert [row["fate"] for row in results(spark, market, low_and_high, tolerance)] == [fate, fate]
+
+
+def test_processed_and_quarantined_rows_have_their_tables_columns_and_the_delivered_text(
+    spark: SparkSession, market: DataFrame
+) -> None:
+    rows = classified(spark, market, [bar(), bar(date="2023-09-20", close="twelve", dividends=" .5 ")])
+    processed, refused = processed_bars(rows), quarantined(rows)
+    assert processed.columns == list(PROCESSED.column_names)
+    assert refused.columns == list(QUARANTINE.column_names)
+    assert processed.count() == 1
+    (row,) = refused.toArrow().to_pylist()
+    delivered = {**bar(date="2023-09-20", close="twelve", dividends=" .5 "), "line": None, "problem": None}
+    assert {name: row[name] for name in delivered} == delivered
+    assert row["reasons"] == ["close cannot be read"]
+
+
+def test_no_rows_become_no_rows(spark: SparkSession, market: DataFrame) -> None:
+    assert classified(spark, market, []).count() == 0
+
+
+# Text as it goes wrong between a vendor and a lake.
+CORRUPTED = st.one_of(
+    st.none(),
+    st.sampled_from(["", " ", "0", "-0", "-1", "NaN", "inf", "1e400", "1d", "0x10", "1,234", "١", "#REF!", "null", "\n", "1\n"]),
+    st.sampled_from(["2023-02-30", "2023-09-23", "2023-09-20", "0000-01-01", "99999-01-01", "2023-09-21T", "20230921"]),
+    st.floats().map(repr),
+    st.integers(-(10**25), 10**25).map(str),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
+)
+DELIVERIES = st.lists(
+    st.builds(
+        lambda ticker, day, second, damage: bar(
+            **{
+                "ticker": ticker,
+                "symbol": None if ticker == UNREADABLE else ticker,
+                "date": f"2023-09-{day}",
+                "ingested_at": f"2023-09-22T00:00:{second:02}.000000Z",
+                **damage,
+            }
+        ),
+        ticker=st.sampled_from(["AAPL", "MSFT", UNREADABLE]),
+        day=st.integers(18, 21),
+        second=st.integers(0, 5),
+        damage=st.dictionaries(st.sampled_from(sorted(set(GOOD) - {"ticker"}) + ["line", "problem"]), CORRUPTED, max_size=3),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+def assert_conserved(spark: SparkSession, market: DataFrame, rows: list[Row]) -> None:
+    found = classified(spark, market, rows)
+    kept = found.select("ticker", "raw_date", "raw_line", "fate", "reasons", *PROCESSED.column_names[2:-1]).toArrow().to_pylist()
+    fates = [row["fate"] for row in kept]
+    assert len(rows) == len(kept) == sum(fates.count(fate) for fate in ("processed", "quarantined", "superseded"))
+    assert all(bool(row["reasons"]) == (row["fate"] == "quarantined") for row in kept)
+    bars = [row for row in kept if row["fate"] == "processed"]
+    keys = [(row["ticker"], row["raw_date"].strip()[:10]) for row in bars]
+    assert len(set(keys)) == len(keys), "more than one bar of a ticker and session"
+    superseded = {(row["ticker"], row["raw_date"].strip()[:10]) for row in kept if row["fate"] == "superseded"}
+    assert superseded <= set(keys), "a row was superseded by nothing"
+    for row in bars:
+        assert 0 < row["low"] <= row["high"] < float("inf")
+        assert row["low"] * (1 - TOLERANCE) <= min(row["open"], row["close"])
+        assert max(row["open"], row["close"]) <= row["high"] * (1 + TOLERANCE)
+        assert row["adj_close"] is None or 0 < row["adj_close"] < float("inf")
+        assert 0 <= row["volume"] <= 2**53
+        assert 0 <= row["dividend"] < float("inf")
+        assert 0 < row["split_ratio"] < float("inf")
+
+
+@settings(max_examples=25, deadline=None)
+@given(DELIVERIES)
+def test_any_corruption_of_delivered_text_conserves_rows(
+    spark: SparkSession, market: DataFrame, rows: list[Row]
+) -> None:
+    assert_conserved(spark, market, rows)
+
+
+@pytest.mark.soak
+@settings(max_examples=1500, deadline=None)
+@given(DELIVERIES)
+def test_very_many_corruptions_of_delivered_text_conserve_rows(
+    spark: SparkSession, market: DataFrame, rows: list[Row]
+) -> None:
+    assert_conserved(spark, market, rows)
