@@ -123,12 +123,14 @@ def ui(
 @app.command()
 def doctor() -> None:
     """Whether everything that a run needs is there; each line says how to mend what is not."""
+    from rich.markup import escape
+
     from stock_lakehouse.doctor import examine
 
     broken = False
     for finding in examine():
         mark = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "broken": "[red]broken[/]"}[finding.state]
-        _say(f"{mark:<22} {finding.what}: {finding.detail}")
+        _say(f"{mark:<22} {finding.what}: {escape(finding.detail)}")
         broken = broken or finding.state == "broken"
     if broken:
         raise typer.Exit(1)
@@ -176,12 +178,13 @@ def _day(value: datetime | None) -> date | None:
 def _run(settings: Settings, rectangle: Rectangle, select: list[str] | None) -> RunReport:
     """One run with progress on stderr; exits with 1 if it fails."""
     from rich.console import Console
+    from rich.markup import escape
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     started = time.monotonic()
 
     def progress(line: str) -> None:
-        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/]  {line}")
+        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/]  {escape(line)}")
 
     progress(
         f"{len(rectangle.tickers)} tickers × {len(rectangle.sessions):,} sessions, {rectangle.first} to {rectangle.last}"
@@ -194,10 +197,10 @@ def _run(settings: Settings, rectangle: Rectangle, select: list[str] | None) -> 
         _wrong(str(error))
     progress("run ended " + ("well" if report.success else "with a failure"))
     for red in report.red:
-        console.print(f"[red]check not passed[/]  {red}")
+        console.print(f"[red]check not passed[/]  {escape(red)}")
     if not report.success:
         for failure in report.failures:
-            console.print(f"[red]failed[/]  {failure}")
+            console.print(f"[red]failed[/]  {escape(failure)}")
         console.print(
             f"`stock-lakehouse ui` shows the run {report.run_id}; run the same again when the cause is mended"
         )

@@ -134,7 +134,9 @@ class _Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         meta: Any = getattr(record, "dagster_meta", {})
-        self._progress(str(meta.get("orig_message") or record.getMessage()))
+        # What assets say. Dagster's own events and the stack traces of failures are in its UI.
+        if record.levelno <= logging.WARNING and meta.get("dagster_event") is None:
+            self._progress(str(meta.get("orig_message") or record.getMessage()))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.resources.lakehouse import LakehouseResource
-from stock_lakehouse.resources.spark import spark_session
+from stock_lakehouse.resources.spark import SparkResource
 from stock_lakehouse.settings import Settings
 
 
@@ -28,8 +28,10 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    with spark_session("embedded") as session:
-        yield session
+    # Held for the whole session: runs of the same process share it and need not start an engine each.
+    engine = SparkResource(engine="embedded")
+    yield engine.session
+    engine.teardown_after_execution(None)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -273,7 +273,7 @@ def _fresh(
         kept.append(True)
         stamps.append(f"{at:%Y-%m-%dT%H:%M:%S.%f}Z")
     both["ingested_at"] = stamps
-    return both[kept]
+    return both.loc[kept]  # not both[kept], which takes an empty list for columns
 
 
 def _delivered_before(inside: pd.DataFrame, landed: pd.DataFrame) -> list[bool]:

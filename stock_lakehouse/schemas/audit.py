@@ -5,6 +5,7 @@ Here: the pandera schema of a table, and what a frame does wrong. Not here: what
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def pandera_schema(table: Table) -> Any:
             checks.append(pa.Check.ge(one.minimum))
         if one.maximum is not None:
             checks.append(pa.Check.le(one.maximum))
+        elif one.type == "double":  # infinity is beyond it, and to Spark nan is beyond infinity
+            checks.append(pa.Check.le(sys.float_info.max))
         if one.above is not None:
             checks.append(pa.Check.gt(one.above))
         if one.one_of is not None:

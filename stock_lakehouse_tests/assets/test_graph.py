@@ -1,0 +1,224 @@
+"""The asset graph in real Dagster runs: what is materialized, what checks say, what a failure leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from pyspark.sql import SparkSession
+
+from stock_lakehouse import tables
+from stock_lakehouse.assets.curated import curated_stocks_daily
+from stock_lakehouse.definitions import build_definitions
+from stock_lakehouse.io_managers import RICH_KEYS
+from stock_lakehouse.market_calendar import market_calendar
+from stock_lakehouse.partitions import PartitionScheme
+from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.settings import Settings
+from stock_lakehouse.sources import Delivery, delivered_table
+from stock_lakehouse.sources.sample import SampleSource
+from stock_lakehouse_tests.conftest import bytes_of
+
+LAYERS = [table.name for table in tables.LAYERS]
+Run = Callable[..., dg.ExecuteInProcessResult]
+
+
+class FailingSource(SampleSource):
+    """The sample, but some tickers do not come."""
+
+    failing: tuple[str, ...] = ()
+
+    def deliver(self, tickers: Sequence[str], first: date, last: date) -> Iterator[Delivery]:
+        yield from super().deliver([ticker for ticker in tickers if ticker not in self.failing], first, last)
+        yield Delivery(delivered_table({}), {ticker: "HTTP 503, 4 times" for ticker in tickers if ticker in self.failing})
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+@pytest.fixture
+def run(spark: SparkSession, settings: Settings, instance: dg.DagsterInstance) -> Run:
+    """Run the job for tickers × days on the sample's lake."""
+
+    def run_job(
+        tickers: tuple[str, ...],
+        first: str,
+        last: str,
+        of: Settings = settings,
+        select: Sequence[str] | None = None,
+        **resources: Any,
+    ) -> dg.ExecuteInProcessResult:
+        scheme = PartitionScheme(of, market_calendar(of.first_date))
+        asked = None if of.partition_by == "session" else tickers
+        rectangle = scheme.ask(asked, date.fromisoformat(first), date.fromisoformat(last), date(2023, 9, 21))
+        definitions = build_definitions(of, scheme.ticker_order(rectangle))
+        return definitions.resolve_job_def("stock_lakehouse").execute_in_process(
+            instance=instance,
+            resources=resources or None,
+            tags=scheme.range_tags(rectangle),
+            asset_selection=[dg.AssetKey(name) for name in select] if select else None,
+            run_config={"loggers": {"progress": {}}},
+            raise_on_error=False,
+        )
+
+    return run_job
+
+
+def checks_of(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+    return {f"{one.asset_key.to_user_string()}.{one.check_name}": one.passed for one in result.get_asset_check_evaluations()}
+
+
+def test_a_run_fills_every_layer_and_marks_its_own_partitions_only(run: Run, instance: dg.DagsterInstance) -> None:
+    result = run(("AAPL", "NVDA"), "2023-09-18", "2023-09-21")
+    assert result.success
+    expected = {f"2023-09-{day}|{ticker}" for day in (18, 19, 20, 21) for ticker in ("AAPL", "NVDA")}
+    for name in LAYERS:
+        assert set(instance.get_materialized_partitions(dg.AssetKey(name))) == expected
+    for name in ("processed_quarantine", "restatements"):
+        assert instance.get_latest_materialization_event(dg.AssetKey(name)) is not None
+    checks = checks_of(result)
+    red = {name for name, passed in checks.items() if not passed}
+    assert red == {"curated_stocks_daily.stale_tickers"}  # the settings' other four tickers have no bar yet
+    assert len(checks) == 12
+
+
+def test_tickers_that_are_no_neighbours_are_still_one_run(
+    run: Run, instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    assert settings.tickers.index("NVDA") - settings.tickers.index("AAPL") > 2
+    assert run(("AAPL", "GOOG", "NVDA"), "2023-09-20", "2023-09-21").success
+    keys = instance.get_materialized_partitions(dg.AssetKey("stocks_features"))
+    assert {key.split("|")[1] for key in keys} == {"AAPL", "GOOG", "NVDA"}
+
+
+def test_a_second_run_writes_no_file_and_says_so_in_its_metadata(run: Run, settings: Settings) -> None:
+    run(("AAPL",), "2023-09-18", "2023-09-21")
+    before = bytes_of(settings.lake_root)
+    result = run(("AAPL",), "2023-09-18", "2023-09-21")
+    assert bytes_of(settings.lake_root) == before
+    [*_, last] = result.asset_materializations_for_node("stocks_features")
+    values = {name: value.value for name, value in last.metadata.items()}
+    assert (values["added"], values["corrected"], values["withdrawn"]) == (0, 0, 0)
+    assert (values["dagster/row_count"], values["table version"]) == (4, 1)
+    assert values["location"].endswith("curated/stocks_features")
+    assert "| AAPL | 2023-09-21 |" in values["preview"]
+    assert values["bytes"] > 0
+
+
+def test_a_bulk_run_keeps_what_is_long_in_one_observation(run: Run) -> None:
+    result = run(("AAPL", "AMZN"), "2023-08-01", "2023-09-21")
+    events = result.asset_materializations_for_node("curated_stocks_daily")
+    assert len(events) > RICH_KEYS
+    assert all("preview" not in event.metadata for event in events)
+    [observation] = result.asset_observations_for_node("curated_stocks_daily")
+    assert "2023-09-21" in str(observation.metadata["preview"].value)
+
+
+def test_the_session_scheme_fills_the_same_tables(
+    run: Run, settings: Settings, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    by_session = settings.model_copy(update={"partition_by": "session", "lake_root": tmp_path / "other"})
+    result = run((), "2023-09-20", "2023-09-21", of=by_session)
+    assert result.success
+    assert set(instance.get_materialized_partitions(dg.AssetKey("stocks_features"))) == {"2023-09-20", "2023-09-21"}
+    [*_, last] = result.asset_materializations_for_node("stocks_features")
+    assert last.metadata["dagster/row_count"].value == 2 * len(settings.tickers)
+
+
+def test_tickers_that_fail_are_listed_and_the_others_go_on(run: Run, settings: Settings) -> None:
+    source = FailingSource()
+    object.__setattr__(source, "failing", ("AMZN",))
+    result = run(("AAPL", "AMZN"), "2023-09-20", "2023-09-21", source=source)
+    assert result.success
+    [check] = [one for one in result.get_asset_check_evaluations() if one.check_name == "source_complete"]
+    assert not check.passed
+    assert check.severity == dg.AssetCheckSeverity.ERROR
+    assert "HTTP 503, 4 times" in str(check.metadata["failed"].value)
+    [*_, last] = result.asset_materializations_for_node("curated_stocks_daily")
+    assert last.metadata["dagster/row_count"].value == 2
+
+
+def test_the_step_fails_when_no_ticker_is_delivered(run: Run, instance: dg.DagsterInstance) -> None:
+    source = FailingSource()
+    object.__setattr__(source, "failing", ("AAPL", "AMZN"))
+    result = run(("AAPL", "AMZN"), "2023-09-20", "2023-09-21", source=source)
+    assert not result.success
+    assert {event.step_key for event in result.all_events if event.is_step_failure} == {"raw_stocks_daily"}
+    assert instance.get_materialized_partitions(dg.AssetKey("raw_stocks_daily")) == set()
+
+
+def test_a_frame_that_fails_its_audit_is_not_published_and_stops_what_comes_after(
+    run: Run, settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stock_lakehouse.assets import curated
+
+    real = curated.curated_bars
+    monkeypatch.setattr(curated, "curated_bars", lambda bars, sessions: real(bars, sessions).union(real(bars, sessions)))
+    result = run(("AAPL",), "2023-09-20", "2023-09-21")
+    assert not result.success
+    assert checks_of(result)["curated_stocks_daily.schema"] is False
+    assert not (settings.lake_root / tables.CURATED.path).exists()
+    assert instance.get_materialized_partitions(dg.AssetKey("curated_stocks_daily")) == set()
+    assert "stocks_features" not in {event.step_key for event in result.all_events if event.is_step_start}
+    monkeypatch.undo()
+    assert run(("AAPL",), "2023-09-20", "2023-09-21").success  # the next run heals
+
+
+def test_rows_lost_on_the_way_fail_the_conservation_check(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stock_lakehouse.assets import processed
+
+    real = processed.classify
+    monkeypatch.setattr(processed, "classify", lambda *given: real(*given).where("date <> '2023-09-20'"))
+    result = run(("AAPL",), "2023-09-20", "2023-09-21")
+    assert not result.success
+    assert checks_of(result)["processed_stocks_daily.conservation"] is False
+
+
+def test_an_asset_can_be_called_as_a_plain_function(house: LakehouseResource) -> None:
+    bars = house.lake.processed.read(house.session)
+    audit, output = list(curated_stocks_daily(bars, house))
+    assert audit.passed
+    assert output.value.columns == list(tables.CURATED.column_names)
+
+
+def test_every_asset_says_what_it_is(settings: Settings) -> None:
+    graph = build_definitions(settings).resolve_asset_graph()
+    names = {table.name for table in tables.TABLES}
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == names
+    for key in graph.get_all_asset_keys():
+        node, table = graph.get(key), tables.BY_NAME[key.to_user_string()]
+        assert node.group_name == table.layer
+        assert node.description == table.description
+        assert node.owners
+        assert node.kinds
+        schema = node.metadata["dagster/column_schema"].value
+        assert [column.name for column in schema.columns] == list(table.column_names)
+        assert all(column.description for column in schema.columns)
+        assert node.is_partitioned == (table in tables.LAYERS)
+
+
+def test_column_lineage_names_columns_that_exist_and_covers_every_indicator() -> None:
+    from stock_lakehouse.lineage import column_lineage
+
+    for table in (tables.PROCESSED, tables.QUARANTINE, tables.CURATED, tables.FEATURES):
+        for column, sources in column_lineage(table).deps_by_column.items():
+            assert column in table.column_names
+            for one in sources:
+                assert one.column_name in tables.BY_NAME[one.asset_key.to_user_string()].column_names
+    deps = column_lineage(tables.FEATURES).deps_by_column
+    assert {one.column_name for one in deps["golden_cross"]} == {"close"}
+    assert {one.column_name for one in deps["volatility_20"]} == {"adj_close", "close", "price_basis"}
+    assert set(deps) == set(tables.FEATURES.column_names) - {"indicator_spec"}
+
+
+def test_runs_of_the_ui_use_one_process(settings: Settings) -> None:
+    definitions = build_definitions(settings)
+    assert definitions.executor is dg.in_process_executor
+    assert definitions.resolve_job_def("stock_lakehouse").executor_def is dg.in_process_executor

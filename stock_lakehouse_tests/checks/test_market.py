@@ -1,0 +1,49 @@
+"""Market checks find what they are for, on small frames."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from pyspark.sql import DataFrame, SparkSession
+
+from stock_lakehouse.checks.market import JUMP_WINDOW, bar_spans, duplicate_keys, price_jumps
+from stock_lakehouse.market_calendar import market_calendar
+
+SESSIONS = market_calendar(date(2020, 1, 2)).between(date(2020, 1, 2), date(2020, 6, 30))
+SCHEMA = "ticker string, date date, close double, split_ratio double"
+
+
+def bars(spark: SparkSession, closes: list[float], splits: dict[int, float] | None = None) -> DataFrame:
+    rows = [("A", SESSIONS[at], close, (splits or {}).get(at, 1.0)) for at, close in enumerate(closes)]
+    return spark.createDataFrame(rows, SCHEMA)
+
+
+def wobble(sessions: int) -> list[float]:
+    return [100.0 + at % 3 for at in range(sessions)]
+
+
+def test_a_halved_price_without_a_split_is_a_jump(spark: SparkSession) -> None:
+    closes = wobble(JUMP_WINDOW + 2)
+    [jump] = price_jumps(bars(spark, [*closes, closes[-1] / 2]), deviations=25)
+    assert (jump["ticker"], jump["session"]) == ("A", str(SESSIONS[JUMP_WINDOW + 2]))
+
+
+def test_the_same_with_a_split_is_none(spark: SparkSession) -> None:
+    closes = wobble(JUMP_WINDOW + 2)
+    assert price_jumps(bars(spark, [*closes, closes[-1] / 2], {JUMP_WINDOW + 2: 2.0}), deviations=25) == []
+
+
+def test_a_usual_move_or_too_short_a_history_is_none(spark: SparkSession) -> None:
+    assert price_jumps(bars(spark, wobble(JUMP_WINDOW + 10)), deviations=25) == []
+    assert price_jumps(bars(spark, [100.0, 101.0, 40.0]), deviations=25) == []
+
+
+def test_spans_count_each_session_once(spark: SparkSession) -> None:
+    frame = bars(spark, [1.0, 2.0, 3.0])
+    assert bar_spans(frame.union(frame)) == {"A": (SESSIONS[0], SESSIONS[2], 3)}
+
+
+def test_two_bars_of_a_session_are_reported(spark: SparkSession) -> None:
+    frame = bars(spark, [1.0, 2.0])
+    assert duplicate_keys(frame) == []
+    assert duplicate_keys(frame.union(frame.limit(1)))[0]["bars"] == 2
