@@ -85,9 +85,13 @@ class MarketCalendar:
         )
 
 
-@lru_cache(maxsize=8)
 def market_calendar(first: date) -> MarketCalendar:
-    """The calendar from `first` on, built once a process (0.2 s)."""
+    """The calendar from the decade of `first` on, built once a process (0.2 s)."""
+    return _calendar_from(date(first.year // 10 * 10, 1, 1))
+
+
+@lru_cache(maxsize=8)
+def _calendar_from(first: date) -> MarketCalendar:
     return MarketCalendar(first)
 
 

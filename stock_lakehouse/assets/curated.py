@@ -12,7 +12,7 @@ from stock_lakehouse.tables import CURATED
 from stock_lakehouse.transforms.curated import curated_bars
 
 
-@dg.asset(io_manager_key="delta", check_specs=[audit_spec(CURATED)])
+@dg.asset(backfill_policy=dg.BackfillPolicy.single_run(), io_manager_key="delta", check_specs=[audit_spec(CURATED)])
 def curated_stocks_daily(processed_stocks_daily: DataFrame, lakehouse: LakehouseResource) -> Iterator[Any]:
     bars = lakehouse.stage(curated_bars(processed_stocks_daily, lakehouse.sessions))
     yield from audited(bars, CURATED)

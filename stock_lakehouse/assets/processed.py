@@ -13,7 +13,9 @@ from stock_lakehouse.transforms.processed import classify, processed_bars, quara
 
 
 @dg.asset(
-    io_manager_key="parquet", check_specs=[ROWS_CONSERVED, audit_spec(PROCESSED), audit_spec(QUARANTINE, PROCESSED)]
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    io_manager_key="parquet",
+    check_specs=[ROWS_CONSERVED, audit_spec(PROCESSED), audit_spec(QUARANTINE, PROCESSED)],
 )
 def processed_stocks_daily(raw_stocks_daily: DataFrame, lakehouse: LakehouseResource) -> Iterator[Any]:
     rows = lakehouse.stage(classify(raw_stocks_daily, lakehouse.sessions, lakehouse.price_tolerance))

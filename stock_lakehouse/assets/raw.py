@@ -10,7 +10,11 @@ from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.sources import Download, Source
 
 
-@dg.asset(io_manager_key="raw_csv", check_specs=[DELIVERY_CONSERVED, SOURCE_COMPLETE, FILE_NAMES])
+@dg.asset(
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    io_manager_key="raw_csv",
+    check_specs=[DELIVERY_CONSERVED, SOURCE_COMPLETE, FILE_NAMES],
+)
 def raw_stocks_daily(
     context: dg.AssetExecutionContext, source: dg.ResourceParam[Source], lakehouse: LakehouseResource
 ) -> Iterator[Any]:

@@ -61,4 +61,4 @@ class Lake:
 
     def restatements(self, spark: SparkSession) -> DataFrame:
         """The ledger's lines whose commit came."""
-        return self.ledger.read(spark, {table.table.name: table.version() for table in (self.curated, self.features)})
+        return self.ledger.read(spark, (self.curated, self.features))

@@ -136,7 +136,7 @@ class DeltaTable:
         with one_writer(self._lake_root, self.table.name):
             if self.exists():
                 # Before a column is added: that is a commit too, past which a line announced in vain would count.
-                ledger.settle(self.table.name, self.open().version())
+                ledger.settle(self.open())
             self.prepare()
             for _ in range(COMMIT_ATTEMPTS):
                 before = self.open()
@@ -150,17 +150,17 @@ class DeltaTable:
                 if not pairs:
                     return Published(version=before.version())
                 if any(kind != "added" for _, _, kind in kinds):
-                    ledger.announce(self.table, changes, staging, run_id=run_id, now=now, from_version=before.version())
+                    ledger.announce(self.table, changes, staging, run_id=run_id, now=now, before=before)
                 predicate = partition_predicate(pairs)
                 wanted = publishable(computed, published, rectangle).where(predicate).select(*self._columns(before))
                 if self._commit(wanted, predicate, before.version()):
                     try:
                         return self._verify(pairs, kinds, before)
                     except PublishError:
-                        ledger.retract(self.table.name, run_id, before.version())
+                        ledger.retract(run_id, before)
                         raise
                 # A writer outside the lock (another machine) came first: compare again with what it left.
-                ledger.retract(self.table.name, run_id, before.version())
+                ledger.retract(run_id, before)
         raise PublishError(
             f"{self.table.name}: another writer committed {COMMIT_ATTEMPTS} times while this run compared; "
             "run it again when the other has ended"
@@ -253,17 +253,28 @@ class DeltaTable:
 
 
 class Ledger:
-    """The restatements table. Lines are written before the commit they announce and name the version it replaces: a line
-    counts once the table is past that version, and what a killed run announced in vain is removed by the next publish."""
+    """The restatements table. Lines are written before the commit they announce and name the table and the version it
+    replaces: a line counts once the table is past that version, and what a killed run announced in vain is removed by
+    the next publish. Lines of a table that was later moved away and built anew stay."""
 
     def __init__(self, lake_root: Path) -> None:
         self.stored = DeltaTable(lake_root, RESTATEMENTS)
         self._lake_root = lake_root
 
     def announce(
-        self, table: Table, changes: DataFrame, staging: Staging, *, run_id: str, now: datetime, from_version: int
+        self,
+        table: Table,
+        changes: DataFrame,
+        staging: Staging,
+        *,
+        run_id: str,
+        now: datetime,
+        before: deltalake.DeltaTable,
     ) -> None:
-        """Write what `changes` (of `DeltaTable._changes`) will restate: a line a value of curated, a line a ticker else."""
+        """Write what `changes` (of `DeltaTable._changes`) will restate of the version `before`.
+
+        A line a value of curated, a line a ticker of the others.
+        """
         from pyspark.sql import functions as F
 
         restated = changes.where("kind <> 'added'").withColumn("cell", F.explode("cells"))
@@ -286,7 +297,8 @@ class Ledger:
                     "table_name": F.lit(table.name),
                     "run_id": F.lit(run_id),
                     "restated_at": F.lit(now).cast("timestamp"),
-                    "from_version": F.lit(from_version).cast("bigint"),
+                    "table_id": F.lit(str(before.metadata().id)),
+                    "from_version": F.lit(before.version()).cast("bigint"),
                 }
             ).select(*RESTATEMENTS.column_names)
         )
@@ -294,34 +306,35 @@ class Ledger:
             self.stored.prepare()
             lines.write.format("delta").mode("append").save(str(self.stored.path))
 
-    def settle(self, table_name: str, version: int) -> None:
-        """Remove the lines of `table_name` that announce a commit which never came: those from `version` or later."""
+    def settle(self, present: deltalake.DeltaTable) -> None:
+        """Remove the lines that announce a commit which never came: those from the present version of a table or later."""
         if not self.stored.exists():
             return
         with one_writer(self._lake_root, RESTATEMENTS.name):
             opened = self.stored.open()
-            if any(
-                add["partition.table_name"] == table_name and (add["max.from_version"] or 0) >= version
-                for add in _adds(opened)
-            ):
-                opened.delete(f"table_name = '{table_name}' AND from_version >= {version}")
+            if any((add["max.from_version"] or 0) >= present.version() for add in _adds(opened)):
+                opened.delete(f"table_id = '{present.metadata().id}' AND from_version >= {present.version()}")
 
-    def retract(self, table_name: str, run_id: str, from_version: int) -> None:
-        """Remove what this run announced for a commit that another writer kept it from making."""
+    def retract(self, run_id: str, before: deltalake.DeltaTable) -> None:
+        """Remove what this run announced for a commit on top of `before` that it could not make."""
         with one_writer(self._lake_root, RESTATEMENTS.name):
             if self.stored.exists():
-                mine = f"table_name = '{table_name}' AND run_id = '{run_id}' AND from_version = {from_version}"
+                mine = (
+                    f"table_id = '{before.metadata().id}' AND from_version = {before.version()} AND run_id = '{run_id}'"
+                )
                 self.stored.open().delete(mine)
 
-    def read(self, spark: SparkSession, versions: dict[str, int | None]) -> DataFrame:
-        """The lines whose commit came. `versions` has the present version of each published table."""
+    def read(self, spark: SparkSession, tables: Sequence[DeltaTable]) -> DataFrame:
+        """The lines whose commit came, given the published tables as they are now."""
         from pyspark.sql import functions as F
 
-        came = F.lit(False)
-        for name, version in versions.items():
-            if version is not None:
-                came = came | ((F.col("table_name") == name) & (F.col("from_version") < version))
-        return self.stored.read(spark).where(came)
+        in_vain = F.lit(False)
+        for table in tables:
+            if table.exists():
+                present = table.open()
+                its_own = F.col("table_id") == str(present.metadata().id)
+                in_vain = in_vain | (its_own & (F.col("from_version") >= present.version()))
+        return self.stored.read(spark).where(~in_vain)
 
 
 def _delta_schema(table: Table) -> deltalake.Schema:

@@ -6,7 +6,8 @@ The engine writes the new files beside the table; a rename puts each in its plac
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,46 +69,38 @@ class ParquetTable:
             published = self.read(spark, tickers, years)
             wanted = publishable(computed, published, rectangle) if rectangle else computed
             wanted = staging.stage(wanted.select(*self.table.column_names))
-            counts = _differing(wanted, published)
-            total = Published()
-            changed = sorted(counts)
+            changed = _differing(wanted, published)
             names = sorted({ticker for ticker, _ in changed})
             for start in range(0, len(names), self._tickers_per_write):
                 batch = set(names[start : start + self._tickers_per_write])
-                pairs = [pair for pair in changed if pair[0] in batch]
-                self._replace(wanted, pairs, {pair: counts[pair] for pair in pairs}, staging)
-            for rows, old_rows in counts.values():
-                total = Published(
-                    rows=total.rows + rows,
-                    partitions=total.partitions + 1,
-                    added=total.added + max(rows - old_rows, 0),
-                    withdrawn=total.withdrawn + max(old_rows - rows, 0),
-                )
-        return total
+                rows = {pair: one.rows for pair, one in sorted(changed.items()) if pair[0] in batch}
+                self._replace(wanted, rows, staging)
+        return Published(
+            rows=sum(one.rows for one in changed.values()),
+            partitions=len(changed),
+            added=sum(max(one.new - one.gone, 0) for one in changed.values()),
+            corrected=sum(min(one.new, one.gone) for one in changed.values()),
+            withdrawn=sum(max(one.gone - one.new, 0) for one in changed.values()),
+        )
 
-    def _replace(
-        self,
-        wanted: DataFrame,
-        pairs: Sequence[tuple[str, int | str]],
-        counts: dict[tuple[str, int | str], tuple[int, int]],
-        staging: Staging,
-    ) -> None:
-        """Write the rows of `pairs` beside the table, count them, then move each file into its place."""
+    def _replace(self, wanted: DataFrame, rows: Mapping[tuple[str, int | str], int], staging: Staging) -> None:
+        """Write the ticker-years of `rows` beside the table, hold their row counts against `rows`, then move each file into
+        its place."""
         import pyarrow.parquet as pq
 
         beside = staging.new_path()
         order = [name for name in ("ticker", "year", "date", "ingested_at") if name in self.table.column_names]
-        frame = wanted.where(partition_predicate(pairs)).coalesce(1).sortWithinPartitions(*order)
+        frame = wanted.where(partition_predicate(rows)).coalesce(1).sortWithinPartitions(*order)
         frame.write.partitionBy(*self.table.partition_by).parquet(str(beside))
         moves = []
-        for (ticker, year), (rows, _) in counts.items():
+        for (ticker, year), expected in rows.items():
             place = Path(f"ticker={ticker}", f"year={year}")
             written = list((beside / place).glob("*.parquet"))
             found = sum(pq.read_metadata(path).num_rows for path in written)
-            if found != rows or len(written) > 1:
+            if found != expected or len(written) > 1:
                 raise PublishError(
-                    f"{self.table.name}: {found} rows in {len(written)} files were written for {place}, not {rows} in one; "
-                    "nothing of this batch was published, run it again"
+                    f"{self.table.name}: {found} rows in {len(written)} files were written for {place}, not {expected} in "
+                    "one; nothing of this batch was published, run it again"
                 )
             moves.append((written[0] if written else None, self.root / place / FILE))
         for source, target in moves:
@@ -118,22 +111,29 @@ class ParquetTable:
                 os.replace(source, target)
 
 
-def _differing(wanted: DataFrame, published: DataFrame) -> dict[tuple[str, int | str], tuple[int, int]]:
-    """The ticker-years in which the two frames do not hold the same rows, with how many each holds."""
+@dataclass(frozen=True)
+class _Difference:
+    """A ticker-year: `rows` it should hold, of which `new` it does not hold yet; `gone` it holds and should not."""
+
+    rows: int
+    new: int
+    gone: int
+
+
+def _differing(wanted: DataFrame, published: DataFrame) -> dict[tuple[str, int | str], _Difference]:
+    """The ticker-years in which the two frames do not hold the same rows. Rows are compared whole and may repeat."""
     from pyspark.sql import functions as F
 
     both = wanted.withColumn("side", F.lit(1)).unionByName(published.withColumn("side", F.lit(-1)))
     per_row = both.groupBy(*wanted.columns).agg(
-        F.sum("side").alias("balance"),
-        F.sum(F.when(F.col("side") == 1, 1).otherwise(0)).alias("new_rows"),
-        F.sum(F.when(F.col("side") == -1, 1).otherwise(0)).alias("old_rows"),
+        F.sum("side").alias("balance"), F.sum(F.when(F.col("side") == 1, 1).otherwise(0)).alias("rows")
     )
     per_partition = per_row.groupBy("ticker", "year").agg(
-        F.max(F.abs("balance")).alias("differs"),
-        F.sum("new_rows").alias("new_rows"),
-        F.sum("old_rows").alias("old_rows"),
+        F.sum("rows").alias("rows"),
+        F.sum(F.greatest("balance", F.lit(0))).alias("new"),
+        F.sum(F.greatest(-F.col("balance"), F.lit(0))).alias("gone"),
     )
     return {
-        (row["ticker"], row["year"]): (row["new_rows"], row["old_rows"])
-        for row in per_partition.where("differs > 0").collect()
+        (row["ticker"], row["year"]): _Difference(row["rows"], row["new"], row["gone"])
+        for row in per_partition.where("new > 0 OR gone > 0").collect()
     }

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 REMOTE_VARIABLE = "STOCK_LAKEHOUSE_SPARK_REMOTE"
 
+ANSWER_SECONDS = 30.0
+
 # Settings that change results, equal on every engine.
 SESSION_SETTINGS = {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true"}
 
@@ -66,6 +68,7 @@ def _connected(address: str) -> Iterator[SparkSession]:
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
+    _wait_for(address)
     # `create`, where dagster_pyspark's resource has `getOrCreate`: that may hand out this process's session of another
     # server, and stopping it here would stop it there.
     try:
@@ -82,6 +85,27 @@ def _connected(address: str) -> Iterator[SparkSession]:
         yield session
     finally:
         session.stop()
+
+
+def _wait_for(address: str) -> None:
+    """Return when a server answers at `address`. Raises EngineError after ANSWER_SECONDS: PySpark itself would ask again for
+    ten minutes."""
+    import grpc
+    from pyspark.errors import PySparkException
+    from pyspark.sql.connect.client import DefaultChannelBuilder
+
+    try:
+        with DefaultChannelBuilder(address).toChannel() as channel:
+            grpc.channel_ready_future(channel).result(timeout=ANSWER_SECONDS)
+    except grpc.FutureTimeoutError:
+        # The address may hold a token, so it is not repeated.
+        raise EngineError(
+            f"no Spark Connect server answered within {ANSWER_SECONDS:.0f} s; check {REMOTE_VARIABLE} and the network"
+        ) from None
+    except PySparkException as error:
+        raise EngineError(
+            f"{REMOTE_VARIABLE} is not an address like sc://host:15002 ({error.getCondition()})"
+        ) from None
 
 
 @dataclass

@@ -12,5 +12,6 @@ COLUMNS = (
     Column("rows", "bigint", "Rows that changed", nullable=False, minimum=1),
     Column("run_id", "string", "Dagster run that changed it", nullable=False),
     Column("restated_at", "timestamp", "When, UTC", nullable=False),
+    Column("table_id", "string", "Delta id of the table: another one if the table was ever built anew", nullable=False),
     Column("from_version", "bigint", "Table version that still holds the old value", nullable=False, minimum=0),
 )

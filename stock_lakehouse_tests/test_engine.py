@@ -1,0 +1,93 @@
+"""The engine: embedded, or a Spark Connect server in another process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from stock_lakehouse.cli import app
+from stock_lakehouse.resources.spark import EngineError, SparkResource, spark_session
+
+SERVER = """
+import sys
+from pysail.spark import SparkConnectServer
+server = SparkConnectServer(ip="127.0.0.1", port=0)
+server.start(background=True)
+print(server.listening_address[1], flush=True)
+sys.stdin.read()
+server.stop()
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """The address of a Spark Connect server in a process of its own."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        yield f"sc://127.0.0.1:{process.stdout.readline().strip()}"
+        process.stdin.close()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def test_results_do_not_depend_on_the_engine_s_own_settings() -> None:
+    with spark_session("embedded") as spark:
+        assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
+        assert spark.conf.get("spark.sql.ansi.enabled") == "true"
+
+
+def test_copies_of_a_resource_share_one_session_that_ends_with_the_last(spark: object) -> None:
+    first, second = SparkResource(engine="embedded"), SparkResource(engine="embedded")
+    assert first.session is second.session
+    first.teardown_after_execution(None)  # type: ignore[arg-type]
+    assert second.session.range(3).count() == 3
+    second.teardown_after_execution(None)  # type: ignore[arg-type]
+
+
+def test_the_whole_graph_runs_on_a_spark_connect_server(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lakehouse.toml").write_text(
+        'tickers = ["AAPL"]\nfirst_date = 2023-08-01\nlast_date = 2023-09-21\nengine = "spark_connect"\n'
+    )
+    monkeypatch.setenv("STOCK_LAKEHOUSE_SPARK_REMOTE", server)
+    result = CliRunner().invoke(app, ["demo"])
+    assert result.exit_code == 0, result.output
+    assert "stocks_features" in result.output
+    config = (tmp_path / "lakehouse" / ".dagster" / "dagster.yaml").read_text()
+    assert server not in config
+
+
+def test_a_server_that_is_not_there_is_a_named_error_that_keeps_the_address_to_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stock_lakehouse.resources.spark.ANSWER_SECONDS", 1.0)
+    with (
+        pytest.raises(EngineError, match="check STOCK_LAKEHOUSE_SPARK_REMOTE") as caught,
+        spark_session("spark_connect", "sc://localhost:9/;token=very-secret"),
+    ):
+        pass
+    assert "very-secret" not in str(caught.value)
+
+
+def test_an_address_of_another_form_is_a_named_error() -> None:
+    with (
+        pytest.raises(EngineError, match="not an address like sc://"),
+        spark_session("spark_connect", "http://somewhere"),
+    ):
+        pass
+
+
+def test_an_engine_without_its_address_says_which_variable_to_set() -> None:
+    with pytest.raises(EngineError, match="STOCK_LAKEHOUSE_SPARK_REMOTE is not set"), spark_session("spark_connect"):
+        pass
