@@ -27,7 +27,18 @@ from pyspark.sql.connect.readwriter import DataFrameWriter
 
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.resources.spark import spark_session
-from stock_lakehouse_tests.graph import NOW, TICKERS, Bars, Clocked, clocked, edited, history, rectangle, run, year_boundary
+from stock_lakehouse_tests.graph import (
+    NOW,
+    TICKERS,
+    Bars,
+    Clocked,
+    clocked,
+    edited,
+    history,
+    rectangle,
+    run,
+    year_boundary,
+)
 
 SECOND = NOW + timedelta(days=1)
 SESSIONS = year_boundary(40, 21)
@@ -117,7 +128,9 @@ class Points:
         self.around(deltalake.DeltaTable, "delete", lambda table, *args: table.table_uri.removeprefix("file://"))
         self.around(deltalake.DeltaTable, "restore", lambda table, *args: table.table_uri.removeprefix("file://"))
         self.around(
-            deltalake.table.TableAlterer, "add_columns", lambda alter, *args: alter.table.table_uri.removeprefix("file://")
+            deltalake.table.TableAlterer,
+            "add_columns",
+            lambda alter, *args: alter.table.table_uri.removeprefix("file://"),
         )
 
 
@@ -131,7 +144,9 @@ def child(root: Path, point: str, points_file: Path) -> None:
             timer.start()
         began = time.monotonic()
         second_run(clocked(root, spark), "dddddddd-run")
-        points_file.write_text(json.dumps({"points": points.seen, "seconds": time.monotonic() - began}), encoding="utf-8")
+        points_file.write_text(
+            json.dumps({"points": points.seen, "seconds": time.monotonic() - began}), encoding="utf-8"
+        )
 
 
 def main() -> None:

@@ -32,8 +32,6 @@ from stock_lakehouse_tests.graph import (
     year_boundary,
 )
 
-pytestmark = pytest.mark.xdist_group("concurrent_writers")
-
 DAYS = year_boundary(30, 30)
 BARS = history(TICKERS, DAYS)
 EDITED = edited(edited(BARS, ("AAA", DAYS[2]), close=BARS["AAA", DAYS[2]]["open"]), ("BBB", DAYS[40]), volume="7")

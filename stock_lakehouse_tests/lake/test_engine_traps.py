@@ -25,7 +25,7 @@ from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.schemas import SESSION_DATE, TICKER, YEAR, Column
 from stock_lakehouse.sources import delivered_table
 from stock_lakehouse.tables import Table
-from stock_lakehouse_tests.graph import NOW, sessions_of
+from stock_lakehouse_tests.graph import NOW
 
 ROW = "ticker string, year int, value double"
 
@@ -47,7 +47,9 @@ def held(path: str) -> list[tuple[object, ...]]:
 # Guards
 
 
-def test_a_dynamic_partition_overwrite_of_parquet_deletes_the_other_partitions(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_dynamic_partition_overwrite_of_parquet_deletes_the_other_partitions(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     """So the Parquet table is written beside itself and moved file by file."""
     path = str(tmp_path / "t")
     spark.createDataFrame([("A", 2019, 1.0), ("B", 2019, 2.0)], ROW).write.partitionBy("ticker").parquet(path)
@@ -211,7 +213,9 @@ def test_a_read_after_a_file_was_replaced_gives_the_new_rows(spark: SparkSession
     frame = spark.read.schema(schema).parquet
     for rows in (3, 3, 1000, 1, 3):
         folder = beside / str(rows)
-        spark.range(rows * 7, rows * 8).selectExpr("id as value").coalesce(1).write.mode("overwrite").parquet(str(folder))
+        spark.range(rows * 7, rows * 8).selectExpr("id as value").coalesce(1).write.mode("overwrite").parquet(
+            str(folder)
+        )
         (written,) = folder.glob("*.parquet")
         os.replace(written, place)
         assert frame(str(root)).count() == rows
@@ -254,7 +258,13 @@ def test_replace_where_with_no_rows_deletes(spark: SparkSession, tmp_path: Path)
 def test_a_replace_where_is_one_commit_whose_log_counts_its_rows(spark: SparkSession, tmp_path: Path) -> None:
     """`DeltaTable._verify` reads rows a partition from the log; the ledger finds its lines by their statistics."""
     table = Table(
-        "counted", "curated", "delta", "counted", (TICKER, Column("value", "double", "A value"), YEAR), "Counted", key=()
+        "counted",
+        "curated",
+        "delta",
+        "counted",
+        (TICKER, Column("value", "double", "A value"), YEAR),
+        "Counted",
+        key=(),
     )
     delta = DeltaTable(tmp_path, table)
     delta.prepare()

@@ -1,7 +1,7 @@
 """The indicators once more, from their definitions, to hold the product's against.
 
-Here: plain loops in extended precision, slow and obvious. Nothing of TA-Lib or of the product is used. A value that does not
-exist is nan, as in the product.
+Here: plain loops in extended precision, slow and obvious. Nothing of TA-Lib or of the product is used. A value that
+does not exist is nan, as in the product.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def sma(values: Values, window: int) -> np.ndarray:
 
 
 def ema(values: Values, window: int, seed_at: int | None = None) -> np.ndarray:
-    """y[t] = a·x[t] + (1 - a)·y[t-1] with a = 2 / (window + 1); y[seed_at] is the mean of the `window` values up to it."""
+    """y[t] = a·x[t] + (1 - a)·y[t-1], a = 2 / (window + 1); y[seed_at] is the mean of the `window` values up to it."""
     seed_at = window - 1 if seed_at is None else seed_at
     out = np.full(len(values), np.nan)
     if len(values) <= seed_at:
@@ -40,7 +40,7 @@ def ema(values: Values, window: int, seed_at: int | None = None) -> np.ndarray:
 
 
 def rsi(values: Values, window: int) -> np.ndarray:
-    """Wilder: 100·G / (G + L), where G and L are averages of rises and falls, seeded with a mean and smoothed by 1/window."""
+    """Wilder: 100·G / (G + L), G and L being averages of rises and falls, seeded with a mean, smoothed by 1/window."""
     out = np.full(len(values), np.nan)
     if len(values) <= window:
         return out
@@ -56,7 +56,7 @@ def rsi(values: Values, window: int) -> np.ndarray:
 
 
 def macd(values: Values, fast: int, slow: int, smooth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Line, signal line, histogram. Both averages start at bar `slow`, and nothing is given before the signal line starts."""
+    """Line, signal line, histogram. Both averages start at bar `slow`; nothing comes before the signal line does."""
     line = ema(values, fast, seed_at=slow - 1) - ema(values, slow)
     smoothed = np.full(len(line), np.nan)
     smoothed[slow - 1 :] = ema(line[slow - 1 :], smooth)

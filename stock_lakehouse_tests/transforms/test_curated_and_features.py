@@ -39,7 +39,9 @@ def curated(spark: SparkSession, market: DataFrame, *bars: tuple[object, ...]) -
     return curated_bars(frame(spark, PROCESSED.ddl, *bars), market)
 
 
-def history(ticker: str, closes: Any, first: date = date(2019, 1, 2), basis: str = "total_return") -> list[tuple[Any, ...]]:
+def history(
+    ticker: str, closes: Any, first: date = date(2019, 1, 2), basis: str = "total_return"
+) -> list[tuple[Any, ...]]:
     """Bars of a ticker on consecutive sessions, as features reads them."""
     days = CALENDAR.between(first, CALENDAR.sessions[-1])[: len(closes)]
     return [
@@ -121,7 +123,7 @@ def test_features_are_the_kernels_values_with_nulls_for_the_warm_up(spark: Spark
     )
     for one in INDICATORS:
         values = [row[one.name] for row in rows]
-        right = [None if value != value else value for value in expected[one.name].tolist()]
+        right = [None if np.isnan(value) else value for value in expected[one.name].tolist()]
         assert values == right, one.name
         if one.type == "double":
             assert values.count(None) == one.warm_up, one.name
@@ -197,5 +199,14 @@ def test_features_of_no_bars_are_none(spark: SparkSession, market: DataFrame) ->
 def test_a_registry_of_ones_own_gives_its_columns(spark: SparkSession, market: DataFrame) -> None:
     some = tuple(one for one in INDICATORS if one.name in ("sma_20", "rsi_14"))
     found = features(frame(spark, FEATURE_INPUTS, *history("AAPL", walk(1, 25))), market, some)
-    assert found.columns == ["ticker", "date", "sma_20", "rsi_14", "tradable_from", "price_basis", "indicator_spec", "year"]
+    assert found.columns == [
+        "ticker",
+        "date",
+        "sma_20",
+        "rsi_14",
+        "tradable_from",
+        "price_basis",
+        "indicator_spec",
+        "year",
+    ]
     assert {row["indicator_spec"] for row in rows_of(found)} == {indicator_spec(some)} != {indicator_spec()}

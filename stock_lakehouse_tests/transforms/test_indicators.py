@@ -20,8 +20,8 @@ from stock_lakehouse_tests.transforms import reference
 TICKERS = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
 BY_NAME = {one.name: one for one in INDICATORS}
 ACCURACY = 1e-9
-# A difference of two averages that nearly cancel has no relative accuracy of its own: below this share of what was subtracted
-# its error is measured against that share.
+# A difference of two averages that nearly cancel has no relative accuracy of its own: below this share of what was
+# subtracted its error is measured against that share.
 CANCELLED = 1e-5
 WINDOW_EDGES = (0, 1, 2, 11, 12, 13, 14, 15, 19, 20, 21, 25, 26, 27, 33, 34, 35, 49, 50, 51, 199, 200, 201, 260)
 
@@ -95,7 +95,7 @@ def assert_accurate(history: Bars) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A generated history: walks, trends, flat stretches, gaps in either direction, days without trade or off the basis."""
+    """A generated history: walks, trends, flat stretches, gaps either way, days without trade or off the basis."""
 
     seed: int
     start: float
@@ -153,6 +153,7 @@ def test_every_indicator_of_any_history_agrees_with_the_reference(recipe: Recipe
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 @settings(max_examples=3000, deadline=None)
 @given(recipes)
 def test_every_indicator_of_very_many_histories_agrees_with_the_reference(recipe: Recipe) -> None:
@@ -317,8 +318,8 @@ def test_the_spec_says_nothing_about_words() -> None:
     assert indicator_spec((renamed, *INDICATORS[1:])) == indicator_spec()
 
 
-# What the sample's values were under a spec. Seven significant digits: a formula's change shows, a processor's rounding does
-# not; averages' differences are rounded as shares of the average, since near 0 they have fewer digits than others.
+# What the sample's values were under a spec. Seven significant digits: a formula's change shows, a processor's rounding
+# does not; averages' differences are rounded as shares of the average, since near 0 they have fewer digits than others.
 PINNED_SPEC = "1-040b6628"
 PINNED = {
     "sma_20": "d0cd131f79a3",
@@ -360,9 +361,9 @@ def test_a_changed_formula_raises_the_spec(sample: dict[str, Bars]) -> None:
     changed = sorted(name for name in found.keys() | PINNED.keys() if found.get(name) != PINNED.get(name))
     if changed and indicator_spec() == PINNED_SPEC:
         pytest.fail(
-            f"values of {', '.join(changed)} changed, but indicator_spec() is still {PINNED_SPEC}: published rows would "
-            "claim a formula that they do not follow. Raise FORMULA_VERSION in transforms/indicators.py, then set "
-            f"PINNED_SPEC here to the new spec and PINNED to {found}"
+            f"values of {', '.join(changed)} changed, but indicator_spec() is still {PINNED_SPEC}: published rows "
+            "would claim a formula that they do not follow. Raise FORMULA_VERSION in transforms/indicators.py, then "
+            f"set PINNED_SPEC here to the new spec and PINNED to {found}"
         )
     if indicator_spec() != PINNED_SPEC or changed:
         pytest.fail(

@@ -1,0 +1,251 @@
+"""Sessions × tickers and partition keys: one becomes the other and back, or a clear error."""
+
+from __future__ import annotations
+
+import random
+from datetime import date
+
+import dagster as dg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stock_lakehouse.market_calendar import market_calendar
+from stock_lakehouse.partitions import RANGE_END, RANGE_START, PartitionError, PartitionScheme, Rectangle, rectangle_of
+from stock_lakehouse.settings import Settings
+
+FIRST, LAST = date(2013, 1, 2), date(2023, 9, 21)
+CALENDAR = market_calendar(FIRST)
+SESSIONS = CALENDAR.between(FIRST, LAST)
+TICKERS = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
+TODAY = date(2024, 1, 2)
+
+
+def scheme(**changed: object) -> PartitionScheme:
+    given_settings = Settings(**{"tickers": TICKERS, "first_date": FIRST, "last_date": LAST, **changed})  # type: ignore[arg-type]
+    return PartitionScheme(given_settings, market_calendar(given_settings.first_date))
+
+
+def keys_of(rectangle: Rectangle) -> list[str]:
+    return [f"{session}|{ticker}" for session in rectangle.sessions for ticker in rectangle.tickers]
+
+
+def in_range(definition: dg.PartitionsDefinition[str], tags: dict[str, str]) -> list[str]:
+    """The keys that Dagster makes of a run's range tags."""
+    return list(definition.get_partition_keys_in_range(dg.PartitionKeyRange(tags[RANGE_START], tags[RANGE_END])))
+
+
+rectangles = st.builds(
+    lambda sessions, tickers: Rectangle(tuple(sorted(sessions)), tuple(sorted(tickers))),
+    st.sets(st.sampled_from(SESSIONS), min_size=1, max_size=20),
+    st.sets(st.sampled_from(TICKERS), min_size=1),
+)
+spans = st.tuples(st.integers(0, len(SESSIONS) - 1), st.integers(1, 40)).map(
+    lambda span: SESSIONS[span[0] : span[0] + span[1]]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(rectangles, st.randoms(use_true_random=False))
+def test_keys_in_any_order_give_their_rectangle_back(rectangle: Rectangle, order: random.Random) -> None:
+    keys = keys_of(rectangle)
+    order.shuffle(keys)
+    assert rectangle_of(keys, TICKERS) == rectangle
+
+
+@settings(max_examples=100, deadline=None)
+@given(rectangles, st.randoms(use_true_random=False))
+def test_a_session_key_stands_for_every_ticker(rectangle: Rectangle, order: random.Random) -> None:
+    keys = [session.isoformat() for session in rectangle.sessions]
+    order.shuffle(keys)
+    assert rectangle_of(keys, ("NVDA", "AAPL")) == Rectangle(rectangle.sessions, ("AAPL", "NVDA"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(rectangles.filter(lambda r: len(r.sessions) > 1 and len(r.tickers) > 1), st.data())
+def test_a_rectangle_with_a_key_missing_is_refused(rectangle: Rectangle, data: st.DataObject) -> None:
+    keys = keys_of(rectangle)
+    keys.remove(data.draw(st.sampled_from(keys)))
+    with pytest.raises(PartitionError, match=rf"{len(keys)} keys are not all of \d+ sessions × \d+ tickers"):
+        rectangle_of(keys, TICKERS)
+
+
+def test_two_bars_on_the_diagonal_are_no_rectangle() -> None:
+    with pytest.raises(PartitionError, match="2 keys are not all of 2 sessions × 2 tickers"):
+        rectangle_of(["2023-09-20|AAPL", "2023-09-21|NVDA"], TICKERS)
+
+
+def test_a_ticker_with_any_allowed_letter_makes_a_key() -> None:
+    tickers = ("0700.HK", "A^B", "BRK-B", "GC=F")
+    rectangle = Rectangle((date(2023, 9, 21),), tickers)
+    assert rectangle_of(keys_of(rectangle), tickers) == rectangle
+
+
+def test_a_rectangle_says_what_it_spans() -> None:
+    rectangle = Rectangle((date(2021, 12, 31), date(2022, 1, 3), date(2023, 9, 21)), ("AAPL",))
+    assert (rectangle.first, rectangle.last) == (date(2021, 12, 31), date(2023, 9, 21))
+    assert rectangle.years == (2021, 2022, 2023)
+    assert not rectangle.is_consecutive
+    assert Rectangle(SESSIONS[:30], ("AAPL",)).is_consecutive
+
+
+def test_a_rectangle_covers_its_sessions_and_the_closed_days_between_them() -> None:
+    whole = Rectangle(CALENDAR.between(date(2023, 9, 1), date(2023, 9, 8)), ("AAPL",))
+    assert all(whole.covers(date(2023, 9, day)) for day in range(1, 9))  # a weekend and Labor Day included
+    assert not whole.covers(date(2023, 8, 31))
+    assert not whole.covers(date(2023, 9, 9))
+    parts = Rectangle((date(2023, 9, 1), date(2023, 9, 7)), ("AAPL",))
+    assert [parts.covers(date(2023, 9, day)) for day in range(1, 9)] == [
+        True,
+        True,
+        True,
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
+
+
+def test_dagsters_keys_are_the_exchanges_sessions() -> None:
+    definition = scheme(partition_by="session").definition()
+    assert definition.get_partition_keys() == [session.isoformat() for session in SESSIONS]
+
+
+def test_dagsters_keys_end_at_the_last_date_even_on_a_day_without_session() -> None:
+    one = scheme(partition_by="session", first_date=date(2023, 9, 2), last_date=date(2023, 9, 10))
+    assert one.definition().get_partition_keys() == [f"2023-09-0{day}" for day in (5, 6, 7, 8)]
+
+
+def test_dagsters_keys_of_bars_are_every_session_of_every_ticker() -> None:
+    one = scheme(first_date=date(2023, 1, 3))
+    keys = one.definition().get_partition_keys()
+    expected = keys_of(Rectangle(CALENDAR.between(date(2023, 1, 3), LAST), TICKERS))
+    assert sorted(keys) == sorted(expected)
+    assert rectangle_of(keys, TICKERS) == one.ask(None, None, None, TODAY)
+
+
+def test_without_a_last_date_dagsters_keys_go_on_to_the_newest_session() -> None:
+    from datetime import datetime
+
+    one = scheme(partition_by="session", first_date=date(2023, 9, 1), last_date=None)
+    keys = one.definition().get_partition_keys(current_time=datetime(2023, 9, 12, 12))
+    assert keys == [session.isoformat() for session in CALENDAR.between(date(2023, 9, 1), date(2023, 9, 11))]
+
+
+def test_more_than_100_000_keys_are_refused_with_the_scheme_that_has_fewer() -> None:
+    forty = tuple(f"T{n}" for n in range(40))
+    with pytest.raises(PartitionError) as caught:
+        scheme(tickers=forty)
+    assert str(caught.value).startswith(
+        "40 tickers since 2013-01-02 are 107,960 partition keys an asset, more than 100,000; "
+        'set partition_by = "session" in lakehouse.toml'
+    )
+    assert scheme(tickers=forty[:37]).by == "date_ticker"
+    assert len(scheme(tickers=forty, partition_by="session").definition().get_partition_keys()) == 2699
+
+
+def test_asking_for_nothing_in_particular_is_asking_for_everything() -> None:
+    assert scheme().ask(None, None, None, TODAY) == Rectangle(SESSIONS, TICKERS)
+    assert scheme(partition_by="session").ask(None, None, None, TODAY) == Rectangle(SESSIONS, TICKERS)
+
+
+def test_what_is_asked_is_sessions_from_first_to_last_of_the_tickers_in_order() -> None:
+    asked = scheme().ask(["NVDA", "AAPL"], date(2023, 9, 16), date(2023, 9, 19), TODAY)
+    assert asked == Rectangle((date(2023, 9, 18), date(2023, 9, 19)), ("AAPL", "NVDA"))
+
+
+def test_an_open_end_is_today() -> None:
+    asked = scheme(last_date=None).ask(None, date(2023, 12, 28), None, TODAY)
+    assert asked.sessions == (date(2023, 12, 28), date(2023, 12, 29), date(2024, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("tickers", "first", "last", "said"),
+    [
+        (
+            ["MSFT", "AAPL", "IBM"],
+            None,
+            None,
+            "tickers: IBM, MSFT not in the settings; allowed: AAPL, AMZN, GOOG, META, NFLX, NVDA",
+        ),
+        (None, date(2023, 9, 21), date(2023, 9, 20), "to: 2023-09-20 is before from 2023-09-21"),
+        (
+            None,
+            date(2012, 12, 31),
+            None,
+            "from, to: 2012-12-31 to 2023-09-21 is not within the lake's 2013-01-02 to 2023-09-21",
+        ),
+        (
+            None,
+            None,
+            date(2023, 9, 22),
+            "from, to: 2013-01-02 to 2023-09-22 is not within the lake's 2013-01-02 to 2023-09-21",
+        ),
+        (
+            None,
+            date(2023, 9, 16),
+            date(2023, 9, 17),
+            "from, to: no session of the exchange from 2023-09-16 to 2023-09-17",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_is_an_error_that_says_what_can(
+    tickers: list[str] | None, first: date | None, last: date | None, said: str
+) -> None:
+    with pytest.raises(PartitionError) as caught:
+        scheme().ask(tickers, first, last, TODAY)
+    assert str(caught.value) == said
+
+
+def test_a_session_scheme_cannot_be_asked_for_some_tickers() -> None:
+    one = scheme(partition_by="session")
+    with pytest.raises(PartitionError, match="a partition is every ticker; leave them out"):
+        one.ask(["AAPL"], None, None, TODAY)
+    assert one.ask(list(reversed(TICKERS)), None, None, TODAY).tickers == TICKERS
+
+
+def test_the_future_cannot_be_asked() -> None:
+    with pytest.raises(PartitionError, match="not within the lake's 2013-01-02 to 2024-01-02"):
+        scheme(last_date=None).ask(None, None, date(2024, 1, 3), TODAY)
+
+
+def test_range_tags_run_from_the_first_bar_to_the_last() -> None:
+    one = scheme()
+    assert one.range_tags(one.ask(None, None, None, TODAY)) == {
+        "dagster/asset_partition_range_start": "2013-01-02|AAPL",
+        "dagster/asset_partition_range_end": "2023-09-21|NVDA",
+    }
+
+
+def test_range_tags_of_sessions_name_no_ticker() -> None:
+    one = scheme(partition_by="session")
+    tags = one.range_tags(one.ask(None, date(2023, 9, 1), date(2023, 9, 10), TODAY))
+    assert tags == {RANGE_START: "2023-09-01", RANGE_END: "2023-09-08"}
+
+
+def test_neighbouring_tickers_keep_the_settings_order_and_others_are_moved_together() -> None:
+    one = scheme(tickers=("NVDA", "AAPL", "META", "GOOG"))
+    day = (date(2023, 9, 21),)
+    neighbours, apart = Rectangle(day, ("AAPL", "META")), Rectangle(day, ("GOOG", "NVDA"))
+    assert one.ticker_order(neighbours) == ("NVDA", "AAPL", "META", "GOOG")
+    assert one.range_tags(neighbours) == {RANGE_START: "2023-09-21|AAPL", RANGE_END: "2023-09-21|META"}
+    assert one.ticker_order(apart) == ("NVDA", "GOOG", "AAPL", "META")
+    assert one.range_tags(apart) == {RANGE_START: "2023-09-21|NVDA", RANGE_END: "2023-09-21|GOOG"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.permutations(TICKERS).map(tuple),
+    spans,
+    st.sets(st.sampled_from(TICKERS), min_size=1),
+    st.sampled_from(["date_ticker", "session"]),
+)
+def test_the_range_that_dagster_reads_from_the_tags_is_the_rectangle(
+    order: tuple[str, ...], sessions: tuple[date, ...], tickers: set[str], by: str
+) -> None:
+    one = scheme(tickers=order, partition_by=by, first_date=date(2013, 1, 2))
+    rectangle = Rectangle(sessions, tuple(sorted(tickers if by == "date_ticker" else TICKERS)))
+    definition = one.definition(one.ticker_order(rectangle))
+    keys = in_range(definition, one.range_tags(rectangle))
+    assert rectangle_of(keys, order) == rectangle

@@ -1,0 +1,187 @@
+"""lakehouse.toml and variables: what they may hold, which of them wins, and what an error says."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from stock_lakehouse.settings import PREFIX, TICKER, Settings, SettingsError, load_settings
+
+TOKEN = "sc://host:443/;use_ssl=true;token=dapi0123456789"
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "lakehouse.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def message_of(**overrides: object) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(**overrides)
+    return str(caught.value)
+
+
+def test_without_file_and_variables_the_sample_lands_in_the_working_directory(tmp_path: Path) -> None:
+    settings = load_settings()
+    assert settings.source == "sample"
+    assert settings.engine == "embedded"
+    assert settings.tickers == ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
+    assert settings.lake_root == tmp_path / "lakehouse"
+
+
+def test_the_file_is_read(tmp_path: Path) -> None:
+    written(tmp_path, 'tickers = ["BRK-B", "GC=F"]\nfirst_date = 2020-01-02\npartition_by = "session"\n')
+    settings = load_settings()
+    assert settings.tickers == ("BRK-B", "GC=F")
+    assert settings.first_date == date(2020, 1, 2)
+    assert settings.partition_by == "session"
+
+
+def test_variables_beat_the_file_and_arguments_beat_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path, 'tickers = ["AAPL"]\nfirst_date = 2020-01-02\njump_deviations = 10.0\n')
+    monkeypatch.setenv(f"{PREFIX}TICKERS", "NVDA, META,")
+    monkeypatch.setenv(f"{PREFIX}FIRST_DATE", "2021-01-04")
+    settings = load_settings(first_date=date(2022, 1, 3))
+    assert settings.tickers == ("NVDA", "META")
+    assert settings.first_date == date(2022, 1, 3)
+    assert settings.jump_deviations == 10.0
+
+
+def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    file = written(elsewhere, 'lake_root = "lake"\nsource = "csv"\ncsv_folder = "../prices"\n')
+    monkeypatch.setenv(f"{PREFIX}CONFIG", str(file))
+    settings = load_settings()
+    assert settings.lake_root == elsewhere / "lake"
+    assert settings.csv_folder == elsewhere / "../prices"
+    monkeypatch.setenv(f"{PREFIX}LAKE_ROOT", str(tmp_path / "absolute"))
+    assert load_settings().lake_root == tmp_path / "absolute"
+
+
+def test_a_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert load_settings(lake_root=Path("~/lake")).lake_root == tmp_path / "home" / "lake"
+
+
+def test_settings_cannot_be_changed_after_they_were_read() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().source = "csv"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SOURCE", "yahoo", "source: Input should be 'sample', 'csv' or 'yfinance'"),
+        ("ENGINE", "jvm", "engine: Input should be 'embedded' or 'spark_connect'"),
+        ("PARTITION_BY", "ticker", "partition_by: Input should be 'date_ticker' or 'session'"),
+        ("FIRST_DATE", "2013-02-30", "first_date: "),
+        ("LAST_DATE", "2012-12-31", "last_date: 2012-12-31 is before first_date 2013-01-02"),
+        ("TICKERS", "AAPL,aapl", r"tickers: 'aapl' is not a ticker; allowed: ^[A-Z0-9][A-Z0-9.^=-]{0,14}$"),
+        ("TICKERS", "../x", "tickers: '../x' is not a ticker; allowed: ^[A-Z0-9]"),
+        ("TICKERS", "AAPL,AAPL", "tickers: a ticker stands there twice"),
+        ("TICKERS", " , ", "tickers: at least one ticker is needed, like AAPL,NVDA"),
+        ("TICKERS_PER_BATCH", "0", "tickers_per_batch: Input should be greater than or equal to 1"),
+        ("TICKERS_PER_WRITE", "many", "tickers_per_write: Input should be a valid integer"),
+        ("REQUESTS_PER_SECOND", "0", "requests_per_second: Input should be greater than 0"),
+        ("REQUEST_ATTEMPTS", "0", "request_attempts: Input should be greater than or equal to 1"),
+        ("CLOSE_GRACE_MINUTES", "-1", "close_grace_minutes: Input should be greater than or equal to 0"),
+        ("PRICE_TOLERANCE", "1", "price_tolerance: Input should be less than 1"),
+        ("JUMP_DEVIATIONS", "-1", "jump_deviations: Input should be greater than 0"),
+        ("SOURCE", "csv", "csv_folder: needed with source = 'csv', a folder of CSV files"),
+        (
+            "ENGINE",
+            "spark_connect",
+            "spark_remote: needed with engine = 'spark_connect'; set the variable STOCK_LAKEHOUSE_SPARK_",
+        ),
+    ],
+)
+def test_a_wrong_value_names_the_field_and_what_it_may_hold(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(PREFIX + name, value)
+    assert said in message_of()
+
+
+def test_every_wrong_field_is_named_at_once(tmp_path: Path) -> None:
+    written(tmp_path, 'source = "yahoo"\nengine = "jvm"\ntickers = 5\n')
+    message = message_of()
+    assert all(f"{field}: " in message for field in ("source", "engine", "tickers"))
+
+
+def test_an_unknown_name_in_the_file_is_an_error_that_lists_the_names(tmp_path: Path) -> None:
+    written(tmp_path, 'ticker = ["AAPL"]\n')
+    message = message_of()
+    assert message.startswith("ticker: no such setting; allowed: close_grace_minutes, csv_folder, ")
+    assert set(message.split("allowed: ")[1].split(", ")) == set(Settings.model_fields)
+
+
+def test_an_unknown_variable_is_an_error_that_lists_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{PREFIX}TICKER", "AAPL")
+    message = message_of()
+    assert message.startswith("STOCK_LAKEHOUSE_TICKER: no such setting; allowed: ")
+    assert "STOCK_LAKEHOUSE_TICKERS" in message
+    assert "STOCK_LAKEHOUSE_CONFIG" in message
+
+
+def test_an_unknown_argument_is_an_error() -> None:
+    assert message_of(colour="red").startswith("colour: no such setting")
+
+
+def test_a_file_that_the_variable_names_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{PREFIX}CONFIG", str(tmp_path / "nowhere.toml"))
+    assert message_of() == f"STOCK_LAKEHOUSE_CONFIG: there is no file {tmp_path / 'nowhere.toml'}"
+
+
+@pytest.mark.parametrize("content", [b"tickers = [", b"tickers = 'AAPL\n", b"# caf\xe9\n"])
+def test_a_file_that_is_no_toml_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "lakehouse.toml").write_bytes(content)
+    assert message_of().startswith(f"{tmp_path / 'lakehouse.toml'}: ")
+
+
+@pytest.mark.parametrize("key", ["spark_remote", '"spark_remote"', "'spark_remote'", "  spark_remote  "])
+def test_a_secret_in_the_file_is_refused_and_not_repeated(tmp_path: Path, key: str) -> None:
+    written(tmp_path, f'engine = "spark_connect"\n{key} = "{TOKEN}"\n')
+    message = message_of()
+    assert message == "spark_remote: may hold a secret, so it is not read from a file; set STOCK_LAKEHOUSE_SPARK_REMOTE"
+
+
+def test_a_secrets_name_in_a_comment_or_a_value_is_no_secret(tmp_path: Path) -> None:
+    written(tmp_path, '# spark_remote = "x"\nlake_root = """\nspark_remote = 1"""\n')
+    assert load_settings().spark_remote is None
+
+
+def test_a_secret_comes_from_its_variable_and_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{PREFIX}SPARK_REMOTE", TOKEN)
+    monkeypatch.setenv(f"{PREFIX}ENGINE", "spark_connect")
+    settings = load_settings()
+    assert settings.spark_remote is not None
+    assert settings.spark_remote.get_secret_value() == TOKEN
+    assert "dapi" not in repr(settings) + str(settings) + settings.model_dump_json()
+    monkeypatch.setenv(f"{PREFIX}SOURCE", "nowhere")
+    monkeypatch.setenv(f"{PREFIX}LAST_DATE", "1999-01-01")
+    assert "dapi" not in message_of()
+
+
+@pytest.mark.parametrize("ticker", ["A", "7203.T", "BRK-B", "GC=F", "RDS.A", "0700.HK", "A^B", "A23456789012345"])
+def test_tickers_of_every_exchange_are_allowed(ticker: str) -> None:
+    assert load_settings(tickers=(ticker,)).tickers == (ticker,)
+
+
+@pytest.mark.parametrize(
+    "ticker", ["", "^GSPC", ".", "..", "a", "A B", "A/B", "A\\B", "A\n", "A|B", "A,B", "É", "A234567890123456"]
+)
+def test_what_could_not_be_a_folder_or_a_key_is_no_ticker(ticker: str) -> None:
+    assert TICKER.fullmatch(ticker) is None
+    assert "is not a ticker" in message_of(tickers=(ticker,))
+
+
+def test_the_shipped_file_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = Path(__file__).parent.parent / "lakehouse.toml"
+    monkeypatch.setenv(f"{PREFIX}CONFIG", str(shipped))
+    settings = load_settings()
+    assert settings.last_date == date(2023, 9, 21)
+    assert settings.lake_root == shipped.parent / "lakehouse"
