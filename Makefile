@@ -11,7 +11,7 @@ ui: .venv/installed
 	@$(BIN)/stock-lakehouse ui
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not soak"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak"
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -19,7 +19,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 soak: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --timeout 3600
+	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 3600
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks

@@ -33,7 +33,15 @@ def call(*arguments: str) -> Result:
 def test_demo_shows_every_table_indicators_and_crosses_and_a_second_one_changes_nothing() -> None:
     first = call("demo")
     assert first.exit_code == 0, first.output
-    for words in ("raw_stocks_daily", "stocks_features", "74", "rsi_14", "golden crosses", "make ui", "0 rows in quarantine"):
+    for words in (
+        "raw_stocks_daily",
+        "stocks_features",
+        "74",
+        "rsi_14",
+        "golden crosses",
+        "make ui",
+        "0 rows in quarantine",
+    ):
         assert words in first.output
     assert "Nothing changed" not in first.output
     second = call("demo")
@@ -108,7 +116,9 @@ def test_doctor_finds_a_sound_project_sound() -> None:
 
 def test_doctor_says_how_to_mend_what_is_broken(project: Path) -> None:
     (project / "file").write_text("")
-    (project / "lakehouse.toml").write_text(CONFIG + 'lake_root = "file/lake"\nsource = "csv"\ncsv_folder = "nowhere"\n')
+    (project / "lakehouse.toml").write_text(
+        CONFIG + 'lake_root = "file/lake"\nsource = "csv"\ncsv_folder = "nowhere"\n'
+    )
     result = call("doctor")
     assert result.exit_code == 1
     assert "set lake_root" in result.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -12,6 +13,7 @@ from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import PROCESSED, QUARANTINE, UNREADABLE, Table
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import DataFrame
 
     from stock_lakehouse.lake.publish import Published
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 # goes into one observation of the run.
 RICH_KEYS = 50
 PREVIEW_ROWS = 5
+ROWS_A_LANDING = 100_000  # about 200 MB of memory
 PREVIEW_COLUMNS = 10
 
 
@@ -33,9 +36,9 @@ class RawCsvIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: Download) -> None:
         house, total = self.lakehouse, obj.landing
         rectangle = house.rectangle(context.asset_partition_keys)
-        for delivery in obj:
+        for rows in _in_landings(obj):
             total += house.lake.raw.land(
-                delivery.rows,
+                rows,
                 rectangle,
                 source=obj.source.name,
                 interval=obj.source.interval,
@@ -43,25 +46,17 @@ class RawCsvIOManager(dg.ConfigurableIOManager):
                 now=house.now(),
                 final_at=house.final_at,
             )
-            if delivery.rows.num_rows:
-                context.log.info(
-                    f"{context.asset_key.path[-1]}: {total.delivered:,} rows delivered, {total.landed:,} landed"
-                )
+            context.log.info(
+                f"{context.asset_key.path[-1]}: {total.delivered:,} rows delivered, {total.landed:,} landed"
+            )
         obj.landing = total
-        files = list(house.lake.raw.files())
-        context.add_output_metadata(
-            {
-                "delivered": total.delivered,
-                "landed": total.landed,
-                "repeated": total.repeated,
-                "outside": total.outside,
-                "files landed": total.files,
-                "bytes": sum(path.stat().st_size for path in files),
-                "location": dg.MetadataValue.path(str(house.lake.raw.root)),
-            }
-        )
+        sizes = [path.stat().st_size for path in house.lake.raw.files()]
+        facts = {"bytes": sum(sizes), "files": len(sizes), "location": dg.MetadataValue.path(str(house.lake.raw.root))}
+        newest = house.lake.raw.read(house.session, rectangle.tickers[:1], rectangle.years[-1:])
+        _tell(context, facts, {**dataclasses.asdict(total), "preview": _preview(newest, rectangle)})
 
     def load_input(self, context: dg.InputContext) -> DataFrame:
+        self.lakehouse.take_turn(context.asset_key.path[-1])
         rectangle = self.lakehouse.rectangle(context.asset_partition_keys)
         return self.lakehouse.lake.raw.read(self.lakehouse.session, rectangle.tickers, rectangle.years)
 
@@ -85,6 +80,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
             house.staging,
         )
         published = processed.publish(obj[PROCESSED.name], rectangle.tickers, rectangle.years, house.staging, rectangle)
+        house.end_turn(PROCESSED.name)
         table = processed.read(house.session)
         _report(
             context,
@@ -100,6 +96,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
         )
 
     def load_input(self, context: dg.InputContext) -> DataFrame:
+        self.lakehouse.take_turn(context.asset_key.path[-1])
         rectangle = self.lakehouse.rectangle(context.asset_partition_keys)
         return self.lakehouse.lake.processed.read(self.lakehouse.session, rectangle.tickers, rectangle.years)
 
@@ -119,6 +116,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         published = delta.publish(
             obj, rectangle, house.staging, house.lake.ledger, run_id=context.run_id, now=house.now()
         )
+        house.end_turn(delta.table.name)
         _report(
             context,
             published,
@@ -133,10 +131,30 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         )
 
     def load_input(self, context: dg.InputContext) -> DataFrame:
+        self.lakehouse.take_turn(context.asset_key.path[-1])
         rectangle = self.lakehouse.rectangle(context.asset_partition_keys)
         years = None if context.definition_metadata.get("whole_history") else rectangle.years
         delta = self.lakehouse.lake.delta(context.asset_key.path[-1])
         return delta.read(self.lakehouse.session, rectangle.tickers, years)
+
+
+def _in_landings(download: Download) -> Iterator[pa.Table]:
+    """The delivered rows, joined into landings of about ROWS_A_LANDING.
+
+    Two files that contradict each other about a bar must land together: one by one, each would differ from the other
+    whenever they are delivered again.
+    """
+    import pyarrow as pa
+
+    waiting: list[pa.Table] = []
+    for delivery in download:
+        if delivery.rows.num_rows:
+            waiting.append(delivery.rows)
+        if sum(rows.num_rows for rows in waiting) >= ROWS_A_LANDING:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def _report(
@@ -153,29 +171,31 @@ def _report(
     facts = {"dagster/row_count": frame.count(), **facts}
     # The UI draws column lineage from a materialization; on the definition it stands always.
     lineage = dg.MetadataValue.column_lineage(column_lineage(table))
-    rich = {**counts, "preview": dg.MetadataValue.md(_preview(frame, rectangle)), "dagster/column_lineage": lineage}
-    keys = len(context.asset_partition_keys)
+    newest = frame.where(frame["year"].isin(list(rectangle.years[-2:])))
     context.log.info(
         f"{table.name}: {published.added:,} rows added, {published.corrected:,} corrected, "
-        f"{published.withdrawn:,} withdrawn; {keys:,} partitions to record"
+        f"{published.withdrawn:,} withdrawn; {len(context.asset_partition_keys):,} partitions to record"
     )
-    if keys <= RICH_KEYS:
+    _tell(context, facts, {**counts, "preview": _preview(newest, rectangle), "dagster/column_lineage": lineage})
+
+
+def _tell(context: dg.OutputContext, facts: dict[str, Any], rich: dict[str, Any]) -> None:
+    """Put `facts` on every partition's event; `rich` too, or if the keys are many into one observation of the run."""
+    if len(context.asset_partition_keys) <= RICH_KEYS:
         context.add_output_metadata({**facts, **rich})
     else:
         context.add_output_metadata(facts)
         context.log_event(dg.AssetObservation(context.asset_key, metadata={**facts, **rich}))
 
 
-def _preview(frame: DataFrame, rectangle: Rectangle) -> str:
+def _preview(frame: DataFrame, rectangle: Rectangle) -> dg.MarkdownMetadataValue:
     """The newest rows of the run's first ticker, as a Markdown table."""
     from pyspark.sql import functions as F
 
-    rows = (
-        frame.where((F.col("ticker") == rectangle.tickers[0]) & F.col("year").isin(list(rectangle.years[-2:])))
-        .orderBy(F.col("date").desc())
-        .limit(PREVIEW_ROWS)
-        .collect()
-    )
-    names = frame.columns[:PREVIEW_COLUMNS]
+    own = frame.where(F.col("ticker") == rectangle.tickers[0])
+    rows = own.orderBy(F.col("date").desc()).limit(PREVIEW_ROWS).collect()
+    names = list(dict.fromkeys(("ticker", "date", *frame.columns)))[:PREVIEW_COLUMNS]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    return "\n".join(lines + ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows])
+    return dg.MetadataValue.md(
+        "\n".join(lines + ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows])
+    )

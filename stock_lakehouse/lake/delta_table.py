@@ -136,7 +136,7 @@ class DeltaTable:
         with one_writer(self._lake_root, self.table.name):
             if self.exists():
                 # Before a column is added: that is a commit too, past which a line announced in vain would count.
-                ledger.settle(self.open())
+                ledger.settle(self.table.name, self.open())
             self.prepare()
             for _ in range(COMMIT_ATTEMPTS):
                 before = self.open()
@@ -306,13 +306,16 @@ class Ledger:
             self.stored.prepare()
             lines.write.format("delta").mode("append").save(str(self.stored.path))
 
-    def settle(self, present: deltalake.DeltaTable) -> None:
+    def settle(self, table_name: str, present: deltalake.DeltaTable) -> None:
         """Remove the lines that announce a commit which never came: those from the present version of a table or later."""
         if not self.stored.exists():
             return
         with one_writer(self._lake_root, RESTATEMENTS.name):
             opened = self.stored.open()
-            if any((add["max.from_version"] or 0) >= present.version() for add in _adds(opened)):
+            if any(
+                add["partition.table_name"] == table_name and (add["max.from_version"] or 0) >= present.version()
+                for add in _adds(opened)
+            ):
                 opened.delete(f"table_id = '{present.metadata().id}' AND from_version >= {present.version()}")
 
     def retract(self, run_id: str, before: deltalake.DeltaTable) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 WAIT_SECONDS = 3600.0
@@ -34,3 +34,25 @@ def one_writer(lake_root: Path, table: str, wait_seconds: float = WAIT_SECONDS) 
         yield
     finally:
         lock.release()
+
+
+class Turns:
+    """Whose turn it is to bring a table up to date: from the reading of the layer above to the publish.
+
+    A run that read before another published would publish over it: its frame lacks what the other added.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[Path, str], ExitStack] = {}
+
+    def take(self, lake_root: Path, table: str) -> None:
+        """Wait for the turn at `table`; it ends with `end`, or with the process."""
+        if (lake_root, table) not in self._held:
+            stack = ExitStack()
+            stack.enter_context(one_writer(lake_root, f"{table}.turn"))
+            self._held[lake_root, table] = stack
+
+    def end(self, lake_root: Path, table: str | None = None) -> None:
+        """End the turn at `table`, or all turns at the lake."""
+        for key in [key for key in self._held if key[0] == lake_root and table in (None, key[1])]:
+            self._held.pop(key).close()

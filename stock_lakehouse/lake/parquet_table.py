@@ -38,7 +38,7 @@ class ParquetTable:
         """The table's rows, of all tickers and years or of some."""
         from pyspark.sql import functions as F
 
-        if not self.files():
+        if next(self.root.glob(f"ticker=*/year=*/{FILE}"), None) is None:
             return spark.createDataFrame([], self.table.ddl)
         frame = spark.read.schema(self.table.ddl).parquet(str(self.root))
         if tickers is not None:

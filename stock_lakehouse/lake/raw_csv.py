@@ -6,6 +6,7 @@ is never changed. Not here: what the text means, beyond the ticker and the year 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -156,7 +157,9 @@ class RawCsv:
 
 def _free_path(folder: Path, days: Sequence[str], now: datetime, run_id: str) -> Path:
     """A name for a landing that no file has yet, even if the clock stands still."""
-    run = f"{run_id.replace('-', '')[:8]:0<8}"
+    run = run_id.replace("-", "")[:8]
+    if not re.fullmatch("[0-9a-f]{8}", run):  # an id of a caller's own: under another name the file would not be read
+        run = hashlib.sha256(run_id.encode()).hexdigest()[:8]
     while True:
         path = folder / f"bars_{min(days)}_{max(days)}_{now:%Y%m%dT%H%M%S%f}Z_{run}.csv"
         if not path.exists():
@@ -209,7 +212,6 @@ def _day(text: Any) -> str | None:
 def _keys(rows: pd.DataFrame) -> list[str]:
     """What makes two rows of a ticker and year deliveries of the same thing: the day, or where ticker or day cannot be read
     a digest of everything that was delivered."""
-    import hashlib
 
     def digest(values: tuple[Any, ...]) -> str:
         return hashlib.sha256(
@@ -244,7 +246,7 @@ def _fresh(
     before = both.groupby(KEY, sort=False)
     values = both[VALUES].where(both[VALUES].notna(), "")
     same = (values == before[VALUES].shift().fillna("")).all(axis=1) & (before.cumcount() > 0)
-    same |= [False] * len(newest) + _delivered_before(inside, landed)
+    same |= pd.Series([False] * len(newest) + _delivered_before(inside, landed), dtype=bool)
     is_last = ~both.duplicated(KEY, keep="last")
     stamps, kept = [], []
     last: dict[tuple[str, str, str], datetime] = {}

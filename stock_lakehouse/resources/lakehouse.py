@@ -5,6 +5,7 @@ Here: what assets, checks and IO managers share. Not here: how a table is read o
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -14,10 +15,12 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from stock_lakehouse.lake import Lake
+from stock_lakehouse.lake.lock import Turns
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.market_calendar import CalendarError, MarketCalendar, market_calendar, utc_now
 from stock_lakehouse.partitions import Rectangle, rectangle_of
 from stock_lakehouse.resources.spark import SparkResource
+from stock_lakehouse.tables import LAYERS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -56,6 +59,16 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         self.staging.clear()
+        _turns().end(Path(self.root))
+
+    def take_turn(self, above: str) -> None:
+        """Wait until no other run is between reading the layer `above` and publishing the one below it."""
+        names = [table.name for table in LAYERS]
+        _turns().take(Path(self.root), names[names.index(above) + 1])
+
+    def end_turn(self, table: str) -> None:
+        """Let the next run read for `table`."""
+        _turns().end(Path(self.root), table)
 
     @property
     def lake(self) -> Lake:
@@ -108,3 +121,13 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     def rectangle(self, keys: Iterable[str]) -> Rectangle:
         """The rectangle that a run's partition keys form."""
         return rectangle_of(keys, self.tickers)
+
+
+_of_thread = threading.local()  # a run's steps are in one thread; Dagster copies the resource, so it cannot keep them
+
+
+def _turns() -> Turns:
+    if not hasattr(_of_thread, "turns"):
+        _of_thread.turns = Turns()
+    turns: Turns = _of_thread.turns
+    return turns

@@ -34,7 +34,9 @@ class FailingSource(SampleSource):
 
     def deliver(self, tickers: Sequence[str], first: date, last: date) -> Iterator[Delivery]:
         yield from super().deliver([ticker for ticker in tickers if ticker not in self.failing], first, last)
-        yield Delivery(delivered_table({}), {ticker: "HTTP 503, 4 times" for ticker in tickers if ticker in self.failing})
+        yield Delivery(
+            delivered_table({}), {ticker: "HTTP 503, 4 times" for ticker in tickers if ticker in self.failing}
+        )
 
 
 @pytest.fixture
@@ -72,7 +74,9 @@ def run(spark: SparkSession, settings: Settings, instance: dg.DagsterInstance) -
 
 
 def checks_of(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
-    return {f"{one.asset_key.to_user_string()}.{one.check_name}": one.passed for one in result.get_asset_check_evaluations()}
+    return {
+        f"{one.asset_key.to_user_string()}.{one.check_name}": one.passed for one in result.get_asset_check_evaluations()
+    }
 
 
 def test_a_run_fills_every_layer_and_marks_its_own_partitions_only(run: Run, instance: dg.DagsterInstance) -> None:
@@ -160,7 +164,9 @@ def test_a_frame_that_fails_its_audit_is_not_published_and_stops_what_comes_afte
     from stock_lakehouse.assets import curated
 
     real = curated.curated_bars
-    monkeypatch.setattr(curated, "curated_bars", lambda bars, sessions: real(bars, sessions).union(real(bars, sessions)))
+    monkeypatch.setattr(
+        curated, "curated_bars", lambda bars, sessions: real(bars, sessions).union(real(bars, sessions))
+    )
     result = run(("AAPL",), "2023-09-20", "2023-09-21")
     assert not result.success
     assert checks_of(result)["curated_stocks_daily.schema"] is False
@@ -222,3 +228,15 @@ def test_runs_of_the_ui_use_one_process(settings: Settings) -> None:
     definitions = build_definitions(settings)
     assert definitions.executor is dg.in_process_executor
     assert definitions.resolve_job_def("stock_lakehouse").executor_def is dg.in_process_executor
+
+
+def test_files_that_contradict_each_other_land_once(run: Run, settings: Settings, tmp_path: Path) -> None:
+    (folder := tmp_path / "prices").mkdir()
+    header = "Symbol,Date,Open,High,Low,Close,Adj Close,Volume\n"
+    (folder / "2022.csv").write_text(header + "AAPL,2023-09-20,1,3,1,2,1.9,7\n")
+    (folder / "2023.csv").write_text(header + "AAPL,2023-09-20,1,3,1,2,1.8,7\nAAPL,2023-09-21,1,3,1,2,2,7\n")
+    of = settings.model_copy(update={"source": "csv", "csv_folder": folder})
+    assert run(("AAPL",), "2023-09-20", "2023-09-21", of=of).success
+    before = bytes_of(settings.lake_root)
+    assert run(("AAPL",), "2023-09-20", "2023-09-21", of=of).success
+    assert bytes_of(settings.lake_root) == before

@@ -106,11 +106,6 @@ def test_many_overlapping_publishes_at_once_end_in_the_tables_of_one_run(spark: 
         assert layers(many) == layers(one)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="what a run computed before another published is published over it: the lock spans the publish alone, not the "
-    "reading of the layer above",
-)
 @pytest.mark.parametrize(
     "layer",
     [pytest.param(name, marks=[] if name == PROCESSED.name else [pytest.mark.soak]) for name in ABOVE],
