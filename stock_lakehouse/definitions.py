@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from stock_lakehouse.assets import all_assets
-from stock_lakehouse.automation.jobs import lakehouse_job, progress_logger
+from stock_lakehouse.automation.jobs import PROGRESS, lakehouse_job, progress_logger
 from stock_lakehouse.checks.market import market_checks
 from stock_lakehouse.io_managers import DeltaIOManager, ParquetIOManager, RawCsvIOManager
 from stock_lakehouse.market_calendar import market_calendar
@@ -34,7 +34,7 @@ def build_definitions(settings: Settings, ticker_order: Sequence[str] | None = N
             "delta": DeltaIOManager(lakehouse=lakehouse),
         },
         executor=dg.in_process_executor,
-        loggers={"console": dg.colored_console_logger, "progress": progress_logger},
+        loggers={"console": dg.colored_console_logger, PROGRESS: progress_logger},
     )
 
 

@@ -30,9 +30,6 @@ BULK_ENVIRONMENT: Final[Mapping[str, str]] = {
     "DAGSTER_EVENT_BATCH_SIZE": "1000",
     "DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS": "1",
 }
-# Each event passes through every logger of a run, so a bulk run has one, and a quiet one.
-BULK_RUN_CONFIG: Final[dict[str, Any]] = {"loggers": {"progress": {}}}
-
 _RUN_ENDED_EARLY = (DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED)
 _EVENT_COLUMNS = ("run_id", "event", "dagster_event_type", "timestamp", "step_key", "asset_key", "partition")
 _TAG_COLUMNS = ("event_id", "asset_key", "key", "value", "event_timestamp")
@@ -219,7 +216,7 @@ def bulk_run_environment() -> Iterator[None]:
     """Prepare this process for a bulk run, and put everything back afterwards, also when the run raises.
 
     Sets `BULK_ENVIRONMENT` and turns garbage collection off. Enter it before the run is created, and give
-    the run `BULK_RUN_CONFIG`. The change is to the whole process: not for two threads at once.
+    the run one quiet logger: every event passes through each of them. The change is to the whole process: not for two threads at once.
     """
     before = {name: os.environ.get(name) for name in BULK_ENVIRONMENT}
     collecting = gc.isenabled()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB, PROGRESS_LOGGER
+from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB, PROGRESS, PROGRESS_LOGGER
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.settings import Settings
 
@@ -75,7 +75,7 @@ def run_rectangle(
     import dagster as dg
 
     from stock_lakehouse.definitions import build_definitions
-    from stock_lakehouse.event_storage import BULK_RUN_CONFIG, bulk_run_environment
+    from stock_lakehouse.event_storage import bulk_run_environment
     from stock_lakehouse.market_calendar import market_calendar
     from stock_lakehouse.partitions import PartitionScheme
     from stock_lakehouse.tables import BY_NAME
@@ -92,7 +92,7 @@ def run_rectangle(
         instance = stack.enter_context(dg.DagsterInstance.from_config(str(home)))
         result = job.execute_in_process(
             instance=instance,
-            run_config=BULK_RUN_CONFIG,
+            run_config={"loggers": {PROGRESS: {}}},  # this logger alone: every event passes through each
             tags=scheme.range_tags(rectangle),
             asset_selection=[dg.AssetKey(name) for name in select] if select else None,
             raise_on_error=False,

@@ -5,6 +5,7 @@ import logging
 import dagster as dg
 
 LAKEHOUSE_JOB = "stock_lakehouse"
+PROGRESS = "progress"  # the logger's name in run config
 PROGRESS_LOGGER = "stock_lakehouse.progress"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake.lock import one_writer
-from stock_lakehouse.lake.publish import Published, PublishError, in_keys, partition_predicate, publishable
+from stock_lakehouse.lake.publish import Published, PublishError, in_keys, of_tickers, partition_predicate, publishable
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.tables import CURATED, RESTATEMENTS, Table
@@ -68,7 +68,7 @@ class DeltaTable:
             return spark.createDataFrame([], self.table.ddl)
         frame = spark.read.format("delta").load(str(self.path))
         if tickers is not None:
-            frame = frame.where(F.col("ticker").isin(list(tickers)))
+            frame = of_tickers(frame, tickers)
         if years is not None:
             frame = frame.where(F.col("year").isin(list(years)))
         # A column that the next publish will add is not there yet.
@@ -152,7 +152,9 @@ class DeltaTable:
                 if any(kind != "added" for _, _, kind in kinds):
                     ledger.announce(self.table, changes, staging, run_id=run_id, now=now, before=before)
                 predicate = partition_predicate(pairs)
-                wanted = publishable(computed, published, rectangle).where(predicate).select(*self._columns(before))
+                # The predicate on both sides of the join inside: a year of the key says it of the other side too.
+                there = published.where(predicate) if published is not None else None
+                wanted = publishable(computed.where(predicate), there, rectangle).select(*self._columns(before))
                 if self._commit(wanted, predicate, before.version()):
                     try:
                         return self._verify(pairs, kinds, before)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake.lock import one_writer
-from stock_lakehouse.lake.publish import Published, PublishError, partition_predicate, publishable
+from stock_lakehouse.lake.publish import Published, PublishError, of_tickers, partition_predicate, publishable
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.tables import Table
@@ -42,7 +42,7 @@ class ParquetTable:
             return spark.createDataFrame([], self.table.ddl)
         frame = spark.read.schema(self.table.ddl).parquet(str(self.root))
         if tickers is not None:
-            frame = frame.where(F.col("ticker").isin(list(tickers)))
+            frame = of_tickers(frame, tickers)
         if years is not None:
             frame = frame.where(F.col("year").isin(list(years)))
         return frame

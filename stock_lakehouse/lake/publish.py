@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 KEY = ("ticker", "date")
+LONG_LIST = 50
 
 
 class PublishError(Exception):
@@ -62,6 +63,21 @@ def publishable(computed: DataFrame, published: DataFrame | None, rectangle: Rec
     there = published.select(*KEY, F.lit(True).alias("is_published"))
     kept = computed.join(there, list(KEY), "left").where(in_keys(rectangle) | F.col("is_published"))
     return kept.select(*computed.columns)
+
+
+def of_tickers(frame: DataFrame, tickers: Sequence[str]) -> DataFrame:
+    """The rows of `tickers`, read from no other ticker's files where the engine can leave them out.
+
+    A long list is a join: Sail holds it against every file's path, 1.6 s for 500 tickers in 10,500 files.
+    """
+    import pyarrow as pa
+    from pyspark.sql import functions as F
+
+    if len(tickers) <= LONG_LIST:
+        return frame.where(F.col("ticker").isin(list(tickers)))
+    asked = frame.sparkSession.createDataFrame(pa.table({"ticker": pa.array(sorted(set(tickers)), pa.string())}))
+    near = frame.where(F.col("ticker").between(min(tickers), max(tickers)))
+    return near.join(F.broadcast(asked), "ticker", "left_semi").select(*frame.columns)
 
 
 def partition_predicate(pairs: Iterable[tuple[str, int | str]]) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake.lock import one_writer
+from stock_lakehouse.lake.publish import of_tickers
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.schemas import raw as schema
 from stock_lakehouse.sources import Landing
@@ -93,7 +94,7 @@ class RawCsv:
         self.root.mkdir(parents=True, exist_ok=True)
         frame = reader.csv(str(self.root))
         if tickers is not None:
-            frame = frame.where(F.col("ticker").isin([*tickers, UNREADABLE]))
+            frame = of_tickers(frame, [*tickers, UNREADABLE])
         if years is not None:
             frame = frame.where(F.col("year").isin([*map(str, years), UNREADABLE]))
         return frame

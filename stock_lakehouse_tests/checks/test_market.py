@@ -6,7 +6,7 @@ from datetime import date
 
 from pyspark.sql import DataFrame, SparkSession
 
-from stock_lakehouse.checks.market import JUMP_WINDOW, bar_spans, duplicate_keys, price_jumps
+from stock_lakehouse.checks.market import JUMP_WINDOW, Span, bar_spans, duplicate_keys, price_jumps
 from stock_lakehouse.market_calendar import market_calendar
 
 SESSIONS = market_calendar(date(2020, 1, 2)).between(date(2020, 1, 2), date(2020, 6, 30))
@@ -40,7 +40,7 @@ def test_a_usual_move_or_too_short_a_history_is_none(spark: SparkSession) -> Non
 
 def test_spans_count_each_session_once(spark: SparkSession) -> None:
     frame = bars(spark, [1.0, 2.0, 3.0])
-    assert bar_spans(frame.union(frame)) == {"A": (SESSIONS[0], SESSIONS[2], 3)}
+    assert bar_spans(frame.union(frame)) == {"A": Span(SESSIONS[0], SESSIONS[2], sessions=3, bars=6)}
 
 
 def test_two_bars_of_a_session_are_reported(spark: SparkSession) -> None:
