@@ -216,7 +216,8 @@ def bulk_run_environment() -> Iterator[None]:
     """Prepare this process for a bulk run, and put everything back afterwards, also when the run raises.
 
     Sets `BULK_ENVIRONMENT` and turns garbage collection off. Enter it before the run is created, and give
-    the run one quiet logger: every event passes through each of them. The change is to the whole process: not for two threads at once.
+    the run one quiet logger: every event passes through each of them. The change is to the whole process: not
+    for two threads at once.
     """
     before = {name: os.environ.get(name) for name in BULK_ENVIRONMENT}
     collecting = gc.isenabled()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake.lock import one_writer
-from stock_lakehouse.lake.publish import Published, PublishError, in_keys, of_tickers, partition_predicate, publishable
+from stock_lakehouse.lake.publish import Published, PublishError, in_keys, partition_predicate, publishable
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.tables import CURATED, RESTATEMENTS, Table
@@ -68,7 +68,7 @@ class DeltaTable:
             return spark.createDataFrame([], self.table.ddl)
         frame = spark.read.format("delta").load(str(self.path))
         if tickers is not None:
-            frame = of_tickers(frame, tickers)
+            frame = frame.where(F.col("ticker").isin(list(tickers)))
         if years is not None:
             frame = frame.where(F.col("year").isin(list(years)))
         # A column that the next publish will add is not there yet.
