@@ -25,7 +25,7 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks
 
 lock: .venv/installed
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-emit-index-url --no-header \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header \
 	  --extra dev --output-file requirements.lock pyproject.toml
 
 clean:
