@@ -263,12 +263,13 @@ def compare(folder: Path, tickers: int, years: int, repeats: int, with_ema: bool
     bars, out = folder / "bars", folder / "out"
     rows = write_bars(bars, tickers, years)
     out.mkdir()
-    shared = ("--bars", bars, "--out", out, "--repeats", repeats)
-    ours = measure(module("features", ENGINE, "ours", *shared))
+    shared = ("--bars", bars, "--out", out, "--repeats")
+    ours = measure(module("features", ENGINE, "ours", *shared, repeats))
     result: dict[str, Any] = {"rows": rows, "peak_gb": ours.peak_gb, "timings": ours.answer, "java": java_is_there()}
     if not result["java"]:
         return result
-    for extra in [[], ["--with-ema"]] if with_ema else [[]]:
+    # With EMA it takes minutes, so once.
+    for extra in [[repeats], [1, "--with-ema"]] if with_ema else [[repeats]]:
         windows = measure(module("features", ENGINE, "windows", *shared, *extra), env={"SPARK_API_MODE": "classic"})
         result["timings"].update(windows.answer)
         result["jvm_peak_gb"] = windows.peak_gb
