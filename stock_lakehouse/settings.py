@@ -47,7 +47,10 @@ class Settings(BaseSettings):
     partition_by: Literal["date_ticker", "session"] = "date_ticker"
 
     tickers_per_batch: int = Field(25, ge=1, description="tickers that a source is asked for, and raw lands, at a time")
-    tickers_per_write: int = Field(25, ge=1, description="tickers written to Parquet at a time: 40 MB of memory each")
+    bars_per_chunk: int = Field(
+        750_000, ge=1, description="bars computed or compared at a time: 1 GB of memory a million"
+    )
+    partitions_per_write: int = Field(250, ge=1, description="ticker-years written to Parquet at a time: 2 MB each")
     requests_per_second: float = Field(2.0, gt=0, description="yfinance: rate limit shared by all requests")
     request_attempts: int = Field(4, ge=1, description="yfinance: tries a ticker before it counts as failed")
     close_grace_minutes: int = Field(30, ge=0, description="a bar delivered before close plus this is provisional")

@@ -55,7 +55,15 @@ class Clocked(LakehouseResource):
 
 def clocked(root: Path, spark: SparkSession, tickers: Sequence[str] = TICKERS) -> Clocked:
     """A lakehouse at `root` on the engine of `spark`."""
-    house = Clocked.of(Settings(lake_root=root, tickers=tuple(tickers), first_date=FIRST, last_date=date(2021, 12, 31)))
+    settings = Settings(
+        lake_root=root,
+        tickers=tuple(tickers),
+        first_date=FIRST,
+        last_date=date(2021, 12, 31),
+        bars_per_chunk=3 * 252 * 2,  # two tickers at a time, so that small lakes are cut too
+        partitions_per_write=2,
+    )
+    house = Clocked.of(settings)
     house.spark._session = spark
     return house
 
@@ -118,7 +126,7 @@ class Given:
 
 @dataclass
 class OutputContext:
-    """What the IO managers use of Dagster's context of an output."""
+    """What the IO managers use of Dagster's context of an output, and assets of their own."""
 
     asset: str
     asset_partition_keys: Sequence[str]
@@ -130,6 +138,10 @@ class OutputContext:
     @property
     def asset_key(self) -> dg.AssetKey:
         return dg.AssetKey(self.asset)
+
+    @property
+    def partition_keys(self) -> Sequence[str]:
+        return self.asset_partition_keys
 
     def add_output_metadata(self, metadata: Mapping[str, Any]) -> None:
         self.metadata.update(metadata)
@@ -182,7 +194,8 @@ def step(
         }[name]
         metadata = {"whole_history": True} if name == FEATURES.name else {}
         frame = loads.load_input(OutputContext(above.name, keys, run_id, metadata))  # type: ignore[arg-type]
-        output = output_of(asset, frame, house)
+        arguments = (frame, house) if name == CURATED.name else (context, frame, house)
+        output = output_of(asset, *arguments)
 
     def publish() -> dict[str, Any]:
         stores.handle_output(context, output)  # type: ignore[arg-type]

@@ -85,7 +85,7 @@ def test_settings_cannot_be_changed_after_they_were_read() -> None:
         ("TICKERS", "AAPL,AAPL", "tickers: a ticker stands there twice"),
         ("TICKERS", " , ", "tickers: at least one ticker is needed, like AAPL,NVDA"),
         ("TICKERS_PER_BATCH", "0", "tickers_per_batch: Input should be greater than or equal to 1"),
-        ("TICKERS_PER_WRITE", "many", "tickers_per_write: Input should be a valid integer"),
+        ("BARS_PER_CHUNK", "many", "bars_per_chunk: Input should be a valid integer"),
         ("REQUESTS_PER_SECOND", "0", "requests_per_second: Input should be greater than 0"),
         ("REQUEST_ATTEMPTS", "0", "request_attempts: Input should be greater than or equal to 1"),
         ("CLOSE_GRACE_MINUTES", "-1", "close_grace_minutes: Input should be greater than or equal to 0"),
@@ -115,7 +115,7 @@ def test_every_wrong_field_is_named_at_once(tmp_path: Path) -> None:
 def test_an_unknown_name_in_the_file_is_an_error_that_lists_the_names(tmp_path: Path) -> None:
     written(tmp_path, 'ticker = ["AAPL"]\n')
     message = message_of()
-    assert message.startswith("ticker: no such setting; allowed: close_grace_minutes, csv_folder, ")
+    assert message.startswith("ticker: no such setting; allowed: bars_per_chunk, close_grace_minutes, ")
     assert set(message.split("allowed: ")[1].split(", ")) == set(Settings.model_fields)
 
 

@@ -18,7 +18,12 @@ from stock_lakehouse.transforms.features import features
     ins={"curated_stocks_daily": dg.AssetIn(metadata={"whole_history": True})},
     check_specs=[audit_spec(FEATURES)],
 )
-def stocks_features(curated_stocks_daily: DataFrame, lakehouse: LakehouseResource) -> Iterator[Any]:
-    rows = lakehouse.stage(features(curated_stocks_daily, lakehouse.sessions))
+def stocks_features(
+    context: dg.AssetExecutionContext, curated_stocks_daily: DataFrame, lakehouse: LakehouseResource
+) -> Iterator[Any]:
+    asked, sessions = lakehouse.rectangle(context.partition_keys), lakehouse.sessions
+    rows = lakehouse.stage_by_ticker(
+        lambda bars: features(bars, sessions), curated_stocks_daily, asked.tickers, lakehouse.years_until(asked.last)
+    )
     yield from audited(rows, FEATURES)
     yield dg.Output(rows)

@@ -17,8 +17,16 @@ from stock_lakehouse.transforms.processed import classify, processed_bars, quara
     io_manager_key="parquet",
     check_specs=[ROWS_CONSERVED, audit_spec(PROCESSED), audit_spec(QUARANTINE, PROCESSED)],
 )
-def processed_stocks_daily(raw_stocks_daily: DataFrame, lakehouse: LakehouseResource) -> Iterator[Any]:
-    rows = lakehouse.stage(classify(raw_stocks_daily, lakehouse.sessions, lakehouse.price_tolerance))
+def processed_stocks_daily(
+    context: dg.AssetExecutionContext, raw_stocks_daily: DataFrame, lakehouse: LakehouseResource
+) -> Iterator[Any]:
+    asked, sessions = lakehouse.rectangle(context.partition_keys), lakehouse.sessions
+    rows = lakehouse.stage_by_ticker(
+        lambda raw: classify(raw, sessions, lakehouse.price_tolerance),
+        raw_stocks_daily,
+        asked.tickers,
+        len(asked.years),
+    )
     fates = {row["fate"]: row["count"] for row in rows.groupBy("fate").count().collect()}
     yield from rows_conserved(raw_stocks_daily.count(), fates)
     frames = {PROCESSED.name: processed_bars(rows), QUARANTINE.name: quarantined(rows)}

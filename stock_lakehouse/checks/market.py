@@ -44,11 +44,11 @@ SPECS = [
 def market_checks(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
     """Missing sessions, stale tickers, price jumps and duplicate keys of the curated bars."""
     bars = lakehouse.lake.curated.read(lakehouse.session).select("ticker", "date", "close", "split_ratio")
-    spans = bar_spans(bars)
+    looks = look_at(bars, lakehouse.jump_deviations)
     missing = {}
-    for ticker, span in spans.items():
-        expected = lakehouse.calendar.between(span.first, span.last)
-        if span.sessions != len(expected):
+    for ticker, look in looks.items():
+        expected = lakehouse.calendar.between(look.first, look.last)
+        if look.sessions != len(expected):
             there = {row["date"] for row in bars.where(bars["ticker"] == ticker).select("date").collect()}
             missing[ticker] = [day for day in expected if day not in there]
     yield _warn(
@@ -63,77 +63,93 @@ def market_checks(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]
     yield _warn(
         "stale_tickers",
         [
-            {"ticker": ticker, "last session": str(spans[ticker].last) if ticker in spans else "none"}
+            {"ticker": ticker, "last session": str(looks[ticker].last) if ticker in looks else "none"}
             for ticker in sorted(lakehouse.tickers)
-            if ticker not in spans or spans[ticker].last < expected_last
+            if ticker not in looks or looks[ticker].last < expected_last
         ],
         expected_last=str(expected_last),
     )
-    yield _warn("price_jumps", price_jumps(bars, lakehouse.jump_deviations))
-    twice = [ticker for ticker, span in spans.items() if span.bars != span.sessions]
+    yield _warn("price_jumps", [jump for _, look in sorted(looks.items()) for jump in look.jumps])
+    twice = [ticker for ticker, look in looks.items() if look.bars != look.sessions]
     yield _warn("duplicate_keys", duplicate_keys(bars.where(bars["ticker"].isin(twice))) if twice else [])
 
 
 @dataclass(frozen=True)
-class Span:
-    """A ticker's bars: the first and last session, how many different sessions and how many bars."""
+class Look:
+    """A ticker's bars: the first and last session, how many different sessions and how many bars, and its jumps.
+
+    A jump is a session whose log return is beyond a number of deviations of the JUMP_WINDOW returns before it, and not a
+    split's. A move of less than SMALL_MOVE is none: after a flat stretch any move is many deviations.
+    """
 
     first: date
     last: date
     sessions: int
     bars: int
+    jumps: tuple[dict[str, Any], ...]
 
 
-def bar_spans(bars: "DataFrame") -> dict[str, Span]:
-    """The span of each ticker of `bars` (ticker, date, …)."""
-    from pyspark.sql import functions as F
+def look_at(bars: "DataFrame", deviations: float) -> dict[str, Look]:
+    """A look at each ticker of `bars` (ticker, date, close, split_ratio); a jump is beyond `deviations` deviations.
 
-    # The set of a ticker's dates, not `distinct` over all rows: 500 groups in place of millions.
-    spans = bars.groupBy("ticker").agg(
-        F.min("date").alias("first"),
-        F.max("date").alias("last"),
-        F.size(F.collect_set("date")).alias("sessions"),
-        F.count("date").alias("bars"),
-    )
-    return {row["ticker"]: Span(row["first"], row["last"], row["sessions"], row["bars"]) for row in spans.collect()}
-
-
-def price_jumps(bars: "DataFrame", deviations: float) -> list[dict[str, Any]]:
-    """Sessions whose log return is beyond `deviations` deviations of the JUMP_WINDOW returns before it, and not a split's.
-
-    `bars` has ticker, date, close and split_ratio. A move of less than SMALL_MOVE is none: after a flat stretch any move is
-    many deviations.
+    In one pass and in numpy: window functions and distinct counts over all rows take ten times as long.
     """
-    jumps = (
-        bars.select("ticker", "date", "close", "split_ratio")
-        .groupBy("ticker")
-        .applyInArrow(_jumps_of(deviations), "ticker string, date date, move double, usual double")
+    looks = bars.groupBy("ticker").applyInArrow(
+        _looker(deviations),
+        "ticker string, first date, last date, sessions bigint, bars bigint, "
+        "jumps array<struct<session: date, move: double, usual: double>>",
     )
-    rows = jumps.orderBy("ticker", "date").limit(LISTED).collect()
-    return [
-        {"ticker": row["ticker"], "session": str(row["date"]), "log move": row["move"], "usual": row["usual"]}
-        for row in rows
-    ]
+    return {
+        row["ticker"]: Look(
+            row["first"],
+            row["last"],
+            row["sessions"],
+            row["bars"],
+            tuple(
+                {
+                    "ticker": row["ticker"],
+                    "session": str(one["session"]),
+                    "log move": one["move"],
+                    "usual": one["usual"],
+                }
+                for one in row["jumps"]
+            ),
+        )
+        for row in looks.collect()
+    }
 
 
-def _jumps_of(deviations: float):  # type: ignore[no-untyped-def]  # PySpark inspects the signature
-    """A function of one ticker's bars that gives its jumps. In numpy: window functions take ten times as long."""
+def _looker(deviations: float):  # type: ignore[no-untyped-def]  # PySpark inspects the signature
+    """A function of one ticker's bars that gives the row of its `Look`."""
 
     def kernel(bars: "pa.Table") -> "pa.Table":
         import numpy as np
         import pyarrow as pa
+        import pyarrow.compute as pc
 
         from stock_lakehouse.transforms.indicators import rolling_deviation
 
         ordered = bars.sort_by("date")
-        closes = ordered["close"].to_numpy()
-        moves = np.diff(np.log(closes), prepend=np.nan)
+        moves = np.diff(np.log(ordered["close"].to_numpy()), prepend=np.nan)
         usual = np.full(len(moves), np.nan)
         usual[1:] = rolling_deviation(moves, JUMP_WINDOW, ddof=1)[:-1]
         jumped = (np.abs(moves) > deviations * usual) & (np.abs(moves) > SMALL_MOVE)
         jumped &= ordered["split_ratio"].to_numpy() == 1
-        chosen = ordered.select(["ticker", "date"]).filter(pa.array(jumped))
-        return chosen.append_column("move", pa.array(moves[jumped])).append_column("usual", pa.array(usual[jumped]))
+        days = ordered["date"]
+        jumps = [
+            {"session": days[at].as_py(), "move": moves[at], "usual": usual[at]} for at in jumped.nonzero()[0][:LISTED]
+        ]
+        jump = pa.struct([("session", pa.date32()), ("move", pa.float64()), ("usual", pa.float64())])
+        return pa.table(
+            {
+                "ticker": ordered["ticker"][:1],
+                "first": days[:1],
+                "last": days[-1:],
+                "sessions": pa.array([pc.count_distinct(days).as_py()], pa.int64()),
+                "bars": pa.array([len(days)], pa.int64()),
+                "jumps": pa.array([jumps], pa.list_(jump)),
+            }
+        )
 
     return kernel
 

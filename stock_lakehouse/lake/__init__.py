@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake.delta_table import DeltaTable, Ledger
 from stock_lakehouse.lake.parquet_table import ParquetTable
+from stock_lakehouse.lake.publish import BARS_PER_CHUNK
 from stock_lakehouse.lake.raw_csv import RawCsv
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, RAW, RESTATEMENTS
 
@@ -15,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class Lake:
-    """Every table of the lake at `root`."""
+    """Every table of the lake at `root`. The numbers bound the memory of a publish, see the tables."""
 
-    def __init__(self, root: Path, tickers_per_write: int = 25) -> None:
+    def __init__(self, root: Path, bars_per_chunk: int = BARS_PER_CHUNK, partitions_per_write: int = 250) -> None:
         self.root = root
         self.raw = RawCsv(root)
-        self.processed = ParquetTable(root, PROCESSED, tickers_per_write)
-        self.quarantine = ParquetTable(root, QUARANTINE, tickers_per_write)
-        self.curated = DeltaTable(root, CURATED)
-        self.features = DeltaTable(root, FEATURES)
+        self.processed = ParquetTable(root, PROCESSED, bars_per_chunk, partitions_per_write)
+        self.quarantine = ParquetTable(root, QUARANTINE, bars_per_chunk, partitions_per_write)
+        self.curated = DeltaTable(root, CURATED, bars_per_chunk)
+        self.features = DeltaTable(root, FEATURES, bars_per_chunk)
         self.ledger = Ledger(root)
 
     def read(self, name: str, spark: SparkSession) -> DataFrame:

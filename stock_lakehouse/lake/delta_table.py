@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake.lock import one_writer
-from stock_lakehouse.lake.publish import Published, PublishError, in_keys, partition_predicate, publishable
+from stock_lakehouse.lake.publish import (
+    BARS_PER_CHUNK,
+    Partition,
+    Published,
+    PublishError,
+    chunks,
+    differing_partitions,
+    in_keys,
+    partition_predicate,
+    publishable,
+)
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.tables import CURATED, RESTATEMENTS, Table
@@ -33,12 +43,13 @@ class SchemaEvolutionError(Exception):
 
 
 class DeltaTable:
-    """`table` under `lake_root`."""
+    """`table` under `lake_root`. `bars_per_chunk` bounds how many rows a publish compares one by one at a time."""
 
-    def __init__(self, lake_root: Path, table: Table) -> None:
+    def __init__(self, lake_root: Path, table: Table, bars_per_chunk: int = BARS_PER_CHUNK) -> None:
         self.table = table
         self.path = lake_root / table.path
         self._lake_root = lake_root
+        self._bars_per_chunk = bars_per_chunk
 
     def exists(self) -> bool:
         import deltalake
@@ -141,7 +152,9 @@ class DeltaTable:
             for _ in range(COMMIT_ATTEMPTS):
                 before = self.open()
                 published = self.read(spark, rectangle.tickers, years) if before.file_uris() else None
-                changes = staging.stage(self._changes(computed, published, rectangle))
+                changes = self._changes(computed, published, rectangle, staging)
+                if changes is None:
+                    return Published(version=before.version())
                 kinds = {
                     (row["ticker"], row["year"], row["kind"]): row["count"]
                     for row in changes.groupBy("ticker", "year", "kind").count().collect()
@@ -186,19 +199,32 @@ class DeltaTable:
         """replaceWhere wants the table's columns in the table's order."""
         return [one.name for one in opened.schema().fields]
 
-    def _changes(self, computed: DataFrame, published: DataFrame | None, rectangle: Rectangle) -> DataFrame:
-        """A row for each row that differs: ticker, year, date, kind (added, corrected, withdrawn) and what changed.
+    def _changes(
+        self, computed: DataFrame, published: DataFrame | None, rectangle: Rectangle, staging: Staging
+    ) -> DataFrame | None:
+        """A row for each row that differs, None if surely none does: ticker, year, date, kind (added, corrected, withdrawn)
+        and what changed.
 
         `cells` holds (column, old, new) of each value that changed; where the ledger keeps a line a ticker, names only.
         """
         from pyspark.sql import functions as F
 
+        if published is None:  # nothing to compare with, and the rows are only counted
+            inside = computed.where(in_keys(rectangle))
+            return inside.select(*self.table.key, "year", F.lit("added").alias("kind"), _nothing().alias("cells"))
+        pairs = differing_partitions(computed, published)
+        compared = [
+            self._compared(computed.where(predicate), published.where(predicate), rectangle)
+            for predicate in map(partition_predicate, chunks(pairs, self._bars_per_chunk))
+        ]
+        return staging.stage(*compared) if compared else None
+
+    def _compared(self, computed: DataFrame, published: DataFrame, rectangle: Rectangle) -> DataFrame:
+        """`_changes` of the two frames, row by row."""
+        from pyspark.sql import functions as F
+
         values = [name for name in self.table.column_names if name not in (*self.table.key, "year")]
         key = [*self.table.key, "year"]
-        nothing = F.array().cast("array<struct<column:string,old:string,new:string>>")
-        if published is None:
-            inside = computed.where(in_keys(rectangle))
-            return inside.select(*key, F.lit("added").alias("kind"), nothing.alias("cells"))
         new = computed.select(*key, F.struct(*values).alias("new"), F.lit(True).alias("is_computed"))
         old = published.select(*key, F.struct(*values).alias("old"), F.lit(True).alias("is_published"))
         kind = (
@@ -212,7 +238,7 @@ class DeltaTable:
         both = new.join(old, key, "full").where(differs).where(in_keys(rectangle) | F.col("is_published"))
         cells = F.array_compact(F.array(*(self._cell(name) for name in values if name not in NOT_A_VALUE)))
         return both.select(
-            *key, kind.alias("kind"), F.when(F.col("is_published"), cells).otherwise(nothing).alias("cells")
+            *key, kind.alias("kind"), F.when(F.col("is_published"), cells).otherwise(_nothing()).alias("cells")
         )
 
     def _cell(self, name: str) -> Column:
@@ -226,7 +252,7 @@ class DeltaTable:
         return F.when(~old.eqNullSafe(new), cell)
 
     def _verify(
-        self, pairs: Sequence[tuple[str, int]], kinds: dict[tuple[str, int, str], int], before: deltalake.DeltaTable
+        self, pairs: Sequence[Partition], kinds: dict[tuple[str, int | str, str], int], before: deltalake.DeltaTable
     ) -> Published:
         """Hold the commit's own row counts against what the comparison said: an engine that drops rows says nothing."""
 
@@ -342,6 +368,13 @@ class Ledger:
         return self.stored.read(spark).where(~in_vain)
 
 
+def _nothing() -> Column:
+    """The `cells` of a row of which no published value changed."""
+    from pyspark.sql import functions as F
+
+    return F.array().cast("array<struct<column:string,old:string,new:string>>")
+
+
 def _delta_schema(table: Table) -> deltalake.Schema:
     import pyarrow as pa
     from deltalake import Schema
@@ -366,9 +399,9 @@ def _adds(opened: deltalake.DeltaTable) -> list[dict[str, Any]]:
     return rows
 
 
-def _rows_of(opened: deltalake.DeltaTable) -> dict[tuple[str, int], int]:
+def _rows_of(opened: deltalake.DeltaTable) -> dict[Partition, int]:
     """Rows of each (ticker, year) by the log."""
-    rows: dict[tuple[str, int], int] = {}
+    rows: dict[Partition, int] = {}
     for add in _adds(opened):
         pair = (add["partition.ticker"], add["partition.year"])
         rows[pair] = rows.get(pair, 0) + add["num_records"]

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake.lock import one_writer
-from stock_lakehouse.lake.publish import Published, PublishError, of_tickers, partition_predicate, publishable
+from stock_lakehouse.lake.publish import (
+    Partition,
+    Published,
+    PublishError,
+    chunks,
+    differing_partitions,
+    of_tickers,
+    partition_predicate,
+    publishable,
+)
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.tables import Table
@@ -24,13 +33,15 @@ FILE = "data.parquet"
 
 
 class ParquetTable:
-    """`table` under `lake_root`. `tickers_per_write` bounds the engine's open files, 2 MB of memory a ticker and year."""
+    """`table` under `lake_root`. `bars_per_chunk` bounds how many rows a publish compares one by one at a time,
+    `partitions_per_write` the engine's open files, 2 MB of memory a ticker and year."""
 
-    def __init__(self, lake_root: Path, table: Table, tickers_per_write: int) -> None:
+    def __init__(self, lake_root: Path, table: Table, bars_per_chunk: int, partitions_per_write: int) -> None:
         self.table = table
         self.root = lake_root / table.path
         self._lake_root = lake_root
-        self._tickers_per_write = tickers_per_write
+        self._bars_per_chunk = bars_per_chunk
+        self._partitions_per_write = partitions_per_write
 
     def read(
         self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int | str] | None = None
@@ -69,12 +80,14 @@ class ParquetTable:
             published = self.read(spark, tickers, years)
             wanted = publishable(computed, published, rectangle) if rectangle else computed
             wanted = staging.stage(wanted.select(*self.table.column_names))
-            changed = _differing(wanted, published)
-            names = sorted({ticker for ticker, _ in changed})
-            for start in range(0, len(names), self._tickers_per_write):
-                batch = set(names[start : start + self._tickers_per_write])
-                rows = {pair: one.rows for pair, one in sorted(changed.items()) if pair[0] in batch}
-                self._replace(wanted, rows, staging)
+            changed: dict[Partition, _Difference] = {}
+            for pairs in chunks(differing_partitions(wanted, published), self._bars_per_chunk):
+                predicate = partition_predicate(pairs)
+                changed |= _differing(wanted.where(predicate), published.where(predicate))
+            names = sorted(changed)
+            for start in range(0, len(names), self._partitions_per_write):
+                batch = names[start : start + self._partitions_per_write]
+                self._replace(wanted, {pair: changed[pair].rows for pair in batch}, staging)
         return Published(
             rows=sum(one.rows for one in changed.values()),
             partitions=len(changed),
@@ -83,7 +96,7 @@ class ParquetTable:
             withdrawn=sum(max(one.gone - one.new, 0) for one in changed.values()),
         )
 
-    def _replace(self, wanted: DataFrame, rows: Mapping[tuple[str, int | str], int], staging: Staging) -> None:
+    def _replace(self, wanted: DataFrame, rows: Mapping[Partition, int], staging: Staging) -> None:
         """Write the ticker-years of `rows` beside the table, hold their row counts against `rows`, then move each file into
         its place."""
         import pyarrow.parquet as pq
@@ -120,7 +133,7 @@ class _Difference:
     gone: int
 
 
-def _differing(wanted: DataFrame, published: DataFrame) -> dict[tuple[str, int | str], _Difference]:
+def _differing(wanted: DataFrame, published: DataFrame) -> dict[Partition, _Difference]:
     """The ticker-years in which the two frames do not hold the same rows. Rows are compared whole and may repeat."""
     from pyspark.sql import functions as F
 

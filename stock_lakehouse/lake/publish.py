@@ -5,7 +5,7 @@ Here: the rule, once, for Parquet and Delta. Not here: how a format writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 KEY = ("ticker", "date")
 LONG_LIST = 50
+SESSIONS_A_YEAR = 252
+BARS_PER_CHUNK = 750_000
+
+Partition = tuple[str, int | str]  # ticker, year
 
 
 class PublishError(Exception):
@@ -65,6 +69,40 @@ def publishable(computed: DataFrame, published: DataFrame | None, rectangle: Rec
     return kept.select(*computed.columns)
 
 
+def differing_partitions(computed: DataFrame, published: DataFrame) -> list[Partition]:
+    """The ticker-years in which the two frames do not hold the same rows, in ascending order.
+
+    By count and digest: one scan of each frame and no join, so that only what is named here need be compared row by row. Of two
+    different ticker-years one in 2^64 has the same digest.
+    """
+    from pyspark.sql import functions as F
+
+    def digests(frame: DataFrame) -> dict[Partition, tuple[int, int, int]]:
+        values = sorted(set(frame.columns) - {"ticker", "year"})
+        # Spark's hashes pass over nulls: without the flags (null, 1) and (1, null) are the same.
+        row = F.xxhash64(*(part for name in values for part in (F.col(name), F.col(name).isNull())))
+        found = (
+            frame.select("ticker", "year", row.alias("row"))
+            .groupBy("ticker", "year")
+            # In halves: the sum of whole hashes leaves 64 bits, an error in ANSI mode.
+            .agg(
+                F.count("row").alias("rows"),
+                F.sum(F.shiftright("row", 32)).alias("high"),
+                F.sum(F.col("row").bitwiseAND(0xFFFFFFFF)).alias("low"),
+            )
+        )
+        return {(one["ticker"], one["year"]): (one["rows"], one["high"], one["low"]) for one in found.collect()}
+
+    new, old = digests(computed), digests(published)
+    return sorted(pair for pair in new.keys() | old.keys() if new.get(pair) != old.get(pair))
+
+
+def chunks(pairs: Sequence[Partition], bars: int) -> Iterator[Sequence[Partition]]:
+    """`pairs` in runs of about `bars` bars each."""
+    size = max(bars // SESSIONS_A_YEAR, 1)
+    return (pairs[start : start + size] for start in range(0, len(pairs), size))
+
+
 def of_tickers(frame: DataFrame, tickers: Sequence[str]) -> DataFrame:
     """The rows of `tickers` of a table that is folders of plain files.
 
@@ -81,7 +119,7 @@ def of_tickers(frame: DataFrame, tickers: Sequence[str]) -> DataFrame:
     return near.join(F.broadcast(asked), "ticker", "left_semi").select(*frame.columns)
 
 
-def partition_predicate(pairs: Iterable[tuple[str, int | str]]) -> str:
+def partition_predicate(pairs: Iterable[Partition]) -> str:
     """SQL that holds exactly for the given (ticker, year) partitions.
 
     Tickers are safe to quote: settings admit no quote in one.

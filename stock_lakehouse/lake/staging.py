@@ -26,10 +26,15 @@ class Staging:
         self._parent = lake_root / ".staging"
         self.folder = self._parent / uuid.uuid4().hex
 
-    def stage(self, frame: DataFrame) -> DataFrame:
-        """`frame` computed: the same rows and schema, read from files."""
+    def stage(self, frame: DataFrame, *more: DataFrame) -> DataFrame:
+        """`frame` computed, and after it `more` of the same schema: their rows, read from files.
+
+        Frames are computed one after the other, so that the engine holds one of them in memory.
+        """
         path = self.new_path()
-        frame.write.parquet(str(path))
+        for one in (frame, *more):
+            # Read once or twice and removed: the time of a better compression would never come back.
+            one.write.mode("append").option("compression", "snappy").parquet(str(path))
         return frame.sparkSession.read.schema(_nullable(frame.schema)).parquet(str(path))
 
     def new_path(self) -> Path:

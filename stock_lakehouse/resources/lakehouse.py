@@ -6,7 +6,7 @@ Here: what assets, checks and IO managers share. Not here: how a table is read o
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from pydantic import PrivateAttr
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.lock import Turns
+from stock_lakehouse.lake.publish import SESSIONS_A_YEAR
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.market_calendar import CalendarError, MarketCalendar, market_calendar, utc_now
 from stock_lakehouse.partitions import Rectangle, rectangle_of
@@ -36,7 +37,8 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     tickers: list[str]
     first_date: str
     last_date: str | None
-    tickers_per_write: int
+    bars_per_chunk: int
+    partitions_per_write: int
     close_grace_minutes: int
     price_tolerance: float
     jump_deviations: float
@@ -51,7 +53,8 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
             tickers=list(settings.tickers),
             first_date=settings.first_date.isoformat(),
             last_date=settings.last_date.isoformat() if settings.last_date else None,
-            tickers_per_write=settings.tickers_per_write,
+            bars_per_chunk=settings.bars_per_chunk,
+            partitions_per_write=settings.partitions_per_write,
             close_grace_minutes=settings.close_grace_minutes,
             price_tolerance=settings.price_tolerance,
             jump_deviations=settings.jump_deviations,
@@ -72,7 +75,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
 
     @property
     def lake(self) -> Lake:
-        return Lake(Path(self.root), self.tickers_per_write)
+        return Lake(Path(self.root), self.bars_per_chunk, self.partitions_per_write)
 
     @property
     def session(self) -> SparkSession:
@@ -97,6 +100,10 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
         """A row a session: date, final_at, next_session."""
         return self.session.createDataFrame(self.calendar.table(self.grace))
 
+    def years_until(self, day: date) -> int:
+        """How many years of the lake lie before the end of `day`'s."""
+        return day.year - date.fromisoformat(self.first_date).year + 1
+
     def now(self) -> datetime:
         return utc_now()
 
@@ -117,6 +124,25 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     def stage(self, frame: DataFrame) -> DataFrame:
         """`frame` computed once, for the audit, the comparison and the write to read."""
         return self.staging.stage(frame)
+
+    def stage_by_ticker(
+        self, transform: Callable[[DataFrame], DataFrame], frame: DataFrame, tickers: Sequence[str], years: int
+    ) -> DataFrame:
+        """`transform(frame)` computed once, some tickers at a time, so that memory does not grow with their number.
+
+        The rows that `transform` gives for a ticker must depend on that ticker's rows alone. `tickers` are the frame's, each with
+        about `years` years of bars.
+        """
+        from pyspark.sql import functions as F
+
+        size = max(self.bars_per_chunk // (years * SESSIONS_A_YEAR), 1)
+        firsts = sorted(tickers)[::size]
+        # Ranges without a gap, open at both ends: every row is in one of them, whatever its ticker.
+        parts = []
+        for first, following in zip(firsts, [*firsts[1:], None], strict=True):
+            part = frame if first == firsts[0] else frame.where(F.col("ticker") >= first)
+            parts.append(transform(part if following is None else part.where(F.col("ticker") < following)))
+        return self.staging.stage(*parts)
 
     def rectangle(self, keys: Iterable[str]) -> Rectangle:
         """The rectangle that a run's partition keys form."""

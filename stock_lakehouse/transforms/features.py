@@ -56,8 +56,9 @@ def _kernel(indicators: tuple[Indicator, ...]):  # type: ignore[no-untyped-def] 
         values = compute(columns, indicators)
         out = ordered.select(list(IDENTITY))
         for one in indicators:
-            # nan, the warm-up, becomes null.
-            out = out.append_column(one.name, pa.array(values[one.name], from_pandas=True))
+            # nan, the warm-up, becomes null; -0.0 becomes 0.0, since engines do not agree on whether the two are equal.
+            value = values[one.name] if one.type == "boolean" else values[one.name] + 0.0
+            out = out.append_column(one.name, pa.array(value, from_pandas=True))
         return out
 
     return kernel

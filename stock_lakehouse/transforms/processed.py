@@ -102,7 +102,8 @@ def _number(name: str) -> Column:
     from pyspark.sql import functions as F
 
     value = F.when(_text(name).rlike(NUMBER), _text(name)).try_cast("double")
-    return F.when(F.abs(value) < F.lit(float("inf")), value)
+    # -0.0 becomes 0.0: engines do not agree on whether the two are equal.
+    return F.when(F.abs(value) < F.lit(float("inf")), value + F.lit(0.0))
 
 
 def _date(name: str) -> Column:

@@ -6,7 +6,7 @@ from datetime import date
 
 from pyspark.sql import DataFrame, SparkSession
 
-from stock_lakehouse.checks.market import JUMP_WINDOW, Span, bar_spans, duplicate_keys, price_jumps
+from stock_lakehouse.checks.market import JUMP_WINDOW, Look, duplicate_keys, look_at
 from stock_lakehouse.market_calendar import market_calendar
 
 SESSIONS = market_calendar(date(2020, 1, 2)).between(date(2020, 1, 2), date(2020, 6, 30))
@@ -24,23 +24,24 @@ def wobble(sessions: int) -> list[float]:
 
 def test_a_halved_price_without_a_split_is_a_jump(spark: SparkSession) -> None:
     closes = wobble(JUMP_WINDOW + 2)
-    [jump] = price_jumps(bars(spark, [*closes, closes[-1] / 2]), deviations=25)
+    [jump] = look_at(bars(spark, [*closes, closes[-1] / 2]), deviations=25)["A"].jumps
     assert (jump["ticker"], jump["session"]) == ("A", str(SESSIONS[JUMP_WINDOW + 2]))
 
 
 def test_the_same_with_a_split_is_none(spark: SparkSession) -> None:
     closes = wobble(JUMP_WINDOW + 2)
-    assert price_jumps(bars(spark, [*closes, closes[-1] / 2], {JUMP_WINDOW + 2: 2.0}), deviations=25) == []
+    split = bars(spark, [*closes, closes[-1] / 2], {JUMP_WINDOW + 2: 2.0})
+    assert look_at(split, deviations=25)["A"].jumps == ()
 
 
 def test_a_usual_move_or_too_short_a_history_is_none(spark: SparkSession) -> None:
-    assert price_jumps(bars(spark, wobble(JUMP_WINDOW + 10)), deviations=25) == []
-    assert price_jumps(bars(spark, [100.0, 101.0, 40.0]), deviations=25) == []
+    for closes in (wobble(JUMP_WINDOW + 10), [100.0, 101.0, 40.0]):
+        assert look_at(bars(spark, closes), deviations=25)["A"].jumps == ()
 
 
-def test_spans_count_each_session_once(spark: SparkSession) -> None:
+def test_sessions_are_counted_once(spark: SparkSession) -> None:
     frame = bars(spark, [1.0, 2.0, 3.0])
-    assert bar_spans(frame.union(frame)) == {"A": Span(SESSIONS[0], SESSIONS[2], sessions=3, bars=6)}
+    assert look_at(frame.union(frame), 25) == {"A": Look(SESSIONS[0], SESSIONS[2], sessions=3, bars=6, jumps=())}
 
 
 def test_two_bars_of_a_session_are_reported(spark: SparkSession) -> None:

@@ -202,6 +202,12 @@ def test_an_impossible_row_is_quarantined_with_its_reasons(impossible: list[dict
     assert impossible[place]["fate"] == "quarantined"
 
 
+def test_a_negative_zero_is_a_zero(spark: SparkSession, market: DataFrame) -> None:
+    # 0.0 == -0.0, but a comparison of published rows may tell them apart.
+    [row] = results(spark, market, [bar(dividends="-0.0")])
+    assert row["dividend"].hex() == (0.0).hex()
+
+
 @pytest.mark.parametrize("place", range(len(POSSIBLE)), ids=[f"{changed}" for changed, _ in POSSIBLE])
 def test_a_possible_row_means_what_its_text_says(possible: list[dict[str, Any]], place: int) -> None:
     found, expected = possible[place], POSSIBLE[place][1]
