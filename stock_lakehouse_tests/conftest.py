@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -14,6 +15,7 @@ from stock_lakehouse.lake import Lake
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.resources.spark import SparkResource
 from stock_lakehouse.settings import Settings
+from stock_lakehouse_tests import s3
 
 
 @pytest.fixture(autouse=True)
@@ -77,3 +79,20 @@ def rows_of(frame: DataFrame, *order: str) -> list[dict[str, object]]:
     table: pa.Table = frame.orderBy(*(order or ("ticker", "date"))).toArrow()
     rows: list[dict[str, object]] = table.to_pylist()
     return rows
+
+
+@pytest.fixture(scope="session", params=["moto", "weed"])
+def s3_endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server that speaks S3, with a bucket of its own name; this process's AWS_* variables lead to it."""
+    name: str = request.param
+    if name == "weed" and not s3.WEED:
+        pytest.skip(s3.NO_WEED)
+    with getattr(s3, name)() as endpoint, s3.variables(s3.environment(endpoint)):
+        s3.make_bucket(endpoint, name)
+        yield endpoint
+
+
+@pytest.fixture
+def s3_root(s3_endpoint: str, request: pytest.FixtureRequest) -> str:
+    """A new place for a lake in the bucket. Buckets differ by server, since the engine keeps a client a bucket."""
+    return f"s3://{request.node.callspec.params['s3_endpoint']}/{uuid.uuid4().hex}/lake"

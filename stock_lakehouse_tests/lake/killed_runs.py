@@ -22,7 +22,6 @@ from typing import Any
 
 import deltalake
 import deltalake.table
-import pyarrow.csv
 from pyspark.sql.connect.readwriter import DataFrameWriter
 
 from stock_lakehouse.partitions import Rectangle
@@ -78,9 +77,7 @@ def prepare(house: Clocked) -> None:
     bars, removed = first_deliveries()
     run(house, rectangle(DAYS, TICKERS), bars.values(), "11111111-run")
     run(house, rectangle([day for _, day in removed], ["CCC"]), removed.values(), WITHDRAWN_RUN)
-    for path in house.lake.raw.files():
-        if "_cccccccc.csv" in path.name:
-            path.unlink()
+    house.lake.storage.delete(file.path for file in house.lake.raw.files() if "_cccccccc.csv" in file.name)
 
 
 def second_run(house: Clocked, run_id: str) -> None:
@@ -122,7 +119,7 @@ class Points:
     def install(self) -> None:
         self.around(os, "replace", lambda source, target: target)
         self.around(pathlib.Path, "unlink", lambda path, missing_ok=False: path)
-        self.around(pyarrow.csv, "write_csv", lambda data, path, options: path)
+        self.around(pathlib.Path, "write_bytes", lambda path, content: path)
         self.around(DataFrameWriter, "save", lambda writer, path, *args, **kwargs: path)
         self.around(deltalake.DeltaTable, "create", lambda path, *args, **kwargs: path)
         self.around(deltalake.DeltaTable, "delete", lambda table, *args: table.table_uri.removeprefix("file://"))

@@ -144,7 +144,7 @@ def killer(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def test_the_scenario_writes_every_table(killer: Killer) -> None:
     places = {point.split(" ", 1)[1] for point in killer.points}
     assert places >= {
-        "write_csv raw/stocks_daily",
+        "write_bytes raw/stocks_daily",
         "replace raw/stocks_daily",
         "replace processed/quarantine",
         "replace processed/stocks_daily",
