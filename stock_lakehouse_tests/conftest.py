@@ -82,17 +82,18 @@ def rows_of(frame: DataFrame, *order: str) -> list[dict[str, object]]:
 
 
 @pytest.fixture(scope="session", params=["moto", "weed"])
-def s3_endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A server that speaks S3, with a bucket of its own name; this process's AWS_* variables lead to it."""
+def s3_bucket(request: pytest.FixtureRequest) -> Iterator[str]:
+    """s3://, and a bucket on a server to which this process's AWS_* variables lead. Its name is the server's: the engine keeps a
+    client a bucket."""
     name: str = request.param
     if name == "weed" and not s3.WEED:
         pytest.skip(s3.NO_WEED)
     with getattr(s3, name)() as endpoint, s3.variables(s3.environment(endpoint)):
         s3.make_bucket(endpoint, name)
-        yield endpoint
+        yield f"s3://{name}"
 
 
 @pytest.fixture
-def s3_root(s3_endpoint: str, request: pytest.FixtureRequest) -> str:
-    """A new place for a lake in the bucket. Buckets differ by server, since the engine keeps a client a bucket."""
-    return f"s3://{request.node.callspec.params['s3_endpoint']}/{uuid.uuid4().hex}/lake"
+def s3_root(s3_bucket: str) -> str:
+    """A new place for a lake in the bucket."""
+    return f"{s3_bucket}/{uuid.uuid4().hex}/lake"

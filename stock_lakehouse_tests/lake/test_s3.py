@@ -68,7 +68,6 @@ def test_the_layers_on_s3_are_those_of_a_folder_run_after_run(
     assert told(there) == told(here) != []
     assert there.lake.marks() != marks
     assert raw_contents(there.lake) == raw_contents(here.lake)
-    assert before.items() >= {key: at for key, at in before.items() if key.startswith("raw/")}.items()
     kept = {key: at for key, at in s3.objects(s3_root).items() if key.startswith("raw/")}
     assert kept.items() >= {key: at for key, at in before.items() if key.startswith("raw/")}.items()
     assert there.lake.raw.strangers() == []
@@ -192,7 +191,10 @@ def test_a_file_that_another_writer_replaced_since_the_comparison_is_not_overwri
 def test_a_commit_that_met_one_its_comparison_did_not_know_is_taken_back_and_compared_again(
     spark: SparkSession, s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for root in (s3_root, tmp_path / "lake"):
+    other = clocked(tmp_path / "other", spark)
+    run(other, ALL, BARS.values(), "11111111-run")
+    run(other, ALL, EDITED.values(), "22222222-run")
+    for root in (tmp_path / "lake", s3_root):
         house = clocked(root, spark)
         run(house, ALL, BARS.values(), "11111111-run", steps=[RAW.name, PROCESSED.name, CURATED.name])
         run(house, ALL, EDITED.values(), "22222222-run", steps=[RAW.name, PROCESSED.name])
@@ -208,8 +210,6 @@ def test_a_commit_that_met_one_its_comparison_did_not_know_is_taken_back_and_com
         with monkeypatch.context() as patched:
             patched.setattr(DataFrameWriter, "save", after_another)
             run(house, ALL, run_id="22222222-run", steps=[CURATED.name, FEATURES.name])
-        other = clocked(f"{root}-other" if isinstance(root, str) else root.with_name("other"), spark)
-        run(other, ALL, EDITED.values(), "22222222-run")
         assert layers(house) == layers(other)
         operations = [one["operation"] for one in deltalake.DeltaTable(path).history()]
         assert operations[:4] == ["WRITE", "RESTORE", "WRITE", "DELETE"]

@@ -98,7 +98,7 @@ def test_of_many_that_create_a_file_at_once_one_does(s3_root: str) -> None:
     assert Bucket(s3_root).read("one") == f"{created[0]}".encode()
 
 
-def test_a_bucket_that_is_not_there_is_said_to_be_missing(s3_endpoint: str) -> None:
+def test_a_bucket_that_is_not_there_is_said_to_be_missing(s3_bucket: str) -> None:
     for root in ("s3://no-such-bucket/lake", "s3://no-such-bucket"):
         with pytest.raises(StorageError, match="there is no bucket no-such-bucket; create it, or set lake_root"):
             Bucket(root).check()
