@@ -101,8 +101,8 @@ def _tables(lake_root: Path, rows: int) -> dict[str, dict[str, int]]:
 
     lake = Lake(lake_root)
     counted = {
-        LAYERS[0]: sum(path.read_bytes().count(b"\n") - 1 for path in lake.raw.files()),
-        LAYERS[1]: sum(pq.read_metadata(path).num_rows for path in lake.processed.files()),
+        LAYERS[0]: sum((lake_root / file.path).read_bytes().count(b"\n") - 1 for file in lake.raw.files()),
+        LAYERS[1]: sum(pq.read_metadata(lake_root / file.path).num_rows for file in lake.processed.files()),
         LAYERS[2]: deltalake.DeltaTable(lake.curated.path).count(),
         LAYERS[3]: deltalake.DeltaTable(lake.features.path).count(),
     }

@@ -219,13 +219,15 @@ def _status(settings: Settings) -> list[TableStatus]:
 
 @contextmanager
 def _engine(settings: Settings) -> Iterator[Any]:
+    from stock_lakehouse.lake.storage import StorageError, storage_at
     from stock_lakehouse.resources.spark import EngineError, spark_session
 
     remote = settings.spark_remote.get_secret_value() if settings.spark_remote else None
     try:
+        storage_at(settings.lake_root).check()
         with spark_session(settings.engine, remote) as spark:
             yield spark
-    except EngineError as error:
+    except (EngineError, StorageError) as error:
         _wrong(str(error))
 
 
@@ -285,12 +287,15 @@ def _print_tables(tables: list[TableStatus], report: RunReport | None = None) ->
     _print(grid)
 
 
-def _files(settings: Settings) -> set[tuple[str, int]]:
-    """Every data file of the lake with its time of change: the same before and after means that nothing was written."""
-    from stock_lakehouse.tables import TABLES
+def _files(settings: Settings) -> set[tuple[str, str]]:
+    """Every data file of the lake with a mark: the same before and after means that nothing was written."""
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.lake.storage import StorageError
 
-    roots = [settings.lake_root / table.path for table in TABLES]
-    return {(str(path), path.stat().st_mtime_ns) for root in roots for path in root.rglob("*") if path.is_file()}
+    try:
+        return Lake(settings.lake_root).marks()
+    except StorageError as error:
+        _wrong(str(error))
 
 
 def _print_rows(rows: list[dict[str, str]]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -42,16 +44,43 @@ def examine() -> Iterator[Finding]:
 
 
 def _lake(settings: Settings) -> Finding:
+    root = settings.lake_root
+    if isinstance(root, str):
+        return _bucket(root)
     try:
-        settings.lake_root.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=settings.lake_root):
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=root):
             pass
     except OSError as error:
-        return Finding(
-            "lake", "broken", f"{settings.lake_root} cannot be written ({error}); set lake_root to a folder of yours"
-        )
-    free = shutil.disk_usage(settings.lake_root).free
-    return Finding("lake", "ok", f"{settings.lake_root} can be written, {free / 1e9:.0f} GB free")
+        return Finding("lake", "broken", f"{root} cannot be written ({error}); set lake_root to a folder of yours")
+    free = shutil.disk_usage(root).free
+    return Finding("lake", "ok", f"{root} can be written, {free / 1e9:.0f} GB free")
+
+
+def _bucket(root: str) -> Finding:
+    """Do once what a run does: list, write on condition, read, delete."""
+    from stock_lakehouse.lake.storage import Bucket, ChangedError, StorageError
+
+    bucket, path = Bucket(root), f".locks/doctor-{uuid.uuid4().hex}"
+    try:
+        bucket.check()
+        bucket.put(path, b"", None)
+        try:
+            for mark in (None, '"not the mark"'):
+                with contextlib.suppress(ChangedError):
+                    bucket.put(path, b"", mark)
+                    return Finding(
+                        "lake",
+                        "broken",
+                        f"{root}: this store takes no notice of conditions on writes (If-None-Match, If-Match), so two writers "
+                        "would destroy each other's work; use one that does, like S3",
+                    )
+            bucket.read(path)
+        finally:
+            bucket.delete([path])
+    except StorageError as error:
+        return Finding("lake", "broken", str(error))
+    return Finding("lake", "ok", f"{root} can be listed, read and written, on condition where that is needed")
 
 
 def _calendar(settings: Settings) -> Finding:

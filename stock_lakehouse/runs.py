@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB, PROGRESS, PROGRESS_LOGGER
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.settings import Settings
+from stock_lakehouse.settings import Settings, config_file
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -51,8 +51,13 @@ class RunReport:
 
 
 def dagster_home(settings: Settings) -> Path:
-    """The folder of the lake's Dagster instance: DAGSTER_HOME if set, else `.dagster` in the lake. Made if it is not there."""
-    home = Path(os.environ.get("DAGSTER_HOME") or settings.lake_root / ".dagster")
+    """The folder of the lake's Dagster instance, made if it is not there: DAGSTER_HOME if set, else `.dagster` in the lake, or
+    of a lake in a bucket `.dagster/<bucket>/<prefix>` beside lakehouse.toml."""
+    root = settings.lake_root
+    beside = (
+        config_file().parent / ".dagster" / root.removeprefix("s3://") if isinstance(root, str) else root / ".dagster"
+    )
+    home = Path(os.environ.get("DAGSTER_HOME") or beside)
     home.mkdir(parents=True, exist_ok=True)
     config = home / "dagster.yaml"
     if not config.exists():

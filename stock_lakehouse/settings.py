@@ -23,6 +23,7 @@ from pydantic_settings import (
 
 PREFIX = "STOCK_LAKEHOUSE_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
+S3_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=-]+)*")
 TICKER = re.compile(r"[A-Z0-9][A-Z0-9.^=-]{0,14}")
 SECRETS = ("spark_remote",)
 
@@ -41,7 +42,7 @@ class Settings(BaseSettings):
     last_date: date | None = None
     source: Literal["sample", "csv", "yfinance"] = "sample"
     csv_folder: Path | None = None
-    lake_root: Path = Path("lakehouse")
+    lake_root: Path | str = Path("lakehouse")
     engine: Literal["embedded", "spark_connect"] = "embedded"
     spark_remote: SecretStr | None = None
     partition_by: Literal["date_ticker", "session"] = "date_ticker"
@@ -68,6 +69,16 @@ class Settings(BaseSettings):
         if not tickers:
             raise ValueError("at least one ticker is needed, like AAPL,NVDA")
         return check_tickers(tickers)
+
+    @field_validator("lake_root", mode="before")
+    @classmethod
+    def _check_lake_root(cls, value: Any) -> Any:
+        if not isinstance(value, str) or "://" not in value:
+            return Path(value)
+        uri = value.rstrip("/")
+        if not S3_URI.fullmatch(uri):
+            raise ValueError(f"{value!r} is no place for a lake; allowed: a folder, or s3://bucket/prefix")
+        return uri
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:
@@ -128,7 +139,9 @@ def load_settings(**overrides: Any) -> Settings:
     base = file.parent
     return settings.model_copy(
         update={
-            "lake_root": base / settings.lake_root.expanduser(),
+            "lake_root": base / settings.lake_root.expanduser()
+            if isinstance(settings.lake_root, Path)
+            else settings.lake_root,
             "csv_folder": base / settings.csv_folder.expanduser() if settings.csv_folder else None,
         }
     )

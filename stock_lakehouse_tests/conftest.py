@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -14,6 +15,7 @@ from stock_lakehouse.lake import Lake
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.resources.spark import SparkResource
 from stock_lakehouse.settings import Settings
+from stock_lakehouse_tests import s3
 
 
 @pytest.fixture(autouse=True)
@@ -77,3 +79,21 @@ def rows_of(frame: DataFrame, *order: str) -> list[dict[str, object]]:
     table: pa.Table = frame.orderBy(*(order or ("ticker", "date"))).toArrow()
     rows: list[dict[str, object]] = table.to_pylist()
     return rows
+
+
+@pytest.fixture(scope="session", params=["moto", "weed"])
+def s3_bucket(request: pytest.FixtureRequest) -> Iterator[str]:
+    """s3://, and a bucket on a server to which this process's AWS_* variables lead. Its name is the server's: the engine keeps a
+    client a bucket."""
+    name: str = request.param
+    if name == "weed" and not s3.WEED:
+        pytest.skip(s3.NO_WEED)
+    with getattr(s3, name)() as endpoint, s3.variables(s3.environment(endpoint)):
+        s3.make_bucket(endpoint, name)
+        yield f"s3://{name}"
+
+
+@pytest.fixture
+def s3_root(s3_bucket: str) -> str:
+    """A new place for a lake in the bucket."""
+    return f"{s3_bucket}/{uuid.uuid4().hex}/lake"

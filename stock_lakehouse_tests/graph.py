@@ -28,6 +28,8 @@ from stock_lakehouse.io_managers import DeltaIOManager, ParquetIOManager, RawCsv
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.parquet_table import ParquetTable
+from stock_lakehouse.lake.raw_csv import FILE_COLUMNS
+from stock_lakehouse.lake.storage import File
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.resources.lakehouse import LakehouseResource
@@ -53,7 +55,7 @@ class Clocked(LakehouseResource):
         return self._at
 
 
-def clocked(root: Path, spark: SparkSession, tickers: Sequence[str] = TICKERS) -> Clocked:
+def clocked(root: Path | str, spark: SparkSession, tickers: Sequence[str] = TICKERS) -> Clocked:
     """A lakehouse at `root` on the engine of `spark`."""
     settings = Settings(
         lake_root=root,
@@ -215,14 +217,14 @@ def contents(table: ParquetTable | DeltaTable) -> list[dict[str, Any]]:
     if isinstance(table, DeltaTable):
         found = table.open().to_pyarrow_table() if table.exists() else None
     else:
-        parts = [_with_partition(path) for path in table.files()]
+        parts = [_with_partition(table, file) for file in table.files()]
         found = pa.concat_tables(parts) if parts else None
     return [] if found is None else plain(found)
 
 
-def _with_partition(path: Path) -> pa.Table:
-    values = dict(part.split("=", 1) for part in path.parts[-3:-1])
-    rows = pq.ParquetFile(path).read()
+def _with_partition(table: ParquetTable, file: File) -> pa.Table:
+    values = dict(part.split("=", 1) for part in file.path.split("/")[-3:-1])
+    rows = pq.ParquetFile(table._storage.source(file.path)).read()
     for name, value in values.items():
         rows = rows.append_column(name, pa.array([value] * rows.num_rows, pa.string()))
     return rows
@@ -240,11 +242,11 @@ def raw_contents(lake: Lake) -> list[dict[str, Any]]:
     from pyarrow import csv
 
     rows: list[dict[str, Any]] = []
-    for path in lake.raw.files():
-        names = path.open(encoding="utf-8").readline().strip().replace('"', "").split(",")
-        text = csv.ConvertOptions(column_types={name: pa.string() for name in names}, strings_can_be_null=True)
-        found = csv.read_csv(path, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=text)
-        rows += [{**row, "folder": "/".join(path.parts[-3:-1])} for row in found.to_pylist()]
+    text = csv.ConvertOptions(column_types={name: pa.string() for name in FILE_COLUMNS}, strings_can_be_null=True)
+    for file in lake.raw.files():
+        source = lake.storage.source(file.path)
+        found = csv.read_csv(source, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=text)
+        rows += [{**row, "folder": "/".join(file.path.split("/")[-3:-1])} for row in found.to_pylist()]
     return sorted(rows, key=str)
 
 

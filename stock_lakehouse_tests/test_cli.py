@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -123,6 +124,59 @@ def test_doctor_says_how_to_mend_what_is_broken(project: Path) -> None:
     assert result.exit_code == 1
     assert "set lake_root" in result.output
     assert "set csv_folder" in result.output
+
+
+@pytest.fixture
+def on_s3(project: Path, s3_root: str) -> str:
+    (project / "lakehouse.toml").write_text(f'{CONFIG}lake_root = "{s3_root}/"\n')
+    return s3_root
+
+
+def test_a_lake_on_s3_is_loaded_shown_and_found_sound(on_s3: str, project: Path) -> None:
+    doctor = call("doctor")
+    assert doctor.exit_code == 0, doctor.output
+    assert f"lake: {on_s3} can be listed, read and written" in doctor.output
+    first = call("materialize", "--to", "2023-08-04")
+    assert first.exit_code == 0, first.output
+    assert "Nothing changed" not in first.output
+    assert "Nothing changed" in call("materialize", "--to", "2023-08-04").output
+    status = {one["table"]: one for one in json.loads(call("status", "--json").stdout)}
+    assert {name: one["rows"] for name, one in status.items()} == {
+        "raw_stocks_daily": 8,
+        "processed_stocks_daily": 8,
+        "processed_quarantine": 0,
+        "curated_stocks_daily": 8,
+        "stocks_features": 8,
+        "restatements": 0,
+    }
+    assert status["raw_stocks_daily"]["bytes"] > 1000
+    assert "2023-08-04" in call("show", "stocks_features", "NVDA", "--last", "2").output
+    # Nothing but the instance is on this machine, beside lakehouse.toml and apart from those of other lakes.
+    home = project / ".dagster" / on_s3.removeprefix("s3://")
+    assert (home / "dagster.yaml").is_file()
+    assert {path.name for path in project.iterdir()} <= {"lakehouse.toml", ".dagster"}
+
+
+def test_a_bucket_that_is_not_there_is_named_by_every_command(s3_bucket: str, project: Path) -> None:
+    (project / "lakehouse.toml").write_text(f'{CONFIG}lake_root = "s3://there-is-none/lake"\n')
+    for arguments in (["doctor"], ["materialize"], ["status"], ["show", "stocks_features", "NVDA"]):
+        result = call(*arguments)
+        assert result.exit_code != 0
+        assert "there is no bucket there-is-none; create it, or set lake_root to one that is there" in result.output
+
+
+def test_doctor_refuses_a_store_that_takes_no_notice_of_conditions_on_writes(
+    on_s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stock_lakehouse.lake.storage import Bucket
+
+    put = Bucket.put
+    monkeypatch.setattr(
+        Bucket, "put", lambda bucket, path, content, there: put(bucket, f"{path}{uuid4()}", content, None)
+    )
+    result = call("doctor")
+    assert result.exit_code == 1
+    assert f"{on_s3}: this store takes no notice of conditions on writes" in result.output
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -62,6 +62,21 @@ def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path, monkeypa
     assert load_settings().lake_root == tmp_path / "absolute"
 
 
+def test_a_lake_in_a_bucket_is_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given in ("s3://a-bucket/some/prefix", "s3://a-bucket/some/prefix/", "s3://a-bucket"):
+        monkeypatch.setenv(f"{PREFIX}LAKE_ROOT", given)
+        assert load_settings().lake_root == given.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "root", ["s3://", "s3:///prefix", "s3://B/x", "s3://bucket//x", "s3://bucket/a b", "gs://bucket/x", "file:///lake"]
+)
+def test_a_root_that_is_neither_folder_nor_bucket_is_refused(monkeypatch: pytest.MonkeyPatch, root: str) -> None:
+    monkeypatch.setenv(f"{PREFIX}LAKE_ROOT", root)
+    with pytest.raises(SettingsError, match="is no place for a lake; allowed: a folder, or s3://bucket/prefix"):
+        load_settings()
+
+
 def test_a_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert load_settings(lake_root=Path("~/lake")).lake_root == tmp_path / "home" / "lake"

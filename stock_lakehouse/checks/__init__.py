@@ -6,7 +6,6 @@ Here: their specs and results. Not here: market checks, which read a published t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -73,7 +72,7 @@ ROWS_CONSERVED = dg.AssetCheckSpec(
 )
 
 
-def delivery_checks(download: Download, strangers: list[Path]) -> Iterator[dg.AssetCheckResult]:
+def delivery_checks(download: Download, strangers: list[str]) -> Iterator[dg.AssetCheckResult]:
     """What is to be said of a download that has landed."""
     landing = download.landing
     yield dg.AssetCheckResult(
@@ -95,7 +94,7 @@ def delivery_checks(download: Download, strangers: list[Path]) -> Iterator[dg.As
         check_name="file_names",
         passed=not strangers,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"never read": "\n".join(map(str, strangers[:LISTED])), "files": len(strangers)},
+        metadata={"never read": "\n".join(strangers[:LISTED]), "files": len(strangers)},
     )
 
 

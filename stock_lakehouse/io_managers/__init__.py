@@ -50,7 +50,7 @@ class RawCsvIOManager(dg.ConfigurableIOManager):
                 f"{context.asset_key.path[-1]}: {total.delivered:,} rows delivered, {total.landed:,} landed"
             )
         obj.landing = total
-        sizes = [path.stat().st_size for path in house.lake.raw.files()]
+        sizes = [file.size for file in house.lake.raw.files()]
         facts = {"bytes": sum(sizes), "files": len(sizes), "location": dg.MetadataValue.path(str(house.lake.raw.root))}
         newest = house.lake.raw.read(house.session, rectangle.tickers[:1], rectangle.years[-1:])
         _tell(context, facts, {**dataclasses.asdict(total), "preview": _preview(newest, rectangle)})
@@ -89,7 +89,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
             PROCESSED,
             rectangle,
             {
-                "bytes": sum(path.stat().st_size for path in processed.files()),
+                "bytes": sum(file.size for file in processed.files()),
                 "quarantine ticker-years written": rejected.partitions,
                 "location": dg.MetadataValue.path(str(processed.root)),
             },

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake.delta_table import DeltaTable, Ledger
 from stock_lakehouse.lake.parquet_table import ParquetTable
 from stock_lakehouse.lake.publish import BARS_PER_CHUNK
 from stock_lakehouse.lake.raw_csv import RawCsv
-from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, RAW, RESTATEMENTS
+from stock_lakehouse.lake.storage import LakeRoot, storage_at
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, RAW, RESTATEMENTS, TABLES
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
 class Lake:
-    """Every table of the lake at `root`. The numbers bound the memory of a publish, see the tables."""
+    """Every table of the lake at `root`: a folder, or s3://bucket/prefix. The numbers bound the memory of a publish, see the
+    tables."""
 
-    def __init__(self, root: Path, bars_per_chunk: int = BARS_PER_CHUNK, partitions_per_write: int = 250) -> None:
+    def __init__(self, root: LakeRoot, bars_per_chunk: int = BARS_PER_CHUNK, partitions_per_write: int = 250) -> None:
         self.root = root
+        self.storage = storage_at(root)
         self.raw = RawCsv(root)
         self.processed = ParquetTable(root, PROCESSED, bars_per_chunk, partitions_per_write)
         self.quarantine = ParquetTable(root, QUARANTINE, bars_per_chunk, partitions_per_write)
@@ -38,7 +40,11 @@ class Lake:
         stored = self._stored[name]
         if isinstance(stored, DeltaTable):
             return stored.sizes()
-        return [path.stat().st_size for path in stored.files()]
+        return [file.size for file in stored.files()]
+
+    def marks(self) -> set[tuple[str, str]]:
+        """Every data file with its mark: the same before and after means that nothing was written."""
+        return {(file.path, file.mark) for table in TABLES for file in self.storage.walk(table.path)}
 
     def version(self, name: str) -> int | None:
         """The version of the Delta table of that name; None for other formats and before its first publish."""

@@ -5,12 +5,13 @@ Here: creation, schema evolution, the comparison, the commit and the ledger line
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.lake.lock import one_writer
+from stock_lakehouse.lake.lease import LeaseLostError
+from stock_lakehouse.lake.lock import confirm, one_writer
 from stock_lakehouse.lake.publish import (
     BARS_PER_CHUNK,
     Partition,
@@ -23,6 +24,7 @@ from stock_lakehouse.lake.publish import (
     publishable,
 )
 from stock_lakehouse.lake.staging import Staging
+from stock_lakehouse.lake.storage import LakeRoot, under
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.tables import CURATED, RESTATEMENTS, Table
 
@@ -45,9 +47,9 @@ class SchemaEvolutionError(Exception):
 class DeltaTable:
     """`table` under `lake_root`. `bars_per_chunk` bounds how many rows a publish compares one by one at a time."""
 
-    def __init__(self, lake_root: Path, table: Table, bars_per_chunk: int = BARS_PER_CHUNK) -> None:
+    def __init__(self, lake_root: LakeRoot, table: Table, bars_per_chunk: int = BARS_PER_CHUNK) -> None:
         self.table = table
-        self.path = lake_root / table.path
+        self.path = under(lake_root, table.path)
         self._lake_root = lake_root
         self._bars_per_chunk = bars_per_chunk
 
@@ -168,12 +170,12 @@ class DeltaTable:
                 # The predicate on both sides of the join inside: a year of the key says it of the other side too.
                 there = published.where(predicate) if published is not None else None
                 wanted = publishable(computed.where(predicate), there, rectangle).select(*self._columns(before))
-                if self._commit(wanted, predicate, before.version()):
-                    try:
+                try:
+                    if self._commit(wanted, predicate, before.version()):
                         return self._verify(pairs, kinds, before)
-                    except PublishError:
-                        ledger.retract(run_id, before)
-                        raise
+                except (PublishError, LeaseLostError):
+                    ledger.retract(run_id, before)
+                    raise
                 # A writer outside the lock (another machine) came first: compare again with what it left.
                 ledger.retract(run_id, before)
         raise PublishError(
@@ -185,15 +187,30 @@ class DeltaTable:
         """Replace the rows of `predicate` by `wanted` in one commit on top of `version`; False if that is not the latest."""
         from pyspark.errors import PySparkException
 
+        confirm(self._lake_root)
         if self.version() != version:
             return False
+        mark = uuid.uuid4().hex
+        writer = wanted.write.format("delta").mode("overwrite").option("replaceWhere", predicate)
         try:
-            wanted.write.format("delta").mode("overwrite").option("replaceWhere", predicate).save(str(self.path))
+            writer.option("userMetadata", mark).save(str(self.path))
         except PySparkException as error:
             if self.version() == version:
                 raise PublishError(f"{self.table.name}: nothing was committed: {error}") from error
             return False
-        return True
+        opened = self.open()
+        return opened.version() == version + 1 or self._is_next(opened, mark, version)
+
+    def _is_next(self, opened: deltalake.DeltaTable, mark: str, version: int) -> bool:
+        """Whether the commit of `mark` follows `version`. If another came between, of which the comparison knew nothing,
+        while the engine planned the write, take it back where it is still the latest."""
+        commits = opened.history(opened.version() - version)
+        mine = next((one["version"] for one in commits if one.get("userMetadata") == mark), None)
+        if mine == version + 1:
+            return True
+        if mine is not None and mine == opened.version():
+            opened.restore(mine - 1)
+        return False
 
     def _columns(self, opened: deltalake.DeltaTable) -> list[str]:
         """replaceWhere wants the table's columns in the table's order."""
@@ -285,7 +302,7 @@ class Ledger:
     replaces: a line counts once the table is past that version, and what a killed run announced in vain is removed by
     the next publish. Lines of a table that was later moved away and built anew stay."""
 
-    def __init__(self, lake_root: Path) -> None:
+    def __init__(self, lake_root: LakeRoot) -> None:
         self.stored = DeltaTable(lake_root, RESTATEMENTS)
         self._lake_root = lake_root
 

@@ -1,10 +1,14 @@
-"""One writer a table: a lock across processes, held by the operating system, so a killed writer leaves none behind."""
+"""One writer a table: in a folder by a lock of the operating system, which dies with its process; in a bucket by a lease."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from stock_lakehouse.lake.lease import Lease
+from stock_lakehouse.lake.storage import Bucket, LakeRoot
 
 WAIT_SECONDS = 3600.0
 
@@ -14,11 +18,18 @@ class TableBusyError(Exception):
 
 
 @contextmanager
-def one_writer(lake_root: Path, table: str, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
+def one_writer(lake_root: LakeRoot, table: str, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
     """Hold the right to write `table` of the lake at `lake_root`. Readers never wait.
 
     Raises TableBusyError when another process does not let go within `wait_seconds`.
     """
+    if isinstance(lake_root, Path):
+        yield from _locked(lake_root, table, wait_seconds)
+    else:
+        yield from _leased(lake_root, table, wait_seconds)
+
+
+def _locked(lake_root: Path, table: str, wait_seconds: float) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder = lake_root / ".locks"
@@ -27,13 +38,49 @@ def one_writer(lake_root: Path, table: str, wait_seconds: float = WAIT_SECONDS) 
     try:
         lock.acquire(timeout=wait_seconds)
     except Timeout:
-        raise TableBusyError(
-            f"{table}: another process has been writing it for {wait_seconds:.0f} s; see whether a run hangs"
-        ) from None
+        raise _busy(table, wait_seconds) from None
     try:
         yield
     finally:
         lock.release()
+
+
+def _leased(lake_root: str, table: str, wait_seconds: float) -> Iterator[None]:
+    lease = Lease(Bucket(lake_root), table)
+    if not lease.take(wait_seconds):
+        raise _busy(table, wait_seconds)
+    _leases().append((lake_root, lease))
+    try:
+        yield
+    finally:
+        _leases().remove((lake_root, lease))
+        lease.give_back()
+
+
+def _busy(table: str, wait_seconds: float) -> TableBusyError:
+    return TableBusyError(
+        f"{table}: another process has been writing it for {wait_seconds:.0f} s; see whether a run hangs"
+    )
+
+
+def confirm(lake_root: LakeRoot) -> None:
+    """Say before a publish that what this thread holds of the lake is still its own.
+
+    Raises LeaseLostError if not. A lock of the operating system cannot be lost.
+    """
+    for root, lease in _leases():
+        if root == lake_root:
+            lease.confirm()
+
+
+_of_thread = threading.local()
+
+
+def _leases() -> list[tuple[str, Lease]]:
+    if not hasattr(_of_thread, "leases"):
+        _of_thread.leases = []
+    leases: list[tuple[str, Lease]] = _of_thread.leases
+    return leases
 
 
 class Turns:
@@ -43,16 +90,16 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._held: dict[tuple[Path, str], ExitStack] = {}
+        self._held: dict[tuple[LakeRoot, str], ExitStack] = {}
 
-    def take(self, lake_root: Path, table: str) -> None:
+    def take(self, lake_root: LakeRoot, table: str) -> None:
         """Wait for the turn at `table`; it ends with `end`, or with the process."""
         if (lake_root, table) not in self._held:
             stack = ExitStack()
             stack.enter_context(one_writer(lake_root, f"{table}.turn"))
             self._held[lake_root, table] = stack
 
-    def end(self, lake_root: Path, table: str | None = None) -> None:
+    def end(self, lake_root: LakeRoot, table: str | None = None) -> None:
         """End the turn at `table`, or all turns at the lake."""
         for key in [key for key in self._held if key[0] == lake_root and table in (None, key[1])]:
             self._held.pop(key).close()

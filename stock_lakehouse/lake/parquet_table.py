@@ -1,17 +1,16 @@
 """A Parquet table of the lake: one file a ticker and year, replaced whole and atomically, and only when its rows changed.
 
-The engine writes the new files beside the table; a rename puts each in its place. Not here: what the rows mean.
+The engine writes the new files beside the table; one step puts each in its place: a rename, or in a bucket a write on condition
+that the file there is still the one that was compared. Not here: what the rows mean.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stock_lakehouse.lake.lock import one_writer
+from stock_lakehouse.lake.lock import confirm, one_writer
 from stock_lakehouse.lake.publish import (
     Partition,
     Published,
@@ -19,10 +18,13 @@ from stock_lakehouse.lake.publish import (
     chunks,
     differing_partitions,
     of_tickers,
+    partition_folder,
+    partition_of,
     partition_predicate,
     publishable,
 )
 from stock_lakehouse.lake.staging import Staging
+from stock_lakehouse.lake.storage import ChangedError, File, LakeRoot, storage_at, under
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.tables import Table
 
@@ -36,10 +38,11 @@ class ParquetTable:
     """`table` under `lake_root`. `bars_per_chunk` bounds how many rows a publish compares one by one at a time,
     `partitions_per_write` the engine's open files, 2 MB of memory a ticker and year."""
 
-    def __init__(self, lake_root: Path, table: Table, bars_per_chunk: int, partitions_per_write: int) -> None:
+    def __init__(self, lake_root: LakeRoot, table: Table, bars_per_chunk: int, partitions_per_write: int) -> None:
         self.table = table
-        self.root = lake_root / table.path
+        self.root = under(lake_root, table.path)
         self._lake_root = lake_root
+        self._storage = storage_at(lake_root)
         self._bars_per_chunk = bars_per_chunk
         self._partitions_per_write = partitions_per_write
 
@@ -49,7 +52,7 @@ class ParquetTable:
         """The table's rows, of all tickers and years or of some."""
         from pyspark.sql import functions as F
 
-        if next(self.root.glob(f"ticker=*/year=*/{FILE}"), None) is None:
+        if next(self._walk(), None) is None:
             return spark.createDataFrame([], self.table.ddl)
         frame = spark.read.schema(self.table.ddl).parquet(str(self.root))
         if tickers is not None:
@@ -58,9 +61,12 @@ class ParquetTable:
             frame = frame.where(F.col("year").isin(list(years)))
         return frame
 
-    def files(self) -> list[Path]:
+    def files(self) -> list[File]:
         """The table's files, one a ticker and year."""
-        return sorted(self.root.glob(f"ticker=*/year=*/{FILE}"))
+        return sorted(self._walk(), key=lambda one: one.path)
+
+    def _walk(self) -> Iterator[File]:
+        return (one for one in self._storage.walk(self.table.path) if one.name == FILE)
 
     def publish(
         self,
@@ -77,6 +83,7 @@ class ParquetTable:
         """
         spark = computed.sparkSession
         with one_writer(self._lake_root, self.table.name):
+            there = {one.path: one for one in self._walk()}
             published = self.read(spark, tickers, years)
             wanted = publishable(computed, published, rectangle) if rectangle else computed
             wanted = staging.stage(wanted.select(*self.table.column_names))
@@ -87,7 +94,7 @@ class ParquetTable:
             names = sorted(changed)
             for start in range(0, len(names), self._partitions_per_write):
                 batch = names[start : start + self._partitions_per_write]
-                self._replace(wanted, {pair: changed[pair].rows for pair in batch}, staging)
+                self._replace(wanted, {pair: changed[pair].rows for pair in batch}, staging, there)
         return Published(
             rows=sum(one.rows for one in changed.values()),
             partitions=len(changed),
@@ -96,32 +103,53 @@ class ParquetTable:
             withdrawn=sum(max(one.gone - one.new, 0) for one in changed.values()),
         )
 
-    def _replace(self, wanted: DataFrame, rows: Mapping[Partition, int], staging: Staging) -> None:
+    def _replace(
+        self,
+        wanted: DataFrame,
+        rows: Mapping[Partition, int],
+        staging: Staging,
+        there: Mapping[str, File],
+    ) -> None:
         """Write the ticker-years of `rows` beside the table, hold their row counts against `rows`, then move each file into
-        its place."""
+        its place. `there` are the table's files as they were before the comparison."""
         import pyarrow.parquet as pq
 
         beside = staging.new_path()
         order = [name for name in ("ticker", "year", "date", "ingested_at") if name in self.table.column_names]
         frame = wanted.where(partition_predicate(rows)).coalesce(1).sortWithinPartitions(*order)
-        frame.write.partitionBy(*self.table.partition_by).parquet(str(beside))
-        moves = []
-        for (ticker, year), expected in rows.items():
-            place = Path(f"ticker={ticker}", f"year={year}")
-            written = list((beside / place).glob("*.parquet"))
-            found = sum(pq.read_metadata(path).num_rows for path in written)
-            if found != expected or len(written) > 1:
+        frame.write.partitionBy(*self.table.partition_by).parquet(staging.storage.uri(beside))
+        written: dict[tuple[str, str], list[str]] = {}
+        for file in staging.storage.walk(beside):
+            if file.name.endswith(".parquet"):
+                written.setdefault(partition_of(file.path), []).append(file.path)
+
+        def count(paths: list[str]) -> int:
+            return sum(pq.read_metadata(staging.storage.source(path)).num_rows for path in paths)
+
+        sources = [written.get((ticker, str(year)), []) for ticker, year in rows]
+        counts = self._storage.map(count, sources)
+        moves, gone = [], []
+        for ((ticker, year), expected), paths, found in zip(rows.items(), sources, counts, strict=True):
+            place = partition_folder(ticker, year)
+            if found != expected or len(paths) > 1:
                 raise PublishError(
-                    f"{self.table.name}: {found} rows in {len(written)} files were written for {place}, not {expected} in "
+                    f"{self.table.name}: {found} rows in {len(paths)} files were written for {place}, not {expected} in "
                     "one; nothing of this batch was published, run it again"
                 )
-            moves.append((written[0] if written else None, self.root / place / FILE))
-        for source, target in moves:
-            if source is None:
-                target.unlink(missing_ok=True)
+            target = f"{self.table.path}/{place}/{FILE}"
+            if paths:
+                moves.append((paths[0], target, there.get(target)))
             else:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(source, target)
+                gone.append(target)
+        confirm(self._lake_root)
+        try:
+            for _ in self._storage.map(lambda move: self._storage.take(staging.storage, *move), moves):
+                pass
+        except ChangedError as error:
+            raise PublishError(
+                f"{self.table.name}: another writer changed {error} while this run compared; run it again"
+            ) from None
+        self._storage.delete(gone)
 
 
 @dataclass(frozen=True)

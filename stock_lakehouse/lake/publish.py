@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from stock_lakehouse.partitions import Rectangle
 
@@ -133,6 +134,17 @@ def partition_predicate(pairs: Iterable[Partition]) -> str:
     return " OR ".join(
         f"(ticker IN ({_literals(tickers)}) AND year IN ({_literals(years)}))" for tickers, years in years_of.items()
     )
+
+
+def partition_folder(ticker: str, year: int | str) -> str:
+    """The folder of a partition under its table. A caret is written as engines write it; they do not find it otherwise."""
+    return f"ticker={ticker.replace('^', '%5E')}/year={year}"
+
+
+def partition_of(path: str) -> tuple[str, str]:
+    """The ticker and year of a file that an engine wrote. Spark on the JVM escapes more characters than Sail does."""
+    ticker, year = path.split("/")[-3:-1]
+    return unquote(ticker.removeprefix("ticker=")), unquote(year.removeprefix("year="))
 
 
 def _literals(values: Sequence[int | str]) -> str:

@@ -1,21 +1,20 @@
 """The raw layer: append-only CSV files, one a landing, ticker and year.
 
-Here: what lands, under which name, and how it is read. A file appears whole (written under a hidden name, then renamed) and
-is never changed. Not here: what the text means, beyond the ticker and the year that decide where a row lies.
+Here: what lands, under which name, and how it is read. A file appears whole and is never changed; in a bucket the store itself
+refuses a second one of the name. Not here: what the text means, beyond the ticker and the year that decide where a row lies.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.lake.lock import one_writer
-from stock_lakehouse.lake.publish import of_tickers
+from stock_lakehouse.lake.lock import confirm, one_writer
+from stock_lakehouse.lake.publish import of_tickers, partition_folder
+from stock_lakehouse.lake.storage import File, LakeRoot, storage_at, under
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.schemas import raw as schema
 from stock_lakehouse.sources import Landing
@@ -42,9 +41,10 @@ FILE_COLUMNS = [one.name for one in (*schema.DELIVERED, *schema.PROVENANCE)]
 class RawCsv:
     """The raw table under a lake root."""
 
-    def __init__(self, lake_root: Path) -> None:
-        self.root = lake_root / RAW.path
+    def __init__(self, lake_root: LakeRoot) -> None:
+        self.root = under(lake_root, RAW.path)
         self._lake_root = lake_root
+        self._storage = storage_at(lake_root)
 
     def land(
         self,
@@ -72,6 +72,7 @@ class RawCsv:
             inside = placed[placed["inside"]]
             landed = self._landed(inside)
             fresh = _fresh(inside, landed, now, final_at)
+            confirm(self._lake_root)
             files = 0
             for (ticker, year), group in fresh.groupby(["ticker", "year"], sort=True):
                 self._write(group, ticker, year, source, interval, run_id, now)
@@ -91,7 +92,8 @@ class RawCsv:
         from pyspark.sql import functions as F
 
         reader = spark.read.schema(RAW.ddl).options(header=True, escape='"', multiLine=True, pathGlobFilter=GLOB)
-        self.root.mkdir(parents=True, exist_ok=True)
+        if next(self._storage.walk(RAW.path), None) is None:
+            return spark.createDataFrame([], RAW.ddl)
         frame = reader.csv(str(self.root))
         if tickers is not None:
             frame = of_tickers(frame, [*tickers, UNREADABLE])
@@ -99,13 +101,13 @@ class RawCsv:
             frame = frame.where(F.col("year").isin([*map(str, years), UNREADABLE]))
         return frame
 
-    def files(self) -> Iterator[Path]:
+    def files(self) -> list[File]:
         """Every landed file."""
-        return (path for path in self.root.glob("ticker=*/year=*/*") if NAME.fullmatch(path.name))
+        return sorted((one for one in self._storage.walk(RAW.path) if _is_ours(one)), key=lambda one: one.path)
 
-    def strangers(self) -> list[Path]:
+    def strangers(self) -> list[str]:
         """Files under the raw root that do not follow the naming, so are never read; a kill leaves hidden ones."""
-        return sorted(path for path in self.root.rglob("*") if path.is_file() and not _is_ours(path, self.root))
+        return sorted(self._storage.uri(one.path) for one in self._storage.walk(RAW.path) if not _is_ours(one))
 
     def _landed(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The landed rows of the ticker-years of `rows`, oldest first, with VALUES, ingested_at, ticker, year, key."""
@@ -120,13 +122,21 @@ class RawCsv:
             null_values=[""],
         )
         parse = csv.ParseOptions(newlines_in_values=True)
-        frames = []
-        for ticker, year in sorted(set(zip(rows["ticker"], rows["year"], strict=True))):
-            days = rows.loc[(rows["ticker"] == ticker) & (rows["year"] == year), "day"].dropna()
-            for path in sorted(self._folder(ticker, year).glob("*")):
-                if NAME.fullmatch(path.name) and _may_hold(path, days):
-                    one = csv.read_csv(path, parse_options=parse, convert_options=as_text).to_pandas()
-                    frames.append(one.assign(ticker=ticker, year=year))
+        days: dict[tuple[str, str], pd.Series] = {
+            pair: group["day"].dropna() for pair, group in rows.groupby(["ticker", "year"], sort=True)
+        }
+
+        def of_pair(pair: tuple[str, str]) -> list[pd.DataFrame]:
+            walked = sorted(self._storage.walk(self._folder(*pair)), key=lambda one: one.path)
+            return [
+                csv.read_csv(self._storage.source(one.path), parse_options=parse, convert_options=as_text)
+                .to_pandas()
+                .assign(ticker=pair[0], year=pair[1])
+                for one in walked
+                if _is_ours(one) and _may_hold(one.name, days[pair])
+            ]
+
+        frames = [one for found in self._storage.map(of_pair, days) for one in found]
         if not frames:
             return pd.DataFrame(columns=[*VALUES, "ingested_at", "ticker", "year", "key"], dtype=object)
         landed = pd.concat(frames, ignore_index=True)
@@ -139,48 +149,46 @@ class RawCsv:
         import pyarrow as pa
         from pyarrow import csv
 
-        folder = self._folder(ticker, year)
-        folder.mkdir(parents=True, exist_ok=True)
-        for left_by_a_killed_run in folder.glob(".bars_*.tmp"):
-            left_by_a_killed_run.unlink()
-        path = _free_path(folder, [day for day in group["day"] if day] or [NO_DAY], now, run_id)
         group = group.assign(source=source, interval=interval)
         table = pa.Table.from_pandas(
             group[FILE_COLUMNS], schema=pa.schema([(name, pa.string()) for name in FILE_COLUMNS]), preserve_index=False
         )
-        hidden = folder / f".{path.name}.tmp"
-        csv.write_csv(table, hidden, csv.WriteOptions(quoting_style="all_valid"))
-        os.replace(hidden, path)
+        text = pa.BufferOutputStream()
+        csv.write_csv(table, text, csv.WriteOptions(quoting_style="all_valid"))
+        content = text.getvalue().to_pybytes()
+        days = [day for day in group["day"] if day] or [NO_DAY]
+        run = run_id.replace("-", "")[:8]
+        if not re.fullmatch(
+            "[0-9a-f]{8}", run
+        ):  # an id of a caller's own: under another name the file would not be read
+            run = hashlib.sha256(run_id.encode()).hexdigest()[:8]
+        while True:
+            name = f"bars_{min(days)}_{max(days)}_{now:%Y%m%dT%H%M%S%f}Z_{run}.csv"
+            try:
+                self._storage.create(f"{self._folder(ticker, year)}/{name}", content)
+            except FileExistsError:  # the clock stands still
+                now += timedelta(microseconds=1)
+            else:
+                return
 
-    def _folder(self, ticker: str, year: str) -> Path:
-        return self.root / f"ticker={ticker}" / f"year={year}"
+    @staticmethod
+    def _folder(ticker: str, year: str) -> str:
+        return f"{RAW.path}/{partition_folder(ticker, year)}"
 
 
-def _free_path(folder: Path, days: Sequence[str], now: datetime, run_id: str) -> Path:
-    """A name for a landing that no file has yet, even if the clock stands still."""
-    run = run_id.replace("-", "")[:8]
-    if not re.fullmatch("[0-9a-f]{8}", run):  # an id of a caller's own: under another name the file would not be read
-        run = hashlib.sha256(run_id.encode()).hexdigest()[:8]
-    while True:
-        path = folder / f"bars_{min(days)}_{max(days)}_{now:%Y%m%dT%H%M%S%f}Z_{run}.csv"
-        if not path.exists():
-            return path
-        now += timedelta(microseconds=1)
-
-
-def _may_hold(path: Path, days: pd.Series) -> bool:
+def _may_hold(name: str, days: pd.Series) -> bool:
     """Whether a landed file may hold a row of one of `days` (ISO text), by the first and last session in its name."""
-    first, last = path.name.split("_")[1:3]
+    first, last = name.split("_")[1:3]
     return first == NO_DAY or bool(((days >= first) & (days <= last)).any())
 
 
-def _is_ours(path: Path, root: Path) -> bool:
-    parts = path.relative_to(root).parts
+def _is_ours(file: File) -> bool:
+    parts = file.path.removeprefix(f"{RAW.path}/").split("/")
     return (
         len(parts) == 3
         and parts[0].startswith("ticker=")
         and parts[1].startswith("year=")
-        and NAME.fullmatch(path.name) is not None
+        and NAME.fullmatch(parts[2]) is not None
     )
 
 

@@ -6,51 +6,56 @@ A lazy frame that three readers use would be computed three times (applyInArrow 
 from __future__ import annotations
 
 import json
-import shutil
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from stock_lakehouse.lake.storage import LakeRoot, storage_at
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
     from pyspark.sql.types import StructType
 
 
+FOLDER = ".staging"
+
+
 class Staging:
-    """A folder of one run under the lake root; `clear` when the run ends. What a killed run leaves, the next one removes
-    when it is older than KEEP_SECONDS."""
+    """A folder of one run under `root`: the lake's, or another place that engine and program both reach. `clear` when the run
+    ends. What a killed run leaves, the next one removes when it is older than KEEP_SECONDS."""
 
     KEEP_SECONDS = 24 * 3600.0
 
-    def __init__(self, lake_root: Path) -> None:
-        self._parent = lake_root / ".staging"
-        self.folder = self._parent / uuid.uuid4().hex
+    def __init__(self, root: LakeRoot) -> None:
+        self.storage = storage_at(root)
+        self.folder = f"{FOLDER}/{uuid.uuid4().hex}"
 
     def stage(self, frame: DataFrame, *more: DataFrame) -> DataFrame:
         """`frame` computed, and after it `more` of the same schema: their rows, read from files.
 
         Frames are computed one after the other, so that the engine holds one of them in memory.
         """
-        path = self.new_path()
+        uri = self.storage.uri(self.new_path())
         for one in (frame, *more):
             # Read once or twice and removed: the time of a better compression would never come back.
-            one.write.mode("append").option("compression", "snappy").parquet(str(path))
-        return frame.sparkSession.read.schema(_nullable(frame.schema)).parquet(str(path))
+            one.write.mode("append").option("compression", "snappy").parquet(uri)
+        return frame.sparkSession.read.schema(_nullable(frame.schema)).parquet(uri)
 
-    def new_path(self) -> Path:
-        """A path in the folder that nothing is at yet."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return self.folder / uuid.uuid4().hex
+    def new_path(self) -> str:
+        """A path under `root` that nothing is at yet."""
+        return f"{self.folder}/{uuid.uuid4().hex}"
 
     def clear(self) -> None:
         """Remove the folder, and those of runs that were killed long ago."""
         import time
 
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if self._parent.is_dir():
-            for folder in self._parent.iterdir():
-                if time.time() - folder.stat().st_mtime > self.KEEP_SECONDS:
-                    shutil.rmtree(folder, ignore_errors=True)
+        self.storage.delete_folder(self.folder)
+        newest: dict[str, float] = {}
+        for file in self.storage.walk(FOLDER):
+            folder = "/".join(file.path.split("/")[:2])
+            newest[folder] = max(newest.get(folder, 0.0), file.changed)
+        for folder, changed in newest.items():
+            if time.time() - changed > self.KEEP_SECONDS:
+                self.storage.delete_folder(folder)
 
 
 def _nullable(schema: StructType) -> StructType:

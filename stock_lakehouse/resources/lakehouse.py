@@ -5,6 +5,8 @@ Here: what assets, checks and IO managers share. Not here: how a table is read o
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta
@@ -18,6 +20,7 @@ from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.lock import Turns
 from stock_lakehouse.lake.publish import SESSIONS_A_YEAR
 from stock_lakehouse.lake.staging import Staging
+from stock_lakehouse.lake.storage import LakeRoot, lake_root
 from stock_lakehouse.market_calendar import CalendarError, MarketCalendar, market_calendar, utc_now
 from stock_lakehouse.partitions import Rectangle, rectangle_of
 from stock_lakehouse.resources.spark import SparkResource
@@ -62,20 +65,24 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         self.staging.clear()
-        _turns().end(Path(self.root))
+        _turns().end(self.lake_root)
 
     def take_turn(self, above: str) -> None:
         """Wait until no other run is between reading the layer `above` and publishing the one below it."""
         names = [table.name for table in LAYERS]
-        _turns().take(Path(self.root), names[names.index(above) + 1])
+        _turns().take(self.lake_root, names[names.index(above) + 1])
 
     def end_turn(self, table: str) -> None:
         """Let the next run read for `table`."""
-        _turns().end(Path(self.root), table)
+        _turns().end(self.lake_root, table)
+
+    @property
+    def lake_root(self) -> LakeRoot:
+        return lake_root(self.root)
 
     @property
     def lake(self) -> Lake:
-        return Lake(Path(self.root), self.bars_per_chunk, self.partitions_per_write)
+        return Lake(self.lake_root, self.bars_per_chunk, self.partitions_per_write)
 
     @property
     def session(self) -> SparkSession:
@@ -84,7 +91,11 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     @property
     def staging(self) -> Staging:
         if self._staging is None:
-            self._staging = Staging(Path(self.root))
+            # Every look of the engine at a staged frame would be requests to the bucket, hundreds a run.
+            near = self.spark.engine == "embedded" and not isinstance(self.lake_root, Path)
+            self._staging = Staging(
+                Path(tempfile.gettempdir(), f"stock_lakehouse-{os.getuid()}") if near else self.lake_root
+            )
         return self._staging
 
     @property

@@ -16,6 +16,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from stock_lakehouse.lake.lock import TableBusyError, one_writer
+from stock_lakehouse.lake.storage import LakeRoot, lake_root
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.resources.spark import spark_session
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW
@@ -47,7 +48,7 @@ ABOVE = {PROCESSED.name: RAW.name, CURATED.name: PROCESSED.name, FEATURES.name: 
 def publish_at_once(root: str, asked: tuple[Rectangle, ...], run_id: str, together: Any) -> None:
     """In a process of its own: a layer after the other, each begun when every process has ended the one above."""
     with spark_session("embedded") as spark:
-        house = clocked(Path(root), spark)
+        house = clocked(lake_root(root), spark)
         for layer in ABOVE:
             together.wait(120)
             for one in asked:
@@ -55,7 +56,7 @@ def publish_at_once(root: str, asked: tuple[Rectangle, ...], run_id: str, togeth
 
 
 @contextmanager
-def at_once(root: Path, *asked: tuple[Rectangle, ...]) -> Iterator[None]:
+def at_once(root: LakeRoot, *asked: tuple[Rectangle, ...]) -> Iterator[None]:
     spawn = multiprocessing.get_context("spawn")
     together = spawn.Barrier(len(asked))
     processes = [

@@ -17,11 +17,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from pyspark.sql import SparkSession
 
+from stock_lakehouse.lake.storage import LakeRoot, under
 from stock_lakehouse.tables import CURATED, FEATURES
+from stock_lakehouse_tests import s3
 from stock_lakehouse_tests.conftest import bytes_of
 from stock_lakehouse_tests.graph import clocked, layers, ledger, plain, raw_contents
 from stock_lakehouse_tests.lake import killed_runs
@@ -38,7 +41,7 @@ class State:
     ledger: Rows
 
     @classmethod
-    def of(cls, root: Path, spark: SparkSession) -> State:
+    def of(cls, root: LakeRoot, spark: SparkSession) -> State:
         house = clocked(root, spark)
         return cls(layers(house), raw_contents(house.lake), without_run(ledger(house)))
 
@@ -50,8 +53,8 @@ def without_run(lines: Rows) -> Rows:
 class Killer:
     """The program of killed_runs.py, and the lake before and after an undisturbed second run."""
 
-    def __init__(self, folder: Path, spark: SparkSession) -> None:
-        self.folder, self.spark = folder, spark
+    def __init__(self, folder: Path, spark: SparkSession, base: LakeRoot | None = None) -> None:
+        self.folder, self.spark, self.base = folder, spark, base or folder
         environment = {name: value for name, value in os.environ.items() if not name.startswith("STOCK_LAKEHOUSE_")}
         self._program = subprocess.Popen(
             [sys.executable, "-m", "stock_lakehouse_tests.lake.killed_runs"],
@@ -61,7 +64,7 @@ class Killer:
             cwd=Path(__file__).parents[2],
             env=environment,
         )
-        self._prepared = folder / "prepared"
+        self._prepared = under(self.base, "prepared")
         killed_runs.prepare(clocked(self._prepared, spark))
         self.old = State.of(self._prepared, spark)
         root = self.copy("undisturbed")
@@ -75,12 +78,15 @@ class Killer:
     def _points_file(self) -> Path:
         return self.folder / "points.json"
 
-    def copy(self, name: str) -> Path:
-        root = self.folder / name
-        shutil.copytree(self._prepared, root, copy_function=shutil.copy2)
+    def copy(self, name: str) -> LakeRoot:
+        root = under(self.base, name)
+        if isinstance(root, Path):
+            shutil.copytree(self._prepared, root, copy_function=shutil.copy2)
+        else:
+            s3.copy(str(self._prepared), root)
         return root
 
-    def second_run(self, root: Path, point: str) -> int:
+    def second_run(self, root: LakeRoot, point: str) -> int:
         """The wait status of a second run at `root` that dies at `point`."""
         assert self._program.stdin is not None
         assert self._program.stdout is not None
@@ -119,12 +125,16 @@ class Killer:
         assert State.of(root, self.spark) == self.new
         assert house.lake.raw.strangers() == []
         if thorough:
-            files = bytes_of(root)
+            files = written(root)
             killed_runs.second_run(house, "ffffffff-run")
-            assert {name: at for name, at in bytes_of(root).items() if ".staging" not in name} == {
-                name: at for name, at in files.items() if ".staging" not in name
-            }
-        shutil.rmtree(root)
+            assert written(root) == files
+        house.lake.storage.delete_folder("")
+
+
+def written(root: LakeRoot) -> dict[str, Any]:
+    """Every file of the lake but staged frames, with what changes when it is written."""
+    files: dict[str, Any] = bytes_of(root) if isinstance(root, Path) else s3.objects(root)
+    return {name: at for name, at in files.items() if ".staging" not in name}
 
 
 def by_file(rows: Rows) -> dict[tuple[str, str], Rows]:
@@ -144,7 +154,7 @@ def killer(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def test_the_scenario_writes_every_table(killer: Killer) -> None:
     places = {point.split(" ", 1)[1] for point in killer.points}
     assert places >= {
-        "write_csv raw/stocks_daily",
+        "write_bytes raw/stocks_daily",
         "replace raw/stocks_daily",
         "replace processed/quarantine",
         "replace processed/stocks_daily",
@@ -176,6 +186,35 @@ def test_a_run_killed_at_a_write_and_run_again_ends_as_if_undisturbed(killer: Ki
     found = [number for number, point in enumerate(killer.points) if point == place]
     # The middle one: there are writes of the same kind before and after it, where there are several.
     killer.check(str(found[len(found) // 2 if "restatements" not in place else 0]))
+
+
+@pytest.fixture(scope="module")
+def s3_killer(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, s3_bucket: str) -> Iterator[Killer]:
+    killer = Killer(tmp_path_factory.mktemp("killed"), spark, f"{s3_bucket}/{uuid4().hex}")
+    yield killer
+    killer.close()
+
+
+@pytest.mark.parametrize("place", ["after put processed/stocks_daily", "before save curated/stocks_features"])
+def test_a_run_on_s3_killed_at_a_write_and_run_again_ends_as_if_undisturbed(s3_killer: Killer, place: str) -> None:
+    found = [number for number, point in enumerate(s3_killer.points) if point == place]
+    s3_killer.check(str(found[len(found) // 2]))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_run_on_s3_killed_at_any_write_and_run_again_ends_as_if_undisturbed(s3_killer: Killer) -> None:
+    assert {point.split(" ", 1)[1] for point in s3_killer.points} >= {
+        "put raw/stocks_daily",
+        "put processed/quarantine",
+        "put processed/stocks_daily",
+        "delete processed/stocks_daily",
+        "save curated/restatements",
+        "save curated/stocks_daily",
+        "save curated/stocks_features",
+    }
+    for number in range(len(s3_killer.points)):
+        s3_killer.check(str(number), thorough=True)
 
 
 @pytest.mark.soak

@@ -1,0 +1,326 @@
+"""Where a lake's files are: a folder, or a bucket of S3. What a table needs of either: list, read, create, replace, delete.
+
+Paths are under the lake's root, with slashes. Not here: Delta tables, which deltalake and the engine read and write by URI,
+and what any file means.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+LakeRoot = Path | str  # a folder, or s3://bucket/prefix
+AT_A_TIME = 16  # requests: one takes 20 to 50 ms, most of it waiting
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class StorageError(Exception):
+    """The lake's bucket is not there, cannot be reached or does not allow something; the message says what to change."""
+
+
+class ChangedError(Exception):
+    """A file is not what it was when it was looked at: another writer was here."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file: its path under the lake's root, bytes, when it was written (seconds of the epoch), and a mark that
+    another content has not."""
+
+    path: str
+    size: int
+    changed: float
+    mark: str
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+
+class Storage(Protocol):
+    """The files of one lake."""
+
+    def uri(self, path: str = "") -> str:
+        """What the engine and people call the place `path`."""
+
+    def walk(self, folder: str) -> Iterator[File]:
+        """Every file below `folder`, in any order; none if there is no such folder."""
+
+    def source(self, path: str) -> str | BytesIO:
+        """What pyarrow reads the file from."""
+
+    def create(self, path: str, content: bytes) -> None:
+        """Write a new file; it appears whole. Raises FileExistsError and changes nothing where there is one."""
+
+    def read(self, path: str) -> bytes:
+        """A file's content. Raises FileNotFoundError."""
+
+    def take(self, beside: Storage, source: str, target: str, there: File | None) -> None:
+        """Put the file `source` of `beside` in place of `target`, in one step. `there` is what was at `target` when it was
+        compared: a bucket raises ChangedError and takes nothing when something else is there now.
+        """
+
+    def delete(self, files: Iterable[str]) -> None:
+        """Remove files, of which some may be gone."""
+
+    def delete_folder(self, folder: str) -> None:
+        """Remove everything below `folder`, as far as that is allowed."""
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """`function` of each item, in order; many at a time where each waits for a network."""
+
+    def check(self) -> None:
+        """Raises StorageError when the lake cannot be reached."""
+
+
+def lake_root(text: str) -> LakeRoot:
+    """A lake's root from its text."""
+    return text if text.startswith("s3://") else Path(text)
+
+
+def under(root: LakeRoot, path: str) -> LakeRoot:
+    """The place `path` of the lake at `root`."""
+    return root / path if isinstance(root, Path) else f"{root}/{path}"
+
+
+@lru_cache(maxsize=8)
+def storage_at(root: LakeRoot) -> Storage:
+    """The files of the lake at `root`."""
+    return Folder(root) if isinstance(root, Path) else Bucket(root)
+
+
+class Folder:
+    """A lake in a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def uri(self, path: str = "") -> str:
+        return str(self._root / path)
+
+    def walk(self, folder: str) -> Iterator[File]:
+        for place, _, names in os.walk(self._root / folder):
+            within = Path(place).relative_to(self._root).as_posix()
+            for name in names:
+                try:
+                    facts = os.stat(os.path.join(place, name))
+                except FileNotFoundError:  # replaced or removed since
+                    continue
+                yield File(f"{within}/{name}", facts.st_size, facts.st_mtime, f"{facts.st_ino}-{facts.st_mtime_ns}")
+
+    def source(self, path: str) -> str:
+        return str(self._root / path)
+
+    def create(self, path: str, content: bytes) -> None:
+        target = self._root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for left_by_a_killed_run in target.parent.glob(".*.tmp"):
+            left_by_a_killed_run.unlink()
+        if target.exists():
+            raise FileExistsError(str(target))
+        hidden = target.with_name(f".{target.name}.tmp")
+        hidden.write_bytes(content)
+        os.replace(hidden, target)
+
+    def read(self, path: str) -> bytes:
+        return (self._root / path).read_bytes()
+
+    def take(self, beside: Storage, source: str, target: str, there: File | None) -> None:
+        (self._root / target).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(beside.uri(source), self._root / target)
+
+    def delete(self, files: Iterable[str]) -> None:
+        for path in files:
+            (self._root / path).unlink(missing_ok=True)
+
+    def delete_folder(self, folder: str) -> None:
+        shutil.rmtree(self._root / folder, ignore_errors=True)
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        return map(function, items)
+
+    def check(self) -> None:
+        return None
+
+
+class Bucket:
+    """A lake in a bucket of S3, or of a store that speaks S3 with conditional writes. Credentials, region and endpoint
+    come from the AWS_* variables, as those of deltalake and Sail do: all three are the `object_store` library."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    @property
+    def _store(self) -> S3Store:
+        return _client(self._root)
+
+    def uri(self, path: str = "") -> str:
+        return f"{self._root}/{path}".rstrip("/")
+
+    def walk(self, folder: str) -> Iterator[File]:
+        import obstore
+
+        with self._named(folder, "s3:ListBucket"):
+            for chunk in obstore.list(self._store, folder, chunk_size=1000):
+                for one in chunk:
+                    yield File(one["path"], one["size"], one["last_modified"].timestamp(), str(one["e_tag"]))
+
+    def source(self, path: str) -> BytesIO:
+        return BytesIO(self.read(path))
+
+    def read(self, path: str) -> bytes:
+        return self.look(path)[0]
+
+    def look(self, path: str) -> tuple[bytes, str]:
+        """A file's content and mark. Raises FileNotFoundError."""
+        import obstore
+
+        with self._named(path, "s3:GetObject"):
+            answer = obstore.get(self._store, path)
+            return bytes(answer.bytes()), str(answer.meta["e_tag"])
+
+    def put(self, path: str, content: bytes, there: str | None) -> str:
+        """Write a file where there is none (`there` None), or where one of the mark `there` is; give the new one's mark.
+
+        Raises ChangedError and writes nothing when it is otherwise: the store itself compares.
+        """
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        with self._named(path, "s3:PutObject"):
+            try:
+                answer = obstore.put(
+                    self._store,
+                    path,
+                    content,
+                    mode="create" if there is None else {"e_tag": there},
+                    use_multipart=False,
+                )
+            except (AlreadyExistsError, PreconditionError):
+                raise ChangedError(self.uri(path)) from None
+            except FileNotFoundError as error:
+                if there is None or "NoSuchBucket" in str(error):
+                    raise
+                raise ChangedError(self.uri(path)) from None
+        return str(answer["e_tag"])
+
+    def create(self, path: str, content: bytes) -> None:
+        try:
+            self.put(path, content, None)
+        except ChangedError:
+            if not self._holds(path, content):
+                raise FileExistsError(self.uri(path)) from None
+
+    def take(self, beside: Storage, source: str, target: str, there: File | None) -> None:
+        content = beside.read(source)
+        try:
+            self.put(target, content, there.mark if there else None)
+        except ChangedError:
+            if not self._holds(target, content):
+                raise
+
+    def _holds(self, path: str, content: bytes) -> bool:
+        """Whether `content` is there already: a request whose answer was lost is sent again, and meets what it wrote."""
+        try:
+            return self.read(path) == content
+        except FileNotFoundError:
+            return False
+
+    def delete(self, files: Iterable[str]) -> None:
+        import obstore
+
+        paths = list(files)
+        with self._named(paths[0] if paths else "", "s3:DeleteObject"):
+            for start in range(0, len(paths), 1000):
+                obstore.delete(self._store, paths[start : start + 1000])
+
+    def delete_folder(self, folder: str) -> None:
+        try:
+            self.delete([one.path for one in self.walk(folder)])
+        except StorageError:
+            return  # staged frames: a policy without s3:DeleteObject keeps them, a lifecycle rule may remove them
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
+            yield from pool.map(function, items)
+
+    def check(self) -> None:
+        next(self.walk(""), None)
+
+    @contextmanager
+    def _named(self, path: str, action: str) -> Iterator[None]:
+        """Turn the store's errors at an action of S3 into a StorageError that says what to change."""
+        from obstore.exceptions import BaseError
+
+        bucket = self._root.split("/")[2]
+        try:
+            yield
+        except (BaseError, FileNotFoundError) as error:
+            told = _told(error)
+            if told is None and isinstance(error, FileNotFoundError):
+                raise
+            text = (told or _first_line(error)).replace("BUCKET", bucket).replace("ACTION", action)
+            raise StorageError(f"{self.uri(path)}: {text}") from None
+
+
+def _told(error: Exception) -> str | None:
+    """What to say of an error of the store; None if only its own words will do."""
+    text = f"{type(error).__name__} {error}"
+    return next((told for signs, told in TOLD if any(sign in text for sign in signs)), None)
+
+
+# By the codes of S3, the client's class of error and its words, the most particular first.
+TOLD = (
+    (("NoSuchBucket",), "there is no bucket BUCKET; create it, or set lake_root to one that is there"),
+    (
+        ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "UnauthenticatedError"),
+        "the store does not know these credentials; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN",
+    ),
+    (("PermanentRedirect", "AuthorizationHeaderMalformed"), "the bucket is in another region; set AWS_REGION"),
+    (
+        ("PermissionDeniedError", "403 Forbidden"),
+        "access denied; the policy of these credentials must allow ACTION here",
+    ),
+    (
+        ("latest/api/token", "latest/meta-data", "Missing SecretAccessKey", "Missing AccessKeyId"),
+        "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role gives them",
+    ),
+    (("BadScheme",), "AWS_ENDPOINT_URL is http and not https; set AWS_ALLOW_HTTP=true if that is meant"),
+    (("error sending request",), "no answer; check AWS_ENDPOINT_URL, AWS_REGION and the network"),
+)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0][:300]
+
+
+# A client keeps its connections. Its retries are bounded: ten would be minutes of silence.
+@lru_cache(maxsize=8)
+def _client(root: str) -> S3Store:
+    from datetime import timedelta
+
+    from obstore.store import S3Store
+
+    options: dict[str, Any] = {
+        "retry_config": {"max_retries": 5, "retry_timeout": timedelta(seconds=60)},
+        # Options given replace those of the environment.
+        "client_options": {
+            "connect_timeout": "10s",
+            "timeout": "60s",
+            "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("true", "1"),
+        },
+    }
+    return S3Store.from_url(root, **options)
