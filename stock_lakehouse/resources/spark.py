@@ -22,8 +22,24 @@ REMOTE_VARIABLE = "STOCK_LAKEHOUSE_SPARK_REMOTE"
 
 ANSWER_SECONDS = 30.0
 
-# Settings that change results, equal on every engine.
-SESSION_SETTINGS = {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true"}
+# Settings that change results, equal on every engine; a server may start with others.
+SESSION_SETTINGS = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    # Spark's own default is INT96, which other readers take for nanoseconds without a zone.
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    # Days before 1582 are what they say, written and read; staged rows can hold any that was delivered.
+    "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
+    "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
+    # With dynamic overwriting Delta refuses replaceWhere.
+    "spark.sql.sources.partitionOverwriteMode": "STATIC",
+    # A column comes by `DeltaTable.prepare` alone; a commit is one commit; rows outside a predicate are an error.
+    "spark.databricks.delta.schema.autoMerge.enabled": "false",
+    "spark.databricks.delta.autoCompact.enabled": "false",
+    # One file a ticker and year, as Sail writes; else one a task.
+    "spark.databricks.delta.optimizeWrite.enabled": "true",
+    "spark.databricks.delta.replaceWhere.constraintCheck.enabled": "true",
+}
 
 
 class EngineError(Exception):
@@ -68,11 +84,14 @@ def _connected(address: str) -> Iterator[SparkSession]:
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
+    from stock_lakehouse.resources.engine_loss import AskAgain
+
     _wait_for(address)
     # `create`, where dagster_pyspark's resource has `getOrCreate`: that may hand out this process's session of another
     # server, and stopping it here would stop it there.
     try:
         session = SparkSession.builder.remote(address).create()
+        session.client.set_retry_policies([AskAgain()])
         for name, value in SESSION_SETTINGS.items():
             session.conf.set(name, value)
         session.range(1).count()
