@@ -48,7 +48,9 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     def of(cls, settings: Settings) -> LakehouseResource:
         """The resource that `settings` describe."""
         return cls(
-            spark=SparkResource(engine=settings.engine),
+            spark=SparkResource(
+                engine=settings.engine, databricks=settings.databricks.model_dump(exclude_defaults=True)
+            ),
             root=str(settings.lake_root),
             tickers=list(settings.tickers),
             first_date=settings.first_date.isoformat(),

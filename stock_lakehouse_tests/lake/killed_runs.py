@@ -25,8 +25,8 @@ import deltalake.table
 import pyarrow.csv
 from pyspark.sql.connect.readwriter import DataFrameWriter
 
+from stock_lakehouse.engines import spark_session
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.resources.spark import spark_session
 from stock_lakehouse_tests.graph import (
     NOW,
     TICKERS,
