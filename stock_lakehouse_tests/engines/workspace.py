@@ -23,6 +23,7 @@ from typing import Any
 
 import grpc
 import trustme
+from pyspark.sql.connect.proto import base_pb2 as pb2
 
 SERVICE = "/spark.connect.SparkConnectService/"
 STREAMS = ("ExecutePlan", "ReattachExecute")
@@ -83,6 +84,8 @@ class Workspace:
     rewrite: Callable[[bytes], bytes] = bytes
     calls: list[Call] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)  # (method and path, user agent)
+    broken: list[Any] = field(default_factory=list)
+    agents: set[str] = field(default_factory=set)  # what Spark Connect clients call themselves
     host: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -127,8 +130,10 @@ class _Forward(grpc.GenericRpcHandler):  # type: ignore[misc]
 
         def handle(request: Any, context: Any) -> Any:
             self._enter(method, context)
+            if method == SERVICE + "Config":
+                self._workspace.agents.add(pb2.ConfigRequest.FromString(request).client_type)
             try:
-                return forward(request if not isinstance(request, bytes) else self._workspace.rewrite(request))
+                return forward(request)
             except grpc.RpcError as error:
                 _pass_on(error, context)
 
@@ -140,8 +145,12 @@ class _Forward(grpc.GenericRpcHandler):  # type: ignore[misc]
         def handle(request: bytes, context: Any) -> Iterator[bytes]:
             self._enter(method, context)
             try:
-                for number, answer in enumerate(forward(self._workspace.rewrite(request))):
-                    if number == 1 and self._dropping(context):
+                answers = forward(self._workspace.rewrite(request))
+                for number, answer in enumerate(answers):
+                    if number == 1 and self._dropping():
+                        self._workspace.broken.append(
+                            answers
+                        )  # the server goes on: only this end of the stream is lost
                         context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset")
                     yield answer
             except grpc.RpcError as error:
@@ -149,7 +158,7 @@ class _Forward(grpc.GenericRpcHandler):  # type: ignore[misc]
 
         return handle
 
-    def _dropping(self, context: Any) -> bool:
+    def _dropping(self) -> bool:
         with self._workspace.lock:
             self._workspace.drop_streams -= 1
             return self._workspace.drop_streams >= 0
