@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,7 +23,15 @@ from typing import Any
 
 import grpc
 import trustme
+from pyspark.sql import SparkSession
 from pyspark.sql.connect.proto import base_pb2 as pb2
+
+from stock_lakehouse.engines import spark_session
+from stock_lakehouse.settings import Databricks
+
+CLUSTER = "1124-163500-abcdefgh"
+TOKEN = "dapi-of-the-test"
+RUNNING = {"state": "RUNNING"}
 
 SERVICE = "/spark.connect.SparkConnectService/"
 STREAMS = ("ExecutePlan", "ReattachExecute")
@@ -294,3 +302,13 @@ def _carry(source: socket.socket, target: socket.socket) -> None:
             target.sendall(chunk)
     with suppress(OSError):
         target.shutdown(socket.SHUT_WR)
+
+
+def on(workspace: Workspace, **values: object) -> Databricks:
+    """Settings for CLUSTER of `workspace`, or with other `values`."""
+    return Databricks.model_validate({"host": workspace.host, "cluster_id": CLUSTER, **values})
+
+
+def session_on(databricks: Databricks, said: list[str] | None = None) -> AbstractContextManager[SparkSession]:
+    """A session as a run starts it; `said` gets what the waiting says."""
+    return spark_session("databricks", databricks=databricks, say=(said if said is not None else []).append)
