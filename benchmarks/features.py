@@ -149,11 +149,11 @@ def measure_ours(bars: Path, out: Path, repeats: int) -> dict[str, dict[str, flo
 
     import pyarrow.dataset as ds
 
+    from stock_lakehouse.engines import spark_session
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.lake.staging import Staging
     from stock_lakehouse.market_calendar import market_calendar
     from stock_lakehouse.partitions import Rectangle
-    from stock_lakehouse.resources.spark import spark_session
     from stock_lakehouse.transforms.features import features
 
     stored = ds.dataset(bars)

@@ -219,13 +219,15 @@ def _status(settings: Settings) -> list[TableStatus]:
 
 @contextmanager
 def _engine(settings: Settings) -> Iterator[Any]:
+    from stock_lakehouse.engines import EngineError, spark_session
     from stock_lakehouse.lake.storage import StorageError, storage_at
-    from stock_lakehouse.resources.spark import EngineError, spark_session
 
     remote = settings.spark_remote.get_secret_value() if settings.spark_remote else None
     try:
         storage_at(settings.lake_root).check()
-        with spark_session(settings.engine, remote) as spark:
+        with spark_session(
+            settings.engine, remote, settings.databricks, lambda line: typer.echo(line, err=True)
+        ) as spark:
             yield spark
     except (EngineError, StorageError) as error:
         _wrong(str(error))

@@ -105,11 +105,11 @@ def _source(settings: Settings) -> Finding:
 
 
 def _engine(settings: Settings) -> Finding:
-    from stock_lakehouse.resources.spark import EngineError, spark_session
+    from stock_lakehouse.engines import EngineError, spark_session
 
     remote = settings.spark_remote.get_secret_value() if settings.spark_remote else None
     try:
-        with spark_session(settings.engine, remote) as spark:
+        with spark_session(settings.engine, remote, settings.databricks) as spark:
             version = spark.version
     except EngineError as error:
         return Finding("engine", "broken", f"{settings.engine}: {error}")

@@ -5,6 +5,7 @@ Here: names, types, defaults and the errors a wrong value gives. Not here: anyth
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -12,9 +13,10 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -32,6 +34,58 @@ class SettingsError(Exception):
     """lakehouse.toml or a variable is wrong; the message names each field and what it may hold."""
 
 
+class Databricks(BaseModel):
+    """Where on Databricks: the table [databricks] of lakehouse.toml, or variables STOCK_LAKEHOUSE_DATABRICKS_<NAME>.
+
+    Credentials are not here: the Databricks SDK reads its own variables (DATABRICKS_TOKEN, …) and profiles.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str | None = Field(
+        default=None, pattern="^https?://[^/]+/?$", description="else DATABRICKS_HOST or the profile's"
+    )
+    profile: str | None = None
+    cluster_id: str | None = None
+    serverless: bool = False
+    start_minutes: float = Field(default=20.0, gt=0, description="how long a cluster may take to start")
+    work: Literal["auto", "session", "job"] = "auto"
+    job_bars: int = Field(
+        default=100_000, ge=1, description="with work = 'auto': from so many ticker-sessions on a run is a job"
+    )
+    job_cluster: dict[str, Any] | None = Field(
+        default=None, description="a new cluster for each job, as the Clusters API writes it"
+    )
+    job_minutes: float = Field(default=240.0, gt=0, description="how long a job may take")
+    wheel: str | None = Field(default=None, description="this package's wheel, as Databricks sees it")
+    workspace_folder: str = Field(default="/Workspace/Shared/stock_lakehouse", description="where job scripts are put")
+    messages: str | None = Field(
+        default=None, pattern="^(/Volumes/|s3://)", description="where jobs and Dagster exchange messages"
+    )
+
+    @field_validator("job_cluster", mode="before")
+    @classmethod
+    def _from_variable(cls, value: Any) -> Any:
+        return json.loads(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Databricks:
+        if self.cluster_id and self.serverless:
+            raise ValueError("cluster_id, serverless: set one of them")
+        if self.work == "session" and self.job_cluster:
+            raise ValueError("job_cluster: not used with work = 'session'")
+        if self.work == "job" and self.messages is None:
+            raise ValueError("messages: needed with work = 'job', a volume's folder (/Volumes/…) or s3://bucket/prefix")
+        if self.messages and self.wheel is None and (self.job_cluster or not self.cluster_id):
+            raise ValueError(
+                "wheel: needed for jobs on a new cluster or serverless, this package's wheel on Databricks"
+            )
+        return self
+
+
+DATABRICKS_VARIABLES = {name: f"{PREFIX}DATABRICKS_{name.upper()}" for name in Databricks.model_fields}
+
+
 class Settings(BaseSettings):
     """Every setting of the platform. Relative paths are relative to the folder of lakehouse.toml."""
 
@@ -43,8 +97,9 @@ class Settings(BaseSettings):
     source: Literal["sample", "csv", "yfinance"] = "sample"
     csv_folder: Path | None = None
     lake_root: Path | str = Path("lakehouse")
-    engine: Literal["embedded", "spark_connect"] = "embedded"
+    engine: Literal["embedded", "spark_connect", "databricks"] = "embedded"
     spark_remote: SecretStr | None = None
+    databricks: Databricks = Databricks()
     partition_by: Literal["date_ticker", "session"] = "date_ticker"
 
     tickers_per_batch: int = Field(25, ge=1, description="tickers that a source is asked for, and raw lands, at a time")
@@ -91,6 +146,10 @@ class Settings(BaseSettings):
                 "spark_remote: needed with engine = 'spark_connect'; set the variable "
                 f"{PREFIX}SPARK_REMOTE to an address like sc://localhost:15002"
             )
+        if self.engine == "databricks" and not (self.databricks.cluster_id or self.databricks.serverless):
+            raise ValueError(
+                "databricks: with engine = 'databricks' set databricks.cluster_id, or databricks.serverless = true"
+            )
         return self
 
     @classmethod
@@ -104,7 +163,12 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments first, then variables, then lakehouse.toml."""
         toml = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
-        return init_settings, env_settings, toml
+        given = {name: os.environ.get(variable) for name, variable in DATABRICKS_VARIABLES.items()}
+        # Not by env_nested_delimiter: with "_" TICKERS_PER_WRITE would be a part of TICKERS.
+        databricks = InitSettingsSource(
+            settings_cls, {"databricks": {name: value for name, value in given.items() if value is not None}}
+        )
+        return init_settings, env_settings, databricks, toml
 
 
 def check_tickers(tickers: tuple[str, ...]) -> tuple[str, ...]:
@@ -127,7 +191,8 @@ def load_settings(**overrides: Any) -> Settings:
     file = config_file()
     if CONFIG_VARIABLE in os.environ and not file.is_file():
         raise SettingsError(f"{CONFIG_VARIABLE}: there is no file {file}")
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
+    known = {PREFIX + name.upper() for name in Settings.model_fields if name != "databricks"}
+    known |= {*DATABRICKS_VARIABLES.values(), CONFIG_VARIABLE}
     unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
     if unknown:
         raise SettingsError(f"{unknown[0]}: no such setting; allowed: {', '.join(sorted(known))}")
@@ -163,5 +228,8 @@ def _describe(error: Any) -> str:
     field = ".".join(str(part) for part in error["loc"])
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        message = f"no such setting; allowed: {', '.join(sorted(Settings.model_fields))}"
+        fields = Databricks.model_fields if field.startswith("databricks.") else Settings.model_fields
+        message = f"no such setting; allowed: {', '.join(sorted(fields))}"
+        if field.startswith("databricks."):
+            message += "; credentials come from the Databricks SDK's variables, like DATABRICKS_TOKEN"
     return f"{field}: {message}" if field else message

@@ -196,8 +196,7 @@ def step(
         }[name]
         metadata = {"whole_history": True} if name == FEATURES.name else {}
         frame = loads.load_input(OutputContext(above.name, keys, run_id, metadata))  # type: ignore[arg-type]
-        arguments = (frame, house) if name == CURATED.name else (context, frame, house)
-        output = output_of(asset, *arguments)
+        output = output_of(asset, context, frame, house)
 
     def publish() -> dict[str, Any]:
         stores.handle_output(context, output)  # type: ignore[arg-type]

@@ -91,7 +91,7 @@ def test_settings_cannot_be_changed_after_they_were_read() -> None:
     ("name", "value", "said"),
     [
         ("SOURCE", "yahoo", "source: Input should be 'sample', 'csv' or 'yfinance'"),
-        ("ENGINE", "jvm", "engine: Input should be 'embedded' or 'spark_connect'"),
+        ("ENGINE", "jvm", "engine: Input should be 'embedded', 'spark_connect' or 'databricks'"),
         ("PARTITION_BY", "ticker", "partition_by: Input should be 'date_ticker' or 'session'"),
         ("FIRST_DATE", "2013-02-30", "first_date: "),
         ("LAST_DATE", "2012-12-31", "last_date: 2012-12-31 is before first_date 2013-01-02"),

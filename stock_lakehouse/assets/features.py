@@ -19,8 +19,11 @@ from stock_lakehouse.transforms.features import features
     check_specs=[audit_spec(FEATURES)],
 )
 def stocks_features(
-    context: dg.AssetExecutionContext, curated_stocks_daily: DataFrame, lakehouse: LakehouseResource
+    context: dg.AssetExecutionContext, curated_stocks_daily: DataFrame | None, lakehouse: LakehouseResource
 ) -> Iterator[Any]:
+    if curated_stocks_daily is None:  # the run is a job on Databricks
+        yield from lakehouse.publish_by_job(context, FEATURES)
+        return
     asked, sessions = lakehouse.rectangle(context.partition_keys), lakehouse.sessions
     rows = lakehouse.stage_by_ticker(
         lambda bars: features(bars, sessions), curated_stocks_daily, asked.tickers, lakehouse.years_until(asked.last)

@@ -29,7 +29,9 @@ PREVIEW_COLUMNS = 10
 
 
 class RawCsvIOManager(dg.ConfigurableIOManager):
-    """Lands the deliveries of a `Download`; loads landed rows as a DataFrame of text."""
+    """Lands the deliveries of a `Download`; loads landed rows as a DataFrame of text.
+
+    No IO manager loads anything, None, when the run is a Databricks job: the job reads by itself."""
 
     lakehouse: LakehouseResource
 
@@ -52,12 +54,17 @@ class RawCsvIOManager(dg.ConfigurableIOManager):
         obj.landing = total
         sizes = [file.size for file in house.lake.raw.files()]
         facts = {"bytes": sum(sizes), "files": len(sizes), "location": dg.MetadataValue.path(str(house.lake.raw.root))}
-        newest = house.lake.raw.read(house.session, rectangle.tickers[:1], rectangle.years[-1:])
-        _tell(context, facts, {**dataclasses.asdict(total), "preview": _preview(newest, rectangle)})
+        rich = dataclasses.asdict(total)
+        if not house.is_job(rectangle):  # which needs no session here
+            newest = house.lake.raw.read(house.session, rectangle.tickers[:1], rectangle.years[-1:])
+            rich["preview"] = _preview(newest, rectangle)
+        _tell(context, facts, rich)
 
-    def load_input(self, context: dg.InputContext) -> DataFrame:
+    def load_input(self, context: dg.InputContext) -> DataFrame | None:
         self.lakehouse.take_turn(context.asset_key.path[-1])
         rectangle = self.lakehouse.rectangle(context.asset_partition_keys)
+        if self.lakehouse.is_job(rectangle):
+            return None
         return self.lakehouse.lake.raw.read(self.lakehouse.session, rectangle.tickers, rectangle.years)
 
 
@@ -95,9 +102,11 @@ class ParquetIOManager(dg.ConfigurableIOManager):
             },
         )
 
-    def load_input(self, context: dg.InputContext) -> DataFrame:
+    def load_input(self, context: dg.InputContext) -> DataFrame | None:
         self.lakehouse.take_turn(context.asset_key.path[-1])
         rectangle = self.lakehouse.rectangle(context.asset_partition_keys)
+        if self.lakehouse.is_job(rectangle):
+            return None
         return self.lakehouse.lake.processed.read(self.lakehouse.session, rectangle.tickers, rectangle.years)
 
 
@@ -130,9 +139,11 @@ class DeltaIOManager(dg.ConfigurableIOManager):
             },
         )
 
-    def load_input(self, context: dg.InputContext) -> DataFrame:
+    def load_input(self, context: dg.InputContext) -> DataFrame | None:
         self.lakehouse.take_turn(context.asset_key.path[-1])
         rectangle = self.lakehouse.rectangle(context.asset_partition_keys)
+        if self.lakehouse.is_job(rectangle):
+            return None
         years = None if context.definition_metadata.get("whole_history") else rectangle.years
         delta = self.lakehouse.lake.delta(context.asset_key.path[-1])
         return delta.read(self.lakehouse.session, rectangle.tickers, years)

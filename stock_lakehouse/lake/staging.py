@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from stock_lakehouse.lake.publish import SESSIONS_A_YEAR
 from stock_lakehouse.lake.storage import LakeRoot, storage_at
 
 if TYPE_CHECKING:
@@ -39,6 +41,30 @@ class Staging:
             # Read once or twice and removed: the time of a better compression would never come back.
             one.write.mode("append").option("compression", "snappy").parquet(uri)
         return frame.sparkSession.read.schema(_nullable(frame.schema)).parquet(uri)
+
+    def by_ticker(
+        self,
+        transform: Callable[[DataFrame], DataFrame],
+        frame: DataFrame,
+        tickers: Sequence[str],
+        years: int,
+        bars_per_chunk: int,
+    ) -> DataFrame:
+        """`transform(frame)` computed once, about `bars_per_chunk` bars at a time, so that memory does not grow with tickers.
+
+        The rows that `transform` gives for a ticker must depend on that ticker's rows alone. `tickers` are the frame's, each with
+        about `years` years of bars.
+        """
+        from pyspark.sql import functions as F
+
+        size = max(bars_per_chunk // (years * SESSIONS_A_YEAR), 1)
+        firsts = sorted(tickers)[::size]
+        # Ranges without a gap, open at both ends: every row is in one of them, whatever its ticker.
+        parts = []
+        for first, following in zip(firsts, [*firsts[1:], None], strict=True):
+            part = frame if first == firsts[0] else frame.where(F.col("ticker") >= first)
+            parts.append(transform(part if following is None else part.where(F.col("ticker") < following)))
+        return self.stage(*parts)
 
     def new_path(self) -> str:
         """A path under `root` that nothing is at yet."""

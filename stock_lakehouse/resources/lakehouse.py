@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,13 @@ from pydantic import PrivateAttr
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.lock import Turns
-from stock_lakehouse.lake.publish import SESSIONS_A_YEAR
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.storage import LakeRoot, lake_root
 from stock_lakehouse.market_calendar import CalendarError, MarketCalendar, market_calendar, utc_now
 from stock_lakehouse.partitions import Rectangle, rectangle_of
 from stock_lakehouse.resources.spark import SparkResource
-from stock_lakehouse.tables import LAYERS
+from stock_lakehouse.settings import Databricks
+from stock_lakehouse.tables import LAYERS, Table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -51,7 +51,9 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     def of(cls, settings: Settings) -> LakehouseResource:
         """The resource that `settings` describe."""
         return cls(
-            spark=SparkResource(engine=settings.engine),
+            spark=SparkResource(
+                engine=settings.engine, databricks=settings.databricks.model_dump(exclude_defaults=True)
+            ),
             root=str(settings.lake_root),
             tickers=list(settings.tickers),
             first_date=settings.first_date.isoformat(),
@@ -144,16 +146,35 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
         The rows that `transform` gives for a ticker must depend on that ticker's rows alone. `tickers` are the frame's, each with
         about `years` years of bars.
         """
-        from pyspark.sql import functions as F
+        return self.staging.by_ticker(transform, frame, tickers, years, self.bars_per_chunk)
 
-        size = max(self.bars_per_chunk // (years * SESSIONS_A_YEAR), 1)
-        firsts = sorted(tickers)[::size]
-        # Ranges without a gap, open at both ends: every row is in one of them, whatever its ticker.
-        parts = []
-        for first, following in zip(firsts, [*firsts[1:], None], strict=True):
-            part = frame if first == firsts[0] else frame.where(F.col("ticker") >= first)
-            parts.append(transform(part if following is None else part.where(F.col("ticker") < following)))
-        return self.staging.stage(*parts)
+    def is_job(self, asked: Rectangle) -> bool:
+        """Whether a run for `asked` is published by Databricks jobs, or by the session that this process has."""
+        databricks = Databricks(**self.spark.databricks)
+        if self.spark.engine != "databricks" or databricks.work == "session" or databricks.messages is None:
+            return False
+        return databricks.work == "job" or len(asked.sessions) * len(asked.tickers) >= databricks.job_bars
+
+    def publish_by_job(self, context: dg.AssetExecutionContext, table: Table) -> Iterator[Any]:
+        """Have `table` published for the keys of `context` by a Databricks job; yield its check results and materialization."""
+        from stock_lakehouse.databricks_jobs.order import Order
+        from stock_lakehouse.resources.databricks_jobs import publish_by_job
+
+        asked = self.rectangle(context.partition_keys)
+        order = Order(
+            name=table.name,
+            root=self.root,
+            sessions=[session.isoformat() for session in asked.sessions],
+            tickers=list(asked.tickers),
+            first_date=self.first_date,
+            close_grace_minutes=self.close_grace_minutes,
+            price_tolerance=self.price_tolerance,
+            bars_per_chunk=self.bars_per_chunk,
+            partitions_per_write=self.partitions_per_write,
+            run_id=context.run_id,
+        )
+        yield from publish_by_job(context, order, Databricks(**self.spark.databricks))
+        self.end_turn(table.name)
 
     def rectangle(self, keys: Iterable[str]) -> Rectangle:
         """The rectangle that a run's partition keys form."""

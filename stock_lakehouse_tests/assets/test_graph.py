@@ -189,7 +189,7 @@ def test_rows_lost_on_the_way_fail_the_conservation_check(run: Run, monkeypatch:
 
 def test_an_asset_can_be_called_as_a_plain_function(house: LakehouseResource) -> None:
     bars = house.lake.processed.read(house.session)
-    audit, output = list(curated_stocks_daily(bars, house))
+    audit, output = list(curated_stocks_daily(dg.build_asset_context(), bars, house))
     assert audit.passed
     assert output.value.columns == list(tables.CURATED.column_names)
 

@@ -1,14 +1,75 @@
-"""JVM Spark beside the embedded engine: one server for all tests of a process, skipped plainly where there is no Java."""
+"""What tests of engines share: a Databricks workspace before a server and the authority that this process trusts, and JVM Spark
+beside the embedded engine, skipped plainly where there is no Java."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
+import trustme
 from pyspark.sql import SparkSession
 
-from stock_lakehouse.resources.spark import spark_session
+from stock_lakehouse.engines import spark_session
 from stock_lakehouse_tests.engines.servers import JAVA, java, jvm_server
+from stock_lakehouse_tests.engines.workspace import (
+    CLUSTER,
+    RUNNING,
+    TOKEN,
+    Workspace,
+    authority,
+    sail_server,
+    workspace_at,
+)
+
+Trusted = tuple[trustme.CA, Path]
+
+
+@pytest.fixture(scope="session")
+def trusted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trusted]:
+    """The authority. One a process: gRPC reads its variable at the first TLS channel, and never again."""
+    ca, file = authority(tmp_path_factory.mktemp("authority"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(file))
+        patch.setenv("REQUESTS_CA_BUNDLE", str(file))
+        yield ca, file
+
+
+@pytest.fixture
+def open_workspace(
+    trusted: Trusted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], Workspace]]:
+    """A workspace before the Spark Connect server at host:port: it takes TOKEN and has a running CLUSTER."""
+    for name in [name for name in os.environ if name.startswith("DATABRICKS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no ~/.databrickscfg
+    monkeypatch.setenv("DATABRICKS_TOKEN", TOKEN)
+    monkeypatch.setattr("stock_lakehouse.engines.databricks.POLL_SECONDS", 0.05)
+    with ExitStack() as stack:
+
+        def open_before(server: str) -> Workspace:
+            there = stack.enter_context(workspace_at(server, trusted[0], tmp_path))
+            there.tokens[TOKEN] = time.time() + 3600
+            there.clusters[CLUSTER] = [RUNNING]
+            return there
+
+        yield open_before
+
+
+@pytest.fixture(scope="session")
+def sail() -> Iterator[str]:
+    """host:port of a Spark Connect server in a process of its own."""
+    with sail_server() as address:
+        yield address
+
+
+@pytest.fixture
+def workspace(sail: str, open_workspace: Callable[[str], Workspace]) -> Workspace:
+    """A workspace before Sail."""
+    return open_workspace(sail)
 
 
 @pytest.fixture(scope="session")

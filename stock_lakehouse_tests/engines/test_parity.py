@@ -70,7 +70,7 @@ BAD: tuple[Bar, ...] = (
     {**BARS["BBB", DAYS[5]], "open": "n/a", "adj_close": 'a "quoted", word'},
     {**BARS["BBB", DAYS[6]], "open": "Infinity", "low": "-0", "symbol": "CCC"},
     {**BARS["CCC", DAYS[7]], "date": "2019-02-30", "close": "  "},
-    {"ticker": None, "problem": "file.csv, line 7: 3 fields", "line": "a,\"b\nc\\"},
+    {"ticker": None, "problem": "file.csv, line 7: 3 fields", "line": 'a,"b\nc\\'},
 )
 
 # A load, a day, a day with restatements and rows that cannot be, and a day that takes one of them back.
@@ -183,13 +183,13 @@ def test_jvm_spark_leaves_the_same_lake_as_sail(sail_lake: Told, jvm_lake: Told)
 
 
 @pytest.mark.parametrize("first", ["sail_first", "jvm_first"])
-def test_a_lake_written_by_turns_is_the_same_lake(
-    sail_lake: Told, first: str, request: pytest.FixtureRequest
-) -> None:
+def test_a_lake_written_by_turns_is_the_same_lake(sail_lake: Told, first: str, request: pytest.FixtureRequest) -> None:
     check_equal(sail_lake, request.getfixturevalue(first))
 
 
-def test_both_engines_read_the_same_rows_of_every_table(spark: SparkSession, jvm: SparkSession, jvm_first: Told) -> None:
+def test_both_engines_read_the_same_rows_of_every_table(
+    spark: SparkSession, jvm: SparkSession, jvm_first: Told
+) -> None:
     lake = jvm_first.house.lake
     for table in TABLES:
         assert values_of(lake.read(table.name, jvm)) == values_of(lake.read(table.name, spark)), table.name

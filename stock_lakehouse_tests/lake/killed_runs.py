@@ -24,10 +24,10 @@ import deltalake
 import deltalake.table
 from pyspark.sql.connect.readwriter import DataFrameWriter
 
+from stock_lakehouse.engines import spark_session
 from stock_lakehouse.lake import lease
 from stock_lakehouse.lake.storage import Bucket, LakeRoot, lake_root
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.resources.spark import spark_session
 from stock_lakehouse_tests.graph import (
     NOW,
     TICKERS,

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
+from stock_lakehouse.engines import spark_session
 from stock_lakehouse.lake.lock import TableBusyError, one_writer
 from stock_lakehouse.lake.storage import LakeRoot, lake_root
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.resources.spark import spark_session
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW
 from stock_lakehouse_tests.graph import (
     TICKERS,

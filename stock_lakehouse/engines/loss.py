@@ -12,7 +12,7 @@ import time
 import grpc
 from pyspark.sql.connect.client.retries import DefaultPolicy, RetryPolicyState
 
-from stock_lakehouse.resources.spark import EngineError
+from stock_lakehouse.engines import EngineError
 
 # Pauses of 0.05, 0.2, 0.8, 3.2 and then 5 s: 34 s, time for a network's hiccup or a load balancer to pass.
 RETRIES, FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 10, 50, 5000

@@ -1,0 +1,109 @@
+"""A layer computed, held against its schema and published, as assets/ and io_managers/ do it, without Dagster.
+
+Not here: where the order comes from and where what is said of it goes (main.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stock_lakehouse.databricks_jobs.order import Order
+from stock_lakehouse.lake import Lake
+from stock_lakehouse.lake.publish import Published
+from stock_lakehouse.lake.staging import Staging
+from stock_lakehouse.market_calendar import utc_now
+from stock_lakehouse.schemas.audit import failures
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, UNREADABLE, Table
+from stock_lakehouse.transforms.curated import curated_bars
+from stock_lakehouse.transforms.features import features
+from stock_lakehouse.transforms.processed import classify, processed_bars, quarantined
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+Check = Callable[[str, bool, dict[str, Any]], None]  # name, whether it passed, what it found
+LISTED = 50
+
+
+class BlockedError(Exception):
+    """A check that blocks the publish failed; the message names it. Nothing was published."""
+
+
+class Layers:
+    """The layers of the lake that `order` names, on the engine of `spark`. `check` hears the result of every check."""
+
+    def __init__(self, order: Order, spark: SparkSession, check: Check) -> None:
+        self._order, self._spark, self._check = order, spark, check
+        self._lake = Lake(Path(order.root), order.bars_per_chunk, order.partitions_per_write)
+        self._staging = Staging(Path(order.root))
+        self._asked = order.rectangle
+        self._sessions = spark.createDataFrame(order.calendar.table(order.grace))
+
+    def publish(self) -> dict[str, Any]:
+        """Publish the order's table; what it holds then and what was done, by name. Raises BlockedError."""
+        publish = {PROCESSED.name: self._processed, CURATED.name: self._curated, FEATURES.name: self._features}
+        try:
+            published = publish[self._order.name]()
+        finally:
+            self._staging.clear()
+        return {
+            "dagster/row_count": self._lake.read(self._order.name, self._spark).count(),
+            "bytes": sum(self._lake.sizes(self._order.name)),
+            "added": published.added,
+            "corrected": published.corrected,
+            "withdrawn": published.withdrawn,
+            "ticker-years written": published.partitions,
+            **({} if published.version is None else {"table version": published.version}),
+        }
+
+    def _processed(self) -> Published:
+        asked, lake = self._asked, self._lake
+        raw = lake.raw.read(self._spark, asked.tickers, asked.years)
+        rows = self._staging.by_ticker(
+            lambda some: classify(some, self._sessions, self._order.price_tolerance),
+            raw, asked.tickers, len(asked.years), self._order.bars_per_chunk,
+        )  # fmt: skip
+        self._conserve(raw.count(), {row["fate"]: row["count"] for row in rows.groupBy("fate").count().collect()})
+        bars, rejected = processed_bars(rows), quarantined(rows)
+        self._audit(bars, PROCESSED, "schema")
+        self._audit(rejected, QUARANTINE, "quarantine_schema")
+        lake.quarantine.publish(
+            rejected, [*asked.tickers, UNREADABLE], [*map(str, asked.years), UNREADABLE], self._staging
+        )
+        return lake.processed.publish(bars, asked.tickers, asked.years, self._staging, asked)
+
+    def _curated(self) -> Published:
+        processed = self._lake.processed.read(self._spark, self._asked.tickers, self._asked.years)
+        return self._delta(self._staging.stage(curated_bars(processed, self._sessions)), CURATED)
+
+    def _features(self) -> Published:
+        bars = self._lake.curated.read(self._spark, self._asked.tickers)
+        years = self._asked.last.year - self._order.calendar.sessions[0].year + 1
+        rows = self._staging.by_ticker(
+            lambda some: features(some, self._sessions), bars, self._asked.tickers, years, self._order.bars_per_chunk
+        )
+        return self._delta(rows, FEATURES)
+
+    def _delta(self, rows: DataFrame, table: Table) -> Published:
+        self._audit(rows, table, "schema")
+        return self._lake.delta(table.name).publish(
+            rows, self._asked, self._staging, self._lake.ledger, run_id=self._order.run_id, now=utc_now()
+        )
+
+    def _audit(self, frame: DataFrame, table: Table, name: str) -> None:
+        found = failures(frame, table)
+        self._check(name, not found, {"failures": found[:LISTED] if found else 0})
+        if found:
+            first = found[0]
+            raise BlockedError(
+                f"{table.name}: {len(found)} failures of its schema, the first in {first['column']}: {first['error']}"
+            )
+
+    def _conserve(self, delivered: int, fates: dict[str, int]) -> None:
+        figures = {fate: fates.get(fate, 0) for fate in ("processed", "quarantined", "superseded")}
+        passed = delivered == sum(fates.values()) == sum(figures.values())
+        self._check("conservation", passed, {"delivered": delivered, **figures})
+        if not passed:
+            raise BlockedError(f"{delivered} rows were read from raw but {figures} came out")

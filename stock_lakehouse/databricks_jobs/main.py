@@ -1,0 +1,79 @@
+"""A job from end to end: the order comes by Dagster Pipes, logs, checks and metadata go back by it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from stock_lakehouse.databricks_jobs.layers import BlockedError, Layers
+from stock_lakehouse.databricks_jobs.order import Order
+from stock_lakehouse.engines import apply_settings, spark_session
+
+if TYPE_CHECKING:
+    import dagster_pipes
+    from pyspark.sql import SparkSession
+
+MESSAGE_SECONDS = 5.0
+
+
+def main() -> None:
+    """Do what Dagster orders. A check that blocks the publish ends the job well, without a materialization."""
+    import dagster_pipes
+
+    params: dagster_pipes.PipesParamsLoader = dagster_pipes.PipesCliArgsParamsLoader()  # type: ignore[no-untyped-call]
+    if not params.is_dagster_pipes_process():  # a new cluster gets them in its environment
+        params = dagster_pipes.PipesEnvVarParamsLoader()  # type: ignore[no-untyped-call]
+    with dagster_pipes.open_dagster_pipes(params_loader=params, **_exchange(params)) as pipes:
+        order = Order.of(pipes.extras)
+
+        def check(name: str, passed: bool, metadata: dict[str, Any]) -> None:
+            pipes.report_asset_check(check_name=name, passed=passed, metadata=metadata, asset_key=order.name)
+
+        with job_session() as spark:
+            pipes.log.info(
+                f"{order.name}: {len(order.tickers)} tickers × {len(order.sessions):,} sessions, Spark {spark.version}"
+            )
+            try:
+                metadata = Layers(order, spark, check).publish()
+            except BlockedError as error:
+                pipes.log.error(f"{error}; nothing was published")
+                return
+        pipes.log.info(
+            f"{order.name}: {metadata['added']:,} rows added, {metadata['corrected']:,} corrected, "
+            f"{metadata['withdrawn']:,} withdrawn"
+        )
+        pipes.report_asset_materialization(asset_key=order.name, metadata=metadata)
+
+
+@contextmanager
+def job_session() -> Iterator[SparkSession]:
+    """The cluster's own session with this package's settings; outside Databricks, where there is none, the embedded engine."""
+    if "DATABRICKS_RUNTIME_VERSION" not in os.environ:
+        with spark_session("embedded") as spark:
+            yield spark
+        return
+    from pyspark.sql import SparkSession
+
+    spark = SparkSession.builder.getOrCreate()
+    apply_settings(spark)
+    yield spark
+
+
+def _exchange(params: dagster_pipes.PipesParamsLoader) -> dict[str, Any]:
+    """How context and messages travel: by S3 if Dagster names a bucket, else by the folder of a volume."""
+    import dagster_pipes
+
+    if "bucket" not in params.load_messages_params():
+        return {
+            "context_loader": dagster_pipes.PipesUnityCatalogVolumesContextLoader(),
+            "message_writer": dagster_pipes.PipesUnityCatalogVolumesMessageWriter(interval=MESSAGE_SECONDS),
+        }
+    import boto3
+
+    client = boto3.client("s3")
+    return {
+        "context_loader": dagster_pipes.PipesS3ContextLoader(client),
+        "message_writer": dagster_pipes.PipesS3MessageWriter(client, interval=MESSAGE_SECONDS),
+    }

@@ -1,0 +1,56 @@
+"""What every gRPC call to Databricks goes through: fresh credentials on the way out, a named error when they are refused.
+
+An interceptor and not gRPC's call credentials: what fails in those is UNAVAILABLE to PySpark, which asks again for ten minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import grpc
+
+from stock_lakehouse.engines.databricks import CREDENTIALS, CredentialsError
+
+REFUSED = {
+    grpc.StatusCode.UNAUTHENTICATED: "the token has expired or was revoked",
+    grpc.StatusCode.PERMISSION_DENIED: "this identity may not do that",
+}
+
+
+class Authenticated(
+    grpc.UnaryUnaryClientInterceptor,  # type: ignore[misc]  # grpc has no types
+    grpc.UnaryStreamClientInterceptor,  # type: ignore[misc]
+    grpc.StreamUnaryClientInterceptor,  # type: ignore[misc]
+):
+    """Adds what `credentials` gives to each call's metadata; raises CredentialsError when the server refuses it."""
+
+    def __init__(self, credentials: Callable[[], Mapping[str, str]]) -> None:
+        self._credentials = credentials
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        call = continuation(self._signed(details), request)
+        _check(call)
+        return call
+
+    intercept_stream_unary = intercept_unary_unary
+
+    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        return _checked(continuation(self._signed(details), request))
+
+    def _signed(self, details: Any) -> Any:
+        signed = [(name.lower(), value) for name, value in self._credentials().items()]
+        return details._replace(metadata=[*(details.metadata or ()), *signed])
+
+
+def _checked(stream: Any) -> Iterator[Any]:
+    try:
+        yield from stream
+    except grpc.RpcError:
+        _check(stream)
+        raise
+
+
+def _check(call: Any) -> None:
+    if (why := REFUSED.get(call.code())) is not None:
+        raise CredentialsError(f"Databricks refuses the call: {why} ({call.details()}); {CREDENTIALS}")

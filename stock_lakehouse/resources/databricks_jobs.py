@@ -1,0 +1,140 @@
+"""A layer published by a Databricks job, by Dagster Pipes: what is submitted, and what comes back.
+
+Here: Dagster's side. Not here: what the job does (databricks_jobs/), and whether a run is one (resources/lakehouse.py).
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.resources
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from stock_lakehouse import __version__
+from stock_lakehouse.databricks_jobs.order import Order
+from stock_lakehouse.engines import EngineError
+from stock_lakehouse.engines.databricks import workspace
+from stock_lakehouse.lineage import column_lineage
+
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
+    from databricks.sdk.service import jobs
+
+    from stock_lakehouse.settings import Databricks
+
+SCRIPT = "publish_layer.py"
+ENVIRONMENT = "stock_lakehouse"
+SERVERLESS_VERSION = "4"  # Spark 4, Python 3.12
+POLL_SECONDS = 5.0
+READ_SECONDS = 5.0
+
+
+class JobError(EngineError):
+    """A Databricks job was not taken or did not end well; the message says what the workspace says of it."""
+
+
+def publish_by_job(context: dg.AssetExecutionContext, order: Order, databricks: Databricks) -> Iterator[Any]:
+    """Run `order` as a Databricks job and wait for it; yield its check results and its materialization.
+
+    Cancelling the run cancels the job. Raises JobError when the job fails, dg.Failure when a check blocked the publish.
+    """
+    from dagster._core.errors import DagsterPipesExecutionError
+    from databricks.sdk.errors.base import DatabricksError
+
+    client = workspace(databricks)
+    try:
+        task, arguments = _task(order, databricks, _put_script(client, databricks.workspace_folder))
+        with warnings.catch_warnings():
+            # `run` goes on as if the job had ended well after it has cancelled it; this one raises. It is in preview.
+            warnings.simplefilter("ignore", dg.PreviewWarning)
+            done = _pipes_client(client, databricks).run_multi_task(
+                context=context, extras=order.extras(), tasks=[task], submit_args=arguments
+            )
+    except (DatabricksError, DagsterPipesExecutionError) as error:
+        raise JobError(f"{order.name}: the Databricks job did not end well: {error}") from error
+    published = False
+    for result in done.get_results(implicit_materializations=False):
+        if isinstance(result, dg.MaterializeResult):
+            published = True
+            # The UI draws column lineage from a materialization.
+            lineage = dg.MetadataValue.column_lineage(column_lineage(order.table))
+            result = result._replace(metadata={**(result.metadata or {}), "dagster/column_lineage": lineage})
+        yield result
+    if not published:
+        raise dg.Failure(
+            f"{order.name}: the job published nothing; its log and the check that failed say why", allow_retries=False
+        )
+
+
+def _put_script(client: WorkspaceClient, folder: str) -> str:
+    """The path of the job's script in the workspace, after it was put there."""
+    from databricks.sdk.service.workspace import ImportFormat
+
+    path = f"{folder}/{SCRIPT.removesuffix('.py')}_{__version__}.py"
+    script = importlib.resources.files("stock_lakehouse.databricks_jobs").joinpath(SCRIPT).read_bytes()
+    client.workspace.mkdirs(folder)
+    client.workspace.import_(path, content=base64.b64encode(script).decode(), format=ImportFormat.AUTO, overwrite=True)
+    return path
+
+
+def _task(order: Order, databricks: Databricks, script: str) -> tuple[jobs.SubmitTask, dict[str, Any]]:
+    """The task, and what else is submitted with it: on a new cluster, on the cluster of the settings, or serverless."""
+    from databricks.sdk.service import compute, jobs
+
+    seconds = int(databricks.job_minutes * 60)
+    task: dict[str, Any] = {
+        "task_key": order.name,
+        "spark_python_task": jobs.SparkPythonTask(python_file=script, source=jobs.Source.WORKSPACE),
+        "timeout_seconds": seconds,
+    }
+    arguments: dict[str, Any] = {"run_name": f"{ENVIRONMENT} {order.name} {order.run_id}", "timeout_seconds": seconds}
+    if databricks.job_cluster or databricks.cluster_id:
+        if databricks.job_cluster:
+            task["new_cluster"] = compute.ClusterSpec.from_dict(databricks.job_cluster)
+        else:
+            task["existing_cluster_id"] = databricks.cluster_id
+        if databricks.wheel:
+            task["libraries"] = [compute.Library(whl=databricks.wheel)]
+    else:
+        task["environment_key"] = ENVIRONMENT
+        spec = compute.Environment(environment_version=SERVERLESS_VERSION, dependencies=[databricks.wheel or ""])
+        arguments["environments"] = [jobs.JobEnvironment(ENVIRONMENT, spec=spec)]
+    return jobs.SubmitTask(**task), arguments
+
+
+def _pipes_client(client: WorkspaceClient, databricks: Databricks) -> Any:
+    from dagster_databricks import PipesDatabricksClient
+    from dagster_databricks.pipes import (
+        PipesDatabricksServerlessClient,
+        PipesUnityCatalogVolumesContextInjector,
+        PipesUnityCatalogVolumesMessageReader,
+    )
+
+    messages = databricks.messages or ""
+    exchange: dict[str, Any]
+    if messages.startswith("s3://"):
+        import boto3
+        from dagster_aws.pipes import PipesS3ContextInjector, PipesS3MessageReader
+
+        bucket, s3 = messages.removeprefix("s3://").rstrip("/"), boto3.client("s3")
+        exchange = {
+            "context_injector": PipesS3ContextInjector(bucket=bucket, client=s3),
+            "message_reader": PipesS3MessageReader(
+                bucket=bucket, client=s3, interval=READ_SECONDS, include_stdio_in_messages=True
+            ),
+        }
+    else:
+        exchange = {
+            "context_injector": PipesUnityCatalogVolumesContextInjector(client=client, volume_path=messages),
+            "message_reader": PipesUnityCatalogVolumesMessageReader(
+                client=client, volume_path=messages, interval=READ_SECONDS
+            ),
+        }
+    if databricks.job_cluster or databricks.cluster_id:
+        return PipesDatabricksClient(client=client, poll_interval_seconds=POLL_SECONDS, **exchange)
+    return PipesDatabricksServerlessClient(
+        client=client, volume_path=messages, poll_interval_seconds=POLL_SECONDS, **exchange
+    )

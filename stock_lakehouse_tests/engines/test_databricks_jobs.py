@@ -1,0 +1,352 @@
+"""Bulk loads as Databricks jobs by Dagster Pipes, run whole against minilake: what is submitted, what comes back, what stops.
+
+minilake runs a job's script as a process of its own; context and messages go through moto's S3.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import boto3
+import dagster as dg
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from moto.server import ThreadedMotoServer
+from pyspark.sql import SparkSession
+
+from stock_lakehouse.databricks_jobs.order import Order
+from stock_lakehouse.definitions import build_definitions
+from stock_lakehouse.lake import Lake
+from stock_lakehouse.lake.lock import one_writer
+from stock_lakehouse.market_calendar import market_calendar
+from stock_lakehouse.partitions import PartitionScheme, Rectangle
+from stock_lakehouse.resources.databricks_jobs import _task
+from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.settings import Databricks, Settings
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW
+from stock_lakehouse_tests.graph import contents
+
+BUCKET = "messages"
+WHEEL = "/Volumes/main/default/wheels/stock_lakehouse.whl"
+COMPUTED = (PROCESSED.name, CURATED.name, FEATURES.name)
+START_SECONDS = 60.0
+
+
+@dataclass
+class Minilake:
+    """A workspace that runs jobs."""
+
+    host: str
+    process: int
+
+    def job_process(self) -> int | None:
+        """The process that runs a job now."""
+        children = Path(f"/proc/{self.process}/task").glob("*/children")
+        found = [int(child) for file in children for child in file.read_text().split()]
+        return found[0] if found else None
+
+    def get(self, path: str, **query: Any) -> dict[str, Any]:
+        arguments = "&".join(f"{name}={value}" for name, value in query.items())
+        with urllib.request.urlopen(f"{self.host}{path}?{arguments}", timeout=30) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+    def runs(self) -> list[dict[str, Any]]:
+        return list(self.get("/api/2.2/jobs/runs/list").get("runs", []))
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[dict[str, str]]:
+    """S3 on loopback, with BUCKET; as variables."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    variables = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        yield variables
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def minilake(aws: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Minilake]:
+    folder = tmp_path_factory.mktemp("minilake")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("STOCK_LAKEHOUSE_", "DAGSTER_"))},
+        **aws,
+        "MINILAKE_JOB_EXECUTOR": "subprocess",
+        "MINILAKE_NOTEBOOK": "0",
+        "MINILAKE_DATA_DIR": str(folder),
+        "MINILAKE_DUCKDB_EXTENSION_DIR": str(folder),  # else it would fetch one
+        # Jobs are run by the first python3 of the path: this one.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    command = [sys.executable, "-m", "minilake", "--host", "127.0.0.1", "--port", str(port)]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
+    there = Minilake(f"http://127.0.0.1:{port}", process.pid)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                there.runs()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError((folder / "log").read_text()) from None
+                time.sleep(0.1)
+        yield there
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch, spark: SparkSession) -> None:
+    """Short waits; and what reads by session, the market checks, reads by the embedded engine: minilake has no Spark Connect."""
+    monkeypatch.setattr("stock_lakehouse.resources.spark.spark_session", lambda *_: nullcontext(spark))
+    monkeypatch.setenv("DATABRICKS_TOKEN", "of-the-test")
+    monkeypatch.setattr("stock_lakehouse.resources.databricks_jobs.POLL_SECONDS", 0.2)
+    monkeypatch.setattr("stock_lakehouse.resources.databricks_jobs.READ_SECONDS", 0.2)
+
+
+Run = Callable[..., dg.ExecuteInProcessResult]
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    """Run the job for AAPL and NVDA × four sessions on a lake."""
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def run_assets(settings: Settings, select: Sequence[str]) -> dg.ExecuteInProcessResult:
+            scheme = PartitionScheme(settings, market_calendar(settings.first_date))
+            asked = scheme.ask(("AAPL", "NVDA"), date(2023, 9, 18), date(2023, 9, 21), date(2023, 9, 21))
+            definitions = build_definitions(settings, scheme.ticker_order(asked))
+            return definitions.resolve_job_def("stock_lakehouse").execute_in_process(
+                instance=instance,
+                tags=scheme.range_tags(asked),
+                asset_selection=[dg.AssetKey(name) for name in select],
+                run_config={"loggers": {"progress": {}}},
+                raise_on_error=False,
+            )
+
+        yield run_assets
+
+
+def near(root: Path) -> Settings:
+    return Settings(lake_root=root, tickers=("AAPL", "NVDA"), last_date=date(2023, 9, 21))
+
+
+def far(root: Path, minilake: Minilake, **values: Any) -> Settings:
+    given = {"host": minilake.host, "work": "job", "messages": f"s3://{BUCKET}", "wheel": WHEEL, **values}
+    return near(root).model_copy(update={"engine": "databricks", "databricks": Databricks.model_validate(given)})
+
+
+CLUSTERS: dict[str, dict[str, Any]] = {
+    "a new cluster": {
+        "job_cluster": {"spark_version": "17.3.x-scala2.13", "node_type_id": "i3.xlarge", "num_workers": 1}
+    },
+    "an existing cluster": {"cluster_id": "1124-163500-abcdefgh"},
+    "serverless": {"serverless": True},
+}
+
+
+def checks_of(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+    return {f"{one.asset_key.path[-1]}.{one.check_name}": one.passed for one in result.get_asset_check_evaluations()}
+
+
+def layers_at(root: Path) -> dict[str, list[dict[str, Any]]]:
+    lake = Lake(root)
+    return {
+        "processed": without_times(contents(lake.processed)),
+        "curated": without_times(contents(lake.curated)),
+        "features": contents(lake.features),
+    }
+
+
+def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Two lakes landed the same rows at different times."""
+    return [{name: value for name, value in row.items() if name != "ingested_at"} for row in rows]
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("compute", CLUSTERS.values(), ids=CLUSTERS)
+def test_a_job_publishes_what_a_session_does_and_its_checks_metadata_and_logs_come_back(
+    minilake: Minilake, run: Run, tmp_path: Path, compute: dict[str, Any]
+) -> None:
+    settings = far(tmp_path / "job", minilake, **compute)
+    assert run(near(tmp_path / "job"), [RAW.name]).success
+    before = len(minilake.runs())
+    result = run(settings, COMPUTED)
+    assert result.success
+    assert len(minilake.runs()) == before + 3
+
+    expected = run(near(tmp_path / "session"), [RAW.name, *COMPUTED])
+    assert layers_at(tmp_path / "job") == layers_at(tmp_path / "session")
+    own = {name for name in checks_of(expected) if not name.startswith(RAW.name)}
+    assert checks_of(result) == {name: checks_of(expected)[name] for name in own}
+    for name in COMPUTED:
+        events = [one.asset_materializations_for_node(name) for one in (result, expected)]
+        assert len(events[0]) == len(events[1]) == 8
+        there, here = ({key: value.value for key, value in event[-1].metadata.items()} for event in events)
+        assert there["Databricks Job Run URL"].startswith(minilake.host)
+        for key in ("dagster/row_count", "added", "corrected", "withdrawn", "ticker-years written"):
+            assert there[key] == here[key]
+        assert there["dagster/column_lineage"] == here["dagster/column_lineage"]
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_check_that_blocks_stops_the_run_with_its_result_and_nothing_is_published(
+    minilake: Minilake, run: Run, tmp_path: Path
+) -> None:
+    root = tmp_path / "job"
+    assert run(near(root), [RAW.name, PROCESSED.name]).success
+    [file] = (root / PROCESSED.path).glob("ticker=AAPL/year=2023/*.parquet")
+    bars = pq.read_table(file)
+    worse = pc.multiply(bars["close"], -1.0)  # what no source can deliver: only the audit of curated stands before it
+    pq.write_table(bars.set_column(bars.column_names.index("close"), "close", worse), file)
+    result = run(far(root, minilake, serverless=True), [CURATED.name, FEATURES.name])
+    assert not result.success
+    assert checks_of(result) == {"curated_stocks_daily.schema": False}
+    [check] = result.get_asset_check_evaluations()
+    assert "close" in str(check.metadata["failures"].value)
+    assert not Lake(root).curated.exists()
+    [failure] = [event for event in result.all_events if event.is_step_failure]
+    assert "the job published nothing" in str(failure.step_failure_data.error)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_job_that_fails_is_a_named_error_and_its_log_comes_back(
+    minilake: Minilake, run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "job"
+    assert run(near(root), [RAW.name]).success
+    (root / "processed").write_text("a file where a folder should be")
+    result = run(far(root, minilake, serverless=True), [PROCESSED.name])
+    [failure] = [event for event in result.all_events if event.is_step_failure]
+    assert "JobError: processed_stocks_daily: the Databricks job did not end well" in str(
+        failure.step_failure_data.error
+    )
+    assert "NotADirectoryError" in capfd.readouterr().err
+
+
+def test_cancelling_the_run_cancels_the_job_and_the_next_run_publishes(
+    minilake: Minilake, run: Run, tmp_path: Path
+) -> None:
+    root = tmp_path / "job"
+    assert run(near(root), [RAW.name]).success
+    settings = {
+        "TICKERS": "AAPL,NVDA", "LAST_DATE": "2023-09-21", "LAKE_ROOT": str(root), "ENGINE": "databricks",
+        "DATABRICKS_HOST": minilake.host, "DATABRICKS_SERVERLESS": "true", "DATABRICKS_WORK": "job",
+        "DATABRICKS_MESSAGES": f"s3://{BUCKET}", "DATABRICKS_WHEEL": WHEEL,
+    }  # fmt: skip
+    variables = {f"STOCK_LAKEHOUSE_{name}": value for name, value in settings.items()}
+    command = [
+        *(sys.executable, "-m", "stock_lakehouse.cli", "materialize", "--select", PROCESSED.name),
+        *("--from", "2023-09-18", "--to", "2023-09-21"),
+    ]
+    environment = {**os.environ, **variables, "DATABRICKS_TOKEN": "of-the-test"}
+    before = {one["run_id"] for one in minilake.runs()}
+    with (
+        one_writer(root, PROCESSED.name),  # the job computes, then waits
+        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as dagster,
+    ):
+        job = wait_for(minilake.job_process)
+        dagster.send_signal(signal.SIGINT)
+        assert dagster.stderr is not None
+        said = []
+        for line in dagster.stderr:
+            said.append(line)
+            if "canceling Databricks job" in line:
+                break
+        assert "canceling Databricks job" in said[-1]
+        os.kill(job, signal.SIGKILL)  # as Databricks ends the process of a cancelled run; minilake lets it be
+        assert dagster.wait(timeout=60) != 0
+    [cancelled] = [one for one in minilake.runs() if one["run_id"] not in before]
+    assert cancelled["state"]["result_state"] == "CANCELED"
+    assert Lake(root).processed.files() == []
+    assert run(near(root), [PROCESSED.name]).success
+    assert len(contents(Lake(root).processed)) == 8
+
+
+def wait_for(found: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + START_SECONDS
+    while not (value := found()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return value
+
+
+ORDER = Order("curated_stocks_daily", "s3://lake", ["2023-09-21"], ["AAPL"], "2013-01-02", 30, 1e-4, 10, 10, "a-run")
+
+
+def test_a_task_runs_where_the_settings_say_with_the_wheel_installed() -> None:
+    def submitted(**values: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        databricks = Databricks.model_validate(
+            {"messages": "/Volumes/a/b/c", "wheel": WHEEL, "job_minutes": 5, **values}
+        )
+        task, arguments = _task(ORDER, databricks, "/Workspace/script.py")
+        assert task.spark_python_task is not None
+        assert task.spark_python_task.python_file == "/Workspace/script.py"
+        assert task.timeout_seconds == arguments["timeout_seconds"] == 300
+        return task.as_dict(), arguments
+
+    task, _ = submitted(**CLUSTERS["a new cluster"])
+    assert task["new_cluster"] == CLUSTERS["a new cluster"]["job_cluster"]
+    assert task["libraries"] == [{"whl": WHEEL}]
+    task, _ = submitted(**CLUSTERS["an existing cluster"])
+    assert task["existing_cluster_id"] == "1124-163500-abcdefgh"
+    assert task["libraries"] == [{"whl": WHEEL}]
+    task, arguments = submitted(**CLUSTERS["serverless"])
+    [environment] = arguments["environments"]
+    assert task["environment_key"] == environment.environment_key
+    assert environment.spec.dependencies == [WHEEL]
+    assert "libraries" not in task
+
+
+@pytest.mark.parametrize(
+    ("engine", "values", "bars", "job"),
+    [
+        ("databricks", {"work": "job"}, 1, True),
+        ("databricks", {"work": "session"}, 10**6, False),
+        ("databricks", {"work": "auto", "job_bars": 8}, 8, True),
+        ("databricks", {"work": "auto", "job_bars": 9}, 8, False),
+        ("databricks", {"work": "auto", "job_bars": 1, "messages": None}, 8, False),
+        ("embedded", {"work": "job"}, 10**6, False),
+    ],
+)
+def test_the_number_of_keys_or_the_setting_decides_between_session_and_job(
+    tmp_path: Path, engine: str, values: dict[str, Any], bars: int, job: bool
+) -> None:
+    given = {"serverless": True, "messages": "/Volumes/a/b/c", "wheel": WHEEL, **values}
+    settings = near(tmp_path).model_copy(
+        update={"engine": engine, "databricks": Databricks.model_validate(given), "tickers": ("AAPL",)}
+    )
+    house = LakehouseResource.of(settings)
+    assert (
+        house.is_job(Rectangle(tuple(date.fromordinal(700_000 + day) for day in range(min(bars, 8))), ("AAPL",))) is job
+    )
