@@ -67,7 +67,7 @@ def _table_status(lake: Lake, spark: SparkSession, calendar: MarketCalendar, tab
     from pyspark.sql import functions as F
 
     rows = lake.read(table.name, spark)
-    day = _session(table)
+    day = session_of(table)
     keyed = rows.withColumn("session", day)
     per_session = keyed.groupBy("ticker", "session").count()
     per_ticker = per_session.groupBy("ticker").agg(
@@ -97,7 +97,7 @@ def _table_status(lake: Lake, spark: SparkSession, calendar: MarketCalendar, tab
     )
 
 
-def _session(table: Table) -> Column:
+def session_of(table: Table) -> Column:
     """The session of a row; of delivered text the day it begins with, null where that is none."""
     from pyspark.sql import functions as F
 
