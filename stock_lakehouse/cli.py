@@ -172,18 +172,28 @@ def _duration(seconds: float) -> str:
 
 @app.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """What each table holds: rows, sessions, sessions missing against the calendar, bytes, version."""
+    """What each table holds: rows, sessions, sessions missing against the calendar, rows by older formulas, bytes, version."""
     settings = _settings()
     tables = _status(settings)
     if as_json:
         typer.echo(json.dumps([one.as_json() for one in tables], default=str, indent=2))
         return
     _print_tables(tables)
-    detail = _grid("table", "ticker", "rows", "first session", "last session", "missing")
+    detail = _grid("table", "ticker", "rows", "first session", "last session", "missing", "outdated")
     for one in tables:
         for ticker, held in one.tickers.items():
-            detail.add_row(one.table, ticker, f"{held.rows:,}", str(held.first), str(held.last), str(held.missing))
+            figures = (str(held.first), str(held.last), str(held.missing), str(held.outdated))
+            detail.add_row(one.table, ticker, f"{held.rows:,}", *figures)
     _print(detail)
+    outdated = sum(one.outdated for one in tables)
+    if outdated:
+        _say(f"{outdated:,} rows of features are by older formulas; `stock-lakehouse backfill` computes them again.")
+    removed = sorted({ticker for one in tables for ticker, held in one.tickers.items() if held.removed})
+    if removed:
+        _say(
+            f"No longer in the settings, and kept as they are: {', '.join(removed)}. Runs leave their rows alone; "
+            "to go on with one put it back into `tickers`."
+        )
 
 
 @app.command()
@@ -341,7 +351,7 @@ def _status(settings: Settings) -> list[TableStatus]:
     from stock_lakehouse.report import status as read_status
 
     with _engine(settings) as spark:
-        return read_status(Lake(settings.lake_root), spark, market_calendar(settings.first_date))
+        return read_status(Lake(settings.lake_root), spark, market_calendar(settings.first_date), settings.tickers)
 
 
 @contextmanager
@@ -365,7 +375,7 @@ def _summary(settings: Settings, report: RunReport, changed: bool) -> None:
 
     lake = Lake(settings.lake_root)
     with _engine(settings) as spark:
-        tables = read_status(lake, spark, market_calendar(settings.first_date))
+        tables = read_status(lake, spark, market_calendar(settings.first_date), settings.tickers)
         latest, crossed = latest_indicators(lake, spark), crosses(lake, spark)
     _print_tables(tables, report)
     rows = {one.table: one.rows for one in tables}

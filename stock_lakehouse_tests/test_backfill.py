@@ -130,15 +130,13 @@ def test_adding_a_ticker_backfills_that_ticker_alone(spark: SparkSession, small:
     assert not plan_backfill(lake, spark, whole(three)).chunks
 
 
-def test_features_by_older_formulas_are_run_again_alone(
-    spark: SparkSession, small: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_features_by_older_formulas_are_run_again_alone(spark: SparkSession, small: Settings) -> None:
     from stock_lakehouse.transforms import features, indicators
 
     lake = Lake(small.lake_root)
-    monkeypatch.setattr(features, "indicator_spec", lambda _of: "0-old")
-    run_rectangle(small, whole(small))
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as older:
+        older.setattr(features, "indicator_spec", lambda _of: "0-old")
+        run_rectangle(small, whole(small))
     plan = plan_backfill(lake, spark, whole(small))
     assert [(one.select, one.missing) for one in plan.chunks] == [(FEATURES_ALONE, 3 * BARS)]
     above = (lake.raw.files, lake.processed.files)

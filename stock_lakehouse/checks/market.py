@@ -68,6 +68,7 @@ def market_checks(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]
             if ticker not in spans or spans[ticker].last < expected_last
         ],
         expected_last=str(expected_last),
+        kept_without_a_place_in_the_settings=", ".join(sorted(set(spans) - set(lakehouse.tickers))) or "none",
     )
     yield _warn("price_jumps", price_jumps(bars, lakehouse.jump_deviations))
     twice = [ticker for ticker, span in spans.items() if span.bars != span.sessions]
