@@ -223,18 +223,53 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 3000,
 ) -> None:
     """Open Dagster on 127.0.0.1, on this lake and its instance."""
-    from stock_lakehouse.event_storage import BULK_ENVIRONMENT
-    from stock_lakehouse.runs import dagster_home
+    from stock_lakehouse.instance import dagster_home
 
     settings = _settings()
     _check_partitions(settings)
     home = dagster_home(settings)
-    # Runs that the UI launches batch their events too; planned events stay one a key, so that the UI shows progress.
-    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", BULK_ENVIRONMENT["DAGSTER_EVENT_BATCH_SIZE"])
     _say(f"Dagster on http://127.0.0.1:{port} (instance in {home}); stop it with Ctrl-C")
     program = os.path.join(os.path.dirname(sys.executable), "dagster")
     arguments = ["dev", "-m", "stock_lakehouse.definitions", "--host", "127.0.0.1", "--port", str(port)]
     os.execv(program, [program, *arguments])
+
+
+@app.command()
+def init(
+    production: Annotated[
+        bool, typer.Option("--production", help="Dagster on Postgres, for a server; else on SQLite, for a laptop.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write dagster.yaml anew if it is there already.")] = False,
+) -> None:
+    """Write lakehouse.toml if there is none, and the dagster.yaml of a laptop or of production."""
+    from stock_lakehouse.instance import (
+        LAKEHOUSE_TOML,
+        LAPTOP,
+        POSTGRES_VARIABLE,
+        PRODUCTION,
+        dagster_folder,
+        write_new,
+    )
+    from stock_lakehouse.settings import config_file
+
+    toml = config_file()
+    toml_written = write_new(toml, LAKEHOUSE_TOML, force=False)
+    _say(f"{'written' if toml_written else 'kept, it is there already'}: {toml}")
+    path = dagster_folder(_settings()) / "dagster.yaml"
+    wanted = PRODUCTION if production else LAPTOP
+    if path.is_file() and path.read_text(encoding="utf-8") == wanted:
+        _say(f"kept, it is just so already: {path}")
+    elif write_new(path, wanted, force):
+        _say(f"written: {path}")
+    else:
+        _wrong(f"{path} is there already and says something else; --force writes it anew")
+    if production:
+        _say(
+            f"Dagster needs DAGSTER_HOME={path.parent} and {POSTGRES_VARIABLE} in its environment; docs/operations.md has "
+            "units for systemd. With a lake filled before, `stock-lakehouse record` tells the new instance of it."
+        )
+    else:
+        _say("Next: `stock-lakehouse doctor`, then `stock-lakehouse demo`.")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Runs started from here: the Dagster instance of a lake, and one run of the graph over a rectangle, in this process.
+"""Runs started from here: one run of the graph over a rectangle, in this process.
 
 Not here: what a run does (assets/), and how it is asked for (cli.py).
 """
@@ -6,7 +6,6 @@ Not here: what a run does (assets/), and how it is asked for (cli.py).
 from __future__ import annotations
 
 import logging
-import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB, PROGRESS, PROGRESS_LOGGER
+from stock_lakehouse.instance import dagster_home
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.settings import Settings
 
@@ -23,23 +23,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 PROGRAM_TAG = "stock_lakehouse/program"  # a run in the process of this program, not of Dagster's daemon
-
-DAGSTER_YAML = """\
-# The Dagster instance of this lake. Written once by stock-lakehouse; yours to edit.
-event_log_storage:
-  module: stock_lakehouse.event_storage   # the stock SQLite log, 20 times faster for date|ticker keys
-  class: BatchedSqliteEventLogStorage
-  config: {}
-run_coordinator:
-  module: dagster.core.run_coordinator
-  class: QueuedRunCoordinator
-  config:
-    dequeue_interval_seconds: 1           # a click starts within two seconds
-telemetry:
-  enabled: false
-nux:
-  enabled: false
-"""
 
 
 @dataclass(frozen=True)
@@ -52,17 +35,6 @@ class RunReport:
     failures: tuple[str, ...]
     red: tuple[str, ...]
     seconds: Mapping[str, float]
-
-
-def dagster_home(settings: Settings) -> Path:
-    """The folder of the lake's Dagster instance: DAGSTER_HOME if set, else `.dagster` in the lake. Made if it is not there."""
-    home = Path(os.environ.get("DAGSTER_HOME") or settings.lake_root / ".dagster")
-    home.mkdir(parents=True, exist_ok=True)
-    config = home / "dagster.yaml"
-    if not config.exists():
-        config.write_text(DAGSTER_YAML, encoding="utf-8")
-    os.environ["DAGSTER_HOME"] = str(home)
-    return home
 
 
 def run_rectangle(
