@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -102,6 +102,23 @@ def rectangle_of(keys: Iterable[str], all_tickers: Sequence[str]) -> Rectangle:
     return Rectangle(tuple(sorted(map(date.fromisoformat, sessions))), tuple(sorted(tickers)))
 
 
+@lru_cache(maxsize=1)
+def _bar_partitions() -> type[dg.MultiPartitionsDefinition]:
+    import dagster as dg
+
+    class BarPartitions(dg.MultiPartitionsDefinition):
+        """A backfill of a job puts the tags of its first key on every run of a range, and drops `dagster/partition` alone.
+
+        With those of the dimensions left, Dagster takes each run for a run of that one key (dagster-io/dagster#28861), so a
+        key gives none.
+        """
+
+        def get_tags_for_partition_key(self, partition_key: str) -> Mapping[str, str]:
+            return dg.PartitionsDefinition.get_tags_for_partition_key(self, partition_key)
+
+    return BarPartitions
+
+
 class PartitionScheme:
     """How bars are cut into partitions: `date_ticker`, a key a bar (`2023-09-21|NVDA`), or `session`, a key a session.
 
@@ -135,7 +152,7 @@ class PartitionScheme:
         )
         if self.by == "session":
             return daily
-        return dg.MultiPartitionsDefinition(
+        return _bar_partitions()(
             {"date": daily, "ticker": dg.StaticPartitionsDefinition(list(tickers or self.tickers))}
         )
 

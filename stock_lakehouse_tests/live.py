@@ -44,13 +44,23 @@ class LiveDagster:
         return data
 
     def backfill(self, assets: Sequence[str], partitions: Sequence[str] | None = None) -> str:
-        """Launch a backfill of `assets` over `partitions` (None: all), as the UI does; its id."""
+        """Launch a backfill of `assets` over `partitions` (None: all), as the UI's asset pages do; its id."""
+        return self._backfill({"assetSelection": [{"path": [name]} for name in assets]}, partitions)
+
+    def backfill_job(self, job: str, partitions: Sequence[str] | None = None) -> str:
+        """Launch a backfill of `job` over `partitions` (None: all), as the UI's job page does; its id."""
+        repository = self._repository()
+        of = {"repositoryName": repository["name"], "repositoryLocationName": repository["location"]["name"]}
+        return self._backfill(
+            {"selector": {"partitionSetName": f"{job}_partition_set", "repositorySelector": of}}, partitions
+        )
+
+    def _backfill(self, what: Mapping[str, Any], partitions: Sequence[str] | None) -> str:
         keys = {"allPartitions": True} if partitions is None else {"partitionNames": list(partitions)}
-        selection = [{"path": [name]} for name in assets]
         answer = self.ask(
             """mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
                  __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }""",
-            params={"assetSelection": selection, **keys},
+            params={**what, **keys},
         )["launchPartitionBackfill"]
         if "backfillId" not in answer:
             raise RuntimeError(str(answer))
@@ -58,9 +68,7 @@ class LiveDagster:
 
     def launch_run(self, job: str, tags: Mapping[str, str]) -> str:
         """Launch one run of `job` with `tags`; its id."""
-        [repository] = self.ask(
-            "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
-        )["repositoriesOrError"]["nodes"]
+        repository = self._repository()
         answer = self.ask(
             """mutation ($params: ExecutionParams!) { launchRun(executionParams: $params) {
                  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }""",
@@ -95,6 +103,12 @@ class LiveDagster:
         found = self.ask("{ runsOrError { ... on Runs { results { runId status tags { key value } } } } }")
         runs: list[dict[str, Any]] = found["runsOrError"]["results"]
         return [{**run, "tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in runs]
+
+    def _repository(self) -> dict[str, Any]:
+        query = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
+        [repository] = self.ask(query)["repositoriesOrError"]["nodes"]
+        found: dict[str, Any] = repository
+        return found
 
     def _state(self, backfill: str) -> str:
         found = self.ask(

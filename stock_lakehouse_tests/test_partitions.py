@@ -268,3 +268,9 @@ def test_the_range_that_dagster_reads_from_the_tags_is_the_rectangle(
     definition = one.definition(one.ticker_order(rectangle))
     keys = in_range(definition, one.range_tags(rectangle))
     assert rectangle_of(keys, order) == rectangle
+
+
+def test_a_bars_key_gives_no_tags_of_dimensions_which_would_narrow_a_range_to_it() -> None:
+    assert scheme().definition().get_tags_for_partition_key("2023-09-21|NVDA") == {
+        "dagster/partition": "2023-09-21|NVDA"
+    }
