@@ -60,9 +60,10 @@ def _chain(count: int) -> list[dg.AssetsDefinition]:
     return chain
 
 
-def measure(storage: type[SqliteEventLogStorage], keys: int, assets: int, bulk: bool) -> dict[str, Any]:
+def measure(storage: type[SqliteEventLogStorage] | str, keys: int, assets: int, bulk: bool) -> dict[str, Any]:
     """Run `assets` assets over a rectangle of `keys` keys (rounded up to whole days) in an empty instance.
 
+    `storage` is a class of SQLite storage, or the URL of an empty PostgreSQL database.
     Times are in seconds and in milliseconds a materialized asset-partition.
     Raises `RuntimeError` when the log does not hold every key afterwards.
     """
@@ -75,15 +76,18 @@ def measure(storage: type[SqliteEventLogStorage], keys: int, assets: int, bulk: 
     chain = _chain(assets)
     definitions = dg.Definitions(assets=chain, resources={"io_manager": _NoIO()}, loggers={"progress": progress_logger})
     with tempfile.TemporaryDirectory() as home:
-        config = {
-            "event_log_storage": {
-                "module": storage.__module__,
-                "class": storage.__name__,
-                "config": {"base_dir": f"{home}/events"},
-            },
-            "telemetry": {"enabled": False},
-        }
-        Path(home, "dagster.yaml").write_text(json.dumps(config))
+        of_storage: dict[str, Any] = (
+            {"storage": {"postgres": {"postgres_url": storage}}}
+            if isinstance(storage, str)
+            else {
+                "event_log_storage": {
+                    "module": storage.__module__,
+                    "class": storage.__name__,
+                    "config": {"base_dir": f"{home}/events"},
+                }
+            }
+        )
+        Path(home, "dagster.yaml").write_text(json.dumps({**of_storage, "telemetry": {"enabled": False}}))
         with contextlib.ExitStack() as stack:
             instance = stack.enter_context(dg.DagsterInstance.from_config(home))
             if bulk:
@@ -96,10 +100,10 @@ def measure(storage: type[SqliteEventLogStorage], keys: int, assets: int, bulk: 
                 stored = len(instance.get_materialized_partitions(asset.key))
                 if stored != days * len(TICKERS):
                     raise RuntimeError(f"{asset.key.to_user_string()}: {stored} keys stored")
-        size = sum(path.stat().st_size for path in Path(home, "events").iterdir())
+        size = sum(path.stat().st_size for path in Path(home).glob("events/*"))
     partitions = days * len(TICKERS) * assets
     return {
-        "storage": storage.__name__,
+        "storage": "PostgreSQL" if isinstance(storage, str) else storage.__name__,
         "asset_partitions": partitions,
         "seconds": round(seconds, 2),
         "ms_per_asset_partition": round(1000 * seconds / partitions, 3),
@@ -112,6 +116,7 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=16_194, help="date|ticker keys an asset, our storage")
     parser.add_argument("--stock-keys", type=int, default=1_000, help="date|ticker keys an asset, stock storage")
     parser.add_argument("--assets", type=int, default=4)
+    parser.add_argument("--postgres", metavar="URL", help="measure this empty PostgreSQL database too")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
@@ -128,9 +133,10 @@ def main() -> None:
         print(json.dumps({"figures": [one.as_json() for one in figures], "stock": stock, "ours": ours}))
         return
     names = ("asset_partitions", "seconds", "ms_per_asset_partition", "kb_per_asset_partition")
-    rows = [
-        (one["storage"], one[names[0]], one[names[1]], f"{one[names[2]]:.3f}", one[names[3]]) for one in (stock, ours)
-    ]
+    measured = [stock, ours]
+    if options.postgres:
+        measured.append(measure(options.postgres, options.keys, options.assets, bulk=True))
+    rows = [(one["storage"], one[names[0]], one[names[1]], f"{one[names[2]]:.3f}", one[names[3]]) for one in measured]
     print_table(("storage", "asset-partitions", "seconds", "ms each", "KB each"), rows)
     print_figures(figures)
 

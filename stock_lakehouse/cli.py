@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
+    from stock_lakehouse.backfill import Plan
     from stock_lakehouse.partitions import Rectangle
     from stock_lakehouse.report import TableStatus
     from stock_lakehouse.runs import RunReport
@@ -54,7 +55,10 @@ def materialize(
     last: Annotated[datetime | None, typer.Option("--to", **DAY, help="Last day; the newest if left out.")] = None,
     select: Annotated[str | None, typer.Option(metavar="ASSET,…", help="Assets, by comma; all if left out.")] = None,
 ) -> None:
-    """Run the graph for tickers × sessions, whatever the rectangle, in one Dagster run."""
+    """Run the graph for tickers × sessions in one Dagster run, whether the lake holds them or not.
+
+    To fill what is missing, in runs that can be stopped and continued, use `backfill`.
+    """
     settings = _settings()
     rectangle = _rectangle(settings, tickers, first, last)
     before = _files(settings)
@@ -64,19 +68,132 @@ def materialize(
 
 
 @app.command()
+def backfill(
+    tickers: Annotated[str | None, typer.Option(metavar="A,B", help="Tickers, by comma; all if left out.")] = None,
+    first: Annotated[
+        datetime | None, typer.Option("--from", **DAY, help="First day; the lake's first if left out.")
+    ] = None,
+    last: Annotated[datetime | None, typer.Option("--to", **DAY, help="Last day; the newest if left out.")] = None,
+    select: Annotated[str | None, typer.Option(metavar="ASSET,…", help="Assets, by comma; all if left out.")] = None,
+    chunk: Annotated[int, typer.Option(min=0, metavar="BARS", help="Bars a run; 0: everything in one run.")] = 100_000,
+    again: Annotated[bool, typer.Option("--again", help="Run what the lake holds already too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the runs and do nothing.")] = False,
+) -> None:
+    """Fill what the lake lacks of tickers × sessions, a run a chunk, with an estimate of the time left.
+
+    What the lake holds is skipped, so a backfill that was stopped or killed goes on when it is started again. Features by
+    older formulas count as lacking: they are computed again, alone. `materialize` is one run of everything it is asked.
+    """
+    from stock_lakehouse.backfill import plan_backfill, run_backfill
+    from stock_lakehouse.lake import Lake
+
+    settings = _settings()
+    asked = _rectangle(settings, tickers, first, last)
+
+    def plan(run_again: bool) -> Plan:
+        with _engine(settings) as spark:
+            try:
+                return plan_backfill(
+                    Lake(settings.lake_root), spark, asked, select.split(",") if select else None, chunk or sys.maxsize,
+                    run_again,
+                )  # fmt: skip
+            except ValueError as error:
+                _wrong(str(error))
+
+    planned = plan(again)
+    _print_plan(planned)
+    if dry_run:
+        return
+    progress, failed = _progress(), 0
+    for step in run_backfill(settings, planned, progress):
+        _print_outcome(step.report)
+        failed += not step.report.success
+        rest = f", about {_duration(step.seconds_left)} left" if step.number < step.of and step.report.success else ""
+        progress(f"run {step.number} of {step.of} ended; {step.done:.0%} done{rest}")
+    _record(settings, asked)
+    if not planned.chunks:
+        return
+    left = plan(False).missing
+    if left:
+        _say(
+            f"{left:,} bars are still missing: the source has none, or they are in quarantine (`stock-lakehouse status`)."
+        )
+    else:
+        _say("The lake holds all of it.")
+    if failed:
+        _say("Not every run ended well; when the cause is mended start the same backfill again: it goes on from here.")
+        raise typer.Exit(1)
+
+
+@app.command()
+def record() -> None:
+    """Mark in Dagster as materialized what the lake holds and Dagster does not know of.
+
+    For after `partition_by` was changed, or with a new DAGSTER_HOME: the lake stays as it is, and nothing is computed. A
+    second time it marks nothing.
+    """
+    settings = _settings()
+    if not _record(settings, _rectangle(settings, None, None, None)):
+        _say("Nothing to mark: Dagster knows of everything that the lake holds.")
+
+
+def _record(settings: Settings, asked: Rectangle) -> int:
+    """How many partitions Dagster did not know of."""
+    from stock_lakehouse.runs import record_rectangle
+
+    with _engine(settings) as spark:
+        counts = record_rectangle(settings, asked, spark)
+    for table, count in counts.items():
+        if count:
+            _say(f"{table}: {count:,} partitions that the lake holds marked as materialized")
+    return sum(counts.values())
+
+
+def _print_plan(plan: Plan) -> None:
+    if not plan.chunks:
+        _say(f"Nothing to do: the lake holds all {plan.asked:,} bars. `--again` runs them all the same.")
+        return
+    _say(f"{plan.missing:,} of {plan.asked:,} bars to do, in {len(plan.chunks)} run(s):")
+    grid = _grid("run", "bars", "tickers", "from", "to", "assets")
+    for number, chunk in enumerate(plan.chunks, start=1):
+        names = chunk.rectangle.tickers
+        shown = ", ".join(names) if len(names) <= 6 else f"{len(names)} tickers, {names[0]} to {names[-1]}"
+        days = (str(chunk.rectangle.first), str(chunk.rectangle.last))
+        grid.add_row(str(number), f"{chunk.missing:,}", shown, *days, ", ".join(chunk.select or ("all",)))
+    _print(grid)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+@app.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """What each table holds: rows, sessions, sessions missing against the calendar, bytes, version."""
+    """What each table holds: rows, sessions, sessions missing against the calendar, rows by older formulas, bytes, version."""
     settings = _settings()
     tables = _status(settings)
     if as_json:
         typer.echo(json.dumps([one.as_json() for one in tables], default=str, indent=2))
         return
     _print_tables(tables)
-    detail = _grid("table", "ticker", "rows", "first session", "last session", "missing")
+    detail = _grid("table", "ticker", "rows", "first session", "last session", "missing", "outdated")
     for one in tables:
         for ticker, held in one.tickers.items():
-            detail.add_row(one.table, ticker, f"{held.rows:,}", str(held.first), str(held.last), str(held.missing))
+            figures = (str(held.first), str(held.last), str(held.missing), str(held.outdated))
+            detail.add_row(one.table, ticker, f"{held.rows:,}", *figures)
     _print(detail)
+    outdated = sum(one.outdated for one in tables)
+    if outdated:
+        _say(f"{outdated:,} rows of features are by older formulas; `stock-lakehouse backfill` computes them again.")
+    removed = sorted({ticker for one in tables for ticker, held in one.tickers.items() if held.removed})
+    if removed:
+        _say(
+            f"No longer in the settings, and kept as they are: {', '.join(removed)}. Runs leave their rows alone; "
+            "to go on with one put it back into `tickers`."
+        )
 
 
 @app.command()
@@ -106,18 +223,53 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 3000,
 ) -> None:
     """Open Dagster on 127.0.0.1, on this lake and its instance."""
-    from stock_lakehouse.event_storage import BULK_ENVIRONMENT
-    from stock_lakehouse.runs import dagster_home
+    from stock_lakehouse.instance import dagster_home
 
     settings = _settings()
     _check_partitions(settings)
     home = dagster_home(settings)
-    # Runs that the UI launches batch their events too; planned events stay one a key, so that the UI shows progress.
-    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", BULK_ENVIRONMENT["DAGSTER_EVENT_BATCH_SIZE"])
     _say(f"Dagster on http://127.0.0.1:{port} (instance in {home}); stop it with Ctrl-C")
     program = os.path.join(os.path.dirname(sys.executable), "dagster")
     arguments = ["dev", "-m", "stock_lakehouse.definitions", "--host", "127.0.0.1", "--port", str(port)]
     os.execv(program, [program, *arguments])
+
+
+@app.command()
+def init(
+    production: Annotated[
+        bool, typer.Option("--production", help="Dagster on Postgres, for a server; else on SQLite, for a laptop.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write dagster.yaml anew if it is there already.")] = False,
+) -> None:
+    """Write lakehouse.toml if there is none, and the dagster.yaml of a laptop or of production."""
+    from stock_lakehouse.instance import (
+        LAKEHOUSE_TOML,
+        LAPTOP,
+        POSTGRES_VARIABLE,
+        PRODUCTION,
+        dagster_folder,
+        write_new,
+    )
+    from stock_lakehouse.settings import config_file
+
+    toml = config_file()
+    toml_written = write_new(toml, LAKEHOUSE_TOML, force=False)
+    _say(f"{'written' if toml_written else 'kept, it is there already'}: {toml}")
+    path = dagster_folder(_settings()) / "dagster.yaml"
+    wanted = PRODUCTION if production else LAPTOP
+    if path.is_file() and path.read_text(encoding="utf-8") == wanted:
+        _say(f"kept, it is just so already: {path}")
+    elif write_new(path, wanted, force):
+        _say(f"written: {path}")
+    else:
+        _wrong(f"{path} is there already and says something else; --force writes it anew")
+    if production:
+        _say(
+            f"Dagster needs DAGSTER_HOME={path.parent} and {POSTGRES_VARIABLE} in its environment; docs/operations.md has "
+            "units for systemd. With a lake filled before, `stock-lakehouse record` tells the new instance of it."
+        )
+    else:
+        _say("Next: `stock-lakehouse doctor`, then `stock-lakehouse demo`.")
 
 
 @app.command()
@@ -175,17 +327,22 @@ def _day(value: datetime | None) -> date | None:
     return value.date() if value else None
 
 
-def _run(settings: Settings, rectangle: Rectangle, select: list[str] | None) -> RunReport:
-    """One run with progress on stderr; exits with 1 if it fails."""
-    from rich.console import Console
+def _progress() -> Callable[[str], None]:
+    """A printer of lines with the time since now, on stderr."""
     from rich.markup import escape
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = _errors()
     started = time.monotonic()
 
     def progress(line: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:6.1f} s[/]  {escape(line)}")
 
+    return progress
+
+
+def _run(settings: Settings, rectangle: Rectangle, select: list[str] | None) -> RunReport:
+    """One run with progress on stderr; exits with 1 if it fails."""
+    progress = _progress()
     progress(
         f"{len(rectangle.tickers)} tickers × {len(rectangle.sessions):,} sessions, {rectangle.first} to {rectangle.last}"
     )
@@ -196,16 +353,31 @@ def _run(settings: Settings, rectangle: Rectangle, select: list[str] | None) -> 
     except ValueError as error:
         _wrong(str(error))
     progress("run ended " + ("well" if report.success else "with a failure"))
+    _print_outcome(report)
+    if not report.success:
+        raise typer.Exit(1)
+    return report
+
+
+def _print_outcome(report: RunReport) -> None:
+    """Checks that did not pass, and why a run failed."""
+    from rich.markup import escape
+
+    console = _errors()
     for red in report.red:
         console.print(f"[red]check not passed[/]  {escape(red)}")
+    for failure in report.failures:
+        console.print(f"[red]failed[/]  {escape(failure)}")
     if not report.success:
-        for failure in report.failures:
-            console.print(f"[red]failed[/]  {escape(failure)}")
         console.print(
             f"`stock-lakehouse ui` shows the run {report.run_id}; run the same again when the cause is mended"
         )
-        raise typer.Exit(1)
-    return report
+
+
+def _errors() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def _status(settings: Settings) -> list[TableStatus]:
@@ -214,7 +386,7 @@ def _status(settings: Settings) -> list[TableStatus]:
     from stock_lakehouse.report import status as read_status
 
     with _engine(settings) as spark:
-        return read_status(Lake(settings.lake_root), spark, market_calendar(settings.first_date))
+        return read_status(Lake(settings.lake_root), spark, market_calendar(settings.first_date), settings.tickers)
 
 
 @contextmanager
@@ -242,7 +414,7 @@ def _summary(settings: Settings, report: RunReport, changed: bool) -> None:
 
     lake = Lake(settings.lake_root)
     with _engine(settings) as spark:
-        tables = read_status(lake, spark, market_calendar(settings.first_date))
+        tables = read_status(lake, spark, market_calendar(settings.first_date), settings.tickers)
         latest, crossed = latest_indicators(lake, spark), crosses(lake, spark)
     _print_tables(tables, report)
     rows = {one.table: one.rows for one in tables}

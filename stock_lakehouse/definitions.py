@@ -9,6 +9,7 @@ import dagster as dg
 from stock_lakehouse.assets import all_assets
 from stock_lakehouse.automation.jobs import PROGRESS, lakehouse_job, progress_logger
 from stock_lakehouse.checks.market import market_checks
+from stock_lakehouse.event_storage import batch_events
 from stock_lakehouse.io_managers import DeltaIOManager, ParquetIOManager, RawCsvIOManager
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import PartitionScheme
@@ -41,4 +42,5 @@ def build_definitions(settings: Settings, ticker_order: Sequence[str] | None = N
 @dg.definitions
 def defs() -> dg.Definitions:
     """What Dagster loads."""
+    batch_events()
     return build_definitions(load_settings())

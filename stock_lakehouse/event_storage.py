@@ -211,6 +211,14 @@ def _id_in_index(conn: Connection, row: Mapping[str, Any]) -> int | None:
     return found
 
 
+def batch_events() -> None:
+    """Let every run of this process write its events in batches, unless DAGSTER_EVENT_BATCH_SIZE says otherwise.
+
+    For runs that Dagster launches: planned events stay one a key, so that the UI shows its progress.
+    """
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", BULK_ENVIRONMENT["DAGSTER_EVENT_BATCH_SIZE"])
+
+
 @contextmanager
 def bulk_run_environment() -> Iterator[None]:
     """Prepare this process for a bulk run, and put everything back afterwards, also when the run raises.

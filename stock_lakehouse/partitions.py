@@ -5,20 +5,25 @@ Here: the partitions definition of a scheme, and the rectangle that a run's keys
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import dagster as dg
+    import numpy as np
 
     from stock_lakehouse.market_calendar import MarketCalendar
     from stock_lakehouse.settings import Settings
 
+    Cells = np.ndarray[Any, np.dtype[np.bool_]]  # tickers × sessions of a rectangle
+
 MAX_KEYS = 100_000  # an asset; beyond it Dagster's UI and event log become slow
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+# Where a partition is a session, a run's tickers by comma; without it a run is for all of them.
+TICKERS_TAG = "stock_lakehouse/tickers"
 
 
 class PartitionError(Exception):
@@ -70,6 +75,20 @@ class Rectangle:
         return frozenset(self.sessions)
 
 
+def tickers_of_run(tags: Mapping[str, str], all_tickers: Sequence[str]) -> Sequence[str]:
+    """The tickers that a run's tags narrow a session's key to; `all_tickers` where they do not.
+
+    Raises PartitionError for a ticker that `all_tickers` lacks.
+    """
+    if TICKERS_TAG not in tags:
+        return all_tickers
+    asked = [one.strip() for one in tags[TICKERS_TAG].split(",") if one.strip()]
+    unknown = sorted(set(asked) - set(all_tickers))
+    if unknown or not asked:
+        raise PartitionError(f"tag {TICKERS_TAG}: {', '.join(unknown) or 'empty'}; allowed: tickers of the settings")
+    return asked
+
+
 def rectangle_of(keys: Iterable[str], all_tickers: Sequence[str]) -> Rectangle:
     """The rectangle that partition keys of either scheme, in any order, form; a session's key stands for `all_tickers`.
 
@@ -81,6 +100,23 @@ def rectangle_of(keys: Iterable[str], all_tickers: Sequence[str]) -> Rectangle:
     if any(bar for _, bar, _ in pairs) and len(pairs) != len(sessions) * len(tickers):
         raise PartitionError(f"{len(pairs)} keys are not all of {len(sessions)} sessions × {len(tickers)} tickers")
     return Rectangle(tuple(sorted(map(date.fromisoformat, sessions))), tuple(sorted(tickers)))
+
+
+@lru_cache(maxsize=1)
+def _bar_partitions() -> type[dg.MultiPartitionsDefinition]:
+    import dagster as dg
+
+    class BarPartitions(dg.MultiPartitionsDefinition):
+        """A backfill of a job puts the tags of its first key on every run of a range, and drops `dagster/partition` alone.
+
+        With those of the dimensions left, Dagster takes each run for a run of that one key (dagster-io/dagster#28861), so a
+        key gives none.
+        """
+
+        def get_tags_for_partition_key(self, partition_key: str) -> Mapping[str, str]:
+            return dg.PartitionsDefinition.get_tags_for_partition_key(self, partition_key)
+
+    return BarPartitions
 
 
 class PartitionScheme:
@@ -116,7 +152,7 @@ class PartitionScheme:
         )
         if self.by == "session":
             return daily
-        return dg.MultiPartitionsDefinition(
+        return _bar_partitions()(
             {"date": daily, "ticker": dg.StaticPartitionsDefinition(list(tickers or self.tickers))}
         )
 
@@ -130,8 +166,6 @@ class PartitionScheme:
             raise PartitionError(
                 f"tickers: {', '.join(unknown)} not in the settings; allowed: {', '.join(self.tickers)}"
             )
-        if self.by == "session" and tickers and set(tickers) != set(self.tickers):
-            raise PartitionError('tickers: with partition_by = "session" a partition is every ticker; leave them out')
         end = min(self.last or today, today)
         first, last = first or self.first, last or end
         if last < first:
@@ -144,14 +178,33 @@ class PartitionScheme:
         return Rectangle(sessions, tuple(sorted(tickers or self.tickers)))
 
     def range_tags(self, rectangle: Rectangle) -> dict[str, str]:
-        """The run tags that make `rectangle` one run; its tickers must be neighbours in the definition."""
+        """The run tags that make `rectangle` one run; its tickers must be neighbours in the definition.
+
+        Where a partition is a session, tickers that are not all of the settings' stand in TICKERS_TAG.
+        """
         keys = (rectangle.first.isoformat(), rectangle.last.isoformat())
         if self.by == "session":
-            return dict(zip((RANGE_START, RANGE_END), keys, strict=True))
+            narrow = set(rectangle.tickers) != set(self.tickers)
+            return {
+                RANGE_START: keys[0],
+                RANGE_END: keys[1],
+                **({TICKERS_TAG: ",".join(rectangle.tickers)} if narrow else {}),
+            }
         order = self.ticker_order(rectangle)
         start = order.index(min(rectangle.tickers, key=order.index))
         end = start + len(rectangle.tickers) - 1
         return {RANGE_START: f"{keys[0]}|{order[start]}", RANGE_END: f"{keys[1]}|{order[end]}"}
+
+    def keys_of(self, rectangle: Rectangle, cells: Cells) -> Iterator[str]:
+        """The keys of the bars of `rectangle` that `cells` marks; of the sessions with one where a key is a session."""
+        import dagster as dg
+
+        sessions = [session.isoformat() for session in rectangle.sessions]
+        if self.by == "session":
+            yield from (session for at, session in enumerate(sessions) if cells[:, at].any())
+            return
+        for ticker, at in zip(*cells.nonzero(), strict=True):
+            yield dg.MultiPartitionKey({"date": sessions[at], "ticker": rectangle.tickers[ticker]})
 
     def ticker_order(self, rectangle: Rectangle) -> tuple[str, ...]:
         """The settings' tickers, moved only if need be so that those of `rectangle` are neighbours: a Dagster range has no

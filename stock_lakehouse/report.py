@@ -5,12 +5,13 @@ Here: reading and counting, into plain records. Not here: printing them (cli.py)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.tables import PROCESSED, QUARANTINE, RAW, RESTATEMENTS, TABLES, Table
+from stock_lakehouse.tables import FEATURES, PROCESSED, QUARANTINE, RAW, RESTATEMENTS, TABLES, UNREADABLE, Table
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -22,12 +23,18 @@ LATEST = ("sma_50", "sma_200", "rsi_14", "macd_hist", "volatility_20", "buy_sign
 
 @dataclass(frozen=True)
 class TickerStatus:
-    """One ticker in one table. `missing` counts sessions of the calendar between first and last that have no row."""
+    """One ticker in one table.
+
+    `missing` counts sessions of the calendar between first and last that have no row, `outdated` rows of features by other
+    formulas than the program's. `removed`: no longer a ticker of the settings; its rows are kept.
+    """
 
     rows: int
     first: date | None
     last: date | None
     missing: int
+    outdated: int = 0
+    removed: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,21 +60,27 @@ class TableStatus:
     def missing(self) -> int:
         return sum(one.missing for one in self.tickers.values())
 
+    @property
+    def outdated(self) -> int:
+        return sum(one.outdated for one in self.tickers.values())
+
     def as_json(self) -> dict[str, Any]:
         """For `json.dumps(…, default=str)`."""
         return {**asdict(self), "first": self.first, "last": self.last, "missing": self.missing}
 
 
-def status(lake: Lake, spark: SparkSession, calendar: MarketCalendar) -> list[TableStatus]:
-    """The status of every table, in the order of the flow."""
-    return [_table_status(lake, spark, calendar, table) for table in TABLES]
+def status(lake: Lake, spark: SparkSession, calendar: MarketCalendar, tickers: Sequence[str]) -> list[TableStatus]:
+    """The status of every table, in the order of the flow; `tickers` are those of the settings."""
+    return [_table_status(lake, spark, calendar, table, tickers) for table in TABLES]
 
 
-def _table_status(lake: Lake, spark: SparkSession, calendar: MarketCalendar, table: Table) -> TableStatus:
+def _table_status(
+    lake: Lake, spark: SparkSession, calendar: MarketCalendar, table: Table, of_settings: Sequence[str]
+) -> TableStatus:
     from pyspark.sql import functions as F
 
     rows = lake.read(table.name, spark)
-    day = _session(table)
+    day = session_of(table)
     keyed = rows.withColumn("session", day)
     per_session = keyed.groupBy("ticker", "session").count()
     per_ticker = per_session.groupBy("ticker").agg(
@@ -77,12 +90,15 @@ def _table_status(lake: Lake, spark: SparkSession, calendar: MarketCalendar, tab
         F.count("session").alias("sessions"),
     )
     gaps_matter = table not in (RESTATEMENTS, QUARANTINE)
+    outdated = outdated_rows(rows) if table == FEATURES else {}
     tickers = {
         row["ticker"]: TickerStatus(
             int(row["rows"]),
             row["first"],
             row["last"],
             _missing(calendar, row["first"], row["last"], row["sessions"]) if gaps_matter else 0,
+            outdated.get(row["ticker"], 0),
+            row["ticker"] not in of_settings and row["ticker"] != UNREADABLE and row["ticker"] is not None,
         )
         for row in sorted(per_ticker.collect(), key=lambda row: str(row["ticker"]))
     }
@@ -97,7 +113,17 @@ def _table_status(lake: Lake, spark: SparkSession, calendar: MarketCalendar, tab
     )
 
 
-def _session(table: Table) -> Column:
+def outdated_rows(features: DataFrame) -> dict[str, int]:
+    """Rows of features by other formulas than the program's, by ticker."""
+    from pyspark.sql import functions as F
+
+    from stock_lakehouse.transforms.indicators import indicator_spec
+
+    older = features.where(~F.col("indicator_spec").eqNullSafe(indicator_spec())).groupBy("ticker").count()
+    return {row["ticker"]: row["count"] for row in sorted(older.collect())}
+
+
+def session_of(table: Table) -> Column:
     """The session of a row; of delivered text the day it begins with, null where that is none."""
     from pyspark.sql import functions as F
 

@@ -1,4 +1,4 @@
-"""Runs started from here: the Dagster instance of a lake, and one run of the graph over a rectangle, in this process.
+"""Runs started from here: one run of the graph over a rectangle, in this process.
 
 Not here: what a run does (assets/), and how it is asked for (cli.py).
 """
@@ -6,36 +6,22 @@ Not here: what a run does (assets/), and how it is asked for (cli.py).
 from __future__ import annotations
 
 import logging
-import os
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB, PROGRESS, PROGRESS_LOGGER
+from stock_lakehouse.instance import dagster_home
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.settings import Settings, config_file
+from stock_lakehouse.settings import Settings
 
 if TYPE_CHECKING:
     import dagster as dg
+    from pyspark.sql import SparkSession
 
-DAGSTER_YAML = """\
-# The Dagster instance of this lake. Written once by stock-lakehouse; yours to edit.
-event_log_storage:
-  module: stock_lakehouse.event_storage   # the stock SQLite log, 20 times faster for date|ticker keys
-  class: BatchedSqliteEventLogStorage
-  config: {}
-run_coordinator:
-  module: dagster.core.run_coordinator
-  class: QueuedRunCoordinator
-  config:
-    dequeue_interval_seconds: 1           # a click starts within two seconds
-telemetry:
-  enabled: false
-nux:
-  enabled: false
-"""
+PROGRAM_TAG = "stock_lakehouse/program"  # a run in the process of this program, not of Dagster's daemon
 
 
 @dataclass(frozen=True)
@@ -50,32 +36,17 @@ class RunReport:
     seconds: Mapping[str, float]
 
 
-def dagster_home(settings: Settings) -> Path:
-    """The folder of the lake's Dagster instance, made if it is not there: DAGSTER_HOME if set, else `.dagster` in the lake, or
-    of a lake in a bucket `.dagster/<bucket>/<prefix>` beside lakehouse.toml."""
-    root = settings.lake_root
-    beside = (
-        config_file().parent / ".dagster" / root.removeprefix("s3://") if isinstance(root, str) else root / ".dagster"
-    )
-    home = Path(os.environ.get("DAGSTER_HOME") or beside)
-    home.mkdir(parents=True, exist_ok=True)
-    config = home / "dagster.yaml"
-    if not config.exists():
-        config.write_text(DAGSTER_YAML, encoding="utf-8")
-    os.environ["DAGSTER_HOME"] = str(home)
-    return home
-
-
 def run_rectangle(
     settings: Settings,
     rectangle: Rectangle,
     select: Sequence[str] | None = None,
     progress: Callable[[str], None] | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> RunReport:
     """Materialize `rectangle` in one Dagster run in this process, recorded in the lake's instance.
 
-    `select` names assets; None is the whole graph with its checks. `progress` gets a line for each thing done.
-    Raises ValueError for an asset that does not exist.
+    `select` names assets; None is the whole graph with its checks. `progress` gets a line for each thing done; `tags` are
+    put on the run. Raises ValueError for an asset that does not exist.
     """
     import dagster as dg
 
@@ -83,11 +54,8 @@ def run_rectangle(
     from stock_lakehouse.event_storage import bulk_run_environment
     from stock_lakehouse.market_calendar import market_calendar
     from stock_lakehouse.partitions import PartitionScheme
-    from stock_lakehouse.tables import BY_NAME
 
-    unknown = sorted(set(select or ()) - set(BY_NAME))
-    if unknown:
-        raise ValueError(f"select: no asset {', '.join(unknown)}; allowed: {', '.join(BY_NAME)}")
+    check_select(select)
     scheme = PartitionScheme(settings, market_calendar(settings.first_date))
     home = dagster_home(settings)
     job = build_definitions(settings, scheme.ticker_order(rectangle)).resolve_job_def(LAKEHOUSE_JOB)
@@ -95,14 +63,78 @@ def run_rectangle(
         stack.enter_context(bulk_run_environment())
         stack.enter_context(_listening(progress))
         instance = stack.enter_context(dg.DagsterInstance.from_config(str(home)))
+        end_dead_runs(instance, settings.lake_root)
+        run_id = str(uuid.uuid4())
+        stack.enter_context(_alive(settings.lake_root, run_id))
         result = job.execute_in_process(
             instance=instance,
+            run_id=run_id,
             run_config={"loggers": {PROGRESS: {}}},  # this logger alone: every event passes through each
-            tags=scheme.range_tags(rectangle),
+            tags={**scheme.range_tags(rectangle), PROGRAM_TAG: "yes", **(tags or {})},
             asset_selection=[dg.AssetKey(name) for name in select] if select else None,
             raise_on_error=False,
         )
         return _report(result, instance)
+
+
+def record_rectangle(settings: Settings, asked: Rectangle, spark: SparkSession) -> dict[str, int]:
+    """`holdings.record_held` in the lake's instance."""
+    import dagster as dg
+
+    from stock_lakehouse.event_storage import bulk_run_environment
+    from stock_lakehouse.holdings import record_held
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.market_calendar import market_calendar
+    from stock_lakehouse.partitions import PartitionScheme
+
+    scheme = PartitionScheme(settings, market_calendar(settings.first_date))
+    home = str(dagster_home(settings))
+    with bulk_run_environment(), dg.DagsterInstance.from_config(home) as instance:
+        end_dead_runs(instance, settings.lake_root)
+        return record_held(instance, scheme, Lake(settings.lake_root), spark, asked)
+
+
+def check_select(select: Sequence[str] | None) -> None:
+    """Raise ValueError for an asset that does not exist."""
+    from stock_lakehouse.tables import BY_NAME
+
+    unknown = sorted(set(select or ()) - set(BY_NAME))
+    if unknown:
+        raise ValueError(f"select: no asset {', '.join(unknown)}; allowed: {', '.join(BY_NAME)}")
+
+
+def end_dead_runs(instance: dg.DagsterInstance, lake_root: Path) -> list[str]:
+    """Mark as failed the runs of this program whose process has ended; their ids.
+
+    No daemon watches a run in the program's own process: after a kill it would count as in progress for ever.
+    """
+    import dagster as dg
+    from filelock import Timeout
+
+    in_progress = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    dead = []
+    for run in instance.get_runs(in_progress):
+        if PROGRAM_TAG not in run.tags:
+            continue
+        try:
+            with _alive(lake_root, run.run_id):
+                instance.report_run_failed(run, "The program that ran it ended before the run did. Run it again.")
+                dead.append(run.run_id)
+        except Timeout:
+            continue  # its process lives
+    return dead
+
+
+@contextmanager
+def _alive(lake_root: Path, run_id: str) -> Iterator[None]:
+    """Hold the lock that says that the run's process lives; the operating system lets go of it with the process."""
+    from filelock import FileLock
+
+    path = lake_root / ".locks" / f"run-{run_id}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path, timeout=0):
+        yield
+    path.unlink(missing_ok=True)
 
 
 def _report(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> RunReport:

@@ -56,7 +56,16 @@ def test_materialize_runs_a_rectangle_and_status_and_show_tell_of_it() -> None:
     status = json.loads(call("status", "--json").stdout)
     features = next(one for one in status if one["table"] == "stocks_features")
     assert features["rows"] == 5
-    assert features["tickers"] == {"NVDA": {"rows": 5, "first": "2023-09-01", "last": "2023-09-08", "missing": 0}}
+    assert features["tickers"] == {
+        "NVDA": {
+            "rows": 5,
+            "first": "2023-09-01",
+            "last": "2023-09-08",
+            "missing": 0,
+            "outdated": 0,
+            "removed": False,
+        }
+    }
     assert features["version"] == 1
     shown = call("show", "curated_stocks_daily", "nvda", "--last", "2")
     assert "2023-09-08" in shown.output
@@ -91,6 +100,27 @@ def test_wrong_input_is_one_clear_line_and_exit_code_2(arguments: tuple[str, ...
     assert result.exit_code == 2
     assert words in result.output
     assert "Traceback" not in result.output
+
+
+def test_rows_by_older_formulas_and_removed_tickers_show_in_status_and_in_checks(project: Path) -> None:
+    from stock_lakehouse.transforms import features
+
+    with pytest.MonkeyPatch.context() as older:
+        older.setattr(features, "indicator_spec", lambda _of: "0-old")
+        assert call("materialize").exit_code == 0
+    (project / "lakehouse.toml").write_text(CONFIG.replace('"AAPL", ', ""))
+    shown = call("status")
+    assert "74 rows of features are by older formulas; `stock-lakehouse backfill`" in shown.output
+    assert "No longer in the settings, and kept as they are: AAPL." in shown.output
+    healed = call("backfill")
+    assert healed.exit_code == 0, healed.output
+    assert "present_formulas (WARN)" in healed.output  # the removed ticker's rows stay as they are
+    status = json.loads(call("status", "--json").stdout)
+    tickers = next(one for one in status if one["table"] == "stocks_features")["tickers"]
+    assert {name: (one["rows"], one["outdated"], one["removed"]) for name, one in tickers.items()} == {
+        "AAPL": (37, 37, True),
+        "NVDA": (37, 0, False),
+    }
 
 
 def test_a_wrong_setting_is_one_clear_line_and_exit_code_2(project: Path) -> None:

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stock_lakehouse.market_calendar import market_calendar
-from stock_lakehouse.partitions import RANGE_END, RANGE_START, PartitionError, PartitionScheme, Rectangle, rectangle_of
+from stock_lakehouse.partitions import (
+    RANGE_END,
+    RANGE_START,
+    TICKERS_TAG,
+    PartitionError,
+    PartitionScheme,
+    Rectangle,
+    rectangle_of,
+    tickers_of_run,
+)
 from stock_lakehouse.settings import Settings
 
 FIRST, LAST = date(2013, 1, 2), date(2023, 9, 21)
@@ -198,11 +207,21 @@ def test_what_cannot_be_asked_is_an_error_that_says_what_can(
     assert str(caught.value) == said
 
 
-def test_a_session_scheme_cannot_be_asked_for_some_tickers() -> None:
+def test_a_session_scheme_can_be_asked_for_some_tickers_and_says_them_in_a_tag_of_the_run() -> None:
     one = scheme(partition_by="session")
-    with pytest.raises(PartitionError, match="a partition is every ticker; leave them out"):
-        one.ask(["AAPL"], None, None, TODAY)
-    assert one.ask(list(reversed(TICKERS)), None, None, TODAY).tickers == TICKERS
+    some = one.ask(["NVDA", "AAPL"], date(2023, 9, 20), date(2023, 9, 21), TODAY)
+    tags = one.range_tags(some)
+    assert tags == {RANGE_START: "2023-09-20", RANGE_END: "2023-09-21", TICKERS_TAG: "AAPL,NVDA"}
+    assert rectangle_of(in_range(one.definition(), tags), tickers_of_run(tags, TICKERS)) == some
+    every = one.ask(list(reversed(TICKERS)), None, None, TODAY)
+    assert TICKERS_TAG not in one.range_tags(every)
+    assert tickers_of_run(one.range_tags(every), TICKERS) == TICKERS
+
+
+@pytest.mark.parametrize("tag", ["AAPL,MSFT", " , "])
+def test_a_tag_with_tickers_that_the_settings_lack_is_refused(tag: str) -> None:
+    with pytest.raises(PartitionError, match="allowed: tickers of the settings"):
+        tickers_of_run({TICKERS_TAG: tag}, TICKERS)
 
 
 def test_the_future_cannot_be_asked() -> None:
@@ -249,3 +268,9 @@ def test_the_range_that_dagster_reads_from_the_tags_is_the_rectangle(
     definition = one.definition(one.ticker_order(rectangle))
     keys = in_range(definition, one.range_tags(rectangle))
     assert rectangle_of(keys, order) == rectangle
+
+
+def test_a_bars_key_gives_no_tags_of_dimensions_which_would_narrow_a_range_to_it() -> None:
+    assert scheme().definition().get_tags_for_partition_key("2023-09-21|NVDA") == {
+        "dagster/partition": "2023-09-21|NVDA"
+    }

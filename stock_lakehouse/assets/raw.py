@@ -13,6 +13,7 @@ from stock_lakehouse.sources import Download, Source
 @dg.asset(
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="raw_csv",
+    pool="source",  # its rate limit is a process's own, so one run at a time
     check_specs=[DELIVERY_CONSERVED, SOURCE_COMPLETE, FILE_NAMES],
 )
 def raw_stocks_daily(

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from stock_lakehouse.report import outdated_rows
 from stock_lakehouse.schemas.audit import failures
-from stock_lakehouse.tables import PROCESSED, QUARANTINE, RAW, Table
+from stock_lakehouse.tables import FEATURES, PROCESSED, QUARANTINE, RAW, Table
+from stock_lakehouse.transforms.indicators import indicator_spec
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -70,6 +72,31 @@ ROWS_CONSERVED = dg.AssetCheckSpec(
     blocking=True,
     description="Every landed row of the run's tickers and years is processed, quarantined or superseded.",
 )
+
+
+PRESENT_FORMULAS = dg.AssetCheckSpec(
+    "present_formulas",
+    asset=FEATURES.name,
+    description="Every row of features is by the program's present formulas (indicator_spec).",
+)
+
+
+def present_formulas(features: DataFrame) -> dg.AssetCheckResult:
+    """The check of the published features: rows by older formulas, by ticker, and what brings them up to date."""
+    outdated = outdated_rows(features)
+    rows = [dg.TableRecord({"ticker": ticker, "rows": count}) for ticker, count in list(outdated.items())[:LISTED]]
+    to_do = "`stock-lakehouse backfill` computes them again; those of tickers that are not in the settings stay"
+    return dg.AssetCheckResult(
+        asset_key=FEATURES.name,
+        check_name=PRESENT_FORMULAS.name,
+        passed=not outdated,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "indicator_spec": indicator_spec(),
+            "outdated rows": sum(outdated.values()),
+            **({"tickers": dg.MetadataValue.table(rows), "what to do": to_do} if outdated else {}),
+        },
+    )
 
 
 def delivery_checks(download: Download, strangers: list[str]) -> Iterator[dg.AssetCheckResult]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from stock_lakehouse.lake.lock import Turns
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.storage import LakeRoot, lake_root
 from stock_lakehouse.market_calendar import CalendarError, MarketCalendar, market_calendar, utc_now
-from stock_lakehouse.partitions import Rectangle, rectangle_of
+from stock_lakehouse.partitions import Rectangle, rectangle_of, tickers_of_run
 from stock_lakehouse.resources.spark import SparkResource
 from stock_lakehouse.settings import Databricks
 from stock_lakehouse.tables import LAYERS, Table
@@ -46,6 +46,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     price_tolerance: float
     jump_deviations: float
     _staging: Staging | None = PrivateAttr(default=None)
+    _run_tags: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def of(cls, settings: Settings) -> LakehouseResource:
@@ -64,6 +65,9 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
             price_tolerance=settings.price_tolerance,
             jump_deviations=settings.jump_deviations,
         )
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        self._run_tags = context.run.tags if context.run else {}
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         self.staging.clear()
@@ -177,8 +181,8 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
         self.end_turn(table.name)
 
     def rectangle(self, keys: Iterable[str]) -> Rectangle:
-        """The rectangle that a run's partition keys form."""
-        return rectangle_of(keys, self.tickers)
+        """The rectangle that the run's partition keys form, narrowed by its tags."""
+        return rectangle_of(keys, tickers_of_run(self._run_tags, self.tickers))
 
 
 _of_thread = threading.local()  # a run's steps are in one thread; Dagster copies the resource, so it cannot keep them

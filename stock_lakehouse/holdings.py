@@ -1,0 +1,82 @@
+"""Which bars of a rectangle the lake's tables hold, and telling Dagster of them.
+
+Here: the lake as the truth of what is done. Not here: what is to be done about a bar that is missing (backfill.py).
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse.tables import FEATURES, LAYERS, Table
+
+if TYPE_CHECKING:
+    import dagster as dg
+    from pyspark.sql import SparkSession
+
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.partitions import Cells, PartitionScheme
+
+
+def held_cells(lake: Lake, spark: SparkSession, asked: Rectangle, table: Table) -> Cells:
+    """Which bars of `asked` the table has; of features, those by the present formulas."""
+    import numpy as np
+    import pyarrow as pa
+    from pyspark.sql import functions as F
+
+    from stock_lakehouse.report import session_of
+    from stock_lakehouse.transforms.indicators import indicator_spec
+
+    frame = lake.read(table.name, spark)
+    if table == FEATURES:
+        frame = frame.where(F.col("indicator_spec") == indicator_spec())
+    frame = frame.select("ticker", session_of(table).alias("session"))
+    rows = frame.where(F.col("session").between(asked.first, asked.last)).toArrow()
+    tickers = pa.compute.index_in(rows["ticker"], pa.array(asked.tickers, pa.string())).to_numpy(zero_copy_only=False)
+    sessions = pa.compute.index_in(rows["session"], pa.array(asked.sessions, pa.date32()))
+    sessions = sessions.to_numpy(zero_copy_only=False)
+    ours = ~(np.isnan(tickers.astype(float)) | np.isnan(sessions.astype(float)))
+    cells = np.zeros((len(asked.tickers), len(asked.sessions)), dtype=bool)
+    cells[tickers[ours].astype(int), sessions[ours].astype(int)] = True
+    return cells
+
+
+def record_held(
+    instance: dg.DagsterInstance, scheme: PartitionScheme, lake: Lake, spark: SparkSession, asked: Rectangle
+) -> dict[str, int]:
+    """Mark as materialized every partition of `asked` that a layer holds and Dagster does not know of; counts by layer.
+
+    For a lake under another scheme or instance than it was filled with, and for what a killed run published but did not
+    record. Where a partition is a session, it is held when any ticker's bar is. Killed, it goes on when it is called again.
+    """
+    import dagster as dg
+
+    counts = {}
+    for table in LAYERS:
+        key = dg.AssetKey(table.name)
+        known = instance.get_materialized_partitions(key)
+        new = [one for one in scheme.keys_of(asked, held_cells(lake, spark, asked, table)) if one not in known]
+        _record(instance, key, new)
+        counts[table.name] = len(new)
+    return counts
+
+
+def _record(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: list[str]) -> None:
+    """What `DagsterInstance.report_runless_asset_event` does for each partition, but written in batches."""
+    import dagster as dg
+    from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata, DagsterEventType, StepMaterializationData
+    from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
+
+    batch = str(uuid.uuid4())
+    for at, partition in enumerate(partitions, start=1):
+        event = dg.AssetMaterialization(key, partition=partition, description="Held by the lake already.")
+        instance.report_dagster_event(
+            DagsterEvent(
+                event_type_value=DagsterEventType.ASSET_MATERIALIZATION.value,
+                event_specific_data=StepMaterializationData(event),
+                job_name=RUNLESS_JOB_NAME,
+            ),
+            run_id=RUNLESS_RUN_ID,
+            batch_metadata=DagsterEventBatchMetadata(batch, at == len(partitions)),
+        )

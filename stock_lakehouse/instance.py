@@ -1,0 +1,110 @@
+"""The Dagster instance of a lake: where it is, and the dagster.yaml of a laptop and of production.
+
+Not here: what runs in it (runs.py).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from stock_lakehouse.settings import Settings, config_file
+
+POSTGRES_VARIABLE = "DAGSTER_POSTGRES_URL"
+
+_QUEUE = """\
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: QueuedRunCoordinator
+  config:
+    dequeue_interval_seconds: {dequeue_seconds}           # {dequeue_why}
+concurrency:
+  runs:
+    max_concurrent_runs: {runs}              # each needs up to 2.5 GB; runs take turns at a table whatever this is
+  pools:
+    granularity: run                    # a run waits in the queue, not in the middle
+    default_limit: 1                    # pool "source": one run at a time asks the source, so its rate limit holds
+run_monitoring:
+  enabled: true
+  start_timeout_seconds: 300
+  max_runtime_seconds: 21600            # a run whose process died with the machine fails after this
+  free_slots_after_run_end_seconds: 60
+retention:                              # ticks; `stock-lakehouse prune` is for runs
+  sensor:
+    purge_after_days: {{skipped: 2, success: 90, failure: 90, started: 90}}
+  schedule:
+    purge_after_days: {{skipped: 2, success: 90, failure: 90, started: 90}}
+  auto_materialize:
+    purge_after_days: {{skipped: 2, success: 90, failure: 90, started: 90}}
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+"""
+
+LAPTOP: Final = """\
+# The Dagster instance of this lake. Written once by stock-lakehouse; yours to edit.
+event_log_storage:
+  module: stock_lakehouse.event_storage   # the stock SQLite log, 20 times faster for date|ticker keys
+  class: BatchedSqliteEventLogStorage
+  config: {}
+""" + _QUEUE.format(dequeue_seconds=1, dequeue_why="a click starts within two seconds", runs=2)
+
+PRODUCTION: Final = f"""\
+# The Dagster instance of this lake, for production. Written by `stock-lakehouse init --production`; yours to edit.
+# {POSTGRES_VARIABLE} is postgresql://user:password@host:5432/database; runs write their events in batches.
+storage:
+  postgres:
+    postgres_url:
+      env: {POSTGRES_VARIABLE}
+""" + _QUEUE.format(dequeue_seconds=5, dequeue_why="seconds between looks at the queue", runs=2)
+
+LAKEHOUSE_TOML: Final = """\
+# What this lake holds. Every line can be overridden by a variable: STOCK_LAKEHOUSE_TICKERS=AAPL,NVDA, and so on.
+# `stock-lakehouse doctor` says whether what stands here works. Secrets come from variables only.
+
+tickers = ["AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA"]
+first_date = 2013-01-02
+last_date = 2023-09-21            # the sample's last; leave out to go on for ever
+
+source = "sample"                 # sample | csv | yfinance
+# csv_folder = "prices"           # with source = "csv"
+
+lake_root = "lakehouse"
+engine = "embedded"               # embedded | spark_connect (address in STOCK_LAKEHOUSE_SPARK_REMOTE)
+partition_by = "date_ticker"      # date_ticker: a key a bar, to 100,000 keys | session: a key a day, any size
+"""
+
+
+def dagster_folder(settings: Settings) -> Path:
+    """The folder of the lake's Dagster instance: DAGSTER_HOME if set, else `.dagster` in the lake, or of a lake in a bucket
+    `.dagster/<bucket>/<prefix>` beside lakehouse.toml."""
+    if home := os.environ.get("DAGSTER_HOME"):
+        return Path(home)
+    root = settings.lake_root
+    if isinstance(root, str):
+        return config_file().parent / ".dagster" / root.removeprefix("s3://")
+    return root / ".dagster"
+
+
+def dagster_home(settings: Settings) -> Path:
+    """`dagster_folder`, made with a laptop's dagster.yaml if it is not there, and DAGSTER_HOME set to it."""
+    home = dagster_folder(settings)
+    home.mkdir(parents=True, exist_ok=True)
+    config = home / "dagster.yaml"
+    if not config.exists():
+        config.write_text(LAPTOP, encoding="utf-8")
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+def write_new(path: Path, text: str, force: bool) -> bool:
+    """Write `text` to `path` and its folder; False, and nothing written, if the file is there and `force` is not set."""
+    if path.exists() and not force:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")  # whole or not at all
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+    return True

@@ -1,0 +1,116 @@
+"""The Dagster instances that `init` writes: a laptop's on SQLite, production's on a real PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from typer.testing import CliRunner, Result
+
+from stock_lakehouse import tables
+from stock_lakehouse.cli import app
+from stock_lakehouse.event_storage import BatchedSqliteEventLogStorage
+from stock_lakehouse.instance import LAPTOP, POSTGRES_VARIABLE, PRODUCTION
+from stock_lakehouse_tests.postgres import find_server, postgres
+
+CONFIG = """
+tickers = ["AAPL", "NVDA"]
+first_date = 2023-08-01
+last_date = 2023-09-21
+"""
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_init_writes_settings_that_load_and_a_laptops_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = call("init")
+    assert result.exit_code == 0, result.output
+    assert call("doctor").exit_code == 0
+    assert (tmp_path / "lakehouse" / ".dagster" / "dagster.yaml").read_text() == LAPTOP
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "lakehouse" / ".dagster"))
+    with dg.DagsterInstance.get() as instance:
+        assert isinstance(instance.event_log_storage, BatchedSqliteEventLogStorage)
+        assert instance.run_monitoring_enabled
+        concurrency = instance.get_concurrency_config()
+        assert concurrency.run_queue_config is not None
+        assert concurrency.run_queue_config.max_concurrent_runs == 2
+        assert concurrency.pool_config.default_pool_limit == 1
+
+
+def test_init_leaves_what_is_there_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "lakehouse.toml").write_text(CONFIG)
+    assert "kept, it is there already" in call("init").output
+    config = tmp_path / "lakehouse" / ".dagster" / "dagster.yaml"
+    assert "kept, it is just so already" in call("init").output
+    config.write_text(LAPTOP + "# mine\n")
+    refused = call("init", "--production")
+    assert refused.exit_code == 2
+    assert "--force writes it anew" in refused.output
+    assert config.read_text() == LAPTOP + "# mine\n"
+    assert call("init", "--production", "--force").exit_code == 0
+    assert config.read_text() == PRODUCTION
+    assert (tmp_path / "lakehouse.toml").read_text() == CONFIG
+
+
+def test_production_asks_for_the_address_of_its_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    assert call("init", "--production").exit_code == 0
+    with pytest.raises(Exception, match=POSTGRES_VARIABLE):
+        dg.DagsterInstance.from_config(str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    programs = find_server()
+    if programs is None:
+        pytest.skip("no PostgreSQL server here (Debian: apt-get install postgresql)")
+    with postgres(programs) as url:
+        yield url
+
+
+def test_a_run_in_production_is_recorded_in_postgres_in_batches(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dagster_postgres import PostgresEventLogStorage
+
+    (tmp_path / "lakehouse.toml").write_text(CONFIG)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv(POSTGRES_VARIABLE, database)
+    assert call("init", "--production").exit_code == 0
+    batches: list[int] = []
+    stock = PostgresEventLogStorage.store_event_batch
+
+    def counted(storage: Any, events: Any) -> None:
+        batches.append(len(events))
+        stock(storage, events)
+
+    monkeypatch.setattr(PostgresEventLogStorage, "store_event_batch", counted)
+    done = call("backfill")
+    assert done.exit_code == 0, done.output
+    assert [size for size in batches if size == 74] == [74] * 4  # a layer's keys are one batch
+    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
+        assert isinstance(instance.event_log_storage, PostgresEventLogStorage)
+        keys = {
+            f"{day}|{ticker}"
+            for ticker in ("AAPL", "NVDA")
+            for day in instance_days(date(2023, 8, 1), date(2023, 9, 21))
+        }
+        for table in tables.LAYERS:
+            assert instance.get_materialized_partitions(dg.AssetKey(table.name)) == keys
+        # What the lake holds can be recorded there too, and once.
+        instance.wipe_assets([dg.AssetKey("stocks_features")])
+    assert "stocks_features: 74 partitions" in call("record").output
+    assert "Nothing to mark" in call("record").output
+    assert "Nothing to do" in call("backfill").output
+
+
+def instance_days(first: date, last: date) -> tuple[date, ...]:
+    from stock_lakehouse.market_calendar import market_calendar
+
+    return market_calendar(first).between(first, last)
