@@ -157,7 +157,8 @@ def _check_partitions(settings: Settings) -> None:
 def _rectangle(settings: Settings, tickers: str | None, first: datetime | None, last: datetime | None) -> Rectangle:
     from datetime import timedelta
 
-    from stock_lakehouse.market_calendar import CalendarError, market_calendar, utc_now
+    from stock_lakehouse.clock import ClockError, clock_of
+    from stock_lakehouse.market_calendar import CalendarError, market_calendar
     from stock_lakehouse.partitions import PartitionError, PartitionScheme
     from stock_lakehouse.settings import check_tickers
 
@@ -165,9 +166,11 @@ def _rectangle(settings: Settings, tickers: str | None, first: datetime | None, 
         calendar = market_calendar(settings.first_date)
         scheme = PartitionScheme(settings, calendar)
         asked = check_tickers(tuple(one.strip() for one in tickers.split(","))) if tickers else None
-        newest = calendar.latest_finished(utc_now(), timedelta(minutes=settings.close_grace_minutes))
+        newest = calendar.latest_finished(
+            clock_of(settings.simulated_clock)(), timedelta(minutes=settings.close_grace_minutes)
+        )
         return scheme.ask(asked, _day(first), _day(last), newest)
-    except (PartitionError, CalendarError, ValueError) as error:
+    except (PartitionError, CalendarError, ClockError, ValueError) as error:
         _wrong(str(error))
 
 

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import PrivateAttr
 
+from stock_lakehouse.clock import clock_of
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.lock import Turns
 from stock_lakehouse.lake.publish import SESSIONS_A_YEAR
 from stock_lakehouse.lake.staging import Staging
-from stock_lakehouse.market_calendar import CalendarError, MarketCalendar, market_calendar, utc_now
+from stock_lakehouse.market_calendar import CalendarError, MarketCalendar, market_calendar
 from stock_lakehouse.partitions import Rectangle, rectangle_of
 from stock_lakehouse.resources.spark import SparkResource
 from stock_lakehouse.tables import LAYERS
@@ -42,6 +43,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     close_grace_minutes: int
     price_tolerance: float
     jump_deviations: float
+    simulated_clock: str | None = None
     _staging: Staging | None = PrivateAttr(default=None)
 
     @classmethod
@@ -58,6 +60,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
             close_grace_minutes=settings.close_grace_minutes,
             price_tolerance=settings.price_tolerance,
             jump_deviations=settings.jump_deviations,
+            simulated_clock=str(settings.simulated_clock) if settings.simulated_clock else None,
         )
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
@@ -105,7 +108,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
         return day.year - date.fromisoformat(self.first_date).year + 1
 
     def now(self) -> datetime:
-        return utc_now()
+        return clock_of(Path(self.simulated_clock) if self.simulated_clock else None)()
 
     def final_at(self, day: date) -> datetime | None:
         """When a bar of `day` becomes final; None if `day` is no session."""
