@@ -6,7 +6,7 @@ Here: conditions and freshness policies, applied once to the whole graph. Not he
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 
@@ -33,11 +33,10 @@ def condition_of(asset: str, settings: Settings) -> dg.AutomationCondition[Any]:
     if asset == RAW.name:
         # Nothing is above raw, so the clock asks: for the newest session, and for those of the window that never came.
         tick = Condition.cron_tick_passed(cron(settings.close_grace_minutes), EXCHANGE_TIME).since_last_handled()
-        closed: dg.AutomationCondition[Any] = window & (newest | Condition.missing()) & tick & ~Condition.in_progress()
-        return closed.with_label("the session has closed")
+        closed = window & (newest | Condition.missing()) & tick & ~Condition.in_progress()
+        return cast("dg.AutomationCondition[Any]", closed.with_label("the session has closed"))
     if BY_NAME[asset] in LAYERS:
-        eager: dg.AutomationCondition[Any] = Condition.eager().replace(newest, window)
-        return eager
+        return cast("dg.AutomationCondition[Any]", Condition.eager().replace(newest, window))
     return AFTER_CHANGE
 
 

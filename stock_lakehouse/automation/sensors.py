@@ -27,6 +27,8 @@ from stock_lakehouse.tables import FEATURES
 if TYPE_CHECKING:
     from stock_lakehouse.partitions import Rectangle
 
+# Dagster's own events, one a key and more, are DEBUG; they are in its event log anyway.
+QUIET = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
 Decide = Callable[
     [datetime, MarketCalendar, Mapping[str, Held], Sequence[Bringing], Mapping[str, Asked], Plan], Decision
 ]
@@ -79,7 +81,12 @@ class Eyes:
     def request(self, asked: Rectangle, by: str, run_key: str | None = None) -> dg.RunRequest:
         """The run that brings `asked`, whose tickers are neighbours in the settings."""
         scheme = PartitionScheme(self._settings, self.calendar)
-        return dg.RunRequest(run_key=run_key, job_name=LAKEHOUSE_JOB, tags={**scheme.range_tags(asked), ASKED_BY: by})
+        return dg.RunRequest(
+            run_key=run_key,
+            run_config=QUIET,
+            job_name=LAKEHOUSE_JOB,
+            tags={**scheme.range_tags(asked), ASKED_BY: by},
+        )
 
 
 def asked_sensor(name: str, decide: Decide, settings: Settings, description: str) -> dg.SensorDefinition:
