@@ -36,9 +36,20 @@ DAY: dict[str, Any] = {"formats": ["%Y-%m-%d"], "metavar": "DATE"}
 
 
 @app.command()
-def demo() -> None:
+def demo(
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live", help="Days of trading in minutes, offline: daemon and sensor at work, in a lake of their own."
+        ),
+    ] = False,
+    sessions: Annotated[int, typer.Option(min=1, max=200, help="With --live: how many sessions are held back.")] = 10,
+) -> None:
     """Load everything the settings name, in one Dagster run, and show what came out."""
     settings = _settings()
+    if live:
+        _live(settings, sessions)
+        return
     rectangle = _rectangle(settings, None, None, None)
     before = _files(settings)
     report = _run(settings, rectangle, None)
@@ -293,6 +304,31 @@ def main() -> None:
     app()
 
 
+def _live(settings: Settings, sessions: int) -> None:
+    """What `demo --live` prints."""
+    from stock_lakehouse.live_demo import FOLDER, LiveDemoError, run_live_demo
+
+    _say(
+        f"The sample's last {sessions} sessions are held back. A simulated clock moves through them; Dagster's daemon and "
+    )
+    _say("new_market_day_sensor, as in production, bring them in one by one. No network.\n")
+    try:
+        brought = run_live_demo(settings, sessions, _say)
+    except LiveDemoError as error:
+        typer.echo(f"stock-lakehouse: {error}", err=True)
+        raise typer.Exit(1) from None
+    grid = _grid("brought to", "run", "seconds", "bars", "new")
+    for before, one in zip([None, *brought], brought, strict=False):
+        new = one.bars - before.bars if before else one.bars
+        grid.add_row(str(one.session), one.run_id[:8], f"{one.seconds:.1f}", f"{one.bars:,}", f"{new:,}")
+    _say("")
+    _print(grid)
+    config = settings.lake_root / FOLDER / "lakehouse.toml"
+    _say(
+        f"{len(brought)} runs; nothing was asked for twice. Look at it:  STOCK_LAKEHOUSE_CONFIG={config} stock-lakehouse ui"
+    )
+
+
 def _settings() -> Settings:
     from stock_lakehouse.settings import SettingsError, load_settings
 
@@ -309,7 +345,8 @@ def _check_partitions(settings: Settings) -> None:
 def _rectangle(settings: Settings, tickers: str | None, first: datetime | None, last: datetime | None) -> Rectangle:
     from datetime import timedelta
 
-    from stock_lakehouse.market_calendar import CalendarError, market_calendar, utc_now
+    from stock_lakehouse.clock import ClockError, clock_of
+    from stock_lakehouse.market_calendar import CalendarError, market_calendar
     from stock_lakehouse.partitions import PartitionError, PartitionScheme
     from stock_lakehouse.settings import check_tickers
 
@@ -317,9 +354,11 @@ def _rectangle(settings: Settings, tickers: str | None, first: datetime | None, 
         calendar = market_calendar(settings.first_date)
         scheme = PartitionScheme(settings, calendar)
         asked = check_tickers(tuple(one.strip() for one in tickers.split(","))) if tickers else None
-        newest = calendar.latest_finished(utc_now(), timedelta(minutes=settings.close_grace_minutes))
+        newest = calendar.latest_finished(
+            clock_of(settings.simulated_clock)(), timedelta(minutes=settings.close_grace_minutes)
+        )
         return scheme.ask(asked, _day(first), _day(last), newest)
-    except (PartitionError, CalendarError, ValueError) as error:
+    except (PartitionError, CalendarError, ClockError, ValueError) as error:
         _wrong(str(error))
 
 

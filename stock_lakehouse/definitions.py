@@ -1,4 +1,4 @@
-"""The code location: assembles settings, assets, checks, resources and jobs. It does nothing else."""
+"""The code location: assembles settings, assets, checks, resources, jobs and automation. It does nothing else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import dagster as dg
 
 from stock_lakehouse.assets import all_assets
+from stock_lakehouse.assets.raw import NETWORK_RETRIES
+from stock_lakehouse.automation.choose import automated, automation_of
 from stock_lakehouse.automation.jobs import PROGRESS, lakehouse_job, progress_logger
+from stock_lakehouse.checks.gaps import gap_diagnosis
 from stock_lakehouse.checks.market import market_checks
 from stock_lakehouse.event_storage import batch_events
 from stock_lakehouse.io_managers import DeltaIOManager, ParquetIOManager, RawCsvIOManager
@@ -20,12 +23,17 @@ from stock_lakehouse.sources.choose import source_of
 
 def build_definitions(settings: Settings, ticker_order: Sequence[str] | None = None) -> dg.Definitions:
     """The code location that `settings` describe; `ticker_order` as in `PartitionScheme.definition`."""
-    scheme = PartitionScheme(settings, market_calendar(settings.first_date))
+    calendar = market_calendar(settings.first_date)
+    scheme = PartitionScheme(settings, calendar)
     lakehouse = LakehouseResource.of(settings)
+    automation = automation_of(settings)
+    retries = NETWORK_RETRIES if settings.source == "yfinance" else None
     return dg.Definitions(
-        assets=all_assets(scheme.definition(ticker_order)),
-        asset_checks=[market_checks],
+        assets=automated(all_assets(scheme.definition(ticker_order), retries), settings, calendar),
+        asset_checks=[market_checks(automation.check_condition), gap_diagnosis(automation.check_condition)],
         jobs=[lakehouse_job],
+        sensors=automation.sensors,
+        schedules=automation.schedules,
         resources={
             "lakehouse": lakehouse,
             "spark": lakehouse.spark,

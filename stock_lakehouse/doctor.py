@@ -9,6 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from stock_lakehouse.settings import Settings, SettingsError, config_file, load_settings
@@ -38,6 +39,8 @@ def examine() -> Iterator[Finding]:
     yield Finding("settings", "ok", f"{origin}: {len(settings.tickers)} tickers, source {settings.source}")
     yield _lake(settings)
     yield _calendar(settings)
+    if settings.simulated_clock is not None:
+        yield _clock(settings.simulated_clock)
     yield _source(settings)
     yield _engine(settings)
     yield _java()
@@ -96,6 +99,15 @@ def _calendar(settings: Settings) -> Finding:
     if (end - utc_now().date()).days < CALENDAR_MARGIN_DAYS:
         return Finding("calendar", "broken", f"{EXCHANGE} is known to {end} only; upgrade exchange_calendars")
     return Finding("calendar", "ok", f"{EXCHANGE} is known to {end}")
+
+
+def _clock(simulated: Path) -> Finding:
+    from stock_lakehouse.clock import ClockError, simulated_now
+
+    try:
+        return Finding("clock", "note", f"simulated: {simulated_now(simulated):%Y-%m-%d %H:%M} UTC, from {simulated}")
+    except ClockError as error:
+        return Finding("clock", "broken", str(error))
 
 
 def _source(settings: Settings) -> Finding:

@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ class MarketCalendar:
         if index == 0:
             raise CalendarError(f"no session is finished at {now}: the calendar starts {self.sessions[0]}")
         return self.sessions[index - 1]
+
+    def longest_closure(self, since: date) -> timedelta:
+        """The longest time between two closes from `since` to the calendar's end."""
+        start = bisect_left(self.sessions, since)
+        return max(after - before for before, after in pairwise(self.closes[start:]))
 
     def weekday_holidays(self, first: date, last: date) -> tuple[date, ...]:
         """Mondays to Fridays from `first` to `last` on which the exchange is closed."""

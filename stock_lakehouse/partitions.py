@@ -149,6 +149,8 @@ class PartitionScheme:
             end=datetime.combine(self.last, time()) + timedelta(days=1) if self.last else None,
             fmt="%Y-%m-%d",
             exclusions=["0 0 * * 0", "0 0 * * 6", *(datetime.combine(day, time()) for day in holidays)],
+            # A day's key would otherwise come at its midnight UTC, hours after the session's close.
+            end_offset=1,
         )
         if self.by == "session":
             return daily

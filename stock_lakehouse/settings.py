@@ -27,7 +27,7 @@ PREFIX = "STOCK_LAKEHOUSE_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 S3_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=-]+)*")
 TICKER = re.compile(r"[A-Z0-9][A-Z0-9.^=-]{0,14}")
-SECRETS = ("spark_remote",)
+SECRETS = ("spark_remote", "webhook_url")
 
 
 class SettingsError(Exception):
@@ -113,6 +113,22 @@ class Settings(BaseSettings):
     price_tolerance: float = Field(1e-4, ge=0, lt=1, description="how far, relative, open or close may leave low…high")
     jump_deviations: float = Field(25.0, gt=0, description="a larger daily move without a split is reported")
 
+    automation: Literal["off", "sensor", "schedule", "declarative"] = "off"
+    sensor_interval_seconds: int = Field(60, ge=1, description="pause between two looks of a sensor")
+    session_attempts: int = Field(4, ge=1, description="times that a new session is asked for on its day")
+    session_retry_minutes: int = Field(
+        15, ge=1, description="pause before the second ask; doubled before each further one"
+    )
+    gap_attempts: int = Field(
+        5, ge=1, description="times that a gap is asked for: 0, 1, 3, 7, 15 days after it is found"
+    )
+    csv_stable_seconds: int = Field(30, ge=0, description="a CSV file is read when it has not changed for so long")
+    webhook_url: SecretStr | None = None
+    webhook_form: Literal["json", "slack"] = "json"
+    webhook_cooldown_minutes: int = Field(240, ge=0, description="one message a cause in this time")
+    ui_url: str = Field("http://127.0.0.1:3000", description="where Dagster's UI is; for links in messages")
+    simulated_clock: Path | None = None
+
     @field_validator("tickers", mode="before")
     @classmethod
     def _split_tickers(cls, value: Any) -> Any:
@@ -150,6 +166,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 "databricks: with engine = 'databricks' set databricks.cluster_id, or databricks.serverless = true"
             )
+        if self.webhook_url is not None and not self.webhook_url.get_secret_value().startswith(("https://", "http://")):
+            raise ValueError("webhook_url: begins with neither https:// nor http://")
+        if self.simulated_clock is not None and self.source == "yfinance":
+            raise ValueError("simulated_clock: a live source needs the real time; it goes with sample and csv only")
         return self
 
     @classmethod
@@ -208,6 +228,7 @@ def load_settings(**overrides: Any) -> Settings:
             if isinstance(settings.lake_root, Path)
             else settings.lake_root,
             "csv_folder": base / settings.csv_folder.expanduser() if settings.csv_folder else None,
+            "simulated_clock": settings.simulated_clock.absolute() if settings.simulated_clock else None,
         }
     )
 
@@ -222,6 +243,10 @@ def _refuse_secrets_in(file: Path) -> None:
     for name in SECRETS:
         if name in written:
             raise SettingsError(f"{name}: may hold a secret, so it is not read from a file; set {PREFIX}{name.upper()}")
+    if "simulated_clock" in written:
+        raise SettingsError(
+            f"simulated_clock: is for one process and its children, so it is not read from a file; set {PREFIX}SIMULATED_CLOCK"
+        )
 
 
 def _describe(error: Any) -> str:

@@ -134,12 +134,13 @@ def test_dagsters_keys_of_bars_are_every_session_of_every_ticker() -> None:
     assert rectangle_of(keys, TICKERS) == one.ask(None, None, None, TODAY)
 
 
-def test_without_a_last_date_dagsters_keys_go_on_to_the_newest_session() -> None:
+def test_without_a_last_date_dagsters_keys_go_on_to_the_session_of_the_day() -> None:
+    """The key of a day must be there at the session's close, not at the day's end in UTC hours later."""
     from datetime import datetime
 
     one = scheme(partition_by="session", first_date=date(2023, 9, 1), last_date=None)
     keys = one.definition().get_partition_keys(current_time=datetime(2023, 9, 12, 12))
-    assert keys == [session.isoformat() for session in CALENDAR.between(date(2023, 9, 1), date(2023, 9, 11))]
+    assert keys == [session.isoformat() for session in CALENDAR.between(date(2023, 9, 1), date(2023, 9, 12))]
 
 
 def test_more_than_100_000_keys_are_refused_with_the_scheme_that_has_fewer() -> None:

@@ -130,7 +130,7 @@ def test_every_wrong_field_is_named_at_once(tmp_path: Path) -> None:
 def test_an_unknown_name_in_the_file_is_an_error_that_lists_the_names(tmp_path: Path) -> None:
     written(tmp_path, 'ticker = ["AAPL"]\n')
     message = message_of()
-    assert message.startswith("ticker: no such setting; allowed: bars_per_chunk, close_grace_minutes, ")
+    assert message.startswith("ticker: no such setting; allowed: automation, bars_per_chunk, ")
     assert set(message.split("allowed: ")[1].split(", ")) == set(Settings.model_fields)
 
 

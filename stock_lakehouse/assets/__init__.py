@@ -18,8 +18,10 @@ OWNER = "team:market-data"
 KINDS = {"csv": {"csv"}, "parquet": {"parquet", "pyspark"}, "delta": {"deltalake", "pyspark"}}
 
 
-def all_assets(partitions: dg.PartitionsDefinition[str]) -> Sequence[dg.AssetsDefinition]:
-    """Every asset, its layers partitioned by `partitions`."""
+def all_assets(
+    partitions: dg.PartitionsDefinition[str], source_retries: dg.RetryPolicy | None = None
+) -> Sequence[dg.AssetsDefinition]:
+    """Every asset, its layers partitioned by `partitions`; `source_retries` for the step that asks the source."""
 
     def described(spec: dg.AssetSpec) -> dg.AssetSpec:
         table = BY_NAME[spec.key.path[-1]]
@@ -32,7 +34,7 @@ def all_assets(partitions: dg.PartitionsDefinition[str]) -> Sequence[dg.AssetsDe
         ).merge_attributes(metadata=_metadata(table))
 
     assets = [
-        raw_stocks_daily,
+        raw_stocks_daily(source_retries),
         processed_stocks_daily,
         processed_quarantine,
         curated_stocks_daily,

@@ -1,4 +1,4 @@
-"""raw: ask the source, land what is new."""
+"""raw: ask the source, land what is new. The one step that the network can fail, so the one that is tried again."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,18 +8,29 @@ import dagster as dg
 from stock_lakehouse.checks import DELIVERY_CONSERVED, FILE_NAMES, SOURCE_COMPLETE, delivery_checks
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.sources import Download, Source
+from stock_lakehouse.tables import RAW
+
+# When nothing came at all; the source has tried each ticker several times before.
+NETWORK_RETRIES = dg.RetryPolicy(max_retries=2, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 
-@dg.asset(
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    io_manager_key="raw_csv",
-    pool="source",  # its rate limit is a process's own, so one run at a time
-    check_specs=[DELIVERY_CONSERVED, SOURCE_COMPLETE, FILE_NAMES],
-)
-def raw_stocks_daily(
-    context: dg.AssetExecutionContext, source: dg.ResourceParam[Source], lakehouse: LakehouseResource
-) -> Iterator[Any]:
-    asked = lakehouse.rectangle(context.partition_keys)
-    download = Download(source, asked.tickers, asked.first, asked.last)
-    yield dg.Output(download)
-    yield from delivery_checks(download, lakehouse.lake.raw.strangers())
+def raw_stocks_daily(retries: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
+    """The asset; `retries` where its source is behind a network."""
+
+    @dg.asset(
+        name=RAW.name,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        io_manager_key="raw_csv",
+        pool="source",  # its rate limit is a process's own, so one run at a time
+        check_specs=[DELIVERY_CONSERVED, SOURCE_COMPLETE, FILE_NAMES],
+        retry_policy=retries,
+    )
+    def raw(
+        context: dg.AssetExecutionContext, source: dg.ResourceParam[Source], lakehouse: LakehouseResource
+    ) -> Iterator[Any]:
+        asked = lakehouse.rectangle(context.partition_keys)
+        download = Download(source, asked.tickers, asked.first, asked.last)
+        yield dg.Output(download)
+        yield from delivery_checks(download, lakehouse.lake.raw.strangers())
+
+    return raw

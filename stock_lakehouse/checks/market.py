@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
+Condition = dg.AutomationCondition[dg.AssetCheckKey]
 JUMP_WINDOW = 60  # sessions over which the usual move is measured
 SMALL_MOVE = 0.05
 
@@ -40,8 +41,13 @@ SPECS = [
 ]
 
 
-@dg.multi_asset_check(specs=SPECS, name="market_checks")
-def market_checks(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
+def market_checks(condition: Condition | None = None) -> dg.AssetChecksDefinition:
+    """The checks of SPECS; `condition` says when Dagster evaluates them by itself."""
+    specs = [spec._replace(automation_condition=condition) for spec in SPECS]
+    return dg.multi_asset_check(specs=specs, name="market_checks")(_results)
+
+
+def _results(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
     """Missing sessions, stale tickers, price jumps and duplicate keys of the curated bars."""
     bars = lakehouse.lake.curated.read(lakehouse.session).select("ticker", "date", "close", "split_ratio")
     looks = look_at(bars, lakehouse.jump_deviations)

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import PrivateAttr
 
+from stock_lakehouse.clock import clock_of
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.lock import Turns
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.storage import LakeRoot, lake_root
-from stock_lakehouse.market_calendar import CalendarError, MarketCalendar, market_calendar, utc_now
+from stock_lakehouse.market_calendar import CalendarError, MarketCalendar, market_calendar
 from stock_lakehouse.partitions import Rectangle, rectangle_of, tickers_of_run
 from stock_lakehouse.resources.spark import SparkResource
 from stock_lakehouse.settings import Databricks
@@ -45,6 +46,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     close_grace_minutes: int
     price_tolerance: float
     jump_deviations: float
+    simulated_clock: str | None = None
     _staging: Staging | None = PrivateAttr(default=None)
     _run_tags: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
@@ -64,6 +66,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
             close_grace_minutes=settings.close_grace_minutes,
             price_tolerance=settings.price_tolerance,
             jump_deviations=settings.jump_deviations,
+            simulated_clock=str(settings.simulated_clock) if settings.simulated_clock else None,
         )
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
@@ -122,7 +125,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
         return day.year - date.fromisoformat(self.first_date).year + 1
 
     def now(self) -> datetime:
-        return utc_now()
+        return clock_of(Path(self.simulated_clock) if self.simulated_clock else None)()
 
     def final_at(self, day: date) -> datetime | None:
         """When a bar of `day` becomes final; None if `day` is no session."""

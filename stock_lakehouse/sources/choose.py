@@ -12,7 +12,8 @@ def source_of(settings: Settings) -> Source:
         from stock_lakehouse.sources.csv_folder import CsvFolderSource
 
         assert settings.csv_folder is not None  # settings refuse source = "csv" without it
-        return CsvFolderSource(settings.csv_folder)
+        watched = settings.automation == "sensor"
+        return CsvFolderSource(settings.csv_folder, settings.csv_stable_seconds if watched else 0)
     if settings.source == "yfinance":
         from stock_lakehouse.sources.yahoo import YahooSource
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.sources import Delivery, SourceError, delivered_table
 from stock_lakehouse.sources.csv_text import HeaderError, read_rows
 
@@ -22,36 +24,54 @@ class CsvFolderSource:
 
     A file named after an asked ticker (`AAPL.csv`, `brk-b.csv.gz`) holds that ticker; in any other a column Symbol or Ticker says
     which. A file that cannot be read at all (no usable header, broken gzip) is one unreadable row, so it reaches the quarantine
-    with its reason. Tickers that no file mentions simply have no bars.
+    with its reason. Tickers that no file mentions simply have no bars. A file that changed less than `settle_seconds` ago may be
+    half written: it is left alone. Where that is not 0 a sensor watches the folder and asks for the file later.
     """
 
     folder: Path
+    settle_seconds: int = 0
     name: str = "csv"
     interval: str = "1d"
 
     def deliver(self, tickers: Sequence[str], first: date, last: date) -> Iterator[Delivery]:
         """Yield the rows of every file that can hold an asked ticker, whatever their date; see `Source`."""
-        if not self.folder.is_dir():
-            raise SourceError(f"csv_folder: there is no folder {self.folder}")
-        files = sorted(
-            path for path in self.folder.iterdir() if path.name.lower().endswith(SUFFIXES) and path.is_file()
-        )
+        files = self.files()
         if not files:
             raise SourceError(f"csv_folder: no file *.csv or *.csv.gz in {self.folder}")
         for path in files:
-            yield from self._read(path, tickers)
+            if not self._may_be_half_written(path):
+                yield from self.read(path, tickers)
 
-    def _read(self, path: Path, tickers: Sequence[str]) -> Iterator[Delivery]:
+    def files(self) -> list[Path]:
+        """The files of the folder, by name. Raises SourceError if there is no folder."""
+        if not self.folder.is_dir():
+            raise SourceError(f"csv_folder: there is no folder {self.folder}")
+        return sorted(path for path in self.folder.iterdir() if path.name.lower().endswith(SUFFIXES) and path.is_file())
+
+    def read(self, path: Path, tickers: Sequence[str], skip: int = 0) -> Iterator[Delivery]:
+        """Yield the rows of one file; `skip` leaves out what stands in its first bytes, the header aside (plain files only)."""
         stem = path.name.lower().removesuffix(".gz").removesuffix(".csv").upper()
         file_ticker = stem if stem in tickers else None
         name = path.name.encode("utf-8", "backslashreplace").decode()  # a file's name need not be UTF-8 either
         try:
             with _open(path) as text:
-                for rows in read_rows(text, name, file_ticker, tickers):
+                lines = itertools.chain([text.readline()], _after(text, skip)) if skip else text
+                for rows in read_rows(lines, name, file_ticker, tickers):
                     yield Delivery(rows)
         except (HeaderError, EOFError, OSError, zlib.error) as error:
             rows = {"ticker": [file_ticker], "problem": [f"{name}: {error}"], "line": [f"the file {name}"]}
             yield Delivery(delivered_table(rows))
+
+    def _may_be_half_written(self, path: Path) -> bool:
+        age = (
+            utc_now().timestamp() - path.stat().st_mtime
+        )  # a file's time is the real one, whatever clock a run goes by
+        return 0 <= age < self.settle_seconds
+
+
+def _after(text: io.TextIOWrapper, position: int) -> Iterator[str]:
+    text.seek(position)
+    yield from text
 
 
 def _open(path: Path) -> io.TextIOWrapper:

@@ -1,0 +1,56 @@
+"""Which sensors, schedules and conditions the settings turn on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from stock_lakehouse.automation.conditions import AFTER_CHANGE, condition_of, condition_sensor, freshness_of
+from stock_lakehouse.automation.csv_files import csv_folder_sensor
+from stock_lakehouse.automation.failures import run_failure_sensor
+from stock_lakehouse.automation.schedules import market_day_schedule
+from stock_lakehouse.automation.sensors import gap_sensor, new_market_day_sensor
+from stock_lakehouse.market_calendar import MarketCalendar
+from stock_lakehouse.settings import Settings
+
+
+@dataclass(frozen=True)
+class Automation:
+    """What runs by itself. `check_condition` is for checks that are no step of an asset's own."""
+
+    sensors: tuple[dg.SensorDefinition, ...] = ()
+    schedules: tuple[dg.ScheduleDefinition, ...] = ()
+    check_condition: dg.AutomationCondition[Any] | None = None
+
+
+def automation_of(settings: Settings) -> Automation:
+    """What the setting `automation` turns on, and nothing of the other choices; messages wherever there is a webhook."""
+    messages = (run_failure_sensor(settings),) if settings.webhook_url else ()
+    if settings.automation == "sensor":
+        # A folder has no closing time: files come when they come.
+        new = csv_folder_sensor(settings) if settings.source == "csv" else new_market_day_sensor(settings)
+        return Automation((new, gap_sensor(settings), *messages))
+    if settings.automation == "schedule":
+        return Automation((gap_sensor(settings), *messages), (market_day_schedule(settings),))
+    if settings.automation == "declarative":
+        return Automation((condition_sensor(settings), *messages), check_condition=AFTER_CHANGE)
+    return Automation(messages)
+
+
+def automated(
+    assets: Sequence[dg.AssetsDefinition], settings: Settings, calendar: MarketCalendar
+) -> Sequence[dg.AssetsDefinition]:
+    """`assets` with the conditions and freshness policies that the settings ask for."""
+
+    def described(spec: dg.AssetSpec) -> dg.AssetSpec:
+        name = spec.key.path[-1]
+        declarative = settings.automation == "declarative"
+        return spec.replace_attributes(
+            automation_condition=condition_of(name, settings) if declarative else None,
+            freshness_policy=freshness_of(name, settings, calendar),
+        )
+
+    return dg.map_asset_specs(described, assets)

@@ -1,0 +1,62 @@
+"""Declarative automation: the conditions under which Dagster materializes each asset by itself.
+
+Here: conditions and freshness policies, applied once to the whole graph. Not here: the assets.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, cast
+
+import dagster as dg
+
+from stock_lakehouse.automation.schedules import EXCHANGE_TIME, cron
+from stock_lakehouse.market_calendar import MarketCalendar
+from stock_lakehouse.settings import Settings
+from stock_lakehouse.tables import BY_NAME, CURATED, FEATURES, LAYERS, RAW
+
+Condition: Any = dg.AutomationCondition  # its static methods are typed for assets or checks, one excluding the other
+# `eager()` looks at the newest session alone. Without a window a new ticker would ask for its whole history, a run a day.
+WINDOW = timedelta(days=14)
+SERVED = (CURATED, FEATURES)
+LATE = timedelta(hours=6)  # for a run's queue, retries and duration
+# For assets and checks without partitions.
+AFTER_CHANGE: dg.AutomationCondition[Any] = (
+    Condition.any_deps_updated().since_last_handled() & ~Condition.any_deps_in_progress() & ~Condition.in_progress()
+).with_label("something above has changed")
+
+
+def condition_of(asset: str, settings: Settings) -> dg.AutomationCondition[Any]:
+    """When `asset` is to be materialized in declarative mode."""
+    newest = Condition.in_latest_time_window()
+    window = Condition.in_latest_time_window(WINDOW)
+    if asset == RAW.name:
+        # Nothing is above raw, so the clock asks: for the newest session, and for those of the window that never came.
+        tick = Condition.cron_tick_passed(cron(settings.close_grace_minutes), EXCHANGE_TIME).since_last_handled()
+        closed = window & (newest | Condition.missing()) & tick & ~Condition.in_progress()
+        return cast("dg.AutomationCondition[Any]", closed.with_label("the session has closed"))
+    if BY_NAME[asset] in LAYERS:
+        return cast("dg.AutomationCondition[Any]", Condition.eager().replace(newest, window))
+    return AFTER_CHANGE
+
+
+def freshness_of(asset: str, settings: Settings, calendar: MarketCalendar) -> dg.FreshnessPolicy | None:
+    """How old the last materialization of a served table may be: as long as the exchange was ever closed, and LATE.
+
+    None for other tables, and where the lake ends on a day. Which session is the last is the check `stale_tickers`.
+    """
+    if settings.last_date is not None or BY_NAME[asset] not in SERVED:
+        return None
+    grace = timedelta(minutes=settings.close_grace_minutes)
+    return dg.FreshnessPolicy.time_window(fail_window=calendar.longest_closure(settings.first_date) + grace + LATE)
+
+
+def condition_sensor(settings: Settings) -> dg.AutomationConditionSensorDefinition:
+    """The sensor that evaluates the conditions."""
+    return dg.AutomationConditionSensorDefinition(
+        "automation_condition_sensor",
+        target=dg.AssetSelection.all(),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=settings.sensor_interval_seconds,
+        description="Materializes what the assets' automation conditions ask for.",
+    )

@@ -1,0 +1,243 @@
+"""csv_folder_sensor: files that appear or change in the watched folder start a run for what they hold.
+
+Here: when a file is stable, what is new in it, and the sensor. Not here: how a file is read (sources/csv_folder.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import dagster as dg
+
+from stock_lakehouse.automation.decisions import due_session, rectangles_of
+from stock_lakehouse.automation.jobs import lakehouse_job
+from stock_lakehouse.automation.sensors import Eyes
+from stock_lakehouse.lake.raw_csv import DAY
+from stock_lakehouse.settings import Settings
+from stock_lakehouse.sources.csv_folder import CsvFolderSource
+from stock_lakehouse.tables import RAW
+
+NAME = "csv_folder_sensor"
+BYTES_A_LOOK = 64_000_000  # a look must end within Dagster's minute; what is left over is read by the next one
+LISTED = 20
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A file as last seen: `size` and `changed` (ns), so `since`; and the `digest` of its first `read` bytes, asked for already.
+
+    `settled` once its present state has been asked for, or found to be what was asked for before.
+    """
+
+    size: int
+    changed: int
+    since: datetime
+    settled: bool = False
+    read: int = 0
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds that is new: the first and last session of each ticker, rows of no use, and what is wrong."""
+
+    spans: Mapping[str, tuple[date, date]]
+    others: int = 0
+    problems: tuple[str, ...] = ()
+
+
+def look_at(
+    now: datetime, files: Mapping[str, tuple[int, int]], seen: Mapping[str, Seen], stable: timedelta
+) -> tuple[dict[str, Seen], list[str], list[str]]:
+    """What to remember of `files` (name: size and time of change), which of them are to be read now, and which later.
+
+    A file is read once it has stayed the same for `stable` since it was first seen so. Files that are gone are forgotten.
+    """
+    memory: dict[str, Seen] = {}
+    ready: list[str] = []
+    later: list[str] = []
+    for name, (size, changed) in sorted(files.items()):
+        before = seen.get(name)
+        if before is None:
+            before = Seen(size, changed, now)
+        elif (before.size, before.changed) != (size, changed):
+            before = replace(before, size=size, changed=changed, since=now, settled=False)
+        memory[name] = before
+        if not before.settled:
+            (ready if now - before.since >= stable else later).append(name)
+    return memory, ready, later
+
+
+def fingerprint(path: Path, size: int, before: Seen) -> tuple[str, bool]:
+    """The SHA-256 of the first `size` bytes of `path`, and whether what was read `before` is still its beginning, whole lines."""
+    digest = hashlib.sha256()
+    grown = False
+    with path.open("rb") as file:
+        if 0 < before.read < size:
+            last = _feed(digest, file, before.read)
+            grown = digest.hexdigest() == before.digest and last == b"\n" and path.suffix.lower() != ".gz"
+        _feed(digest, file, size - file.tell())
+    return digest.hexdigest(), grown
+
+
+def _feed(digest: Any, file: BinaryIO, size: int) -> bytes:
+    """Put the next `size` bytes of `file` into `digest`; return the last of them."""
+    last = b""
+    while size > 0 and (block := file.read(min(size, 1 << 20))):
+        digest.update(block)
+        size -= len(block)
+        last = block[-1:]
+    return last
+
+
+def contents_of(source: CsvFolderSource, path: Path, tickers: tuple[str, ...], skip: int = 0) -> Contents:
+    """What a file holds, after its first `skip` bytes; a file that cannot be read has a problem, not an error."""
+    spans: dict[str, tuple[date, date]] = {}
+    problems: list[str] = []
+    others = 0
+    for delivery in source.read(path, tickers, skip):
+        rows = delivery.rows
+        problems += [text for text in rows["problem"].to_pylist() if text]
+        for ticker, text in zip(rows["ticker"].to_pylist(), rows["date"].to_pylist(), strict=True):
+            match = DAY.fullmatch(text or "")
+            if match is None:
+                continue
+            try:
+                day = date.fromisoformat(match[1])
+            except ValueError:
+                continue
+            if ticker not in tickers:
+                others += 1
+                continue
+            first, last = spans.get(ticker, (day, day))
+            spans[ticker] = (min(first, day), max(last, day))
+    return Contents(spans, others, tuple(problems))
+
+
+def csv_folder_sensor(settings: Settings) -> dg.SensorDefinition:
+    """Watches `csv_folder`; see the module."""
+
+    @dg.sensor(
+        name=NAME,
+        job=lakehouse_job,
+        minimum_interval_seconds=settings.sensor_interval_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"New or changed files in {settings.csv_folder} start a run for the tickers and sessions they hold, once "
+        f"they have not changed for {settings.csv_stable_seconds} s. Reset the cursor to read every file again.",
+    )
+    def look(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        return _look(context, settings)
+
+    return look
+
+
+def _look(context: dg.SensorEvaluationContext, settings: Settings) -> dg.SensorResult:
+    assert settings.csv_folder is not None  # settings refuse source = "csv" without it
+    eyes = Eyes(settings)
+    source = CsvFolderSource(settings.csv_folder)
+    paths = {path.name: path for path in source.files()}
+    stats = {name: path.stat() for name, path in paths.items()}
+    memory, ready, later = look_at(
+        eyes.now(),
+        {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()},
+        seen_from(context.cursor),
+        timedelta(seconds=settings.csv_stable_seconds),
+    )
+    found: dict[str, Contents] = {}
+    budget = BYTES_A_LOOK
+    for name in ready:
+        before = memory[name]
+        if budget <= 0:
+            later.append(name)
+            continue
+        budget -= before.size
+        digest, grown = fingerprint(paths[name], before.size, before)
+        if digest != before.digest:
+            found[name] = contents_of(source, paths[name], settings.tickers, before.read if grown else 0)
+        memory[name] = replace(before, settled=True, read=before.size, digest=digest)
+    return _result(context, eyes, found, memory, later)
+
+
+def _result(
+    context: dg.SensorEvaluationContext,
+    eyes: Eyes,
+    found: Mapping[str, Contents],
+    memory: Mapping[str, Seen],
+    later: list[str],
+) -> dg.SensorResult:
+    """The run for what was found, and a word about each file that is bad or of no use."""
+    spans = _within(eyes, found)
+    rectangles = rectangles_of(spans, eyes.calendar, eyes.plan) if spans else ()
+    notes = {name: note for name, one in found.items() if (note := _note(name, one))}
+    for note in notes.values():
+        context.log.warning(note)
+    events = [
+        dg.AssetObservation(RAW.name, metadata={"file": name, "problem": note}, description=note)
+        for name, note in list(notes.items())[:LISTED]
+    ]
+    read = "".join(f"{name} {memory[name].digest} {memory[name].changed}\n" for name in sorted(found))
+    key = hashlib.sha256(read.encode()).hexdigest()[:16]
+    requests = [eyes.request(one, NAME, f"{key}-{number}") for number, one in enumerate(rectangles)]
+    parts = list(notes.values())
+    if later:
+        parts.append(f"{len(later)} files may still be written: {', '.join(later[:3])}")
+    reason = "; ".join(parts) or f"{len(memory)} files, none new or changed"
+    return dg.SensorResult(
+        run_requests=requests or None,
+        skip_reason=None if requests else reason,
+        cursor=seen_text(memory),
+        asset_events=events,
+    )
+
+
+def _within(eyes: Eyes, found: Mapping[str, Contents]) -> dict[str, tuple[date, date]]:
+    """The sessions of each ticker in all files, cut to the lake's days and to sessions that have closed."""
+    due = due_session(eyes.now(), eyes.calendar, eyes.plan)
+    spans: dict[str, tuple[date, date]] = {}
+    for one in found.values():
+        for ticker, (first, last) in one.spans.items():
+            before = spans.get(ticker, (first, last))
+            spans[ticker] = (min(first, before[0]), max(last, before[1]))
+    cut = {}
+    for ticker, (first, last) in spans.items():
+        sessions = eyes.calendar.between(max(first, eyes.plan.first), min(last, due)) if due else ()
+        if sessions:
+            cut[ticker] = (sessions[0], sessions[-1])
+    return cut
+
+
+def _note(name: str, contents: Contents) -> str:
+    """What is wrong with a file; empty if nothing is. A problem's text begins with the file's name."""
+    if contents.problems:
+        more = f", and {len(contents.problems) - 1} more lines" if len(contents.problems) > 1 else ""
+        return contents.problems[0] + more
+    return "" if contents.spans or not contents.others else f"{name}: no row of a ticker of the settings"
+
+
+def seen_text(memory: Mapping[str, Seen]) -> str:
+    """`memory` as a cursor."""
+    return json.dumps(
+        {
+            name: [one.size, one.changed, one.since.isoformat(), int(one.settled), one.read, one.digest]
+            for name, one in memory.items()
+        }
+    )
+
+
+def seen_from(cursor: str | None) -> dict[str, Seen]:
+    """What `seen_text` wrote; nothing from an empty cursor. Raises ValueError for any other text."""
+    if not cursor:
+        return {}
+    try:
+        return {
+            name: Seen(size, changed, datetime.fromisoformat(since), bool(settled), read, digest)
+            for name, (size, changed, since, settled, read, digest) in json.loads(cursor).items()
+        }
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"the cursor is not this sensor's: {error}; reset it in the UI") from None

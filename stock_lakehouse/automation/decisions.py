@@ -1,0 +1,284 @@
+"""What is to be asked of the source now: pure functions of plain values, the same for sensor and schedule.
+
+Here: new market days, provisional bars and gaps. Not here: reading the lake, the clock or Dagster's runs, and launching
+anything (sensors.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+
+from stock_lakehouse.lake.holdings import Gap, Held, find_gaps
+from stock_lakehouse.market_calendar import CalendarError, MarketCalendar
+from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse.run_tags import Bringing
+
+MOST_RUNS = 3  # of scattered tickers; where there are more groups, one run takes the tickers between them along
+MOST_GAPS = 5  # runs for gaps at a time; the next look asks for the next ones
+LISTED = 3
+DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the settings say about asking. `tickers` in the settings' order: a Dagster range has only neighbours.
+
+    A new session is asked for `session_attempts` times, `session_pause` after the first ask, then twice that and so on; a gap
+    `gap_attempts` times, a day, then two days and so on apart.
+    """
+
+    tickers: tuple[str, ...]
+    first: date
+    last: date | None
+    grace: timedelta
+    session_attempts: int = 4
+    session_pause: timedelta = timedelta(minutes=15)
+    gap_attempts: int = 5
+    by_session: bool = False
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How often something was asked for, last `at`; of a ticker's new sessions the newest, `through`."""
+
+    times: int
+    at: datetime
+    through: date | None = None
+
+    def again_at(self, pause: timedelta) -> datetime:
+        return self.at + pause * (1 << self.times - 1)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to ask for, a run each; why, or why not; and what to remember until the next decision."""
+
+    ask: tuple[Rectangle, ...]
+    reason: str
+    asked: Mapping[str, Asked] = field(default_factory=dict)
+
+
+def due_session(now: datetime, calendar: MarketCalendar, plan: Plan) -> date | None:
+    """The newest session that the lake should hold at `now`: closed for the grace, and not after the last day."""
+    finished = calendar.latest_finished(now, plan.grace)
+    due = calendar.between(plan.first, min(finished, plan.last or finished))
+    return due[-1] if due else None
+
+
+def new_market_days(
+    now: datetime,
+    calendar: MarketCalendar,
+    holdings: Mapping[str, Held],
+    in_flight: Sequence[Bringing],
+    asked: Mapping[str, Asked],
+    plan: Plan,
+) -> Decision:
+    """Ask for the sessions after each ticker's last bar and for provisional bars; for a ticker without bars, for its whole life.
+
+    One run, and one more for new tickers. What is in flight is not asked for. A ticker that did not come in all attempts
+    of a session is left to `gaps`, and from then on asked once a session: it may be halted for long.
+    """
+    due = due_session(now, calendar, plan)
+    if due is None:
+        return Decision((), f"nothing is due before {plan.first}; {_next_close(now, calendar, plan)}", asked)
+    wanted: dict[str, tuple[date, ...]] = {}
+    memory: dict[str, Asked] = {}
+    waiting: list[tuple[str, datetime]] = []
+    quiet: list[str] = []
+    fetching: dict[str, str] = {}
+    for ticker in plan.tickers:
+        lacks = _lacking(holdings.get(ticker), calendar, plan.first, due)
+        if not lacks:
+            continue
+        before = asked.get(ticker)
+        if before is not None:
+            memory[ticker] = before
+        running = next((run for day in lacks for run in in_flight if run.brings(ticker, day)), None)
+        lacks = tuple(day for day in lacks if not any(run.brings(ticker, day) for run in in_flight))
+        if running is not None and not lacks:
+            fetching[ticker] = running.run_id
+            continue
+        gave_up = before is not None and before.times >= plan.session_attempts
+        if before is not None and before.through is not None and before.through >= due:
+            if gave_up:
+                quiet.append(ticker)
+                continue
+            if now < (again := before.again_at(plan.session_pause)):
+                waiting.append((ticker, again))
+                continue
+            memory[ticker] = Asked(before.times + 1, now, due)
+        else:
+            held = holdings.get(ticker)
+            if gave_up and held is not None and before is not None and before.through is not None:
+                lacks = tuple(day for day in lacks if day > before.through or day in held.provisional)
+            memory[ticker] = Asked(plan.session_attempts if gave_up else 1, now, due)
+        wanted[ticker] = lacks
+    rectangles = _for_new_days(wanted, holdings, calendar, plan)
+    if rectangles:
+        return Decision(rectangles, "asking for " + " and ".join(map(_described, rectangles)), memory)
+    return Decision((), _why_nothing(now, calendar, plan, due, fetching, waiting, quiet), memory)
+
+
+def gaps(
+    now: datetime,
+    calendar: MarketCalendar,
+    holdings: Mapping[str, Held],
+    in_flight: Sequence[Bringing],
+    asked: Mapping[str, Asked],
+    plan: Plan,
+) -> Decision:
+    """Ask for missing sessions again, a bounded number of times, spread over days; what is in flight is not asked for."""
+    due = due_session(now, calendar, plan)
+    found = find_gaps(calendar, holdings, plan.tickers, due) if due is not None else []
+    memory = {gap.key: asked[gap.key] for gap in found if gap.key in asked}
+    ready: list[Gap] = []
+    later: list[datetime] = []
+    fetching = 0
+    for gap in found:
+        before = memory.get(gap.key)
+        if any(run.brings(gap.ticker, day) for run in in_flight for day in gap.sessions):
+            fetching += 1
+        elif before is None or (before.times < plan.gap_attempts and now >= before.again_at(DAY)):
+            ready.append(gap)
+        elif before.times < plan.gap_attempts:
+            later.append(before.again_at(DAY))
+    groups = _neighbours({gap.ticker + gap.key: gap for gap in ready}, plan)[:MOST_GAPS]
+    for gap in (gap for group in groups for gap in group):
+        before = memory.get(gap.key)
+        memory[gap.key] = Asked(before.times + 1 if before else 1, now)
+    if groups:
+        rectangles = tuple(Rectangle(group[0].sessions, tuple(sorted(gap.ticker for gap in group))) for group in groups)
+        return Decision(rectangles, "asking again for " + " and ".join(map(_described, rectangles)), memory)
+    if not found:
+        return Decision((), "no session is missing between a ticker's bars", memory)
+    given_up = len(found) - len(later) - fetching
+    parts = [f"{len(found)} gaps"]
+    if fetching:
+        parts.append(f"{fetching} being fetched")
+    if later:
+        parts.append(f"{len(later)} asked for again, the next from {_utc(min(later))}")
+    if given_up:
+        parts.append(f"{given_up} given up after {plan.gap_attempts} asks: see check gap_diagnosis")
+    return Decision((), "; ".join(parts), memory)
+
+
+def rectangles_of(
+    spans: Mapping[str, tuple[date, date]], calendar: MarketCalendar, plan: Plan
+) -> tuple[Rectangle, ...]:
+    """The rectangles that hold each ticker's first to last session: one a group of neighbours that share both.
+
+    Where there would be more than MOST_GAPS, a single one of all tickers and sessions between.
+    """
+    same: dict[tuple[date, date], list[str]] = {}
+    for ticker, span in spans.items():
+        same.setdefault(span, []).append(ticker)
+    found = [(span, group) for span, tickers in sorted(same.items()) for group in _groups(tickers, plan)]
+    if len(found) > MOST_GAPS:
+        span = (min(first for first, _ in same), max(last for _, last in same))
+        places = sorted(plan.tickers.index(ticker) for ticker in spans)
+        found = [(span, list(spans) if plan.by_session else list(plan.tickers[places[0] : places[-1] + 1]))]
+    return tuple(Rectangle(calendar.between(*span), tuple(sorted(group))) for span, group in found)
+
+
+def _lacking(held: Held | None, calendar: MarketCalendar, first: date, due: date) -> tuple[date, ...]:
+    """The sessions to `due` after the last bar, all of them where there is none, and those with a provisional bar."""
+    if held is None:
+        return calendar.between(first, due)
+    again = [day for day in held.provisional if first <= day <= due]
+    return tuple(sorted({*again, *calendar.between(max(first, held.last + DAY), due)}))
+
+
+def _for_new_days(
+    wanted: Mapping[str, tuple[date, ...]], holdings: Mapping[str, Held], calendar: MarketCalendar, plan: Plan
+) -> tuple[Rectangle, ...]:
+    """The rectangles that hold `wanted`: one of the tickers that have bars, one a group of those that have none."""
+    rectangles = []
+    for known in (True, False):
+        part = {ticker: days for ticker, days in wanted.items() if (ticker in holdings) is known and days}
+        if not part:
+            continue
+        sessions = calendar.between(min(days[0] for days in part.values()), max(days[-1] for days in part.values()))
+        groups = _groups(list(part), plan)
+        if len(groups) > MOST_RUNS:
+            start, end = plan.tickers.index(groups[0][0]), plan.tickers.index(groups[-1][-1])
+            groups = [list(plan.tickers[start : end + 1])]
+        rectangles += [Rectangle(sessions, tuple(sorted(group))) for group in groups]
+    return tuple(rectangles)
+
+
+def _groups(tickers: Sequence[str], plan: Plan) -> list[list[str]]:
+    """`tickers`, in the settings' order, cut where they are no neighbours there; a session's key needs no cut."""
+    if plan.by_session:
+        return [list(tickers)]
+    places = {ticker: place for place, ticker in enumerate(plan.tickers)}
+    groups: list[list[str]] = []
+    for ticker in sorted(tickers, key=places.__getitem__):
+        if groups and places[groups[-1][-1]] + 1 == places[ticker]:
+            groups[-1].append(ticker)
+        else:
+            groups.append([ticker])
+    return groups
+
+
+def _neighbours(ready: Mapping[str, Gap], plan: Plan) -> list[list[Gap]]:
+    """Gaps of the same sessions and neighbouring tickers together, oldest first."""
+    same: dict[tuple[date, ...], dict[str, Gap]] = {}
+    for gap in ready.values():
+        same.setdefault(gap.sessions, {})[gap.ticker] = gap
+    return [
+        [by_ticker[ticker] for ticker in group]
+        for _, by_ticker in sorted(same.items())
+        for group in _groups(list(by_ticker), plan)
+    ]
+
+
+def _why_nothing(
+    now: datetime,
+    calendar: MarketCalendar,
+    plan: Plan,
+    due: date,
+    fetching: Mapping[str, str],
+    waiting: Sequence[tuple[str, datetime]],
+    quiet: Sequence[str],
+) -> str:
+    parts = []
+    if fetching:
+        runs = sorted({run_id[:8] for run_id in fetching.values()})
+        parts.append(f"{due} is being fetched by run {', '.join(runs)}")
+    if waiting:
+        again = min(at for _, at in waiting)
+        parts.append(f"{_few([one for one, _ in waiting])} did not bring {due} yet; asked again from {_utc(again)}")
+    if quiet:
+        parts.append(f"{_few(quiet)} without {due} after every attempt: left to gap_sensor")
+    if not parts:
+        parts.append(f"the lake holds every session to {due}")
+    return "; ".join([*parts, _next_close(now, calendar, plan)])
+
+
+def _next_close(now: datetime, calendar: MarketCalendar, plan: Plan) -> str:
+    """When there will be something to ask for."""
+    finished = calendar.latest_finished(now, plan.grace)
+    if plan.last is not None and finished >= plan.last:
+        return f"last_date is {plan.last}"
+    try:
+        close = calendar.close(calendar.after(finished))
+    except CalendarError as error:
+        return f"{error}; upgrade exchange_calendars"
+    if close <= now:
+        return f"closed {_utc(close)}, asked for from {_utc(close + plan.grace)}"
+    return f"next close {_utc(close)}"
+
+
+def _described(asked: Rectangle) -> str:
+    days = f"{asked.first}" if asked.first == asked.last else f"{asked.first} to {asked.last}"
+    return f"{days} of {_few(asked.tickers)}"
+
+
+def _few(tickers: Sequence[str]) -> str:
+    return ", ".join(tickers) if len(tickers) <= LISTED else f"{len(tickers)} tickers"
+
+
+def _utc(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,212 @@
+"""`demo --live`: the real daemon and the real sensor bring in the sample's last sessions, one by one, under a simulated clock.
+
+Here: a lake, an instance and a daemon of its own, and the clock that is moved. Not here: anything a production lake does.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stock_lakehouse.automation.sensors import Eyes
+from stock_lakehouse.clock import set_simulated
+from stock_lakehouse.event_storage import BULK_ENVIRONMENT
+from stock_lakehouse.market_calendar import utc_now
+from stock_lakehouse.settings import CONFIG_VARIABLE, PREFIX, Settings, load_settings
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+FOLDER = ".live"  # below the lake's root, made anew each time
+SENSOR = "new_market_day_sensor"
+PATIENCE_SECONDS = 300.0
+CONFIG = """\
+# The lake of `stock-lakehouse demo --live`; made anew each time.
+tickers = ["AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA"]
+first_date = {first}
+last_date = 2023-09-21
+source = "sample"
+lake_root = "."
+automation = "sensor"
+sensor_interval_seconds = 1
+"""
+FIRST = date(2022, 11, 1)  # 200 sessions and more before the first that is held back: every indicator is there
+
+
+class LiveDemoError(Exception):
+    """The demonstration did not go as it must; the message says where to look."""
+
+
+@dataclass(frozen=True)
+class Brought:
+    """One session, or the history before the first: the run that brought it, and how many bars the lake then held."""
+
+    session: date
+    run_id: str
+    seconds: float
+    bars: int
+
+
+def run_live_demo(settings: Settings, sessions: int, say: Callable[[str], None], first: date = FIRST) -> list[Brought]:
+    """Bring in the history, then the sample's last `sessions`, one by one; `say` gets a line for all that happens.
+
+    Raises LiveDemoError if a session does not come, comes in another run than its own, or comes twice.
+    """
+    import dagster as dg
+
+    folder = settings.lake_root / FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    with _own_environment(folder, first) as live:
+        assert live.simulated_clock is not None  # _own_environment sets it
+        eyes = Eyes(live)
+        held_back = eyes.calendar.between(live.first_date, live.last_date or date.max)[-sessions:]
+        before = eyes.calendar.between(live.first_date, held_back[0])[-2]
+        set_simulated(live.simulated_clock, eyes.calendar.close(before) + eyes.plan.grace)
+        with (
+            dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as instance,
+            _daemon(folder, instance) as daemon,
+        ):
+            stage = _Stage(live, eyes, instance, daemon, folder, say)
+            say(f"{stage.time()}  the daemon starts; the lake is empty")
+            brought = [stage.bring(before)]
+            for session in held_back:
+                close = eyes.calendar.close(session)
+                stage.wait_at(close - timedelta(minutes=30))
+                stage.move(close + eyes.plan.grace)
+                brought.append(stage.bring(session))
+            stage.wait_at(eyes.now() + timedelta(minutes=30))
+            runs = instance.get_runs_count()
+    if runs != len(brought):
+        raise LiveDemoError(f"{runs} runs for {len(brought)} requests: something was asked for twice; see {folder}")
+    return brought
+
+
+class _Stage:
+    """The lake, the clock, the daemon, and how they are watched."""
+
+    def __init__(
+        self,
+        live: Settings,
+        eyes: Eyes,
+        instance: dg.DagsterInstance,
+        daemon: subprocess.Popen[bytes],
+        folder: Path,
+        say: Callable[[str], None],
+    ) -> None:
+        self._live, self._eyes, self._instance = live, eyes, instance
+        self._daemon, self._folder, self._say = daemon, folder, say
+
+    def time(self) -> str:
+        return f"{self._eyes.now():%a %Y-%m-%d %H:%M} UTC"
+
+    def move(self, now: datetime) -> None:
+        assert self._live.simulated_clock is not None
+        set_simulated(self._live.simulated_clock, now)
+
+    def wait_at(self, now: datetime) -> None:
+        """Move the clock to a moment at which there is nothing to do, and wait until the sensor says so."""
+        self.move(now)
+        moved = utc_now().timestamp()  # Dagster records ticks in real time
+        tick = self._wait(
+            lambda: next((t for t in self._ticks() if t.timestamp > moved and t.skip_reason), None), "a look"
+        )
+        self._say(f"{self.time()}  the sensor waits: {tick.skip_reason}")
+
+    def bring(self, session: date) -> Brought:
+        """Wait until the sensor's run has brought everything to `session`."""
+        import dagster as dg
+
+        known = {run.run_id for run in self._instance.get_runs() if run.is_finished}
+        run = self._wait(
+            lambda: next(
+                (run for run in self._instance.get_runs() if run.run_id not in known and run.is_finished), None
+            ),
+            f"a run that brings {session}",
+        )
+        [record] = self._instance.get_run_records(dg.RunsFilter(run_ids=[run.run_id]))
+        holdings = self._eyes.holdings(self._instance)
+        if not run.is_success or any(held.last != session for held in holdings.values()):
+            raise LiveDemoError(f"run {run.run_id} did not bring {session}; see {self._folder / 'daemon.log'}")
+        bars = sum(
+            len(self._eyes.calendar.between(held.first, held.last)) - len(held.missing) for held in holdings.values()
+        )
+        seconds = (record.end_time or 0) - (record.start_time or 0)
+        self._say(f"{self.time()}  run {run.run_id[:8]} brought {session}: the lake holds {bars:,} bars")
+        return Brought(session, run.run_id, seconds, bars)
+
+    def _ticks(self) -> list[Any]:
+        for state in self._instance.all_instigator_state():
+            if state.instigator_name == SENSOR:
+                return list(self._instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=5))
+        return []
+
+    def _wait(self, look: Callable[[], Any], what: str) -> Any:
+        """What `look` finds, within PATIENCE_SECONDS."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while (found := look()) is None:
+            failed = next((tick.error.message.strip() for tick in self._ticks() if tick.error), None)
+            if failed or self._daemon.poll() is not None or time.monotonic() > end:
+                raise LiveDemoError(f"waited for {what}: {failed or 'none came'}; see {self._folder / 'daemon.log'}")
+            time.sleep(0.3)
+        return found
+
+
+@contextmanager
+def _own_environment(folder: Path, first: date) -> Iterator[Settings]:
+    """Settings, lake and Dagster home of the demonstration, for this process and its children; put back at the end."""
+    from stock_lakehouse.runs import dagster_home
+
+    folder.mkdir(parents=True)
+    config = folder / "lakehouse.toml"
+    config.write_text(CONFIG.format(first=first), encoding="utf-8")
+    clock = folder / "clock"
+    set_simulated(clock, datetime.fromisoformat(f"{first}T00:00:00+00:00"))
+    before = {
+        name: os.environ.pop(name) for name in list(os.environ) if name.startswith(PREFIX) or name == "DAGSTER_HOME"
+    }
+    os.environ[CONFIG_VARIABLE] = str(config)
+    os.environ[PREFIX + "SIMULATED_CLOCK"] = str(clock)
+    try:
+        settings = load_settings()
+        dagster_home(settings)
+        yield settings
+    finally:
+        for name in (CONFIG_VARIABLE, PREFIX + "SIMULATED_CLOCK", "DAGSTER_HOME"):
+            os.environ.pop(name, None)
+        os.environ.update(before)
+
+
+@contextmanager
+def _daemon(folder: Path, instance: dg.DagsterInstance) -> Iterator[subprocess.Popen[bytes]]:
+    """Dagster's daemon on this environment, with all that it starts, until the end."""
+    # Its SQLite files must be there before two processes would make them at once.
+    instance.get_runs_count(), instance.all_instigator_state(), instance.get_asset_keys(limit=1)
+    program = os.path.join(os.path.dirname(sys.executable), "dagster-daemon")
+    with (folder / "daemon.log").open("wb") as log:
+        daemon = subprocess.Popen(
+            [program, "run", "-m", "stock_lakehouse.definitions"],
+            cwd=folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **BULK_ENVIRONMENT},  # the history is a bulk run
+            start_new_session=True,
+        )
+        try:
+            yield daemon
+        finally:
+            daemon.send_signal(signal.SIGINT)
+            try:
+                daemon.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                os.killpg(daemon.pid, signal.SIGKILL)
+                daemon.wait()

@@ -1,0 +1,59 @@
+"""What a run's tags say of it: who asked for it, and which sessions and tickers it brings.
+
+Here: reading tags. Not here: writing a range (partitions.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+from stock_lakehouse.partitions import RANGE_END, RANGE_START
+from stock_lakehouse.tables import FEATURES, RAW
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+ASKED_BY = "stock_lakehouse/asked_by"  # the sensor or schedule that asked
+PARTITION = "dagster/partition"
+TICKERS_TAG = "stock_lakehouse/tickers"  # narrows a run whose keys are sessions
+
+
+@dataclass(frozen=True)
+class Bringing:
+    """A run that brings the sessions from `first` to `last` of `tickers` through every layer."""
+
+    run_id: str
+    first: date
+    last: date
+    tickers: frozenset[str]
+
+    def brings(self, ticker: str, session: date) -> bool:
+        return ticker in self.tickers and self.first <= session <= self.last
+
+
+def bringing(run: dg.DagsterRun, tickers: Sequence[str]) -> Bringing | None:
+    """What `run` brings, `tickers` being the settings'; None if it does not bring bars through every layer."""
+    selection = {key.path[-1] for key in run.asset_selection} if run.asset_selection else {RAW.name, FEATURES.name}
+    first = run.tags.get(RANGE_START) or run.tags.get(PARTITION)
+    last = run.tags.get(RANGE_END) or run.tags.get(PARTITION)
+    if not first or not last or not {RAW.name, FEATURES.name} <= selection:
+        return None
+    (first_day, bar, start), (last_day, _, end) = first.partition("|"), last.partition("|")
+    narrowed = [one for one in run.tags.get(TICKERS_TAG, "").split(",") if one]
+    asked: Sequence[str] = narrowed or tickers
+    if bar:
+        if start not in tickers or end not in tickers:
+            return None  # of settings that have changed since
+        asked = tickers[tickers.index(start) : tickers.index(end) + 1]
+    return Bringing(run.run_id, date.fromisoformat(first_day), date.fromisoformat(last_day), frozenset(asked))
+
+
+def keys_of(run: dg.DagsterRun) -> str:
+    """The partition keys of `run` in words."""
+    first, last = run.tags.get(RANGE_START), run.tags.get(RANGE_END)
+    if first and last:
+        return first if first == last else f"{first} to {last}"
+    return run.tags.get(PARTITION) or "no partition"
