@@ -306,7 +306,7 @@ def main() -> None:
 
 def _live(settings: Settings, sessions: int) -> None:
     """What `demo --live` prints."""
-    from stock_lakehouse.live_demo import FOLDER, LiveDemoError, run_live_demo
+    from stock_lakehouse.live_demo import LiveDemoError, live_folder, run_live_demo
 
     _say(
         f"The sample's last {sessions} sessions are held back. A simulated clock moves through them; Dagster's daemon and "
@@ -323,7 +323,7 @@ def _live(settings: Settings, sessions: int) -> None:
         grid.add_row(str(one.session), one.run_id[:8], f"{one.seconds:.1f}", f"{one.bars:,}", f"{new:,}")
     _say("")
     _print(grid)
-    config = settings.lake_root / FOLDER / "lakehouse.toml"
+    config = live_folder(settings) / "lakehouse.toml"
     _say(
         f"{len(brought)} runs; nothing was asked for twice. Look at it:  STOCK_LAKEHOUSE_CONFIG={config} stock-lakehouse ui"
     )

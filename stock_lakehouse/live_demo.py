@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from stock_lakehouse.automation.sensors import Eyes
 from stock_lakehouse.clock import set_simulated
 from stock_lakehouse.event_storage import BULK_ENVIRONMENT
+from stock_lakehouse.instance import dagster_folder, dagster_home
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.settings import CONFIG_VARIABLE, PREFIX, Settings, load_settings
 
@@ -57,6 +58,11 @@ class Brought:
     bars: int
 
 
+def live_folder(settings: Settings) -> Path:
+    """Where the demonstration has its lake and its Dagster home: in the lake's folder, or that of its Dagster home."""
+    return (settings.lake_root if isinstance(settings.lake_root, Path) else dagster_folder(settings)) / FOLDER
+
+
 def run_live_demo(settings: Settings, sessions: int, say: Callable[[str], None], first: date = FIRST) -> list[Brought]:
     """Bring in the history, then the sample's last `sessions`, one by one; `say` gets a line for all that happens.
 
@@ -64,7 +70,7 @@ def run_live_demo(settings: Settings, sessions: int, say: Callable[[str], None],
     """
     import dagster as dg
 
-    folder = settings.lake_root / FOLDER
+    folder = live_folder(settings)
     shutil.rmtree(folder, ignore_errors=True)
     with _own_environment(folder, first) as live:
         assert live.simulated_clock is not None  # _own_environment sets it
@@ -164,8 +170,6 @@ class _Stage:
 @contextmanager
 def _own_environment(folder: Path, first: date) -> Iterator[Settings]:
     """Settings, lake and Dagster home of the demonstration, for this process and its children; put back at the end."""
-    from stock_lakehouse.runs import dagster_home
-
     folder.mkdir(parents=True)
     config = folder / "lakehouse.toml"
     config.write_text(CONFIG.format(first=first), encoding="utf-8")

@@ -6,10 +6,12 @@ Not here: what a run does (assets/), and how it is asked for (cli.py).
 from __future__ import annotations
 
 import logging
+import platform
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB, PROGRESS, PROGRESS_LOGGER
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     import dagster as dg
     from pyspark.sql import SparkSession
 
-PROGRAM_TAG = "stock_lakehouse/program"  # a run in the process of this program, not of Dagster's daemon
+PROGRAM_TAG = "stock_lakehouse/program"  # on a run in a process of this program, not of Dagster's daemon: its machine
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,14 @@ def run_rectangle(
         stack.enter_context(bulk_run_environment())
         stack.enter_context(_listening(progress))
         instance = stack.enter_context(dg.DagsterInstance.from_config(str(home)))
-        end_dead_runs(instance, settings.lake_root)
+        end_dead_runs(instance, home)
         run_id = str(uuid.uuid4())
-        stack.enter_context(_alive(settings.lake_root, run_id))
+        stack.enter_context(_alive(home, run_id))
         result = job.execute_in_process(
             instance=instance,
             run_id=run_id,
             run_config={"loggers": {PROGRESS: {}}},  # this logger alone: every event passes through each
-            tags={**scheme.range_tags(rectangle), PROGRAM_TAG: "yes", **(tags or {})},
+            tags={**scheme.range_tags(rectangle), PROGRAM_TAG: platform.node(), **(tags or {})},
             asset_selection=[dg.AssetKey(name) for name in select] if select else None,
             raise_on_error=False,
         )
@@ -88,9 +90,9 @@ def record_rectangle(settings: Settings, asked: Rectangle, spark: SparkSession) 
     from stock_lakehouse.partitions import PartitionScheme
 
     scheme = PartitionScheme(settings, market_calendar(settings.first_date))
-    home = str(dagster_home(settings))
-    with bulk_run_environment(), dg.DagsterInstance.from_config(home) as instance:
-        end_dead_runs(instance, settings.lake_root)
+    home = dagster_home(settings)
+    with bulk_run_environment(), dg.DagsterInstance.from_config(str(home)) as instance:
+        end_dead_runs(instance, home)
         return record_held(instance, scheme, Lake(settings.lake_root), spark, asked)
 
 
@@ -103,8 +105,8 @@ def check_select(select: Sequence[str] | None) -> None:
         raise ValueError(f"select: no asset {', '.join(unknown)}; allowed: {', '.join(BY_NAME)}")
 
 
-def end_dead_runs(instance: dg.DagsterInstance, lake_root: Path) -> list[str]:
-    """Mark as failed the runs of this program whose process has ended; their ids.
+def end_dead_runs(instance: dg.DagsterInstance, home: Path) -> list[str]:
+    """Mark as failed the runs of this program on this machine whose process has ended; their ids.
 
     No daemon watches a run in the program's own process: after a kill it would count as in progress for ever.
     """
@@ -114,10 +116,10 @@ def end_dead_runs(instance: dg.DagsterInstance, lake_root: Path) -> list[str]:
     in_progress = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     dead = []
     for run in instance.get_runs(in_progress):
-        if PROGRAM_TAG not in run.tags:
+        if run.tags.get(PROGRAM_TAG) != platform.node():
             continue
         try:
-            with _alive(lake_root, run.run_id):
+            with _alive(home, run.run_id):
                 instance.report_run_failed(run, "The program that ran it ended before the run did. Run it again.")
                 dead.append(run.run_id)
         except Timeout:
@@ -126,11 +128,11 @@ def end_dead_runs(instance: dg.DagsterInstance, lake_root: Path) -> list[str]:
 
 
 @contextmanager
-def _alive(lake_root: Path, run_id: str) -> Iterator[None]:
+def _alive(home: Path, run_id: str) -> Iterator[None]:
     """Hold the lock that says that the run's process lives; the operating system lets go of it with the process."""
     from filelock import FileLock
 
-    path = lake_root / ".locks" / f"run-{run_id}.lock"
+    path = home / "program_runs" / f"{run_id}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path, timeout=0):
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -246,7 +247,9 @@ def test_a_run_of_a_living_process_is_not_ended(small: Settings) -> None:
 
     with dg.DagsterInstance.ephemeral() as instance:
         runs = [
-            instance.create_run_for_job(dg.GraphDefinition(name="g").to_job(), tags={PROGRAM_TAG: "yes"}, status=status)
+            instance.create_run_for_job(
+                dg.GraphDefinition(name="g").to_job(), tags={PROGRAM_TAG: platform.node()}, status=status
+            )
             for status in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.SUCCESS)
         ]
         others = instance.create_run_for_job(dg.GraphDefinition(name="g").to_job(), status=dg.DagsterRunStatus.STARTED)

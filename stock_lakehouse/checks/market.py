@@ -74,7 +74,7 @@ def _results(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
             if ticker not in looks or looks[ticker].last < expected_last
         ],
         expected_last=str(expected_last),
-        kept_without_a_place_in_the_settings=", ".join(sorted(set(spans) - set(lakehouse.tickers))) or "none",
+        kept_without_a_place_in_the_settings=", ".join(sorted(set(looks) - set(lakehouse.tickers))) or "none",
     )
     yield _warn("price_jumps", [jump for _, look in sorted(looks.items()) for jump in look.jumps])
     twice = [ticker for ticker, look in looks.items() if look.bars != look.sessions]
