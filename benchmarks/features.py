@@ -132,7 +132,7 @@ def window_features(bars: DataFrame, with_ema: bool) -> DataFrame:
     return rows.select("ticker", "date", *names, *chosen, "price_basis", "year")
 
 
-def _timed(work: Callable[[], None], repeats: int) -> dict[str, float]:
+def timed(work: Callable[[], None], repeats: int) -> dict[str, float]:
     """The best of `repeats`, by the clock and in processor time."""
     clock, processor = [], []
     for _ in range(repeats):
@@ -193,9 +193,9 @@ def measure_ours(bars: Path, out: Path, repeats: int) -> dict[str, dict[str, flo
                 raise RuntimeError("the second publish of the same features wrote rows")
 
         return {
-            KERNEL: _timed(to_parquet, repeats),
-            EMPTY: _timed(publish_to_empty, repeats),
-            REPEATED: _timed(publish_again, repeats),
+            KERNEL: timed(to_parquet, repeats),
+            EMPTY: timed(publish_to_empty, repeats),
+            REPEATED: timed(publish_again, repeats),
         }
 
 
@@ -222,7 +222,7 @@ def measure_windows(bars: Path, out: Path, repeats: int, with_ema: bool) -> dict
             rows = window_features(spark.read.parquet(str(bars)), with_ema)
             rows.write.mode("overwrite").parquet(str(out / f"windows_{with_ema}"))
 
-        return {_window_name(with_ema): _timed(to_parquet, repeats)}
+        return {_window_name(with_ema): timed(to_parquet, repeats)}
     finally:
         spark.stop()
 

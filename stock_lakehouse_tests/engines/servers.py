@@ -33,6 +33,8 @@ IN_PYSPARK = (
     "org.xerial.snappy:*",
     "org.roaringbitmap:*",
 )
+# Thousands of small queries: the second compiler would never earn its time.
+FOR_SMALL_QUERIES = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 # The first start on a machine fetches the jars.
 START_SECONDS = 240.0
 STOP_SECONDS = 20.0
@@ -88,8 +90,10 @@ class Server:
 
 
 @contextmanager
-def jvm_server(folder: Path) -> Iterator[Server]:
-    """JVM Spark Connect with Delta on `local[2]`, its scratch files in `folder`.
+def jvm_server(
+    folder: Path, memory: str = "2g", java_options: str = FOR_SMALL_QUERIES, shuffle_partitions: int = 2
+) -> Iterator[Server]:
+    """JVM Spark Connect with Delta on `local[2]`, its scratch files in `folder`. The defaults are for small tables.
 
     Its Python workers are this interpreter, so they have the package and TA-Lib.
     """
@@ -103,8 +107,8 @@ def jvm_server(folder: Path) -> Iterator[Server]:
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        # The tables here are small: 200 tasks a shuffle would be most of the work.
-        "spark.sql.shuffle.partitions": "2",
+        # Of small tables Spark's default of 200 tasks a shuffle would be most of the work.
+        "spark.sql.shuffle.partitions": str(shuffle_partitions),
         "spark.databricks.delta.snapshotPartitions": "1",
     }
     log = folder / "log4j2.properties"
@@ -113,9 +117,8 @@ def jvm_server(folder: Path) -> Iterator[Server]:
     command = [
         str(submit),
         *("--class", "org.apache.spark.sql.connect.service.SparkConnectServer"),
-        *("--master", "local[2]", "--driver-memory", "2g"),
-        # Thousands of small queries: the second compiler would never earn its time.
-        *("--driver-java-options", f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dlog4j.configurationFile={log}"),
+        *("--master", "local[2]", "--driver-memory", memory),
+        *("--driver-java-options", f"{java_options} -Dlog4j.configurationFile={log}"),
         *("--packages", DELTA, "--exclude-packages", ",".join(IN_PYSPARK)),
         *(part for name, value in configuration.items() for part in ("--conf", f"{name}={value}")),
         "spark-internal",
