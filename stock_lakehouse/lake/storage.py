@@ -244,8 +244,7 @@ class Bucket:
 
         paths = list(files)
         with self._named(paths[0] if paths else "", "s3:DeleteObject"):
-            for start in range(0, len(paths), 1000):
-                obstore.delete(self._store, paths[start : start + 1000])
+            obstore.delete(self._store, paths)
 
     def delete_folder(self, folder: str) -> None:
         try:
@@ -291,7 +290,7 @@ TOLD = (
     ),
     (("PermanentRedirect", "AuthorizationHeaderMalformed"), "the bucket is in another region; set AWS_REGION"),
     (
-        ("PermissionDeniedError", "403 Forbidden"),
+        ("PermissionDeniedError", "403 Forbidden", "AccessDenied"),
         "access denied; the policy of these credentials must allow ACTION here",
     ),
     (

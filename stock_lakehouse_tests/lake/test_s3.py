@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,11 @@ from stock_lakehouse.lake import lease
 from stock_lakehouse.lake.lease import LeaseLostError
 from stock_lakehouse.lake.lock import TableBusyError, one_writer
 from stock_lakehouse.lake.publish import PublishError
+from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.storage import Bucket, File
 from stock_lakehouse.resources.lakehouse import LakehouseResource
-from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW
+from stock_lakehouse.resources.spark import spark_session
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, RAW
 from stock_lakehouse_tests import s3
 from stock_lakehouse_tests.graph import (
     TICKERS,
@@ -27,6 +32,7 @@ from stock_lakehouse_tests.graph import (
     history,
     layers,
     ledger,
+    plain,
     raw_contents,
     rectangle,
     run,
@@ -232,3 +238,60 @@ def test_a_killed_run_is_followed_after_its_lease(
     monkeypatch.setattr(one_writer.__wrapped__, "__defaults__", (30.0,))  # type: ignore[attr-defined]
     run(house, asked, BARS.values(), steps=[RAW.name])
     assert house.lake.raw.read(spark).count() == 2
+
+
+@pytest.fixture
+def jvm(s3_bucket: str, tmp_path: Path) -> Iterator[SparkSession]:
+    if shutil.which("java") is None:
+        pytest.skip("needs Java 17")
+    with (
+        s3.jvm(tmp_path, os.environ["AWS_ENDPOINT_URL"]) as address,
+        spark_session("spark_connect", address) as session,
+    ):
+        yield session
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_sail_and_spark_on_the_jvm_write_one_lake_on_s3_by_turns_and_at_once(
+    spark: SparkSession, jvm: SparkSession, s3_root: str, tmp_path: Path
+) -> None:
+    tickers, days = ("AAA", "A^B", "C=X"), DAYS[20:40]
+    bars = history(tickers, days)
+    changed = edited(edited(bars, ("AAA", days[2]), volume="-1"), ("C=X", days[5]), volume="7")
+    asked = rectangle(days, tickers)
+    ours, one = clocked(s3_root, spark, tickers), clocked(tmp_path / "one", spark, tickers)
+    theirs = clocked(s3_root, jvm, tickers)
+    theirs._staging = Staging(s3_root)  # as with engine = "spark_connect": where the server reaches it
+    run(theirs, rectangle(days[:12], tickers), bars.values(), "11111111-run")
+    run(ours, asked, bars.values(), "22222222-run")
+    marks = ours.lake.marks()
+    for house in (theirs, ours):
+        run(house, asked, bars.values(), "22222222-run")
+    assert ours.lake.marks() == marks
+    run(theirs, asked, changed.values(), "33333333-run")
+    for number, given in ((1, rectangle(days[:12], tickers)), (2, asked), (3, asked)):
+        run(one, given, (changed if number == 3 else bars).values(), f"{number}" * 8 + "-run")
+    assert values(ours, spark) == values(one, spark)
+    assert told(ours) == told(one) != []
+
+    run(ours, asked, bars.values(), "44444444-run", steps=[RAW.name])
+    run(one, asked, bars.values(), "44444444-run")
+    threads = [
+        threading.Thread(
+            target=run, args=(house, part, (), "44444444-run", [PROCESSED.name, CURATED.name, FEATURES.name])
+        )
+        for house, part in ((ours, rectangle(days[:13], tickers)), (theirs, rectangle(days[7:], tickers)))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run(ours, asked, run_id="44444444-run", steps=[PROCESSED.name, CURATED.name, FEATURES.name])
+    assert values(ours, spark) == values(one, spark)
+
+
+def values(house: LakehouseResource, spark: SparkSession) -> dict[str, Rows]:
+    """The layers as one engine reads them: the two write a timestamp of Parquet differently."""
+    names = (PROCESSED.name, QUARANTINE.name, CURATED.name, FEATURES.name)
+    return {name: plain(house.lake.read(name, spark).toArrow()) for name in names}
