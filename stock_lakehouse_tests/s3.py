@@ -66,10 +66,13 @@ def variables(values: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def moto() -> Iterator[str]:
-    """The address of a new moto server."""
+def moto(calls_without_rights: int | None = None) -> Iterator[str]:
+    """The address of a new moto server; it asks for rights after so many calls, or never."""
+    values = dict(os.environ)
+    if calls_without_rights is not None:
+        values["INITIAL_NO_AUTH_ACTION_COUNT"] = str(calls_without_rights)
     server = subprocess.Popen(
-        [sys.executable, "-c", MOTO], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", MOTO], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=values
     )
     try:
         assert server.stdout is not None
@@ -122,11 +125,11 @@ def _free_ports(number: int) -> list[int]:
     return ports
 
 
-def client(endpoint: str) -> Any:
-    """A boto3 client of S3."""
+def client(endpoint: str, service: str = "s3") -> Any:
+    """A boto3 client of a service at `endpoint`."""
     config = botocore.config.Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"})
     return boto3.client(
-        "s3",
+        service,
         endpoint_url=endpoint,
         region_name=KEYS["AWS_REGION"],
         aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
@@ -200,6 +203,7 @@ def jvm(folder: Path, endpoint: str) -> Iterator[str]:
         "spark.ui.enabled": "false",
         "spark.local.dir": str(folder),
         "spark.sql.shuffle.partitions": "2",
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # or Sail refuses to read both in one table
         "spark.databricks.delta.snapshotPartitions": "1",
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
