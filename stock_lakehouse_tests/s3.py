@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -27,10 +26,11 @@ import obstore
 from obstore.store import S3Store
 
 from stock_lakehouse.lake import storage
+from stock_lakehouse_tests.engines.servers import DELTA
 
 KEYS = {"AWS_ACCESS_KEY_ID": "lakehouse", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_REGION": "us-east-1"}
-WEED = os.environ.get("WEED") or shutil.which("weed")
-NO_WEED = "needs seaweedfs: its program `weed` on PATH, or its path in WEED"
+WEED = shutil.which("weed") or shutil.which("weed", path=sysconfig.get_path("scripts"))
+NO_WEED = "needs seaweedfs: its program `weed`, which `make weed` builds with Go"
 
 MOTO = """
 import logging
@@ -168,70 +168,25 @@ def copy(root: str, target: str) -> None:
 
 
 HADOOP, AWS_SDK = "3.5.0", "2.35.4"  # PySpark's Hadoop, and the client that its hadoop-aws is built with
-JARS = (
-    "io.delta:delta-spark_2.13:4.3.0",
+JVM_PACKAGES = (
+    DELTA,
     f"org.apache.hadoop:hadoop-aws:{HADOOP}",
     # The parts of the client that S3 needs, 20 MB, for the bundle of all of AWS, 700 MB.
     *(f"software.amazon.awssdk:{part}:{AWS_SDK}" for part in ("s3", "s3-transfer-manager", "sts")),
 )
-NOT_NEEDED = (
+JVM_EXCLUDED = (
     "software.amazon.awssdk:bundle",
     "org.apache.hadoop:hadoop-client-*",
     "org.apache.parquet:*",
     "org.slf4j:*",
 )
-LOG = """\
-rootLogger.level = error
-rootLogger.appenderRef.console.ref = console
-appender.console.type = Console
-appender.console.name = console
-logger.server.name = org.apache.spark.sql.connect.service.SparkConnectServer
-logger.server.level = info
-"""
 
 
-@contextmanager
-def jvm(folder: Path, endpoint: str) -> Iterator[str]:
-    """The address of a JVM Spark Connect server with Delta that reads s3:// at `endpoint`."""
-    log = folder / "log4j2.properties"
-    log.write_text(LOG, encoding="utf-8")
-    configuration = {
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.connect.grpc.binding.address": "127.0.0.1",
-        "spark.connect.grpc.binding.port": "0",
-        "spark.ui.enabled": "false",
-        "spark.local.dir": str(folder),
-        "spark.sql.shuffle.partitions": "2",
-        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # or Sail refuses to read both in one table
-        "spark.databricks.delta.snapshotPartitions": "1",
-        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+def jvm_settings(endpoint: str) -> dict[str, str]:
+    """What a Spark server on the JVM needs to read s3:// at `endpoint`."""
+    return {
         "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
         "spark.hadoop.fs.s3a.endpoint": endpoint,
         "spark.hadoop.fs.s3a.endpoint.region": KEYS["AWS_REGION"],
         "spark.hadoop.fs.s3a.path.style.access": "true",
     }
-    command = [
-        str(Path(sysconfig.get_path("scripts"), "spark-submit")),
-        *("--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "--master", "local[2]"),
-        *("--driver-java-options", f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dlog4j.configurationFile={log}"),
-        *("--packages", ",".join(JARS), "--exclude-packages", ",".join(NOT_NEEDED)),
-        *(part for name, value in configuration.items() for part in ("--conf", f"{name}={value}")),
-        "spark-internal",
-    ]
-    values = {**os.environ, **KEYS, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
-    with open(folder / "log", "wb") as log_file:
-        server = subprocess.Popen(command, stdout=log_file, stderr=log_file, env=values)
-    try:
-        for _ in range(480):
-            said = re.search(r"started at:? (\S+:\d+)", (folder / "log").read_text(errors="replace"))
-            if said:
-                break
-            assert server.poll() is None, (folder / "log").read_text(errors="replace")[-4000:]
-            time.sleep(0.5)
-        assert said, "no server within 240 s"
-        yield f"sc://{said[1]}"
-    finally:
-        server.terminate()
-        server.wait(30)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.connect.readwriter import DataFrameWriter
 
 from stock_lakehouse import doctor
+from stock_lakehouse.engines import spark_session
 from stock_lakehouse.lake import lease
 from stock_lakehouse.lake.lease import LeaseLostError
 from stock_lakehouse.lake.lock import TableBusyError, one_writer
@@ -24,9 +24,9 @@ from stock_lakehouse.lake.publish import PublishError
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.storage import Bucket, File, LakeRoot, StorageError
 from stock_lakehouse.resources.lakehouse import LakehouseResource
-from stock_lakehouse.resources.spark import spark_session
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, RAW
 from stock_lakehouse_tests import s3
+from stock_lakehouse_tests.engines.servers import JAVA, java, jvm_server
 from stock_lakehouse_tests.graph import (
     TICKERS,
     clocked,
@@ -298,11 +298,12 @@ def test_the_policy_of_the_documentation_allows_what_runs_do_and_little_else(
 
 @pytest.fixture
 def jvm(s3_bucket: str, tmp_path: Path) -> Iterator[SparkSession]:
-    if shutil.which("java") is None:
-        pytest.skip("needs Java 17")
+    if java() is None:
+        pytest.skip(f"there is no Java {JAVA} or newer (JAVA_HOME, or java on the path)")
+    settings = s3.jvm_settings(os.environ["AWS_ENDPOINT_URL"])
     with (
-        s3.jvm(tmp_path, os.environ["AWS_ENDPOINT_URL"]) as address,
-        spark_session("spark_connect", address) as session,
+        jvm_server(tmp_path, s3.JVM_PACKAGES, s3.JVM_EXCLUDED, settings) as server,
+        spark_session("spark_connect", server.address) as session,
     ):
         yield session
 
