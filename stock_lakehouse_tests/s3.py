@@ -32,12 +32,17 @@ KEYS = {"AWS_ACCESS_KEY_ID": "lakehouse", "AWS_SECRET_ACCESS_KEY": "not-a-secret
 WEED = shutil.which("weed") or shutil.which("weed", path=sysconfig.get_path("scripts"))
 NO_WEED = "needs seaweedfs: its program `weed`, which `make weed` builds with Go"
 
+# One request at a time: moto looks at a condition and writes in two steps.
 MOTO = """
-import logging
+import logging, threading
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
-server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
+application, one = DomainDispatcherApplication(create_backend_app), threading.Lock()
+def serialized(environ, start_response):
+    with one:
+        return application(environ, start_response)
+server = make_server("127.0.0.1", 0, serialized, threaded=True)
 print(server.server_port, flush=True)
 server.serve_forever()
 """
