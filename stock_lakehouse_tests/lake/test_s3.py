@@ -302,7 +302,7 @@ def jvm(s3_bucket: str, tmp_path: Path) -> Iterator[SparkSession]:
         pytest.skip(f"there is no Java {JAVA} or newer (JAVA_HOME, or java on the path)")
     settings = s3.jvm_settings(os.environ["AWS_ENDPOINT_URL"])
     with (
-        jvm_server(tmp_path, s3.JVM_PACKAGES, s3.JVM_EXCLUDED, settings) as server,
+        jvm_server(tmp_path, packages=s3.JVM_PACKAGES, excluded=s3.JVM_EXCLUDED, settings=settings) as server,
         spark_session("spark_connect", server.address) as session,
     ):
         yield session
