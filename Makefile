@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo ui test lint soak bench lock clean
+.PHONY: demo ui test lint weed soak bench lock clean
 
 demo: .venv/installed
 	@$(BIN)/stock-lakehouse demo
@@ -17,6 +17,12 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# seaweedfs, for the tests of a lake on S3. `go install` refuses it: its go.mod replaces a module.
+weed: .venv/installed
+	mkdir -p build/weed && cd build/weed && (test -f go.mod || go mod init weed) \
+	  && go get github.com/seaweedfs/seaweedfs/weed@v0.0.0-20261109003541-7506e5f91cd6 \
+	  && CGO_ENABLED=0 go build -o ../../$(BIN)/weed github.com/seaweedfs/seaweedfs/weed
 
 soak: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 3600

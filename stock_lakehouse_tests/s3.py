@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -25,17 +26,23 @@ import obstore
 from obstore.store import S3Store
 
 from stock_lakehouse.lake import storage
+from stock_lakehouse_tests.engines.servers import DELTA
 
 KEYS = {"AWS_ACCESS_KEY_ID": "lakehouse", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_REGION": "us-east-1"}
-WEED = os.environ.get("WEED") or shutil.which("weed")
-NO_WEED = "needs seaweedfs: its program `weed` on PATH, or its path in WEED"
+WEED = shutil.which("weed") or shutil.which("weed", path=sysconfig.get_path("scripts"))
+NO_WEED = "needs seaweedfs: its program `weed`, which `make weed` builds with Go"
 
+# One request at a time: moto looks at a condition and writes in two steps.
 MOTO = """
-import logging
+import logging, threading
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
-server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
+application, one = DomainDispatcherApplication(create_backend_app), threading.Lock()
+def serialized(environ, start_response):
+    with one:
+        return application(environ, start_response)
+server = make_server("127.0.0.1", 0, serialized, threaded=True)
 print(server.server_port, flush=True)
 server.serve_forever()
 """
@@ -64,10 +71,13 @@ def variables(values: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def moto() -> Iterator[str]:
-    """The address of a new moto server."""
+def moto(calls_without_rights: int | None = None) -> Iterator[str]:
+    """The address of a new moto server; it asks for rights after so many calls, or never."""
+    values = dict(os.environ)
+    if calls_without_rights is not None:
+        values["INITIAL_NO_AUTH_ACTION_COUNT"] = str(calls_without_rights)
     server = subprocess.Popen(
-        [sys.executable, "-c", MOTO], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", MOTO], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=values
     )
     try:
         assert server.stdout is not None
@@ -120,11 +130,11 @@ def _free_ports(number: int) -> list[int]:
     return ports
 
 
-def client(endpoint: str) -> Any:
-    """A boto3 client of S3."""
+def client(endpoint: str, service: str = "s3") -> Any:
+    """A boto3 client of a service at `endpoint`."""
     config = botocore.config.Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"})
     return boto3.client(
-        "s3",
+        service,
         endpoint_url=endpoint,
         region_name=KEYS["AWS_REGION"],
         aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
@@ -160,3 +170,28 @@ def copy(root: str, target: str) -> None:
     source, other = (S3Store.from_url(one, client_options={"allow_http": True}) for one in (root, target))
     for path in objects(root):
         obstore.put(other, path, obstore.get(source, path).bytes())
+
+
+HADOOP, AWS_SDK = "3.5.0", "2.35.4"  # PySpark's Hadoop, and the client that its hadoop-aws is built with
+JVM_PACKAGES = (
+    DELTA,
+    f"org.apache.hadoop:hadoop-aws:{HADOOP}",
+    # The parts of the client that S3 needs, 20 MB, for the bundle of all of AWS, 700 MB.
+    *(f"software.amazon.awssdk:{part}:{AWS_SDK}" for part in ("s3", "s3-transfer-manager", "sts")),
+)
+JVM_EXCLUDED = (
+    "software.amazon.awssdk:bundle",
+    "org.apache.hadoop:hadoop-client-*",
+    "org.apache.parquet:*",
+    "org.slf4j:*",
+)
+
+
+def jvm_settings(endpoint: str) -> dict[str, str]:
+    """What a Spark server on the JVM needs to read s3:// at `endpoint`."""
+    return {
+        "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+        "spark.hadoop.fs.s3a.endpoint": endpoint,
+        "spark.hadoop.fs.s3a.endpoint.region": KEYS["AWS_REGION"],
+        "spark.hadoop.fs.s3a.path.style.access": "true",
+    }

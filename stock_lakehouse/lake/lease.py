@@ -94,11 +94,18 @@ class Lease:
                     continue  # no answer: asked again soon, and by `confirm` before anything is published
 
     def _renew(self) -> None:
-        if not self._lost:
+        if self._lost:
+            return
+        try:
             try:
                 self._write(self._mark)
             except ChangedError:
-                self._lost = not self._is_mine()
+                # The answer to an earlier renewal was lost, if the object is still this holder's.
+                if not self._is_mine():
+                    raise
+                self._write(self._mark)
+        except ChangedError:
+            self._lost = True
 
     def _write(self, there: str | None) -> None:
         self._renewals += 1
@@ -107,13 +114,12 @@ class Lease:
         self._mark = self._bucket.put(self._path, json.dumps({**holder, **who}).encode(), there)
 
     def _is_mine(self) -> bool:
-        """Whether the object holds what this one wrote last: a write whose answer was lost, sent again, meets itself."""
+        """Whether the object is what this holder wrote: a write whose answer was lost, sent again, meets itself."""
         try:
             content, mark = self._bucket.look(self._path)
         except FileNotFoundError:
             return False
-        said = json.loads(content)
-        if said.get("token") != self._token or said.get("renewals") != self._renewals:
+        if json.loads(content).get("token") != self._token:
             return False
         self._mark = mark
         return True

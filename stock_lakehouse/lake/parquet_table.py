@@ -83,7 +83,7 @@ class ParquetTable:
         """
         spark = computed.sparkSession
         with one_writer(self._lake_root, self.table.name):
-            there = {one.path: one for one in self._walk()}
+            there = self._storage.compared(self.table.path)
             published = self.read(spark, tickers, years)
             wanted = publishable(computed, published, rectangle) if rectangle else computed
             wanted = staging.stage(wanted.select(*self.table.column_names))

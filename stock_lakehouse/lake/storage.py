@@ -6,11 +6,11 @@ and what any file means.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -68,9 +68,13 @@ class Storage(Protocol):
     def read(self, path: str) -> bytes:
         """A file's content. Raises FileNotFoundError."""
 
+    def compared(self, folder: str) -> Mapping[str, File]:
+        """The files below `folder` by path, for `take`; none where `take` does not ask what was there."""
+
     def take(self, beside: Storage, source: str, target: str, there: File | None) -> None:
         """Put the file `source` of `beside` in place of `target`, in one step. `there` is what was at `target` when it was
-        compared: a bucket raises ChangedError and takes nothing when something else is there now.
+        compared: a bucket raises ChangedError and takes nothing when something else is there now. In a folder the lock
+        suffices, which cannot be lost.
         """
 
     def delete(self, files: Iterable[str]) -> None:
@@ -112,14 +116,21 @@ class Folder:
         return str(self._root / path)
 
     def walk(self, folder: str) -> Iterator[File]:
-        for place, _, names in os.walk(self._root / folder):
-            within = Path(place).relative_to(self._root).as_posix()
-            for name in names:
-                try:
-                    facts = os.stat(os.path.join(place, name))
-                except FileNotFoundError:  # replaced or removed since
+        waiting = [folder]
+        while waiting:
+            within = waiting.pop()
+            try:
+                entries = list(os.scandir(f"{self._root}/{within}"))
+            except FileNotFoundError:  # none yet, or removed since
+                continue
+            for entry in entries:
+                path = f"{within}/{entry.name}" if within else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(path)
                     continue
-                yield File(f"{within}/{name}", facts.st_size, facts.st_mtime, f"{facts.st_ino}-{facts.st_mtime_ns}")
+                with contextlib.suppress(FileNotFoundError):  # replaced or removed since
+                    facts = entry.stat()
+                    yield File(path, facts.st_size, facts.st_mtime, f"{facts.st_ino}-{facts.st_mtime_ns}")
 
     def source(self, path: str) -> str:
         return str(self._root / path)
@@ -137,6 +148,9 @@ class Folder:
 
     def read(self, path: str) -> bytes:
         return (self._root / path).read_bytes()
+
+    def compared(self, folder: str) -> Mapping[str, File]:
+        return {}
 
     def take(self, beside: Storage, source: str, target: str, there: File | None) -> None:
         (self._root / target).parent.mkdir(parents=True, exist_ok=True)
@@ -224,6 +238,9 @@ class Bucket:
             if not self._holds(path, content):
                 raise FileExistsError(self.uri(path)) from None
 
+    def compared(self, folder: str) -> Mapping[str, File]:
+        return {file.path: file for file in self.walk(folder)}
+
     def take(self, beside: Storage, source: str, target: str, there: File | None) -> None:
         content = beside.read(source)
         try:
@@ -244,8 +261,7 @@ class Bucket:
 
         paths = list(files)
         with self._named(paths[0] if paths else "", "s3:DeleteObject"):
-            for start in range(0, len(paths), 1000):
-                obstore.delete(self._store, paths[start : start + 1000])
+            obstore.delete(self._store, paths)
 
     def delete_folder(self, folder: str) -> None:
         try:
@@ -260,7 +276,7 @@ class Bucket:
     def check(self) -> None:
         next(self.walk(""), None)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _named(self, path: str, action: str) -> Iterator[None]:
         """Turn the store's errors at an action of S3 into a StorageError that says what to change."""
         from obstore.exceptions import BaseError
@@ -291,7 +307,7 @@ TOLD = (
     ),
     (("PermanentRedirect", "AuthorizationHeaderMalformed"), "the bucket is in another region; set AWS_REGION"),
     (
-        ("PermissionDeniedError", "403 Forbidden"),
+        ("PermissionDeniedError", "403 Forbidden", "AccessDenied"),
         "access denied; the policy of these credentials must allow ACTION here",
     ),
     (

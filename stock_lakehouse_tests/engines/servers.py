@@ -91,7 +91,13 @@ class Server:
 
 @contextmanager
 def jvm_server(
-    folder: Path, memory: str = "2g", java_options: str = FOR_SMALL_QUERIES, shuffle_partitions: int = 2
+    folder: Path,
+    memory: str = "2g",
+    java_options: str = FOR_SMALL_QUERIES,
+    shuffle_partitions: int = 2,
+    packages: Sequence[str] = (DELTA,),
+    excluded: Sequence[str] = IN_PYSPARK,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """JVM Spark Connect with Delta on `local[2]`, its scratch files in `folder`. The defaults are for small tables.
 
@@ -110,6 +116,7 @@ def jvm_server(
         # Of small tables Spark's default of 200 tasks a shuffle would be most of the work.
         "spark.sql.shuffle.partitions": str(shuffle_partitions),
         "spark.databricks.delta.snapshotPartitions": "1",
+        **(settings or {}),
     }
     log = folder / "log4j2.properties"
     log.write_text(LOG, encoding="utf-8")
@@ -119,7 +126,7 @@ def jvm_server(
         *("--class", "org.apache.spark.sql.connect.service.SparkConnectServer"),
         *("--master", "local[2]", "--driver-memory", memory),
         *("--driver-java-options", f"{java_options} -Dlog4j.configurationFile={log}"),
-        *("--packages", DELTA, "--exclude-packages", ",".join(IN_PYSPARK)),
+        *("--packages", ",".join(packages), "--exclude-packages", ",".join(excluded)),
         *(part for name, value in configuration.items() for part in ("--conf", f"{name}={value}")),
         "spark-internal",
     ]

@@ -16,7 +16,7 @@ import pytest
 from stock_lakehouse.lake import lease
 from stock_lakehouse.lake.lease import LeaseLostError
 from stock_lakehouse.lake.lock import TableBusyError, Turns, confirm, one_writer
-from stock_lakehouse.lake.storage import Bucket
+from stock_lakehouse.lake.storage import Bucket, StorageError
 
 HOLDER = """
 import sys
@@ -116,6 +116,27 @@ def test_a_holder_that_was_paused_until_another_took_its_place_may_not_publish(s
             holder.process.communicate()
             with pytest.raises(TableBusyError), one_writer(s3_root, "a_table", 0.2):
                 pass
+
+
+def test_a_holder_whose_renewal_was_written_but_not_answered_holds_on(
+    s3_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, lost = Bucket.put, iter([True])
+
+    def unanswered(bucket: Bucket, path: str, content: bytes, there: str | None) -> str:
+        mark = put(bucket, path, content, there)
+        if next(lost, False):
+            raise StorageError("no answer")
+        return mark
+
+    with one_writer(s3_root, "a_table"):
+        with monkeypatch.context() as patched:
+            patched.setattr(Bucket, "put", unanswered)
+            with pytest.raises(StorageError):
+                confirm(s3_root)
+        confirm(s3_root)
+    with one_writer(s3_root, "a_table", 0):
+        pass
 
 
 def test_threads_take_a_lease_one_after_the_other(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +15,18 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql.connect.readwriter import DataFrameWriter
 
+from stock_lakehouse import doctor
+from stock_lakehouse.engines import spark_session
 from stock_lakehouse.lake import lease
 from stock_lakehouse.lake.lease import LeaseLostError
 from stock_lakehouse.lake.lock import TableBusyError, one_writer
 from stock_lakehouse.lake.publish import PublishError
-from stock_lakehouse.lake.storage import Bucket, File
+from stock_lakehouse.lake.staging import Staging
+from stock_lakehouse.lake.storage import Bucket, File, LakeRoot, StorageError
 from stock_lakehouse.resources.lakehouse import LakehouseResource
-from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, RAW
 from stock_lakehouse_tests import s3
+from stock_lakehouse_tests.engines.servers import JAVA, java, jvm_server
 from stock_lakehouse_tests.graph import (
     TICKERS,
     clocked,
@@ -27,6 +34,7 @@ from stock_lakehouse_tests.graph import (
     history,
     layers,
     ledger,
+    plain,
     raw_contents,
     rectangle,
     run,
@@ -92,7 +100,8 @@ def test_processes_that_publish_at_once_end_in_the_tables_of_one_run(
     for house in (many, one):
         run(house, first, BARS.values(), "00000000-run")
     run(many, ALL, EDITED.values(), "99999999-run", steps=[RAW.name])
-    with at_once(s3_root, *ASKED):
+    # Overlapping in sessions, over the year's end.
+    with at_once(s3_root, (rectangle(DAYS[:40], TICKERS),), (rectangle(DAYS[20:], TICKERS),)):
         run(one, ALL, EDITED.values(), "99999999-run")
     assert layers(many) == layers(one)
     words = ("ticker", "date", "columns", "old", "new", "rows")
@@ -149,7 +158,7 @@ def stale(spark: SparkSession, s3_root: str, request: pytest.FixtureRequest) -> 
     return house, publish
 
 
-@pytest.mark.parametrize("stale", [PROCESSED.name, CURATED.name], indirect=True)
+@pytest.mark.parametrize("stale", [CURATED.name, pytest.param(PROCESSED.name, marks=pytest.mark.soak)], indirect=True)
 def test_a_run_that_lost_its_turn_publishes_nothing(stale: tuple[LakehouseResource, Any]) -> None:
     house, publish = stale
     before, lines, versions = layers(house), ledger(house), house.lake.version(CURATED.name)
@@ -188,35 +197,47 @@ def test_a_file_that_another_writer_replaced_since_the_comparison_is_not_overwri
     house.teardown_after_execution(None)  # type: ignore[arg-type]
 
 
-def test_a_commit_that_met_one_its_comparison_did_not_know_is_taken_back_and_compared_again(
+@pytest.mark.soak
+def test_a_commit_on_s3_that_met_one_its_comparison_did_not_know_is_taken_back(
     spark: SparkSession, s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_commit_between_is_taken_back(spark, s3_root, tmp_path, monkeypatch)
+
+
+def test_a_commit_that_met_one_its_comparison_did_not_know_is_taken_back_and_compared_again(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_commit_between_is_taken_back(spark, tmp_path / "lake", tmp_path, monkeypatch)
+
+
+def a_commit_between_is_taken_back(
+    spark: SparkSession, root: LakeRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = clocked(tmp_path / "other", spark)
     run(other, ALL, BARS.values(), "11111111-run")
     run(other, ALL, EDITED.values(), "22222222-run")
-    for root in (tmp_path / "lake", s3_root):
-        house = clocked(root, spark)
-        run(house, ALL, BARS.values(), "11111111-run", steps=[RAW.name, PROCESSED.name, CURATED.name])
-        run(house, ALL, EDITED.values(), "22222222-run", steps=[RAW.name, PROCESSED.name])
-        save, path = DataFrameWriter.save, str(house.lake.curated.path)
-        others = iter(["ticker = 'CCC' AND year = 2020"])
+    house = clocked(root, spark)
+    run(house, ALL, BARS.values(), "11111111-run", steps=[RAW.name, PROCESSED.name, CURATED.name])
+    run(house, ALL, EDITED.values(), "22222222-run", steps=[RAW.name, PROCESSED.name])
+    save, path = DataFrameWriter.save, str(house.lake.curated.path)
+    others = iter(["ticker = 'CCC' AND year = 2020"])
 
-        def after_another(writer: Any, target: str, *args: Any, **kwargs: Any) -> None:
-            # A writer outside all locks, after the last look at the version and before the engine plans.
-            for one in others if target == path else ():  # noqa: B023
-                deltalake.DeltaTable(target).delete(one)
-            save(writer, target, *args, **kwargs)  # noqa: B023
+    def after_another(writer: Any, target: str, *args: Any, **kwargs: Any) -> None:
+        # A writer outside all locks, after the last look at the version and before the engine plans.
+        for one in others if target == path else ():
+            deltalake.DeltaTable(target).delete(one)
+        save(writer, target, *args, **kwargs)
 
-        with monkeypatch.context() as patched:
-            patched.setattr(DataFrameWriter, "save", after_another)
-            run(house, ALL, run_id="22222222-run", steps=[CURATED.name, FEATURES.name])
-        assert layers(house) == layers(other)
-        operations = [one["operation"] for one in deltalake.DeltaTable(path).history()]
-        assert operations[:4] == ["WRITE", "RESTORE", "WRITE", "DELETE"]
-        assert {(line["ticker"], line["columns"]) for line in ledger(house) if line["table_name"] == CURATED.name} == {
-            ("AAA", "close"),
-            ("BBB", "volume"),
-        }
+    with monkeypatch.context() as patched:
+        patched.setattr(DataFrameWriter, "save", after_another)
+        run(house, ALL, run_id="22222222-run", steps=[CURATED.name, FEATURES.name])
+    assert layers(house) == layers(other)
+    operations = [one["operation"] for one in deltalake.DeltaTable(path).history()]
+    assert operations[:4] == ["WRITE", "RESTORE", "WRITE", "DELETE"]
+    assert {(line["ticker"], line["columns"]) for line in ledger(house) if line["table_name"] == CURATED.name} == {
+        ("AAA", "close"),
+        ("BBB", "volume"),
+    }
 
 
 def test_a_killed_run_is_followed_after_its_lease(
@@ -232,3 +253,102 @@ def test_a_killed_run_is_followed_after_its_lease(
     monkeypatch.setattr(one_writer.__wrapped__, "__defaults__", (30.0,))  # type: ignore[attr-defined]
     run(house, asked, BARS.values(), steps=[RAW.name])
     assert house.lake.raw.read(spark).count() == 2
+
+
+FEW = rectangle(DAYS[:3], ("AAA",))
+
+
+def run_few(root: str) -> None:
+    with spark_session("embedded") as session:
+        run(clocked(root, session), FEW, BARS.values())
+
+
+def test_the_policy_of_the_documentation_allows_what_runs_do_and_little_else(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+    policy = text.split("```json")[1].split("```")[0].replace("BUCKET", "policed").replace("PREFIX", "some/prefix")
+    with s3.moto(calls_without_rights=5) as endpoint:
+        s3.client(endpoint).create_bucket(Bucket="policed")
+        iam = s3.client(endpoint, "iam")
+        iam.create_user(UserName="lakehouse")
+        arn = iam.create_policy(PolicyName="lakehouse", PolicyDocument=policy)["Policy"]["Arn"]
+        iam.attach_user_policy(UserName="lakehouse", PolicyArn=arn)
+        key = iam.create_access_key(UserName="lakehouse")["AccessKey"]
+        own = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+        # moto asks for the right to a bulk request on the bucket, S3 for the right to each object in it.
+        with s3.variables({**s3.environment(endpoint), **own, "AWS_DISABLE_BULK_DELETE": "true"}):
+            house, one = clocked("s3://policed/some/prefix", spark), clocked(tmp_path / "one", spark)
+            assert doctor._bucket("s3://policed/some/prefix").state == "ok"
+            run(one, FEW, BARS.values())
+            # In a process of its own: Sail looks for credentials once.
+            process = multiprocessing.get_context("spawn").Process(target=run_few, args=(house.root,))
+            process.start()
+            process.join(120)
+            assert process.exitcode == 0
+            assert layers(house) == layers(one)
+            bucket = Bucket("s3://policed/some/prefix")
+            (landed, *_) = house.lake.raw.files()
+            with pytest.raises(StorageError, match="must allow s3:DeleteObject here"):
+                bucket.delete([landed.path])
+            bucket.delete([house.lake.processed.files()[0].path])
+            with pytest.raises(StorageError, match="must allow s3:PutObject here"):
+                Bucket("s3://policed/another").create("k", b"")
+
+
+@pytest.fixture
+def jvm(s3_bucket: str, tmp_path: Path) -> Iterator[SparkSession]:
+    if java() is None:
+        pytest.skip(f"there is no Java {JAVA} or newer (JAVA_HOME, or java on the path)")
+    settings = s3.jvm_settings(os.environ["AWS_ENDPOINT_URL"])
+    with (
+        jvm_server(tmp_path, packages=s3.JVM_PACKAGES, excluded=s3.JVM_EXCLUDED, settings=settings) as server,
+        spark_session("spark_connect", server.address) as session,
+    ):
+        yield session
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_sail_and_spark_on_the_jvm_write_one_lake_on_s3_by_turns_and_at_once(
+    spark: SparkSession, jvm: SparkSession, s3_root: str, tmp_path: Path
+) -> None:
+    tickers, days = ("AAA", "A^B", "C=X"), DAYS[20:40]
+    bars = history(tickers, days)
+    changed = edited(edited(bars, ("AAA", days[2]), volume="-1"), ("C=X", days[5]), volume="7")
+    asked = rectangle(days, tickers)
+    ours, one = clocked(s3_root, spark, tickers), clocked(tmp_path / "one", spark, tickers)
+    theirs = clocked(s3_root, jvm, tickers)
+    theirs._staging = Staging(s3_root)  # as with engine = "spark_connect": where the server reaches it
+    run(theirs, rectangle(days[:12], tickers), bars.values(), "11111111-run")
+    run(ours, asked, bars.values(), "22222222-run")
+    marks = ours.lake.marks()
+    for house in (theirs, ours):
+        run(house, asked, bars.values(), "22222222-run")
+    assert ours.lake.marks() == marks
+    run(theirs, asked, changed.values(), "33333333-run")
+    for number, given in ((1, rectangle(days[:12], tickers)), (2, asked), (3, asked)):
+        run(one, given, (changed if number == 3 else bars).values(), f"{number}" * 8 + "-run")
+    assert values(ours, spark) == values(one, spark)
+    assert told(ours) == told(one) != []
+
+    run(ours, asked, bars.values(), "44444444-run", steps=[RAW.name])
+    run(one, asked, bars.values(), "44444444-run")
+    threads = [
+        threading.Thread(
+            target=run, args=(house, part, (), "44444444-run", [PROCESSED.name, CURATED.name, FEATURES.name])
+        )
+        for house, part in ((ours, rectangle(days[:13], tickers)), (theirs, rectangle(days[7:], tickers)))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run(ours, asked, run_id="44444444-run", steps=[PROCESSED.name, CURATED.name, FEATURES.name])
+    assert values(ours, spark) == values(one, spark)
+
+
+def values(house: LakehouseResource, spark: SparkSession) -> dict[str, Rows]:
+    """The layers as one engine reads them: the two write a timestamp of Parquet differently."""
+    names = (PROCESSED.name, QUARANTINE.name, CURATED.name, FEATURES.name)
+    return {name: plain(house.lake.read(name, spark).toArrow()) for name in names}
