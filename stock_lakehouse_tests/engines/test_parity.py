@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
@@ -204,6 +205,20 @@ def test_both_engines_read_the_same_rows_of_every_version(
         for engine in (spark, jvm):
             read = engine.read.format("delta").option("versionAsOf", version).load(str(stored.path))
             assert values_of(read) == rows
+
+
+def test_jvm_spark_leaves_the_same_files_as_sail(jvm_lake: Told) -> None:
+    """One a ticker and year, nothing beside them, and statistics of nothing that JSON cannot hold exactly."""
+    lake = jvm_lake.house.lake
+    for parquet in (lake.processed, lake.quarantine):
+        assert {path.name for path in parquet.root.rglob("*") if path.is_file()} == {"data.parquet"}
+    for delta in (lake.curated, lake.features):
+        adds = pa.table(delta.open().get_add_actions(flatten=True)).to_pylist()
+        places = [(add["partition.ticker"], add["partition.year"]) for add in adds]
+        assert sorted(places) == sorted((ticker, year) for ticker in TICKERS for year in (2019, 2020))
+        assert {name for add in adds for name, value in add.items() if name.startswith("min.") and value is not None} <= {
+            "min.date", "min.volume", "min.tradable_from"
+        }  # fmt: skip
 
 
 def test_a_run_repeated_on_the_other_engine_writes_nothing(jvm: SparkSession, sail_lake: Told) -> None:
