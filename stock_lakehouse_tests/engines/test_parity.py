@@ -6,6 +6,7 @@ each run says it did. Only the bytes of files differ.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,6 +26,7 @@ from stock_lakehouse_tests.graph import (
     Bar,
     Clocked,
     clocked,
+    contents,
     edited,
     history,
     layers,
@@ -35,6 +37,7 @@ from stock_lakehouse_tests.graph import (
     run,
     year_boundary,
 )
+from stock_lakehouse_tests.lake.test_schema_evolution import MORE, SMA_10, publish
 
 pytestmark = pytest.mark.engines
 
@@ -205,6 +208,21 @@ def test_both_engines_read_the_same_rows_of_every_version(
         for engine in (spark, jvm):
             read = engine.read.format("delta").option("versionAsOf", version).load(str(stored.path))
             assert values_of(read) == rows
+
+
+def test_a_new_indicator_fills_the_same_column_on_both_engines(
+    spark: SparkSession, jvm: SparkSession, jvm_first: Told, tmp_path: Path
+) -> None:
+    held = []
+    for name, engine, other in (("sail", spark, jvm), ("jvm", jvm, spark)):
+        shutil.copytree(jvm_first.house.lake.root, tmp_path / name)
+        house = clocked(tmp_path / name, engine)
+        delta, published = publish(house, MORE, rectangle([DAYS[-1]], ["AAA"]))
+        rows = contents(delta)
+        assert sum(row["sma_10"] is not None for row in rows) == len(DAYS) - SMA_10.warm_up
+        assert values_of(delta.read(other)) == rows
+        held.append((rows, without(ledger(house), "table_id"), published))
+    assert held[0] == held[1]
 
 
 def test_jvm_spark_leaves_the_same_files_as_sail(jvm_lake: Told) -> None:
