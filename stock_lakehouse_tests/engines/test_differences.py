@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
+from stock_lakehouse.engines import SESSION_SETTINGS
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.market_calendar import market_calendar
-from stock_lakehouse.resources.spark import SESSION_SETTINGS
 from stock_lakehouse.sources import DELIVERED_COLUMNS
 from stock_lakehouse.tables import UNREADABLE
 from stock_lakehouse_tests.graph import NOW, delivery, rectangle

@@ -21,10 +21,9 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql.connect.readwriter import DataFrameWriter
 
+from stock_lakehouse.engines import EngineError, loss, spark_session
+from stock_lakehouse.engines.loss import AskAgain, EngineLostError
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.resources import engine_loss
-from stock_lakehouse.resources.engine_loss import AskAgain, EngineLostError
-from stock_lakehouse.resources.spark import EngineError, spark_session
 from stock_lakehouse.runs import RunReport, run_rectangle
 from stock_lakehouse.settings import Settings
 from stock_lakehouse_tests.engines.servers import Server, jvm_server, sail_server
@@ -38,7 +37,7 @@ MOMENTS = ("before", "amid", "after")
 @pytest.fixture(autouse=True)
 def _less_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second instead of half a minute: nobody starts these engines again."""
-    monkeypatch.setattr(engine_loss, "RETRIES", 3)
+    monkeypatch.setattr(loss, "RETRIES", 3)
 
 
 class Deadly:
