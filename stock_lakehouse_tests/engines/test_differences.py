@@ -86,7 +86,7 @@ def test_days_before_the_gregorian_calendar_are_staged_as_they_are(
         staging = Staging(tmp_path)
         staged = staging.stage(engine.createDataFrame(pa.table({"day": pa.array(days, pa.date32())})))
         assert sorted(row["day"] for row in staged.collect()) == days
-        files = [pq.ParquetFile(path).read() for path in staging.folder.rglob("*.parquet")]
+        files = [pq.ParquetFile(path).read() for path in (tmp_path / staging.folder).rglob("*.parquet")]
         assert sorted(pa.concat_tables(files)["day"].to_pylist()) == days
 
 
