@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo ui test lint weed soak bench lock clean
+.PHONY: demo ui test test-engines lint weed soak bench lock clean
 
 demo: .venv/installed
 	@$(BIN)/stock-lakehouse demo
@@ -11,7 +11,11 @@ ui: .venv/installed
 	@$(BIN)/stock-lakehouse ui
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak and not engines"
+
+# The same tables on embedded Sail and on JVM Spark: needs Java 17 or newer; its first run fetches Delta from Maven Central.
+test-engines: .venv/installed
+	$(BIN)/python -m pytest -rs -m "engines and not soak"
 
 lint: .venv/installed
 	$(BIN)/ruff check .

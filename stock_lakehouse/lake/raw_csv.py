@@ -68,7 +68,7 @@ class RawCsv:
         if rows.num_rows == 0:
             return Landing()
         with one_writer(self._lake_root, RAW.name):
-            placed = _place(rows.to_pandas(), asked)
+            placed = _place(_readable(rows).to_pandas(), asked)
             inside = placed[placed["inside"]]
             landed = self._landed(inside)
             fresh = _fresh(inside, landed, now, final_at)
@@ -190,6 +190,14 @@ def _is_ours(file: File) -> bool:
         and parts[1].startswith("year=")
         and NAME.fullmatch(parts[2]) is not None
     )
+
+
+def _readable(rows: pa.Table) -> pa.Table:
+    """`rows` with U+FFFD for every NUL, which JVM Spark's CSV reader leaves out: "1" and a NUL would be the number 1 there."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pa.table({name: pc.replace_substring(rows[name], "\0", "\ufffd") for name in rows.column_names})
 
 
 def _place(rows: pd.DataFrame, asked: Rectangle) -> pd.DataFrame:

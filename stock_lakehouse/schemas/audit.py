@@ -42,8 +42,12 @@ def pandera_schema(table: Table) -> Any:
 def failures(frame: DataFrame, table: Table) -> list[dict[str, str]]:
     """What `frame` does wrong, a dict a failure: kind, column, check, error; empty if it conforms.
 
-    pandera.pyspark never raises on a frame that does not conform; its `errors` are read instead.
+    pandera.pyspark never raises on a frame that does not conform; its `errors` are read instead. It asks the engine a question
+    a column and bound, 200 a run: a tenth of a second each on JVM Spark. So a frame is first asked two: whether any
+    value breaks a rule and whether a key repeats. Only one that does not conform is asked what is wrong with it.
     """
+    if _conforms(frame, table):
+        return []
     validated = pandera_schema(table).validate(frame)
     return [
         {
@@ -55,3 +59,32 @@ def failures(frame: DataFrame, table: Table) -> list[dict[str, str]]:
         for kind, found in kinds.items()
         for failure in found
     ]
+
+
+def _conforms(frame: DataFrame, table: Table) -> bool:
+    """Whether `frame` has the columns of `table`, no value breaks its column's rule, and no key repeats."""
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import StructType
+
+    struct = StructType.fromDDL(table.ddl)
+    assert isinstance(struct, StructType)
+    if {one.name: one.dataType for one in frame.schema} != {one.name: one.dataType for one in struct}:
+        return False
+    breaks = F.lit(False)
+    for one in table.columns:
+        value = F.col(one.name)
+        if not one.nullable:
+            breaks = breaks | value.isNull()
+        highest = sys.float_info.max if one.maximum is None and one.type == "double" else one.maximum
+        for rule in (
+            None if one.minimum is None else value < one.minimum,
+            None if highest is None else value > highest,
+            None if one.above is None else value <= one.above,
+            None if one.one_of is None else ~value.isin(list(one.one_of)),
+        ):
+            if rule is not None:
+                breaks = breaks | F.coalesce(rule, F.lit(False))
+    if frame.where(breaks).limit(1).count():
+        return False
+    # On its own: with the rules in the same aggregation it takes five times as long.
+    return not table.key or not frame.groupBy(*table.key).count().where("count > 1").limit(1).count()

@@ -20,6 +20,8 @@ NUMBER = r"^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?\z"
 NOT_FINITE = r"^[+-]?(nan|inf|infinity)\z"
 # A date, alone or at the head of a timestamp in exchange-local time.
 DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ]|\z)"
+# As raw/ writes it: engines differ in what else they would read as a time ("99999-01-01").
+LANDED = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[.][0-9]+Z\z"
 MAX_VOLUME = 2.0**53  # beyond it a double, which vendors' files go through, no longer counts single shares
 
 
@@ -43,7 +45,9 @@ def classify(raw: DataFrame, sessions: DataFrame, price_tolerance: float) -> Dat
         _number("raw_volume").alias("exact_volume"),
         _number("raw_dividends").alias("dividends"),
         _number("raw_stock_splits").alias("splits"),
-        F.expr("try_cast(raw_ingested_at as timestamp)").alias("ingested_at"),
+        F.when(F.col("raw_ingested_at").rlike(LANDED), F.col("raw_ingested_at"))
+        .try_cast("timestamp")
+        .alias("ingested_at"),
     )
     known = sessions.select("date", F.lit(True).alias("is_session"))
     judged = read.join(F.broadcast(known), "date", "left").withColumn("reasons", _reasons(price_tolerance))

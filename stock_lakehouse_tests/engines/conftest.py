@@ -14,7 +14,7 @@ import trustme
 from pyspark.sql import SparkSession
 
 from stock_lakehouse.engines import spark_session
-from stock_lakehouse_tests.engines.servers import JAVA, java, jvm_server
+from stock_lakehouse_tests.engines.servers import FOR_SMALL_QUERIES, JAVA, java, jvm_server
 from stock_lakehouse_tests.engines.workspace import (
     CLUSTER,
     RUNNING,
@@ -25,6 +25,17 @@ from stock_lakehouse_tests.engines.workspace import (
     workspace_at,
 )
 
+# As somebody else may have set a server up: a session says what it needs itself.
+SET_UP_BY_OTHERS = {
+    "spark.sql.session.timeZone": "Asia/Tokyo",
+    "spark.sql.ansi.enabled": "false",
+    "spark.sql.parquet.outputTimestampType": "INT96",
+    "spark.sql.parquet.datetimeRebaseModeInWrite": "LEGACY",
+    "spark.sql.parquet.datetimeRebaseModeInRead": "LEGACY",
+    "spark.sql.sources.partitionOverwriteMode": "dynamic",
+    "spark.databricks.delta.schema.autoMerge.enabled": "true",
+    "spark.databricks.delta.replaceWhere.constraintCheck.enabled": "false",
+}
 Trusted = tuple[trustme.CA, Path]
 
 
@@ -73,11 +84,17 @@ def workspace(sail: str, open_workspace: Callable[[str], Workspace]) -> Workspac
 
 
 @pytest.fixture(scope="session")
-def jvm_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a JVM Spark Connect server with Delta."""
+def needs_java() -> None:
+    """Skip, and say so, where there is no Java that Spark runs on."""
     if java() is None:
         pytest.skip(f"there is no Java {JAVA} or newer (JAVA_HOME, or java on the path)")
-    with jvm_server(tmp_path_factory.mktemp("jvm")) as server:
+
+
+@pytest.fixture(scope="session")
+def jvm_address(needs_java: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a JVM Spark Connect server with Delta."""
+    options = f"{FOR_SMALL_QUERIES} -Duser.timezone=Asia/Tokyo"
+    with jvm_server(tmp_path_factory.mktemp("jvm"), java_options=options, settings=SET_UP_BY_OTHERS) as server:
         yield server.address
 
 

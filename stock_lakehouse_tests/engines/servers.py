@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 JAVA = 17
 DELTA = "io.delta:delta-spark_2.13:4.3.0"
@@ -97,9 +98,10 @@ def jvm_server(
     shuffle_partitions: int = 2,
     packages: Sequence[str] = (DELTA,),
     excluded: Sequence[str] = IN_PYSPARK,
-    settings: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Server]:
     """JVM Spark Connect with Delta on `local[2]`, its scratch files in `folder`. The defaults are for small tables.
+    `settings` are Spark's, beside those that the server needs.
 
     Its Python workers are this interpreter, so they have the package and TA-Lib.
     """
@@ -116,7 +118,7 @@ def jvm_server(
         # Of small tables Spark's default of 200 tasks a shuffle would be most of the work.
         "spark.sql.shuffle.partitions": str(shuffle_partitions),
         "spark.databricks.delta.snapshotPartitions": "1",
-        **(settings or {}),
+        **settings,
     }
     log = folder / "log4j2.properties"
     log.write_text(LOG, encoding="utf-8")

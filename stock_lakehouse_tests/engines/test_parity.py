@@ -6,12 +6,14 @@ each run says it did. Only the bytes of files differ.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
@@ -24,6 +26,7 @@ from stock_lakehouse_tests.graph import (
     Bar,
     Clocked,
     clocked,
+    contents,
     edited,
     history,
     layers,
@@ -34,6 +37,7 @@ from stock_lakehouse_tests.graph import (
     run,
     year_boundary,
 )
+from stock_lakehouse_tests.lake.test_schema_evolution import MORE, SMA_10, publish
 
 pytestmark = pytest.mark.engines
 
@@ -204,6 +208,35 @@ def test_both_engines_read_the_same_rows_of_every_version(
         for engine in (spark, jvm):
             read = engine.read.format("delta").option("versionAsOf", version).load(str(stored.path))
             assert values_of(read) == rows
+
+
+def test_a_new_indicator_fills_the_same_column_on_both_engines(
+    spark: SparkSession, jvm: SparkSession, jvm_first: Told, tmp_path: Path
+) -> None:
+    held = []
+    for name, engine, other in (("sail", spark, jvm), ("jvm", jvm, spark)):
+        shutil.copytree(jvm_first.house.lake.root, tmp_path / name)
+        house = clocked(tmp_path / name, engine)
+        delta, published = publish(house, MORE, rectangle([DAYS[-1]], ["AAA"]))
+        rows = contents(delta)
+        assert sum(row["sma_10"] is not None for row in rows) == len(DAYS) - SMA_10.warm_up
+        assert values_of(delta.read(other)) == rows
+        held.append((rows, without(ledger(house), "table_id"), published))
+    assert held[0] == held[1]
+
+
+def test_jvm_spark_leaves_the_same_files_as_sail(jvm_lake: Told) -> None:
+    """One a ticker and year, nothing beside them, and statistics of nothing that JSON cannot hold exactly."""
+    lake = jvm_lake.house.lake
+    for parquet in (lake.processed, lake.quarantine):
+        assert {path.name for path in parquet.root.rglob("*") if path.is_file()} == {"data.parquet"}
+    for delta in (lake.curated, lake.features):
+        adds = pa.table(delta.open().get_add_actions(flatten=True)).to_pylist()
+        places = [(add["partition.ticker"], add["partition.year"]) for add in adds]
+        assert sorted(places) == sorted((ticker, year) for ticker in TICKERS for year in (2019, 2020))
+        assert {name for add in adds for name, value in add.items() if name.startswith("min.") and value is not None} <= {
+            "min.date", "min.volume", "min.tradable_from"
+        }  # fmt: skip
 
 
 def test_a_run_repeated_on_the_other_engine_writes_nothing(jvm: SparkSession, sail_lake: Told) -> None:

@@ -282,3 +282,16 @@ def test_a_read_after_another_engine_committed_gives_what_it_left(spark: SparkSe
     assert spark.read.format("delta").load(path).count() == 2
     deltalake.DeltaTable(path).delete("ticker = 'A'")
     assert [tuple(row) for row in spark.read.format("delta").load(path).collect()] == [("B", 2019, 2.0)]
+
+
+def test_a_version_before_the_last_checkpoint_cannot_be_read(spark: SparkSession, tmp_path: Path) -> None:
+    """JVM Spark writes a checkpoint every tenth commit. deltalake and JVM Spark read every version."""
+    path = delta_at(tmp_path / "t", ("A", 0, 0.0))
+    for number in range(1, 5):
+        one = pa.table([["A"], pa.array([number], pa.int32()), [float(number)]], names=["ticker", "year", "value"])
+        deltalake.write_deltalake(path, one, mode="append")
+    deltalake.DeltaTable(path).create_checkpoint()
+    assert spark.read.format("delta").option("versionAsOf", 4).load(path).count() == 5
+    with pytest.raises(PySparkException, match="Missing commit file"):
+        spark.read.format("delta").option("versionAsOf", 3).load(path).count()
+    assert deltalake.DeltaTable(path, version=3).to_pyarrow_table().num_rows == 4

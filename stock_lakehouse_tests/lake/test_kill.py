@@ -50,6 +50,22 @@ def without_run(lines: Rows) -> Rows:
     return [{name: value for name, value in line.items() if name not in ("run_id", "restated_at")} for line in lines]
 
 
+def assert_old_or_new(old: State, seen: State, new: State) -> None:
+    """Hold what a disturbed run from `old` to `new` left behind against the promise at the head of this file."""
+    for name in ("processed", "quarantine"):
+        before, after, now = (by_file(state.layers[name]) for state in (old, new, seen))
+        keys = before | after | now
+        assert {key: now.get(key) in (before.get(key), after.get(key)) for key in keys} == dict.fromkeys(keys, True)
+    for name, table in (("curated", CURATED), ("features", FEATURES)):
+        lines = [line for line in seen.ledger if line["table_name"] == table.name]
+        if seen.layers[name] == old.layers[name]:
+            assert lines == [], "the ledger tells of a commit that did not come"
+        else:
+            assert seen.layers[name] == new.layers[name]
+            assert lines == [line for line in new.ledger if line["table_name"] == table.name]
+    assert [row for row in seen.raw if row not in new.raw] == []
+
+
 class Killer:
     """The program of killed_runs.py, and the lake before and after an undisturbed second run."""
 
@@ -105,19 +121,7 @@ class Killer:
         status = self.second_run(root, point)
         assert os.WTERMSIG(status) == signal.SIGKILL or (status == 0 and point.startswith("after:"))
         seen = State.of(root, self.spark)
-        for name in ("processed", "quarantine"):
-            old, new, now = (by_file(state.layers[name]) for state in (self.old, self.new, seen))
-            assert {key: now.get(key) in (old.get(key), new.get(key)) for key in old | new | now} == dict.fromkeys(
-                old | new | now, True
-            )
-        for name, table in (("curated", CURATED), ("features", FEATURES)):
-            lines = [line for line in seen.ledger if line["table_name"] == table.name]
-            if seen.layers[name] == self.old.layers[name]:
-                assert lines == [], "the ledger tells of a commit that did not come"
-            else:
-                assert seen.layers[name] == self.new.layers[name]
-                assert lines == [line for line in self.new.ledger if line["table_name"] == table.name]
-        assert [row for row in seen.raw if row not in self.new.raw] == []
+        assert_old_or_new(self.old, seen, self.new)
         house = clocked(root, self.spark)
         assert len(plain(house.lake.processed.read(self.spark).toArrow())) == len(seen.layers["processed"])
 
