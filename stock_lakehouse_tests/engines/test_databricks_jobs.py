@@ -138,23 +138,33 @@ Run = Callable[..., dg.ExecuteInProcessResult]
 
 
 @pytest.fixture
-def run() -> Iterator[Run]:
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+@pytest.fixture
+def run(instance: dg.DagsterInstance) -> Run:
     """Run the job for AAPL and NVDA × four sessions on a lake."""
-    with dg.DagsterInstance.ephemeral() as instance:
 
-        def run_assets(settings: Settings, select: Sequence[str]) -> dg.ExecuteInProcessResult:
-            scheme = PartitionScheme(settings, market_calendar(settings.first_date))
-            asked = scheme.ask(("AAPL", "NVDA"), date(2023, 9, 18), date(2023, 9, 21), date(2023, 9, 21))
-            definitions = build_definitions(settings, scheme.ticker_order(asked))
-            return definitions.resolve_job_def("stock_lakehouse").execute_in_process(
-                instance=instance,
-                tags=scheme.range_tags(asked),
-                asset_selection=[dg.AssetKey(name) for name in select],
-                run_config={"loggers": {"progress": {}}},
-                raise_on_error=False,
-            )
+    def run_assets(settings: Settings, select: Sequence[str]) -> dg.ExecuteInProcessResult:
+        scheme = PartitionScheme(settings, market_calendar(settings.first_date))
+        asked = scheme.ask(("AAPL", "NVDA"), date(2023, 9, 18), date(2023, 9, 21), date(2023, 9, 21))
+        definitions = build_definitions(settings, scheme.ticker_order(asked))
+        return definitions.resolve_job_def("stock_lakehouse").execute_in_process(
+            instance=instance,
+            tags=scheme.range_tags(asked),
+            asset_selection=[dg.AssetKey(name) for name in select],
+            run_config={"loggers": {"progress": {}}},
+            raise_on_error=False,
+        )
 
-        yield run_assets
+    return run_assets
+
+
+def said_in(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> str:
+    """Everything that the run's log holds."""
+    return "\n".join(entry.user_message for entry in instance.all_logs(result.run_id))
 
 
 def near(root: Path) -> Settings:
@@ -194,22 +204,26 @@ def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("patient")
-@pytest.mark.parametrize("compute", CLUSTERS.values(), ids=CLUSTERS)
+@pytest.mark.parametrize(
+    ("where", "layers"),
+    [("a new cluster", COMPUTED), ("an existing cluster", COMPUTED[:1]), ("serverless", COMPUTED[:1])],
+)
 def test_a_job_publishes_what_a_session_does_and_its_checks_metadata_and_logs_come_back(
-    minilake: Minilake, run: Run, tmp_path: Path, compute: dict[str, Any]
+    minilake: Minilake, run: Run, tmp_path: Path, instance: dg.DagsterInstance, where: str, layers: tuple[str, ...]
 ) -> None:
-    settings = far(tmp_path / "job", minilake, **compute)
+    settings = far(tmp_path / "job", minilake, **CLUSTERS[where])
     assert run(near(tmp_path / "job"), [RAW.name]).success
     before = len(minilake.runs())
-    result = run(settings, COMPUTED)
+    result = run(settings, layers)
     assert result.success
-    assert len(minilake.runs()) == before + 3
+    assert len(minilake.runs()) == before + len(layers)
 
-    expected = run(near(tmp_path / "session"), [RAW.name, *COMPUTED])
+    expected = run(near(tmp_path / "session"), [RAW.name, *layers])
     assert layers_at(tmp_path / "job") == layers_at(tmp_path / "session")
     own = {name for name in checks_of(expected) if not name.startswith(RAW.name)}
     assert checks_of(result) == {name: checks_of(expected)[name] for name in own}
-    for name in COMPUTED:
+    assert f"{PROCESSED.name}: 8 rows added, 0 corrected, 0 withdrawn" in said_in(instance, result)
+    for name in layers:
         events = [one.asset_materializations_for_node(name) for one in (result, expected)]
         assert len(events[0]) == len(events[1]) == 8
         there, here = ({key: value.value for key, value in event[-1].metadata.items()} for event in events)
@@ -241,7 +255,7 @@ def test_a_check_that_blocks_stops_the_run_with_its_result_and_nothing_is_publis
 
 @pytest.mark.usefixtures("patient")
 def test_a_job_that_fails_is_a_named_error_and_its_log_comes_back(
-    minilake: Minilake, run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    minilake: Minilake, run: Run, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     root = tmp_path / "job"
     assert run(near(root), [RAW.name]).success
@@ -251,7 +265,11 @@ def test_a_job_that_fails_is_a_named_error_and_its_log_comes_back(
     assert "JobError: processed_stocks_daily: the Databricks job did not end well" in str(
         failure.step_failure_data.error
     )
-    assert "NotADirectoryError" in capfd.readouterr().err
+    said = [
+        entry.dagster_event.engine_event_data
+        for entry in instance.all_logs(result.run_id, dg.DagsterEventType.ENGINE_EVENT)
+    ]
+    assert any(one.error and "NotADirectoryError" in str(one.error) for one in said)
 
 
 def test_cancelling_the_run_cancels_the_job_and_the_next_run_publishes(
