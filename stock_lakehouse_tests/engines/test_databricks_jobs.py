@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -368,3 +370,26 @@ def test_the_number_of_keys_or_the_setting_decides_between_session_and_job(
     assert (
         house.is_job(Rectangle(tuple(date.fromordinal(700_000 + day) for day in range(min(bars, 8))), ("AAPL",))) is job
     )
+
+
+NOT_ON_DATABRICKS = ("dagster", "pysail", "databricks", "pydantic_settings", "typer", "rich", "sqlalchemy", "yfinance")
+
+
+def test_a_job_needs_nothing_that_a_cluster_does_not_get_with_the_wheel() -> None:
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] in {NOT_ON_DATABRICKS}: raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "import stock_lakehouse.databricks_jobs.main, stock_lakehouse.engines.workers, pandera.pyspark\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_wheel_brings_no_spark_of_its_own_which_would_replace_the_cluster_s() -> None:
+    required = [line for line in metadata.requires("stock-lakehouse") or () if "extra ==" not in line]
+    names = {re.split(r"[^\w.-]", line)[0].lower() for line in required}
+    assert {"ta-lib", "deltalake", "dagster-pipes"} <= names
+    assert not {"pyspark", "pysail", "dagster", "databricks-connect"} & names
+    assert not any("pyspark" in line for line in required)
