@@ -6,14 +6,13 @@ Not here: where the order comes from and where what is said of it goes (main.py)
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.databricks_jobs.order import Order
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.publish import Published
 from stock_lakehouse.lake.staging import Staging
-from stock_lakehouse.market_calendar import utc_now
+from stock_lakehouse.lake.storage import lake_root
 from stock_lakehouse.schemas.audit import failures
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, UNREADABLE, Table
 from stock_lakehouse.transforms.curated import curated_bars
@@ -36,8 +35,9 @@ class Layers:
 
     def __init__(self, order: Order, spark: SparkSession, check: Check) -> None:
         self._order, self._spark, self._check = order, spark, check
-        self._lake = Lake(Path(order.root), order.bars_per_chunk, order.partitions_per_write)
-        self._staging = Staging(Path(order.root))
+        root = lake_root(order.root)
+        self._lake = Lake(root, order.bars_per_chunk, order.partitions_per_write)
+        self._staging = Staging(root)
         self._asked = order.rectangle
         self._sessions = spark.createDataFrame(order.calendar.table(order.grace))
 
@@ -89,7 +89,7 @@ class Layers:
     def _delta(self, rows: DataFrame, table: Table) -> Published:
         self._audit(rows, table, "schema")
         return self._lake.delta(table.name).publish(
-            rows, self._asked, self._staging, self._lake.ledger, run_id=self._order.run_id, now=utc_now()
+            rows, self._asked, self._staging, self._lake.ledger, run_id=self._order.run_id, now=self._order.ordered_at
         )
 
     def _audit(self, frame: DataFrame, table: Table, name: str) -> None:

@@ -22,18 +22,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import boto3
 import dagster as dg
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from moto.server import ThreadedMotoServer
 from pyspark.sql import SparkSession
 
 from stock_lakehouse.databricks_jobs.order import Order
 from stock_lakehouse.definitions import build_definitions
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.lock import one_writer
+from stock_lakehouse.lake.storage import LakeRoot
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import PartitionScheme, Rectangle
 from stock_lakehouse.resources.databricks_jobs import _task
@@ -41,6 +40,7 @@ from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.settings import Databricks, Settings
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW
 from stock_lakehouse_tests.graph import contents
+from stock_lakehouse_tests.s3 import environment, make_bucket, moto, variables
 
 BUCKET = "messages"
 WHEEL = "/Volumes/main/default/wheels/stock_lakehouse.whl"
@@ -74,21 +74,9 @@ class Minilake:
 @pytest.fixture(scope="module")
 def aws() -> Iterator[dict[str, str]]:
     """S3 on loopback, with BUCKET; as variables."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    variables = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket=BUCKET)
-        yield variables
-    server.stop()
+    with moto() as endpoint, variables(environment(endpoint)):
+        make_bucket(endpoint, BUCKET)
+        yield environment(endpoint)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +85,7 @@ def minilake(aws: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {
+    given = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("STOCK_LAKEHOUSE_", "DAGSTER_"))},
         **aws,
         "MINILAKE_JOB_EXECUTOR": "subprocess",
@@ -109,7 +97,7 @@ def minilake(aws: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
     }
     command = [sys.executable, "-m", "minilake", "--host", "127.0.0.1", "--port", str(port)]
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
+        process = subprocess.Popen(command, env=given, stdout=log, stderr=log, cwd=folder)
     there = Minilake(f"http://127.0.0.1:{port}", process.pid)
     try:
         deadline = time.monotonic() + START_SECONDS
@@ -169,11 +157,11 @@ def said_in(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> 
     return "\n".join(entry.user_message for entry in instance.all_logs(result.run_id))
 
 
-def near(root: Path) -> Settings:
+def near(root: LakeRoot) -> Settings:
     return Settings(lake_root=root, tickers=("AAPL", "NVDA"), last_date=date(2023, 9, 21))
 
 
-def far(root: Path, minilake: Minilake, **values: Any) -> Settings:
+def far(root: LakeRoot, minilake: Minilake, **values: Any) -> Settings:
     given = {"host": minilake.host, "work": "job", "messages": f"s3://{BUCKET}", "wheel": WHEEL, **values}
     return near(root).model_copy(update={"engine": "databricks", "databricks": Databricks.model_validate(given)})
 
@@ -191,7 +179,7 @@ def checks_of(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
     return {f"{one.asset_key.path[-1]}.{one.check_name}": one.passed for one in result.get_asset_check_evaluations()}
 
 
-def layers_at(root: Path) -> dict[str, list[dict[str, Any]]]:
+def layers_at(root: LakeRoot) -> dict[str, list[dict[str, Any]]]:
     lake = Lake(root)
     return {
         "processed": without_times(contents(lake.processed)),
@@ -213,15 +201,16 @@ def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_a_job_publishes_what_a_session_does_and_its_checks_metadata_and_logs_come_back(
     minilake: Minilake, run: Run, tmp_path: Path, instance: dg.DagsterInstance, where: str, layers: tuple[str, ...]
 ) -> None:
-    settings = far(tmp_path / "job", minilake, **CLUSTERS[where])
-    assert run(near(tmp_path / "job"), [RAW.name]).success
+    root: LakeRoot = "s3://messages/lake" if where == "serverless" else tmp_path / "job"
+    settings = far(root, minilake, **CLUSTERS[where])
+    assert run(near(root), [RAW.name]).success
     before = len(minilake.runs())
     result = run(settings, layers)
     assert result.success
     assert len(minilake.runs()) == before + len(layers)
 
     expected = run(near(tmp_path / "session"), [RAW.name, *layers])
-    assert layers_at(tmp_path / "job") == layers_at(tmp_path / "session")
+    assert layers_at(root) == layers_at(tmp_path / "session")
     own = {name for name in checks_of(expected) if not name.startswith(RAW.name)}
     assert checks_of(result) == {name: checks_of(expected)[name] for name in own}
     assert f"{PROCESSED.name}: 8 rows added, 0 corrected, 0 withdrawn" in said_in(instance, result)
@@ -284,16 +273,16 @@ def test_cancelling_the_run_cancels_the_job_and_the_next_run_publishes(
         "DATABRICKS_HOST": minilake.host, "DATABRICKS_SERVERLESS": "true", "DATABRICKS_WORK": "job",
         "DATABRICKS_MESSAGES": f"s3://{BUCKET}", "DATABRICKS_WHEEL": WHEEL,
     }  # fmt: skip
-    variables = {f"STOCK_LAKEHOUSE_{name}": value for name, value in settings.items()}
+    named = {f"STOCK_LAKEHOUSE_{name}": value for name, value in settings.items()}
     command = [
         *(sys.executable, "-m", "stock_lakehouse.cli", "materialize", "--select", PROCESSED.name),
         *("--from", "2023-09-18", "--to", "2023-09-21"),
     ]
-    environment = {**os.environ, **variables, "DATABRICKS_TOKEN": "of-the-test"}
+    given = {**os.environ, **named, "DATABRICKS_TOKEN": "of-the-test"}
     before = {one["run_id"] for one in minilake.runs()}
     with (
         one_writer(root, PROCESSED.name),  # the job computes, then waits
-        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as dagster,
+        subprocess.Popen(command, env=given, stderr=subprocess.PIPE, text=True) as dagster,
     ):
         job = wait_for(minilake.job_process)
         dagster.send_signal(signal.SIGINT)
@@ -321,7 +310,9 @@ def wait_for(found: Callable[[], Any]) -> Any:
     return value
 
 
-ORDER = Order("curated_stocks_daily", "s3://lake", ["2023-09-21"], ["AAPL"], "2013-01-02", 30, 1e-4, 10, 10, "a-run")
+ORDER = Order(
+    "curated_stocks_daily", "s3://lake", ["2023-09-21"], ["AAPL"], "2013-01-02", 30, 1e-4, 10, 10, "a-run", "2024-01-02"
+)
 
 
 def test_a_task_runs_where_the_settings_say_with_the_wheel_installed() -> None:
