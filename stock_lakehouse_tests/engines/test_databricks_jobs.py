@@ -196,7 +196,11 @@ def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     ("where", "layers"),
-    [("a new cluster", COMPUTED), ("an existing cluster", COMPUTED[:1]), ("serverless", COMPUTED[:1])],
+    [
+        ("a new cluster", COMPUTED),
+        ("serverless", COMPUTED[:1]),
+        pytest.param("an existing cluster", COMPUTED[:1], marks=pytest.mark.soak),
+    ],
 )
 def test_a_job_publishes_what_a_session_does_and_its_checks_metadata_and_logs_come_back(
     minilake: Minilake, run: Run, tmp_path: Path, instance: dg.DagsterInstance, where: str, layers: tuple[str, ...]
