@@ -36,7 +36,7 @@ bench: .venv/installed
 
 lock: .venv/installed
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header \
-	  --extra dev --output-file requirements.lock pyproject.toml
+	  --extra platform --extra dev --output-file requirements.lock pyproject.toml
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -291,7 +291,7 @@ def doctor() -> None:
     from stock_lakehouse.doctor import examine
 
     broken = False
-    for finding in examine():
+    for finding in examine(_aside):
         mark = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "broken": "[red]broken[/]"}[finding.state]
         _say(f"{mark:<22} {finding.what}: {escape(finding.detail)}")
         broken = broken or finding.state == "broken"
@@ -565,6 +565,11 @@ def _print(grid: RichTable) -> None:
 
 def _say(line: str) -> None:
     _console().print(line, soft_wrap=True)
+
+
+def _aside(line: str) -> None:
+    """What is going on, on stderr."""
+    typer.echo(line, err=True)
 
 
 def _wrong(message: str) -> NoReturn:

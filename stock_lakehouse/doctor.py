@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,8 +27,11 @@ class Finding:
     detail: str
 
 
-def examine() -> Iterator[Finding]:
-    """Look at settings, lake, calendar, partitions, engine and Java, in this order; without settings nothing else can be."""
+def examine(say: Callable[[str], None]) -> Iterator[Finding]:
+    """Look at settings, lake, calendar, partitions, engine and Java, in this order; without settings nothing else can be.
+
+    `say` hears what a long wait, for a Databricks cluster to start, waits for.
+    """
     try:
         settings = load_settings()
     except SettingsError as error:
@@ -42,7 +45,9 @@ def examine() -> Iterator[Finding]:
     if settings.simulated_clock is not None:
         yield _clock(settings.simulated_clock)
     yield _source(settings)
-    yield _engine(settings)
+    yield _engine(settings, say)
+    if settings.engine == "databricks":
+        yield _jobs(settings)
     yield _java()
 
 
@@ -116,16 +121,26 @@ def _source(settings: Settings) -> Finding:
     return Finding("source", "ok", settings.source)
 
 
-def _engine(settings: Settings) -> Finding:
+def _engine(settings: Settings, say: Callable[[str], None]) -> Finding:
     from stock_lakehouse.engines import EngineError, spark_session
 
     remote = settings.spark_remote.get_secret_value() if settings.spark_remote else None
     try:
-        with spark_session(settings.engine, remote, settings.databricks) as spark:
+        with spark_session(settings.engine, remote, settings.databricks, say) as spark:
             version = spark.version
     except EngineError as error:
         return Finding("engine", "broken", f"{settings.engine}: {error}")
     return Finding("engine", "ok", f"{settings.engine} answers, Spark {version}")
+
+
+def _jobs(settings: Settings) -> Finding:
+    chosen = settings.databricks
+    if chosen.work == "session":
+        return Finding("jobs", "ok", "no run is a Databricks job: databricks.work is session")
+    if chosen.messages is None:
+        return Finding("jobs", "note", "no run is a Databricks job; for bulk loads set databricks.messages and .wheel")
+    which = "every run is" if chosen.work == "job" else f"runs from {chosen.job_bars:,} ticker-sessions on are"
+    return Finding("jobs", "ok", f"{which} Databricks jobs on {chosen.job_compute}")
 
 
 def _java() -> Finding:

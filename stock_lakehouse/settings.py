@@ -60,8 +60,15 @@ class Databricks(BaseModel):
     wheel: str | None = Field(default=None, description="this package's wheel, as Databricks sees it")
     workspace_folder: str = Field(default="/Workspace/Shared/stock_lakehouse", description="where job scripts are put")
     messages: str | None = Field(
-        default=None, pattern="^(/Volumes/|s3://)", description="where jobs and Dagster exchange messages"
+        default=None, pattern="^(/Volumes/.+|s3://[^/]+/?)$", description="where jobs and Dagster exchange messages"
     )
+
+    @property
+    def job_compute(self) -> str:
+        """Where jobs run: a new cluster if `job_cluster` says which, else the cluster of sessions, else serverless."""
+        if self.job_cluster:
+            return "a new cluster"
+        return f"cluster {self.cluster_id}" if self.cluster_id else "serverless compute"
 
     @field_validator("job_cluster", mode="before")
     @classmethod
@@ -75,7 +82,7 @@ class Databricks(BaseModel):
         if self.work == "session" and self.job_cluster:
             raise ValueError("job_cluster: not used with work = 'session'")
         if self.work == "job" and self.messages is None:
-            raise ValueError("messages: needed with work = 'job', a volume's folder (/Volumes/…) or s3://bucket/prefix")
+            raise ValueError("messages: needed with work = 'job', a volume's folder (/Volumes/…) or s3://bucket")
         if self.messages and self.wheel is None and (self.job_cluster or not self.cluster_id):
             raise ValueError(
                 "wheel: needed for jobs on a new cluster or serverless, this package's wheel on Databricks"

@@ -200,3 +200,55 @@ def test_the_shipped_file_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings()
     assert settings.last_date == date(2023, 9, 21)
     assert settings.lake_root == shipped.parent / "lakehouse"
+
+
+DATABRICKS = 'engine = "databricks"\n[databricks]\n'
+
+
+def test_databricks_is_a_table_of_the_file_and_variables_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(
+        tmp_path, DATABRICKS + 'host = "https://adb-1.azuredatabricks.net"\ncluster_id = "0-0-a"\nstart_minutes = 5\n'
+    )
+    monkeypatch.setenv(f"{PREFIX}DATABRICKS_CLUSTER_ID", "0-0-b")
+    monkeypatch.setenv(f"{PREFIX}DATABRICKS_JOB_CLUSTER", '{"num_workers": 2}')
+    chosen = load_settings().databricks
+    assert (chosen.host, chosen.cluster_id, chosen.start_minutes) == ("https://adb-1.azuredatabricks.net", "0-0-b", 5)
+    assert chosen.job_cluster == {"num_workers": 2}
+    assert chosen.job_compute == "a new cluster"
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("", "databricks: with engine = 'databricks' set databricks.cluster_id, or databricks.serverless = true"),
+        ('cluster_id = "a"\nserverless = true\n', "databricks: cluster_id, serverless: set one of them"),
+        ('serverless = true\nhost = "adb-1.net"\n', "databricks.host: String should match pattern"),
+        ('serverless = true\nwork = "jobs"\n', "databricks.work: Input should be 'auto', 'session' or 'job'"),
+        ('serverless = true\nwork = "job"\n', "messages: needed with work = 'job'"),
+        ('serverless = true\nmessages = "/Volumes/a/b/c"\n', "wheel: needed for jobs on a new cluster or serverless"),
+        ('serverless = true\nmessages = "s3://bucket/prefix"\n', "databricks.messages: String should match pattern"),
+        ('serverless = true\nwork = "session"\njob_cluster = {num_workers = 1}\n', "job_cluster: not used with work"),
+        ('cluster = "a"\n', "databricks.cluster: no such setting; allowed: cluster_id, host, job_bars"),
+    ],
+)
+def test_a_wrong_databricks_setting_is_named(tmp_path: Path, table: str, said: str) -> None:
+    written(tmp_path, DATABRICKS + table)
+    assert said in message_of()
+
+
+@pytest.mark.parametrize("name", ["token", "client_secret"])
+def test_a_credential_in_the_file_is_refused_with_the_variable_and_not_repeated(tmp_path: Path, name: str) -> None:
+    written(tmp_path, f'{DATABRICKS}serverless = true\n{name} = "dapi0123"\n')
+    message = message_of()
+    assert f"databricks.{name}: no such setting" in message
+    assert "DATABRICKS_TOKEN" in message
+    assert "dapi0123" not in message
+
+
+def test_an_unknown_databricks_variable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{PREFIX}DATABRICKS_TOKEN", "dapi0123")
+    message = message_of()
+    assert message.startswith("STOCK_LAKEHOUSE_DATABRICKS_TOKEN: no such setting; allowed: ")
+    assert "STOCK_LAKEHOUSE_DATABRICKS_CLUSTER_ID" in message

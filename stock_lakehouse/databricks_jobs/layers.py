@@ -6,24 +6,25 @@ Not here: where the order comes from and where what is said of it goes (main.py)
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from stock_lakehouse.databricks_jobs.order import Order
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.publish import Published
 from stock_lakehouse.lake.staging import Staging
-from stock_lakehouse.market_calendar import utc_now
+from stock_lakehouse.lake.storage import lake_root
+from stock_lakehouse.report import outdated_rows
 from stock_lakehouse.schemas.audit import failures
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, UNREADABLE, Table
 from stock_lakehouse.transforms.curated import curated_bars
 from stock_lakehouse.transforms.features import features
+from stock_lakehouse.transforms.indicators import indicator_spec
 from stock_lakehouse.transforms.processed import classify, processed_bars, quarantined
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-Check = Callable[[str, bool, dict[str, Any]], None]  # name, whether it passed, what it found
+Check = Callable[[str, bool, dict[str, Any], Literal["ERROR", "WARN"]], None]  # name, passed, what it found, severity
 LISTED = 50
 
 
@@ -36,8 +37,9 @@ class Layers:
 
     def __init__(self, order: Order, spark: SparkSession, check: Check) -> None:
         self._order, self._spark, self._check = order, spark, check
-        self._lake = Lake(Path(order.root), order.bars_per_chunk, order.partitions_per_write)
-        self._staging = Staging(Path(order.root))
+        root = lake_root(order.root)
+        self._lake = Lake(root, order.bars_per_chunk, order.partitions_per_write)
+        self._staging = Staging(root)
         self._asked = order.rectangle
         self._sessions = spark.createDataFrame(order.calendar.table(order.grace))
 
@@ -84,17 +86,21 @@ class Layers:
         rows = self._staging.by_ticker(
             lambda some: features(some, self._sessions), bars, self._asked.tickers, years, self._order.bars_per_chunk
         )
-        return self._delta(rows, FEATURES)
+        published = self._delta(rows, FEATURES)
+        outdated = outdated_rows(self._lake.features.read(self._spark))
+        found = {"indicator_spec": indicator_spec(), "outdated rows": sum(outdated.values())}
+        self._check("present_formulas", not outdated, found, "WARN")
+        return published
 
     def _delta(self, rows: DataFrame, table: Table) -> Published:
         self._audit(rows, table, "schema")
         return self._lake.delta(table.name).publish(
-            rows, self._asked, self._staging, self._lake.ledger, run_id=self._order.run_id, now=utc_now()
+            rows, self._asked, self._staging, self._lake.ledger, run_id=self._order.run_id, now=self._order.ordered_at
         )
 
     def _audit(self, frame: DataFrame, table: Table, name: str) -> None:
         found = failures(frame, table)
-        self._check(name, not found, {"failures": found[:LISTED] if found else 0})
+        self._check(name, not found, {"failures": found[:LISTED] if found else 0}, "ERROR")
         if found:
             first = found[0]
             raise BlockedError(
@@ -104,6 +110,6 @@ class Layers:
     def _conserve(self, delivered: int, fates: dict[str, int]) -> None:
         figures = {fate: fates.get(fate, 0) for fate in ("processed", "quarantined", "superseded")}
         passed = delivered == sum(fates.values()) == sum(figures.values())
-        self._check("conservation", passed, {"delivered": delivered, **figures})
+        self._check("conservation", passed, {"delivered": delivered, **figures}, "ERROR")
         if not passed:
             raise BlockedError(f"{delivered} rows were read from raw but {figures} came out")

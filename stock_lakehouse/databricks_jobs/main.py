@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from stock_lakehouse.databricks_jobs.layers import BlockedError, Layers
 from stock_lakehouse.databricks_jobs.order import Order
@@ -28,8 +28,8 @@ def main() -> None:
     with dagster_pipes.open_dagster_pipes(params_loader=params, **_exchange(params)) as pipes:
         order = Order.of(pipes.extras)
 
-        def check(name: str, passed: bool, metadata: dict[str, Any]) -> None:
-            pipes.report_asset_check(check_name=name, passed=passed, metadata=metadata, asset_key=order.name)
+        def check(name: str, passed: bool, metadata: dict[str, Any], severity: Literal["ERROR", "WARN"]) -> None:
+            pipes.report_asset_check(name, passed, severity, metadata, order.name)
 
         with job_session() as spark:
             pipes.log.info(

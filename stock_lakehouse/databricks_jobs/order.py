@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from stock_lakehouse.market_calendar import MarketCalendar, market_calendar
@@ -26,6 +26,7 @@ class Order:
     bars_per_chunk: int
     partitions_per_write: int
     run_id: str
+    now: str
 
     def extras(self) -> dict[str, Any]:
         return asdict(self)
@@ -45,6 +46,11 @@ class Order:
     @property
     def calendar(self) -> MarketCalendar:
         return market_calendar(date.fromisoformat(self.first_date))
+
+    @property
+    def ordered_at(self) -> datetime:
+        """The time of Dagster's clock when the job was ordered: what it restates, it restates then."""
+        return datetime.fromisoformat(self.now)
 
     @property
     def grace(self) -> timedelta:

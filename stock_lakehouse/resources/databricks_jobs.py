@@ -54,15 +54,18 @@ def publish_by_job(context: dg.AssetExecutionContext, order: Order, databricks: 
                 context=context, extras=order.extras(), tasks=[task], submit_args=arguments
             )
     except (DatabricksError, DagsterPipesExecutionError) as error:
-        raise JobError(f"{order.name}: the Databricks job did not end well: {error}") from error
+        raise JobError(
+            f"{order.name}: the Databricks job did not end well: {error}; the run's log holds what it said"
+        ) from error
     published = False
     for result in done.get_results(implicit_materializations=False):
         if isinstance(result, dg.MaterializeResult):
             published = True
             # The UI draws column lineage from a materialization.
             lineage = dg.MetadataValue.column_lineage(column_lineage(order.table))
-            result = result._replace(metadata={**(result.metadata or {}), "dagster/column_lineage": lineage})
-        yield result
+            yield result._replace(metadata={**(result.metadata or {}), "dagster/column_lineage": lineage})
+        else:
+            yield result
     if not published:
         raise dg.Failure(
             f"{order.name}: the job published nothing; its log and the check that failed say why", allow_retries=False

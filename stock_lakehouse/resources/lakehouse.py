@@ -179,6 +179,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
             bars_per_chunk=self.bars_per_chunk,
             partitions_per_write=self.partitions_per_write,
             run_id=context.run_id,
+            now=self.now().isoformat(),
         )
         yield from publish_by_job(context, order, Databricks(**self.spark.databricks))
         self.end_turn(table.name)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -165,5 +166,5 @@ def test_the_live_demonstration_brings_in_session_after_session(tmp_path: Path, 
     brought = run_live_demo(settings, sessions, said.append, first)
     assert [one.session for one in brought[1:]] == list(SESSIONS[-sessions:])
     assert len({one.run_id for one in brought}) == sessions + 1
-    assert [after.bars - before.bars for before, after in zip(brought, brought[1:], strict=False)] == [6] * sessions
+    assert [after.bars - before.bars for before, after in pairwise(brought)] == [6] * sessions
     assert any("next close 2023-09-21 20:00 UTC" in line for line in said)

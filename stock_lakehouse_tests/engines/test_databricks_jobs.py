@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,21 +18,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import boto3
 import dagster as dg
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from moto.server import ThreadedMotoServer
 from pyspark.sql import SparkSession
 
 from stock_lakehouse.databricks_jobs.order import Order
 from stock_lakehouse.definitions import build_definitions
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.lock import one_writer
+from stock_lakehouse.lake.storage import LakeRoot
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import PartitionScheme, Rectangle
 from stock_lakehouse.resources.databricks_jobs import _task
@@ -39,6 +40,7 @@ from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.settings import Databricks, Settings
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW
 from stock_lakehouse_tests.graph import contents
+from stock_lakehouse_tests.s3 import environment, make_bucket, moto, variables
 
 BUCKET = "messages"
 WHEEL = "/Volumes/main/default/wheels/stock_lakehouse.whl"
@@ -72,21 +74,9 @@ class Minilake:
 @pytest.fixture(scope="module")
 def aws() -> Iterator[dict[str, str]]:
     """S3 on loopback, with BUCKET; as variables."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    variables = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket=BUCKET)
-        yield variables
-    server.stop()
+    with moto() as endpoint, variables(environment(endpoint)):
+        make_bucket(endpoint, BUCKET)
+        yield environment(endpoint)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +85,7 @@ def minilake(aws: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {
+    given = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("STOCK_LAKEHOUSE_", "DAGSTER_"))},
         **aws,
         "MINILAKE_JOB_EXECUTOR": "subprocess",
@@ -107,7 +97,7 @@ def minilake(aws: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
     }
     command = [sys.executable, "-m", "minilake", "--host", "127.0.0.1", "--port", str(port)]
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
+        process = subprocess.Popen(command, env=given, stdout=log, stderr=log, cwd=folder)
     there = Minilake(f"http://127.0.0.1:{port}", process.pid)
     try:
         deadline = time.monotonic() + START_SECONDS
@@ -138,30 +128,40 @@ Run = Callable[..., dg.ExecuteInProcessResult]
 
 
 @pytest.fixture
-def run() -> Iterator[Run]:
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+@pytest.fixture
+def run(instance: dg.DagsterInstance) -> Run:
     """Run the job for AAPL and NVDA × four sessions on a lake."""
-    with dg.DagsterInstance.ephemeral() as instance:
 
-        def run_assets(settings: Settings, select: Sequence[str]) -> dg.ExecuteInProcessResult:
-            scheme = PartitionScheme(settings, market_calendar(settings.first_date))
-            asked = scheme.ask(("AAPL", "NVDA"), date(2023, 9, 18), date(2023, 9, 21), date(2023, 9, 21))
-            definitions = build_definitions(settings, scheme.ticker_order(asked))
-            return definitions.resolve_job_def("stock_lakehouse").execute_in_process(
-                instance=instance,
-                tags=scheme.range_tags(asked),
-                asset_selection=[dg.AssetKey(name) for name in select],
-                run_config={"loggers": {"progress": {}}},
-                raise_on_error=False,
-            )
+    def run_assets(settings: Settings, select: Sequence[str]) -> dg.ExecuteInProcessResult:
+        scheme = PartitionScheme(settings, market_calendar(settings.first_date))
+        asked = scheme.ask(("AAPL", "NVDA"), date(2023, 9, 18), date(2023, 9, 21), date(2023, 9, 21))
+        definitions = build_definitions(settings, scheme.ticker_order(asked))
+        return definitions.resolve_job_def("stock_lakehouse").execute_in_process(
+            instance=instance,
+            tags=scheme.range_tags(asked),
+            asset_selection=[dg.AssetKey(name) for name in select],
+            run_config={"loggers": {"progress": {}}},
+            raise_on_error=False,
+        )
 
-        yield run_assets
+    return run_assets
 
 
-def near(root: Path) -> Settings:
+def said_in(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> str:
+    """Everything that the run's log holds."""
+    return "\n".join(entry.user_message for entry in instance.all_logs(result.run_id))
+
+
+def near(root: LakeRoot) -> Settings:
     return Settings(lake_root=root, tickers=("AAPL", "NVDA"), last_date=date(2023, 9, 21))
 
 
-def far(root: Path, minilake: Minilake, **values: Any) -> Settings:
+def far(root: LakeRoot, minilake: Minilake, **values: Any) -> Settings:
     given = {"host": minilake.host, "work": "job", "messages": f"s3://{BUCKET}", "wheel": WHEEL, **values}
     return near(root).model_copy(update={"engine": "databricks", "databricks": Databricks.model_validate(given)})
 
@@ -179,7 +179,7 @@ def checks_of(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
     return {f"{one.asset_key.path[-1]}.{one.check_name}": one.passed for one in result.get_asset_check_evaluations()}
 
 
-def layers_at(root: Path) -> dict[str, list[dict[str, Any]]]:
+def layers_at(root: LakeRoot) -> dict[str, list[dict[str, Any]]]:
     lake = Lake(root)
     return {
         "processed": without_times(contents(lake.processed)),
@@ -194,22 +194,31 @@ def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("patient")
-@pytest.mark.parametrize("compute", CLUSTERS.values(), ids=CLUSTERS)
+@pytest.mark.parametrize(
+    ("where", "layers"),
+    [
+        ("a new cluster", COMPUTED),
+        ("serverless", COMPUTED[:1]),
+        pytest.param("an existing cluster", COMPUTED[:1], marks=pytest.mark.soak),
+    ],
+)
 def test_a_job_publishes_what_a_session_does_and_its_checks_metadata_and_logs_come_back(
-    minilake: Minilake, run: Run, tmp_path: Path, compute: dict[str, Any]
+    minilake: Minilake, run: Run, tmp_path: Path, instance: dg.DagsterInstance, where: str, layers: tuple[str, ...]
 ) -> None:
-    settings = far(tmp_path / "job", minilake, **compute)
-    assert run(near(tmp_path / "job"), [RAW.name]).success
+    root: LakeRoot = "s3://messages/lake" if where == "serverless" else tmp_path / "job"
+    settings = far(root, minilake, **CLUSTERS[where])
+    assert run(near(root), [RAW.name]).success
     before = len(minilake.runs())
-    result = run(settings, COMPUTED)
+    result = run(settings, layers)
     assert result.success
-    assert len(minilake.runs()) == before + 3
+    assert len(minilake.runs()) == before + len(layers)
 
-    expected = run(near(tmp_path / "session"), [RAW.name, *COMPUTED])
-    assert layers_at(tmp_path / "job") == layers_at(tmp_path / "session")
+    expected = run(near(tmp_path / "session"), [RAW.name, *layers])
+    assert layers_at(root) == layers_at(tmp_path / "session")
     own = {name for name in checks_of(expected) if not name.startswith(RAW.name)}
     assert checks_of(result) == {name: checks_of(expected)[name] for name in own}
-    for name in COMPUTED:
+    assert f"{PROCESSED.name}: 8 rows added, 0 corrected, 0 withdrawn" in said_in(instance, result)
+    for name in layers:
         events = [one.asset_materializations_for_node(name) for one in (result, expected)]
         assert len(events[0]) == len(events[1]) == 8
         there, here = ({key: value.value for key, value in event[-1].metadata.items()} for event in events)
@@ -241,7 +250,7 @@ def test_a_check_that_blocks_stops_the_run_with_its_result_and_nothing_is_publis
 
 @pytest.mark.usefixtures("patient")
 def test_a_job_that_fails_is_a_named_error_and_its_log_comes_back(
-    minilake: Minilake, run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    minilake: Minilake, run: Run, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     root = tmp_path / "job"
     assert run(near(root), [RAW.name]).success
@@ -251,7 +260,11 @@ def test_a_job_that_fails_is_a_named_error_and_its_log_comes_back(
     assert "JobError: processed_stocks_daily: the Databricks job did not end well" in str(
         failure.step_failure_data.error
     )
-    assert "NotADirectoryError" in capfd.readouterr().err
+    said = [
+        entry.dagster_event.engine_event_data
+        for entry in instance.all_logs(result.run_id, dg.DagsterEventType.ENGINE_EVENT)
+    ]
+    assert any(one.error and "NotADirectoryError" in str(one.error) for one in said)
 
 
 def test_cancelling_the_run_cancels_the_job_and_the_next_run_publishes(
@@ -264,16 +277,16 @@ def test_cancelling_the_run_cancels_the_job_and_the_next_run_publishes(
         "DATABRICKS_HOST": minilake.host, "DATABRICKS_SERVERLESS": "true", "DATABRICKS_WORK": "job",
         "DATABRICKS_MESSAGES": f"s3://{BUCKET}", "DATABRICKS_WHEEL": WHEEL,
     }  # fmt: skip
-    variables = {f"STOCK_LAKEHOUSE_{name}": value for name, value in settings.items()}
+    named = {f"STOCK_LAKEHOUSE_{name}": value for name, value in settings.items()}
     command = [
         *(sys.executable, "-m", "stock_lakehouse.cli", "materialize", "--select", PROCESSED.name),
         *("--from", "2023-09-18", "--to", "2023-09-21"),
     ]
-    environment = {**os.environ, **variables, "DATABRICKS_TOKEN": "of-the-test"}
+    given = {**os.environ, **named, "DATABRICKS_TOKEN": "of-the-test"}
     before = {one["run_id"] for one in minilake.runs()}
     with (
         one_writer(root, PROCESSED.name),  # the job computes, then waits
-        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as dagster,
+        subprocess.Popen(command, env=given, stderr=subprocess.PIPE, text=True) as dagster,
     ):
         job = wait_for(minilake.job_process)
         dagster.send_signal(signal.SIGINT)
@@ -301,7 +314,9 @@ def wait_for(found: Callable[[], Any]) -> Any:
     return value
 
 
-ORDER = Order("curated_stocks_daily", "s3://lake", ["2023-09-21"], ["AAPL"], "2013-01-02", 30, 1e-4, 10, 10, "a-run")
+ORDER = Order(
+    "curated_stocks_daily", "s3://lake", ["2023-09-21"], ["AAPL"], "2013-01-02", 30, 1e-4, 10, 10, "a-run", "2024-01-02"
+)
 
 
 def test_a_task_runs_where_the_settings_say_with_the_wheel_installed() -> None:
@@ -350,3 +365,26 @@ def test_the_number_of_keys_or_the_setting_decides_between_session_and_job(
     assert (
         house.is_job(Rectangle(tuple(date.fromordinal(700_000 + day) for day in range(min(bars, 8))), ("AAPL",))) is job
     )
+
+
+NOT_ON_DATABRICKS = ("dagster", "pysail", "databricks", "pydantic_settings", "typer", "rich", "sqlalchemy", "yfinance")
+
+
+def test_a_job_needs_nothing_that_a_cluster_does_not_get_with_the_wheel() -> None:
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] in {NOT_ON_DATABRICKS}: raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "import stock_lakehouse.databricks_jobs.main, stock_lakehouse.engines.workers, pandera.pyspark\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_wheel_brings_no_spark_of_its_own_which_would_replace_the_cluster_s() -> None:
+    required = [line for line in metadata.requires("stock-lakehouse") or () if "extra ==" not in line]
+    names = {re.split(r"[^\w.-]", line)[0].lower() for line in required}
+    assert {"ta-lib", "deltalake", "dagster-pipes"} <= names
+    assert not {"pyspark", "pysail", "dagster", "databricks-connect"} & names
+    assert not any("pyspark" in line for line in required)

@@ -10,8 +10,10 @@ import pytest
 import trustme
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
+from typer.testing import CliRunner, Result
 
 from stock_lakehouse import __version__
+from stock_lakehouse.cli import app
 from stock_lakehouse.engines import SESSION_SETTINGS, EngineError, apply_settings
 from stock_lakehouse.engines.databricks import ClusterError, CredentialsError
 from stock_lakehouse.engines.workers import WorkerError, workers_python
@@ -30,14 +32,14 @@ from stock_lakehouse_tests.engines.workspace import (
 )
 from stock_lakehouse_tests.graph import TICKERS, clocked, history, layers, rectangle, run, year_boundary
 
-DAYS = year_boundary(30, 30)
+DAYS = year_boundary(12, 12)
 
 
 def test_the_layers_are_published_through_it_as_on_the_embedded_engine(
     workspace: Workspace, spark: SparkSession, tmp_path: Path
 ) -> None:
-    bars = history(TICKERS, DAYS)
-    asked = rectangle(DAYS, TICKERS)
+    bars = history(TICKERS[:2], DAYS)
+    asked = rectangle(DAYS, TICKERS[:2])
     near = clocked(tmp_path / "near", spark)
     run(near, asked, bars.values())
     with session_on(on(workspace)) as remote:
@@ -318,3 +320,38 @@ def test_a_setting_that_cannot_be_set_must_hold_what_other_engines_hold(caplog: 
         EngineError, match=r"the engine holds spark.sql.ansi.enabled = false and lets it not be set to true"
     ):
         apply_settings(Conf(**{**SESSION_SETTINGS, "spark.sql.ansi.enabled": "false"}))  # type: ignore[arg-type]
+
+
+def called(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str) -> Result:
+    """`stock-lakehouse doctor` with `table` under [databricks] of lakehouse.toml."""
+    (tmp_path / "lakehouse.toml").write_text(
+        f'last_date = 2023-09-21\nengine = "databricks"\n[databricks]\nhost = "{workspace.host}"\n{table}'
+    )
+    return CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "500"})
+
+
+def test_the_doctor_says_that_the_workspace_answers_and_which_runs_are_jobs(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace.clusters[CLUSTER] = [{"state": "TERMINATED"}]
+    workspace.after_start = [{"state": "PENDING"}, RUNNING]
+    jobs = 'messages = "/Volumes/a/b/c"\njob_bars = 5000\n'
+    result = called(workspace, tmp_path, monkeypatch, f'cluster_id = "{CLUSTER}"\n{jobs}')
+    assert result.exit_code == 0, result.output
+    assert "engine: databricks answers" in result.output
+    assert f"runs from 5,000 ticker-sessions on are Databricks jobs on cluster {CLUSTER}" in result.output
+    assert f"cluster {CLUSTER} is TERMINATED" in result.output
+    result = called(workspace, tmp_path, monkeypatch, "serverless = true\n")
+    assert "no run is a Databricks job; for bulk loads set databricks.messages" in result.output
+
+
+def test_the_doctor_names_what_is_missing(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DATABRICKS_TOKEN")
+    result = called(workspace, tmp_path, monkeypatch, "serverless = true\n")
+    assert result.exit_code == 1
+    assert "no credentials; set DATABRICKS_TOKEN" in result.output
+    result = called(workspace, tmp_path, monkeypatch, "")
+    assert result.exit_code == 1
+    assert "set databricks.cluster_id, or databricks.serverless = true" in result.output
