@@ -148,6 +148,25 @@ def record() -> None:
         _say("Nothing to mark: Dagster knows of everything that the lake holds.")
 
 
+@app.command()
+def prune(
+    days: Annotated[int, typer.Option(min=1, metavar="N", help="Delete runs that ended more than N days ago.")],
+) -> None:
+    """Delete Dagster's records of old runs, logs and events; the lake stays as it is.
+
+    What the lake holds is marked as materialized again, so that every partition stays green.
+    """
+    from datetime import timedelta
+
+    from stock_lakehouse.market_calendar import utc_now
+    from stock_lakehouse.runs import prune_runs
+
+    settings = _settings()
+    everything = _rectangle(settings, None, None, None)
+    _say(f"{prune_runs(settings, utc_now() - timedelta(days=days)):,} runs deleted")
+    _record(settings, everything)
+
+
 def _record(settings: Settings, asked: Rectangle) -> int:
     """How many partitions Dagster did not know of."""
     from stock_lakehouse.runs import record_rectangle

@@ -135,7 +135,8 @@ class PartitionScheme:
         if self.by == "date_ticker" and count > MAX_KEYS:
             raise PartitionError(
                 f"{len(self.tickers)} tickers since {self.first} are {count:,} partition keys an asset, more than "
-                f'{MAX_KEYS:,}; set partition_by = "session" in lakehouse.toml: one key a session, any number of tickers'
+                f'{MAX_KEYS:,}; set partition_by = "session" in lakehouse.toml: one key a session, any number of tickers; '
+                "a lake that is there is kept, and `stock-lakehouse record` marks it under the new keys"
             )
 
     def definition(self, tickers: Sequence[str] | None = None) -> dg.PartitionsDefinition[str]:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,21 @@ def record_rectangle(settings: Settings, asked: Rectangle, spark: SparkSession) 
     with bulk_run_environment(), dg.DagsterInstance.from_config(str(home)) as instance:
         end_dead_runs(instance, home)
         return record_held(instance, scheme, Lake(settings.lake_root), spark, asked)
+
+
+def prune_runs(settings: Settings, ended_before: datetime) -> int:
+    """Delete the runs that ended before that instant, with their events; how many.
+
+    A run's events say which partitions are materialized: `record_rectangle` afterwards marks anew what the lake holds.
+    """
+    import dagster as dg
+
+    ended = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+    with dg.DagsterInstance.from_config(str(dagster_home(settings))) as instance:
+        runs = instance.get_run_records(dg.RunsFilter(statuses=ended, updated_before=ended_before))
+        for record in runs:
+            instance.delete_run(record.dagster_run.run_id)
+        return len(runs)
 
 
 def check_select(select: Sequence[str] | None) -> None:

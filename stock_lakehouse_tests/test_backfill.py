@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -26,7 +26,7 @@ from stock_lakehouse.holdings import record_held
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import PartitionScheme, Rectangle
-from stock_lakehouse.runs import PROGRAM_TAG, end_dead_runs, run_rectangle
+from stock_lakehouse.runs import PROGRAM_TAG, end_dead_runs, prune_runs, record_rectangle, run_rectangle
 from stock_lakehouse.settings import Settings
 from stock_lakehouse_tests.conftest import bytes_of
 from stock_lakehouse_tests.graph import contents
@@ -170,21 +170,81 @@ def test_a_backfill_stops_after_two_runs_that_failed_in_a_row(spark: SparkSessio
     assert [step.report.success for step in run_backfill(broken, plan, quiet)] == [False, False]
 
 
-def test_dagster_learns_what_the_lake_holds_under_either_scheme(spark: SparkSession, small: Settings) -> None:
+def known(instance: dg.DagsterInstance, scheme: PartitionScheme, asset: str) -> set[str]:
+    """The keys that Dagster's UI shows as materialized."""
+    from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
+
+    definition = scheme.definition()
+    value = get_and_update_asset_status_cache_value(instance, dg.AssetKey(asset), definition)
+    assert value is not None
+    return set(value.deserialize_materialized_partition_subsets(definition).get_partition_keys())
+
+
+def test_a_lake_moves_to_another_scheme_and_back_as_it_is(
+    spark: SparkSession, small: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_rectangle(small, Rectangle(whole(small).sessions[3:5], ("AAPL", "NVDA")))
-    lake = Lake(small.lake_root)
-    for by, expected in (
-        ("date_ticker", {f"2023-08-0{day}|{ticker}" for day in (4, 7) for ticker in ("AAPL", "NVDA")}),
-        ("session", {"2023-08-04", "2023-08-07"}),
-    ):
-        of = small.model_copy(update={"partition_by": by})
-        scheme = PartitionScheme(of, market_calendar(of.first_date))
-        with dg.DagsterInstance.ephemeral() as instance:
-            counts = record_held(instance, scheme, lake, spark, whole(of))
-            assert counts == dict.fromkeys(LAYERS, len(expected))
-            for name in LAYERS:
-                assert instance.get_materialized_partitions(dg.AssetKey(name)) == expected
+    lake, before = Lake(small.lake_root), bytes_of(small.lake_root / "curated")
+    bars = {f"2023-08-0{day}|{ticker}" for day in (4, 7) for ticker in ("AAPL", "NVDA")}
+    monkeypatch.setenv("DAGSTER_HOME", str(small.lake_root / ".dagster"))
+    with dg.DagsterInstance.get() as instance:
+        for by, expected, new in (
+            ("date_ticker", bars, 0),
+            ("session", {"2023-08-04", "2023-08-07"}, 2),
+            ("date_ticker", bars, 0),
+        ):
+            of = small.model_copy(update={"partition_by": by})
+            scheme = PartitionScheme(of, market_calendar(of.first_date))
+            assert record_held(instance, scheme, lake, spark, whole(of)) == dict.fromkeys(LAYERS, new)
             assert record_held(instance, scheme, lake, spark, whole(of)) == dict.fromkeys(LAYERS, 0)
+            for name in LAYERS:
+                assert known(instance, scheme, name) == expected
+    assert bytes_of(small.lake_root / "curated") == before
+
+
+def test_recording_that_was_killed_goes_on(
+    spark: SparkSession, small: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_rectangle(small, whole(small))
+    lake, scheme = Lake(small.lake_root), PartitionScheme(small, market_calendar(small.first_date))
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "10")
+    with dg.DagsterInstance.ephemeral() as instance:
+        storage = instance.event_log_storage
+        stock, batches = type(storage).store_event_batch, []
+
+        def killed(events: list[dg.EventLogEntry]) -> None:
+            batches.append(events)
+            if len(batches) == 15:  # in the midst of the second layer
+                raise KeyboardInterrupt
+            stock(storage, events)
+
+        with pytest.MonkeyPatch.context() as kill:
+            kill.setattr(storage, "store_event_batch", killed)
+            with pytest.raises(KeyboardInterrupt):
+                record_held(instance, scheme, lake, spark, whole(small))
+        counts = record_held(instance, scheme, lake, spark, whole(small))
+        assert list(counts.values()) == [0, 3 * BARS - 30, 3 * BARS, 3 * BARS]  # three batches of ten got there
+        for name in LAYERS:
+            assert len(known(instance, scheme, name)) == 3 * BARS
+
+
+def test_pruned_runs_are_gone_and_what_the_lake_holds_stays_marked(spark: SparkSession, small: Settings) -> None:
+    old = run_rectangle(small, Rectangle(whole(small).sessions, ("AAPL", "NVDA"))).run_id
+    failed = run_rectangle(
+        small.model_copy(update={"source": "csv", "csv_folder": Path("nowhere")}), whole(small)
+    ).run_id
+    with dg.DagsterInstance.get() as instance:
+        (record,) = instance.get_run_records(dg.RunsFilter(run_ids=[failed]))
+        cutoff = record.update_timestamp + timedelta(microseconds=1)
+    new = run_rectangle(small, Rectangle(whole(small).sessions, ("AMZN",))).run_id
+    assert prune_runs(small, cutoff) == 2
+    record_rectangle(small, whole(small), spark)
+    with dg.DagsterInstance.get() as instance:
+        assert [run.run_id for run in instance.get_runs()] == [new]
+        assert not instance.get_records_for_run(old).records
+        for name in LAYERS:
+            assert len(instance.get_materialized_partitions(dg.AssetKey(name))) == 3 * BARS
+    assert prune_runs(small, cutoff) == 0
 
 
 def call(*arguments: str) -> Result:

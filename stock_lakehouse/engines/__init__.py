@@ -137,7 +137,7 @@ def connected(builder: Any, advice: str) -> Iterator[SparkSession]:
             # `create`, where dagster_pyspark's resource has `getOrCreate`: that may hand out this process's session of another
             # server, and stopping it here would stop it there. It takes no channel builder either.
             session = cast("SparkSession", ConnectSession.builder.channelBuilder(builder).create())
-            stack.callback(session.stop)
+            stack.callback(_stop, session)
             session.client.set_retry_policies([AskAgain()])
             apply_settings(session)
             session.range(1).count()
@@ -182,3 +182,10 @@ def _wait_for(builder: Any, advice: str) -> None:
     except grpc.FutureTimeoutError:
         # The address may hold a token, so it is not repeated.
         raise EngineError(f"no Spark Connect server answered within {ANSWER_SECONDS:.0f} s; {advice}") from None
+
+
+def _stop(session: SparkSession) -> None:
+    # The results of a query are released by a thread of their own, which after the stop finds no session; PySpark logs that
+    # as a warning.
+    logging.getLogger("pyspark.sql.connect.logging").setLevel(logging.ERROR)
+    session.stop()
