@@ -21,7 +21,7 @@ import dagster as dg
 from stock_lakehouse.instance import dagster_home
 from stock_lakehouse.settings import load_settings
 
-PATIENCE_SECONDS = 200.0
+PATIENCE_SECONDS = 400.0
 
 
 @dataclass
