@@ -156,7 +156,11 @@ def test_the_sensor_tells_failed_runs_after_it_was_turned_on(endpoint: Endpoint)
         second = look(sensor, instance, first.cursor)
         third = look(sensor, instance, second.cursor)
     [body] = endpoint.bodies
-    assert (body["run_id"], body["keys"], body["error"]) == (run_id, "2026-11-24|AAPL", "HTTP 503, 4 times")
+    assert (body["run_id"], body["keys"], body["error"]) == (
+        run_id,
+        "2026-11-24|AAPL",
+        "ConnectionError: HTTP 503, 4 times",
+    )
     assert "1 messages sent, 1 failures of causes already told" in str(second.skip_reason)
     assert "no run failed" in str(third.skip_reason)
     assert "s3cret" not in f"{first.cursor}{second.cursor}{third.cursor}{second.skip_reason}"
