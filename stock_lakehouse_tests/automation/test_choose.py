@@ -71,7 +71,7 @@ def test_the_schedule_asks_for_what_the_lake_lacks_and_says_why_it_does_not(tmp_
     clock = tmp_path / "clock"
     settings = of(automation="schedule", lake_root=tmp_path / "lake", simulated_clock=clock)
     schedule = market_day_schedule(settings)
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
         set_simulated(clock, datetime(2023, 12, 4, 21, 30, tzinfo=UTC))
         [request] = schedule(dg.build_schedule_context(instance=instance))
         assert (request.tags[RANGE_START], request.tags[RANGE_END]) == ("2023-12-01|AAPL", "2023-12-04|NVDA")
