@@ -14,7 +14,7 @@ from stock_lakehouse.automation.schedules import cron, market_day_schedule
 from stock_lakehouse.clock import set_simulated
 from stock_lakehouse.definitions import build_definitions
 from stock_lakehouse.market_calendar import market_calendar
-from stock_lakehouse.partitions import RANGE_END, RANGE_START
+from stock_lakehouse.partitions import RANGE_END, RANGE_START, PartitionScheme
 from stock_lakehouse.settings import Settings
 
 FIRST = date(2023, 12, 1)
@@ -118,3 +118,21 @@ def test_conditions_ask_for_what_never_came_within_two_weeks_and_not_for_the_who
     assert max(days) == "2024-01-10"
     assert "2023-12-27" <= min(days) <= "2023-12-29"
     assert {key.split("|")[1] for key in keys_of(closed, "raw_stocks_daily")} == {"AAPL", "NVDA"}
+
+
+@pytest.mark.parametrize(("source", "retried"), [("yfinance", {"raw_stocks_daily"}), ("sample", set())])
+def test_only_the_step_that_asks_over_a_network_is_tried_again(source: str, retried: set[str]) -> None:
+    job = build_definitions(of(source=source)).resolve_job_def("stock_lakehouse")
+    assert {node.name for node in job.graph.nodes if node.definition.retry_policy} == retried  # type: ignore[union-attr]
+
+
+def test_the_key_of_a_day_is_there_at_its_close(tmp_path: Path) -> None:
+    """A run for it would else fail until midnight UTC, two to three hours after the sensor asked for it."""
+    from dagster import partition_loading_context
+
+    partitions = PartitionScheme(of(), market_calendar(FIRST)).definition()
+    with partition_loading_context(datetime(2024, 1, 10, 21, 31, tzinfo=UTC)):
+        keys = partitions.get_partition_keys_in_range(dg.PartitionKeyRange("2024-01-10|AAPL", "2024-01-10|NVDA"))
+        last = partitions.get_last_partition_key()
+    assert set(keys) == {"2024-01-10|AAPL", "2024-01-10|NVDA"}
+    assert last == "2024-01-10|NVDA"
