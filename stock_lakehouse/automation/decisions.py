@@ -27,7 +27,8 @@ class Plan:
     """What the settings say about asking. `tickers` in the settings' order: a Dagster range has only neighbours.
 
     A new session is asked for `session_attempts` times, `session_pause` after the first ask, then twice that and so on; a gap
-    `gap_attempts` times, a day, then two days and so on apart.
+    `gap_attempts` times, a day, then two days and so on apart. Without `new_sessions` something else brings those (files), and
+    only provisional bars are asked for.
     """
 
     tickers: tuple[str, ...]
@@ -38,6 +39,7 @@ class Plan:
     session_pause: timedelta = timedelta(minutes=15)
     gap_attempts: int = 5
     by_session: bool = False
+    new_sessions: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,16 +89,16 @@ def new_market_days(
     current = _current(calendar, holdings, plan.first)
     wanted: dict[str, tuple[date, ...]] = {}
     memory: dict[str, Asked] = {}
-    standing = _Standing(due)
+    standing = _Standing(due, plan.new_sessions)
     for ticker in plan.tickers:
         held, before = holdings.get(ticker), asked.get(ticker)
-        lacks = _lacking(held, calendar, plan.first, due, current)
+        lacks = _lacking(held, calendar, plan, due, current)
         left = tuple(day for day in lacks if not any(run.brings(ticker, day) for run in in_flight))
         if before is not None and lacks:
             memory[ticker] = before
         if not left:
             standing.fetching |= {run.run_id for day in lacks for run in in_flight if run.brings(ticker, day)}
-            if not lacks and held is not None and held.last < due:
+            if not lacks and plan.new_sessions and held is not None and held.last < due:
                 standing.quiet.append(ticker)
             continue
         gave_up = before is not None and before.times >= plan.session_attempts
@@ -124,6 +126,7 @@ class _Standing:
     """Why nothing is asked for of what is due."""
 
     due: date
+    new_sessions: bool
     fetching: set[str] = field(default_factory=set)
     waiting: list[tuple[str, datetime]] = field(default_factory=list)
     quiet: list[str] = field(default_factory=list)
@@ -139,7 +142,8 @@ class _Standing:
             parts.append(f"{tickers} did not bring {self.due} yet; asked again from {_utc(later)}")
         if self.quiet:
             parts.append(f"{_few(self.quiet)} without {self.due} after every attempt: left to gap_sensor")
-        return parts or [f"the lake holds every session to {self.due}"]
+        complete = f"the lake holds every session to {self.due}" if self.new_sessions else "no bar is provisional"
+        return parts or [complete]
 
 
 def gaps(
@@ -212,17 +216,18 @@ def _current(calendar: MarketCalendar, holdings: Mapping[str, Held], first: date
 
 
 def _lacking(
-    held: Held | None, calendar: MarketCalendar, first: date, due: date, current: tuple[date, date] | None
+    held: Held | None, calendar: MarketCalendar, plan: Plan, due: date, current: tuple[date, date] | None
 ) -> tuple[date, ...]:
     """The sessions to `due` after the last bar, all of them where there is none, and those with a provisional bar.
 
     Of a quiet ticker only those that no other has either: it may be gone, and its past must not widen every day's run.
     """
     if held is None or current is None:
-        return calendar.between(first, due)
-    again = [day for day in held.provisional if first <= day <= due]
+        return calendar.between(plan.first, due) if plan.new_sessions else ()
+    again = [day for day in held.provisional if plan.first <= day <= due]
     since = current[1] if held.last < current[0] else held.last
-    return tuple(sorted({*again, *calendar.between(max(first, since + DAY), due)}))
+    new = calendar.between(max(plan.first, since + DAY), due) if plan.new_sessions else ()
+    return tuple(sorted({*again, *new}))
 
 
 def _for_new_days(

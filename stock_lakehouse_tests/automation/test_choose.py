@@ -29,7 +29,10 @@ def of(**values: Any) -> Settings:
     [
         ({}, set()),
         ({"automation": "sensor"}, {"new_market_day_sensor", "gap_sensor"}),
-        ({"automation": "sensor", "source": "csv", "csv_folder": "prices"}, {"csv_folder_sensor", "gap_sensor"}),
+        (
+            {"automation": "sensor", "source": "csv", "csv_folder": "prices"},
+            {"csv_folder_sensor", "new_market_day_sensor", "gap_sensor"},
+        ),
         ({"automation": "schedule"}, {"market_day_schedule", "gap_sensor"}),
         ({"automation": "declarative"}, {"automation_condition_sensor"}),
         ({"webhook_url": SecretStr("https://example.com/x")}, {"run_failure_sensor"}),

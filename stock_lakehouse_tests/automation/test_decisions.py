@@ -179,6 +179,15 @@ def test_a_provisional_bar_is_asked_for_again_until_it_is_final() -> None:
     assert asked.sessions == (day, date(2024, 1, 11))
 
 
+def test_where_files_bring_new_sessions_only_provisional_bars_are_asked_for() -> None:
+    day = date(2024, 1, 9)
+    plan = Plan(TICKERS, FIRST, None, timedelta(minutes=30), new_sessions=False)
+    held = {**all_to("2024-01-09", TICKERS[1:]), "META": Held(FIRST, day, provisional=(day,))}
+    assert days("2024-01-10 21:30", held, plan=plan).ask == (Rectangle((day,), ("META",)),)
+    nothing = days("2024-01-10 21:30", all_to("2024-01-09"), plan=plan)
+    assert (nothing.ask, nothing.reason) == ((), "no bar is provisional; next close 2024-01-11 21:00 UTC")
+
+
 def test_an_empty_lake_is_asked_for_whole_in_one_run() -> None:
     decision = days("2024-01-10 21:30", {})
     assert decision.ask == (Rectangle(CALENDAR.between(FIRST, date(2024, 1, 10)), TICKERS),)
