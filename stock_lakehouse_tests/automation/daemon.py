@@ -83,7 +83,7 @@ def daemon(folder: Path, config: str, variables: Mapping[str, str] | None = None
         try:
             yield Daemon(process, instance, log)
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             try:
                 process.wait(timeout=30)
             except subprocess.TimeoutExpired:
