@@ -66,12 +66,17 @@ def live_folder(settings: Settings) -> Path:
 def run_live_demo(settings: Settings, sessions: int, say: Callable[[str], None], first: date = FIRST) -> list[Brought]:
     """Bring in the history, then the sample's last `sessions`, one by one; `say` gets a line for all that happens.
 
-    Raises LiveDemoError if a session does not come, comes in another run than its own, or comes twice.
+    Raises LiveDemoError if the last demonstration's folder is in use, or if a session does not come, comes in another run than
+    its own, or comes twice.
     """
     import dagster as dg
 
     folder = live_folder(settings)
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise LiveDemoError(f"{folder} cannot be removed ({error}): is a daemon or UI still running on it?") from None
     with _own_environment(folder, first) as live:
         assert live.simulated_clock is not None  # _own_environment sets it
         eyes = Eyes(live)
@@ -208,7 +213,7 @@ def _daemon(folder: Path, instance: dg.DagsterInstance) -> Iterator[subprocess.P
         try:
             yield daemon
         finally:
-            daemon.send_signal(signal.SIGINT)
+            daemon.terminate()  # not SIGINT, which a process started in the background ignores
             try:
                 daemon.wait(timeout=30)
             except subprocess.TimeoutExpired:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
-from stock_lakehouse.partitions import RANGE_END, RANGE_START
+from stock_lakehouse.partitions import RANGE_END, RANGE_START, PartitionError, tickers_of_run
 from stock_lakehouse.tables import FEATURES, RAW
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 ASKED_BY = "stock_lakehouse/asked_by"  # the sensor or schedule that asked
 PARTITION = "dagster/partition"
-TICKERS_TAG = "stock_lakehouse/tickers"  # narrows a run whose keys are sessions
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,12 @@ def bringing(run: dg.DagsterRun, tickers: Sequence[str]) -> Bringing | None:
     if not first or not last or not {RAW.name, FEATURES.name} <= selection:
         return None
     (first_day, bar, start), (last_day, _, end) = first.partition("|"), last.partition("|")
-    narrowed = [one for one in run.tags.get(TICKERS_TAG, "").split(",") if one]
-    asked: Sequence[str] = narrowed or tickers
-    if bar:
-        if start not in tickers or end not in tickers:
-            return None  # of settings that have changed since
-        asked = tickers[tickers.index(start) : tickers.index(end) + 1]
+    try:
+        asked = tickers_of_run(run.tags, tickers)
+        if bar:
+            asked = tickers[tickers.index(start) : tickers.index(end) + 1]
+    except (PartitionError, ValueError):
+        return None  # its tickers are not the settings' any more
     return Bringing(run.run_id, date.fromisoformat(first_day), date.fromisoformat(last_day), frozenset(asked))
 
 

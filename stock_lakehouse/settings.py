@@ -123,8 +123,8 @@ class Settings(BaseSettings):
     automation: Literal["off", "sensor", "schedule", "declarative"] = "off"
     sensor_interval_seconds: int = Field(60, ge=1, description="pause between two looks of a sensor")
     session_attempts: int = Field(4, ge=1, description="times that a new session is asked for on its day")
-    session_retry_minutes: int = Field(
-        15, ge=1, description="pause before the second ask; doubled before each further one"
+    session_retry_minutes: float = Field(
+        15, gt=0, description="pause before the second ask; doubled before each further one"
     )
     gap_attempts: int = Field(
         5, ge=1, description="times that a gap is asked for: 0, 1, 3, 7, 15 days after it is found"

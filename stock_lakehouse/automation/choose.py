@@ -30,9 +30,8 @@ def automation_of(settings: Settings) -> Automation:
     """What the setting `automation` turns on, and nothing of the other choices; messages wherever there is a webhook."""
     messages = (run_failure_sensor(settings),) if settings.webhook_url else ()
     if settings.automation == "sensor":
-        # A folder has no closing time: files come when they come.
-        new = csv_folder_sensor(settings) if settings.source == "csv" else new_market_day_sensor(settings)
-        return Automation((new, gap_sensor(settings), *messages))
+        files = (csv_folder_sensor(settings),) if settings.source == "csv" else ()
+        return Automation((*files, new_market_day_sensor(settings), gap_sensor(settings), *messages))
     if settings.automation == "schedule":
         return Automation((gap_sensor(settings), *messages), (market_day_schedule(settings),))
     if settings.automation == "declarative":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import Any, BinaryIO
 
 import dagster as dg
 
-from stock_lakehouse.automation.decisions import due_session, rectangles_of
+from stock_lakehouse.automation.decisions import Plan, due_session, rectangles_of
 from stock_lakehouse.automation.jobs import lakehouse_job
 from stock_lakehouse.automation.sensors import Eyes
 from stock_lakehouse.lake.raw_csv import DAY
+from stock_lakehouse.run_tags import ASKED_BY
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources.csv_folder import CsvFolderSource
 from stock_lakehouse.tables import RAW
@@ -26,13 +27,16 @@ from stock_lakehouse.tables import RAW
 NAME = "csv_folder_sensor"
 BYTES_A_LOOK = 64_000_000  # a look must end within Dagster's minute; what is left over is read by the next one
 LISTED = 20
+RUNS_LOOKED_AT = 50
+RUN_KEY = "dagster/run_key"
 
 
 @dataclass(frozen=True)
 class Seen:
     """A file as last seen: `size` and `changed` (ns), so `since`; and the `digest` of its first `read` bytes, asked for already.
 
-    `settled` once its present state has been asked for, or found to be what was asked for before.
+    `settled` once its present state has been asked for, or found to be what was asked for before. `asked` is the key of the
+    runs that were asked for it, `retries` how often they failed and were asked for anew.
     """
 
     size: int
@@ -41,6 +45,8 @@ class Seen:
     settled: bool = False
     read: int = 0
     digest: str = ""
+    asked: str = ""
+    retries: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,11 +73,25 @@ def look_at(
         if before is None:
             before = Seen(size, changed, now)
         elif (before.size, before.changed) != (size, changed):
-            before = replace(before, size=size, changed=changed, since=now, settled=False)
+            before = replace(before, size=size, changed=changed, since=now, settled=False, asked="", retries=0)
         memory[name] = before
         if not before.settled:
             (ready if now - before.since >= stable else later).append(name)
     return memory, ready, later
+
+
+def again(
+    now: datetime, seen: Mapping[str, Seen], failed: Collection[str], plan: Plan, stable: timedelta
+) -> dict[str, Seen]:
+    """`seen`, where the files of `failed` runs are to be read anew after a pause, as often as a session is asked for."""
+    memory = dict(seen)
+    for name, one in seen.items():
+        if one.asked and one.asked in failed and one.retries + 1 < plan.session_attempts:
+            due = now + plan.session_pause * (1 << one.retries)
+            memory[name] = replace(
+                one, since=due - stable, settled=False, read=0, digest="", asked="", retries=one.retries + 1
+            )
+    return memory
 
 
 def fingerprint(path: Path, size: int, before: Seen) -> tuple[str, bool]:
@@ -143,12 +163,10 @@ def _look(context: dg.SensorEvaluationContext, settings: Settings) -> dg.SensorR
     source = CsvFolderSource(settings.csv_folder)
     paths = {path.name: path for path in source.files()}
     stats = {name: path.stat() for name, path in paths.items()}
-    memory, ready, later = look_at(
-        eyes.now(),
-        {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()},
-        seen_from(context.cursor),
-        timedelta(seconds=settings.csv_stable_seconds),
-    )
+    now, stable = eyes.now(), timedelta(seconds=settings.csv_stable_seconds)
+    seen = again(now, seen_from(context.cursor), _failed(context.instance), eyes.plan, stable)
+    files = {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+    memory, ready, later = look_at(now, files, seen, stable)
     found: dict[str, Contents] = {}
     budget = BYTES_A_LOOK
     for name in ready:
@@ -164,11 +182,19 @@ def _look(context: dg.SensorEvaluationContext, settings: Settings) -> dg.SensorR
     return _result(context, eyes, found, memory, later)
 
 
+def _failed(instance: dg.DagsterInstance) -> set[str]:
+    """The keys of this sensor's newest runs that failed."""
+    runs = instance.get_runs(
+        dg.RunsFilter(tags={ASKED_BY: NAME}, statuses=[dg.DagsterRunStatus.FAILURE]), limit=RUNS_LOOKED_AT
+    )
+    return {run.tags.get(RUN_KEY, "").partition("-")[0] for run in runs}
+
+
 def _result(
     context: dg.SensorEvaluationContext,
     eyes: Eyes,
     found: Mapping[str, Contents],
-    memory: Mapping[str, Seen],
+    memory: dict[str, Seen],
     later: list[str],
 ) -> dg.SensorResult:
     """The run for what was found, and a word about each file that is bad or of no use."""
@@ -181,8 +207,9 @@ def _result(
         dg.AssetObservation(RAW.name, metadata={"file": name, "problem": note}, description=note)
         for name, note in list(notes.items())[:LISTED]
     ]
-    read = "".join(f"{name} {memory[name].digest} {memory[name].changed}\n" for name in sorted(found))
-    key = hashlib.sha256(read.encode()).hexdigest()[:16]
+    read = [(name, memory[name].digest, memory[name].changed, memory[name].retries) for name in sorted(found)]
+    key = hashlib.sha256(repr(read).encode()).hexdigest()[:16]
+    memory |= {name: replace(memory[name], asked=key) for name, one in found.items() if one.spans}
     requests = [eyes.request(one, NAME, f"{key}-{number}") for number, one in enumerate(rectangles)]
     parts = list(notes.values())
     if later:
@@ -224,7 +251,16 @@ def seen_text(memory: Mapping[str, Seen]) -> str:
     """`memory` as a cursor."""
     return json.dumps(
         {
-            name: [one.size, one.changed, one.since.isoformat(), int(one.settled), one.read, one.digest]
+            name: [
+                one.size,
+                one.changed,
+                one.since.isoformat(),
+                int(one.settled),
+                one.read,
+                one.digest,
+                one.asked,
+                one.retries,
+            ]
             for name, one in memory.items()
         }
     )
@@ -236,8 +272,8 @@ def seen_from(cursor: str | None) -> dict[str, Seen]:
         return {}
     try:
         return {
-            name: Seen(size, changed, datetime.fromisoformat(since), bool(settled), read, digest)
-            for name, (size, changed, since, settled, read, digest) in json.loads(cursor).items()
+            name: Seen(size, changed, datetime.fromisoformat(since), bool(settled), *more)
+            for name, (size, changed, since, settled, *more) in json.loads(cursor).items()
         }
     except (AttributeError, TypeError) as error:
         raise ValueError(f"the cursor is not this sensor's: {error}; reset it in the UI") from None

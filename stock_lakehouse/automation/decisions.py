@@ -16,6 +16,7 @@ from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.run_tags import Bringing
 
 MOST_RUNS = 3  # of scattered tickers; where there are more groups, one run takes the tickers between them along
+QUIET_AFTER = 10  # sessions; until then a ticker's past is asked for with the new day
 MOST_GAPS = 5  # runs for gaps at a time; the next look asks for the next ones
 LISTED = 3
 DAY = timedelta(days=1)
@@ -26,7 +27,8 @@ class Plan:
     """What the settings say about asking. `tickers` in the settings' order: a Dagster range has only neighbours.
 
     A new session is asked for `session_attempts` times, `session_pause` after the first ask, then twice that and so on; a gap
-    `gap_attempts` times, a day, then two days and so on apart.
+    `gap_attempts` times, a day, then two days and so on apart. Without `new_sessions` something else brings those (files), and
+    only provisional bars are asked for.
     """
 
     tickers: tuple[str, ...]
@@ -37,6 +39,7 @@ class Plan:
     session_pause: timedelta = timedelta(minutes=15)
     gap_attempts: int = 5
     by_session: bool = False
+    new_sessions: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,47 +81,69 @@ def new_market_days(
     """Ask for the sessions after each ticker's last bar and for provisional bars; for a ticker without bars, for its whole life.
 
     One run, and one more for new tickers. What is in flight is not asked for. A ticker that did not come in all attempts
-    of a session is left to `gaps`, and from then on asked once a session: it may be halted for long.
+    of a session, or for QUIET_AFTER sessions, is left to `gaps`, and asked once a session: it may be halted for long.
     """
     due = due_session(now, calendar, plan)
     if due is None:
         return Decision((), f"nothing is due before {plan.first}; {_next_close(now, calendar, plan)}", asked)
+    current = _current(calendar, holdings, plan.first)
     wanted: dict[str, tuple[date, ...]] = {}
     memory: dict[str, Asked] = {}
-    waiting: list[tuple[str, datetime]] = []
-    quiet: list[str] = []
-    fetching: dict[str, str] = {}
+    standing = _Standing(due, plan.new_sessions)
     for ticker in plan.tickers:
-        lacks = _lacking(holdings.get(ticker), calendar, plan.first, due)
-        if not lacks:
-            continue
-        before = asked.get(ticker)
-        if before is not None:
+        held, before = holdings.get(ticker), asked.get(ticker)
+        lacks = _lacking(held, calendar, plan, due, current)
+        left = tuple(day for day in lacks if not any(run.brings(ticker, day) for run in in_flight))
+        if before is not None and lacks:
             memory[ticker] = before
-        running = next((run for day in lacks for run in in_flight if run.brings(ticker, day)), None)
-        lacks = tuple(day for day in lacks if not any(run.brings(ticker, day) for run in in_flight))
-        if running is not None and not lacks:
-            fetching[ticker] = running.run_id
+        if not left:
+            standing.fetching |= {run.run_id for day in lacks for run in in_flight if run.brings(ticker, day)}
+            if not lacks and plan.new_sessions and held is not None and held.last < due:
+                standing.quiet.append(ticker)
             continue
         gave_up = before is not None and before.times >= plan.session_attempts
-        if before is not None and before.through is not None and before.through >= due:
+        if before is not None and before.through == due:
             if gave_up:
-                quiet.append(ticker)
+                standing.quiet.append(ticker)
                 continue
-            if now < (again := before.again_at(plan.session_pause)):
-                waiting.append((ticker, again))
+            if now < (later := before.again_at(plan.session_pause)):
+                standing.waiting.append((ticker, later))
                 continue
             memory[ticker] = Asked(before.times + 1, now, due)
         else:
-            held = holdings.get(ticker)
-            if gave_up and held is not None and before is not None and before.through is not None:
-                lacks = tuple(day for day in lacks if day > before.through or day in held.provisional)
             memory[ticker] = Asked(plan.session_attempts if gave_up else 1, now, due)
-        wanted[ticker] = lacks
+            if gave_up and held is not None and before is not None and before.through is not None:
+                left = tuple(day for day in left if day > before.through or day in held.provisional)
+        wanted[ticker] = left
     rectangles = _for_new_days(wanted, holdings, calendar, plan)
     if rectangles:
         return Decision(rectangles, "asking for " + " and ".join(map(_described, rectangles)), memory)
-    return Decision((), _why_nothing(now, calendar, plan, due, fetching, waiting, quiet), memory)
+    return Decision((), "; ".join([*standing.words(), _next_close(now, calendar, plan)]), memory)
+
+
+@dataclass
+class _Standing:
+    """Why nothing is asked for of what is due."""
+
+    due: date
+    new_sessions: bool
+    fetching: set[str] = field(default_factory=set)
+    waiting: list[tuple[str, datetime]] = field(default_factory=list)
+    quiet: list[str] = field(default_factory=list)
+
+    def words(self) -> list[str]:
+        parts = []
+        if self.fetching:
+            runs = ", ".join(sorted(run_id[:8] for run_id in self.fetching))
+            parts.append(f"{self.due} is being fetched by run {runs}")
+        if self.waiting:
+            later = min(at for _, at in self.waiting)
+            tickers = _few([ticker for ticker, _ in self.waiting])
+            parts.append(f"{tickers} did not bring {self.due} yet; asked again from {_utc(later)}")
+        if self.quiet:
+            parts.append(f"{_few(self.quiet)} without {self.due} after every attempt: left to gap_sensor")
+        complete = f"the lake holds every session to {self.due}" if self.new_sessions else "no bar is provisional"
+        return parts or [complete]
 
 
 def gaps(
@@ -182,12 +207,27 @@ def rectangles_of(
     return tuple(Rectangle(calendar.between(*span), tuple(sorted(group))) for span, group in found)
 
 
-def _lacking(held: Held | None, calendar: MarketCalendar, first: date, due: date) -> tuple[date, ...]:
-    """The sessions to `due` after the last bar, all of them where there is none, and those with a provisional bar."""
-    if held is None:
-        return calendar.between(first, due)
-    again = [day for day in held.provisional if first <= day <= due]
-    return tuple(sorted({*again, *calendar.between(max(first, held.last + DAY), due)}))
+def _current(calendar: MarketCalendar, holdings: Mapping[str, Held], first: date) -> tuple[date, date] | None:
+    """The newest session that any ticker has, and the one QUIET_AFTER before it: a ticker without a bar since is quiet."""
+    newest = max((held.last for held in holdings.values()), default=None)
+    if newest is None:
+        return None
+    return calendar.between(min(first, newest), newest)[-QUIET_AFTER - 1 :][0], newest
+
+
+def _lacking(
+    held: Held | None, calendar: MarketCalendar, plan: Plan, due: date, current: tuple[date, date] | None
+) -> tuple[date, ...]:
+    """The sessions to `due` after the last bar, all of them where there is none, and those with a provisional bar.
+
+    Of a quiet ticker only those that no other has either: it may be gone, and its past must not widen every day's run.
+    """
+    if held is None or current is None:
+        return calendar.between(plan.first, due) if plan.new_sessions else ()
+    again = [day for day in held.provisional if plan.first <= day <= due]
+    since = current[1] if held.last < current[0] else held.last
+    new = calendar.between(max(plan.first, since + DAY), due) if plan.new_sessions else ()
+    return tuple(sorted({*again, *new}))
 
 
 def _for_new_days(
@@ -232,29 +272,6 @@ def _neighbours(ready: Mapping[str, Gap], plan: Plan) -> list[list[Gap]]:
         for _, by_ticker in sorted(same.items())
         for group in _groups(list(by_ticker), plan)
     ]
-
-
-def _why_nothing(
-    now: datetime,
-    calendar: MarketCalendar,
-    plan: Plan,
-    due: date,
-    fetching: Mapping[str, str],
-    waiting: Sequence[tuple[str, datetime]],
-    quiet: Sequence[str],
-) -> str:
-    parts = []
-    if fetching:
-        runs = sorted({run_id[:8] for run_id in fetching.values()})
-        parts.append(f"{due} is being fetched by run {', '.join(runs)}")
-    if waiting:
-        again = min(at for _, at in waiting)
-        parts.append(f"{_few([one for one, _ in waiting])} did not bring {due} yet; asked again from {_utc(again)}")
-    if quiet:
-        parts.append(f"{_few(quiet)} without {due} after every attempt: left to gap_sensor")
-    if not parts:
-        parts.append(f"the lake holds every session to {due}")
-    return "; ".join([*parts, _next_close(now, calendar, plan)])
 
 
 def _next_close(now: datetime, calendar: MarketCalendar, plan: Plan) -> str:

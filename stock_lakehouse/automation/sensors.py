@@ -48,6 +48,8 @@ class Eyes:
             session_pause=timedelta(minutes=settings.session_retry_minutes),
             gap_attempts=settings.gap_attempts,
             by_session=settings.partition_by == "session",
+            # A folder has no closing time: files come when they come, and csv_folder_sensor sees them.
+            new_sessions=not (settings.source == "csv" and settings.automation == "sensor"),
         )
         self._settings = settings
 

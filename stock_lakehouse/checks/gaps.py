@@ -154,7 +154,7 @@ class _History:
                 evaluation: Any = event.event_specific_data if event else None
                 if evaluation is not None and evaluation.check_name == SOURCE_COMPLETE.name:
                     failed = evaluation.metadata.get("failed")
-                    said.update({row.data["ticker"]: row.data["reason"] for row in failed.value} if failed else {})
+                    said.update({row.data["ticker"]: row.data["reason"] for row in failed.records} if failed else {})
         return self._said[run_id]
 
 

@@ -72,7 +72,7 @@ class Staging:
 
     def clear(self) -> None:
         """Remove the folder, and those of runs that were killed long ago."""
-        import time
+        from stock_lakehouse.market_calendar import utc_now
 
         self.storage.delete_folder(self.folder)
         newest: dict[str, float] = {}
@@ -80,7 +80,7 @@ class Staging:
             folder = "/".join(file.path.split("/")[:2])
             newest[folder] = max(newest.get(folder, 0.0), file.changed)
         for folder, changed in newest.items():
-            if time.time() - changed > self.KEEP_SECONDS:
+            if utc_now().timestamp() - changed > self.KEEP_SECONDS:
                 self.storage.delete_folder(folder)
 
 

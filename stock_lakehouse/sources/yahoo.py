@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import tenacity
 
+from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.sources import Delivery, SourceError, delivered_table
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def _texts(numbers: Any) -> list[str | None]:
 def _retry_after(header: str) -> float:
     """The seconds that Retry-After, a number or an HTTP date, asks for; 0.0 if it cannot be read."""
     try:
-        return int(header) if header.isdecimal() else parsedate_to_datetime(header).timestamp() - time.time()
+        return int(header) if header.isdecimal() else (parsedate_to_datetime(header) - utc_now()).total_seconds()
     except (ValueError, TypeError):
         return 0.0
 

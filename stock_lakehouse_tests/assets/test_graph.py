@@ -90,7 +90,7 @@ def test_a_run_fills_every_layer_and_marks_its_own_partitions_only(run: Run, ins
     checks = checks_of(result)
     red = {name for name, passed in checks.items() if not passed}
     assert red == {"curated_stocks_daily.stale_tickers"}  # the settings' other four tickers have no bar yet
-    assert len(checks) == 13
+    assert len(checks) == 14
 
 
 def test_tickers_that_are_no_neighbours_are_still_one_run(
@@ -147,6 +147,20 @@ def test_tickers_that_fail_are_listed_and_the_others_go_on(run: Run, settings: S
     assert "HTTP 503, 4 times" in str(check.metadata["failed"].value)
     [*_, last] = result.asset_materializations_for_node("curated_stocks_daily")
     assert last.metadata["dagster/row_count"].value == 2
+
+
+def test_a_ticker_that_the_source_failed_for_is_diagnosed_as_throttled(run: Run) -> None:
+    assert run(("AAPL", "AMZN"), "2023-09-18", "2023-09-19").success
+    source = FailingSource()
+    object.__setattr__(source, "failing", ("AMZN",))
+    result = run(("AAPL", "AMZN"), "2023-09-20", "2023-09-21", source=source)
+    [check] = [one for one in result.get_asset_check_evaluations() if one.check_name == "gap_diagnosis"]
+    assert not check.passed
+    [row] = [one.data for one in check.metadata["rows"].records]
+    assert (row["ticker"], row["first"], row["looks"]) == ("AMZN", "2023-09-20", "throttled")
+    assert "HTTP 503, 4 times" in row["evidence"]
+    listed = {one.data["ticker"] for one in check.metadata["before listing"].records}
+    assert listed == {"AAPL", "AMZN"}  # the settings' first day is long before these tests' first bar
 
 
 def test_the_step_fails_when_no_ticker_is_delivered(run: Run, instance: dg.DagsterInstance) -> None:

@@ -21,7 +21,7 @@ import dagster as dg
 from stock_lakehouse.instance import dagster_home
 from stock_lakehouse.settings import load_settings
 
-PATIENCE_SECONDS = 200.0
+PATIENCE_SECONDS = 400.0
 
 
 @dataclass
@@ -83,7 +83,7 @@ def daemon(folder: Path, config: str, variables: Mapping[str, str] | None = None
         try:
             yield Daemon(process, instance, log)
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             try:
                 process.wait(timeout=30)
             except subprocess.TimeoutExpired:

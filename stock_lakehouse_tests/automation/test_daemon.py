@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
@@ -18,9 +18,10 @@ import pytest
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.holdings import read_holdings
 from stock_lakehouse.live_demo import run_live_demo
-from stock_lakehouse.market_calendar import market_calendar
-from stock_lakehouse.partitions import RANGE_END, RANGE_START
-from stock_lakehouse.settings import Settings
+from stock_lakehouse.market_calendar import market_calendar, utc_now
+from stock_lakehouse.partitions import RANGE_END, RANGE_START, Rectangle
+from stock_lakehouse.runs import run_rectangle
+from stock_lakehouse.settings import Settings, load_settings
 from stock_lakehouse_tests.automation.daemon import Daemon, daemon
 
 CALENDAR = market_calendar(date(2023, 1, 3))
@@ -97,7 +98,7 @@ def diagnosis(watched: Daemon) -> Any:
 
 
 CSV = """\
-tickers = ["AAPL", "META", "NVDA"]
+tickers = ["AAPL", "NVDA", "META"]
 first_date = 2023-09-01
 last_date = 2023-09-21
 source = "csv"
@@ -110,6 +111,7 @@ session_retry_minutes = 0.05
 """
 
 
+@pytest.mark.timeout(900)
 def test_files_failures_and_gaps_are_seen_to_by_the_daemon(tmp_path: Path) -> None:
     """One daemon for csv_folder_sensor, run_failure_sensor and gap_sensor: it takes seconds to start."""
     (folder := tmp_path / "prices").mkdir()
@@ -138,9 +140,11 @@ def test_files_failures_and_gaps_are_seen_to_by_the_daemon(tmp_path: Path) -> No
         watched.wait(lambda: watched.finished(asked_by="gap_sensor"))
         check = diagnosis(watched)
         assert not check.passed
-        [row] = check.metadata["rows"].value
-        assert (row.data["ticker"], row.data["first"], row.data["looks"]) == ("NVDA", "2023-09-12", "vendor gap")
-        assert row.data["asked again"] == 1
+        rows = [one.data for one in check.metadata["rows"].records]
+        assert len(rows) == 1, rows
+        [row] = rows
+        assert (row["ticker"], row["first"], row["looks"]) == ("NVDA", "2023-09-12", "vendor gap")
+        assert row["asked again"] == 1
         gap_run = watched.finished(asked_by="gap_sensor")[0]
         assert gap_run.tags[RANGE_START] == gap_run.tags[RANGE_END] == "2023-09-12|NVDA"
         [message] = received
@@ -156,15 +160,51 @@ def test_files_failures_and_gaps_are_seen_to_by_the_daemon(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "sessions", [pytest.param(2, id="two"), pytest.param(10, id="ten", marks=[pytest.mark.soak, pytest.mark.timeout(1500)])]
-)  # fmt: skip
+    "sessions",
+    [
+        pytest.param(1, id="one", marks=pytest.mark.timeout(900)),
+        pytest.param(10, id="ten", marks=[pytest.mark.soak, pytest.mark.timeout(3000)]),
+    ],
+)
 def test_the_live_demonstration_brings_in_session_after_session(tmp_path: Path, sessions: int) -> None:
     """new_market_day_sensor, driven by the real daemon under a simulated clock."""
     said: list[str] = []
-    first = date(2023, 8, 1) if sessions == 2 else date(2022, 11, 1)
+    first = date(2023, 9, 1) if sessions == 1 else date(2022, 11, 1)
     settings = Settings(lake_root=tmp_path / "lakehouse")
     brought = run_live_demo(settings, sessions, said.append, first)
     assert [one.session for one in brought[1:]] == list(SESSIONS[-sessions:])
     assert len({one.run_id for one in brought}) == sessions + 1
     assert [after.bars - before.bars for before, after in pairwise(brought)] == [6] * sessions
     assert any("next close 2023-09-21 20:00 UTC" in line for line in said)
+
+
+DECLARATIVE = """\
+tickers = ["AAPL", "NVDA"]
+first_date = {first}
+source = "csv"
+csv_folder = "prices"
+lake_root = "lake"
+partition_by = "session"
+automation = "declarative"
+sensor_interval_seconds = 1
+"""
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+def test_what_lands_in_raw_goes_through_every_layer_by_the_conditions(tmp_path: Path) -> None:
+    """automation_condition_sensor in the real daemon, which goes by the real time: so the newest finished sessions."""
+    first = utc_now().date() - timedelta(days=60)
+    calendar = market_calendar(first)
+    newest = calendar.between(first, calendar.latest_finished(utc_now(), timedelta(minutes=30)))[-3:]
+    (folder := tmp_path / "prices").mkdir()
+    for ticker in ("AAPL", "NVDA"):
+        (folder / f"{ticker}.csv").write_text(HEADER + lines(newest))
+    with daemon(tmp_path, DECLARATIVE.format(first=first)) as watched:
+        watched.wait(lambda: watched.ticks("automation_condition_sensor"))
+        settings = load_settings()
+        assert run_rectangle(settings, Rectangle(newest, settings.tickers), ["raw_stocks_daily"]).success
+        watched.wait(lambda: held(tmp_path).keys() == {"AAPL", "NVDA"})
+        watched.wait(lambda: watched.instance.get_latest_materialization_event(dg.AssetKey("restatements")))
+        assert {(one.first, one.last) for one in held(tmp_path).values()} == {(newest[0], newest[-1])}
+        assert watched.errors("automation_condition_sensor") == []

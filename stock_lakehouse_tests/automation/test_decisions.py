@@ -150,6 +150,15 @@ def test_a_ticker_that_was_given_up_is_asked_once_a_session_with_the_others() ->
     assert "left to gap_sensor" in later.reason
 
 
+def test_a_ticker_that_ended_long_ago_does_not_widen_the_new_day_even_without_a_memory() -> None:
+    held = {**all_to("2024-01-09"), "NVDA": Held(FIRST, date(2023, 6, 1))}
+    [asked] = days("2024-01-10 21:30", held).ask
+    assert asked == Rectangle((date(2024, 1, 10),), TICKERS)
+    decision = days("2024-01-10 21:30", {**all_to("2024-01-10"), "NVDA": Held(FIRST, date(2023, 6, 1))})
+    assert decision.ask == ()
+    assert "NVDA without 2024-01-10 after every attempt: left to gap_sensor" in decision.reason
+
+
 def test_what_came_is_forgotten_so_that_the_cursor_stays_small() -> None:
     asked = {"NVDA": Asked(2, at("2024-01-10 21:45"), date(2024, 1, 10))}
     assert days("2024-01-10 22:00", all_to("2024-01-10"), asked).asked == {}
@@ -168,6 +177,15 @@ def test_a_provisional_bar_is_asked_for_again_until_it_is_final() -> None:
     gave_up = {ticker: Asked(4, at("2024-01-10 23:00"), day) for ticker in TICKERS}
     [asked] = days("2024-01-11 21:30", provisional, gave_up).ask
     assert asked.sessions == (day, date(2024, 1, 11))
+
+
+def test_where_files_bring_new_sessions_only_provisional_bars_are_asked_for() -> None:
+    day = date(2024, 1, 9)
+    plan = Plan(TICKERS, FIRST, None, timedelta(minutes=30), new_sessions=False)
+    held = {**all_to("2024-01-09", TICKERS[1:]), "META": Held(FIRST, day, provisional=(day,))}
+    assert days("2024-01-10 21:30", held, plan=plan).ask == (Rectangle((day,), ("META",)),)
+    nothing = days("2024-01-10 21:30", all_to("2024-01-09"), plan=plan)
+    assert (nothing.ask, nothing.reason) == ((), "no bar is provisional; next close 2024-01-11 21:00 UTC")
 
 
 def test_an_empty_lake_is_asked_for_whole_in_one_run() -> None:

@@ -1,0 +1,101 @@
+"""What sensors read: runs in flight by their tags, the cursor, and a lake that is not there."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from stock_lakehouse.automation.decisions import Asked
+from stock_lakehouse.automation.sensors import ASKED_BY, asked_from, asked_text, new_market_day_sensor
+from stock_lakehouse.clock import set_simulated
+from stock_lakehouse.definitions import build_definitions
+from stock_lakehouse.lake.holdings import HoldingsError
+from stock_lakehouse.partitions import RANGE_END, RANGE_START
+from stock_lakehouse.run_tags import Bringing, bringing
+from stock_lakehouse.settings import Settings
+
+TICKERS = ("AAPL", "GOOG", "NVDA")
+DAY = date(2023, 9, 20)
+
+
+def run(tags: dict[str, str], *selection: str) -> dg.DagsterRun:
+    keys = frozenset(dg.AssetKey(name) for name in selection) or None
+    return dg.DagsterRun(job_name="stock_lakehouse", run_id="1", tags=tags, asset_selection=keys)
+
+
+def span(start: str, end: str, **more: str) -> dict[str, str]:
+    return {RANGE_START: start, RANGE_END: end, **more}
+
+
+@pytest.mark.parametrize(
+    ("given", "brings"),
+    [
+        (run(span("2023-09-18|GOOG", "2023-09-20|NVDA")), Bringing("1", date(2023, 9, 18), DAY, frozenset({"GOOG", "NVDA"}))),
+        (run({"dagster/partition": "2023-09-20|AAPL"}), Bringing("1", DAY, DAY, frozenset({"AAPL"}))),
+        (run(span("2023-09-20", "2023-09-20")), Bringing("1", DAY, DAY, frozenset(TICKERS))),
+        (
+            run({**span("2023-09-20", "2023-09-20"), "stock_lakehouse/tickers": "GOOG"}),
+            Bringing("1", DAY, DAY, frozenset({"GOOG"})),
+        ),
+        (run(span("2023-09-20", "2023-09-20"), "raw_stocks_daily"), None),
+        (run(span("2023-09-20", "2023-09-20"), "curated_stocks_daily", "stocks_features"), None),
+        (run(span("2023-09-20|GONE", "2023-09-20|NVDA")), None),
+        (run({}), None),
+    ],
+)  # fmt: skip
+def test_a_runs_tags_say_what_it_brings(given: dg.DagsterRun, brings: Bringing | None) -> None:
+    assert bringing(given, TICKERS) == brings
+
+
+def test_the_cursor_holds_what_was_asked_for() -> None:
+    at = datetime(2023, 9, 20, 20, 30, tzinfo=UTC)
+    asked = {"AAPL": Asked(2, at, DAY), "NVDA|2023-09-12|2023-09-12": Asked(1, at)}
+    assert asked_from(asked_text(asked)) == asked
+    assert asked_from(None) == asked_from("") == {}
+    with pytest.raises(ValueError, match="reset it"):
+        asked_from('["AAPL"]')
+
+
+def lakehouse(tmp_path: Path, **more: Any) -> Settings:
+    clock = tmp_path / "clock"
+    set_simulated(clock, datetime(2023, 9, 20, 20, 30, tzinfo=UTC))
+    return Settings(
+        tickers=TICKERS, first_date=date(2023, 9, 18), last_date=date(2023, 9, 21), lake_root=tmp_path / "lake",
+        simulated_clock=clock, automation="sensor", **more,
+    )  # fmt: skip
+
+
+def look(settings: Settings, instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
+    result = new_market_day_sensor(settings)(dg.build_sensor_context(instance=instance, cursor=cursor))
+    assert isinstance(result, dg.SensorResult)
+    return result
+
+
+@pytest.mark.parametrize("scheme", ["date_ticker", "session"])
+def test_a_request_is_one_run_with_a_range_and_is_not_repeated_while_it_is_queued(tmp_path: Path, scheme: str) -> None:
+    settings = lakehouse(tmp_path, partition_by=scheme)
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = look(settings, instance)
+        [request] = first.run_requests or ()
+        whole = {"date_ticker": ("2023-09-18|AAPL", "2023-09-20|NVDA"), "session": ("2023-09-18", "2023-09-20")}
+        assert (request.tags[RANGE_START], request.tags[RANGE_END]) == whole[scheme]
+        assert request.tags[ASKED_BY] == "new_market_day_sensor"
+        job = build_definitions(settings).resolve_job_def("stock_lakehouse")
+        queued = instance.create_run_for_job(job, tags=request.tags, status=dg.DagsterRunStatus.NOT_STARTED)
+        second = look(settings, instance)
+    assert not second.run_requests
+    assert f"2023-09-20 is being fetched by run {queued.run_id[:8]}" in str(second.skip_reason)
+
+
+def test_a_table_that_was_there_and_is_gone_is_an_error_and_asks_for_nothing(tmp_path: Path) -> None:
+    settings = lakehouse(tmp_path)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization("stocks_features", partition="2023-09-18|AAPL", metadata={})
+        )
+        with pytest.raises(HoldingsError, match="is its disk there"):
+            look(settings, instance)

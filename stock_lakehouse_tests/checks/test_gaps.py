@@ -1,0 +1,55 @@
+"""What a gap looks like, by its evidence."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from stock_lakehouse.checks.gaps import GONE_AFTER, UNKNOWN, Facts, _company, diagnose
+from stock_lakehouse.lake.holdings import Gap, Held
+from stock_lakehouse.market_calendar import market_calendar
+from stock_lakehouse.sources.sample import SampleSource
+
+CALENDAR = market_calendar(date(2023, 1, 3))
+DAYS = CALENDAR.between(date(2023, 9, 1), date(2023, 9, 21))
+
+
+def gap(count: int, ended: bool = True) -> Gap:
+    return Gap("NVDA", DAYS[:count], ended)
+
+
+@pytest.mark.parametrize(
+    ("found", "facts", "looks", "words"),
+    [
+        (gap(3), Facts(others=5, lacking=0), "halted", "3 sessions between bars; 5 of 5 other tickers traded"),
+        (gap(1), Facts(others=5, lacking=0), "vendor gap", "a 1 session"),
+        (gap(3), Facts(others=5, lacking=4), "vendor gap", "4 of 5 other tickers lack it too"),
+        (gap(1), Facts(("open is missing",), others=5), "vendor gap", "in quarantine: open is missing"),
+        (gap(2, False), Facts(others=5), "halted", "no bar for 2 sessions since the one before 2023-09-01"),
+        (gap(GONE_AFTER, False), Facts(others=5), "delisted or renamed", f"no bar for {GONE_AFTER} sessions"),
+        (gap(2, False), Facts(failure="gave up after 4 attempts: HTTP 429", others=5), "throttled", "HTTP 429"),
+        (gap(2, False), Facts(failure="Yahoo does not know it: No data found"), "delisted or renamed", "No data found"),
+    ],
+)
+def test_a_gap_is_named_by_its_evidence(found: Gap, facts: Facts, looks: str, words: str) -> None:
+    named, evidence = diagnose(found, facts)
+    assert named == looks
+    assert words.removeprefix("a ") in evidence
+
+
+def test_a_source_that_lacks_a_ticker_says_so_in_words_that_are_known_here() -> None:
+    [*_, last] = SampleSource().deliver(["MSFT"], DAYS[0], DAYS[-1])
+    assert any(words in last.failed["MSFT"] for words in UNKNOWN)
+
+
+def test_the_company_of_a_gap_is_who_had_begun_and_not_ended() -> None:
+    holdings = {
+        "NVDA": Held(DAYS[0], DAYS[-1], DAYS[3:5]),
+        "AAPL": Held(DAYS[0], DAYS[-1]),
+        "META": Held(DAYS[0], DAYS[-1], DAYS[4:5]),
+        "NEW": Held(DAYS[8], DAYS[-1]),
+        "OLD": Held(DAYS[0], DAYS[2]),
+        "LATE": Held(DAYS[0], DAYS[3]),
+    }
+    assert _company(Gap("NVDA", DAYS[3:5], True), holdings) == (3, 2)
