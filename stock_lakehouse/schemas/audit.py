@@ -46,7 +46,7 @@ def failures(frame: DataFrame, table: Table) -> list[dict[str, str]]:
     a column and bound, 200 a run: a tenth of a second each on JVM Spark. So a frame is first asked two: whether any
     value breaks a rule and whether a key repeats. Only one that does not conform is asked what is wrong with it.
     """
-    if _conforms(frame, table):
+    if conforms(frame, table):
         return []
     validated = pandera_schema(table).validate(frame)
     return [
@@ -61,7 +61,7 @@ def failures(frame: DataFrame, table: Table) -> list[dict[str, str]]:
     ]
 
 
-def _conforms(frame: DataFrame, table: Table) -> bool:
+def conforms(frame: DataFrame, table: Table) -> bool:
     """Whether `frame` has the columns of `table`, no value breaks its column's rule, and no key repeats."""
     from pyspark.sql import functions as F
     from pyspark.sql.types import StructType
