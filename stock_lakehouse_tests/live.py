@@ -100,7 +100,9 @@ class LiveDagster:
         raise TimeoutError(f"{states}, {[run['status'] for run in runs]}; {self.log.read_text()[-3000:]}")
 
     def runs(self) -> list[dict[str, Any]]:
-        found = self.ask("{ runsOrError { ... on Runs { results { runId status tags { key value } } } } }")
+        found = self.ask(
+            "{ runsOrError { ... on Runs { results { runId status startTime endTime tags { key value } } } } }"
+        )
         runs: list[dict[str, Any]] = found["runsOrError"]["results"]
         return [{**run, "tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in runs]
 

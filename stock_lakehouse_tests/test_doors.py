@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,18 @@ def test_overlapping_backfills_of_assets_and_of_the_job_and_a_run_over_graphql_e
 ) -> None:
     settings = project_of(tmp_path, ("AAPL", "NVDA"), date(2023, 9, 19))
     home = dagster_home(settings)
+    config = home / "dagster.yaml"
+    without_pool = config.read_text().replace("default_limit: 1 ", "# no limit ")
+    assert without_pool != config.read_text()
+    config.write_text(without_pool.replace("max_concurrent_runs: 2", "max_concurrent_runs: 4"))
     with live_dagster(tmp_path, home) as dagster:
         some = dagster.backfill(LAYERS, ["2023-09-19|AAPL", "2023-09-20|NVDA"])  # no rectangle: a failed subset
         whole_job = dagster.backfill_job(LAKEHOUSE_JOB)
         dagster.launch_run(LAKEHOUSE_JOB, {RANGE_START: "2023-09-20|AAPL", RANGE_END: "2023-09-21|NVDA"})
         runs = dagster.wait([some, whole_job], seconds=500)
     assert {run["status"] for run in runs} == {"SUCCESS"}
+    spans = sorted((run["startTime"], run["endTime"]) for run in runs)
+    assert any(later[0] < earlier[1] for earlier, later in pairwise(spans))  # two were in progress at once
     keys = keys_by_run(home, monkeypatch)
     expected = {
         ("2023-09-19|AAPL", "2023-09-19|AAPL"): ["2023-09-19|AAPL"],
