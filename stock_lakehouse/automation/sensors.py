@@ -69,12 +69,24 @@ class Eyes:
         return held
 
     def in_flight(self, instance: dg.DagsterInstance) -> list[Bringing]:
-        """The runs that are queued or running and bring bars through every layer."""
+        """The runs that are queued or running and bring bars through every layer, and backfills that have no run yet."""
         from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
         runs = instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
         found = (bringing(run, self.plan.tickers) for run in runs)
-        return [one for one in found if one is not None]
+        return [*(one for one in found if one is not None), *self._backfills_without_runs(instance)]
+
+    def _backfills_without_runs(self, instance: dg.DagsterInstance) -> list[Bringing]:
+        """The daemon takes a moment to cut a backfill of the UI into runs. Until then it may bring anything."""
+        from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+        from dagster._core.storage.tags import BACKFILL_ID_TAG
+
+        requested = instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED]))
+        return [
+            Bringing(one.backfill_id, date.min, date.max, frozenset(self.plan.tickers))
+            for one in requested
+            if not instance.get_runs_count(dg.RunsFilter(tags={BACKFILL_ID_TAG: one.backfill_id}))
+        ]
 
     def decide(self, decide: Decide, instance: dg.DagsterInstance, asked: Mapping[str, Asked]) -> Decision:
         """What `decide` says of the present."""

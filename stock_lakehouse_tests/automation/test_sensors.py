@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from stock_lakehouse.automation.decisions import Asked
 from stock_lakehouse.automation.sensors import ASKED_BY, asked_from, asked_text, new_market_day_sensor
@@ -17,6 +18,7 @@ from stock_lakehouse.lake.holdings import HoldingsError
 from stock_lakehouse.partitions import RANGE_END, RANGE_START
 from stock_lakehouse.run_tags import Bringing, bringing
 from stock_lakehouse.settings import Settings
+from stock_lakehouse.tables import FEATURES
 
 TICKERS = ("AAPL", "GOOG", "NVDA")
 DAY = date(2023, 9, 20)
@@ -89,6 +91,27 @@ def test_a_request_is_one_run_with_a_range_and_is_not_repeated_while_it_is_queue
         second = look(settings, instance)
     assert not second.run_requests
     assert f"2023-09-20 is being fetched by run {queued.run_id[:8]}" in str(second.skip_reason)
+
+
+def test_a_backfill_of_the_ui_counts_as_in_flight_until_it_has_runs(tmp_path: Path) -> None:
+    settings = lakehouse(tmp_path)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_backfill(
+            PartitionBackfill(
+                backfill_id="abcdefgh",
+                status=BulkActionStatus.REQUESTED,
+                from_failure=False,
+                tags={},
+                backfill_timestamp=0.0,
+                asset_selection=[dg.AssetKey(FEATURES.name)],
+            )
+        )
+        waits = look(settings, instance)
+        assert not waits.run_requests
+        assert "is being fetched by run abcdefgh" in str(waits.skip_reason)
+        job = dg.GraphDefinition(name="g").to_job()
+        instance.create_run_for_job(job, tags={"dagster/backfill": "abcdefgh"}, status=dg.DagsterRunStatus.STARTED)
+        assert look(settings, instance).run_requests
 
 
 def test_a_table_that_was_there_and_is_gone_is_an_error_and_asks_for_nothing(tmp_path: Path) -> None:
