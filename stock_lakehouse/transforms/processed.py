@@ -18,10 +18,12 @@ PRICES = ("open", "high", "low", "close")
 # dot: in Java's expressions $ also stands before a last line's end, and a dot for fewer characters than elsewhere.
 NUMBER = r"^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?\z"
 NOT_FINITE = r"^[+-]?(nan|inf|infinity)\z"
+# There is no year 0: JVM Spark reads one all the same, and no Python can hold it.
+DAY = "([0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)-[0-9]{2}-[0-9]{2}"
 # A date, alone or at the head of a timestamp in exchange-local time.
-DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ]|\z)"
+DATE = rf"^{DAY}([T ]|\z)"
 # As raw/ writes it: engines differ in what else they would read as a time ("99999-01-01").
-LANDED = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[.][0-9]+Z\z"
+LANDED = rf"^{DAY}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}[.][0-9]+Z\z"
 MAX_VOLUME = 2.0**53  # beyond it a double, which vendors' files go through, no longer counts single shares
 
 

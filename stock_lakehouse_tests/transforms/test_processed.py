@@ -72,6 +72,7 @@ IMPOSSIBLE: list[tuple[Row, list[str]]] = [
     ({"date": "  ", "year": UNREADABLE}, ["date cannot be read"]),
     ({"date": "2023-02-30", "year": UNREADABLE}, ["date cannot be read"]),
     ({"date": "2023-09-31", "year": UNREADABLE}, ["date cannot be read"]),
+    ({"date": "0000-01-01", "year": UNREADABLE}, ["date cannot be read"]),
     ({"date": "20230921", "year": UNREADABLE}, ["date cannot be read"]),
     ({"date": "2023-9-21", "year": UNREADABLE}, ["date cannot be read"]),
     ({"date": "21.09.2023", "year": UNREADABLE}, ["date cannot be read"]),
