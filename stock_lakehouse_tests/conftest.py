@@ -83,14 +83,15 @@ def rows_of(frame: DataFrame, *order: str) -> list[dict[str, object]]:
 
 @pytest.fixture(scope="session", params=["moto", "weed"])
 def s3_bucket(request: pytest.FixtureRequest) -> Iterator[str]:
-    """s3://, and a bucket on a server to which this process's AWS_* variables lead. Its name is the server's: the engine keeps a
-    client a bucket."""
+    """s3://, and a bucket on a server to which this process's AWS_* variables lead. Its name is new each time: the engine keeps a
+    client a bucket, and another file's tests may start the server anew."""
     name: str = request.param
     if name == "weed" and not s3.WEED:
         pytest.skip(s3.NO_WEED)
     with getattr(s3, name)() as endpoint, s3.variables(s3.environment(endpoint)):
-        s3.make_bucket(endpoint, name)
-        yield f"s3://{name}"
+        bucket = f"{name}-{uuid.uuid4().hex[:12]}"
+        s3.make_bucket(endpoint, bucket)
+        yield f"s3://{bucket}"
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,32 +11,14 @@ from typer.testing import CliRunner
 from stock_lakehouse.cli import app
 from stock_lakehouse.engines import EngineError, spark_session
 from stock_lakehouse.resources.spark import SparkResource
-
-SERVER = """
-import sys
-from pysail.spark import SparkConnectServer
-server = SparkConnectServer(ip="127.0.0.1", port=0)
-server.start(background=True)
-print(server.listening_address[1], flush=True)
-sys.stdin.read()
-server.stop()
-"""
+from stock_lakehouse_tests.engines.servers import sail_server
 
 
 @pytest.fixture
 def server() -> Iterator[str]:
     """The address of a Spark Connect server in a process of its own."""
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        yield f"sc://127.0.0.1:{process.stdout.readline().strip()}"
-        process.stdin.close()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    with sail_server() as sail:
+        yield sail.address
 
 
 def test_results_do_not_depend_on_the_engine_s_own_settings() -> None:

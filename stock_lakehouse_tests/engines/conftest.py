@@ -14,14 +14,13 @@ import trustme
 from pyspark.sql import SparkSession
 
 from stock_lakehouse.engines import spark_session
-from stock_lakehouse_tests.engines.servers import FOR_SMALL_QUERIES, JAVA, java, jvm_server
+from stock_lakehouse_tests.engines.servers import FOR_SMALL_QUERIES, JAVA, java, jvm_server, sail_server
 from stock_lakehouse_tests.engines.workspace import (
     CLUSTER,
     RUNNING,
     TOKEN,
     Workspace,
     authority,
-    sail_server,
     workspace_at,
 )
 
@@ -73,8 +72,8 @@ def open_workspace(
 @pytest.fixture(scope="session")
 def sail() -> Iterator[str]:
     """host:port of a Spark Connect server in a process of its own."""
-    with sail_server() as address:
-        yield address
+    with sail_server() as server:
+        yield server.host_and_port
 
 
 @pytest.fixture

@@ -53,13 +53,14 @@ logger.server.level = info
 """
 
 SAIL = """
-import sys
+import os, sys
+{preamble}
 from pysail.spark import SparkConnectServer
 server = SparkConnectServer(ip="127.0.0.1", port=0)
 server.start(background=True)
 print("started at", "127.0.0.1:%s" % server.listening_address[1], flush=True)
 sys.stdin.read()
-server.stop()
+os._exit(0)
 """
 
 
@@ -83,6 +84,10 @@ class Server:
 
     address: str
     process: subprocess.Popen[str]
+
+    @property
+    def host_and_port(self) -> str:
+        return self.address.removeprefix("sc://")
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
@@ -142,9 +147,11 @@ def jvm_server(
 
 
 @contextmanager
-def sail_server() -> Iterator[Server]:
-    """Sail in a process of its own."""
-    with _running([sys.executable, "-c", SAIL], {**os.environ, "RUST_LOG": "error"}) as server:
+def sail_server(preamble: str = "") -> Iterator[Server]:
+    """Sail in a process of its own, in which `preamble` ran first."""
+    with _running(
+        [sys.executable, "-c", SAIL.format(preamble=preamble)], {**os.environ, "RUST_LOG": "error"}
+    ) as server:
         yield server
 
 

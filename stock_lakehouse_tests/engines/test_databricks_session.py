@@ -19,6 +19,7 @@ from stock_lakehouse.engines.databricks import ClusterError, CredentialsError
 from stock_lakehouse.engines.workers import WorkerError, workers_python
 from stock_lakehouse.settings import Databricks
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW
+from stock_lakehouse_tests.engines.servers import sail_server
 from stock_lakehouse_tests.engines.workspace import (
     CLUSTER,
     RUNNING,
@@ -26,7 +27,6 @@ from stock_lakehouse_tests.engines.workspace import (
     TOKEN,
     Workspace,
     on,
-    sail_server,
     session_on,
     workspace_at,
 )
@@ -275,7 +275,8 @@ def test_workers_without_what_indicators_need_are_refused_with_how_to_install_it
     chosen = (
         on(workspace, cluster_id=None, serverless=True) if serverless else on(workspace, wheel="/Volumes/a/b/c/x.whl")
     )
-    with sail_server(f"sys.modules[{module!r}] = None") as bare, workspace_at(bare, trusted[0], tmp_path) as there:
+    preamble = f"sys.modules[{module!r}] = None"
+    with sail_server(preamble) as bare, workspace_at(bare.host_and_port, trusted[0], tmp_path) as there:
         there.tokens, there.clusters = workspace.tokens, workspace.clusters
         with (
             pytest.raises(WorkerError, match=module) as caught,
@@ -290,7 +291,7 @@ def test_workers_with_another_version_of_the_package_are_refused(
     trusted: tuple[trustme.CA, Path], tmp_path: Path, workspace: Workspace
 ) -> None:
     older = "import stock_lakehouse; stock_lakehouse.__version__ = '0.0.9'"
-    with sail_server(older) as bare, workspace_at(bare, trusted[0], tmp_path) as there:
+    with sail_server(older) as bare, workspace_at(bare.host_and_port, trusted[0], tmp_path) as there:
         there.tokens, there.clusters = workspace.tokens, workspace.clusters
         another = rf"hold stock_lakehouse 0.0.9, this is {__version__}"
         with pytest.raises(WorkerError, match=another), session_on(on(there)):

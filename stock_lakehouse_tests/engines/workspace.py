@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -37,34 +35,6 @@ SERVICE = "/spark.connect.SparkConnectService/"
 STREAMS = ("ExecutePlan", "ReattachExecute")
 TOKEN_PATH = "/oidc/v1/token"
 SECONDS_BEFORE_EXPIRY = 40  # at which the Databricks SDK takes a token for expired
-
-SAIL = """
-import os, sys
-{preamble}
-os.environ["RUST_LOG"] = "error"
-from pysail.spark import SparkConnectServer
-server = SparkConnectServer(ip="127.0.0.1", port=0)
-server.start(background=True)
-print(server.listening_address[1], flush=True)
-sys.stdin.read()
-os._exit(0)
-"""
-
-
-@contextmanager
-def sail_server(preamble: str = "") -> Iterator[str]:
-    """host:port of a Spark Connect server in a process of its own, in which `preamble` ran first."""
-    with subprocess.Popen(
-        [sys.executable, "-c", SAIL.format(preamble=preamble)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        yield f"127.0.0.1:{process.stdout.readline().strip()}"
-        process.stdin.close()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
 
 
 @dataclass
