@@ -66,14 +66,15 @@ LAKEHOUSE_TOML: Final = """\
 
 tickers = ["AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA"]
 first_date = 2013-01-02
-last_date = 2023-09-21            # the sample's last; leave out to go on for ever
+last_date = 2023-09-21            # leave out to go on for ever
 
 source = "sample"                 # sample | csv | yfinance
 # csv_folder = "prices"           # with source = "csv"
 
 lake_root = "lakehouse"
-engine = "embedded"               # embedded | spark_connect (address in STOCK_LAKEHOUSE_SPARK_REMOTE)
+engine = "embedded"               # embedded | spark_connect (address in STOCK_LAKEHOUSE_SPARK_REMOTE) | databricks
 partition_by = "date_ticker"      # date_ticker: a key a bar, to 100,000 keys | session: a key a day, any size
+automation = "off"                # off | sensor | schedule | declarative: what runs by itself (docs/automation.md)
 """
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from stock_lakehouse import tables
 from stock_lakehouse.cli import app
 from stock_lakehouse.event_storage import BatchedSqliteEventLogStorage
-from stock_lakehouse.instance import LAPTOP, POSTGRES_VARIABLE, PRODUCTION
+from stock_lakehouse.instance import LAKEHOUSE_TOML, LAPTOP, POSTGRES_VARIABLE, PRODUCTION
 from stock_lakehouse_tests.postgres import find_server, postgres
 
 CONFIG = """
@@ -41,6 +41,10 @@ def test_init_writes_settings_that_load_and_a_laptops_instance(tmp_path: Path, m
         assert concurrency.run_queue_config is not None
         assert concurrency.run_queue_config.max_concurrent_runs == 2
         assert concurrency.pool_config.default_pool_limit == 1
+
+
+def test_init_writes_the_settings_that_the_repository_has() -> None:
+    assert Path(__file__).parents[1].joinpath("lakehouse.toml").read_text(encoding="utf-8") == LAKEHOUSE_TOML
 
 
 def test_init_leaves_what_is_there_and_says_so(tmp_path: Path) -> None:
