@@ -33,6 +33,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 DAY: dict[str, Any] = {"formats": ["%Y-%m-%d"], "metavar": "DATE"}
+# What several commands ask alike.
+Tickers = Annotated[str | None, typer.Option(metavar="A,B", help="Tickers, by comma; all if left out.")]
+First = Annotated[datetime | None, typer.Option("--from", **DAY, help="First day; the lake's first if left out.")]
+Last = Annotated[datetime | None, typer.Option("--to", **DAY, help="Last day; the newest if left out.")]
+Assets = Annotated[str | None, typer.Option(metavar="ASSET,…", help="Assets, by comma; all if left out.")]
 
 
 @app.command()
@@ -59,12 +64,10 @@ def demo(
 
 @app.command()
 def materialize(
-    tickers: Annotated[str | None, typer.Option(metavar="A,B", help="Tickers, by comma; all if left out.")] = None,
-    first: Annotated[
-        datetime | None, typer.Option("--from", **DAY, help="First day; the lake's first if left out.")
-    ] = None,
-    last: Annotated[datetime | None, typer.Option("--to", **DAY, help="Last day; the newest if left out.")] = None,
-    select: Annotated[str | None, typer.Option(metavar="ASSET,…", help="Assets, by comma; all if left out.")] = None,
+    tickers: Tickers = None,
+    first: First = None,
+    last: Last = None,
+    select: Assets = None,
 ) -> None:
     """Run the graph for tickers × sessions in one Dagster run, whether the lake holds them or not.
 
@@ -80,12 +83,10 @@ def materialize(
 
 @app.command()
 def backfill(
-    tickers: Annotated[str | None, typer.Option(metavar="A,B", help="Tickers, by comma; all if left out.")] = None,
-    first: Annotated[
-        datetime | None, typer.Option("--from", **DAY, help="First day; the lake's first if left out.")
-    ] = None,
-    last: Annotated[datetime | None, typer.Option("--to", **DAY, help="Last day; the newest if left out.")] = None,
-    select: Annotated[str | None, typer.Option(metavar="ASSET,…", help="Assets, by comma; all if left out.")] = None,
+    tickers: Tickers = None,
+    first: First = None,
+    last: Last = None,
+    select: Assets = None,
     chunk: Annotated[int, typer.Option(min=0, metavar="BARS", help="Bars a run; 0: everything in one run.")] = 100_000,
     again: Annotated[bool, typer.Option("--again", help="Run what the lake holds already too.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the runs and do nothing.")] = False,
