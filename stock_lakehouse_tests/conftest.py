@@ -17,6 +17,8 @@ from stock_lakehouse.resources.spark import SparkResource
 from stock_lakehouse.settings import Settings
 from stock_lakehouse_tests import s3
 
+pytest_plugins = ["stock_lakehouse_tests.faults"]
+
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
