@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import dagster as dg
 
-from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, RAW, RESTATEMENTS, Table
+from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, FEATURES, PROCESSED, QUARANTINE, RAW, RESTATEMENTS, Table
 from stock_lakehouse.transforms.indicators import INDICATORS
 
-UPSTREAM = {PROCESSED: (RAW,), QUARANTINE: (RAW,), CURATED: (PROCESSED,), FEATURES: (CURATED,), RESTATEMENTS: ()}
+UPSTREAM = {
+    PROCESSED: (RAW,),
+    QUARANTINE: (RAW,),
+    CURATED: (PROCESSED,),
+    CORPORATE_ACTIONS: (PROCESSED,),
+    FEATURES: (CURATED,),
+    RESTATEMENTS: (),
+}
+SPLITS = ("adjusted_to", "ingested_at", "first_delivered_at", "split_first_seen", "split_ratio")
 MADE_OF = {
     (PROCESSED, "dividend"): ("dividends",),
     (PROCESSED, "split_ratio"): ("stock_splits",),
     (QUARANTINE, "reasons"): tuple(name for name in RAW.column_names if name not in ("source", "interval")),
-    (CURATED, "adj_close"): ("adj_close", "close"),
-    (CURATED, "price_basis"): ("adj_close",),
+    **{(CURATED, name): (name, *SPLITS) for name in ("open", "high", "low", "close", "volume", "dividend")},
+    (CURATED, "adj_close"): ("adj_close", "close", "dividend", "actions_delivered", *SPLITS),
+    (CURATED, "price_basis"): ("adj_close", "actions_delivered"),
+    (CURATED, "split_factor"): ("split_ratio",),
+    (CURATED, "adj_close_deviation"): ("adj_close", "close", "dividend", *SPLITS),
+    (CORPORATE_ACTIONS, "ex_date"): ("date",),
+    (CORPORATE_ACTIONS, "kind"): ("dividend", "split_ratio"),
+    (CORPORATE_ACTIONS, "value"): ("dividend", *SPLITS),
+    (CORPORATE_ACTIONS, "price_factor"): ("close", "dividend", *SPLITS),
+    (CORPORATE_ACTIONS, "first_seen"): ("dividend_first_seen", "split_first_seen"),
+    (CORPORATE_ACTIONS, "late"): ("dividend_first_seen", "first_delivered_at", "split_first_seen"),
     (CURATED, "bar_status"): ("date", "ingested_at"),
     (FEATURES, "tradable_from"): ("date",),
 }
@@ -36,7 +53,7 @@ def _inputs(name: str) -> tuple[str, ...]:
         return (name,)
     read = {str(value) for value in one.parameters.values() if isinstance(value, str)}
     if name == "return_1d":
-        read = {"adj_close", "close", "price_basis"}
+        read = {"adj_close", "close", "dividend", "price_basis"}
     elif name == "volatility_20":
         read = {"return_1d"}
     elif name.endswith("_signal") and "above" in one.parameters:

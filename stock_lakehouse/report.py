@@ -11,7 +11,18 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.tables import FEATURES, PROCESSED, QUARANTINE, RAW, RESTATEMENTS, TABLES, UNREADABLE, Table
+from stock_lakehouse.tables import (
+    BY_NAME,
+    CORPORATE_ACTIONS,
+    FEATURES,
+    PROCESSED,
+    QUARANTINE,
+    RAW,
+    RESTATEMENTS,
+    TABLES,
+    UNREADABLE,
+    Table,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -89,7 +100,7 @@ def _table_status(
         F.max("session").alias("last"),
         F.count("session").alias("sessions"),
     )
-    gaps_matter = table not in (RESTATEMENTS, QUARANTINE)
+    gaps_matter = table not in (RESTATEMENTS, QUARANTINE, CORPORATE_ACTIONS)
     outdated = outdated_rows(rows) if table == FEATURES else {}
     tickers = {
         row["ticker"]: TickerStatus(
@@ -127,8 +138,9 @@ def session_of(table: Table) -> Column:
     """The session of a row; of delivered text the day it begins with, null where that is none."""
     from pyspark.sql import functions as F
 
-    if any(one.name == "date" and one.type == "date" for one in table.columns):
-        return F.col("date")
+    days = [one.name for one in table.columns if one.type == "date"]
+    if days:
+        return F.col(days[0])
     return F.substring(F.trim("date"), 1, 10).try_cast("date")
 
 
@@ -144,8 +156,8 @@ def newest_rows(lake: Lake, spark: SparkSession, table: str, ticker: str, last: 
 
     rows = lake.read(table, spark).where(F.col("ticker") == ticker)
     columns = [name for name in ("ticker", "date", *rows.columns) if name in rows.columns]
-    ordered = rows.select(*dict.fromkeys(columns)).orderBy(F.col("date").desc()).limit(last)
-    return ordered.orderBy("date")
+    day = "ex_date" if BY_NAME[table] == CORPORATE_ACTIONS else "date"
+    return rows.select(*dict.fromkeys(columns)).orderBy(F.col(day).desc()).limit(last).orderBy(day)
 
 
 def superseded(tables: list[TableStatus]) -> int:

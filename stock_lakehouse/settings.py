@@ -103,6 +103,7 @@ class Settings(BaseSettings):
     last_date: date | None = None
     source: Literal["sample", "csv", "yfinance"] = "sample"
     csv_folder: Path | None = None
+    csv_prices: Literal["split_adjusted", "as_traded"] = "split_adjusted"
     lake_root: Path | str = Path("lakehouse")
     engine: Literal["embedded", "spark_connect", "databricks"] = "embedded"
     spark_remote: SecretStr | None = None

@@ -8,17 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from stock_lakehouse.schemas import Column, curated, features, processed, raw, restatements
+from stock_lakehouse.schemas import Column, corporate_actions, curated, features, processed, raw, restatements
 
 UNREADABLE = "__unreadable__"  # stands for a ticker or a year that could not be read; no ticker can have this form
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table. `path` is under the lake root; `key` is unique, and empty where nothing is.
-
-    `whole_history`: a row depends on every earlier bar of its ticker, so it is computed and compared over all years.
-    """
+    """One table. `path` is under the lake root; `key` is unique, and empty where nothing is."""
 
     name: str
     layer: str
@@ -28,7 +25,6 @@ class Table:
     description: str
     partition_by: tuple[str, ...] = ("ticker", "year")
     key: tuple[str, ...] = ("ticker", "date")
-    whole_history: bool = False
 
     @property
     def ddl(self) -> str:
@@ -76,6 +72,17 @@ CURATED = Table(
     curated.COLUMNS,
     "The one bar of a ticker and session, on one named price basis.",
 )
+CORPORATE_ACTIONS = Table(
+    "corporate_actions",
+    "curated",
+    "delta",
+    "curated/corporate_actions",
+    corporate_actions.COLUMNS,
+    "The splits and dividends that the delivered bars name. Written by the step of curated_stocks_daily, whose bars are adjusted "
+    "by them.",
+    partition_by=(),
+    key=("ticker", "ex_date", "kind"),
+)
 FEATURES = Table(
     "stocks_features",
     "features",
@@ -83,7 +90,6 @@ FEATURES = Table(
     "curated/stocks_features",
     features.COLUMNS,
     "Indicators and signals of a ticker and session, computed from the ticker's whole history.",
-    whole_history=True,
 )
 RESTATEMENTS = Table(
     "restatements",
@@ -97,5 +103,5 @@ RESTATEMENTS = Table(
 )
 
 LAYERS = (RAW, PROCESSED, CURATED, FEATURES)
-TABLES = (RAW, PROCESSED, QUARANTINE, CURATED, FEATURES, RESTATEMENTS)
+TABLES = (RAW, PROCESSED, QUARANTINE, CURATED, CORPORATE_ACTIONS, FEATURES, RESTATEMENTS)
 BY_NAME = {table.name: table for table in TABLES}

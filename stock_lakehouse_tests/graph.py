@@ -75,7 +75,7 @@ def sessions_of(first: date, last: date) -> tuple[date, ...]:
 
 
 def history(tickers: Sequence[str], sessions: Sequence[date], seed: int = 0) -> Bars:
-    """A random walk a ticker, as a vendor would deliver it; all text."""
+    """A random walk a ticker, as a vendor that says nothing of dividends and splits would deliver it; all text."""
     bars: Bars = {}
     for ticker in tickers:
         dice = np.random.default_rng([seed, *ticker.encode()])
@@ -98,8 +98,6 @@ def bar(ticker: str, session: date, opened: float, close: float, volume: int) ->
         "close": repr(float(close)),
         "adj_close": repr(float(close * 0.97)),
         "volume": str(volume),
-        "dividends": "0",
-        "stock_splits": "0",
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from stock_lakehouse.assets.curated import curated_stocks_daily
+from stock_lakehouse.assets.curated import corporate_actions, curated_stocks_daily
 from stock_lakehouse.assets.features import stocks_features
 from stock_lakehouse.assets.ledger import restatements
 from stock_lakehouse.assets.processed import processed_quarantine, processed_stocks_daily
@@ -38,6 +38,7 @@ def all_assets(
         processed_stocks_daily,
         processed_quarantine,
         curated_stocks_daily,
+        corporate_actions,
         stocks_features,
         restatements,
     ]

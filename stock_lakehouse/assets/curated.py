@@ -1,4 +1,4 @@
-"""curated: the one bar of a ticker and session."""
+"""curated: the one bar of a ticker and session, and the corporate actions that it is adjusted by, in the same step."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,9 +7,11 @@ import dagster as dg
 from pyspark.sql import DataFrame  # at runtime: Dagster reads annotations
 
 from stock_lakehouse.checks import audit_spec, audited
+from stock_lakehouse.curation import curate
 from stock_lakehouse.resources.lakehouse import LakehouseResource
-from stock_lakehouse.tables import CURATED
-from stock_lakehouse.transforms.curated import curated_bars
+from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED
+
+NEWEST = 10
 
 
 @dg.asset(backfill_policy=dg.BackfillPolicy.single_run(), io_manager_key="delta", check_specs=[audit_spec(CURATED)])
@@ -19,6 +21,31 @@ def curated_stocks_daily(
     if processed_stocks_daily is None:  # the run is a job on Databricks
         yield from lakehouse.publish_by_job(context, CURATED)
         return
-    bars = lakehouse.stage(curated_bars(processed_stocks_daily, lakehouse.sessions))
-    yield from audited(bars, CURATED)
-    yield dg.Output(bars)
+    curation = curate(
+        lakehouse.lake,
+        lakehouse.session,
+        processed_stocks_daily,
+        lakehouse.rectangle(context.partition_keys),
+        lakehouse.sessions,
+        lakehouse.stage_by_ticker,
+    )
+    yield from audited(curation.bars, CURATED)
+    yield dg.Output(curation)
+
+
+@dg.asset(deps=[curated_stocks_daily])
+def corporate_actions(lakehouse: LakehouseResource) -> dg.MaterializeResult[Any]:
+    from pyspark.sql import functions as F
+
+    actions = lakehouse.lake.corporate_actions.read(lakehouse.session)
+    newest = actions.orderBy(F.col("ex_date").desc(), "ticker", "kind").limit(NEWEST).collect()
+    records = [dg.TableRecord({name: str(row[name]) for name in CORPORATE_ACTIONS.column_names}) for row in newest]
+    by_kind = {row["kind"]: row["count"] for row in actions.groupBy("kind").count().collect()}
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": sum(by_kind.values()),
+            "splits": by_kind.get("split", 0),
+            "dividends": by_kind.get("dividend", 0),
+            "newest": dg.MetadataValue.table(records) if records else "none",
+        }
+    )

@@ -15,7 +15,6 @@ from stock_lakehouse.transforms.features import features
 @dg.asset(
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="delta",
-    ins={"curated_stocks_daily": dg.AssetIn(metadata={"whole_history": True})},
     check_specs=[audit_spec(FEATURES), PRESENT_FORMULAS],
 )
 def stocks_features(

@@ -5,9 +5,10 @@ Not here: where the order comes from and where what is said of it goes (main.py)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from stock_lakehouse.curation import curate, publish, years_around
 from stock_lakehouse.databricks_jobs.order import Order
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.publish import Published
@@ -16,7 +17,6 @@ from stock_lakehouse.lake.storage import lake_root
 from stock_lakehouse.report import outdated_rows
 from stock_lakehouse.schemas.audit import failures
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, UNREADABLE, Table
-from stock_lakehouse.transforms.curated import curated_bars
 from stock_lakehouse.transforms.features import features
 from stock_lakehouse.transforms.indicators import indicator_spec
 from stock_lakehouse.transforms.processed import classify, processed_bars, quarantined
@@ -63,10 +63,12 @@ class Layers:
     def _processed(self) -> Published:
         asked, lake = self._asked, self._lake
         raw = lake.raw.read(self._spark, asked.tickers, asked.years)
-        rows = self._staging.by_ticker(
+        rows = self._by_ticker(
             lambda some: classify(some, self._sessions, self._order.price_tolerance),
-            raw, asked.tickers, len(asked.years), self._order.bars_per_chunk,
-        )  # fmt: skip
+            raw,
+            asked.tickers,
+            len(asked.years),
+        )
         self._conserve(raw.count(), {row["fate"]: row["count"] for row in rows.groupBy("fate").count().collect()})
         bars, rejected = processed_bars(rows), quarantined(rows)
         self._audit(bars, PROCESSED, "schema")
@@ -77,26 +79,29 @@ class Layers:
         return lake.processed.publish(bars, asked.tickers, asked.years, self._staging, asked)
 
     def _curated(self) -> Published:
-        processed = self._lake.processed.read(self._spark, self._asked.tickers, self._asked.years)
-        return self._delta(self._staging.stage(curated_bars(processed, self._sessions)), CURATED)
+        order, lake, asked = self._order, self._lake, self._asked
+        processed = lake.processed.read(self._spark, asked.tickers, years_around(asked))
+        curation = curate(lake, self._spark, processed, asked, self._sessions, self._by_ticker)
+        self._audit(curation.bars, CURATED, "schema")
+        return publish(curation, lake, asked, self._staging, run_id=order.run_id, now=order.ordered_at)
 
     def _features(self) -> Published:
         bars = self._lake.curated.read(self._spark, self._asked.tickers)
         years = self._asked.last.year - self._order.calendar.sessions[0].year + 1
-        rows = self._staging.by_ticker(
-            lambda some: features(some, self._sessions), bars, self._asked.tickers, years, self._order.bars_per_chunk
+        rows = self._by_ticker(lambda some: features(some, self._sessions), bars, self._asked.tickers, years)
+        self._audit(rows, FEATURES, "schema")
+        published = self._lake.features.publish(
+            rows, self._asked, self._staging, self._lake.ledger, run_id=self._order.run_id, now=self._order.ordered_at
         )
-        published = self._delta(rows, FEATURES)
         outdated = outdated_rows(self._lake.features.read(self._spark))
         found = {"indicator_spec": indicator_spec(), "outdated rows": sum(outdated.values())}
         self._check("present_formulas", not outdated, found, "WARN")
         return published
 
-    def _delta(self, rows: DataFrame, table: Table) -> Published:
-        self._audit(rows, table, "schema")
-        return self._lake.delta(table.name).publish(
-            rows, self._asked, self._staging, self._lake.ledger, run_id=self._order.run_id, now=self._order.ordered_at
-        )
+    def _by_ticker(
+        self, transform: Callable[[DataFrame], DataFrame], frame: DataFrame, tickers: Sequence[str], years: int
+    ) -> DataFrame:
+        return self._staging.by_ticker(transform, frame, tickers, years, self._order.bars_per_chunk)
 
     def _audit(self, frame: DataFrame, table: Table, name: str) -> None:
         found = failures(frame, table)

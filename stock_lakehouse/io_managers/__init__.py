@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from stock_lakehouse.curation import Curation, years_around
+from stock_lakehouse.curation import publish as publish_curation
 from stock_lakehouse.lineage import column_lineage
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import PROCESSED, QUARANTINE, UNREADABLE, Table
@@ -71,7 +73,7 @@ class RawCsvIOManager(dg.ConfigurableIOManager):
 class ParquetIOManager(dg.ConfigurableIOManager):
     """Publishes frames by table name to Parquet: a table with a key by the run's rectangle, one without as it is.
 
-    Loads processed bars as a DataFrame: all of the run's tickers in the years of its sessions.
+    Loads processed bars as a DataFrame: all of the run's tickers in the years of its sessions and those beside them.
     """
 
     lakehouse: LakehouseResource
@@ -107,24 +109,26 @@ class ParquetIOManager(dg.ConfigurableIOManager):
         rectangle = self.lakehouse.rectangle(context.asset_partition_keys)
         if self.lakehouse.is_job(rectangle):
             return None
-        return self.lakehouse.lake.processed.read(self.lakehouse.session, rectangle.tickers, rectangle.years)
+        return self.lakehouse.lake.processed.read(self.lakehouse.session, rectangle.tickers, years_around(rectangle))
 
 
 class DeltaIOManager(dg.ConfigurableIOManager):
-    """Publishes a frame to the Delta table of its asset by "only what changed".
+    """Publishes a frame to the Delta table of its asset by "only what changed"; a `Curation` with its corporate actions.
 
-    Loads all of the run's tickers in the years of its sessions; with input metadata `whole_history` in all years.
+    Loads all of the run's tickers in all years.
     """
 
     lakehouse: LakehouseResource
 
-    def handle_output(self, context: dg.OutputContext, obj: DataFrame) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: DataFrame | Curation) -> None:
         house = self.lakehouse
         rectangle = house.rectangle(context.asset_partition_keys)
         delta = house.lake.delta(context.asset_key.path[-1])
-        published = delta.publish(
-            obj, rectangle, house.staging, house.lake.ledger, run_id=context.run_id, now=house.now()
-        )
+        told: dict[str, Any] = {"run_id": context.run_id, "now": house.now()}
+        if isinstance(obj, Curation):
+            published = publish_curation(obj, house.lake, rectangle, house.staging, **told)
+        else:
+            published = delta.publish(obj, rectangle, house.staging, house.lake.ledger, **told)
         house.end_turn(delta.table.name)
         _report(
             context,
@@ -144,9 +148,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         rectangle = self.lakehouse.rectangle(context.asset_partition_keys)
         if self.lakehouse.is_job(rectangle):
             return None
-        years = None if context.definition_metadata.get("whole_history") else rectangle.years
-        delta = self.lakehouse.lake.delta(context.asset_key.path[-1])
-        return delta.read(self.lakehouse.session, rectangle.tickers, years)
+        return self.lakehouse.lake.delta(context.asset_key.path[-1]).read(self.lakehouse.session, rectangle.tickers)
 
 
 def _in_landings(download: Download) -> Iterator[pa.Table]:

@@ -9,7 +9,16 @@ from stock_lakehouse.lake.parquet_table import ParquetTable
 from stock_lakehouse.lake.publish import BARS_PER_CHUNK
 from stock_lakehouse.lake.raw_csv import RawCsv
 from stock_lakehouse.lake.storage import LakeRoot, storage_at
-from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, RAW, RESTATEMENTS, TABLES
+from stock_lakehouse.tables import (
+    CORPORATE_ACTIONS,
+    CURATED,
+    FEATURES,
+    PROCESSED,
+    QUARANTINE,
+    RAW,
+    RESTATEMENTS,
+    TABLES,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -26,6 +35,7 @@ class Lake:
         self.processed = ParquetTable(root, PROCESSED, bars_per_chunk, partitions_per_write)
         self.quarantine = ParquetTable(root, QUARANTINE, bars_per_chunk, partitions_per_write)
         self.curated = DeltaTable(root, CURATED, bars_per_chunk)
+        self.corporate_actions = DeltaTable(root, CORPORATE_ACTIONS)
         self.features = DeltaTable(root, FEATURES, bars_per_chunk)
         self.ledger = Ledger(root)
 
@@ -58,6 +68,7 @@ class Lake:
             PROCESSED.name: self.processed,
             QUARANTINE.name: self.quarantine,
             CURATED.name: self.curated,
+            CORPORATE_ACTIONS.name: self.corporate_actions,
             FEATURES.name: self.features,
             RESTATEMENTS.name: self.ledger.stored,
         }

@@ -30,13 +30,15 @@ from stock_lakehouse.tables import CURATED, RESTATEMENTS, Table
 
 if TYPE_CHECKING:
     import deltalake
+    import pyarrow as pa
     from pyspark.sql import Column, DataFrame, SparkSession
 
 # Statistics only where JSON holds a value exactly. DataFusion reads a column whose minimum and maximum agree from
 # the log instead of the file, and a double can come back one bit off (18 % of files with one row), a timestamp cut to
 # milliseconds.
 EXACT_IN_JSON = ("date", "int", "bigint")
-NOT_A_VALUE = ("ingested_at",)  # provenance: a change of it alone is published, but restates nothing
+# Provenance: a change of it alone is published, but restates nothing.
+NOT_A_VALUE = ("ingested_at", "split_factor", "adj_close_deviation")
 COMMIT_ATTEMPTS = 5
 
 
@@ -137,15 +139,15 @@ class DeltaTable:
         *,
         run_id: str,
         now: datetime,
+        years: Sequence[int] | None = None,
     ) -> Published:
         """Bring the table to what a run for `rectangle` may publish of `computed`; write only ticker-years that differ.
 
-        `computed` holds all rows of the rectangle's tickers in its years, or in all years if the table is
-        `whole_history`. One commit; before it, the ledger says what will change. Safe to kill and repeat at any point.
+        `computed` holds all rows of the rectangle's tickers in `years`, or with None in all years. One commit;
+        before it, the ledger says what will change. Safe to kill and repeat at any point.
         Raises PublishError when another writer keeps winning, or the commit does not hold what was computed.
         """
         spark = computed.sparkSession
-        years = None if self.table.whole_history else rectangle.years
         with one_writer(self._lake_root, self.table.name):
             if self.exists():
                 # Before a column is added: that is a commit too, past which a line announced in vain would count.
@@ -182,6 +184,20 @@ class DeltaTable:
             f"{self.table.name}: another writer committed {COMMIT_ATTEMPTS} times while this run compared; "
             "run it again when the other has ended"
         )
+
+    def replace(self, rows: pa.Table, tickers: Sequence[str]) -> None:
+        """Make `rows` all that the table holds of `tickers`, in one commit. For tables of few rows."""
+        import deltalake
+
+        if not tickers:
+            return
+        with one_writer(self._lake_root, self.table.name):
+            self.prepare()
+            confirm(self._lake_root)
+            opened = self.open()
+            names = [one.name for one in opened.schema().fields]
+            mine = ", ".join(f"'{ticker}'" for ticker in tickers)
+            deltalake.write_deltalake(opened, rows.select(names), mode="overwrite", predicate=f"ticker IN ({mine})")
 
     def _commit(self, wanted: DataFrame, predicate: str, version: int) -> bool:
         """Replace the rows of `predicate` by `wanted` in one commit on top of `version`; False if that is not the latest."""

@@ -65,6 +65,10 @@ class ParquetTable:
         """The table's files, one a ticker and year."""
         return sorted(self._walk(), key=lambda one: one.path)
 
+    def years(self) -> set[int]:
+        """The years that have a file."""
+        return {int(partition_of(one.path)[1]) for one in self._walk()}
+
     def _walk(self) -> Iterator[File]:
         return (one for one in self._storage.walk(self.table.path) if one.name == FILE)
 

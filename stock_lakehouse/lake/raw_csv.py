@@ -91,7 +91,13 @@ class RawCsv:
         """The landed rows of `tickers` and `years` (None: all), and those whose ticker or year could not be read."""
         from pyspark.sql import functions as F
 
-        reader = spark.read.schema(RAW.ddl).options(header=True, escape='"', multiLine=True, pathGlobFilter=GLOB)
+        reader = spark.read.schema(RAW.ddl).options(
+            header=True,
+            escape='"',
+            multiLine=True,
+            pathGlobFilter=GLOB,
+            allowTruncatedRows=True,  # Sail's: files from before a column was added
+        )
         if next(self._storage.walk(RAW.path), None) is None:
             return spark.createDataFrame([], RAW.ddl)
         frame = reader.csv(str(self.root))
@@ -253,7 +259,7 @@ def _fresh(
     """
     import pandas as pd
 
-    columns = [*KEY, "day", *VALUES, "problem", "ingested_at"]
+    columns = [*KEY, "day", *VALUES, "problem", "adjusted_to", "ingested_at"]
     newest = landed.drop_duplicates(KEY, keep="last")
     both = pd.concat(
         [newest.reindex(columns=columns).astype(object), inside.reindex(columns=columns).astype(object)],

@@ -10,8 +10,14 @@ COLUMNS = (
     Column("low", "double", "Lowest price, adjusted for splits", nullable=False, above=0),
     Column("close", "double", "Last price, adjusted for splits", nullable=False, above=0),
     Column("adj_close", "double", "Close adjusted for splits and dividends; see price_basis", nullable=False, above=0),
-    Column("volume", "bigint", "Shares traded", nullable=False, minimum=0),
-    Column("dividend", "double", "Dividend a share that goes ex on the session", nullable=False, minimum=0),
+    Column("volume", "bigint", "Shares traded, adjusted for splits", nullable=False, minimum=0),
+    Column(
+        "dividend",
+        "double",
+        "Dividend a share that goes ex on the session, adjusted for splits",
+        nullable=False,
+        minimum=0,
+    ),
     Column(
         "split_ratio",
         "double",
@@ -19,7 +25,19 @@ COLUMNS = (
         nullable=False,
         above=0,
     ),
+    Column(
+        "split_factor",
+        "double",
+        "Product of the ratios of all later splits known now: prices times it are as traded, volume by it too",
+        nullable=False,
+        above=0,
+    ),
     PRICE_BASIS,
+    Column(
+        "adj_close_deviation",
+        "double",
+        "Delivered adj_close over the one derived from the actions that the delivery knew, minus 1; null without either",
+    ),
     Column(
         "bar_status",
         "string",

@@ -5,12 +5,18 @@ from stock_lakehouse.schemas import SESSION_DATE, TICKER, YEAR, Column, raw
 COLUMNS = (
     TICKER,
     SESSION_DATE,
-    Column("open", "double", "First price of the session, in the ticker's currency", nullable=False, above=0),
+    Column(
+        "open",
+        "double",
+        "First price of the session, in the ticker's currency, adjusted for the splits up to adjusted_to",
+        nullable=False,
+        above=0,
+    ),
     Column("high", "double", "Highest price", nullable=False, above=0),
     Column("low", "double", "Lowest price", nullable=False, above=0),
-    Column("close", "double", "Last price, adjusted for splits", nullable=False, above=0),
+    Column("close", "double", "Last price", nullable=False, above=0),
     Column("adj_close", "double", "Close adjusted for splits and dividends; null where not delivered", above=0),
-    Column("volume", "bigint", "Shares traded", nullable=False, minimum=0),
+    Column("volume", "bigint", "Shares traded, adjusted for splits", nullable=False, minimum=0),
     Column("dividend", "double", "Dividend a share that goes ex on the session, 0 if none was delivered", False, 0),
     Column(
         "split_ratio",
@@ -19,8 +25,13 @@ COLUMNS = (
         False,
         above=0,
     ),
+    Column("actions_delivered", "boolean", "Whether the delivery said which dividend and split the session has", False),
     Column("source", "string", "Which source delivered the bar", nullable=False),
     Column("ingested_at", "timestamp", "When the bar landed in raw, UTC", nullable=False),
+    Column("adjusted_to", "date", "Day up to whose splits the delivery's prices and dividend are adjusted"),
+    Column("first_delivered_at", "timestamp", "When a valid delivery of the bar first landed, UTC", nullable=False),
+    Column("dividend_first_seen", "timestamp", "When one with this dividend first landed, UTC", nullable=False),
+    Column("split_first_seen", "timestamp", "When one with this split first landed, UTC", nullable=False),
     YEAR,
 )
 

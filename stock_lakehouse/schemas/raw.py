@@ -21,6 +21,11 @@ PROVENANCE = (
     Column("source", "string", "Which source delivered the row", nullable=False),
     Column("interval", "string", "Length of the bar, like 1d", nullable=False),
     Column("ingested_at", "string", "When it landed, UTC; later for a newer delivery of the same bar", nullable=False),
+    Column(
+        "adjusted_to",
+        "string",
+        "Day up to whose splits the delivered prices are adjusted: the newest that the delivery has of the ticker",
+    ),
 )
 PARTITION = (
     Column(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # The text columns of a delivered row, in order. `ticker` is the ticker that was asked for, or the file's; null where
 # neither is known. `symbol` is what the row itself says. `dividends` is in currency a share, `stock_splits` the ratio.
 # A line that could not be split has only `ticker` (if known), `problem` (file, line number, reason) and `line` (its text).
+# `adjusted_to` is not delivered but known of the delivery: the day (ISO) up to whose splits its prices are adjusted, which is
+# that of the newest bar that the vendor had of the ticker; null if that is not known.
 DELIVERED_COLUMNS = (
     "ticker",
     "symbol",
@@ -31,6 +33,7 @@ DELIVERED_COLUMNS = (
     "stock_splits",
     "problem",
     "line",
+    "adjusted_to",
 )
 
 
@@ -94,6 +97,11 @@ def delivered_table(columns: Mapping[str, Sequence[str | None]]) -> pa.Table:
     missing = pa.nulls(length, pa.string())
     arrays = [pa.array(columns[name], pa.string()) if name in columns else missing for name in DELIVERED_COLUMNS]
     return pa.table(arrays, names=list(DELIVERED_COLUMNS))
+
+
+def with_adjusted_to(rows: pa.Table, days: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """`rows` of `DELIVERED_COLUMNS` with `days` as `adjusted_to`."""
+    return rows.set_column(DELIVERED_COLUMNS.index("adjusted_to"), "adjusted_to", days)
 
 
 class Download:

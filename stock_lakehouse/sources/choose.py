@@ -13,7 +13,11 @@ def source_of(settings: Settings) -> Source:
 
         assert settings.csv_folder is not None  # settings refuse source = "csv" without it
         watched = settings.automation == "sensor"
-        return CsvFolderSource(settings.csv_folder, settings.csv_stable_seconds if watched else 0)
+        return CsvFolderSource(
+            settings.csv_folder,
+            settings.csv_stable_seconds if watched else 0,
+            as_traded=settings.csv_prices == "as_traded",
+        )
     if settings.source == "yfinance":
         from stock_lakehouse.sources.yahoo import YahooSource
 

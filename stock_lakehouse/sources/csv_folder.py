@@ -6,16 +6,21 @@ import gzip
 import io
 import itertools
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stock_lakehouse.market_calendar import utc_now
-from stock_lakehouse.sources import Delivery, SourceError, delivered_table
+from stock_lakehouse.sources import Delivery, SourceError, delivered_table, with_adjusted_to
 from stock_lakehouse.sources.csv_text import HeaderError, read_rows
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 SUFFIXES = (".csv", ".csv.gz")
+ISO_DAY = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 
 
 @dataclass(frozen=True)
@@ -24,12 +29,15 @@ class CsvFolderSource:
 
     A file named after an asked ticker (`AAPL.csv`, `brk-b.csv.gz`) holds that ticker; in any other a column Symbol or Ticker says
     which. A file that cannot be read at all (no usable header, broken gzip) is one unreadable row, so it reaches the quarantine
-    with its reason. Tickers that no file mentions simply have no bars. A file that changed less than `settle_seconds` ago may be
-    half written: it is left alone. Where that is not 0 a sensor watches the folder and asks for the file later.
+    with its reason. Prices are taken to be adjusted for the splits up to the newest bar that the file has of the ticker, or with
+    `as_traded` for none. Tickers that no file mentions simply have no bars. A file that changed less than
+    `settle_seconds` ago may be half written: it is left alone. Where that is not 0 a sensor watches the folder and asks for
+    the file later.
     """
 
     folder: Path
     settle_seconds: int = 0
+    as_traded: bool = False
     name: str = "csv"
     interval: str = "1d"
 
@@ -55,18 +63,64 @@ class CsvFolderSource:
         name = path.name.encode("utf-8", "backslashreplace").decode()  # a file's name need not be UTF-8 either
         try:
             with _open(path) as text:
-                lines = itertools.chain([text.readline()], _after(text, skip)) if skip else text
-                for rows in read_rows(lines, name, file_ticker, tickers):
+                for rows in self._rows(lambda: read_rows(_lines(text, skip), name, file_ticker, tickers)):
                     yield Delivery(rows)
         except (HeaderError, EOFError, OSError, zlib.error) as error:
             rows = {"ticker": [file_ticker], "problem": [f"{name}: {error}"], "line": [f"the file {name}"]}
             yield Delivery(delivered_table(rows))
+
+    def _rows(self, batches: Callable[[], Iterator[pa.Table]]) -> Iterator[pa.Table]:
+        """The batches of a file, with what the prices are adjusted to. One of several batches is read twice: its newest bars may
+        stand at its end."""
+        import pyarrow as pa
+
+        newest: dict[str | None, str] = {}
+        only: pa.Table | None = None
+        if not self.as_traded:
+            try:
+                for number, rows in enumerate(batches()):
+                    only = rows if number == 0 else None
+                    for ticker, day in _newest(rows):
+                        newest[ticker] = max(day, newest.get(ticker, ""))
+            except (EOFError, OSError, zlib.error):
+                only = None  # it breaks off, which reading it again will say
+        for rows in batches() if only is None else [only]:
+            days = (
+                _days(rows)
+                if self.as_traded
+                else pa.array([newest.get(ticker) for ticker in rows["ticker"].to_pylist()], pa.string())
+            )
+            yield with_adjusted_to(rows, days)
 
     def _may_be_half_written(self, path: Path) -> bool:
         age = (
             utc_now().timestamp() - path.stat().st_mtime
         )  # a file's time is the real one, whatever clock a run goes by
         return 0 <= age < self.settle_seconds
+
+
+def _days(rows: pa.Table) -> pa.ChunkedArray:
+    """The day (ISO) that each row's date begins with; null where it begins with none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    days = pc.utf8_slice_codeunits(pc.utf8_trim_whitespace(rows["date"]), 0, 10)
+    return pc.if_else(pc.match_substring_regex(days, ISO_DAY), days, pa.scalar(None, pa.string()))
+
+
+def _newest(rows: pa.Table) -> Iterator[tuple[str | None, str]]:
+    """The newest day of each ticker."""
+    import pyarrow as pa
+
+    found = pa.table({"ticker": rows["ticker"], "day": _days(rows)}).drop_null()
+    newest = found.group_by("ticker").aggregate([("day", "max")])
+    yield from zip(newest["ticker"].to_pylist(), newest["day_max"].to_pylist(), strict=True)
+
+
+def _lines(text: io.TextIOWrapper, skip: int) -> Iterable[str]:
+    """The lines of `text` from its beginning; of those behind the header only what stands behind the first `skip` bytes."""
+    text.seek(0)
+    return itertools.chain([text.readline()], _after(text, skip)) if skip else text
 
 
 def _after(text: io.TextIOWrapper, position: int) -> Iterator[str]:

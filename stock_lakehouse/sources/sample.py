@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from datetime import date
 from importlib import resources
 
-from stock_lakehouse.sources import Delivery, delivered_table
+from stock_lakehouse.sources import Delivery, delivered_table, with_adjusted_to
 from stock_lakehouse.sources.csv_text import read_rows
 
 TICKERS = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
 FILE = "stocks_daily.csv.gz"
+LAST = "2023-09-21"  # of every ticker
 
 
 @dataclass(frozen=True)
@@ -40,5 +41,6 @@ class SampleSource:
                         pc.greater_equal(rows["date"], first.isoformat()), pc.less_equal(rows["date"], last.isoformat())
                     ),
                 )
-                yield Delivery(rows.filter(asked))
+                inside = rows.filter(asked)
+                yield Delivery(with_adjusted_to(inside, pa.array([LAST] * inside.num_rows, pa.string())))
         yield Delivery(delivered_table({}), failed)

@@ -45,8 +45,9 @@ class YahooSource:
     Sources of a process with the same settings share one rate limit; each request ends in `timeout_seconds`.
     A ticker gets at most `attempts`; `sleep` waits between them, a random time up to `backoff_seconds`, then
     twice that and so on, or as long as Retry-After asks, never more than a minute. Numbers are the shortest
-    text of the same double. Dividends and splits of 0.0, which say "none", are null; a null volume beside
-    prices is "0", because yfinance fills it. Raises SourceError for an impossible setting.
+    text of the same double; a null volume beside prices is "0", because yfinance fills it. A ticker is asked for from the
+    first day to now, whatever the last day is: prices are adjusted for every split until now, and the newest bar of the
+    answer says until when. Raises SourceError for an impossible setting.
     """
 
     name = "yfinance"
@@ -120,8 +121,9 @@ def _history(session: requests.Session[Any], ticker: str, first: date, last: dat
     YfData.cache_get.cache_clear()
     # A date begins first in UTC+14 (so written) and ends last in UTC-12, 26 hours later; `end` is exclusive.
     history = PriceHistory(YfData(session), ticker, "Etc/GMT-14", session)
+    end = max(last, utc_now().date()) + timedelta(days=3)
     try:
-        frame = history.history(start=first, end=last + timedelta(days=3), auto_adjust=False, keepna=True)
+        frame = history.history(start=first, end=end, auto_adjust=False, keepna=True)
     except YFPricesMissingError as error:
         said = error.yahoo_reason or ""
         if said.startswith(UNKNOWN_TICKER):
@@ -135,7 +137,10 @@ def _history(session: requests.Session[Any], ticker: str, first: date, last: dat
 
 def _rows(ticker: str, symbol: str, frame: Any, first: date, last: date) -> pa.Table:
     """The bars of `frame` from `first` to `last`. Columns go by name; `history` never gives a MultiIndex."""
+    import pandas
+
     days = frame.index.tz_localize(None)
+    newest = days[frame["Close"].notna()].max()
     frame = frame[~((days < str(first)) | (days > str(last)))]  # a bar without a date stays, dated "NaT"
     # yfinance writes 0 for a null volume; where there is no price either, nothing was delivered.
     null_bar = frame[list(PRICES.values())].isna().all(axis=1)
@@ -146,8 +151,9 @@ def _rows(ticker: str, symbol: str, frame: Any, first: date, last: date) -> pa.T
             "date": [day.isoformat() for day in frame.index.date],
             **{name: _texts(frame[column]) for name, column in PRICES.items()},
             "volume": _texts(frame["Volume"].astype("Int64").mask(null_bar & (frame["Volume"] == 0))),
-            "dividends": _texts(frame["Dividends"].mask(frame["Dividends"] == 0)),
-            "stock_splits": _texts(frame["Stock Splits"].mask(frame["Stock Splits"] == 0)),
+            "dividends": _texts(frame["Dividends"]),
+            "stock_splits": _texts(frame["Stock Splits"]),
+            "adjusted_to": [None if newest is pandas.NaT else newest.date().isoformat()] * len(frame),
         }
     )
 

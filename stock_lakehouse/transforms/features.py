@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
-INPUTS = ("ticker", "date", "close", "adj_close", "volume", "price_basis", "year")
+INPUTS = ("ticker", "date", "close", "adj_close", "volume", "dividend", "price_basis", "year")
 IDENTITY = ("ticker", "date", "price_basis", "year")
 
 
@@ -52,7 +52,9 @@ def _kernel(indicators: tuple[Indicator, ...]):  # type: ignore[no-untyped-def] 
 
         ordered = bars.sort_by("date")
         columns = {name: ordered[name].to_numpy().astype(np.float64) for name in ("close", "adj_close", "volume")}
-        columns["total_return"] = np.asarray(ordered["price_basis"]) == "total_return"
+        basis = np.asarray(ordered["price_basis"])
+        columns["total_return"] = basis == "total_return_delivered"
+        columns["dividend"] = np.where(basis == "total_return", ordered["dividend"].to_numpy(), np.nan)
         values = compute(columns, indicators)
         out = ordered.select(list(IDENTITY))
         for one in indicators:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Raise it when a function below changes its result: parameters and names are part of the spec by themselves. A test holds
 # a digest of the sample's values against the spec, so a forgotten change is red.
-FORMULA_VERSION = 1
+FORMULA_VERSION = 2
 
 # Two averages closer than this, relative, are equal: averages of 50 and of 200 equal prices may round differently, which
 # would otherwise make crosses out of a flat price.
@@ -77,14 +77,19 @@ def bollinger(columns: Columns, source: str, window: int, deviations: float) -> 
 
 
 def simple_return(columns: Columns) -> Array:
-    """adj_close over the session before, minus 1; from close where only one of the two bars is on total return."""
+    """close / (close before - dividend) - 1 where the dividend is known: what adj_close gives by its definition
+    (transforms/curated.py), but no later dividend changes a digit of it. Else the change of the delivered adj_close, or of close
+    where one of the two bars has none. A dividend that is not below the close before counts as none."""
     import numpy as np
 
-    out = np.full(len(columns["close"]), np.nan)
-    basis = columns["total_return"]
-    for source, usable in (("close", basis[1:] != basis[:-1]), ("adj_close", basis[1:] == basis[:-1])):
-        price = columns[source]
-        out[1:][usable] = (price[1:] / price[:-1] - 1.0)[usable]
+    close, adj_close, delivered = columns["close"], columns["adj_close"], columns["total_return"]
+    dividend = columns["dividend"][1:]
+    out = np.full(len(close), np.nan)
+    if len(close) > 1:
+        paid = np.where(dividend < close[:-1], dividend, 0.0)  # nan is below nothing
+        out[1:] = close[1:] / (close[:-1] - paid) - 1.0
+        by_vendor = np.isnan(dividend) & delivered[1:] & delivered[:-1]
+        out[1:][by_vendor] = (adj_close[1:] / adj_close[:-1] - 1.0)[by_vendor]
     return out
 
 
@@ -238,7 +243,8 @@ def indicator_spec(indicators: tuple[Indicator, ...] = INDICATORS) -> str:
 def compute(bars: Columns, indicators: tuple[Indicator, ...] = INDICATORS) -> dict[str, Array]:
     """Every indicator over one ticker's whole history.
 
-    `bars` has close, adj_close and volume (float64) and total_return (bool), one value a session in ascending order.
+    `bars` has close, adj_close, volume and dividend (float64; dividend is nan where the delivery did not say) and total_return
+    (bool: adj_close is a delivered one), one value a session in ascending order.
     Returns one array an indicator, of the same length: float64 with nan in the warm-up, or bool.
     """
     columns: dict[str, Array] = dict(bars)

@@ -24,6 +24,7 @@ DAY = "([0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)-[0-9]{2}-[0-9]{2}"
 DATE = rf"^{DAY}([T ]|\z)"
 # As raw/ writes it: engines differ in what else they would read as a time ("99999-01-01").
 LANDED = rf"^{DAY}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}[.][0-9]+Z\z"
+MAX_SPLIT = 10_000.0  # new shares for one old one, or the reverse; it would be applied to the whole history before it
 MAX_VOLUME = 2.0**53  # beyond it a double, which vendors' files go through, no longer counts single shares
 
 
@@ -47,36 +48,53 @@ def classify(raw: DataFrame, sessions: DataFrame, price_tolerance: float) -> Dat
         _number("raw_volume").alias("exact_volume"),
         _number("raw_dividends").alias("dividends"),
         _number("raw_stock_splits").alias("splits"),
+        (_text("raw_dividends").isNotNull() & _text("raw_stock_splits").isNotNull()).alias("actions_delivered"),
+        _date("raw_adjusted_to").alias("adjusted_to"),
         F.when(F.col("raw_ingested_at").rlike(LANDED), F.col("raw_ingested_at"))
         .try_cast("timestamp")
         .alias("ingested_at"),
     )
     known = sessions.select("date", F.lit(True).alias("is_session"))
     judged = read.join(F.broadcast(known), "date", "left").withColumn("reasons", _reasons(price_tolerance))
-    valid = F.size("reasons") == 0
-    newest = Window.partitionBy("ticker", "date", "valid").orderBy(F.col("raw_ingested_at").desc())
-    return (
-        judged.withColumn("valid", valid)
-        .withColumn("rank", F.row_number().over(newest))
-        .select(
-            *(f"raw_{name}" for name in raw.columns),
-            "ticker",
-            "date",
-            *PRICES,
-            "adj_close",
-            F.expr("try_cast(exact_volume as bigint)").alias("volume"),
-            F.coalesce("dividends", F.lit(0.0)).alias("dividend"),
+    judged = judged.withColumns(
+        {
+            "valid": F.size("reasons") == 0,
+            "dividend": F.coalesce("dividends", F.lit(0.0)),
             # Vendors write 0 for "no split".
-            F.when(F.col("splits") > 0, F.col("splits")).otherwise(F.lit(1.0)).alias("split_ratio"),
-            F.col("raw_source").alias("source"),
-            "ingested_at",
-            F.year("date").alias("year"),
-            "reasons",
-            F.when(~F.col("valid"), "quarantined")
-            .when(F.col("rank") == 1, "processed")
-            .otherwise("superseded")
-            .alias("fate"),
-        )
+            "split_ratio": F.when(F.col("splits") > 0, F.col("splits")).otherwise(F.lit(1.0)),
+        }
+    )
+    bar = Window.partitionBy("ticker", "date", "valid")
+    first = F.min("ingested_at")
+    return judged.withColumns(
+        {
+            "rank": F.row_number().over(bar.orderBy(F.col("raw_ingested_at").desc())),
+            "first_delivered_at": first.over(bar),
+            "dividend_first_seen": first.over(Window.partitionBy("ticker", "date", "valid", "dividend")),
+            "split_first_seen": first.over(Window.partitionBy("ticker", "date", "valid", "split_ratio")),
+        }
+    ).select(
+        *(f"raw_{name}" for name in raw.columns),
+        "ticker",
+        "date",
+        *PRICES,
+        "adj_close",
+        F.expr("try_cast(exact_volume as bigint)").alias("volume"),
+        "dividend",
+        "split_ratio",
+        "actions_delivered",
+        F.col("raw_source").alias("source"),
+        "ingested_at",
+        "adjusted_to",
+        "first_delivered_at",
+        "dividend_first_seen",
+        "split_first_seen",
+        F.year("date").alias("year"),
+        "reasons",
+        F.when(~F.col("valid"), "quarantined")
+        .when(F.col("rank") == 1, "processed")
+        .otherwise("superseded")
+        .alias("fate"),
     )
 
 
@@ -148,6 +166,10 @@ def _reasons(price_tolerance: float) -> Column:
         ("volume is not a whole number", (volume != F.floor(volume)) | (volume > MAX_VOLUME)),
         ("dividends is negative", F.col("dividends") < 0),
         ("stock_splits is negative", F.col("splits") < 0),
+        (
+            "stock_splits is no plausible ratio",
+            (F.col("splits") > MAX_SPLIT) | ((F.col("splits") > 0) & (F.col("splits") < 1 / MAX_SPLIT)),
+        ),
     ]
     named = F.array(*(F.when(condition, F.lit(reason)) for reason, condition in wrong))
     return F.array_compact(named)

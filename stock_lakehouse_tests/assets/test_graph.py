@@ -22,6 +22,7 @@ from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources import Delivery, delivered_table
 from stock_lakehouse.sources.sample import SampleSource
 from stock_lakehouse_tests.conftest import bytes_of
+from stock_lakehouse_tests.graph import OutputContext, output_of
 
 LAYERS = [table.name for table in tables.LAYERS]
 Run = Callable[..., dg.ExecuteInProcessResult]
@@ -175,12 +176,10 @@ def test_the_step_fails_when_no_ticker_is_delivered(run: Run, instance: dg.Dagst
 def test_a_frame_that_fails_its_audit_is_not_published_and_stops_what_comes_after(
     run: Run, settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stock_lakehouse.assets import curated
+    from stock_lakehouse import curation
 
-    real = curated.curated_bars
-    monkeypatch.setattr(
-        curated, "curated_bars", lambda bars, sessions: real(bars, sessions).union(real(bars, sessions))
-    )
+    real = curation.adjusted_bars
+    monkeypatch.setattr(curation, "adjusted_bars", lambda *given: real(*given).union(real(*given)))
     result = run(("AAPL",), "2023-09-20", "2023-09-21")
     assert not result.success
     assert checks_of(result)["curated_stocks_daily.schema"] is False
@@ -203,9 +202,9 @@ def test_rows_lost_on_the_way_fail_the_conservation_check(run: Run, monkeypatch:
 
 def test_an_asset_can_be_called_as_a_plain_function(house: LakehouseResource) -> None:
     bars = house.lake.processed.read(house.session)
-    audit, output = list(curated_stocks_daily(dg.build_asset_context(), bars, house))
-    assert audit.passed
-    assert output.value.columns == list(tables.CURATED.column_names)
+    context = OutputContext(tables.CURATED.name, ["2023-09-20|AAPL"], "a-run")
+    curation = output_of(curated_stocks_daily, context, bars, house)
+    assert curation.bars.columns == list(tables.CURATED.column_names)
 
 
 def test_every_asset_says_what_it_is(settings: Settings) -> None:
@@ -234,7 +233,7 @@ def test_column_lineage_names_columns_that_exist_and_covers_every_indicator() ->
                 assert one.column_name in tables.BY_NAME[one.asset_key.to_user_string()].column_names
     deps = column_lineage(tables.FEATURES).deps_by_column
     assert {one.column_name for one in deps["golden_cross"]} == {"close"}
-    assert {one.column_name for one in deps["volatility_20"]} == {"adj_close", "close", "price_basis"}
+    assert {one.column_name for one in deps["volatility_20"]} == {"adj_close", "close", "dividend", "price_basis"}
     assert set(deps) == set(tables.FEATURES.column_names) - {"indicator_spec"}
 
 

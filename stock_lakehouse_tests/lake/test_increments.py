@@ -174,6 +174,7 @@ def expected_features(bars: Bars, ticker: str) -> dict[Key, dict[str, Any]]:
         name: np.array([float(bars[ticker, day][name]) for day in days])  # type: ignore[arg-type]
         for name in ("close", "adj_close", "volume")
     }
+    columns["dividend"] = np.full(len(days), np.nan)
     columns["total_return"] = np.ones(len(days), dtype=bool)
     values = compute(columns)
 

@@ -112,6 +112,7 @@ def test_a_row_is_read_back_as_text_with_its_provenance(raw: RawCsv, spark: Spar
         "source": "test",
         "interval": "1d",
         "ingested_at": "2023-09-25T12:00:00.123456Z",
+        "adjusted_to": None,
         "ticker": "AAPL",
         "year": "2023",
     }

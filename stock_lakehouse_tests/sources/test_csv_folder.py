@@ -44,7 +44,8 @@ def delivered(folder: Path, tickers: Sequence[str] = TICKERS) -> list[dict[str, 
 
 
 def values(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if value is not None}
+    """What a row says, null values and what is known of its delivery left out."""
+    return {name: value for name, value in row.items() if value is not None and name != "adjusted_to"}
 
 
 def text_of(*lines: str, end: str = "\n") -> bytes:

@@ -217,10 +217,11 @@ def test_rows_have_the_delivered_columns_and_prices_that_parse_to_the_doubles_of
         "close": "187.14999389648438",
         "adj_close": "93.57499694824219",
         "volume": "1001",
-        "dividends": None,
-        "stock_splits": None,
+        "dividends": "0.0",
+        "stock_splits": "0.0",
         "problem": None,
         "line": None,
+        "adjusted_to": "2024-01-05",
     }
     assert yahoo.requests() == {"getcrumb": 1, "AAPL": 1}
 
@@ -238,6 +239,18 @@ def test_last_is_included_and_what_lies_outside_the_range_is_not_delivered(yahoo
     (query,) = [query for key, query, _ in yahoo.asked if key == "AAPL"]
     assert int(query["period1"]) <= opening(DAYS[1]) < opening(DAYS[2]) < int(query["period2"])
     assert query["interval"] == "1d"
+
+
+def test_the_newest_bar_of_the_answer_says_until_when_prices_are_adjusted_whatever_days_were_asked_for(yahoo, source):
+    answer = bars("AAPL", DAYS, PRICES)
+    for values in result_of(answer)["indicators"]["quote"][0].values():
+        values[3] = None  # the last one is a bar that is not there yet
+    yahoo.answers["AAPL"] = [answer]
+    delivery = ask(source, "AAPL", first=DAYS[0], last=DAYS[1])
+    assert column(delivery, "date") == [str(DAYS[0]), str(DAYS[1])]
+    assert column(delivery, "adjusted_to") == [str(DAYS[2])] * 2
+    (query,) = [query for key, query, _ in yahoo.asked if key == "AAPL"]
+    assert int(query["period2"]) > time.time()
 
 
 def test_tickers_come_in_batches_in_the_order_asked(yahoo, source):
@@ -277,7 +290,7 @@ def test_dates_are_those_of_the_exchange_on_both_sides_of_a_clock_change(yahoo, 
     assert int(query["period1"]) <= opening(friday, zone) < opening(monday, zone) < int(query["period2"])
 
 
-def test_dividends_and_splits_stand_at_their_day_and_are_null_elsewhere(yahoo, source):
+def test_dividends_and_splits_stand_at_their_day_and_are_0_elsewhere(yahoo, source):
     at = {n: opening(day) for n, day in enumerate(DAYS)}
     events = {
         "dividends": {str(at[1]): {"amount": 0.24, "date": at[1]}},
@@ -285,8 +298,8 @@ def test_dividends_and_splits_stand_at_their_day_and_are_null_elsewhere(yahoo, s
     }
     yahoo.answers["AAPL"] = [bars("AAPL", events=events)]
     delivery = ask(source, "AAPL")
-    assert column(delivery, "dividends") == [None, "0.24", None, None]
-    assert column(delivery, "stock_splits") == [None, None, None, "4.0"]
+    assert column(delivery, "dividends") == ["0.0", "0.24", "0.0", "0.0"]
+    assert column(delivery, "stock_splits") == ["0.0", "0.0", "0.0", "4.0"]
 
 
 def test_a_dividend_on_a_session_without_a_bar_is_delivered_with_null_prices(yahoo, source):
@@ -310,7 +323,8 @@ def test_a_bar_without_any_value_is_delivered_with_nulls(yahoo, source, others):
     delivery = ask(source, "AAPL", *others)
     rows = [row for row in delivery.rows.to_pylist() if row["ticker"] == "AAPL"]
     assert [row["date"] for row in rows] == [day.isoformat() for day in DAYS]
-    assert {name for name, value in rows[2].items() if value is not None} == {"ticker", "symbol", "date"}
+    said = {name for name, value in rows[2].items() if value is not None}
+    assert said == {"ticker", "symbol", "date", "dividends", "stock_splits", "adjusted_to"}
 
 
 def test_a_single_missing_value_is_null(yahoo, source):

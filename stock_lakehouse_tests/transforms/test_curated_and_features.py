@@ -11,8 +11,8 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from stock_lakehouse.market_calendar import market_calendar
-from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED
-from stock_lakehouse.transforms.curated import curated_bars
+from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, FEATURES, PROCESSED
+from stock_lakehouse.transforms.curated import adjusted_bars
 from stock_lakehouse.transforms.features import features
 from stock_lakehouse.transforms.indicators import INDICATORS, compute, indicator_spec
 from stock_lakehouse_tests.conftest import frame, rows_of
@@ -20,7 +20,7 @@ from stock_lakehouse_tests.conftest import frame, rows_of
 GRACE = timedelta(minutes=30)
 CALENDAR = market_calendar(date(2012, 1, 3))
 LANDED = datetime(2024, 1, 2, tzinfo=UTC)
-FEATURE_INPUTS = "ticker string, date date, close double, adj_close double, volume bigint, price_basis string, year int"
+FEATURE_INPUTS = "ticker string, date date, close double, adj_close double, volume bigint, dividend double, price_basis string, year int"
 
 
 @pytest.fixture(scope="module")
@@ -32,20 +32,22 @@ def processed_bar(
     day: date, close: float = 10.0, adj_close: float | None = 9.0, landed: datetime = LANDED, ticker: str = "AAPL"
 ) -> tuple[object, ...]:
     naive = landed.astimezone(UTC).replace(tzinfo=None)
-    return (ticker, day, close, close + 1, close - 1, close, adj_close, 100, 0.0, 1.0, "test", naive, day.year)
+    values = (close, close + 1, close - 1, close, adj_close, 100, 0.0, 1.0)
+    return (ticker, day, *values, False, "test", naive, day, naive, naive, naive, day.year)
 
 
 def curated(spark: SparkSession, market: DataFrame, *bars: tuple[object, ...]) -> DataFrame:
-    return curated_bars(frame(spark, PROCESSED.ddl, *bars), market)
+    rows = adjusted_bars(frame(spark, PROCESSED.ddl, *bars), frame(spark, CORPORATE_ACTIONS.ddl), market)
+    return rows.select(*CURATED.column_names)
 
 
 def history(
-    ticker: str, closes: Any, first: date = date(2019, 1, 2), basis: str = "total_return"
+    ticker: str, closes: Any, first: date = date(2019, 1, 2), basis: str = "total_return_delivered"
 ) -> list[tuple[Any, ...]]:
     """Bars of a ticker on consecutive sessions, as features reads them."""
     days = CALENDAR.between(first, CALENDAR.sessions[-1])[: len(closes)]
     return [
-        (ticker, day, float(close), float(close) * 0.9, 1000 + place, basis, day.year)
+        (ticker, day, float(close), float(close) * 0.9, 1000 + place, 0.0, basis, day.year)
         for place, (day, close) in enumerate(zip(days, closes, strict=True))
     ]
 
@@ -85,7 +87,7 @@ def test_the_price_basis_says_whether_adj_close_was_delivered(spark: SparkSessio
     bars = [processed_bar(date(2023, 9, 20), adj_close=None), processed_bar(date(2023, 9, 21), adj_close=9.5)]
     price_return, total_return = rows_of(curated(spark, market, *bars))
     assert (price_return["price_basis"], price_return["adj_close"]) == ("price_return", 10.0)
-    assert (total_return["price_basis"], total_return["adj_close"]) == ("total_return", 9.5)
+    assert (total_return["price_basis"], total_return["adj_close"]) == ("total_return_delivered", 9.5)
 
 
 def test_curated_bars_are_the_processed_bars_in_the_columns_of_their_schema(
@@ -118,6 +120,7 @@ def test_features_are_the_kernels_values_with_nulls_for_the_warm_up(spark: Spark
             "close": closes,
             "adj_close": closes * 0.9,
             "volume": 1000.0 + np.arange(260),
+            "dividend": np.full(260, np.nan),
             "total_return": np.full(260, True),
         }
     )
@@ -163,11 +166,11 @@ def test_a_return_across_a_change_of_basis_leaves_dividends_out_for_that_session
     bars = [processed_bar(day, close, adj) for day, close, adj in zip(days, closes, adjusted, strict=True)]
     rows = rows_of(features(curated(spark, market, *bars), market))
     assert [row["price_basis"] for row in rows] == [
-        "total_return",
-        "total_return",
+        "total_return_delivered",
+        "total_return_delivered",
         "price_return",
         "price_return",
-        "total_return",
+        "total_return_delivered",
     ]
     assert rows[0]["return_1d"] is None
     assert [row["return_1d"] for row in rows[1:]] == pytest.approx([0.12, 0.1, 0.1, 0.1])
@@ -187,7 +190,7 @@ def test_a_return_across_a_change_of_basis_leaves_dividends_out_for_that_session
 def test_a_signal_can_be_traded_from_the_next_session(
     spark: SparkSession, market: DataFrame, day: date, tradable_from: date | None
 ) -> None:
-    bars = frame(spark, FEATURE_INPUTS, ("AAPL", day, 1.0, 1.0, 1, "total_return", day.year))
+    bars = frame(spark, FEATURE_INPUTS, ("AAPL", day, 1.0, 1.0, 1, 0.0, "total_return", day.year))
     (row,) = rows_of(features(bars, market))
     assert row["tradable_from"] == tradable_from
 

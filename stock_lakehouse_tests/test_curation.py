@@ -1,0 +1,293 @@
+"""Splits and dividends: whatever a vendor knew when it delivered a bar, curated bars and features come out the same.
+
+The vendor here knows as-traded prices and delivers as Yahoo does: prices, volumes and dividends adjusted for the splits
+until the day of the delivery, adj_close for the dividends too.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from stock_lakehouse import curation
+from stock_lakehouse.lake.delta_table import DeltaTable
+from stock_lakehouse.tables import CURATED, FEATURES
+from stock_lakehouse_tests.graph import (
+    Bar,
+    Clocked,
+    clocked,
+    history,
+    layers,
+    rectangle,
+    run,
+    sessions_of,
+)
+
+TICKER = "AAA"
+SESSIONS = sessions_of(date(2019, 10, 1), date(2020, 12, 31))
+SPLIT = date(2020, 8, 31)
+RATIO = 4.0
+LATER = datetime(2021, 6, 1, tzinfo=UTC)
+
+
+@dataclass
+class Vendor:
+    """As-traded bars of one ticker, with what happened; `late` vendors learn of an action so many sessions after its ex-date."""
+
+    closes: dict[date, float]
+    splits: dict[date, float] = field(default_factory=dict)
+    dividends: dict[date, float] = field(default_factory=dict)
+    late: int = 0
+
+    def deliver(self, on: date, first: date = date.min, actions: bool = True) -> list[Bar]:
+        """The bars from `first` to `on` as delivered after the close of `on`."""
+        days = [day for day in self.closes if day <= on]
+        known = days[: len(days) - self.late]
+        splits = {day: ratio for day, ratio in self.splits.items() if day in known}
+        dividends = {day: paid for day, paid in self.dividends.items() if day in known}
+        bars: list[Bar] = []
+        total_return = 1.0
+        following = None
+        for day in reversed(days):
+            if following in dividends:
+                assert following is not None
+                ratio = splits.get(following, 1.0)
+                total_return *= 1 - dividends[following] * ratio / self.closes[day]
+            factor = 1.0
+            for split, ratio in splits.items():
+                factor *= ratio if day < split else 1.0
+            close = self.closes[day] / factor
+            bars.append(
+                {
+                    "ticker": TICKER,
+                    "symbol": TICKER,
+                    "date": day.isoformat(),
+                    "open": repr(close * 0.995),
+                    "high": repr(close * 1.01),
+                    "low": repr(close * 0.99),
+                    "close": repr(close),
+                    "adj_close": repr(close * total_return),
+                    "volume": str(round(1000 * factor)),
+                    "dividends": repr(dividends.get(day, 0.0) / factor) if actions else None,
+                    "stock_splits": repr(splits.get(day, 0.0)) if actions else None,
+                    "adjusted_to": on.isoformat(),
+                }
+            )
+            following = day
+        return [bar for bar in reversed(bars) if date.fromisoformat(str(bar["date"])) >= first]
+
+
+@pytest.fixture(scope="module")
+def vendor() -> Vendor:
+    closes = {
+        day: float(str(bar["close"])) * (1 if day < SPLIT else 1 / RATIO)
+        for (_, day), bar in history((TICKER,), SESSIONS).items()
+    }
+    dividends = {SESSIONS[at]: 0.25 for at in range(20, len(SESSIONS), 63)}
+    return Vendor(closes, {SPLIT: RATIO}, dividends)
+
+
+def at(day: date) -> datetime:
+    return datetime.combine(day, time(22), UTC)
+
+
+def delivered(house: Clocked, vendor: Vendor, on: date, first: date, number: int = 1, actions: bool = True) -> None:
+    """A run for the sessions from `first` to `on`, on the evening of `on`."""
+    house._at = at(on)
+    asked = rectangle([day for day in SESSIONS if first <= day <= on], [TICKER])
+    run(house, asked, vendor.deliver(on, first, actions), f"{number:08d}-run")
+
+
+def without_provenance(house: Clocked) -> dict[str, list[dict[str, object]]]:
+    """Curated bars and features, but for when they landed and what the vendor's adj_close was like."""
+    found = layers(house)
+    provenance = ("ingested_at", "adj_close_deviation")
+    return {
+        name: [{key: value for key, value in row.items() if key not in provenance} for row in found[name]]
+        for name in ("curated", "features")
+    }
+
+
+def actions(house: Clocked) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = house.lake.corporate_actions.open().to_pyarrow_table().sort_by("ex_date").to_pylist()
+    return found
+
+
+@pytest.fixture(scope="module")
+def in_a_piece(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, vendor: Vendor) -> Clocked:
+    house = clocked(tmp_path_factory.mktemp("piece") / "lake", spark)
+    delivered(house, vendor, SESSIONS[-1], SESSIONS[0])
+    return house
+
+
+def test_bars_delivered_before_and_after_a_split_and_dividends_are_as_if_delivered_in_a_piece(
+    spark: SparkSession, tmp_path: Path, vendor: Vendor, in_a_piece: Clocked
+) -> None:
+    house = clocked(tmp_path / "lake", spark)
+    before = max(day for day in SESSIONS if day < SPLIT)
+    steps = [SESSIONS[50], before, SPLIT, SESSIONS[-60], SESSIONS[-1]]
+    for number, (last, on) in enumerate(itertools.pairwise([date(2019, 9, 30), *steps]), start=1):
+        delivered(house, vendor, on, last + timedelta(days=1), number)
+    assert without_provenance(house) == without_provenance(in_a_piece)
+
+
+def test_the_actions_stand_in_their_table_with_when_they_were_first_seen(in_a_piece: Clocked, vendor: Vendor) -> None:
+    rows = actions(in_a_piece)
+    assert {row["ticker"] for row in rows} == {TICKER}
+    assert {row["first_seen"] for row in rows} == {at(SESSIONS[-1])}
+    assert not any(row["late"] for row in rows)
+    splits = [(row["ex_date"], row["value"], row["price_factor"]) for row in rows if row["kind"] == "split"]
+    assert splits == [(SPLIT, 4.0, 0.25)]
+    for row in rows:
+        if row["kind"] == "dividend":
+            day = row["ex_date"]
+            before = SESSIONS[SESSIONS.index(day) - 1]
+            assert row["value"] == vendor.dividends[day] / (4 if day < SPLIT else 1)
+            expected = 1 - vendor.dividends[day] * (4 if day == SPLIT else 1) / vendor.closes[before]
+            assert row["price_factor"] == pytest.approx(expected, rel=1e-12)
+    assert {row["ex_date"] for row in rows if row["kind"] == "dividend"} == set(vendor.dividends)
+
+
+def test_adj_close_is_the_vendors_to_rounding_whenever_that_was_delivered(
+    spark: SparkSession, tmp_path: Path, vendor: Vendor
+) -> None:
+    house = clocked(tmp_path / "lake", spark)
+    for number, (first, on) in enumerate([(SESSIONS[0], SESSIONS[100]), (SESSIONS[101], SESSIONS[-1])]):
+        delivered(house, vendor, on, first, number)
+    rows = {row["date"]: row for row in house.lake.curated.open().to_pyarrow_table().to_pylist()}
+    for bar in vendor.deliver(SESSIONS[-1]):  # as the vendor says now
+        row = rows[date.fromisoformat(str(bar["date"]))]
+        assert row["adj_close"] == pytest.approx(float(str(bar["adj_close"])), rel=1e-12)
+        assert row["price_basis"] == "total_return"
+        # Held against what the vendor had told until the delivery, though later dividends changed it.
+        assert abs(row["adj_close_deviation"]) < 1e-12
+        assert row["close"] * row["split_factor"] == vendor.closes[row["date"]]
+
+
+@pytest.mark.parametrize("late", [1, 3])
+def test_a_vendor_that_learns_of_a_split_days_after_it_ends_in_the_same_tables(
+    spark: SparkSession, tmp_path: Path, vendor: Vendor, in_a_piece: Clocked, late: int
+) -> None:
+    tardy = Vendor(vendor.closes, vendor.splits, vendor.dividends, late)
+    house = clocked(tmp_path / "lake", spark)
+    place = SESSIONS.index(SPLIT)
+    first = SESSIONS[0]
+    for number, on in enumerate(dict.fromkeys(SESSIONS[place + step] for step in (-1, 0, late - 1, late))):
+        # It is asked again for the days since before the split, as for a correction, once it knows.
+        delivered(house, tardy, on, SPLIT if on == SESSIONS[place + late] else first, number)
+        first = SESSIONS[SESSIONS.index(on) + 1]
+    # The vendor knows all by the end, and is asked for what is left and for the bars with an action it did not have yet.
+    delivered(house, vendor, SESSIONS[-1], SPLIT, 9)
+    for day in vendor.dividends:
+        delivered(house, vendor, SESSIONS[-1], day, 10)
+    assert without_provenance(house) == without_provenance(in_a_piece)
+    (split,) = [row for row in actions(house) if row["kind"] == "split"]
+    assert split["late"]
+    assert split["first_seen"] == at(SESSIONS[place + late])
+
+
+def test_old_chunks_that_land_first_are_not_adjusted_twice(
+    spark: SparkSession, tmp_path: Path, vendor: Vendor, in_a_piece: Clocked
+) -> None:
+    """A backfill in pieces, each adjusted by the vendor for a split that the lake does not hold yet."""
+    house = clocked(tmp_path / "lake", spark)
+    house._at = LATER
+    everything = vendor.deliver(SESSIONS[-1])
+    for number, (start, end) in enumerate([(0, 100), (200, len(SESSIONS)), (100, 200)]):
+        days = {str(day) for day in SESSIONS[start:end]}
+        run(
+            house,
+            rectangle(SESSIONS[start:end], [TICKER]),
+            [bar for bar in everything if bar["date"] in days],
+            f"{number:08d}-run",
+        )
+    assert without_provenance(house) == without_provenance(in_a_piece)
+
+
+def test_prices_as_traded_are_adjusted_for_every_split(
+    spark: SparkSession, tmp_path: Path, vendor: Vendor, in_a_piece: Clocked
+) -> None:
+    house = clocked(tmp_path / "lake", spark)
+    bars = [bar for on in SESSIONS for bar in vendor.deliver(on, on)]  # each as on its own evening
+    house._at = LATER
+    run(house, rectangle(SESSIONS, [TICKER]), bars)
+    assert without_provenance(house) == without_provenance(in_a_piece)
+
+
+def test_without_actions_the_delivered_adj_close_is_used_and_the_basis_says_so(
+    spark: SparkSession, tmp_path: Path, vendor: Vendor
+) -> None:
+    house = clocked(tmp_path / "lake", spark)
+    delivered(house, vendor, SESSIONS[80], SESSIONS[0], 1, actions=False)
+    rows = house.lake.curated.open().to_pyarrow_table().sort_by("date").to_pylist()
+    assert {row["price_basis"] for row in rows} == {"total_return_delivered"}
+    assert [row["adj_close"] for row in rows] == [float(str(bar["adj_close"])) for bar in vendor.deliver(SESSIONS[80])]
+    # Later deliveries name their actions: the old ones are brought to them, by the dividends since and the split.
+    delivered(house, vendor, SESSIONS[-1], SESSIONS[81], 2)
+    rows = house.lake.curated.open().to_pyarrow_table().sort_by("date").to_pylist()
+    right = [float(str(bar["adj_close"])) for bar in vendor.deliver(SESSIONS[-1])]
+    assert [row["adj_close"] for row in rows] == pytest.approx(right, rel=1e-12)
+    assert {row["price_basis"] for row in rows[81:]} == {"total_return"}
+
+
+def test_a_dividend_restates_adj_close_and_no_feature_but_those_that_are_new(
+    spark: SparkSession, tmp_path: Path, vendor: Vendor
+) -> None:
+    house = clocked(tmp_path / "lake", spark)
+    day = SESSIONS[20 + 63]
+    delivered(house, vendor, SESSIONS[20 + 62], SESSIONS[0], 1)
+    before = layers(house)
+    delivered(house, vendor, day, day, 2)
+    after = layers(house)
+    assert after["features"][:-1] == before["features"]
+    changed = [
+        {name for name in old if old[name] != new[name]}
+        for old, new in zip(before["curated"], after["curated"], strict=False)
+    ]
+    assert set().union(*changed) == {"adj_close"}
+    assert all(changed)
+
+
+@pytest.mark.parametrize("before", ["replace", "_settle"])
+def test_a_run_that_ends_amid_an_action_is_made_good_by_the_next_of_any_year(
+    spark: SparkSession, tmp_path: Path, vendor: Vendor, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    house, right = clocked(tmp_path / "lake", spark), clocked(tmp_path / "right", spark)
+    for one in (house, right):
+        delivered(one, vendor, SESSIONS[SESSIONS.index(SPLIT) - 1], SESSIONS[0], 1)
+    delivered(right, vendor, SPLIT, SPLIT, 2)
+
+    def ends(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*((DeltaTable, "replace") if before == "replace" else (curation, "_settle")), ends)
+        with pytest.raises(KeyboardInterrupt):
+            delivered(house, vendor, SPLIT, SPLIT, 2)
+    # Of a year that has nothing to do with it.
+    run(house, rectangle(SESSIONS[:3], [TICKER]), (), "00000003-run", steps=[CURATED.name, FEATURES.name])
+    found, expected = without_provenance(house), without_provenance(right)
+    assert found["curated"] == expected["curated"]
+    assert found["features"] == [row for row in expected["features"] if row["date"] != SPLIT]  # which no run asked of features
+    assert list(house.lake.storage.walk(curation.MOVING)) == []
+    assert actions(house) == actions(right)
+
+
+def test_an_action_that_the_vendor_takes_back_is_taken_back_everywhere(
+    spark: SparkSession, tmp_path: Path, vendor: Vendor
+) -> None:
+    house, right = clocked(tmp_path / "lake", spark), clocked(tmp_path / "right", spark)
+    wrong = Vendor(vendor.closes, {}, {**vendor.dividends, SESSIONS[60]: 1.5})
+    plain = Vendor(vendor.closes, {}, vendor.dividends)
+    on = SESSIONS[100]
+    delivered(house, wrong, on, SESSIONS[0], 1)
+    delivered(house, plain, on, SESSIONS[60], 2)
+    delivered(right, plain, on, SESSIONS[0], 1)
+    assert without_provenance(house) == without_provenance(right)
+    assert {row["ex_date"] for row in actions(house)} == {day for day in vendor.dividends if day <= on}
