@@ -250,6 +250,24 @@ def show(
 
 
 @app.command()
+def restatements(
+    ticker: Annotated[str, typer.Argument(help="A ticker, like NVDA.")],
+    last: Annotated[int, typer.Option(min=1, help="How many of the newest lines.")] = 20,
+) -> None:
+    """What was published of a ticker and later changed: old and new value, why, and in which run."""
+    settings = _settings()
+    with _engine(settings) as spark:
+        from stock_lakehouse.lake import Lake
+        from stock_lakehouse.report import restatement_lines
+
+        lines = restatement_lines(Lake(settings.lake_root), spark, ticker.upper(), last)
+    if not lines:
+        _say(f"Nothing that was published of {ticker.upper()} has changed.")
+        return
+    _print_rows([{name: _text(value) for name, value in line.items()} for line in lines])
+
+
+@app.command()
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 3000,
 ) -> None:

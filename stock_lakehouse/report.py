@@ -160,6 +160,23 @@ def newest_rows(lake: Lake, spark: SparkSession, table: str, ticker: str, last: 
     return rows.select(*dict.fromkeys(columns)).orderBy(F.col(day).desc()).limit(last).orderBy(day)
 
 
+def restatement_lines(lake: Lake, spark: SparkSession, ticker: str, last: int) -> list[dict[str, Any]]:
+    """The newest `last` lines of the ledger of a ticker, newest first: restated_at, cause, table, date, columns, rows, old, new,
+    run."""
+    from pyspark.sql import functions as F
+
+    lines = lake.restatements(spark).where(F.col("ticker") == ticker)
+    newest = lines.orderBy(F.col("restated_at").desc(), "table_name", "date", "columns").limit(last).collect()
+    return [
+        {
+            "restated_at": f"{row['restated_at']:%Y-%m-%d %H:%M}",
+            **{name: row[name] for name in ("cause", "table_name", "date", "columns", "rows", "old", "new")},
+            "run": row["run_id"][:8],
+        }
+        for row in newest
+    ]
+
+
 def superseded(tables: list[TableStatus]) -> int:
     """Landed rows that are neither processed nor in quarantine: a newer valid delivery took their place.
 

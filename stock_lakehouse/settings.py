@@ -119,7 +119,18 @@ class Settings(BaseSettings):
     request_attempts: int = Field(4, ge=1, description="yfinance: tries a ticker before it counts as failed")
     close_grace_minutes: int = Field(30, ge=0, description="a bar delivered before close plus this is provisional")
     price_tolerance: float = Field(1e-4, ge=0, lt=1, description="how far, relative, open or close may leave low…high")
-    jump_deviations: float = Field(25.0, gt=0, description="a larger daily move without a split is reported")
+    jump_deviations: float = Field(25.0, gt=0, description="a larger daily move is reported")
+    adj_close_tolerance: float = Field(
+        1e-3,
+        gt=0,
+        description="how far, relative, the delivered adj_close may be from the derived one before it is reported",
+    )
+    restated_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="share of a ticker's bars that its vendor may change in 30 days before it is reported",
+    )
 
     automation: Literal["off", "sensor", "schedule", "declarative"] = "off"
     sensor_interval_seconds: int = Field(60, ge=1, description="pause between two looks of a sensor")

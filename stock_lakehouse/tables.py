@@ -97,7 +97,8 @@ RESTATEMENTS = Table(
     "delta",
     "curated/restatements",
     restatements.COLUMNS,
-    "Published values that later changed: a line a value for curated bars, a line a ticker and run for features.",
+    "Published values that later changed, and why: of curated bars a line a value, or a column where a split, a dividend or a "
+    "formula changed the whole history; of features a line a ticker and run.",
     partition_by=("table_name",),
     key=(),
 )

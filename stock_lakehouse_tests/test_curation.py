@@ -16,14 +16,17 @@ import pytest
 from pyspark.sql import SparkSession
 
 from stock_lakehouse import curation
+from stock_lakehouse.checks import restated_share
 from stock_lakehouse.lake.delta_table import DeltaTable
-from stock_lakehouse.tables import CURATED, FEATURES
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW
+from stock_lakehouse.transforms import indicators
 from stock_lakehouse_tests.graph import (
     Bar,
     Clocked,
     clocked,
     history,
     layers,
+    ledger,
     rectangle,
     run,
     sessions_of,
@@ -274,7 +277,9 @@ def test_a_run_that_ends_amid_an_action_is_made_good_by_the_next_of_any_year(
     run(house, rectangle(SESSIONS[:3], [TICKER]), (), "00000003-run", steps=[CURATED.name, FEATURES.name])
     found, expected = without_provenance(house), without_provenance(right)
     assert found["curated"] == expected["curated"]
-    assert found["features"] == [row for row in expected["features"] if row["date"] != SPLIT]  # which no run asked of features
+    assert found["features"] == [
+        row for row in expected["features"] if row["date"] != SPLIT
+    ]  # which no run asked of features
     assert list(house.lake.storage.walk(curation.MOVING)) == []
     assert actions(house) == actions(right)
 
@@ -291,3 +296,131 @@ def test_an_action_that_the_vendor_takes_back_is_taken_back_everywhere(
     delivered(right, plain, on, SESSIONS[0], 1)
     assert without_provenance(house) == without_provenance(right)
     assert {row["ex_date"] for row in actions(house)} == {day for day in vendor.dividends if day <= on}
+
+
+def causes(house: Clocked, run_id: str) -> dict[str, set[str]]:
+    """The causes of a run's lines, by table."""
+    found: dict[str, set[str]] = {}
+    for line in ledger(house):
+        if line["run_id"] == run_id:
+            found.setdefault(line["table_name"], set()).add(line["cause"])
+    return found
+
+
+def test_the_ledger_names_a_split_with_a_line_a_column_and_not_one_a_value(
+    spark: SparkSession, tmp_path: Path, vendor: Vendor
+) -> None:
+    house = clocked(tmp_path / "lake", spark)
+    place = SESSIONS.index(SPLIT)
+    delivered(house, vendor, SESSIONS[place - 1], SESSIONS[0], 1)
+    delivered(house, vendor, SPLIT, SPLIT, 2)
+    assert causes(house, "00000002-run") == {CURATED.name: {"split"}, FEATURES.name: {"split"}}
+    lines = {line["columns"]: line for line in ledger(house) if line["table_name"] == CURATED.name}
+    paid = [day for day in vendor.dividends if day < SPLIT]
+    assert {name: line["rows"] for name, line in lines.items()} == {
+        **dict.fromkeys(("open", "high", "low", "close", "adj_close", "volume"), place),
+        "dividend": len(paid),
+    }
+    close = lines["close"]
+    assert (close["date"], float(close["old"])) == (SESSIONS[0], vendor.closes[SESSIONS[0]])
+    assert float(close["new"]) == vendor.closes[SESSIONS[0]] / 4
+    # Delivered once more, now adjusted by the vendor: nothing that was published changes.
+    delivered(house, vendor, SESSIONS[place + 1], SESSIONS[0], 3)
+    assert causes(house, "00000003-run") == {}
+
+
+def test_a_split_that_comes_with_the_bars_adjusted_for_it_is_a_split_and_no_edit(
+    spark: SparkSession, tmp_path: Path, vendor: Vendor
+) -> None:
+    house = clocked(tmp_path / "lake", spark)
+    delivered(house, vendor, SESSIONS[SESSIONS.index(SPLIT) - 1], SESSIONS[0], 1)
+    delivered(house, vendor, SPLIT, SESSIONS[0], 2)
+    assert causes(house, "00000002-run") == {CURATED.name: {"split"}, FEATURES.name: {"split"}}
+
+
+def test_the_ledger_names_a_dividend_an_edit_a_late_bar_and_a_withdrawn_one(
+    spark: SparkSession, tmp_path: Path, vendor: Vendor
+) -> None:
+    house = clocked(tmp_path / "lake", spark)
+    day = SESSIONS[20 + 63]
+    before, gap = SESSIONS[20 + 62], SESSIONS[50]
+    bars = {date.fromisoformat(str(bar["date"])): bar for bar in vendor.deliver(before)}
+    asked = rectangle([one for one in SESSIONS if one <= before], [TICKER])
+    house._at = at(before)
+    run(house, asked, [bar for one, bar in bars.items() if one != gap], "00000001-run")
+    delivered(house, vendor, day, day, 2)
+    assert causes(house, "00000002-run") == {CURATED.name: {"dividend"}}
+    house._at += timedelta(days=1)
+    run(house, asked, [bars[gap]], "00000003-run")
+    # Earlier bars' adj_close is as before; of features all that follow are others.
+    assert causes(house, "00000003-run") == {FEATURES.name: {"late bar"}}
+    house._at += timedelta(days=1)
+    run(house, asked, [{**bars[gap], "close": repr(float(str(bars[gap]["close"])) * 1.002)}], "00000004-run")
+    assert causes(house, "00000004-run") == {CURATED.name: {"vendor edit"}, FEATURES.name: {"vendor edit"}}
+    house._at += timedelta(days=1)
+    files = [
+        file.path for file in house.lake.raw.files() if "_00000003.csv" in file.name or "_00000004.csv" in file.name
+    ]
+    house.lake.storage.delete(files)
+    run(house, asked, (), "00000005-run")
+    assert causes(house, "00000005-run") == {CURATED.name: {"withdrawn"}, FEATURES.name: {"withdrawn"}}
+
+
+def test_a_final_bar_in_place_of_a_provisional_one_is_a_late_bar(
+    spark: SparkSession, tmp_path: Path, vendor: Vendor
+) -> None:
+    house = clocked(tmp_path / "lake", spark)
+    day = SESSIONS[70]
+    delivered(house, vendor, SESSIONS[69], SESSIONS[0], 1)
+    asked = rectangle([day], [TICKER])
+    (final,) = vendor.deliver(day, day)
+    house._at = datetime.combine(day, time(15), UTC)  # 11 in the morning in New York
+    run(house, asked, [{**final, "close": final["open"], "volume": "7"}], "00000002-run")
+    house._at = at(day)
+    run(house, asked, [final], "00000003-run")
+    assert causes(house, "00000003-run") == {CURATED.name: {"late bar"}, FEATURES.name: {"late bar"}}
+
+
+def test_features_of_a_run_killed_after_its_bars_still_have_their_cause(
+    spark: SparkSession, tmp_path: Path, vendor: Vendor
+) -> None:
+    house = clocked(tmp_path / "lake", spark)
+    delivered(house, vendor, SESSIONS[60], SESSIONS[0], 1)
+    bar = vendor.deliver(SESSIONS[60])[40]
+    asked = rectangle([SESSIONS[40]], [TICKER])
+    house._at += timedelta(days=1)
+    edited = {**bar, "close": repr(float(str(bar["close"])) * 1.002)}
+    run(house, asked, [edited], "00000002-run", steps=[RAW.name, PROCESSED.name, CURATED.name])
+    house._at += timedelta(days=1)
+    run(house, asked, (), "00000003-run")
+    assert causes(house, "00000003-run") == {FEATURES.name: {"vendor edit"}}
+
+
+def test_other_formulas_are_the_cause_of_features_that_they_changed(
+    spark: SparkSession, tmp_path: Path, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = clocked(tmp_path / "lake", spark)
+    delivered(house, vendor, SESSIONS[60], SESSIONS[0], 1)
+    monkeypatch.setattr(indicators, "FORMULA_VERSION", 99)
+    run(house, rectangle([SESSIONS[40]], [TICKER]), (), "00000002-run")
+    assert causes(house, "00000002-run") == {FEATURES.name: {"formula change"}}
+
+
+def test_a_vendor_that_changes_much_is_reported_and_one_whose_shares_split_is_not(
+    spark: SparkSession, tmp_path: Path, vendor: Vendor
+) -> None:
+    house = clocked(tmp_path / "lake", spark)
+    delivered(house, vendor, SESSIONS[SESSIONS.index(SPLIT) - 1], SESSIONS[0], 1)
+    delivered(house, vendor, SPLIT, SPLIT, 2)
+
+    def check(allowed: float = 0.01, later: timedelta = timedelta(days=1)) -> bool:
+        lines, bars = house.lake.restatements(spark), house.lake.curated.read(spark)
+        return bool(restated_share(lines, bars, house._at + later, allowed).passed)
+
+    assert check()
+    edits = [{**bar, "open": bar["close"]} for bar in vendor.deliver(SPLIT)[10:14]]
+    house._at += timedelta(days=1)
+    run(house, rectangle(SESSIONS[10:14], [TICKER]), edits, "00000003-run")
+    assert not check()
+    assert check(allowed=0.05)
+    assert check(later=timedelta(days=31))

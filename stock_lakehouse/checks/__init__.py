@@ -6,13 +6,15 @@ Here: their specs and results. Not here: market checks, which read a published t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from stock_lakehouse.lake.causes import VENDOR_EDIT, WITHDRAWN
 from stock_lakehouse.report import outdated_rows
 from stock_lakehouse.schemas.audit import failures
-from stock_lakehouse.tables import FEATURES, PROCESSED, QUARANTINE, RAW, Table
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, RAW, RESTATEMENTS, Table
 from stock_lakehouse.transforms.indicators import indicator_spec
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from stock_lakehouse.sources import Download
 
+RESTATED_DAYS = 30
 LISTED = 50  # entries of a list in a check's metadata
 
 
@@ -95,6 +98,40 @@ def present_formulas(features: DataFrame) -> dg.AssetCheckResult:
             "indicator_spec": indicator_spec(),
             "outdated rows": sum(outdated.values()),
             **({"tickers": dg.MetadataValue.table(rows), "what to do": to_do} if outdated else {}),
+        },
+    )
+
+
+RESTATED_SHARE = dg.AssetCheckSpec(
+    "restated_share",
+    asset=RESTATEMENTS.name,
+    description=f"No vendor changed or withdrew more than restated_share of a ticker's bars in {RESTATED_DAYS} days.",
+)
+
+
+def restated_share(lines: DataFrame, bars: DataFrame, now: datetime, allowed: float) -> dg.AssetCheckResult:
+    """The check of the ledger's `lines` against the published `bars`: tickers of which more than `allowed`, a share of their
+    bars, was edited or withdrawn by the vendor in the RESTATED_DAYS before `now`. Splits and dividends do not count."""
+    from pyspark.sql import functions as F
+
+    by_vendor = (F.col("table_name") == CURATED.name) & F.col("cause").isin(VENDOR_EDIT, WITHDRAWN)
+    recent = lines.where(by_vendor & (F.col("restated_at") > F.lit(now - timedelta(days=RESTATED_DAYS))))
+    changed = recent.select("ticker", "date").distinct().groupBy("ticker").agg(F.count("date").alias("changed"))
+    held = bars.groupBy("ticker").agg(F.count("date").alias("bars"))
+    rows = changed.join(held, "ticker", "left").fillna(0, ["bars"]).orderBy("ticker").collect()
+    above = [row for row in rows if row["changed"] > allowed * max(row["bars"], row["changed"])]
+    records = [
+        dg.TableRecord({"ticker": row["ticker"], "bars changed": row["changed"], "bars": row["bars"]}) for row in above
+    ]
+    to_do = "`stock-lakehouse restatements TICKER` shows what changed; ask the vendor, or look at a second source"
+    return dg.AssetCheckResult(
+        asset_key=RESTATEMENTS.name,
+        check_name=RESTATED_SHARE.name,
+        passed=not above,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "allowed": allowed,
+            **({"tickers": dg.MetadataValue.table(records[:LISTED]), "what to do": to_do} if above else {"tickers": 0}),
         },
     )
 

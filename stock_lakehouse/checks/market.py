@@ -34,8 +34,13 @@ SPECS = [
     dg.AssetCheckSpec(
         "price_jumps",
         asset=CURATED.name,
-        description=f"No close moves by more than jump_deviations usual moves (deviation of {JUMP_WINDOW} sessions before) "
-        "without a split: often a split that the vendor has not applied.",
+        description=f"No close moves by more than jump_deviations usual moves (deviation of {JUMP_WINDOW} sessions before): "
+        "often a split that the vendor does not name, or names and has not applied.",
+    ),
+    dg.AssetCheckSpec(
+        "adjusted_close",
+        asset=CURATED.name,
+        description="The delivered adj_close is the one that follows from the splits and dividends, within adj_close_tolerance.",
     ),
     dg.AssetCheckSpec("duplicate_keys", asset=CURATED.name, description="There is one bar for a ticker and session."),
 ]
@@ -49,7 +54,8 @@ def market_checks(condition: Condition | None = None) -> dg.AssetChecksDefinitio
 
 def _results(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
     """Missing sessions, stale tickers, price jumps and duplicate keys of the curated bars."""
-    bars = lakehouse.lake.curated.read(lakehouse.session).select("ticker", "date", "close", "split_ratio")
+    curated = lakehouse.lake.curated.read(lakehouse.session)
+    bars = curated.select("ticker", "date", "close")
     looks = look_at(bars, lakehouse.jump_deviations)
     missing = {}
     for ticker, look in looks.items():
@@ -77,6 +83,7 @@ def _results(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
         kept_without_a_place_in_the_settings=", ".join(sorted(set(looks) - set(lakehouse.tickers))) or "none",
     )
     yield _warn("price_jumps", [jump for _, look in sorted(looks.items()) for jump in look.jumps])
+    yield _warn("adjusted_close", far_from_derived(curated, lakehouse.adj_close_tolerance))
     twice = [ticker for ticker, look in looks.items() if look.bars != look.sessions]
     yield _warn("duplicate_keys", duplicate_keys(bars.where(bars["ticker"].isin(twice))) if twice else [])
 
@@ -85,8 +92,8 @@ def _results(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
 class Look:
     """A ticker's bars: the first and last session, how many different sessions and how many bars, and its jumps.
 
-    A jump is a session whose log return is beyond a number of deviations of the JUMP_WINDOW returns before it, and not a
-    split's. A move of less than SMALL_MOVE is none: after a flat stretch any move is many deviations.
+    A jump is a session whose log return is beyond a number of deviations of the JUMP_WINDOW returns before it. A move of less
+    than SMALL_MOVE is none: after a flat stretch any move is many deviations.
     """
 
     first: date
@@ -97,7 +104,7 @@ class Look:
 
 
 def look_at(bars: "DataFrame", deviations: float) -> dict[str, Look]:
-    """A look at each ticker of `bars` (ticker, date, close, split_ratio); a jump is beyond `deviations` deviations.
+    """A look at each ticker of `bars` (ticker, date, close); a jump is beyond `deviations` deviations.
 
     In one pass and in numpy: window functions and distinct counts over all rows take ten times as long.
     """
@@ -141,7 +148,6 @@ def _looker(deviations: float):  # type: ignore[no-untyped-def]  # PySpark inspe
         usual = np.full(len(moves), np.nan)
         usual[1:] = rolling_deviation(moves, JUMP_WINDOW, ddof=1)[:-1]
         jumped = (np.abs(moves) > deviations * usual) & (np.abs(moves) > SMALL_MOVE)
-        jumped &= ordered["split_ratio"].to_numpy() == 1
         days = ordered["date"]
         jumps = [
             {"session": days[at].as_py(), "move": moves[at], "usual": usual[at]} for at in jumped.nonzero()[0][:LISTED]
@@ -159,6 +165,33 @@ def _looker(deviations: float):  # type: ignore[no-untyped-def]  # PySpark inspe
         )
 
     return kernel
+
+
+def far_from_derived(bars: "DataFrame", tolerance: float) -> list[dict[str, Any]]:
+    """Tickers whose delivered adj_close is off by more than `tolerance`, given `bars` (ticker, date, adj_close_deviation)."""
+    from pyspark.sql import functions as F
+
+    size = F.abs("adj_close_deviation")
+    found = (
+        bars.where(size > tolerance)
+        .groupBy("ticker")
+        .agg(
+            F.count("date").alias("bars"),
+            F.min("date").alias("first"),
+            F.max("date").alias("last"),
+            F.max(size).alias("most"),
+        )
+    )
+    return [
+        {
+            "ticker": row["ticker"],
+            "bars": row["bars"],
+            "first": str(row["first"]),
+            "last": str(row["last"]),
+            "most": row["most"],
+        }
+        for row in found.orderBy("ticker").collect()
+    ]
 
 
 def duplicate_keys(bars: "DataFrame") -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from stock_lakehouse.lake.causes import OF_HISTORIES, cause_of, causes_of_features
 from stock_lakehouse.lake.lease import LeaseLostError
 from stock_lakehouse.lake.lock import confirm, one_writer
 from stock_lakehouse.lake.publish import (
@@ -238,7 +239,7 @@ class DeltaTable:
         """A row for each row that differs, None if surely none does: ticker, year, date, kind (added, corrected, withdrawn)
         and what changed.
 
-        `cells` holds (column, old, new) of each value that changed; where the ledger keeps a line a ticker, names only.
+        `cells` holds (column, old, new, cause) of each value that changed; where the ledger keeps a line a ticker, names only.
         """
         from pyspark.sql import functions as F
 
@@ -278,10 +279,9 @@ class DeltaTable:
         from pyspark.sql import functions as F
 
         old, new = F.col(f"old.{name}"), F.col(f"new.{name}")
-        texts = (old.cast("string"), new.cast("string")) if self.table == CURATED else (F.lit(None), F.lit(None))
-        cell = F.struct(
-            F.lit(name).alias("column"), texts[0].cast("string").alias("old"), texts[1].cast("string").alias("new")
-        )
+        said = (old, new, cause_of(name)) if self.table == CURATED else (F.lit(None),) * 3
+        texts = (one.cast("string").alias(part) for one, part in zip(said, ("old", "new", "cause"), strict=True))
+        cell = F.struct(F.lit(name).alias("column"), *texts)
         return F.when(~old.eqNullSafe(new), cell)
 
     def _verify(
@@ -332,26 +332,13 @@ class Ledger:
         now: datetime,
         before: deltalake.DeltaTable,
     ) -> None:
-        """Write what `changes` (of `DeltaTable._changes`) will restate of the version `before`.
+        """Write what `changes` (of `DeltaTable._changes`) will restate of the version `before`, and why.
 
-        A line a value of curated, a line a ticker of the others.
+        Of curated a line a value, or a ticker and column where whole histories change; a line a ticker of the others.
         """
         from pyspark.sql import functions as F
 
-        restated = changes.where("kind <> 'added'").withColumn("cell", F.explode("cells"))
-        if table == CURATED:
-            lines = restated.select(
-                "ticker", "date", F.col("cell.column").alias("columns"), "cell.old", "cell.new",
-                F.lit(1).cast("bigint").alias("rows"),
-            )  # fmt: skip
-        else:
-            lines = restated.groupBy("ticker").agg(
-                F.min("date").alias("date"),
-                F.array_join(F.array_sort(F.collect_set("cell.column")), ",").alias("columns"),
-                F.lit(None).cast("string").alias("old"),
-                F.lit(None).cast("string").alias("new"),
-                F.countDistinct("date").alias("rows"),
-            )
+        lines = _lines_of_bars(changes) if table == CURATED else self._lines_of_features(changes, run_id)
         lines = staging.stage(
             lines.withColumns(
                 {
@@ -366,6 +353,50 @@ class Ledger:
         with one_writer(self._lake_root, RESTATEMENTS.name):
             self.stored.prepare()
             lines.write.format("delta").mode("append").save(str(self.stored.path))
+
+    def _lines_of_features(self, changes: DataFrame, run_id: str) -> DataFrame:
+        from pyspark.sql import functions as F
+
+        def first(kind: str) -> Column:
+            return F.min(F.when(F.col("kind") == kind, F.col("date"))).alias(kind)
+
+        restated = changes.where("kind <> 'added'").withColumn("cell", F.explode("cells"))
+        whole = restated.groupBy("ticker").agg(
+            F.min("date").alias("first"), F.max("date").alias("last"), F.collect_set("cell.column").alias("columns"),
+            F.countDistinct("date").alias("rows"),
+            F.max((F.col("kind") == "corrected") & (F.col("cell.column") == "indicator_spec")).alias("respecified"),
+        )  # fmt: skip
+        moved = changes.groupBy("ticker").agg(first("added"), first("withdrawn"))
+        found = whole.join(moved, "ticker").collect()
+        of_bars = self._causes_of_bars(changes.sparkSession, [row["ticker"] for row in found], run_id)
+        rows = [
+            (
+                row["ticker"], row["first"], ",".join(sorted(row["columns"])), None, None, row["rows"],
+                causes_of_features(
+                    row["respecified"], row["last"], row["added"], row["withdrawn"], of_bars.get(row["ticker"], ())
+                ),
+            )
+            for row in found
+        ]  # fmt: skip
+        ddl = "ticker string, date date, columns string, old string, new string, rows bigint, cause string"
+        return changes.sparkSession.createDataFrame(rows, ddl)
+
+    def _causes_of_bars(self, spark: SparkSession, tickers: Sequence[str], run_id: str) -> dict[str, set[str]]:
+        """Why the curated bars of each ticker changed in this run, or if they did not in the run that last changed them: it may
+        have been killed before its features."""
+        from pyspark.sql import functions as F
+
+        mine = (F.col("table_name") == CURATED.name) & F.col("cause").isNotNull()
+        lines = self.stored.read(spark, tickers).where(mine).groupBy("ticker", "run_id", "cause")
+        newest: dict[str, tuple[tuple[bool, datetime], str]] = {}
+        causes: dict[tuple[str, str], set[str]] = {}
+        for row in lines.agg(F.max("restated_at").alias("at")).collect():
+            ticker, of_run = row["ticker"], row["run_id"]
+            causes.setdefault((ticker, of_run), set()).add(row["cause"])
+            newest[ticker] = max(
+                newest.get(ticker, ((False, row["at"]), of_run)), ((of_run == run_id, row["at"]), of_run)
+            )
+        return {ticker: causes[ticker, of_run] for ticker, (_, of_run) in newest.items()}
 
     def settle(self, table_name: str, present: deltalake.DeltaTable) -> None:
         """Remove the lines that announce a commit which never came: those from the present version of a table or later."""
@@ -401,11 +432,27 @@ class Ledger:
         return self.stored.read(spark).where(~in_vain)
 
 
+def _lines_of_bars(changes: DataFrame) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    cells = changes.where("kind <> 'added'").select("ticker", "date", F.explode("cells").alias("cell"))
+    cells = cells.select("ticker", "date", F.col("cell.column").alias("columns"), "cell.old", "cell.new", "cell.cause")
+    of_history = F.col("cause").isin(*OF_HISTORIES)
+    single = cells.where(~of_history).withColumn("rows", F.lit(1).cast("bigint"))
+    by_column = (
+        cells.where(of_history)
+        .groupBy("ticker", "columns", "cause")
+        .agg(F.min(F.struct("date", "old", "new")).alias("first"), F.count("date").alias("rows"))
+    )
+    names = ("ticker", "date", "columns", "old", "new", "rows", "cause")
+    return single.select(*names).unionByName(by_column.select("*", "first.*").select(*names))
+
+
 def _nothing() -> Column:
     """The `cells` of a row of which no published value changed."""
     from pyspark.sql import functions as F
 
-    return F.array().cast("array<struct<column:string,old:string,new:string>>")
+    return F.array().cast("array<struct<column:string,old:string,new:string,cause:string>>")
 
 
 def _delta_schema(table: Table) -> deltalake.Schema:

@@ -46,6 +46,8 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     close_grace_minutes: int
     price_tolerance: float
     jump_deviations: float
+    adj_close_tolerance: float
+    restated_share: float
     simulated_clock: str | None = None
     _staging: Staging | None = PrivateAttr(default=None)
     _run_tags: Mapping[str, str] = PrivateAttr(default_factory=dict)
@@ -66,6 +68,8 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
             close_grace_minutes=settings.close_grace_minutes,
             price_tolerance=settings.price_tolerance,
             jump_deviations=settings.jump_deviations,
+            adj_close_tolerance=settings.adj_close_tolerance,
+            restated_share=settings.restated_share,
             simulated_clock=str(settings.simulated_clock) if settings.simulated_clock else None,
         )
 
