@@ -20,7 +20,10 @@ from stock_lakehouse_tests.conftest import frame, rows_of
 GRACE = timedelta(minutes=30)
 CALENDAR = market_calendar(date(2012, 1, 3))
 LANDED = datetime(2024, 1, 2, tzinfo=UTC)
-FEATURE_INPUTS = "ticker string, date date, close double, adj_close double, volume bigint, dividend double, price_basis string, year int"
+FEATURE_INPUTS = (
+    "ticker string, date date, close double, adj_close double, volume bigint, dividend double, "
+    "price_basis string, year int"
+)
 
 
 @pytest.fixture(scope="module")
