@@ -239,7 +239,9 @@ def raw_contents(lake: Lake) -> list[dict[str, Any]]:
     from pyarrow import csv
 
     rows: list[dict[str, Any]] = []
-    text = csv.ConvertOptions(column_types={name: pa.string() for name in FILE_COLUMNS}, strings_can_be_null=True)
+    text = csv.ConvertOptions(
+        column_types={name: pa.string() for name in FILE_COLUMNS}, strings_can_be_null=True, null_values=[""]
+    )
     for file in lake.raw.files():
         source = lake.storage.source(file.path)
         found = csv.read_csv(source, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=text)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 RICH_KEYS = 50
 PREVIEW_ROWS = 5
 ROWS_A_LANDING = 100_000  # about 200 MB of memory
+BYTES_A_LANDING = 50_000_000  # of text, where rows are long
 PREVIEW_COLUMNS = 10
 
 
@@ -152,7 +153,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
 
 
 def _in_landings(download: Download) -> Iterator[pa.Table]:
-    """The delivered rows, joined into landings of about ROWS_A_LANDING.
+    """The delivered rows, joined into landings of about ROWS_A_LANDING or BYTES_A_LANDING.
 
     Two files that contradict each other about a bar must land together: one by one, each would differ from the other
     whenever they are delivered again.
@@ -160,12 +161,15 @@ def _in_landings(download: Download) -> Iterator[pa.Table]:
     import pyarrow as pa
 
     waiting: list[pa.Table] = []
+    rows = size = 0
     for delivery in download:
         if delivery.rows.num_rows:
             waiting.append(delivery.rows)
-        if sum(rows.num_rows for rows in waiting) >= ROWS_A_LANDING:
+            rows += delivery.rows.num_rows
+            size += delivery.rows.nbytes
+        if rows >= ROWS_A_LANDING or size >= BYTES_A_LANDING:
             yield pa.concat_tables(waiting)
-            waiting = []
+            waiting, rows, size = [], 0, 0
     if waiting:
         yield pa.concat_tables(waiting)
 

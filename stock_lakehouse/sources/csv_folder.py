@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.sources import Delivery, SourceError, delivered_table, with_adjusted_to
-from stock_lakehouse.sources.csv_text import HeaderError, read_rows
+from stock_lakehouse.sources.csv_text import HeaderError, lines_of, printable, read_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,7 +60,7 @@ class CsvFolderSource:
         """Yield the rows of one file; `skip` leaves out what stands in its first bytes, the header aside (plain files only)."""
         stem = path.name.lower().removesuffix(".gz").removesuffix(".csv").upper()
         file_ticker = stem if stem in tickers else None
-        name = path.name.encode("utf-8", "backslashreplace").decode()  # a file's name need not be UTF-8 either
+        name = printable(path.name)
         try:
             with _open(path) as text:
                 for rows in self._rows(lambda: read_rows(_lines(text, skip), name, file_ticker, tickers)):
@@ -120,12 +120,13 @@ def _newest(rows: pa.Table) -> Iterator[tuple[str | None, str]]:
 def _lines(text: io.TextIOWrapper, skip: int) -> Iterable[str]:
     """The lines of `text` from its beginning; of those behind the header only what stands behind the first `skip` bytes."""
     text.seek(0)
-    return itertools.chain([text.readline()], _after(text, skip)) if skip else text
+    lines = lines_of(text)
+    return itertools.chain([next(lines, "")], _after(text, skip)) if skip else lines
 
 
 def _after(text: io.TextIOWrapper, position: int) -> Iterator[str]:
     text.seek(position)
-    yield from text
+    yield from lines_of(text)
 
 
 def _open(path: Path) -> io.TextIOWrapper:

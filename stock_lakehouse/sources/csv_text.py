@@ -9,7 +9,7 @@ import csv
 import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from stock_lakehouse.settings import TICKER
 from stock_lakehouse.sources import DELIVERED_COLUMNS, delivered_table
@@ -33,7 +33,10 @@ SPELLINGS = {
 _NAME_OF = {spelling: name for name, spellings in SPELLINGS.items() for spelling in spellings}
 REQUIRED = ("date", "open", "high", "low", "close", "volume")
 MAX_LINE = 4_000  # characters of an unreadable line that are kept
+# No bar's line is longer. What is cannot be split, so that memory is bounded whatever a file holds, or unpacks to.
+LONGEST_LINE = 100_000  # characters
 ROWS_A_BATCH = 50_000
+CHARACTERS_A_BATCH = 10_000_000
 
 
 class HeaderError(Exception):
@@ -57,6 +60,27 @@ def columns_of(header: Sequence[str]) -> dict[str, int]:
     return found
 
 
+def lines_of(text: TextIO) -> Iterator[str]:
+    """The lines of `text`. One longer than LONGEST_LINE is cut, and still longer than that: a digest of the rest follows."""
+    while line := text.readline(LONGEST_LINE + 1):
+        if len(line) <= LONGEST_LINE or line.endswith(("\n", "\r")):
+            yield line
+            continue
+        digest = hashlib.sha256()
+        rest = line
+        while rest and not rest.endswith(("\n", "\r")):
+            rest = text.readline(LONGEST_LINE)
+            digest.update(rest.rstrip("\r\n").encode())
+        yield f"{line}… sha256 {digest.hexdigest()}"
+
+
+def printable(name: str) -> str:
+    """The name of a file, for people: a control character, or a byte that is no UTF-8, stands as its code."""
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in name
+    )
+
+
 def read_rows(text: Iterable[str], name: str, file_ticker: str | None, tickers: Sequence[str]) -> Iterator[pa.Table]:
     """The rows of a CSV file, given as its lines, in batches of tables of `DELIVERED_COLUMNS`.
 
@@ -65,7 +89,6 @@ def read_rows(text: Iterable[str], name: str, file_ticker: str | None, tickers: 
     (`name`, line number, reason) and its text. Raises HeaderError; what reading the lines raises passes through, after
     the rows before it.
     """
-    csv.field_size_limit(2**31 - 1)
     lines = iter(text)
     header = _split(next(lines, "").removeprefix("\ufeff"))
     if isinstance(header, str) or not header:
@@ -88,7 +111,7 @@ def read_rows(text: Iterable[str], name: str, file_ticker: str | None, tickers: 
                     fields if isinstance(fields, str) else f"{len(fields)} fields where the header has {len(header)}"
                 )
                 batch.add_unreadable(file_ticker, f"{name} line {number}: {reason}", line)
-            if number % ROWS_A_BATCH == 0:
+            if batch.is_full:
                 yield batch.take()
     except (EOFError, OSError, zlib.error):  # a file that breaks off
         yield batch.take()
@@ -104,6 +127,8 @@ def _split(line: str) -> list[str] | str:
     line = line.rstrip("\r\n")
     if not line.strip():
         return []
+    if len(line) > LONGEST_LINE:
+        return f"longer than {LONGEST_LINE:,} characters"
     if "\0" in line:
         return "a NUL character"
     if '"' not in line:
@@ -117,16 +142,23 @@ def _split(line: str) -> list[str] | str:
 class _Batch:
     def __init__(self) -> None:
         self._rows: list[dict[str, str | None]] = []
+        self._characters = 0
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._rows) >= ROWS_A_BATCH or self._characters >= CHARACTERS_A_BATCH
 
     def add(self, ticker: str | None, values: dict[str, str]) -> None:
         self._rows.append({"ticker": ticker, **values})
+        self._characters += sum(map(len, values.values()))
 
     def add_unreadable(self, ticker: str | None, problem: str, line: str) -> None:
         line = line.rstrip("\r\n").replace("\0", "\\0")
         if len(line) > MAX_LINE:  # cut, but still its own: landing knows such a line again by its text
             line = f"{line[:MAX_LINE]}… sha256 {hashlib.sha256(line.encode()).hexdigest()}"
         self._rows.append({"ticker": ticker, "problem": problem, "line": line})
+        self._characters += len(line)
 
     def take(self) -> pa.Table:
-        rows, self._rows = self._rows, []
+        rows, self._rows, self._characters = self._rows, [], 0
         return delivered_table({name: [row.get(name) for row in rows] for name in DELIVERED_COLUMNS})

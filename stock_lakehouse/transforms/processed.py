@@ -25,6 +25,9 @@ DATE = rf"^{DAY}([T ]|\z)"
 # As raw/ writes it: engines differ in what else they would read as a time ("99999-01-01").
 LANDED = rf"^{DAY}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}[.][0-9]+Z\z"
 MAX_SPLIT = 10_000.0  # new shares for one old one, or the reverse; it would be applied to the whole history before it
+# No price is beyond these, those of shares joined or split a billion times included. One of 1e308 would make its ticker's indicators
+# infinite, and then no feature of any ticker could be published.
+MIN_PRICE, MAX_PRICE = 1e-12, 1e15
 MAX_VOLUME = 2.0**53  # beyond it a double, which vendors' files go through, no longer counts single shares
 
 
@@ -158,6 +161,8 @@ def _reasons(price_tolerance: float) -> Column:
         wrong.append((f"{name} is missing", _text(f"raw_{name}").isNull()))
     for name in (*PRICES, "adj_close"):
         wrong.append((f"{name} is not positive", F.col(name) <= 0))
+        beyond = (F.col(name) > MAX_PRICE) | ((F.col(name) > 0) & (F.col(name) < MIN_PRICE))
+        wrong.append((f"{name} is beyond any price", beyond))
     volume = F.col("exact_volume")
     wrong += [
         ("high is below low", F.col("high") < F.col("low")),
@@ -165,6 +170,7 @@ def _reasons(price_tolerance: float) -> Column:
         ("volume is negative", volume < 0),
         ("volume is not a whole number", (volume != F.floor(volume)) | (volume > MAX_VOLUME)),
         ("dividends is negative", F.col("dividends") < 0),
+        ("dividends is beyond any price", F.col("dividends") > MAX_PRICE),
         ("stock_splits is negative", F.col("splits") < 0),
         (
             "stock_splits is no plausible ratio",
