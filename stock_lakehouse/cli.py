@@ -440,11 +440,14 @@ def _print_outcome(report: RunReport) -> None:
     """Checks that did not pass, and why a run failed."""
     from rich.markup import escape
 
+    from stock_lakehouse.sources.csv_text import printable
+
     console = _errors()
     for red in report.red:
         console.print(f"[red]check not passed[/]  {escape(red)}")
-    for failure in report.failures:
-        console.print(f"[red]failed[/]  {escape(failure)}")
+    for failure in report.failures:  # an engine's error quotes the text that it could not read
+        lines = "\n".join(map(printable, failure.splitlines()))
+        console.print(f"[red]failed[/]  {escape(lines)}")
     if not report.success:
         console.print(
             f"`stock-lakehouse ui` shows the run {report.run_id}; run the same again when the cause is mended"
@@ -575,7 +578,9 @@ def _text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100_000 else f"{value:,.5g}"
-    return str(value)
+    from stock_lakehouse.sources.csv_text import printable
+
+    return printable(str(value))
 
 
 def _grid(*columns: str) -> RichTable:
@@ -587,16 +592,16 @@ def _grid(*columns: str) -> RichTable:
     return grid
 
 
-def _console() -> Console:
+def _console(markup: bool = True) -> Console:
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=False)
+    console = Console(highlight=False, soft_wrap=False, markup=markup, emoji=False)
     # Into a file or a pipe nothing is cut to a terminal's width.
-    return console if console.is_terminal else Console(highlight=False, width=200)
+    return console if console.is_terminal else Console(highlight=False, width=200, markup=markup, emoji=False)
 
 
 def _print(grid: RichTable) -> None:
-    console = _console()
+    console = _console(markup=False)  # what was delivered is shown, not obeyed
     console.print(grid)
     console.print()
 

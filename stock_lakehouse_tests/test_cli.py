@@ -230,3 +230,33 @@ def test_loading_the_code_location_imports_no_engine_and_contacts_nothing() -> N
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.usefixtures("project")
+def test_delivered_text_is_shown_and_steers_neither_terminal_nor_markup(project: Path) -> None:
+    (project / "prices").mkdir()
+    texts = [
+        "[red]1[/red]",
+        "[/]",
+        "[link=http://x.invalid]1[/link]",
+        "\x1b[31m1\x1b]0;title\x07",
+        "1\u202e2",
+        ":smile:",
+    ]
+    lines = "".join(f"2023-09-{11 + at},{text},2,1,2,7\n" for at, text in enumerate(texts))
+    (project / "prices" / "NVDA.csv").write_text("Date,Open,High,Low,Close,Volume\n" + lines)
+    (project / "lakehouse.toml").write_text(CONFIG + 'source = "csv"\ncsv_folder = "prices"\n')
+    done = call("materialize", "--tickers", "NVDA", "--select", "raw_stocks_daily,processed_stocks_daily")
+    assert done.exit_code == 0, done.output
+    shown = call("show", "processed_quarantine", "NVDA")
+    assert shown.exit_code == 0, shown.output
+    for text in (
+        "[red]1[/red]",
+        "[/]",
+        "[link=http://x.invalid]1[/link]",
+        r"\x1b[31m1\x1b]0;title\x07",
+        r"1\u202e2",
+        ":smile:",
+    ):
+        assert text in shown.output
+    assert "\x1b" not in shown.output

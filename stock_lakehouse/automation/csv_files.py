@@ -22,6 +22,7 @@ from stock_lakehouse.lake.raw_csv import DAY
 from stock_lakehouse.run_tags import ASKED_BY
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources.csv_folder import CsvFolderSource
+from stock_lakehouse.sources.csv_text import printable
 from stock_lakehouse.tables import RAW
 
 NAME = "csv_folder_sensor"
@@ -51,11 +52,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds that is new: the first and last session of each ticker, rows of no use, and what is wrong."""
+    """What a file holds that is new: the first and last session of each ticker, rows of no use, problems and the first."""
 
     spans: Mapping[str, tuple[date, date]]
     others: int = 0
-    problems: tuple[str, ...] = ()
+    problem: str = ""
+    problems: int = 0
 
 
 def look_at(
@@ -119,11 +121,13 @@ def _feed(digest: Any, file: BinaryIO, size: int) -> bytes:
 def contents_of(source: CsvFolderSource, path: Path, tickers: tuple[str, ...], skip: int = 0) -> Contents:
     """What a file holds, after its first `skip` bytes; a file that cannot be read has a problem, not an error."""
     spans: dict[str, tuple[date, date]] = {}
-    problems: list[str] = []
-    others = 0
+    problem = ""
+    problems = others = 0
     for delivery in source.read(path, tickers, skip):
         rows = delivery.rows
-        problems += [text for text in rows["problem"].to_pylist() if text]
+        found = [text for text in rows["problem"].to_pylist() if text]
+        problem = problem or next(iter(found), "")
+        problems += len(found)
         for ticker, text in zip(rows["ticker"].to_pylist(), rows["date"].to_pylist(), strict=True):
             match = DAY.fullmatch(text or "")
             if match is None:
@@ -137,7 +141,7 @@ def contents_of(source: CsvFolderSource, path: Path, tickers: tuple[str, ...], s
                 continue
             first, last = spans.get(ticker, (day, day))
             spans[ticker] = (min(first, day), max(last, day))
-    return Contents(spans, others, tuple(problems))
+    return Contents(spans, others, problem, problems)
 
 
 def csv_folder_sensor(settings: Settings) -> dg.SensorDefinition:
@@ -204,7 +208,7 @@ def _result(
     for note in notes.values():
         context.log.warning(note)
     events = [
-        dg.AssetObservation(RAW.name, metadata={"file": name, "problem": note}, description=note)
+        dg.AssetObservation(RAW.name, metadata={"file": printable(name), "problem": note}, description=note)
         for name, note in list(notes.items())[:LISTED]
     ]
     read = [(name, memory[name].digest, memory[name].changed, memory[name].retries) for name in sorted(found)]
@@ -213,7 +217,7 @@ def _result(
     requests = [eyes.request(one, NAME, f"{key}-{number}") for number, one in enumerate(rectangles)]
     parts = list(notes.values())
     if later:
-        parts.append(f"{len(later)} files may still be written: {', '.join(later[:3])}")
+        parts.append(f"{len(later)} files may still be written: {', '.join(map(printable, later[:3]))}")
     reason = "; ".join(parts) or f"{len(memory)} files, none new or changed"
     return dg.SensorResult(
         run_requests=requests or None,
@@ -241,10 +245,9 @@ def _within(eyes: Eyes, found: Mapping[str, Contents]) -> dict[str, tuple[date, 
 
 def _note(name: str, contents: Contents) -> str:
     """What is wrong with a file; empty if nothing is. A problem's text begins with the file's name."""
-    if contents.problems:
-        more = f", and {len(contents.problems) - 1} more lines" if len(contents.problems) > 1 else ""
-        return contents.problems[0] + more
-    return "" if contents.spans or not contents.others else f"{name}: no row of a ticker of the settings"
+    if contents.problem:
+        return contents.problem + (f", and {contents.problems - 1} more lines" if contents.problems > 1 else "")
+    return "" if contents.spans or not contents.others else f"{printable(name)}: no row of a ticker of the settings"
 
 
 def seen_text(memory: Mapping[str, Seen]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from stock_lakehouse.curation import Curation, years_around
 from stock_lakehouse.curation import publish as publish_curation
 from stock_lakehouse.lineage import column_lineage
 from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.sources.csv_text import printable
 from stock_lakehouse.tables import PROCESSED, QUARANTINE, UNREADABLE, Table
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ PREVIEW_ROWS = 5
 ROWS_A_LANDING = 100_000  # about 200 MB of memory
 BYTES_A_LANDING = 50_000_000  # of text, where rows are long
 PREVIEW_COLUMNS = 10
+PREVIEW_CHARACTERS = 100  # of a cell
 
 
 class RawCsvIOManager(dg.ConfigurableIOManager):
@@ -214,5 +217,12 @@ def _preview(frame: DataFrame, rectangle: Rectangle) -> dg.MarkdownMetadataValue
     names = list(dict.fromkeys(("ticker", "date", *frame.columns)))[:PREVIEW_COLUMNS]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     return dg.MetadataValue.md(
-        "\n".join(lines + ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows])
+        "\n".join(lines + ["| " + " | ".join(_as_markdown(row[name]) for name in names) + " |" for row in rows])
     )
+
+
+def _as_markdown(value: Any) -> str:
+    """A cell that shows delivered text and does nothing else: no HTML, no image fetched, no column or line of its own."""
+    text = printable(str(value))
+    text = text if len(text) <= PREVIEW_CHARACTERS else text[:PREVIEW_CHARACTERS] + "…"
+    return re.sub(r"[!-,/:-@\[-`{-~]", lambda one: one[0] if one[0] in "+:" else f"&#{ord(one[0])};", text)

@@ -10,14 +10,16 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake.lock import confirm, one_writer
-from stock_lakehouse.lake.publish import of_tickers, partition_folder
-from stock_lakehouse.lake.storage import File, LakeRoot, storage_at, under
+from stock_lakehouse.lake.publish import of_tickers, partition_folder, partition_of
+from stock_lakehouse.lake.storage import File, LakeRoot, StorageError, storage_at, under
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.schemas import raw as schema
 from stock_lakehouse.sources import Landing
+from stock_lakehouse.sources.csv_text import printable
 from stock_lakehouse.tables import RAW, UNREADABLE
 
 if TYPE_CHECKING:
@@ -25,17 +27,33 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
-# bars_<first session>_<last session>_<landing time>_<run>.csv; dates are zeros where none could be read.
-NAME = re.compile(r"bars_\d{4}-\d{2}-\d{2}_\d{4}-\d{2}-\d{2}_\d{8}T\d{12}Z_[0-9a-f]{8}\.csv")
+# bars_<first session>_<last session>_<landing time>_<run>_<seal>.csv; dates are zeros where none could be read. The seal tells a
+# damaged file: 12 hexadecimal digits of its size and 16 of its SHA-256. Files from before there were seals have none.
+NAME = re.compile(r"bars_\d{4}-\d{2}-\d{2}_\d{4}-\d{2}-\d{2}_\d{8}T\d{12}Z_[0-9a-f]{8}(?:_([0-9a-f]{28}))?\.csv")
 _DIGIT, _HEX = "[0-9]", "[0-9a-f]"
 _DAY = f"{_DIGIT * 4}-{_DIGIT * 2}-{_DIGIT * 2}"
-GLOB = f"bars_{_DAY}_{_DAY}_{_DIGIT * 8}T{_DIGIT * 12}Z_{_HEX * 8}.csv"  # the same, as Spark's pathGlobFilter
+# The same, as Spark's pathGlobFilter.
+GLOB = f"bars_{_DAY}_{_DAY}_{_DIGIT * 8}T{_DIGIT * 12}Z_{_HEX * 8}{{.csv,_{_HEX * 28}.csv}}"
 NO_DAY = "0000-00-00"
 DAY = re.compile(r"\s*(\d{4}-\d{2}-\d{2})(?:[T ].*)?\s*", re.DOTALL)
 
 VALUES = [one.name for one in schema.DELIVERED]
 KEY = ["ticker", "year", "key"]
 FILE_COLUMNS = [one.name for one in (*schema.DELIVERED, *schema.PROVENANCE)]
+LISTED = 3  # damaged files that an error names
+CSV_ERRORS = (ValueError, KeyError)  # of pyarrow: ragged or no UTF-8, without our columns
+LARGEST_ROW = 1 << 24  # bytes; pyarrow reads no row that is longer than its blocks, of 1 MB if nothing is said
+
+
+class CorruptRawFileError(StorageError):
+    """Landed files are not what landed; the message names them and says what to do."""
+
+    def __init__(self, damaged: Sequence[str]) -> None:
+        more = f", and {len(damaged) - LISTED} more" if len(damaged) > LISTED else ""
+        super().__init__(
+            f"damaged raw files: {'; '.join(damaged[:LISTED])}{more}. Nothing was published. Put each back from a copy; if there "
+            "is none, move it out of the lake and run its tickers and sessions again: what the source still delivers lands anew."
+        )
 
 
 class RawCsv:
@@ -88,8 +106,15 @@ class RawCsv:
     def read(
         self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None
     ) -> DataFrame:
-        """The landed rows of `tickers` and `years` (None: all), and those whose ticker or year could not be read."""
+        """The landed rows of `tickers` and `years` (None: all), and those whose ticker or year could not be read.
+
+        Raises CorruptRawFileError when a file to be read is damaged: the engine would fail without its name, or, cut at a line's
+        end, leave out rows. By size alone where all tickers are read, or a bucket, which holds what it was given.
+        """
         from pyspark.sql import functions as F
+
+        if damaged := self.damaged(tickers, years, in_full=tickers is not None and isinstance(self.root, Path)):
+            raise CorruptRawFileError(damaged)
 
         reader = spark.read.schema(RAW.ddl).options(
             header=True,
@@ -111,6 +136,42 @@ class RawCsv:
         """Every landed file."""
         return sorted((one for one in self._storage.walk(RAW.path) if _is_ours(one)), key=lambda one: one.path)
 
+    def damaged(
+        self, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None, in_full: bool = True
+    ) -> list[str]:
+        """The files of `tickers` and `years` (None: all) that are not what landed, each with what is wrong with it.
+
+        `in_full` reads them; otherwise only their sizes are looked at, which takes no more than a listing.
+        """
+        of_tickers = None if tickers is None else {*tickers, UNREADABLE}
+        of_years = None if years is None else {*map(str, years), UNREADABLE}
+
+        def is_asked(file: File) -> bool:
+            ticker, year = partition_of(file.path)
+            return (of_tickers is None or ticker in of_tickers) and (of_years is None or year in of_years)
+
+        asked = [one for one in self.files() if is_asked(one)]
+        found = self._storage.map(lambda file: self._damage(file, in_full), asked)
+        return [
+            f"{self._storage.uri(file.path)} ({damage})" for file, damage in zip(asked, found, strict=True) if damage
+        ]
+
+    def _damage(self, file: File, in_full: bool) -> str | None:
+        """What is wrong with a landed file; None if nothing is."""
+        seal = _seal_in(file.name)
+        if seal is not None and int(seal[:12], 16) != file.size:
+            return f"{file.size:,} bytes, {int(seal[:12], 16):,} landed"
+        if not in_full:
+            return None
+        content = self._storage.read(file.path)
+        if seal is not None:
+            return None if seal == _seal(content) else "other bytes than landed"
+        try:
+            _rows_in(content)
+        except CSV_ERRORS as error:
+            return printable(str(error))[:200]
+        return None
+
     def strangers(self) -> list[str]:
         """Files under the raw root that do not follow the naming, so are never read; a kill leaves hidden ones."""
         return sorted(self._storage.uri(one.path) for one in self._storage.walk(RAW.path) if not _is_ours(one))
@@ -118,29 +179,15 @@ class RawCsv:
     def _landed(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The landed rows of the ticker-years of `rows`, oldest first, with VALUES, ingested_at, ticker, year, key."""
         import pandas as pd
-        import pyarrow as pa
-        from pyarrow import csv
 
-        as_text = csv.ConvertOptions(
-            column_types={name: pa.string() for name in FILE_COLUMNS},
-            include_columns=[*VALUES, "ingested_at"],
-            strings_can_be_null=True,
-            null_values=[""],
-        )
-        parse = csv.ParseOptions(newlines_in_values=True)
         days: dict[tuple[str, str], pd.Series] = {
             pair: group["day"].dropna() for pair, group in rows.groupby(["ticker", "year"], sort=True)
         }
 
         def of_pair(pair: tuple[str, str]) -> list[pd.DataFrame]:
             walked = sorted(self._storage.walk(self._folder(*pair)), key=lambda one: one.path)
-            return [
-                csv.read_csv(self._storage.source(one.path), parse_options=parse, convert_options=as_text)
-                .to_pandas()
-                .assign(ticker=pair[0], year=pair[1])
-                for one in walked
-                if _is_ours(one) and _may_hold(one.name, days[pair])
-            ]
+            files = [one for one in walked if _is_ours(one) and _may_hold(one.name, days[pair])]
+            return [self._rows_of(one).assign(ticker=pair[0], year=pair[1]) for one in files]
 
         frames = [one for found in self._storage.map(of_pair, days) for one in found]
         if not frames:
@@ -148,6 +195,15 @@ class RawCsv:
         landed = pd.concat(frames, ignore_index=True)
         landed["key"] = _keys(landed)
         return landed.sort_values("ingested_at", kind="stable", ignore_index=True)
+
+    def _rows_of(self, file: File) -> pd.DataFrame:
+        content = self._storage.read(file.path)
+        if _seal_in(file.name) not in (None, _seal(content)):
+            raise CorruptRawFileError([f"{self._storage.uri(file.path)} (other bytes than landed)"])
+        try:
+            return _rows_in(content).to_pandas()
+        except CSV_ERRORS as error:
+            raise CorruptRawFileError([f"{self._storage.uri(file.path)} ({printable(str(error))[:200]})"]) from None
 
     def _write(
         self, group: pd.DataFrame, ticker: str, year: str, source: str, interval: str, run_id: str, now: datetime
@@ -169,7 +225,7 @@ class RawCsv:
         ):  # an id of a caller's own: under another name the file would not be read
             run = hashlib.sha256(run_id.encode()).hexdigest()[:8]
         while True:
-            name = f"bars_{min(days)}_{max(days)}_{now:%Y%m%dT%H%M%S%f}Z_{run}.csv"
+            name = f"bars_{min(days)}_{max(days)}_{now:%Y%m%dT%H%M%S%f}Z_{run}_{_seal(content)}.csv"
             try:
                 self._storage.create(f"{self._folder(ticker, year)}/{name}", content)
             except FileExistsError:  # the clock stands still
@@ -180,6 +236,37 @@ class RawCsv:
     @staticmethod
     def _folder(ticker: str, year: str) -> str:
         return f"{RAW.path}/{partition_folder(ticker, year)}"
+
+
+def _rows_in(content: bytes) -> pa.Table:
+    """VALUES and `ingested_at` of the rows of a landed file. Raises one of CSV_ERRORS where it is none."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    as_text = csv.ConvertOptions(
+        column_types={name: pa.string() for name in FILE_COLUMNS},
+        include_columns=[*VALUES, "ingested_at"],
+        strings_can_be_null=True,
+        null_values=[""],
+    )
+    rows = csv.read_csv(
+        pa.BufferReader(content),
+        read_options=csv.ReadOptions(block_size=LARGEST_ROW),
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        convert_options=as_text,
+    )
+    if rows["ingested_at"].null_count:
+        raise ValueError("a row without its landing time")
+    return rows
+
+
+def _seal(content: bytes) -> str:
+    return f"{len(content):012x}{hashlib.sha256(content).hexdigest()[:16]}"
+
+
+def _seal_in(name: str) -> str | None:
+    match = NAME.fullmatch(name)
+    return match[1] if match else None
 
 
 def _may_hold(name: str, days: pd.Series) -> bool:

@@ -25,8 +25,8 @@ DATE = rf"^{DAY}([T ]|\z)"
 # As raw/ writes it: engines differ in what else they would read as a time ("99999-01-01").
 LANDED = rf"^{DAY}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}[.][0-9]+Z\z"
 MAX_SPLIT = 10_000.0  # new shares for one old one, or the reverse; it would be applied to the whole history before it
-# No price is beyond these, those of shares joined or split a billion times included. One of 1e308 would make its ticker's indicators
-# infinite, and then no feature of any ticker could be published.
+# No price is beyond these, that of shares joined or split a billion times included. One of 1e308 would make its ticker's
+# indicators infinite, and then no feature of any ticker could be published.
 MIN_PRICE, MAX_PRICE = 1e-12, 1e15
 MAX_VOLUME = 2.0**53  # beyond it a double, which vendors' files go through, no longer counts single shares
 

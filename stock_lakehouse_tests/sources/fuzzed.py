@@ -72,7 +72,7 @@ NUMBERS = (
     "1.000,5",
     '"1,000.5"',
     "١٢٣",
-    "１２",
+    "\uff11\uff12",
     "9" * 400,
     "0." + "0" * 400 + "1",
     "9007199254740993",
@@ -105,7 +105,7 @@ DAYS = (
     "2019-12-30T00:00:00Z",
     "2019-12-30 09:30:00-05:00",
     "2019-12-30x",
-    "２０１９-12-30",
+    "\uff12\uff10\uff11\uff19-12-30",
     "2019-12-30\x0b",
     *FORMULAS,
 )
@@ -125,7 +125,7 @@ PATHS = (
     "NUL",
     "__unreadable__",
     "AAA%00",
-    "ſſſ",
+    "\u017f\u017f\u017f",
     "🚀",
     "A" * 300,
     "aaa",
@@ -147,7 +147,7 @@ NAMES = (  # of files, before the number
     "$(touch x)",
     ".hidden",
     "*",
-    "ſ",
+    "\u017f",
     "x" * 230,
     os.fsdecode(b"caf\xe9"),
 )
@@ -204,48 +204,55 @@ def _write(
     if kind == "link":
         path.symlink_to(outside / dice.choice(("secret.csv", "no file", ".")))
         return None
-    if kind == "bytes":
-        content = dice.randbytes(dice.randrange(400))
-        if dice.random() < 0.6:
-            content = b"Date,Open,High,Low,Close,Volume\n" + content
-            path.write_bytes(content)
-            return _lines(content) - 1
-        path.write_bytes(content)
-        return None
-    if kind == "useless":
-        path.write_text(dice.choice(USELESS) + "\n" + "2019-12-30,1,2,1,2,2,100\n" * dice.randrange(3))
-        return 1
     if kind == "bomb":
         return _bomb(dice, path, bomb)
+    content, rows = _content(dice, kind, named, tickers, days)
+    path.write_bytes(content)
+    return rows
+
+
+def _content(
+    dice: random.Random, kind: str, named: bool, tickers: Sequence[str], days: Sequence[date]
+) -> tuple[bytes, int | None]:
+    """The bytes of one file, and its rows."""
+    if kind == "bytes":
+        content = dice.randbytes(dice.randrange(400))
+        after_a_header = b"Date,Open,High,Low,Close,Volume\n" + content
+        return (after_a_header, _lines(after_a_header) - 1) if dice.random() < 0.6 else (content, None)
+    if kind == "useless":
+        return (dice.choice(USELESS) + "\n" + "2019-12-30,1,2,1,2,2,100\n" * dice.randrange(3)).encode(), 1
     header, lines = _table(dice, not named or dice.random() < 0.5, tickers, days)
     if kind == "long":
-        at = dice.randrange(len(lines) + 1)
-        lines.insert(at, _long(dice))
+        lines.insert(dice.randrange(len(lines) + 1), _long(dice))
     ends = ENDS if dice.random() < 0.2 else (dice.choice(ENDS),)
     text = "".join(line + dice.choice(ends) for line in [header, *lines])
     text = text.rstrip("\r\n") if dice.random() < 0.2 else text
     if kind == "encoding":
         encoding = dice.choice(ENCODINGS)
-        path.write_bytes(text.encode(encoding, "replace"))
+        content = text.encode(encoding, "replace")
         # A header in another encoding's letters cannot be read; these keep ASCII as it is.
-        return (_lines(path.read_bytes()) - 1) if encoding in ("utf-8-sig", "latin-1", "shift_jis") else 1
+        return content, _lines(content) - 1 if encoding in ("utf-8-sig", "latin-1", "shift_jis") else 1
     content = text.encode("utf-8", "surrogatepass")
     if dice.random() < 0.1:
         content = content.replace(b"0", dice.choice((b"\xc0\xb0", b"\xff", b"\xed\xa0\x80", b"\0")))
-    if kind != "gzip":
-        path.write_bytes(content)
-        return _lines(content) - 1
+    return _packed(dice, content) if kind == "gzip" else (content, _lines(content) - 1)
+
+
+def _packed(dice: random.Random, content: bytes) -> tuple[bytes, int | None]:
+    """`content` as gzip, sound or harmed, and its rows."""
     packed = gzip.compress(content, mtime=0)
-    harm = dice.choice(("none", "zeros", "garbage", "cut", "flip", "plain"))
-    if harm == "cut":
-        packed = packed[: dice.randrange(len(packed))]
-    elif harm == "flip":
-        packed = bytearray(packed)
-        packed[dice.randrange(len(packed))] ^= 1 << dice.randrange(8)
-    path.write_bytes(
-        {"zeros": packed + bytes(7), "garbage": packed + b"garbage", "plain": content}.get(harm, bytes(packed))
+    rows = _lines(content) - 1
+    at = dice.randrange(len(packed))
+    harmed: tuple[tuple[bytes, int | None], ...] = (
+        (packed, rows),
+        (packed + bytes(7), rows),
+        (content, 1),
+        # A last line without an end breaks off with the file.
+        (packed + b"garbage", rows + 1 if content.endswith((b"\n", b"\r")) else None),
+        (packed[:at], None),
+        (packed[:at] + bytes([packed[at] ^ 1 << dice.randrange(8)]) + packed[at + 1 :], None),
     )
-    return {"none": _lines(content) - 1, "zeros": _lines(content) - 1, "plain": 1}.get(harm)
+    return dice.choice(harmed)
 
 
 def _table(
@@ -296,7 +303,7 @@ def _long(dice: random.Random) -> str:
     )
 
 
-def _bomb(dice: random.Random, path: Path, size: int) -> int | None:
+def _bomb(dice: random.Random, path: Path, size: int) -> int:
     """A small file that unpacks to one line, to blank lines, or to the same line again and again."""
     header = b"Date,Open,High,Low,Close,Volume\n"
     line = dice.choice((b"x", b"\n", b"2019-12-30,1,2,1,2,100\n"))
@@ -304,7 +311,7 @@ def _bomb(dice: random.Random, path: Path, size: int) -> int | None:
         file.write(header)
         for _ in range(size // 1_000_000):
             file.write(line * (1_000_000 // len(line)))
-    return {1: 1 if line == b"x" else 0}.get(len(line), size // 1_000_000 * (1_000_000 // len(line)))
+    return {b"x": 1, b"\n": 0}.get(line, size // 1_000_000 * (1_000_000 // len(line)))
 
 
 def _lines(content: bytes) -> int:

@@ -184,6 +184,39 @@ def test_a_very_long_line_is_cut_but_stays_its_own(folder: Path) -> None:
     assert lines[0] == lines[2] != lines[1]
 
 
+def test_a_line_too_long_to_be_a_bar_is_unreadable_known_by_all_of_its_text_and_takes_no_other_with_it(
+    folder: Path,
+) -> None:
+    long = f"2023-09-21,{'9' * 3_000_000},2,1,2,2,7"
+    (folder / "AAPL.csv").write_bytes(text_of(HEADER, BAR, long + "1", long + "2", long + "1", BAR))
+    first, *broken, last = delivered(folder)
+    assert first == last
+    assert [row["problem"] for row in broken] == [
+        f"AAPL.csv line {number}: longer than 100,000 characters" for number in (3, 4, 5)
+    ]
+    assert broken[0]["line"] == broken[2]["line"] != broken[1]["line"]
+    assert all(len(row["line"]) < 4_200 for row in broken)
+
+
+def test_a_header_too_long_to_be_one_is_an_unreadable_file(folder: Path) -> None:
+    (folder / "AAPL.csv").write_bytes(text_of(f"{HEADER},{'x' * 3_000_000}", BAR))
+    (row,) = delivered(folder)
+    assert row["problem"] == "AAPL.csv: the file is empty or has no header"
+
+
+def test_rows_of_much_text_come_in_smaller_batches(folder: Path) -> None:
+    broad = f"2023-09-21,{'9' * 90_000},2,1,2,2,7"
+    (folder / "AAPL.csv").write_bytes(text_of(HEADER, *[broad] * 300))
+    sizes = [delivery.rows.num_rows for delivery in CsvFolderSource(folder).deliver(TICKERS, FIRST, LAST)]
+    assert sum(sizes) == 300
+    assert max(sizes) < 120
+
+
+def test_the_name_of_a_file_is_written_on_one_line(folder: Path) -> None:
+    (folder / "a\nb\x1b[31m.csv").write_bytes(text_of(HEADER, "1,2"))
+    assert delivered(folder)[0]["problem"] == r"a\nb\x1b[31m.csv line 2: 2 fields where the header has 7"
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -299,14 +332,6 @@ def assert_delivers(content: bytes, name: str) -> None:
 @settings(max_examples=300, deadline=None)
 @given(ANY_BYTES, st.sampled_from(["AAPL.csv", "all.csv", "AAPL.csv.gz"]))
 def test_any_bytes_become_rows_or_an_unreadable_row(content: bytes, name: str) -> None:
-    assert_delivers(content, name)
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(1800)
-@settings(max_examples=10_000, deadline=None)
-@given(ANY_BYTES, st.sampled_from(["AAPL.csv", "all.csv", "AAPL.csv.gz"]))
-def test_very_many_bytes_become_rows_or_an_unreadable_row(content: bytes, name: str) -> None:
     assert_delivers(content, name)
 
 

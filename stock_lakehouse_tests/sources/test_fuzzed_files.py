@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +24,7 @@ from pyspark.sql import SparkSession
 from stock_lakehouse.io_managers import RawCsvIOManager
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.resources.lakehouse import LakehouseResource
-from stock_lakehouse.settings import Settings
-from stock_lakehouse.sources import Delivery, Download, Landing
+from stock_lakehouse.sources import Delivery, Download, Landing, Source
 from stock_lakehouse.sources.csv_folder import CsvFolderSource
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW, UNREADABLE
 from stock_lakehouse_tests.faults import Faults
@@ -87,14 +87,13 @@ def is_inside(row: tuple[Any, ...], asked: Rectangle) -> bool:
     return day is None or asked.first <= day <= asked.last
 
 
-def one_batch(house: LakehouseResource, folder: Path, asked: Rectangle = ASKED) -> tuple[Tapped, Landing]:
-    """The files of `folder` through the whole pipeline, in one run."""
-    source = Tapped(CsvFolderSource(folder))
+def one_batch(house: LakehouseResource, source: Source, asked: Rectangle = ASKED) -> Landing:
+    """The files of a folder through the whole pipeline, in one run."""
     download = Download(source, asked.tickers, asked.first, asked.last)
     context = OutputContext(RAW.name, keys_of(asked), RUN)
     RawCsvIOManager(lakehouse=house).handle_output(context, download)  # type: ignore[arg-type]
     run(house, asked, run_id=RUN, steps=(PROCESSED.name, CURATED.name, FEATURES.name))
-    return source, download.landing
+    return download.landing
 
 
 def listing(place: Path, but: Path) -> dict[str, tuple[int, int, str]]:
@@ -161,7 +160,8 @@ def push(tmp_path: Path, spark: SparkSession, seed: int, batches: int, files: in
         fuzzed = write_files(folder, files, seed * 1_000_003 + batch, TICKERS, DAYS, outside)
         before = listing(work, house.lake.root)
         where = f"seed {seed}, batch {batch}"
-        source, landing = one_batch(house, folder)
+        source = Tapped(CsvFolderSource(folder))
+        landing = one_batch(house, source)
         assert listing(work, house.lake.root) == before, f"{where}: something outside the lake was touched"
         wrong = {name: (n, source.counts[name]) for name, n in fuzzed.rows.items() if source.counts[name] != n}
         assert not wrong, f"{where}: rows expected and delivered by file {wrong}"
@@ -183,6 +183,73 @@ def test_fuzzed_files_lose_no_row_and_touch_nothing_outside_the_lake(
     tried, delivered, lost = push(tmp_path, spark, seed=1, batches=2, files=150)
     assert delivered > tried
     faults.tried("fuzzed CSV file", tried, lost)
+
+
+CHILD = """
+import json, resource, sys
+from pathlib import Path
+from stock_lakehouse.resources.spark import SparkResource
+from stock_lakehouse.sources.csv_folder import CsvFolderSource
+from stock_lakehouse_tests.graph import TICKERS, clocked
+from stock_lakehouse_tests.sources.test_fuzzed_files import one_batch
+
+engine = SparkResource(engine="embedded")
+try:
+    landing = one_batch(clocked(Path(sys.argv[2]), engine.session), CsvFolderSource(Path(sys.argv[1])))
+finally:
+    engine.teardown_after_execution(None)
+print(json.dumps([landing.delivered, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+"""
+MEMORY = 400_000_000  # bytes that files of any contents may take beyond as many well-formed ones
+
+
+def peak_memory(folder: Path, lake: Path) -> tuple[int, int]:
+    """Rows delivered, and the most bytes resident, of a process of its own that takes `folder` through the pipeline."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(folder), str(lake)], check=False, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    delivered, peak = json.loads(done.stdout.splitlines()[-1])
+    return delivered, peak
+
+
+def assert_memory_bounded(tmp_path: Path, files: int, bomb: int) -> None:
+    folder, outside = tmp_path / "prices", tmp_path / "outside"
+    folder.mkdir()
+    for number in range(files):
+        (folder / f"{number}.csv").write_text("Symbol,Date,Open,High,Low,Close,Volume\nAAA,2019-12-30,1,2,1,2,100\n")
+    rows, plain = peak_memory(folder, tmp_path / "plain_lake")
+    assert rows == files
+    shutil.rmtree(folder)
+    write_files(folder, files, 7, TICKERS, DAYS, outside)
+    header = b"Symbol,Date,Open,High,Low,Close,Volume\n"
+    lines = {
+        "one line": b"x",
+        "blank": b"\n",
+        "quotes": b'"',
+        "the same bar": b"AAA,2019-12-30,1,2,1,2,100\n",
+        "broad": b"AAA,2019-12-30,1,2,1,2," + b"9" * 90_000 + b"\n",
+        "ragged": b"a,b\n",
+    }
+    for name, line in lines.items():
+        with gzip.GzipFile(folder / f"bomb of {name}.csv.gz", "wb", compresslevel=1) as file:
+            file.write(header)
+            for _ in range(bomb // (1 if len(set(line)) == 1 and line != b"\n" else 50) // 1_000_000):
+                file.write(line * (1_000_000 // len(line)))
+    _, fuzzed = peak_memory(folder, tmp_path / "fuzzed_lake")
+    figures = f"{plain / 1e6:.0f} MB of well-formed files, {fuzzed / 1e6:.0f} MB of fuzzed ones"
+    logging.getLogger(__name__).warning("peak memory: %s", figures)
+    assert fuzzed < plain + MEMORY, figures
+
+
+def test_memory_is_bounded_whatever_files_hold_or_unpack_to(tmp_path: Path) -> None:
+    assert_memory_bounded(tmp_path, files=60, bomb=100_000_000)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_memory_is_bounded_whatever_large_files_unpack_to(tmp_path: Path) -> None:
+    assert_memory_bounded(tmp_path, files=250, bomb=1_000_000_000)
 
 
 @pytest.mark.soak

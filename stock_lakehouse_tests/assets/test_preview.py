@@ -1,0 +1,46 @@
+"""What Dagster's UI shows of delivered text."""
+
+from __future__ import annotations
+
+import html
+import re
+from datetime import date
+
+import pytest
+from pyspark.sql import SparkSession
+
+from stock_lakehouse.io_managers import _preview
+from stock_lakehouse_tests.conftest import frame
+from stock_lakehouse_tests.graph import rectangle
+
+ASKED = rectangle([date(2023, 9, 21)], ["AAA"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1 | 2 |",
+        "<script>alert(1)</script>",
+        "![](http://x.invalid/i.png)",
+        "[look](http://x.invalid)",
+        "`1`",
+        "two\nlines",
+        "a\\|b",
+        "&lt;b&gt;",
+        "# *_~",
+        "\x1b[31m",
+    ],
+)
+def test_a_preview_is_a_table_in_which_delivered_text_is_only_text(spark: SparkSession, text: str) -> None:
+    rows = frame(spark, "ticker string, date string, open string", ("AAA", "2023-09-21", text))
+    header, _, row = _preview(rows, ASKED).md_str.split("\n")  # type: ignore[union-attr]
+    assert header == "| ticker | date | open |"
+    cells = [one.strip() for one in row.strip("|").split("|")]
+    assert len(cells) == 3
+    assert not re.search(r"[<>\[\]()!`*_\\~#]", re.sub("&#[0-9]+;", "", cells[2]))
+    assert html.unescape(cells[2]) == text.replace("\n", "\\n").replace("\x1b", "\\x1b")
+
+
+def test_a_long_cell_is_cut(spark: SparkSession) -> None:
+    rows = frame(spark, "ticker string, date string, open string", ("AAA", "2023-09-21", "9" * 4_000))
+    assert len(_preview(rows, ASKED).md_str or "") < 250
