@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.tables import PROCESSED, QUARANTINE, RAW, UNREADABLE
-from stock_lakehouse.transforms.processed import classify, processed_bars, quarantined
+from stock_lakehouse.transforms.processed import PRICES, classify, processed_bars, quarantined
 
 TOLERANCE = 1e-4
 RAW_DDL = ", ".join(f"{name} string" for name in RAW.column_names)
@@ -121,6 +121,9 @@ IMPOSSIBLE: list[tuple[Row, list[str]]] = [
     ({"low": "-1"}, ["low is not positive"]),
     ({"adj_close": "-0"}, ["adj_close is not positive"]),
     ({"adj_close": "1e-400"}, ["adj_close is not positive"]),
+    ({"adj_close": "1e-300"}, ["adj_close is beyond any price"]),
+    (dict.fromkeys(PRICES, "1e308"), [f"{name} is beyond any price" for name in PRICES]),
+    ({"dividends": "1e308"}, ["dividends is beyond any price"]),
     (
         {"open": "174", "high": "173", "low": "175", "close": "174"},
         ["high is below low"] + [f"{name} is outside low…high" for name in ("open", "close")],
