@@ -123,6 +123,26 @@ def test_the_sensor_asks_for_the_tickers_and_sessions_of_its_files_and_names_the
         assert not third.run_requests
 
 
+def test_a_file_of_problems_is_told_of_in_one_line_whatever_it_is_called(tmp_path: Path) -> None:
+    (tmp_path / "a\n\x1b[31mb.csv").write_text(HEADER + "no bar\n" * 1_000)
+    (tmp_path / "early\n.csv").write_text("Symbol," + HEADER + "MSFT," + row("2023-09-20"))
+    settings = Settings(
+        source="csv", csv_folder=tmp_path, tickers=TICKERS, first_date=date(2023, 9, 1), last_date=date(2023, 9, 21),
+        csv_stable_seconds=0, lake_root=tmp_path / "lake", automation="sensor",
+    )  # fmt: skip
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = csv_folder_sensor(settings)(dg.build_sensor_context(instance=instance))
+        assert isinstance(result, dg.SensorResult)
+    assert sorted(str(event.description) for event in result.asset_events) == [
+        r"a\n\x1b[31mb.csv line 2: 1 fields where the header has 6, and 999 more lines",
+        r"early\n.csv: no row of a ticker of the settings",
+    ]
+    assert {str(event.metadata["file"].value) for event in result.asset_events} == {
+        r"a\n\x1b[31mb.csv",
+        r"early\n.csv",
+    }
+
+
 def test_a_run_leaves_a_file_alone_that_may_be_half_written(tmp_path: Path) -> None:
     (tmp_path / "AAPL.csv").write_text(HEADER + row("2023-09-20"))
     (tmp_path / "NVDA.csv").write_text(HEADER + row("2023-09-20"))
