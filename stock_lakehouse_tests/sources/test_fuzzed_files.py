@@ -206,7 +206,7 @@ MEMORY = 400_000_000  # bytes that files of any contents may take beyond as many
 def peak_memory(folder: Path, lake: Path) -> tuple[int, int]:
     """Rows delivered, and the most bytes resident, of a process of its own that takes `folder` through the pipeline."""
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(folder), str(lake)], check=False, capture_output=True, text=True, timeout=600
+        [sys.executable, "-c", CHILD, str(folder), str(lake)], check=False, capture_output=True, text=True, timeout=1500
     )
     assert done.returncode == 0, done.stderr[-3000:]
     delivered, peak = json.loads(done.stdout.splitlines()[-1])
@@ -247,7 +247,7 @@ def test_memory_is_bounded_whatever_files_hold_or_unpack_to(tmp_path: Path) -> N
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_memory_is_bounded_whatever_large_files_unpack_to(tmp_path: Path) -> None:
     assert_memory_bounded(tmp_path, files=250, bomb=1_000_000_000)
 
