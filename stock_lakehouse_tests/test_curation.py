@@ -1,13 +1,8 @@
-"""Splits and dividends: whatever a vendor knew when it delivered a bar, curated bars and features come out the same.
-
-The vendor here knows as-traded prices and delivers as Yahoo does: prices, volumes and dividends adjusted for the splits
-until the day of the delivery, adj_close for the dividends too.
-"""
+"""Splits and dividends: whatever a vendor knew when it delivered a bar, curated bars and features come out the same."""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,10 +13,10 @@ from pyspark.sql import SparkSession
 from stock_lakehouse import curation
 from stock_lakehouse.checks import restated_share
 from stock_lakehouse.lake.delta_table import DeltaTable
+from stock_lakehouse.settings import Settings
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW
 from stock_lakehouse.transforms import indicators
 from stock_lakehouse_tests.graph import (
-    Bar,
     Clocked,
     clocked,
     history,
@@ -31,6 +26,7 @@ from stock_lakehouse_tests.graph import (
     run,
     sessions_of,
 )
+from stock_lakehouse_tests.vendor import PRICES, Vendor, apple, sample_of
 
 TICKER = "AAA"
 SESSIONS = sessions_of(date(2019, 10, 1), date(2020, 12, 31))
@@ -39,61 +35,14 @@ RATIO = 4.0
 LATER = datetime(2021, 6, 1, tzinfo=UTC)
 
 
-@dataclass
-class Vendor:
-    """As-traded bars of one ticker, with what happened; `late` vendors learn of an action so many sessions after its ex-date."""
-
-    closes: dict[date, float]
-    splits: dict[date, float] = field(default_factory=dict)
-    dividends: dict[date, float] = field(default_factory=dict)
-    late: int = 0
-
-    def deliver(self, on: date, first: date = date.min, actions: bool = True) -> list[Bar]:
-        """The bars from `first` to `on` as delivered after the close of `on`."""
-        days = [day for day in self.closes if day <= on]
-        known = days[: len(days) - self.late]
-        splits = {day: ratio for day, ratio in self.splits.items() if day in known}
-        dividends = {day: paid for day, paid in self.dividends.items() if day in known}
-        bars: list[Bar] = []
-        total_return = 1.0
-        following = None
-        for day in reversed(days):
-            if following in dividends:
-                assert following is not None
-                ratio = splits.get(following, 1.0)
-                total_return *= 1 - dividends[following] * ratio / self.closes[day]
-            factor = 1.0
-            for split, ratio in splits.items():
-                factor *= ratio if day < split else 1.0
-            close = self.closes[day] / factor
-            bars.append(
-                {
-                    "ticker": TICKER,
-                    "symbol": TICKER,
-                    "date": day.isoformat(),
-                    "open": repr(close * 0.995),
-                    "high": repr(close * 1.01),
-                    "low": repr(close * 0.99),
-                    "close": repr(close),
-                    "adj_close": repr(close * total_return),
-                    "volume": str(round(1000 * factor)),
-                    "dividends": repr(dividends.get(day, 0.0) / factor) if actions else None,
-                    "stock_splits": repr(splits.get(day, 0.0)) if actions else None,
-                    "adjusted_to": on.isoformat(),
-                }
-            )
-            following = day
-        return [bar for bar in reversed(bars) if date.fromisoformat(str(bar["date"])) >= first]
-
-
 @pytest.fixture(scope="module")
 def vendor() -> Vendor:
-    closes = {
-        day: float(str(bar["close"])) * (1 if day < SPLIT else 1 / RATIO)
-        for (_, day), bar in history((TICKER,), SESSIONS).items()
-    }
-    dividends = {SESSIONS[at]: 0.25 for at in range(20, len(SESSIONS), 63)}
-    return Vendor(closes, {SPLIT: RATIO}, dividends)
+    """A random walk with a split and five dividends."""
+    bars = {}
+    for (_, day), bar in history((TICKER,), SESSIONS).items():
+        opened, high, low, close = (float(str(bar[name])) / (1 if day < SPLIT else RATIO) for name in PRICES)
+        bars[day] = (opened, high, low, close, 1000.0)
+    return Vendor(TICKER, bars, {SPLIT: RATIO}, {SESSIONS[at]: 0.25 for at in range(20, len(SESSIONS), 63)})
 
 
 def at(day: date) -> datetime:
@@ -152,7 +101,7 @@ def test_the_actions_stand_in_their_table_with_when_they_were_first_seen(in_a_pi
             day = row["ex_date"]
             before = SESSIONS[SESSIONS.index(day) - 1]
             assert row["value"] == vendor.dividends[day] / (4 if day < SPLIT else 1)
-            expected = 1 - vendor.dividends[day] * (4 if day == SPLIT else 1) / vendor.closes[before]
+            expected = 1 - vendor.dividends[day] * (4 if day == SPLIT else 1) / vendor.close(before)
             assert row["price_factor"] == pytest.approx(expected, rel=1e-12)
     assert {row["ex_date"] for row in rows if row["kind"] == "dividend"} == set(vendor.dividends)
 
@@ -170,14 +119,14 @@ def test_adj_close_is_the_vendors_to_rounding_whenever_that_was_delivered(
         assert row["price_basis"] == "total_return"
         # Held against what the vendor had told until the delivery, though later dividends changed it.
         assert abs(row["adj_close_deviation"]) < 1e-12
-        assert row["close"] * row["split_factor"] == vendor.closes[row["date"]]
+        assert row["close"] * row["split_factor"] == vendor.close(row["date"])
 
 
 @pytest.mark.parametrize("late", [1, 3])
 def test_a_vendor_that_learns_of_a_split_days_after_it_ends_in_the_same_tables(
     spark: SparkSession, tmp_path: Path, vendor: Vendor, in_a_piece: Clocked, late: int
 ) -> None:
-    tardy = Vendor(vendor.closes, vendor.splits, vendor.dividends, late)
+    tardy = Vendor(TICKER, vendor.bars, vendor.splits, vendor.dividends, late)
     house = clocked(tmp_path / "lake", spark)
     place = SESSIONS.index(SPLIT)
     first = SESSIONS[0]
@@ -288,8 +237,8 @@ def test_an_action_that_the_vendor_takes_back_is_taken_back_everywhere(
     spark: SparkSession, tmp_path: Path, vendor: Vendor
 ) -> None:
     house, right = clocked(tmp_path / "lake", spark), clocked(tmp_path / "right", spark)
-    wrong = Vendor(vendor.closes, {}, {**vendor.dividends, SESSIONS[60]: 1.5})
-    plain = Vendor(vendor.closes, {}, vendor.dividends)
+    wrong = Vendor(TICKER, vendor.bars, {}, {**vendor.dividends, SESSIONS[60]: 1.5})
+    plain = Vendor(TICKER, vendor.bars, {}, vendor.dividends)
     on = SESSIONS[100]
     delivered(house, wrong, on, SESSIONS[0], 1)
     delivered(house, plain, on, SESSIONS[60], 2)
@@ -322,8 +271,8 @@ def test_the_ledger_names_a_split_with_a_line_a_column_and_not_one_a_value(
         "dividend": len(paid),
     }
     close = lines["close"]
-    assert (close["date"], float(close["old"])) == (SESSIONS[0], vendor.closes[SESSIONS[0]])
-    assert float(close["new"]) == vendor.closes[SESSIONS[0]] / 4
+    assert (close["date"], float(close["old"])) == (SESSIONS[0], vendor.close(SESSIONS[0]))
+    assert float(close["new"]) == vendor.close(SESSIONS[0]) / 4
     # Delivered once more, now adjusted by the vendor: nothing that was published changes.
     delivered(house, vendor, SESSIONS[place + 1], SESSIONS[0], 3)
     assert causes(house, "00000003-run") == {}
@@ -358,9 +307,7 @@ def test_the_ledger_names_a_dividend_an_edit_a_late_bar_and_a_withdrawn_one(
     run(house, asked, [{**bars[gap], "close": repr(float(str(bars[gap]["close"])) * 1.002)}], "00000004-run")
     assert causes(house, "00000004-run") == {CURATED.name: {"vendor edit"}, FEATURES.name: {"vendor edit"}}
     house._at += timedelta(days=1)
-    files = [
-        file.path for file in house.lake.raw.files() if "_00000003.csv" in file.name or "_00000004.csv" in file.name
-    ]
+    files = [file.path for file in house.lake.raw.files() if "_00000003" in file.name or "_00000004" in file.name]
     house.lake.storage.delete(files)
     run(house, asked, (), "00000005-run")
     assert causes(house, "00000005-run") == {CURATED.name: {"withdrawn"}, FEATURES.name: {"withdrawn"}}
@@ -424,3 +371,35 @@ def test_a_vendor_that_changes_much_is_reported_and_one_whose_shares_split_is_no
     assert not check()
     assert check(allowed=0.05)
     assert check(later=timedelta(days=31))
+
+
+@pytest.mark.parametrize("deliveries", [3, pytest.param(12, marks=pytest.mark.soak)])
+def test_a_real_history_delivered_in_parts_is_as_if_delivered_in_a_piece_and_has_yahoos_adjusted_close(
+    spark: SparkSession, tmp_path: Path, deliveries: int
+) -> None:
+    """Apple, 2013 to 2023: splits of 7 and 4 for 1, 43 dividends; each part as Yahoo would have delivered it on its last day."""
+    vendor = apple()
+    days = list(vendor.bars)
+
+    def lakehouse(name: str) -> Clocked:
+        house = Clocked.of(
+            Settings(lake_root=tmp_path / name, tickers=("AAPL",), first_date=days[0], last_date=days[-1])
+        )
+        house.spark._session = spark
+        return house
+
+    parts, piece = lakehouse("parts"), lakehouse("piece")
+    size = -(-len(days) // deliveries)
+    for number, start in enumerate(range(0, len(days), size), start=1):
+        part = days[start : start + size]
+        parts._at = at(part[-1])
+        run(parts, rectangle(part, ["AAPL"]), vendor.deliver(part[-1], part[0]), f"{number:08d}-run")
+    piece._at = at(days[-1])
+    run(piece, rectangle(days, ["AAPL"]), vendor.deliver(days[-1]), "00000001-run")
+    assert without_provenance(parts) == without_provenance(piece)
+    yahoos = {date.fromisoformat(row["date"]): float(row["adjusted"]) for row in sample_of("AAPL")}
+    rows = parts.lake.curated.open().to_pyarrow_table().to_pylist()
+    assert len(rows) == len(yahoos) == 2699
+    assert max(abs(row["adj_close"] / yahoos[row["date"]] - 1) for row in rows) < 1e-6
+    kinds = [row["kind"] for row in actions(parts)]
+    assert (kinds.count("split"), kinds.count("dividend")) == (2, 43)
