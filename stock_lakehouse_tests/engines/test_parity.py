@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.tables import CURATED, FEATURES, RESTATEMENTS, TABLES
+from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, FEATURES, RESTATEMENTS, TABLES
 from stock_lakehouse_tests.graph import (
     NOW,
     TICKERS,
@@ -43,7 +43,15 @@ pytestmark = pytest.mark.engines
 
 Rows = list[dict[str, Any]]
 DAYS = year_boundary(206, 6)
+SPLIT, EX_DATE = DAYS[-3], DAYS[-2]
 BARS = history(TICKERS, DAYS)
+for ticker, session in BARS:
+    if ticker == "CCC":  # whose vendor names what happens, and has adjusted nothing in advance
+        BARS[ticker, session] |= {
+            "dividends": "0.5" if session == EX_DATE else "0.0",
+            "stock_splits": "3.0" if session == SPLIT else "0.0",
+            "adjusted_to": session.isoformat(),
+        }
 
 
 @dataclass(frozen=True)
@@ -116,8 +124,8 @@ def tell(root: Path, engines: Sequence[SparkSession]) -> Told:
         house._at = at(number)
         said.append(run(house, visit.asked, visit.rows, f"{number:08}-run"))
     lake = house.lake
-    tables = {**layers(house), "raw": raw_contents(lake), "ledger": without(ledger(house), "table_id")}
-    versions = {table.table.name: versions_of(table) for table in (lake.curated, lake.features)}
+    tables = {**layers(house), "corporate_actions": contents(lake.corporate_actions), "raw": raw_contents(lake), "ledger": without(ledger(house), "table_id")}
+    versions = {table.table.name: versions_of(table) for table in (lake.curated, lake.corporate_actions, lake.features)}
     return Told(house, tables, versions, said)
 
 
@@ -176,6 +184,8 @@ def test_the_story_fills_every_table(sail_lake: Told) -> None:
     tables = sail_lake.tables
     assert {line["table_name"] for line in tables["ledger"]} == {CURATED.name, FEATURES.name}
     assert {line["columns"] for line in tables["ledger"]} >= {"close", "high", "volume", "adj_close"}
+    assert {line["cause"] for line in tables["ledger"]} >= {"split", "dividend", "vendor edit"}
+    assert {row["kind"] for row in tables["corporate_actions"]} == {"split", "dividend"}
     assert len(tables["quarantine"]) == len(BAD)
     assert len(tables["features"]) == len(BARS)
     assert sum(row["sma_200"] is not None for row in tables["features"]) == 3 * (len(DAYS) - 199)
@@ -199,7 +209,7 @@ def test_both_engines_read_the_same_rows_of_every_table(
         assert values_of(lake.read(table.name, jvm)) == values_of(lake.read(table.name, spark)), table.name
 
 
-@pytest.mark.parametrize("table", [CURATED, FEATURES, RESTATEMENTS], ids=lambda table: table.name)
+@pytest.mark.parametrize("table", [CURATED, CORPORATE_ACTIONS, FEATURES, RESTATEMENTS], ids=lambda table: table.name)
 def test_both_engines_read_the_same_rows_of_every_version(
     spark: SparkSession, jvm: SparkSession, sail_first: Told, table: Any
 ) -> None:
