@@ -26,6 +26,9 @@ from pydantic_settings import (
 PREFIX = "STOCK_LAKEHOUSE_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 S3_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=-]+)*")
+# Delta tables in folders with other characters are written elsewhere or not found again: the libraries below take a path for an
+# address, and a space for %20.
+FOLDER = re.compile(r"[A-Za-z0-9._/&+=@,;:!$'()-]+")
 TICKER = re.compile(r"[A-Z0-9][A-Z0-9.^=-]{0,14}")
 SECRETS = ("spark_remote", "webhook_url")
 
@@ -241,11 +244,15 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         raise SettingsError("; ".join(_describe(e) for e in error.errors())) from None
     base = file.parent
+    folder = base / settings.lake_root.expanduser() if isinstance(settings.lake_root, Path) else None
+    if folder is not None and not FOLDER.fullmatch(str(folder)):
+        raise SettingsError(
+            f"lake_root: the path {folder} has a character that tables cannot have in theirs; allowed: {FOLDER.pattern}. Set "
+            "lake_root to another folder, or move this one"
+        )
     return settings.model_copy(
         update={
-            "lake_root": base / settings.lake_root.expanduser()
-            if isinstance(settings.lake_root, Path)
-            else settings.lake_root,
+            "lake_root": folder or settings.lake_root,
             "csv_folder": base / settings.csv_folder.expanduser() if settings.csv_folder else None,
             "simulated_clock": settings.simulated_clock.absolute() if settings.simulated_clock else None,
         }

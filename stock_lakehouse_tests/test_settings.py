@@ -130,7 +130,7 @@ def test_every_wrong_field_is_named_at_once(tmp_path: Path) -> None:
 def test_an_unknown_name_in_the_file_is_an_error_that_lists_the_names(tmp_path: Path) -> None:
     written(tmp_path, 'ticker = ["AAPL"]\n')
     message = message_of()
-    assert message.startswith("ticker: no such setting; allowed: automation, bars_per_chunk, ")
+    assert message.startswith("ticker: no such setting; allowed: adj_close_tolerance, automation, ")
     assert set(message.split("allowed: ")[1].split(", ")) == set(Settings.model_fields)
 
 
@@ -165,7 +165,7 @@ def test_a_secret_in_the_file_is_refused_and_not_repeated(tmp_path: Path, key: s
 
 
 def test_a_secrets_name_in_a_comment_or_a_value_is_no_secret(tmp_path: Path) -> None:
-    written(tmp_path, '# spark_remote = "x"\nlake_root = """\nspark_remote = 1"""\n')
+    written(tmp_path, '# spark_remote = "x"\ncsv_folder = """\nspark_remote = 1"""\n')
     assert load_settings().spark_remote is None
 
 
@@ -252,3 +252,12 @@ def test_an_unknown_databricks_variable_is_an_error(monkeypatch: pytest.MonkeyPa
     message = message_of()
     assert message.startswith("STOCK_LAKEHOUSE_DATABRICKS_TOKEN: no such setting; allowed: ")
     assert "STOCK_LAKEHOUSE_DATABRICKS_CLUSTER_ID" in message
+
+
+@pytest.mark.parametrize("folder", ["a lake", "50%", "lac-é", "lake[1]"])
+def test_a_folder_in_which_tables_would_not_be_found_again_is_refused(
+    monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.setenv("STOCK_LAKEHOUSE_LAKE_ROOT", folder)
+    with pytest.raises(SettingsError, match=r"^lake_root: the path .* has a character that tables cannot have"):
+        load_settings()

@@ -124,7 +124,12 @@ def tell(root: Path, engines: Sequence[SparkSession]) -> Told:
         house._at = at(number)
         said.append(run(house, visit.asked, visit.rows, f"{number:08}-run"))
     lake = house.lake
-    tables = {**layers(house), "corporate_actions": contents(lake.corporate_actions), "raw": raw_contents(lake), "ledger": without(ledger(house), "table_id")}
+    tables = {
+        **layers(house),
+        "corporate_actions": contents(lake.corporate_actions),
+        "raw": raw_contents(lake),
+        "ledger": without(ledger(house), "table_id"),
+    }
     versions = {table.table.name: versions_of(table) for table in (lake.curated, lake.corporate_actions, lake.features)}
     return Told(house, tables, versions, said)
 
