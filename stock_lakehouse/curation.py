@@ -91,22 +91,17 @@ def publish(
     differ from the bars', or the note, and the next one of the ticker does all of it again.
     """
 
-    def bars_of(tickers: Sequence[str], years: tuple[int, ...] | None) -> Published:
-        own = curation.bars.where(curation.bars["ticker"].isin(list(tickers)))
-        part = Rectangle(asked.sessions, tuple(tickers))
-        return lake.curated.publish(own, part, staging, lake.ledger, run_id=run_id, now=now, years=years)
-
-    if not curation.moved:
-        return bars_of(asked.tickers, curation.years)
-    lake.storage.create(f"{MOVING}/{uuid.uuid4().hex}.json", json.dumps(curation.moved).encode())
-    if curation.years is None:
-        published = bars_of(asked.tickers, None)
-    else:
-        published = bars_of(curation.moved, None)
-        if rest := [ticker for ticker in asked.tickers if ticker not in curation.moved]:
-            published += bars_of(rest, curation.years)
-    lake.corporate_actions.replace(curation.actions, curation.moved)
-    _settle(lake, curation.moved)
+    within = None
+    if curation.years is not None:
+        within = f"year IN ({', '.join(map(str, curation.years))})"
+        if curation.moved:
+            within += " OR ticker IN ({})".format(", ".join(f"'{ticker}'" for ticker in curation.moved))
+    if curation.moved:
+        lake.storage.create(f"{MOVING}/{uuid.uuid4().hex}.json", json.dumps(curation.moved).encode())
+    published = lake.curated.publish(curation.bars, asked, staging, lake.ledger, run_id=run_id, now=now, within=within)
+    if curation.moved:
+        lake.corporate_actions.replace(curation.actions, curation.moved)
+        _settle(lake, curation.moved)
     return published
 
 

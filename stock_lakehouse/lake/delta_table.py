@@ -140,12 +140,12 @@ class DeltaTable:
         *,
         run_id: str,
         now: datetime,
-        years: Sequence[int] | None = None,
+        within: str | None = None,
     ) -> Published:
         """Bring the table to what a run for `rectangle` may publish of `computed`; write only ticker-years that differ.
 
-        `computed` holds all rows of the rectangle's tickers in `years`, or with None in all years. One commit;
-        before it, the ledger says what will change. Safe to kill and repeat at any point.
+        `computed` holds all rows of the rectangle's tickers, or those of the ticker-years of which the SQL `within` holds. One
+        commit; before it, the ledger says what will change. Safe to kill and repeat at any point.
         Raises PublishError when another writer keeps winning, or the commit does not hold what was computed.
         """
         spark = computed.sparkSession
@@ -156,7 +156,7 @@ class DeltaTable:
             self.prepare()
             for _ in range(COMMIT_ATTEMPTS):
                 before = self.open()
-                published = self.read(spark, rectangle.tickers, years) if before.file_uris() else None
+                published = self.read(spark, rectangle.tickers).where(within or "true") if before.file_uris() else None
                 changes = self._changes(computed, published, rectangle, staging)
                 if changes is None:
                     return Published(version=before.version())

@@ -38,12 +38,6 @@ class Published:
     withdrawn: int = 0
     version: int | None = None
 
-    def __add__(self, other: Published) -> Published:
-        sums = {
-            name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__ if name != "version"
-        }
-        return Published(**sums, version=self.version if other.version is None else other.version)
-
     @property
     def changed(self) -> bool:
         return self.partitions > 0
