@@ -232,21 +232,29 @@ def show(
     table: Annotated[str, typer.Argument(help="A table, like curated_stocks_daily or stocks_features.")],
     ticker: Annotated[str, typer.Argument(help="A ticker, like NVDA.")],
     last: Annotated[int, typer.Option(min=1, help="How many of the newest rows.")] = 10,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="What the lake said then: a date (its end, UTC) or a time like 2024-05-03T20:30."
+        ),
+    ] = None,
 ) -> None:
-    """The newest rows of a ticker."""
-    from stock_lakehouse.tables import BY_NAME
+    """The newest rows of a ticker, as they are or as they were."""
+    from stock_lakehouse.lake.history import NoVersionError
+    from stock_lakehouse.lake.storage import StorageError
+    from stock_lakehouse.reading import read_table
 
-    settings = _settings()
-    if table not in BY_NAME:
-        _wrong(f"TABLE: no table {table}; allowed: {', '.join(BY_NAME)}")
-    with _engine(settings) as spark:
-        from stock_lakehouse.lake import Lake
-        from stock_lakehouse.report import newest_rows
-
-        rows = newest_rows(Lake(settings.lake_root), spark, table, ticker.upper(), last).collect()
-    if not rows:
-        _wrong(f"TICKER: {table} holds no row of {ticker.upper()}; `stock-lakehouse status` lists what it holds")
-    _print_rows([{name: _text(value) for name, value in row.asDict().items()} for row in rows])
+    settings, name = _settings(), ticker.upper()
+    try:
+        rows = read_table(table, tickers=[name], as_of=as_of, lake_root=settings.lake_root)
+    except (NoVersionError, StorageError, ValueError) as error:
+        _wrong(str(error))
+    if not rows.num_rows:
+        then = f" of {as_of}" if as_of else ""
+        _wrong(f"TICKER: {table} holds no row of {name}{then}; `stock-lakehouse status` lists what it holds")
+    names = dict.fromkeys(one for one in ("ticker", "date", *rows.column_names) if one in rows.column_names)
+    newest = rows.select(list(names)).slice(max(rows.num_rows - last, 0)).to_pylist()
+    _print_rows([{name: _text(value) for name, value in row.items()} for row in newest])
 
 
 @app.command()

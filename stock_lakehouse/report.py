@@ -150,16 +150,6 @@ def _missing(calendar: MarketCalendar, first: date | None, last: date | None, se
     return max(len(calendar.between(first, last)) - sessions, 0)
 
 
-def newest_rows(lake: Lake, spark: SparkSession, table: str, ticker: str, last: int) -> DataFrame:
-    """The last `last` rows of a ticker, ascending by session."""
-    from pyspark.sql import functions as F
-
-    rows = lake.read(table, spark).where(F.col("ticker") == ticker)
-    columns = [name for name in ("ticker", "date", *rows.columns) if name in rows.columns]
-    day = "ex_date" if BY_NAME[table] == CORPORATE_ACTIONS else "date"
-    return rows.select(*dict.fromkeys(columns)).orderBy(F.col(day).desc()).limit(last).orderBy(day)
-
-
 def restatement_lines(lake: Lake, spark: SparkSession, ticker: str, last: int) -> list[dict[str, Any]]:
     """The newest `last` lines of the ledger of a ticker, newest first: restated_at, cause, table, date, columns, rows, old, new,
     run."""

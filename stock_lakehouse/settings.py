@@ -135,6 +135,8 @@ class Settings(BaseSettings):
         description="share of a ticker's bars that its vendor may change in 30 days before it is reported",
     )
 
+    retention_days: int = Field(365, ge=1, description="versions of Delta tables that are so old may be removed")
+
     automation: Literal["off", "sensor", "schedule", "declarative"] = "off"
     sensor_interval_seconds: int = Field(60, ge=1, description="pause between two looks of a sensor")
     session_attempts: int = Field(4, ge=1, description="times that a new session is asked for on its day")

@@ -6,9 +6,12 @@ Here: facts about tables, as data. Not here: reading and writing them (lake/), p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from stock_lakehouse.schemas import Column, corporate_actions, curated, features, processed, raw, restatements
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 UNREADABLE = "__unreadable__"  # stands for a ticker or a year that could not be read; no ticker can have this form
 
@@ -34,6 +37,23 @@ class Table:
     @property
     def column_names(self) -> tuple[str, ...]:
         return tuple(one.name for one in self.columns)
+
+    @property
+    def arrow_schema(self) -> pa.Schema:
+        """The columns as Arrow has them; times in microseconds, UTC."""
+        import pyarrow as pa
+
+        types = {
+            "string": pa.string(),
+            "double": pa.float64(),
+            "bigint": pa.int64(),
+            "int": pa.int32(),
+            "boolean": pa.bool_(),
+            "date": pa.date32(),
+            "timestamp": pa.timestamp("us", "UTC"),
+            "array<string>": pa.list_(pa.string()),
+        }
+        return pa.schema([(one.name, types[one.type]) for one in self.columns])
 
 
 RAW = Table(

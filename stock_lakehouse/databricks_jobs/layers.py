@@ -38,7 +38,7 @@ class Layers:
     def __init__(self, order: Order, spark: SparkSession, check: Check) -> None:
         self._order, self._spark, self._check = order, spark, check
         root = lake_root(order.root)
-        self._lake = Lake(root, order.bars_per_chunk, order.partitions_per_write)
+        self._lake = Lake(root, order.bars_per_chunk, order.partitions_per_write, order.retention_days)
         self._staging = Staging(root)
         self._asked = order.rectangle
         self._sessions = spark.createDataFrame(order.calendar.table(order.grace))

@@ -25,6 +25,7 @@ class Order:
     price_tolerance: float
     bars_per_chunk: int
     partitions_per_write: int
+    retention_days: int
     run_id: str
     now: str
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stock_lakehouse.lake.delta_table import DeltaTable, Ledger
+from stock_lakehouse.lake.delta_table import RETENTION_DAYS, DeltaTable, Ledger
 from stock_lakehouse.lake.parquet_table import ParquetTable
 from stock_lakehouse.lake.publish import BARS_PER_CHUNK
 from stock_lakehouse.lake.raw_csv import RawCsv
@@ -28,16 +28,22 @@ class Lake:
     """Every table of the lake at `root`: a folder, or s3://bucket/prefix. The numbers bound the memory of a publish, see the
     tables."""
 
-    def __init__(self, root: LakeRoot, bars_per_chunk: int = BARS_PER_CHUNK, partitions_per_write: int = 250) -> None:
+    def __init__(
+        self,
+        root: LakeRoot,
+        bars_per_chunk: int = BARS_PER_CHUNK,
+        partitions_per_write: int = 250,
+        retention_days: int = RETENTION_DAYS,
+    ) -> None:
         self.root = root
         self.storage = storage_at(root)
         self.raw = RawCsv(root)
         self.processed = ParquetTable(root, PROCESSED, bars_per_chunk, partitions_per_write)
         self.quarantine = ParquetTable(root, QUARANTINE, bars_per_chunk, partitions_per_write)
-        self.curated = DeltaTable(root, CURATED, bars_per_chunk)
-        self.corporate_actions = DeltaTable(root, CORPORATE_ACTIONS)
-        self.features = DeltaTable(root, FEATURES, bars_per_chunk)
-        self.ledger = Ledger(root)
+        self.curated = DeltaTable(root, CURATED, bars_per_chunk, retention_days)
+        self.corporate_actions = DeltaTable(root, CORPORATE_ACTIONS, retention_days=retention_days)
+        self.features = DeltaTable(root, FEATURES, bars_per_chunk, retention_days)
+        self.ledger = Ledger(root, retention_days)
 
     def read(self, name: str, spark: SparkSession) -> DataFrame:
         """All rows of the table of that name; of the ledger those whose commit came. Raises KeyError for no such table."""
@@ -60,6 +66,10 @@ class Lake:
         """The version of the Delta table of that name; None for other formats and before its first publish."""
         stored = self._stored[name]
         return stored.version() if isinstance(stored, DeltaTable) else None
+
+    def stored(self, name: str) -> RawCsv | ParquetTable | DeltaTable:
+        """The table of that name, as it is stored."""
+        return self._stored[name]
 
     @property
     def _stored(self) -> dict[str, RawCsv | ParquetTable | DeltaTable]:

@@ -41,6 +41,7 @@ EXACT_IN_JSON = ("date", "int", "bigint")
 # Provenance: a change of it alone is published, but restates nothing.
 NOT_A_VALUE = ("ingested_at", "split_factor", "adj_close_deviation")
 COMMIT_ATTEMPTS = 5
+RETENTION_DAYS = 365
 
 
 class SchemaEvolutionError(Exception):
@@ -48,10 +49,18 @@ class SchemaEvolutionError(Exception):
 
 
 class DeltaTable:
-    """`table` under `lake_root`. `bars_per_chunk` bounds how many rows a publish compares one by one at a time."""
+    """`table` under `lake_root`. `bars_per_chunk` bounds how many rows a publish compares one by one at a time. Versions of
+    the last `retention_days` are kept."""
 
-    def __init__(self, lake_root: LakeRoot, table: Table, bars_per_chunk: int = BARS_PER_CHUNK) -> None:
+    def __init__(
+        self,
+        lake_root: LakeRoot,
+        table: Table,
+        bars_per_chunk: int = BARS_PER_CHUNK,
+        retention_days: int = RETENTION_DAYS,
+    ) -> None:
         self.table = table
+        self.retention_days = retention_days
         self.path = under(lake_root, table.path)
         self._lake_root = lake_root
         self._bars_per_chunk = bars_per_chunk
@@ -105,19 +114,15 @@ class DeltaTable:
 
         wanted = _delta_schema(self.table)
         if not self.exists():
-            exact = [one.name for one in self.table.columns if one.type in EXACT_IN_JSON]
             deltalake.DeltaTable.create(
                 str(self.path),
                 schema=wanted,
                 partition_by=list(self.table.partition_by),
-                configuration={
-                    "delta.dataSkippingStatsColumns": ",".join(
-                        name for name in exact if name not in self.table.partition_by
-                    )
-                },
+                configuration=self.properties,
                 mode="ignore",
             )
             return
+        self.set_properties()
         there = {one.name: one for one in self.open().schema().fields}
         types = {one.name: one.type for one in wanted.fields}
         foreign = [name for name, one in there.items() if name not in types or types[name] != one.type]
@@ -130,6 +135,29 @@ class DeltaTable:
         missing = [one for one in wanted.fields if one.name not in there]
         if missing:
             self.open().alter.add_columns(missing)
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """The table's properties in its log: of which columns files have statistics, and for how long versions are kept.
+
+        Every engine would remove the log of 30 days ago when it writes a checkpoint, Sail at each tenth commit, and with any
+        retention the version that was still the newest at its end; so only upkeep removes (lake/upkeep.py).
+        """
+        exact = [one.name for one in self.table.columns if one.type in EXACT_IN_JSON]
+        return {
+            "delta.dataSkippingStatsColumns": ",".join(name for name in exact if name not in self.table.partition_by),
+            "delta.logRetentionDuration": f"interval {self.retention_days} days",
+            "delta.deletedFileRetentionDuration": f"interval {self.retention_days} days",
+            "delta.enableExpiredLogCleanup": "false",
+        }
+
+    def set_properties(self) -> None:
+        """Give a table that is there the properties that it lacks: one commit, or none."""
+        opened = self.open()
+        there = opened.metadata().configuration
+        lacking = {name: value for name, value in self.properties.items() if there.get(name) != value}
+        if lacking:
+            opened.alter.set_table_properties(lacking, raise_if_not_exists=False)
 
     def publish(
         self,
@@ -318,8 +346,8 @@ class Ledger:
     replaces: a line counts once the table is past that version, and what a killed run announced in vain is removed by
     the next publish. Lines of a table that was later moved away and built anew stay."""
 
-    def __init__(self, lake_root: LakeRoot) -> None:
-        self.stored = DeltaTable(lake_root, RESTATEMENTS)
+    def __init__(self, lake_root: LakeRoot, retention_days: int = RETENTION_DAYS) -> None:
+        self.stored = DeltaTable(lake_root, RESTATEMENTS, retention_days=retention_days)
         self._lake_root = lake_root
 
     def announce(
@@ -456,19 +484,9 @@ def _nothing() -> Column:
 
 
 def _delta_schema(table: Table) -> deltalake.Schema:
-    import pyarrow as pa
     from deltalake import Schema
 
-    arrow: dict[str, Any] = {
-        "string": pa.string(),
-        "double": pa.float64(),
-        "bigint": pa.int64(),
-        "int": pa.int32(),
-        "boolean": pa.bool_(),
-        "date": pa.date32(),
-        "timestamp": pa.timestamp("us", "UTC"),
-    }
-    return Schema.from_arrow(pa.schema([(one.name, arrow[one.type]) for one in table.columns]))
+    return Schema.from_arrow(table.arrow_schema)
 
 
 def _adds(opened: deltalake.DeltaTable) -> list[dict[str, Any]]:

@@ -43,6 +43,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     last_date: str | None
     bars_per_chunk: int
     partitions_per_write: int
+    retention_days: int
     close_grace_minutes: int
     price_tolerance: float
     jump_deviations: float
@@ -65,6 +66,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
             last_date=settings.last_date.isoformat() if settings.last_date else None,
             bars_per_chunk=settings.bars_per_chunk,
             partitions_per_write=settings.partitions_per_write,
+            retention_days=settings.retention_days,
             close_grace_minutes=settings.close_grace_minutes,
             price_tolerance=settings.price_tolerance,
             jump_deviations=settings.jump_deviations,
@@ -95,7 +97,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
 
     @property
     def lake(self) -> Lake:
-        return Lake(self.lake_root, self.bars_per_chunk, self.partitions_per_write)
+        return Lake(self.lake_root, self.bars_per_chunk, self.partitions_per_write, self.retention_days)
 
     @property
     def session(self) -> SparkSession:
@@ -182,6 +184,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
             price_tolerance=self.price_tolerance,
             bars_per_chunk=self.bars_per_chunk,
             partitions_per_write=self.partitions_per_write,
+            retention_days=self.retention_days,
             run_id=context.run_id,
             now=self.now().isoformat(),
         )

@@ -78,6 +78,7 @@ def test_the_cluster_s_own_session_publishes_what_the_embedded_engine_does(spark
             price_tolerance=near.price_tolerance,
             bars_per_chunk=near.bars_per_chunk,
             partitions_per_write=near.partitions_per_write,
+            retention_days=near.retention_days,
             run_id="a-run",
             now=NOW.isoformat(),
         )

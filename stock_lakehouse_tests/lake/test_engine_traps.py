@@ -295,3 +295,38 @@ def test_a_version_before_the_last_checkpoint_cannot_be_read(spark: SparkSession
     with pytest.raises(PySparkException, match="Missing commit file"):
         spark.read.format("delta").option("versionAsOf", 3).load(path).count()
     assert deltalake.DeltaTable(path, version=3).to_pyarrow_table().num_rows == 4
+
+
+# What keeps history
+
+
+def log_after_a_month(spark: SparkSession, path: Path, properties: dict[str, str]) -> list[str]:
+    """The log of a table of which 25 commits are 31 days old, after ten more."""
+    schema = deltalake.Schema.from_arrow(
+        pa.schema([("ticker", pa.string()), ("year", pa.int32()), ("value", pa.float64())])
+    )
+    deltalake.DeltaTable.create(str(path), schema=schema, configuration=properties)
+    for count in (25, 10):
+        for number in range(count):
+            rows = spark.createDataFrame([("A", number, 0.1)], ROW)
+            rows.write.format("delta").mode("append").save(str(path))
+        for file in (path / "_delta_log").iterdir():
+            then = file.stat().st_mtime - timedelta(days=31).total_seconds()
+            os.utime(file, (then, then))
+    return [file.name for file in (path / "_delta_log").glob("*.json")]
+
+
+def test_a_checkpoint_removes_the_log_of_a_month_ago_unless_the_table_forbids_it(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """So `DeltaTable.properties` forbid it: history is kept for `retention_days`, and removed by upkeep alone."""
+    assert len(log_after_a_month(spark, tmp_path / "default", {})) < 36
+    forbidden = DeltaTable(tmp_path, Table("t", "curated", "delta", "t", (YEAR,), "T")).properties
+    assert (
+        len(
+            log_after_a_month(
+                spark, tmp_path / "forbidden", {**forbidden, "delta.logRetentionDuration": "interval 1 days"}
+            )
+        )
+        == 36
+    )
