@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stock_lakehouse.report import TableStatus
     from stock_lakehouse.runs import RunReport
     from stock_lakehouse.settings import Settings
+    from stock_lakehouse.upkeep import Upkeep
 
 app = typer.Typer(
     help="A data platform for daily stock prices: raw, processed, curated and features, in one lake.",
@@ -157,8 +158,6 @@ def prune(
 
     What the lake holds is marked as materialized again, so that every partition stays green.
     """
-    from datetime import timedelta
-
     from stock_lakehouse.market_calendar import utc_now
     from stock_lakehouse.runs import prune_runs
 
@@ -166,6 +165,92 @@ def prune(
     everything = _rectangle(settings, None, None, None)
     _say(f"{prune_runs(settings, utc_now() - timedelta(days=days)):,} runs deleted")
     _record(settings, everything)
+
+
+@app.command()
+def upkeep(
+    check_only: Annotated[bool, typer.Option("--check-only", help="Look, and change nothing.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="First take damaged files out of their tables and compute their bars anew.")
+    ] = False,
+    sample: Annotated[
+        int, typer.Option(min=0, metavar="TICKERS", help="How many tickers are computed anew and compared.")
+    ] = 10,
+) -> None:
+    """Join small files, remove versions beyond `retention_days`, and hold every table against its files, schema and computation.
+
+    Runs beside everything else: it waits for its turn at a table, and readers never wait. Ends with 1 if something was
+    found; each finding says what to do.
+    """
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.lake.storage import StorageError, storage_at
+    from stock_lakehouse.market_calendar import market_calendar
+    from stock_lakehouse.upkeep import keep_up
+
+    if repair and check_only:
+        _wrong("--repair, --check-only: give one of them")
+    settings = _settings()
+    try:
+        storage_at(settings.lake_root).check()
+        if repair:
+            _repair(settings)
+        lake = Lake(settings.lake_root, retention_days=settings.retention_days)
+        with _engine(settings) as spark:
+            calendar = market_calendar(settings.first_date)
+            sessions = spark.createDataFrame(calendar.table(timedelta(minutes=settings.close_grace_minutes)))
+            done = keep_up(lake, spark, sessions, check_only=check_only, sample=sample, progress=_progress())
+    except StorageError as error:
+        _wrong(str(error))
+    _print_upkeep(done)
+    if done.findings:
+        raise typer.Exit(1)
+
+
+def _repair(settings: Settings) -> None:
+    """Take out what is damaged, and run the layers below raw for it."""
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.tables import RAW, TABLES
+    from stock_lakehouse.upkeep import DamageError, rectangle_to_heal
+    from stock_lakehouse.upkeep import repair as take_out
+
+    try:
+        todo = take_out(Lake(settings.lake_root, retention_days=settings.retention_days))
+    except DamageError as error:
+        _wrong(str(error))
+    if not todo:
+        _say("Nothing to repair.")
+        return
+    everything = _rectangle(settings, None, None, None)
+    rectangle = rectangle_to_heal(todo, everything.sessions, settings.tickers)
+    _say("To be computed anew: " + ", ".join(f"{ticker} {year}" for ticker, year in sorted(todo)))
+    removed = sorted({ticker for ticker, _ in todo} - set(settings.tickers))
+    if removed:
+        _say(
+            f"Not in the settings, so not computed: {', '.join(removed)}; put them back into `tickers` and repair again."
+        )
+    if rectangle is not None:
+        _run(settings, rectangle, [table.name for table in TABLES if table != RAW])
+
+
+def _print_upkeep(done: Upkeep) -> None:
+    from rich.markup import escape
+
+    from stock_lakehouse.upkeep import facts
+
+    figures = [facts(one) for one in done.tables]
+    grid = _grid("table", *figures[0])
+    for one, of_table in zip(done.tables, figures, strict=True):
+        grid.add_row(one.table, *(f"{value:,}" for value in of_table.values()))
+    _print(grid)
+    if done.recomputed:
+        _say(f"Computed anew and compared: {', '.join(done.recomputed)}")
+    if done.staging_removed:
+        _say(f"Folders of killed runs removed from .staging: {done.staging_removed}")
+    for finding in done.findings:
+        _say(f"[red]{finding.table}[/]: {escape(finding.what)}")
+        _say(f"  to do: {escape(finding.todo)}")
+    if not done.findings:
+        _say("Every table is as its log, its schema and its computation say.")
 
 
 def _record(settings: Settings, asked: Rectangle) -> int:
@@ -389,8 +474,6 @@ def _check_partitions(settings: Settings) -> None:
 
 
 def _rectangle(settings: Settings, tickers: str | None, first: datetime | None, last: datetime | None) -> Rectangle:
-    from datetime import timedelta
-
     from stock_lakehouse.clock import ClockError, clock_of
     from stock_lakehouse.market_calendar import CalendarError, market_calendar
     from stock_lakehouse.partitions import PartitionError, PartitionScheme

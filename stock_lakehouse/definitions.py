@@ -10,6 +10,7 @@ from stock_lakehouse.assets import all_assets
 from stock_lakehouse.assets.raw import NETWORK_RETRIES
 from stock_lakehouse.automation.choose import automated, automation_of
 from stock_lakehouse.automation.jobs import PROGRESS, lakehouse_job, progress_logger
+from stock_lakehouse.automation.upkeep import upkeep_job
 from stock_lakehouse.checks.gaps import gap_diagnosis
 from stock_lakehouse.checks.market import market_checks
 from stock_lakehouse.event_storage import batch_events
@@ -31,7 +32,7 @@ def build_definitions(settings: Settings, ticker_order: Sequence[str] | None = N
     return dg.Definitions(
         assets=automated(all_assets(scheme.definition(ticker_order), retries), settings, calendar),
         asset_checks=[market_checks(automation.check_condition), gap_diagnosis(automation.check_condition)],
-        jobs=[lakehouse_job],
+        jobs=[lakehouse_job, upkeep_job],
         sensors=automation.sensors,
         schedules=automation.schedules,
         resources={

@@ -13,6 +13,7 @@ from stock_lakehouse.automation.csv_files import csv_folder_sensor
 from stock_lakehouse.automation.failures import run_failure_sensor
 from stock_lakehouse.automation.schedules import market_day_schedule
 from stock_lakehouse.automation.sensors import gap_sensor, new_market_day_sensor
+from stock_lakehouse.automation.upkeep import upkeep_schedule
 from stock_lakehouse.market_calendar import MarketCalendar
 from stock_lakehouse.settings import Settings
 
@@ -27,16 +28,18 @@ class Automation:
 
 
 def automation_of(settings: Settings) -> Automation:
-    """What the setting `automation` turns on, and nothing of the other choices; messages wherever there is a webhook."""
+    """What the setting `automation` turns on, and nothing of the other choices; messages wherever there is a webhook, upkeep
+    wherever something runs by itself."""
     messages = (run_failure_sensor(settings),) if settings.webhook_url else ()
+    if settings.automation == "off":
+        return Automation(messages)
+    weekly = (upkeep_schedule(),)
     if settings.automation == "sensor":
         files = (csv_folder_sensor(settings),) if settings.source == "csv" else ()
-        return Automation((*files, new_market_day_sensor(settings), gap_sensor(settings), *messages))
+        return Automation((*files, new_market_day_sensor(settings), gap_sensor(settings), *messages), weekly)
     if settings.automation == "schedule":
-        return Automation((gap_sensor(settings), *messages), (market_day_schedule(settings),))
-    if settings.automation == "declarative":
-        return Automation((condition_sensor(settings), *messages), check_condition=AFTER_CHANGE)
-    return Automation(messages)
+        return Automation((gap_sensor(settings), *messages), (market_day_schedule(settings), *weekly))
+    return Automation((condition_sensor(settings), *messages), weekly, AFTER_CHANGE)
 
 
 def automated(

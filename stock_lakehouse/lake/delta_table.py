@@ -83,6 +83,14 @@ class DeltaTable:
         """Bytes of each file of the present version."""
         return [add["size_bytes"] for add in _adds(self.open())] if self.exists() else []
 
+    def ticker_years(self) -> set[tuple[str, int]]:
+        """The ticker-years that hold rows, by the log; of a table by ticker and year."""
+        return (
+            {(ticker, int(year)) for (ticker, year), rows in _rows_of(self.open()).items() if rows}
+            if self.exists()
+            else set()
+        )
+
     def read(
         self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None
     ) -> DataFrame:

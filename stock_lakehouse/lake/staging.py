@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake.publish import SESSIONS_A_YEAR
-from stock_lakehouse.lake.storage import LakeRoot, storage_at
+from stock_lakehouse.lake.storage import LakeRoot, Storage, storage_at
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -72,16 +72,22 @@ class Staging:
 
     def clear(self) -> None:
         """Remove the folder, and those of runs that were killed long ago."""
-        from stock_lakehouse.market_calendar import utc_now
-
         self.storage.delete_folder(self.folder)
-        newest: dict[str, float] = {}
-        for file in self.storage.walk(FOLDER):
-            folder = "/".join(file.path.split("/")[:2])
-            newest[folder] = max(newest.get(folder, 0.0), file.changed)
-        for folder, changed in newest.items():
-            if utc_now().timestamp() - changed > self.KEEP_SECONDS:
-                self.storage.delete_folder(folder)
+        clear_abandoned(self.storage)
+
+
+def clear_abandoned(storage: Storage) -> int:
+    """Remove the folders of runs that were killed more than KEEP_SECONDS ago; how many."""
+    from stock_lakehouse.market_calendar import utc_now
+
+    newest: dict[str, float] = {}
+    for file in storage.walk(FOLDER):
+        folder = "/".join(file.path.split("/")[:2])
+        newest[folder] = max(newest.get(folder, 0.0), file.changed)
+    old = [folder for folder, changed in newest.items() if utc_now().timestamp() - changed > Staging.KEEP_SECONDS]
+    for folder in old:
+        storage.delete_folder(folder)
+    return len(old)
 
 
 def _nullable(schema: StructType) -> StructType:

@@ -1,0 +1,69 @@
+"""The weekly upkeep of the lake, as a job and its schedule.
+
+Here: when it runs and how Dagster hears of it. Not here: what upkeep does (stock_lakehouse/upkeep.py).
+"""
+
+from typing import Any
+
+import dagster as dg
+
+from stock_lakehouse.automation.schedules import EXCHANGE_TIME
+from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.upkeep import SAMPLE, Upkeep, facts, keep_up
+
+JOB = "upkeep"
+SCHEDULE = "upkeep_schedule"
+SUNDAY_MORNING = "0 6 * * 0"  # no session is near
+
+
+class UpkeepConfig(dg.Config):
+    """How a run of the job differs from the weekly one."""
+
+    check_only: bool = False
+    sample: int = SAMPLE
+
+
+@dg.op(
+    name="keep_up",
+    out=dg.Out(dg.Nothing),
+    description="Joins small files, writes checkpoints, removes versions beyond retention_days, and holds every table against "
+    "its files, its schema and what is computed now. Fails if something is found; the findings say what to do.",
+)
+def keep_up_op(context: dg.OpExecutionContext, config: UpkeepConfig, lakehouse: LakehouseResource) -> None:
+    done = keep_up(
+        lakehouse.lake,
+        lakehouse.session,
+        lakehouse.sessions,
+        check_only=config.check_only,
+        sample=config.sample,
+        progress=context.log.info,
+    )
+    tell(context, done)
+
+
+def tell(context: dg.OpExecutionContext, done: Upkeep) -> None:
+    """Observe each table with its figures and findings. Raises dg.Failure when there are findings."""
+    for one in done.tables:
+        records = [dg.TableRecord({"what": finding.what, "to do": finding.todo}) for finding in one.findings]
+        found: dict[str, Any] = {"found": dg.MetadataValue.table(records)} if records else {}
+        context.log_event(dg.AssetObservation(dg.AssetKey(one.table), metadata={**facts(one), **found}))
+    if done.findings:
+        lines = [f"{finding.table}: {finding.what}. To do: {finding.todo}" for finding in done.findings]
+        raise dg.Failure("\n".join(lines), metadata={"findings": len(lines)}, allow_retries=False)
+
+
+@dg.job(name=JOB, executor_def=dg.in_process_executor, description="The weekly upkeep of the lake.")
+def upkeep_job() -> None:
+    keep_up_op()
+
+
+def upkeep_schedule() -> dg.ScheduleDefinition:
+    """Sunday morning of the exchange."""
+    return dg.ScheduleDefinition(
+        name=SCHEDULE,
+        job=upkeep_job,
+        cron_schedule=SUNDAY_MORNING,
+        execution_timezone=EXCHANGE_TIME,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Runs the upkeep of the lake each Sunday morning.",
+    )

@@ -1,0 +1,277 @@
+"""What a table needs now and then: its files looked at, small ones joined, versions beyond retention removed.
+
+Here: one table at a time, by its log and its files, no engine; every step may be killed and repeated. Not here: what its rows
+should be (stock_lakehouse/upkeep.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from stock_lakehouse.lake.delta_table import DeltaTable, Ledger, _adds
+from stock_lakehouse.lake.history import (
+    CHECKPOINT,
+    COMMIT,
+    LOG,
+    commits,
+    file_name,
+    files_of,
+    version_at,
+)
+from stock_lakehouse.lake.lock import confirm, one_writer
+from stock_lakehouse.lake.publish import PublishError
+from stock_lakehouse.lake.storage import File, Storage, storage_at
+from stock_lakehouse.market_calendar import utc_now
+
+if TYPE_CHECKING:
+    import deltalake
+
+    from stock_lakehouse.lake.parquet_table import ParquetTable
+    from stock_lakehouse.lake.raw_csv import RawCsv
+
+DAMAGED = ".damaged"
+UNCOMMITTED = timedelta(days=7)  # what no version names may belong to a commit on its way; none takes so long
+VERSION = slice(0, 20)  # of a file's name in the log
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that is not as its table says: its path under the lake's root, and what is wrong."""
+
+    path: str
+    wrong: str
+
+
+@dataclass(frozen=True)
+class Tended:
+    """What upkeep did to a table: files of the present version before and after, what was removed of old versions."""
+
+    files_before: int = 0
+    files_after: int = 0
+    files_removed: int = 0
+    bytes_freed: int = 0
+    versions_removed: int = 0
+
+
+def examine(table: DeltaTable) -> list[Damage]:
+    """The files of the present version that are missing, cannot be read, or hold other rows than the log says.
+
+    By size and Parquet footer: two small reads a file.
+    """
+    import pyarrow.parquet as pq
+
+    if not table.exists():
+        return []
+    storage, opened = storage_at(table._lake_root), table.open()
+    there = {file.path: file for file in storage.walk(table.table.path)}
+
+    def look(add: dict[str, Any]) -> Damage | None:
+        path = f"{table.table.path}/{file_name(add['path'])}"
+        if path not in there:
+            return Damage(path, "is missing")
+        size = there[path].size
+        if size != add["size_bytes"]:
+            return Damage(path, f"has {size:,} bytes, its log says {add['size_bytes']:,}")
+        rows = _rows(lambda: pq.read_metadata(storage.source(path)).num_rows)
+        if isinstance(rows, str):
+            return Damage(path, rows)
+        return (
+            Damage(path, f"holds {rows:,} rows, its log says {add['num_records']:,}")
+            if rows != add["num_records"]
+            else None
+        )
+
+    return [one for one in storage.map(look, _adds(opened)) if one is not None]
+
+
+def examine_files(table: ParquetTable | RawCsv) -> list[Damage]:
+    """The files of a Parquet table that cannot be read with its schema, or of raw that are no CSV of its columns."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from pyarrow import csv
+
+    from stock_lakehouse.lake.parquet_table import ParquetTable
+    from stock_lakehouse.lake.raw_csv import FILE_COLUMNS
+
+    storage = table._storage
+
+    def look(file: File) -> Damage | None:
+        if isinstance(table, ParquetTable):
+            wanted = {
+                one.name: one.type for one in table.table.arrow_schema if one.name not in table.table.partition_by
+            }
+
+            def read() -> int:
+                rows = pq.ParquetFile(storage.source(file.path)).read()
+                lacking = {name for name, kind in wanted.items() if _type(rows, name) != kind}
+                if lacking:
+                    raise pa.ArrowInvalid(f"{', '.join(sorted(lacking))} not as in its schema")
+                return int(rows.num_rows)
+        else:
+
+            def read() -> int:
+                rows = csv.read_csv(
+                    storage.source(file.path),
+                    parse_options=csv.ParseOptions(newlines_in_values=True),
+                    convert_options=csv.ConvertOptions(column_types=dict.fromkeys(FILE_COLUMNS, pa.string())),
+                )
+                if not {"date", "close", "ingested_at"} <= set(rows.column_names):
+                    raise pa.ArrowInvalid("not the columns of raw")
+                return int(rows.num_rows)
+
+        rows = _rows(read)
+        return Damage(file.path, rows) if isinstance(rows, str) else None
+
+    return [one for one in storage.map(look, table.files()) if one is not None]
+
+
+def drop(table: DeltaTable | ParquetTable, damages: Sequence[Damage], ledger: Ledger | None = None) -> None:
+    """Take damaged files out of the table, so that what is left can be read and the next run publishes the rest anew.
+
+    What is there of a file is kept under .damaged/. Rows are missing from then on; they are a function of the layer above.
+    """
+    storage = storage_at(table._lake_root)
+    with one_writer(table._lake_root, table.table.name):
+        confirm(table._lake_root)
+        if isinstance(table, DeltaTable) and ledger is not None:
+            ledger.settle(table.table.name, table.open())
+        for one in damages:
+            _set_aside(storage, one.path)
+        if isinstance(table, DeltaTable):
+            table.open().repair()
+
+
+def tend(table: DeltaTable, ledger: Ledger | None, now: datetime | None = None) -> Tended:
+    """Join small files, write a checkpoint, and remove versions beyond the table's retention with their files.
+
+    `ledger`: where lines of this table are; what a killed run announced in vain is taken out before anything is committed, or
+    it would count once the table is past the version that it names.
+    """
+    if not table.exists():
+        return Tended()
+    with one_writer(table._lake_root, table.table.name):
+        if ledger is not None:
+            ledger.settle(table.table.name, table.open())
+        confirm(table._lake_root)
+        table.set_properties()
+        before = len(table.sizes())
+        _compact(table)
+        opened = table.open()
+        if not _has_checkpoint(table, opened.version()):
+            opened.create_checkpoint()
+        confirm(table._lake_root)
+        return replace(_remove_old(table, now or utc_now()), files_before=before, files_after=len(table.sizes()))
+
+
+def _compact(table: DeltaTable) -> None:
+    """Join the files of each partition that has several, in one commit; its row counts are held against the log before."""
+    before = table.open()
+    rows = _partitions(before)
+    if all(files == 1 for files, _ in rows.values()):
+        return
+    before.optimize.compact()
+    after = table.open()
+    now = _partitions(after)
+    if {key: count for key, (_, count) in rows.items()} != {key: count for key, (_, count) in now.items()}:
+        after.restore(after.version() - 1)
+        raise PublishError(f"{table.table.name}: compaction lost rows and was taken back; please report it")
+
+
+def _remove_old(table: DeltaTable, now: datetime) -> Tended:
+    """Remove the log before the newest checkpoint that the oldest version to be kept needs, and files that no kept version
+    names.
+
+    Not by deltalake's vacuum and clean-up: they go by the removals that a checkpoint still lists, make two commits, and take
+    the version that was the newest at the end of the retention. Time runs to the newest commit at most, so that a clock
+    that jumped ahead removes nothing.
+    """
+    known, storage, path = commits(table, now), storage_at(table._lake_root), table.table.path
+    latest = min(now, known[-1].at)
+    kept = version_at(known, latest - timedelta(days=table.retention_days))
+    oldest = known[0].version if kept is None else kept
+    walked = list(storage.walk(path))
+    in_log = [file for file in walked if file.path.startswith(f"{path}/{LOG}/")]
+    checkpoints = [int(match[1]) for file in in_log if (match := CHECKPOINT.fullmatch(file.name))]
+    start = max((version for version in checkpoints if version <= oldest), default=0)
+    needed = _named_since(table, oldest, known[-1].version)
+    unneeded = [
+        file
+        for file in walked
+        if file.name.endswith(".parquet")
+        and f"/{LOG}/" not in file.path
+        and file.path not in needed
+        and file.changed < (latest - UNCOMMITTED).timestamp()
+    ]
+    # In order: what a kill leaves of the log is an unbroken end of it.
+    old_log = sorted(
+        (file for file in in_log if file.name[VERSION].isdigit() and int(file.name[VERSION]) < start),
+        key=lambda file: file.name,
+    )
+    gone = [*old_log, *unneeded]
+    if gone:
+        storage.delete([file.path for file in gone])
+    return Tended(
+        files_removed=len(unneeded),
+        bytes_freed=sum(file.size for file in gone),
+        versions_removed=sum(COMMIT.fullmatch(file.name) is not None for file in old_log),
+    )
+
+
+def _named_since(table: DeltaTable, oldest: int, newest: int) -> set[str]:
+    """The data files of every version from `oldest` to `newest`."""
+    import deltalake
+
+    storage, path = storage_at(table._lake_root), table.table.path
+    named = files_of(deltalake.DeltaTable(str(table.path), version=oldest), path)
+    logs = [f"{path}/{LOG}/{version:020d}.json" for version in range(oldest + 1, newest + 1)]
+    for text in storage.map(storage.read, logs):
+        for line in text.splitlines():
+            if b'"add"' in line and (add := json.loads(line).get("add")):
+                named.add(f"{path}/{file_name(add['path'])}")
+    return named
+
+
+def _set_aside(storage: Storage, path: str) -> None:
+    try:
+        content = storage.read(path)
+    except FileNotFoundError:
+        return
+    with contextlib.suppress(FileExistsError):  # an upkeep that was killed had set it aside
+        storage.create(f"{DAMAGED}/{path}", content)
+    storage.delete([path])
+
+
+def _has_checkpoint(table: DeltaTable, version: int) -> bool:
+    found = (CHECKPOINT.fullmatch(file.name) for file in storage_at(table._lake_root).walk(f"{table.table.path}/{LOG}"))
+    return any(match is not None and int(match[1]) == version for match in found)
+
+
+def _partitions(opened: deltalake.DeltaTable) -> dict[tuple[Any, ...], tuple[int, int]]:
+    """Files and rows of each partition, by the log."""
+    files: Counter[tuple[Any, ...]] = Counter()
+    rows: Counter[tuple[Any, ...]] = Counter()
+    for add in _adds(opened):
+        key = tuple(value for name, value in sorted(add.items()) if name.startswith("partition."))
+        files[key] += 1
+        rows[key] += add["num_records"]
+    return {key: (files[key], rows[key]) for key in files}
+
+
+def _rows(read: Any) -> int | str:
+    """What `read` gives, or why it cannot."""
+    try:
+        return int(read())
+    except FileNotFoundError:
+        return "is missing"
+    except (OSError, ValueError) as error:  # pyarrow's errors are both; one of the storage is not, and is raised
+        return f"cannot be read: {str(error).splitlines()[0][:200]}"
+
+
+def _type(rows: Any, name: str) -> Any:
+    return rows.schema.field(name).type if name in rows.column_names else None

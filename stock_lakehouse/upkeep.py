@@ -1,0 +1,339 @@
+"""Upkeep of a lake: every table tended, and held against its files, its schema and what would be computed now.
+
+Here: what is looked at and what a finding says to do. Not here: what is done to a table (lake/upkeep.py), when (automation/).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+from stock_lakehouse.lake import Lake
+from stock_lakehouse.lake.delta_table import DeltaTable
+from stock_lakehouse.lake.lock import TableBusyError
+from stock_lakehouse.lake.parquet_table import ParquetTable
+from stock_lakehouse.lake.publish import PublishError, partition_of
+from stock_lakehouse.lake.staging import clear_abandoned
+from stock_lakehouse.lake.upkeep import Damage, Tended, drop, examine, examine_files, tend
+from stock_lakehouse.market_calendar import utc_now
+from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse.schemas.audit import failures
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, RAW, RESTATEMENTS, TABLES, Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+SAMPLE = 10
+LOOKS, PAUSE_SECONDS = 3, 20.0  # a run between publishing curated and features looks like a difference, for a moment
+NAMED = 5
+REPAIR = "`stock-lakehouse upkeep --repair` takes what is damaged out of the table and computes it anew"
+TickerYear = tuple[str, int]
+
+
+class DamageError(Exception):
+    """So much of a table is damaged that its disk, and not the table, is what has to be mended."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be, and what to do about it."""
+
+    table: str
+    what: str
+    todo: str
+
+
+@dataclass
+class TableUpkeep:
+    """One table: what was done to it, the rows held against its schema, and what was found."""
+
+    table: str
+    tended: Tended = field(default_factory=Tended)
+    rows_checked: int = 0
+    seconds: float = 0.0
+    findings: list[Finding] = field(default_factory=list)
+
+
+@dataclass
+class Upkeep:
+    """What an upkeep did. `recomputed` are the tickers whose curated bars and features were computed anew and compared."""
+
+    tables: list[TableUpkeep]
+    recomputed: tuple[str, ...] = ()
+    staging_removed: int = 0
+
+    @property
+    def findings(self) -> list[Finding]:
+        return [finding for one in self.tables for finding in one.findings]
+
+
+def keep_up(
+    lake: Lake,
+    spark: SparkSession,
+    sessions: DataFrame,
+    *,
+    check_only: bool = False,
+    sample: int = SAMPLE,
+    progress: Callable[[str], None] = lambda line: None,
+    now: datetime | None = None,
+    pause_seconds: float = PAUSE_SECONDS,
+) -> Upkeep:
+    """Tend every Delta table of `lake` unless `check_only`, and look at every table.
+
+    `sessions` as the transforms take it: date, final_at, next_session. `sample` tickers are computed anew from the layer
+    above and compared bit for bit, others each week. Raises StorageError; what is wrong with a table is a finding.
+    """
+    moment = now or utc_now()
+    found = {table.name: TableUpkeep(table.name) for table in TABLES}
+    for table in TABLES:
+        began, one = time.monotonic(), found[table.name]
+        damages = damages_of(lake, table)
+        if damages:
+            one.findings.append(_damaged(table, damages))
+        else:
+            if table.format == "delta" and not check_only:
+                _tend(lake, one, moment)
+            _audit(lake, spark, table, one)
+        one.seconds = time.monotonic() - began
+        progress(
+            f"{table.name}: {one.rows_checked:,} rows checked" + (f", {len(damages)} files damaged" if damages else "")
+        )
+    for name, pairs in lacking(lake).items():
+        found[name].findings.append(_lacks(name, pairs))
+    tickers = sampled(_tickers(lake), sample, moment.date())
+    readable = not any(found[name].findings for name in (PROCESSED.name, CURATED.name, FEATURES.name))
+    if tickers and readable:
+        for name, differing in differences(lake, spark, sessions, tickers, pause_seconds).items():
+            if differing:
+                found[name].findings.append(_differs(name, differing))
+        progress(f"{len(tickers)} tickers computed anew: {', '.join(tickers)}")
+    return Upkeep(
+        list(found.values()),
+        tuple(tickers) if readable else (),
+        0 if check_only else clear_abandoned(lake.storage),
+    )
+
+
+def repair(lake: Lake) -> dict[TickerYear, set[str]]:
+    """Take damaged files out of processed, curated and features; the ticker-years to be computed anew, with their tables.
+
+    Ticker-years that one of them lacks and a layer below has are among them, so what a killed repair took out is too.
+    Raises DamageError where half of a table or more is damaged.
+    """
+    todo: dict[TickerYear, set[str]] = {}
+    for table in (PROCESSED, QUARANTINE, CURATED, FEATURES):
+        stored, damages = lake.stored(table.name), damages_of(lake, table)
+        if not damages:
+            continue
+        if len(damages) * 2 > len(lake.sizes(table.name)) > NAMED:
+            raise DamageError(
+                f"{table.name}: {len(damages)} of {len(lake.sizes(table.name))} files are damaged, the first {damages[0].path} "
+                f"{damages[0].wrong}; nothing was done. See whether its disk or bucket is all there, or move the table away and "
+                "run `stock-lakehouse backfill`"
+            )
+        assert isinstance(stored, DeltaTable | ParquetTable)
+        drop(stored, damages, lake.ledger)
+        for one in damages:
+            ticker, year = partition_of(one.path)
+            if year.isdigit():
+                todo.setdefault((ticker, int(year)), set()).add(table.name)
+    for name, pairs in lacking(lake).items():
+        for pair in pairs if name != RAW.name else ():
+            todo.setdefault(pair, set()).add(name)
+    return todo
+
+
+def rectangle_to_heal(todo: Iterable[TickerYear], sessions: Sequence[date], tickers: Sequence[str]) -> Rectangle | None:
+    """The keys of the run that computes `todo` anew; None if no ticker of it is among `tickers`, the settings'."""
+    pairs = [pair for pair in todo if pair[0] in tickers]
+    years = {year for _, year in pairs}
+    days = tuple(day for day in sessions if day.year in years)
+    names = {ticker for ticker, _ in pairs}
+    return Rectangle(days, tuple(one for one in tickers if one in names)) if pairs and days else None
+
+
+def damages_of(lake: Lake, table: Table) -> list[Damage]:
+    """The files of a table that are not as its log, or its schema, says."""
+    stored = lake.stored(table.name)
+    return examine(stored) if isinstance(stored, DeltaTable) else examine_files(stored)
+
+
+def lacking(lake: Lake) -> dict[str, list[TickerYear]]:
+    """Ticker-years that a layer lacks though the layer computed from it has them, by table; by logs and folders."""
+    held = {table.name: _ticker_years(lake, table) for table in (RAW, PROCESSED, CURATED, FEATURES)}
+    below = ((RAW, PROCESSED), (PROCESSED, CURATED), (CURATED, FEATURES))
+    return {above.name: missing for above, one in below if (missing := sorted(held[one.name] - held[above.name]))}
+
+
+def sampled(tickers: Sequence[str], size: int, day: date) -> list[str]:
+    """`size` of `tickers`, the next ones each week, so that every ticker has its turn."""
+    if not tickers or size <= 0:
+        return []
+    ordered, week = sorted(tickers), day.toordinal() // 7
+    start = week * size % len(ordered)
+    return sorted((ordered[start:] + ordered[:start])[:size])
+
+
+def differences(
+    lake: Lake, spark: SparkSession, sessions: DataFrame, tickers: Sequence[str], pause_seconds: float
+) -> dict[str, list[str]]:
+    """The tickers of which stored curated bars or features are not, bit for bit, what is computed now, by table.
+
+    A difference is looked at LOOKS times: a run on its way has published one of two tables already.
+    """
+    computed = {CURATED: curated_now, FEATURES: features_now}
+    found = {table.name: list(tickers) for table in computed}
+    for look in range(LOOKS):
+        if look:
+            time.sleep(pause_seconds)
+        for table, compute in computed.items():
+            if names := found[table.name]:
+                stored = lake.delta(table.name).read(spark, names)
+                found[table.name] = differing_tickers(
+                    _present(stored, table).toArrow(), compute(lake, spark, sessions, names).toArrow()
+                )
+        if not any(found.values()):
+            break
+    return found
+
+
+def curated_now(lake: Lake, spark: SparkSession, sessions: DataFrame, tickers: Sequence[str]) -> DataFrame:
+    """The curated bars of `tickers` as they would be computed now."""
+    from stock_lakehouse.transforms.curated import curated_bars
+
+    return curated_bars(lake.processed.read(spark, tickers), sessions)
+
+
+def features_now(lake: Lake, spark: SparkSession, sessions: DataFrame, tickers: Sequence[str]) -> DataFrame:
+    """The features of `tickers` as they would be computed now."""
+    from stock_lakehouse.transforms.features import features
+
+    return features(lake.curated.read(spark, tickers), sessions)
+
+
+def differing_tickers(stored: pa.Table, computed: pa.Table) -> list[str]:
+    """The tickers of which a row of `stored` is not in `computed`, or not bit for bit the same; more may be computed."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = [name for name in stored.column_names if name not in ("ticker", "date")]
+    renamed = computed.select(["ticker", "date", *values]).rename_columns(
+        ["ticker", "date", *(f"now {one}" for one in values)]
+    )
+    both = stored.join(renamed, ["ticker", "date"], join_type="left outer")
+    differs = pa.chunked_array([pa.array([False] * both.num_rows, pa.bool_())])
+    for name in values:
+        old, new = _bits(both[name]), _bits(both[f"now {name}"])
+        differs = pc.or_(
+            differs, pc.or_(pc.fill_null(pc.not_equal(old, new), False), pc.xor(pc.is_null(old), pc.is_null(new)))
+        )
+    return sorted(pc.unique(both["ticker"].filter(differs)).to_pylist())
+
+
+def _bits(column: pa.ChunkedArray) -> pa.Array:
+    """Doubles as whole numbers of the same bits, so that 0 and -0, and two kinds of nan, differ."""
+    import pyarrow as pa
+
+    whole = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    return whole.view(pa.int64()) if pa.types.is_float64(whole.type) else whole
+
+
+def _present(stored: DataFrame, table: Table) -> DataFrame:
+    """Features by the present formulas; the check `present_formulas` is for others."""
+    from stock_lakehouse.transforms.indicators import indicator_spec
+
+    return stored.where(stored["indicator_spec"] == indicator_spec()) if table == FEATURES else stored
+
+
+def _tend(lake: Lake, one: TableUpkeep, now: datetime) -> None:
+    stored = lake.stored(one.table)
+    assert isinstance(stored, DeltaTable)
+    try:
+        one.tended = tend(stored, None if one.table == RESTATEMENTS.name else lake.ledger, now)
+    except TableBusyError as error:
+        one.findings.append(Finding(one.table, str(error), "upkeep of it is done next time"))
+    except PublishError as error:
+        one.findings.append(Finding(one.table, str(error), "the table is as it was"))
+
+
+def _audit(lake: Lake, spark: SparkSession, table: Table, one: TableUpkeep) -> None:
+    from pyspark.errors import PySparkException
+
+    try:
+        frame = lake.read(table.name, spark)
+        broken = failures(frame, table)
+        one.rows_checked = frame.count()
+    except PySparkException as error:
+        what = f"cannot be read: {str(error).splitlines()[0][:300]}"
+        one.findings.append(
+            Finding(table.name, what, "look at the file that it names; move it away and run `upkeep --repair`")
+        )
+        return
+    if broken:
+        columns = ", ".join(sorted({failure["column"] for failure in broken}))
+        what = f"{len(broken)} rules of its schema do not hold, in {columns}: {broken[0]['error'][:200]}"
+        one.findings.append(
+            Finding(table.name, what, f"`stock-lakehouse materialize --select {table.name}` computes it anew")
+        )
+
+
+def _damaged(table: Table, damages: Sequence[Damage]) -> Finding:
+    named = "; ".join(f"{one.path} {one.wrong}" for one in damages[:NAMED])
+    more = f" and {len(damages) - NAMED} more" if len(damages) > NAMED else ""
+    todo = {
+        RAW: "what was delivered is nowhere else: bring the file back from a backup; or move it away, and "
+        "`stock-lakehouse materialize` asks the source for its sessions again",
+        RESTATEMENTS: "its lines are nowhere else: bring the file back from a backup. Without one, "
+        "`python -c \"import deltalake; deltalake.DeltaTable('…').repair()\"` goes on without a missing file",
+    }.get(table, REPAIR)
+    return Finding(table.name, f"{len(damages)} files: {named}{more}", todo)
+
+
+def _lacks(name: str, pairs: Sequence[TickerYear]) -> Finding:
+    named = ", ".join(f"{ticker} {year}" for ticker, year in pairs[:NAMED])
+    what = f"it lacks {len(pairs)} ticker-years that the layer below has: {named}"
+    if name == RAW.name:
+        return Finding(
+            name, what, "bring its files back from a backup before the next run, which would withdraw their bars"
+        )
+    return Finding(name, what, REPAIR)
+
+
+def _differs(name: str, tickers: Sequence[str]) -> Finding:
+    names = ",".join(tickers)
+    return Finding(
+        name,
+        f"what is stored of {names} is not what is computed now: a run is on its way or was killed, or a setting changed",
+        f"`stock-lakehouse materialize --tickers {names} --select {CURATED.name},{FEATURES.name},{RESTATEMENTS.name}`",
+    )
+
+
+def _tickers(lake: Lake) -> list[str]:
+    return sorted({ticker for ticker, _ in _ticker_years(lake, CURATED)})
+
+
+def _ticker_years(lake: Lake, table: Table) -> set[TickerYear]:
+    stored = lake.stored(table.name)
+    if isinstance(stored, DeltaTable):
+        return stored.ticker_years()
+    pairs = (partition_of(file.path) for file in stored.files())
+    return {(ticker, int(year)) for ticker, year in pairs if year.isdigit()}
+
+
+def facts(one: TableUpkeep) -> Mapping[str, Any]:
+    """The figures of a table's upkeep, by name."""
+    done = one.tended
+    return {
+        "files before": done.files_before,
+        "files after": done.files_after,
+        "old files removed": done.files_removed,
+        "bytes freed": done.bytes_freed,
+        "versions removed": done.versions_removed,
+        "rows checked": one.rows_checked,
+        "seconds": round(one.seconds, 1),
+        "findings": len(one.findings),
+    }
