@@ -260,3 +260,22 @@ def test_delivered_text_is_shown_and_steers_neither_terminal_nor_markup(project:
     ):
         assert text in shown.output
     assert "\x1b" not in shown.output
+
+
+def test_upkeep_names_what_is_damaged_and_repairs_it_when_told_to(project: Path) -> None:
+    assert call("materialize").exit_code == 0
+    well = call("upkeep")
+    assert well.exit_code == 0, well.output
+    assert "Every table is as its log, its schema and its computation say." in well.output
+    before = call("show", "curated_stocks_daily", "NVDA", "--last", "40").output
+    (victim,) = (project / "lakehouse" / "curated" / "stocks_daily" / "ticker=NVDA").rglob("*.parquet")
+    victim.write_bytes(victim.read_bytes()[:99])
+    damaged = call("upkeep", "--check-only")
+    assert damaged.exit_code == 1
+    assert victim.name in damaged.output.replace("\n", "")
+    assert "upkeep --repair" in damaged.output
+    repaired = call("upkeep", "--repair")
+    assert repaired.exit_code == 0, repaired.output
+    assert "To be computed anew: NVDA 2023" in repaired.output
+    assert call("show", "curated_stocks_daily", "NVDA", "--last", "40").output == before
+    assert call("upkeep", "--repair", "--check-only").exit_code == 2

@@ -104,7 +104,7 @@ def open_as_of(table: DeltaTable, at: datetime) -> deltalake.DeltaTable:
     what = "its first version is" if later[place].version == 0 else "the earliest time available is"
     raise NoVersionError(
         f"{table.table.name}: nothing is known of {in_words(at)}; {what} of {in_words(later[place].at)}"
-        + ("" if later[place].version == 0 else f", versions are kept for {table.retention_days} days (retention_days)")
+        + ("" if later[place].version == 0 else f", versions are kept for {_retention(table)} (retention_days)")
     )
 
 
@@ -154,6 +154,11 @@ def _first_readable(root: LakeRoot, path: str, said: Mapping[int, int | None]) -
             break
         version -= 1
     return first
+
+
+def _retention(table: DeltaTable) -> str:
+    said = table.open().metadata().configuration.get("delta.logRetentionDuration", f"{table.retention_days} days")
+    return said.removeprefix("interval ")
 
 
 def _milliseconds(at: datetime) -> int:

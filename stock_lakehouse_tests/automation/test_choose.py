@@ -44,7 +44,8 @@ def test_what_a_choice_defines_runs_at_once_and_the_others_are_not_there(
     settings = of(**values)
     repository = build_definitions(settings).get_repository_def()
     found = [*repository.sensor_defs, *repository.schedule_defs]
-    assert {one.name for one in found} == defined
+    weekly = {"upkeep_schedule"} if settings.automation != "off" else set()
+    assert {one.name for one in found} == defined | weekly
     assert all(one.default_status.value == "RUNNING" for one in found)
     nodes = repository.asset_graph.asset_nodes
     with_condition = {node.key for node in nodes if node.automation_condition is not None}

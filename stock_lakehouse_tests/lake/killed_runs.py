@@ -130,11 +130,14 @@ class Points:
         self.around(deltalake.DeltaTable, "create", lambda path, *args, **kwargs: path)
         self.around(deltalake.DeltaTable, "delete", lambda table, *args: table.table_uri.removeprefix("file://"))
         self.around(deltalake.DeltaTable, "restore", lambda table, *args: table.table_uri.removeprefix("file://"))
-        self.around(
-            deltalake.table.TableAlterer,
-            "add_columns",
-            lambda alter, *args: alter.table.table_uri.removeprefix("file://"),
-        )
+        for name in ("repair", "create_checkpoint"):
+            self.around(deltalake.DeltaTable, name, lambda table, *args: table.table_uri.removeprefix("file://"))
+        for owner, names in (
+            (deltalake.table.TableAlterer, ("add_columns", "set_table_properties")),
+            (deltalake.table.TableOptimizer, ("compact",)),
+        ):
+            for name in names:
+                self.around(owner, name, lambda of, *args, **kwargs: of.table.table_uri.removeprefix("file://"))
 
 
 def child(root: LakeRoot, point: str, points_file: Path) -> None:
