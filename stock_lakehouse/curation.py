@@ -67,7 +67,7 @@ def curate(
 
     rows = computed(processed, asked.tickers, years, len(years or asked.years))
     actions, published = actions_in(rows).toArrow(), known.toArrow()
-    moved = tuple(sorted(_differing(actions, published, years) | (_moving(lake) & set(asked.tickers))))
+    moved = tuple(sorted(_differing(actions, published, years) | (moving(lake) & set(asked.tickers))))
     columns = list(CURATED.column_names)
     if moved and years is not None:
         history = computed(
@@ -97,7 +97,7 @@ def publish(
         if curation.moved:
             within += " OR ticker IN ({})".format(", ".join(f"'{ticker}'" for ticker in curation.moved))
     if curation.moved:
-        lake.storage.create(f"{MOVING}/{uuid.uuid4().hex}.json", json.dumps(curation.moved).encode())
+        note_moving(lake, curation.moved)
     published = lake.curated.publish(curation.bars, asked, staging, lake.ledger, run_id=run_id, now=now, within=within)
     if curation.moved:
         lake.corporate_actions.replace(curation.actions, curation.moved)
@@ -105,17 +105,22 @@ def publish(
     return published
 
 
-def _moving(lake: Lake) -> set[str]:
-    """The tickers whose history a killed run was changing."""
+def note_moving(lake: Lake, tickers: Sequence[str]) -> None:
+    """Have the next run of each of `tickers` look at its whole history."""
+    lake.storage.create(f"{MOVING}/{uuid.uuid4().hex}.json", json.dumps(tickers).encode())
+
+
+def moving(lake: Lake) -> set[str]:
+    """The tickers whose whole history is to be looked at: a killed run was changing it."""
     return {ticker for file in lake.storage.walk(MOVING) for ticker in json.loads(lake.storage.read(file.path))}
 
 
 def _settle(lake: Lake, done: Iterable[str]) -> None:
     """Take `done` out of the notes under MOVING."""
     notes = [file.path for file in lake.storage.walk(MOVING)]
-    left = sorted(_moving(lake) - set(done))
+    left = sorted(moving(lake) - set(done))
     if left:
-        lake.storage.create(f"{MOVING}/{uuid.uuid4().hex}.json", json.dumps(left).encode())
+        note_moving(lake, left)
     lake.storage.delete(notes)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stock_lakehouse.lake.storage import LakeRoot
 
 Moment = datetime | date | str
-ORDER = ("ticker", "date", "table_name", "ingested_at", "restated_at")
+ORDER = ("ticker", "date", "ex_date", "kind", "table_name", "ingested_at", "restated_at")
 WITH_HISTORY = tuple(table.name for table in TABLES if table.format != "parquet")
 
 
@@ -86,7 +86,7 @@ def _delta(lake: Lake, table: Table, tickers: Sequence[str] | None, at: datetime
 
     stored = lake.stored(table.name)
     assert isinstance(stored, DeltaTable)
-    if not stored.exists() if at is None else table == RESTATEMENTS and _before_the_ledger(lake, at):
+    if not stored.exists() if at is None else _not_made_yet(lake, stored, at):
         return table.arrow_schema.empty_table()
     opened = stored.open() if at is None else open_as_of(stored, at)
     wanted = None if tickers is None else pc.field("ticker").isin(list(tickers))
@@ -94,12 +94,11 @@ def _delta(lake: Lake, table: Table, tickers: Sequence[str] | None, at: datetime
     return _came_true(lake, found, at) if table == RESTATEMENTS else found
 
 
-def _before_the_ledger(lake: Lake, at: datetime) -> bool:
-    """Whether there were bars and no ledger yet, which the first restatement makes: it had no lines."""
-    ledger, bars = lake.ledger.stored, lake.curated
-    first = commits(ledger)[0] if ledger.exists() else None
+def _not_made_yet(lake: Lake, stored: DeltaTable, at: datetime) -> bool:
+    """Whether there were curated bars and not yet this table, which its first row makes: it had no rows."""
+    first = commits(stored)[0] if stored.exists() else None
     before = first is None or (first.version == 0 and at < first.at)
-    return before and bars.exists() and version_at(commits(bars), at) is not None
+    return before and lake.curated.exists() and version_at(commits(lake.curated), at) is not None
 
 
 def _came_true(lake: Lake, lines: pa.Table, at: datetime | None) -> pa.Table:

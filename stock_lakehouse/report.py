@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.tables import (
-    BY_NAME,
     CORPORATE_ACTIONS,
     FEATURES,
     PROCESSED,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
+from stock_lakehouse.curation import moving, note_moving
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.lock import TableBusyError
@@ -21,7 +22,17 @@ from stock_lakehouse.lake.upkeep import Damage, Tended, drop, examine, examine_f
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.schemas.audit import failures
-from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, RAW, RESTATEMENTS, TABLES, Table
+from stock_lakehouse.tables import (
+    CORPORATE_ACTIONS,
+    CURATED,
+    FEATURES,
+    PROCESSED,
+    QUARANTINE,
+    RAW,
+    RESTATEMENTS,
+    TABLES,
+    Table,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,7 +116,9 @@ def keep_up(
     for name, pairs in lacking(lake).items():
         found[name].findings.append(_lacks(name, pairs))
     tickers = sampled(_tickers(lake), sample, moment.date())
-    readable = not any(found[name].findings for name in (PROCESSED.name, CURATED.name, FEATURES.name))
+    readable = not any(
+        found[name].findings for name in (PROCESSED.name, CURATED.name, CORPORATE_ACTIONS.name, FEATURES.name)
+    )
     if tickers and readable:
         for name, differing in differences(lake, spark, sessions, tickers, pause_seconds).items():
             if differing:
@@ -119,13 +132,13 @@ def keep_up(
 
 
 def repair(lake: Lake) -> dict[TickerYear, set[str]]:
-    """Take damaged files out of processed, curated and features; the ticker-years to be computed anew, with their tables.
+    """Take damaged files out of the tables that are computed; the ticker-years to be computed anew, with their tables.
 
     Ticker-years that one of them lacks and a layer below has are among them, so what a killed repair took out is too.
-    Raises DamageError where half of a table or more is damaged.
+    Raises DamageError where more than half of a table is damaged.
     """
     todo: dict[TickerYear, set[str]] = {}
-    for table in (PROCESSED, QUARANTINE, CURATED, FEATURES):
+    for table in (PROCESSED, QUARANTINE, CURATED, CORPORATE_ACTIONS, FEATURES):
         stored, damages = lake.stored(table.name), damages_of(lake, table)
         if not damages:
             continue
@@ -136,14 +149,20 @@ def repair(lake: Lake) -> dict[TickerYear, set[str]]:
                 "run `stock-lakehouse backfill`"
             )
         assert isinstance(stored, DeltaTable | ParquetTable)
+        if table == CORPORATE_ACTIONS:
+            # Any ticker's may be in the file, and an action changes all of its bars: the next run of each looks at all of them.
+            note_moving(lake, _tickers(lake))
         drop(stored, damages, lake.ledger)
-        for one in damages:
+        for one in damages if "ticker" in table.partition_by else ():
             ticker, year = partition_of(one.path)
             if year.isdigit():
                 todo.setdefault((ticker, int(year)), set()).add(table.name)
     for name, pairs in lacking(lake).items():
         for pair in pairs if name != RAW.name else ():
             todo.setdefault(pair, set()).add(name)
+    newest = dict(sorted(_ticker_years(lake, CURATED)))
+    for ticker in moving(lake) & newest.keys():
+        todo.setdefault((ticker, newest[ticker]), set()).add(CORPORATE_ACTIONS.name)
     return todo
 
 
@@ -181,31 +200,38 @@ def sampled(tickers: Sequence[str], size: int, day: date) -> list[str]:
 def differences(
     lake: Lake, spark: SparkSession, sessions: DataFrame, tickers: Sequence[str], pause_seconds: float
 ) -> dict[str, list[str]]:
-    """The tickers of which stored curated bars or features are not, bit for bit, what is computed now, by table.
+    """The tickers of which stored curated bars, corporate actions or features are not, bit for bit, what is computed now.
 
     A difference is looked at LOOKS times: a run on its way has published one of two tables already.
     """
-    computed = {CURATED: curated_now, FEATURES: features_now}
+    computed = {CURATED: curated_now, CORPORATE_ACTIONS: actions_now, FEATURES: features_now}
     found = {table.name: list(tickers) for table in computed}
     for look in range(LOOKS):
         if look:
             time.sleep(pause_seconds)
         for table, compute in computed.items():
             if names := found[table.name]:
-                stored = lake.delta(table.name).read(spark, names)
-                found[table.name] = differing_tickers(
-                    _present(stored, table).toArrow(), compute(lake, spark, sessions, names).toArrow()
-                )
+                stored = _present(lake.read(table.name, spark), table)
+                own = stored.where(stored["ticker"].isin(names)).toArrow()
+                found[table.name] = differing_tickers(own, compute(lake, spark, sessions, names).toArrow(), table.key)
         if not any(found.values()):
             break
     return found
 
 
 def curated_now(lake: Lake, spark: SparkSession, sessions: DataFrame, tickers: Sequence[str]) -> DataFrame:
-    """The curated bars of `tickers` as they would be computed now."""
-    from stock_lakehouse.transforms.curated import curated_bars
+    """The curated bars of `tickers` as they would be computed now, with what they say of the corporate actions."""
+    from stock_lakehouse.transforms.curated import adjusted_bars
 
-    return curated_bars(lake.processed.read(spark, tickers), sessions)
+    known = lake.corporate_actions.read(spark, tickers)
+    return adjusted_bars(lake.processed.read(spark, tickers), known, sessions)
+
+
+def actions_now(lake: Lake, spark: SparkSession, sessions: DataFrame, tickers: Sequence[str]) -> DataFrame:
+    """The corporate actions of `tickers` as they would be computed now."""
+    from stock_lakehouse.transforms.curated import actions_in
+
+    return actions_in(curated_now(lake, spark, sessions, tickers))
 
 
 def features_now(lake: Lake, spark: SparkSession, sessions: DataFrame, tickers: Sequence[str]) -> DataFrame:
@@ -215,16 +241,14 @@ def features_now(lake: Lake, spark: SparkSession, sessions: DataFrame, tickers: 
     return features(lake.curated.read(spark, tickers), sessions)
 
 
-def differing_tickers(stored: pa.Table, computed: pa.Table) -> list[str]:
+def differing_tickers(stored: pa.Table, computed: pa.Table, key: Sequence[str]) -> list[str]:
     """The tickers of which a row of `stored` is not in `computed`, or not bit for bit the same; more may be computed."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    values = [name for name in stored.column_names if name not in ("ticker", "date")]
-    renamed = computed.select(["ticker", "date", *values]).rename_columns(
-        ["ticker", "date", *(f"now {one}" for one in values)]
-    )
-    both = stored.join(renamed, ["ticker", "date"], join_type="left outer")
+    values = [name for name in stored.column_names if name not in key]
+    renamed = computed.select([*key, *values]).rename_columns([*key, *(f"now {one}" for one in values)])
+    both = stored.join(renamed, list(key), join_type="left outer")
     differs = pa.chunked_array([pa.array([False] * both.num_rows, pa.bool_())])
     for name in values:
         old, new = _bits(both[name]), _bits(both[f"now {name}"])

@@ -30,12 +30,22 @@ def deliver(house: Clocked, bars: Bars, run_id: str = "11111111-run") -> None:
     run(house, rectangle({day for _, day in bars}, TICKERS), bars.values(), run_id)
 
 
-def correction(number: int) -> Bars:
-    """Another adj_close of two bars."""
+def first_delivery() -> Bars:
+    """A history with a dividend in it."""
     bars = history(TICKERS, SESSIONS)
+    bars["BBB", SESSIONS[30]]["dividends"] = "0.5"
+    return bars
+
+
+def correction(number: int) -> Bars:
+    """Another close of two bars."""
+    bars = first_delivery()
     keys = sorted(bars)
     chosen = [keys[number * 7 % len(keys)], keys[number * 31 % len(keys)]]
-    return {key: edited(bars, key, adj_close=repr(1 + number / 7))[key] for key in chosen}
+    return {
+        key: edited(bars, key, close=repr(float(bars[key]["close"] or 1) * (1 + number / 20_000)))[key]
+        for key in chosen
+    }
 
 
 def said(lake: Lake, as_of: Any = None) -> dict[str, list[dict[str, Any]]]:

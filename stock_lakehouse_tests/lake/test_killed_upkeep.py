@@ -24,8 +24,17 @@ from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED
 from stock_lakehouse.upkeep import rectangle_to_heal, repair
 from stock_lakehouse_tests.faults import Faults
-from stock_lakehouse_tests.graph import TICKERS, Clocked, clocked, contents, history, layers, ledger, run
-from stock_lakehouse_tests.lake.histories import DELTA, SESSIONS, correction, deliver, said, scattered, time_passes
+from stock_lakehouse_tests.graph import TICKERS, Clocked, clocked, contents, layers, ledger, run
+from stock_lakehouse_tests.lake.histories import (
+    DELTA,
+    SESSIONS,
+    correction,
+    deliver,
+    first_delivery,
+    said,
+    scattered,
+    time_passes,
+)
 from stock_lakehouse_tests.lake.killed_upkeep import RETENTION_DAYS, maintain
 from stock_lakehouse_tests.lake.test_upkeep import damaged_files
 
@@ -38,7 +47,7 @@ class Keeper:
     def __init__(self, folder: Path, spark: SparkSession) -> None:
         self.folder, self.spark, self.prepared = folder, spark, folder / "prepared"
         house = clocked(self.prepared, spark)
-        deliver(house, history(TICKERS, SESSIONS))
+        deliver(house, first_delivery())
         for number in range(1, 4):
             deliver(house, correction(number))
         house.lake.curated.open().create_checkpoint()

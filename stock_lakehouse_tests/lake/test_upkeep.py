@@ -22,7 +22,16 @@ from stock_lakehouse.lake.publish import partition_of
 from stock_lakehouse.lake.upkeep import UNCOMMITTED, tend
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.reading import moment, read_table
-from stock_lakehouse.tables import BY_NAME, CURATED, FEATURES, PROCESSED, QUARANTINE, RAW, RESTATEMENTS
+from stock_lakehouse.tables import (
+    BY_NAME,
+    CORPORATE_ACTIONS,
+    CURATED,
+    FEATURES,
+    PROCESSED,
+    QUARANTINE,
+    RAW,
+    RESTATEMENTS,
+)
 from stock_lakehouse.upkeep import (
     DamageError,
     damages_of,
@@ -41,6 +50,7 @@ from stock_lakehouse_tests.lake.histories import (
     adds_of,
     correction,
     deliver,
+    first_delivery,
     said,
     scattered,
     time_passes,
@@ -54,7 +64,7 @@ def template(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> P
     """Four deliveries, three of them corrections."""
     root = tmp_path_factory.mktemp("filled") / "lake"
     house = clocked(root, spark)
-    deliver(house, history(TICKERS, SESSIONS))
+    deliver(house, first_delivery())
     for number in range(1, 4):
         deliver(house, correction(number))
     return root
@@ -151,7 +161,7 @@ def test_what_a_killed_run_staged_goes_after_a_day(filled: Clocked) -> None:
 
 def months(house: Clocked, count: int, retention_days: int) -> list[tuple[int, dict[str, list[dict[str, object]]]]]:
     """Deliver, keep up and let a month pass, `count` times; the moments of each, as months ago, with what was said."""
-    deliver(house, history(TICKERS, SESSIONS))
+    deliver(house, first_delivery())
     memories = []
     root = Path(str(house.lake_root))
     for number in range(1, count + 1):
@@ -233,8 +243,8 @@ def test_a_table_of_before_gets_the_properties_in_one_commit_and_no_more(filled:
 
 def test_on_s3_versions_beyond_retention_stay_within_it_and_files_are_joined(spark: SparkSession, s3_root: str) -> None:
     house = clocked(s3_root, spark)
-    deliver(house, history(TICKERS, SESSIONS[:6]))
-    deliver(house, {key: bar for key, bar in correction(2).items() if key[1] in SESSIONS[:6]} or correction(1))
+    deliver(house, first_delivery())
+    deliver(house, correction(2))
     time.sleep(0.01)
     at, before = utc_now(), said(house.lake)
     scattered(house.lake.curated, 2)
@@ -381,3 +391,35 @@ def test_every_ticker_has_its_turn_in_the_sample() -> None:
     assert {ticker for one in weeks for ticker in one} == set(tickers)
     assert sampled(["A", "B"], 10, start) == ["A", "B"]
     assert sampled([], 10, start) == sampled(tickers, 0, start) == []
+
+
+def test_a_lost_file_of_corporate_actions_heals_and_no_bar_is_ever_adjusted_without_it(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """Its actions are those of every ticker, and each changes all earlier bars of its ticker."""
+    house = clocked(tmp_path / "lake", spark)
+    bars = history(TICKERS, SESSIONS)
+    for ticker in TICKERS[:2]:
+        bars[ticker, SESSIONS[30]]["dividends"] = "0.5"
+    deliver(house, bars)
+    lake, before, lines = house.lake, layers(house), ledger(house)
+    actions = plain(read_table(CORPORATE_ACTIONS.name, lake_root=lake.root))
+    assert {row["ticker"] for row in actions} == set(TICKERS[:2])
+    for path in files_of(lake.corporate_actions.open(), CORPORATE_ACTIONS.path):
+        (Path(str(lake.root)) / path).unlink()
+    assert set(kept_up(house)) == {CORPORATE_ACTIONS.name}
+    todo = repair(lake)
+    assert {ticker for ticker, _ in todo} == set(TICKERS)
+    # A run of the year before the dividends: it knows by the note that it must look further.
+    run(house, rectangle_to_heal([("AAA", 2019)], SESSIONS, TICKERS) or pytest.fail("none"), steps=(CURATED.name,))
+    assert layers(house)["curated"] == before["curated"]
+    run(
+        house,
+        rectangle_to_heal(repair(lake), SESSIONS, TICKERS) or pytest.fail("none"),
+        steps=(PROCESSED.name, CURATED.name, FEATURES.name),
+    )
+    assert layers(house) == before
+    assert ledger(house) == lines
+    assert plain(read_table(CORPORATE_ACTIONS.name, lake_root=lake.root)) == actions
+    assert repair(lake) == {}
+    assert kept_up(house) == {}
