@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.history import NoVersionError, commits, in_words, open_as_of, version_at
 from stock_lakehouse.lake.publish import partition_of
-from stock_lakehouse.lake.raw_csv import FILE_COLUMNS
+from stock_lakehouse.lake.raw_csv import FILE_COLUMNS, LARGEST_ROW, CorruptRawFileError, RawCsv
 from stock_lakehouse.tables import BY_NAME, RAW, RESTATEMENTS, TABLES, Table
 
 if TYPE_CHECKING:
@@ -136,7 +137,10 @@ def _plain_files(lake: Lake, table: Table, tickers: Sequence[str] | None) -> pa.
         source = lake.storage.source(path)
         if table == RAW:
             rows = csv.read_csv(
-                source, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=as_text
+                source,
+                read_options=csv.ReadOptions(block_size=LARGEST_ROW),
+                parse_options=csv.ParseOptions(newlines_in_values=True),
+                convert_options=as_text,
             )
         else:
             rows = pq.ParquetFile(source).read()
@@ -147,6 +151,8 @@ def _plain_files(lake: Lake, table: Table, tickers: Sequence[str] | None) -> pa.
 
     stored = lake.stored(table.name)
     assert not isinstance(stored, DeltaTable)
+    if isinstance(stored, RawCsv) and (damaged := stored.damaged(tickers, in_full=isinstance(stored.root, Path))):
+        raise CorruptRawFileError(damaged)
     paths = [file.path for file in stored.files()]
     asked = [path for path in paths if tickers is None or partition_of(path)[0] in tickers]
     return pa.concat_tables([table.arrow_schema.empty_table(), *lake.storage.map(read, asked)])

@@ -91,39 +91,26 @@ def examine(table: DeltaTable) -> list[Damage]:
 
 
 def examine_files(table: ParquetTable | RawCsv) -> list[Damage]:
-    """The files of a Parquet table that cannot be read with its schema, or of raw that are no CSV of its columns."""
+    """The files of a Parquet table that cannot be read with its schema, or of raw that are not what landed."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from pyarrow import csv
 
     from stock_lakehouse.lake.parquet_table import ParquetTable
-    from stock_lakehouse.lake.raw_csv import FILE_COLUMNS
 
     storage = table._storage
+    if not isinstance(table, ParquetTable):
+        told = storage.map(lambda file: (file.path, table._damage(file, in_full=True)), table.files())
+        return [Damage(path, f"is not what landed: {wrong}") for path, wrong in told if wrong]
+    wanted = {one.name: one.type for one in table.table.arrow_schema if one.name not in table.table.partition_by}
 
     def look(file: File) -> Damage | None:
-        if isinstance(table, ParquetTable):
-            wanted = {
-                one.name: one.type for one in table.table.arrow_schema if one.name not in table.table.partition_by
-            }
-
-            def read() -> int:
-                rows = pq.ParquetFile(storage.source(file.path)).read()
-                lacking = {name for name, kind in wanted.items() if _type(rows, name) != kind}
-                if lacking:
-                    raise pa.ArrowInvalid(f"{', '.join(sorted(lacking))} not as in its schema")
-                return int(rows.num_rows)
-        else:
-
-            def read() -> int:
-                rows = csv.read_csv(
-                    storage.source(file.path),
-                    parse_options=csv.ParseOptions(newlines_in_values=True),
-                    convert_options=csv.ConvertOptions(column_types=dict.fromkeys(FILE_COLUMNS, pa.string())),
-                )
-                if not {"date", "close", "ingested_at"} <= set(rows.column_names):
-                    raise pa.ArrowInvalid("not the columns of raw")
-                return int(rows.num_rows)
+        def read() -> int:
+            rows = pq.ParquetFile(storage.source(file.path)).read()
+            # A file from before a column was added lacks it, and is read with nulls.
+            lacking = {name for name, kind in wanted.items() if _type(rows, name) not in (kind, None)}
+            if lacking:
+                raise pa.ArrowInvalid(f"{', '.join(sorted(lacking))} not as in its schema")
+            return int(rows.num_rows)
 
         rows = _rows(read)
         return Damage(file.path, rows) if isinstance(rows, str) else None
