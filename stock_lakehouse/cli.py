@@ -531,7 +531,7 @@ def _print_outcome(report: RunReport) -> None:
     """Checks that did not pass, and why a run failed."""
     from rich.markup import escape
 
-    from stock_lakehouse.sources.csv_text import printable
+    from stock_lakehouse.sources import printable
 
     console = _errors()
     for red in report.red:
@@ -669,7 +669,7 @@ def _text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100_000 else f"{value:,.5g}"
-    from stock_lakehouse.sources.csv_text import printable
+    from stock_lakehouse.sources import printable
 
     return printable(str(value))
 

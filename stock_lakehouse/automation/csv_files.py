@@ -21,8 +21,8 @@ from stock_lakehouse.automation.sensors import Eyes
 from stock_lakehouse.lake.raw_csv import DAY
 from stock_lakehouse.run_tags import ASKED_BY
 from stock_lakehouse.settings import Settings
+from stock_lakehouse.sources import printable
 from stock_lakehouse.sources.csv_folder import CsvFolderSource
-from stock_lakehouse.sources.csv_text import printable
 from stock_lakehouse.tables import RAW
 
 NAME = "csv_folder_sensor"

@@ -13,7 +13,7 @@ from stock_lakehouse.curation import Curation, years_around
 from stock_lakehouse.curation import publish as publish_curation
 from stock_lakehouse.lineage import column_lineage
 from stock_lakehouse.resources.lakehouse import LakehouseResource
-from stock_lakehouse.sources.csv_text import printable
+from stock_lakehouse.sources import printable
 from stock_lakehouse.tables import PROCESSED, QUARANTINE, UNREADABLE, Table
 
 if TYPE_CHECKING:

@@ -18,8 +18,7 @@ from stock_lakehouse.lake.publish import of_tickers, partition_folder, partition
 from stock_lakehouse.lake.storage import File, LakeRoot, StorageError, storage_at, under
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.schemas import raw as schema
-from stock_lakehouse.sources import Landing
-from stock_lakehouse.sources.csv_text import printable
+from stock_lakehouse.sources import Landing, printable
 from stock_lakehouse.tables import RAW, UNREADABLE
 
 if TYPE_CHECKING:

@@ -99,6 +99,11 @@ def delivered_table(columns: Mapping[str, Sequence[str | None]]) -> pa.Table:
     return pa.table(arrays, names=list(DELIVERED_COLUMNS))
 
 
+def printable(text: str) -> str:
+    """Delivered text, or a file's name, for people: what steers a terminal, ends a line or is no UTF-8 stands as its code."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 def with_adjusted_to(rows: pa.Table, days: pa.Array | pa.ChunkedArray) -> pa.Table:
     """`rows` of `DELIVERED_COLUMNS` with `days` as `adjusted_to`."""
     return rows.set_column(DELIVERED_COLUMNS.index("adjusted_to"), "adjusted_to", days)

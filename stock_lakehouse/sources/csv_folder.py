@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.market_calendar import utc_now
-from stock_lakehouse.sources import Delivery, SourceError, delivered_table, with_adjusted_to
-from stock_lakehouse.sources.csv_text import HeaderError, lines_of, printable, read_rows
+from stock_lakehouse.sources import Delivery, SourceError, delivered_table, printable, with_adjusted_to
+from stock_lakehouse.sources.csv_text import HeaderError, lines_of, read_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -74,11 +74,6 @@ def lines_of(text: TextIO) -> Iterator[str]:
         yield f"{line}… sha256 {digest.hexdigest()}"
 
 
-def printable(text: str) -> str:
-    """Delivered text, or a file's name, for people: what steers a terminal, ends a line or is no UTF-8 stands as its code."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-
-
 def read_rows(text: Iterable[str], name: str, file_ticker: str | None, tickers: Sequence[str]) -> Iterator[pa.Table]:
     """The rows of a CSV file, given as its lines, in batches of tables of `DELIVERED_COLUMNS`.
 
