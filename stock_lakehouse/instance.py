@@ -6,10 +6,16 @@ Not here: what runs in it (runs.py).
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from stock_lakehouse.settings import Settings, config_file
+
+if TYPE_CHECKING:
+    import dagster as dg
+    from filelock import BaseFileLock
 
 POSTGRES_VARIABLE = "DAGSTER_POSTGRES_URL"
 
@@ -24,7 +30,7 @@ concurrency:
     max_concurrent_runs: {runs}              # each needs up to 2.5 GB; runs take turns at a table whatever this is
   pools:
     granularity: run                    # a run waits in the queue, not in the middle
-    default_limit: 1                    # pool "source": one run at a time asks the source, so its rate limit holds
+    default_limit: 1                    # a pool a table, and "source": one run at a time writes it or asks it
 run_monitoring:
   enabled: true
   start_timeout_seconds: 300
@@ -93,11 +99,28 @@ def dagster_home(settings: Settings) -> Path:
     """`dagster_folder`, made with a laptop's dagster.yaml if it is not there, and DAGSTER_HOME set to it."""
     home = dagster_folder(settings)
     home.mkdir(parents=True, exist_ok=True)
-    config = home / "dagster.yaml"
-    if not config.exists():
-        config.write_text(LAPTOP, encoding="utf-8")
+    with _opening(home):
+        write_new(home / "dagster.yaml", LAPTOP, force=False)
     os.environ["DAGSTER_HOME"] = str(home)
     return home
+
+
+@contextmanager
+def open_instance(home: Path) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance in the folder `home`, opened by one process at a time: where there is none yet, each would make its
+    SQLite files, and Dagster takes a table that another has just made for an error."""
+    import dagster as dg
+
+    with _opening(home):
+        instance = dg.DagsterInstance.from_config(str(home))
+    with instance:
+        yield instance
+
+
+def _opening(home: Path) -> BaseFileLock:
+    from filelock import FileLock
+
+    return FileLock(home / "opening.lock")
 
 
 def write_new(path: Path, text: str, force: bool) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB, PROGRESS, PROGRESS_LOGGER
-from stock_lakehouse.instance import dagster_home
+from stock_lakehouse.instance import dagster_home, open_instance
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.settings import Settings
 
@@ -65,7 +65,7 @@ def run_rectangle(
     with ExitStack() as stack:
         stack.enter_context(bulk_run_environment())
         stack.enter_context(_listening(progress))
-        instance = stack.enter_context(dg.DagsterInstance.from_config(str(home)))
+        instance = stack.enter_context(open_instance(home))
         end_dead_runs(instance, home)
         run_id = str(uuid.uuid4())
         stack.enter_context(_alive(home, run_id))
@@ -82,8 +82,6 @@ def run_rectangle(
 
 def record_rectangle(settings: Settings, asked: Rectangle, spark: SparkSession) -> dict[str, int]:
     """`holdings.record_held` in the lake's instance."""
-    import dagster as dg
-
     from stock_lakehouse.event_storage import bulk_run_environment
     from stock_lakehouse.holdings import record_held
     from stock_lakehouse.lake import Lake
@@ -92,7 +90,7 @@ def record_rectangle(settings: Settings, asked: Rectangle, spark: SparkSession) 
 
     scheme = PartitionScheme(settings, market_calendar(settings.first_date))
     home = dagster_home(settings)
-    with bulk_run_environment(), dg.DagsterInstance.from_config(str(home)) as instance:
+    with bulk_run_environment(), open_instance(home) as instance:
         end_dead_runs(instance, home)
         return record_held(instance, scheme, Lake(settings.lake_root), spark, asked)
 
@@ -105,7 +103,7 @@ def prune_runs(settings: Settings, ended_before: datetime) -> int:
     import dagster as dg
 
     ended = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-    with dg.DagsterInstance.from_config(str(dagster_home(settings))) as instance:
+    with open_instance(dagster_home(settings)) as instance:
         runs = instance.get_run_records(dg.RunsFilter(statuses=ended, updated_before=ended_before))
         for record in runs:
             instance.delete_run(record.dagster_run.run_id)

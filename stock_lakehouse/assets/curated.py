@@ -14,7 +14,12 @@ from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED
 NEWEST = 10
 
 
-@dg.asset(backfill_policy=dg.BackfillPolicy.single_run(), io_manager_key="delta", check_specs=[audit_spec(CURATED)])
+@dg.asset(
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    io_manager_key="delta",
+    pool=CURATED.name,
+    check_specs=[audit_spec(CURATED)],
+)
 def curated_stocks_daily(
     context: dg.AssetExecutionContext, processed_stocks_daily: DataFrame | None, lakehouse: LakehouseResource
 ) -> Iterator[Any]:

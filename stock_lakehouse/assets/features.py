@@ -15,6 +15,7 @@ from stock_lakehouse.transforms.features import features
 @dg.asset(
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="delta",
+    pool=FEATURES.name,
     check_specs=[audit_spec(FEATURES), PRESENT_FORMULAS],
 )
 def stocks_features(

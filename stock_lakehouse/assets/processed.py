@@ -15,6 +15,7 @@ from stock_lakehouse.transforms.processed import classify, processed_bars, quara
 @dg.asset(
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="parquet",
+    pool=PROCESSED.name,
     check_specs=[ROWS_CONSERVED, audit_spec(PROCESSED), audit_spec(QUARANTINE, PROCESSED)],
 )
 def processed_stocks_daily(
@@ -24,14 +25,16 @@ def processed_stocks_daily(
         yield from lakehouse.publish_by_job(context, PROCESSED)
         return
     asked, sessions = lakehouse.rectangle(context.partition_keys), lakehouse.sessions
-    rows = lakehouse.stage_by_ticker(
-        lambda raw: classify(raw, sessions, lakehouse.price_tolerance),
-        raw_stocks_daily,
-        asked.tickers,
-        len(asked.years),
-    )
+    with lakehouse.lake.raw.at_rest():  # rows that land between the two readings would count as lost
+        rows = lakehouse.stage_by_ticker(
+            lambda raw: classify(raw, sessions, lakehouse.price_tolerance),
+            raw_stocks_daily,
+            asked.tickers,
+            len(asked.years),
+        )
+        delivered = raw_stocks_daily.count()
     fates = {row["fate"]: row["count"] for row in rows.groupBy("fate").count().collect()}
-    yield from rows_conserved(raw_stocks_daily.count(), fates)
+    yield from rows_conserved(delivered, fates)
     frames = {PROCESSED.name: processed_bars(rows), QUARANTINE.name: quarantined(rows)}
     yield from audited(frames[PROCESSED.name], PROCESSED)
     yield from audited(frames[QUARANTINE.name], QUARANTINE, PROCESSED)

@@ -63,13 +63,15 @@ class Layers:
     def _processed(self) -> Published:
         asked, lake = self._asked, self._lake
         raw = lake.raw.read(self._spark, asked.tickers, asked.years)
-        rows = self._by_ticker(
-            lambda some: classify(some, self._sessions, self._order.price_tolerance),
-            raw,
-            asked.tickers,
-            len(asked.years),
-        )
-        self._conserve(raw.count(), {row["fate"]: row["count"] for row in rows.groupBy("fate").count().collect()})
+        with lake.raw.at_rest():  # rows that land between the two readings would count as lost
+            rows = self._by_ticker(
+                lambda some: classify(some, self._sessions, self._order.price_tolerance),
+                raw,
+                asked.tickers,
+                len(asked.years),
+            )
+            delivered = raw.count()
+        self._conserve(delivered, {row["fate"]: row["count"] for row in rows.groupBy("fate").count().collect()})
         bars, rejected = processed_bars(rows), quarantined(rows)
         self._audit(bars, PROCESSED, "schema")
         self._audit(rejected, QUARANTINE, "quarantine_schema")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,6 +131,12 @@ class RawCsv:
         if years is not None:
             frame = frame.where(F.col("year").isin([*map(str, years), UNREADABLE]))
         return frame
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """No row lands meanwhile, so what is read twice is the same twice. A run that lands waits."""
+        with one_writer(self._lake_root, RAW.name):
+            yield
 
     def files(self) -> list[File]:
         """Every landed file."""

@@ -1,7 +1,7 @@
 """An engine killed with SIGKILL before, in the middle of or after any write: a named error in bounded time, nothing
 half-published, and the run made again on another engine ends in the tables of a run that nothing disturbed.
 
-The scenario is lake/killed_runs.py's, where the run itself is killed; here the run lives and its engine dies.
+In test_kill.py the run itself is killed; here the run lives and its engine dies.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from stock_lakehouse.engines.loss import AskAgain, EngineLostError
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.runs import RunReport, run_rectangle
 from stock_lakehouse.settings import Settings
-from stock_lakehouse_tests.engines.servers import Server, jvm_server, sail_server
+from stock_lakehouse_tests.engines.servers import JAVA, Server, java, jvm_server, sail_server
+from stock_lakehouse_tests.faults import Faults
 from stock_lakehouse_tests.graph import clocked, layers
-from stock_lakehouse_tests.lake import killed_runs
-from stock_lakehouse_tests.lake.test_kill import State, assert_old_or_new
+from stock_lakehouse_tests.reliability.scenario import heal, prepare, second_run
+from stock_lakehouse_tests.reliability.states import State, assert_old_or_new
 
 MOMENTS = ("before", "amid", "after")
 
@@ -96,32 +97,34 @@ class Scenario:
         shutil.copytree(self.folder / "prepared", self.folder / name, copy_function=shutil.copy2)
         return self.folder / name
 
-    def check(self, server: Server, at: int, moment: str) -> None:
+    def check(self, server: Server, at: int, moment: str, faults: Faults) -> None:
         """Kill `server` at write `at` of a second run on it, look at the lake, run again on the embedded engine."""
         root = self.copy(f"{moment}_{at}")
         deadly = Deadly(root, server, at, moment)
         with spark_session("spark_connect", server.address) as session, deadly.watching():
             if (at, moment) == (len(self.places) - 1, "after"):  # what is left to ask is a preview's
                 with pytest.raises(EngineError):
-                    killed_runs.second_run(clocked(root, session), "dddddddd-run")
+                    second_run(clocked(root, session), "dddddddd-run")
             else:
                 with pytest.raises(EngineLostError, match=r"nothing is half-published.* then run the same again"):
-                    killed_runs.second_run(clocked(root, session), "dddddddd-run")
+                    second_run(clocked(root, session), "dddddddd-run")
         assert_old_or_new(self.old, State.of(root, self.spark), self.new)
-        killed_runs.second_run(clocked(root, self.spark), "eeeeeeee-run")
-        assert State.of(root, self.spark) == self.new
+        seconds = heal(clocked(root, self.spark))
+        healed = State.of(root, self.spark)
+        faults.tried(f"an engine killed {moment} a write", 1, healed.lost_of(self.new), seconds)
+        assert healed == self.new
         shutil.rmtree(root)
 
 
 @pytest.fixture(scope="module")
 def scenario(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Scenario:
     folder = tmp_path_factory.mktemp("lost")
-    killed_runs.prepare(clocked(folder / "prepared", spark))
+    prepare(clocked(folder / "prepared", spark))
     old = State.of(folder / "prepared", spark)
     shutil.copytree(folder / "prepared", folder / "undisturbed", copy_function=shutil.copy2)
     deadly = Deadly(folder / "undisturbed")
     with deadly.watching():
-        killed_runs.second_run(clocked(folder / "undisturbed", spark), "dddddddd-run")
+        second_run(clocked(folder / "undisturbed", spark), "dddddddd-run")
     return Scenario(folder, spark, old, State.of(folder / "undisturbed", spark), deadly.places)
 
 
@@ -139,35 +142,35 @@ def test_the_scenario_writes_everything_that_an_engine_writes(scenario: Scenario
 
 @pytest.mark.parametrize("place", KINDS)
 def test_sail_killed_amid_a_write_is_a_named_error_and_the_run_made_again_ends_as_if_undisturbed(
-    scenario: Scenario, place: str
+    scenario: Scenario, faults: Faults, place: str
 ) -> None:
     with sail_server() as server:
-        scenario.check(server, of_kind(scenario, place), "amid")
+        scenario.check(server, of_kind(scenario, place), "amid", faults)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_sail_killed_at_any_write_and_the_run_made_again_ends_as_if_undisturbed(
-    scenario: Scenario, moment: str
+    scenario: Scenario, faults: Faults, moment: str
 ) -> None:
     for at in range(len(scenario.places)):
         with sail_server() as server:
-            scenario.check(server, at, moment)
+            scenario.check(server, at, moment, faults)
 
 
 @pytest.mark.engines
-@pytest.mark.usefixtures("needs_java")
+@pytest.mark.skipif(java() is None, reason=f"there is no Java {JAVA} or newer (JAVA_HOME, or java on the path)")
 @pytest.mark.parametrize(
     "place",
     ["curated/stocks_daily", *(pytest.param(kind, marks=pytest.mark.soak) for kind in (KINDS[0], KINDS[1], KINDS[3]))],
 )
 @pytest.mark.timeout(900)
 def test_jvm_spark_killed_amid_a_write_and_the_run_made_again_ends_as_if_undisturbed(
-    scenario: Scenario, place: str, tmp_path: Path
+    scenario: Scenario, faults: Faults, place: str, tmp_path: Path
 ) -> None:
     with jvm_server(tmp_path) as server:
-        scenario.check(server, of_kind(scenario, place), "amid")
+        scenario.check(server, of_kind(scenario, place), "amid", faults)
 
 
 def run_sample(settings: Settings, address: str, monkeypatch: pytest.MonkeyPatch) -> RunReport:

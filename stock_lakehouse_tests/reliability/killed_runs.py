@@ -1,0 +1,76 @@
+"""Runs that kill themselves with SIGKILL at a chosen write: a program that test_kill.py starts.
+
+It reads a line a fault from standard input, `<lake root> <file for the points> <point> ...`, and forks a child a point that makes
+the second run of the scenario: all of it if it is alone, else its share. It answers with the children's wait statuses. Everything
+is imported once; the engine starts in the child, since a process with a running engine cannot fork. A point is `none` (the run is
+not disturbed), `N` (die at the N-th point), its name with + for spaces (die at the first of it) or `after:SECONDS`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from stock_lakehouse.engines import spark_session
+from stock_lakehouse.lake import lease
+from stock_lakehouse.lake.storage import LakeRoot, lake_root
+from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse_tests.graph import clocked
+from stock_lakehouse_tests.reliability.scenario import ASKED, SHARES, Points, die, second_run
+
+DEAD_AFTER_SECONDS = 2.0
+
+
+def child(root: LakeRoot, points_file: Path, point: str, asked: Rectangle, run_id: str) -> None:
+    lease.SECONDS = DEAD_AFTER_SECONDS  # what a killed child holds is waited for by the next run
+
+    def tell_and_die(place: str) -> None:
+        points_file.write_text(json.dumps({"died": place}), encoding="utf-8")
+        die(place)
+
+    points = Points(root, int(point) if point.isdigit() else point.replace("+", " "), tell_and_die)
+    with spark_session("embedded") as spark:
+        points.install()
+        if point.startswith("after:"):
+            timer = threading.Timer(float(point.removeprefix("after:")), os.kill, (os.getpid(), signal.SIGKILL))
+            timer.daemon = True
+            timer.start()
+        began = time.monotonic()
+        second_run(clocked(root, spark), run_id, asked)
+        facts = {"points": points.seen, "seconds": time.monotonic() - began}
+        points_file.write_text(json.dumps(facts), encoding="utf-8")
+
+
+def fork(root: LakeRoot, points_file: Path, point: str, asked: Rectangle, run_id: str) -> int:
+    process = os.fork()
+    if process == 0:
+        code = 1
+        try:
+            child(root, points_file, point, asked, run_id)
+            code = 0
+        finally:
+            if code:
+                traceback.print_exc()
+            os._exit(code)
+    return process
+
+
+def main() -> None:
+    for line in sys.stdin:
+        root, points_file, *points = line.split()
+        shares = SHARES if len(points) > 1 else (ASKED,)
+        children = [
+            fork(lake_root(root), Path(f"{points_file}.{number}"), point, share, f"ddddddd{number:x}-run")
+            for number, (point, share) in enumerate(zip(points, shares, strict=False))
+        ]
+        print(*(os.waitpid(process, 0)[1] for process in children), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

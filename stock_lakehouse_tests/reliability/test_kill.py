@@ -1,0 +1,324 @@
+"""A run killed with SIGKILL at any write, then run again, ends in the tables of a run that nothing disturbed; alone, and among
+processes that publish at once.
+
+In between a reader sees old or new: of a Parquet table a ticker-year, of a Delta table the whole, of the ledger no line of a
+commit that did not come. killed_runs.py does the dying.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from pyspark.sql import SparkSession
+
+from stock_lakehouse.lake.storage import LakeRoot, under
+from stock_lakehouse.tables import CURATED, FEATURES
+from stock_lakehouse_tests import s3
+from stock_lakehouse_tests.conftest import bytes_of
+from stock_lakehouse_tests.faults import Faults
+from stock_lakehouse_tests.graph import clocked, plain
+from stock_lakehouse_tests.reliability.scenario import SHARES, heal, prepare
+from stock_lakehouse_tests.reliability.states import (
+    State,
+    assert_old_or_new,
+    assert_old_or_new_files,
+    assert_the_ledger_has_no_line_in_vain,
+    assert_the_ledger_is_what_changed,
+)
+
+
+@dataclass
+class Outcome:
+    """What killed runs came to: how many were killed, where, the rows then lost and the longest time to heal."""
+
+    killed: int = 0
+    places: set[str] = field(default_factory=set)
+    rows_lost: int = 0
+    seconds: float = 0.0
+
+    def record(self, faults: Faults, kind: str) -> None:
+        faults.tried(kind, self.killed, self.rows_lost, self.seconds)
+
+
+class Killer:
+    """The program of killed_runs.py, and the lake before and after an undisturbed second run."""
+
+    def __init__(self, folder: Path, spark: SparkSession, base: LakeRoot | None = None) -> None:
+        self.folder, self.spark, self.base = folder, spark, base or folder
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("STOCK_LAKEHOUSE_")}
+        self._program = subprocess.Popen(
+            [sys.executable, "-m", "stock_lakehouse_tests.reliability.killed_runs"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+            env=environment,
+        )
+        self._prepared = under(self.base, "prepared")
+        prepare(clocked(self._prepared, spark))
+        self.old = State.of(self._prepared, spark)
+        root = self.copy("undisturbed")
+        assert self.second_run(root, "none") == [0]
+        facts = self.facts(0)
+        self.points: list[str] = facts["points"]
+        self.seconds: float = facts["seconds"]
+        self.new = State.of(root, spark)
+
+    def facts(self, number: int) -> dict[str, Any]:
+        """What the child of that number said of its run."""
+        facts: dict[str, Any] = json.loads((self.folder / f"points.json.{number}").read_text(encoding="utf-8"))
+        return facts
+
+    def copy(self, name: str) -> LakeRoot:
+        root = under(self.base, name)
+        if isinstance(root, Path):
+            shutil.copytree(self._prepared, root, copy_function=shutil.copy2)
+        else:
+            s3.copy(str(self._prepared), root)
+        return root
+
+    def second_run(self, root: LakeRoot, *points: str) -> list[int]:
+        """The wait status of a second run at `root` that dies at its point, or of several at once."""
+        assert self._program.stdin is not None
+        assert self._program.stdout is not None
+        self._program.stdin.write(f"{root} {self.folder / 'points.json'} {' '.join(points)}\n")
+        self._program.stdin.flush()
+        return [int(status) for status in self._program.stdout.readline().split()]
+
+    def close(self) -> None:
+        assert self._program.stdin is not None
+        self._program.stdin.close()
+        self._program.wait(timeout=30)
+
+    def check(self, point: str, outcome: Outcome, thorough: bool = False) -> None:
+        """Kill a second run at `point`, look at the lake, run again, and compare with the undisturbed one."""
+        root = self.copy(point)
+        (status,) = self.second_run(root, point)
+        assert os.WTERMSIG(status) == signal.SIGKILL or (status == 0 and point.startswith("after:"))
+        outcome.killed += os.WTERMSIG(status) == signal.SIGKILL
+        seen = State.of(root, self.spark)
+        assert_old_or_new(self.old, seen, self.new)
+        house = clocked(root, self.spark)
+        assert len(plain(house.lake.processed.read(self.spark).toArrow())) == len(seen.layers["processed"])
+
+        outcome.seconds = max(outcome.seconds, heal(house))
+        healed = State.of(root, self.spark)
+        outcome.rows_lost += healed.lost_of(self.new)
+        assert healed == self.new
+        assert house.lake.raw.strangers() == []
+        if thorough:
+            files = written(root)
+            heal(house)
+            assert written(root) == files
+        house.lake.storage.delete_folder("")
+
+    def check_at_once(self, rounds: list[list[str]], outcome: Outcome) -> None:
+        """In each round a process a point makes its share of the second run at once with the others, and dies at its point; who
+        is not killed ends well. Then one more run of each."""
+        root = self.copy(f"at_once_{uuid4().hex}")
+        house = clocked(root, self.spark)
+        shares = SHARES[: len(rounds[0])]
+        for points in rounds:
+            for number, (status, point) in enumerate(zip(self.second_run(root, *points), points, strict=True)):
+                if point == "none":
+                    assert status == 0, "a process beside a killed one failed"
+                assert os.WTERMSIG(status) == signal.SIGKILL or status == 0
+                if os.WTERMSIG(status) == signal.SIGKILL:
+                    outcome.killed += 1
+                    if not point.startswith("after:"):
+                        outcome.places.add(self.facts(number)["died"])
+            assert_the_ledger_is_what_changed(house)
+            assert_old_or_new_files(self.old, State.of(root, self.spark), self.new)
+        outcome.seconds = max(outcome.seconds, heal(house, *shares))
+        healed = State.of(root, self.spark)
+        # Which lines of features a run leaves depends on which run was first; curated's do not.
+        outcome.rows_lost += of_any_order(healed).lost_of(of_any_order(self.new))
+        assert of_any_order(healed) == of_any_order(self.new)
+        assert_the_ledger_is_what_changed(house)
+        assert_the_ledger_has_no_line_in_vain(house)
+        house.lake.storage.delete_folder("")
+
+
+def of_any_order(state: State) -> State:
+    """`state` without what the order of runs decides: versions, and the ledger's lines of features."""
+    lines = [line for line in state.ledger if line["table_name"] == CURATED.name]
+    without = [{name: value for name, value in line.items() if name != "from_version"} for line in lines]
+    return State(state.layers, state.raw, sorted(without, key=str))
+
+
+def written(root: LakeRoot) -> dict[str, Any]:
+    """Every file of the lake but staged frames, with what changes when it is written."""
+    files: dict[str, Any] = bytes_of(root) if isinstance(root, Path) else s3.objects(root)
+    return {name: at for name, at in files.items() if ".staging" not in name}
+
+
+@pytest.fixture(scope="module")
+def killer(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
+    killer = Killer(tmp_path_factory.mktemp("killed"), spark)
+    yield killer
+    killer.close()
+
+
+def test_the_scenario_writes_every_table(killer: Killer) -> None:
+    places = {point.split(" ", 1)[1] for point in killer.points}
+    assert places >= {
+        "write_bytes raw/stocks_daily",
+        "replace raw/stocks_daily",
+        "parquet .staging",
+        "replace processed/quarantine",
+        "replace processed/stocks_daily",
+        "unlink processed/stocks_daily",
+        "create curated/restatements",
+        "save curated/restatements",
+        "save curated/stocks_daily",
+        "save curated/stocks_features",
+    }
+    assert {line["table_name"] for line in killer.new.ledger} == {CURATED.name, FEATURES.name}
+    assert {row["ticker"] for row in killer.new.layers["quarantine"]} == {"AAA", "BBB", "__unreadable__"}
+    for name in killer.new.layers:
+        assert killer.new.layers[name] != killer.old.layers[name]
+
+
+# The last time that the second run is at such a write; staging is left to the whole matrix.
+SLICE = [
+    "after replace raw/stocks_daily",
+    "after replace processed/quarantine",
+    "before unlink processed/stocks_daily",
+    "after save curated/restatements",
+    "after save curated/stocks_daily",
+    "before save curated/stocks_features",
+]
+KILLED, KILLED_ON_S3 = "a run killed at a write", "a run on S3 killed at a write"
+KILLED_AT_ONCE = "a run killed at a write while others publish"
+
+
+def middle(points: list[str], place: str) -> str:
+    """The number of a point at `place`: there are writes of the same kind before and after it, where there are several."""
+    found = [number for number, point in enumerate(points) if point == place]
+    return str(found[len(found) // 2 if "restatements" not in place else 0])
+
+
+@pytest.mark.parametrize("place", SLICE)
+def test_a_run_killed_at_a_write_and_run_again_ends_as_if_undisturbed(
+    killer: Killer, faults: Faults, place: str
+) -> None:
+    outcome = Outcome()
+    killer.check(middle(killer.points, place), outcome)
+    outcome.record(faults, KILLED)
+
+
+@pytest.fixture(scope="module")
+def s3_killer(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, s3_bucket: str) -> Iterator[Killer]:
+    killer = Killer(tmp_path_factory.mktemp("killed"), spark, f"{s3_bucket}/{uuid4().hex}")
+    yield killer
+    killer.close()
+
+
+@pytest.mark.parametrize("place", ["after put processed/stocks_daily", "before save curated/stocks_features"])
+def test_a_run_on_s3_killed_at_a_write_and_run_again_ends_as_if_undisturbed(
+    s3_killer: Killer, faults: Faults, place: str
+) -> None:
+    outcome = Outcome()
+    s3_killer.check(middle(s3_killer.points, place), outcome)
+    outcome.record(faults, KILLED_ON_S3)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_run_on_s3_killed_at_any_write_and_run_again_ends_as_if_undisturbed(
+    s3_killer: Killer, faults: Faults
+) -> None:
+    assert {point.split(" ", 1)[1] for point in s3_killer.points} >= {
+        "put raw/stocks_daily",
+        "put processed/quarantine",
+        "put processed/stocks_daily",
+        "delete processed/stocks_daily",
+        "save curated/restatements",
+        "save curated/stocks_daily",
+        "save curated/stocks_features",
+    }
+    outcome = Outcome()
+    for number in range(len(s3_killer.points)):
+        s3_killer.check(str(number), outcome, thorough=True)
+    outcome.record(faults, KILLED_ON_S3)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_run_killed_at_any_write_and_run_again_ends_as_if_undisturbed(killer: Killer, faults: Faults) -> None:
+    outcome = Outcome()
+    for number in range(len(killer.points)):
+        killer.check(str(number), outcome, thorough=True)
+    outcome.record(faults, KILLED)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_run_killed_at_any_moment_and_run_again_ends_as_if_undisturbed(killer: Killer, faults: Faults) -> None:
+    dice, outcome = random.Random(1), Outcome()
+    for _ in range(60):
+        killer.check(f"after:{dice.uniform(0, killer.seconds * 0.95):.4f}", outcome, thorough=True)
+    outcome.record(faults, "a run killed at any moment")
+
+
+def test_a_process_killed_while_others_publish_harms_none_of_them(killer: Killer, faults: Faults) -> None:
+    outcome = Outcome()
+    killer.check_at_once([["after+parquet+.staging", "none", "none"]], outcome)
+    outcome.record(faults, KILLED_AT_ONCE)
+
+
+def test_processes_that_die_one_after_the_other_at_the_same_write_are_healed_by_one_more_run_of_each(
+    killer: Killer, faults: Faults
+) -> None:
+    outcome = Outcome()
+    killer.check_at_once([["before+save+curated/stocks_daily"] * len(SHARES[:3])], outcome)
+    assert outcome.killed == 3
+    outcome.record(faults, KILLED_AT_ONCE)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_of_eight_processes_at_once_four_killed_at_any_write_harm_no_other(killer: Killer, faults: Faults) -> None:
+    outcome = Outcome()
+    for first in range(0, len(killer.points), 4):
+        points = [str(number) for number in range(first, first + 4)]
+        # Who comes first has the most to write, so each takes its turn among the killed.
+        spared = ["none"] * 4
+        killer.check_at_once([points + spared if first % 8 else spared + points], outcome)
+    assert {place.split(" ", 1)[1] for place in outcome.places} >= {point.split(" ", 1)[1] for point in killer.points}
+    outcome.record(faults, KILLED_AT_ONCE)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_eight_processes_killed_again_and_again_at_any_moment_end_as_one_run_when_they_are_left_alone(
+    killer: Killer, faults: Faults
+) -> None:
+    dice, outcome = random.Random(2), Outcome()
+    for _ in range(3):
+        moments = [[f"after:{dice.uniform(0, killer.seconds * 8):.4f}" for _ in SHARES] for _ in range(5)]
+        killer.check_at_once(moments, outcome)
+    outcome.record(faults, KILLED_AT_ONCE)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_processes_killed_at_once_on_s3_end_as_one_run_when_they_are_left_alone(
+    s3_killer: Killer, faults: Faults
+) -> None:
+    outcome = Outcome()
+    for first in range(0, len(s3_killer.points), 6):
+        s3_killer.check_at_once([[str(first), "none", str(first + 3)]], outcome)
+    outcome.record(faults, "a run on S3 killed at a write while others publish")
