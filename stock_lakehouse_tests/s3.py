@@ -172,6 +172,14 @@ def copy(root: str, target: str) -> None:
         obstore.put(other, path, obstore.get(source, path).bytes())
 
 
+def upload(folder: Path, root: str) -> None:
+    """Copy the lake in `folder` to `root`, without its locks."""
+    other = S3Store.from_url(root, client_options={"allow_http": True})
+    for path in folder.rglob("*"):
+        if path.is_file() and ".locks" not in path.parts:
+            obstore.put(other, str(path.relative_to(folder)), path.read_bytes())
+
+
 HADOOP, AWS_SDK = "3.5.0", "2.35.4"  # PySpark's Hadoop, and the client that its hadoop-aws is built with
 JVM_PACKAGES = (
     DELTA,

@@ -1,4 +1,5 @@
-"""An engine that stops answering in the middle of a run: asked again for about half a minute, then a named error.
+"""An engine that stops answering in the middle of a run: asked again for about half a minute, then a named error. And an engine
+that answers that the lake's disk is full or its store fails: a named error too.
 
 PySpark by itself asks again for ten minutes, and then raises gRPC's error. Here: how often, and what it is called. Imported with
 a session, since it imports PySpark.
@@ -13,6 +14,7 @@ import grpc
 from pyspark.sql.connect.client.retries import DefaultPolicy, RetryPolicyState
 
 from stock_lakehouse.engines import EngineError
+from stock_lakehouse.lake.storage import StorageError, storage_error
 
 # Pauses of 0.05, 0.2, 0.8, 3.2 and then 5 s: 34 s, time for a network's hiccup or a load balancer to pass.
 RETRIES, FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 10, 50, 5000
@@ -43,7 +45,7 @@ class AskAgain(DefaultPolicy):
         self.lost_at: float | None = None
 
     def can_retry(self, e: BaseException) -> bool:
-        return super().can_retry(e) or _started_anew(e)
+        return super().can_retry(e) or _started_anew(e) or _of_storage(e) is not None
 
     def to_state(self) -> RetryPolicyState:
         return _Attempts(self)
@@ -61,6 +63,8 @@ class _Attempts(RetryPolicyState):
         self._ours = policy
 
     def next_attempt(self, exception: BaseException | None = None) -> int:
+        if told := _of_storage(exception):
+            raise told from None
         anew = exception is not None and _started_anew(exception)
         pause = None if anew or self._ours.is_lost else super().next_attempt(exception)
         if pause is not None:
@@ -76,6 +80,13 @@ class _Attempts(RetryPolicyState):
 
 def _started_anew(error: BaseException) -> bool:
     return isinstance(error, grpc.RpcError) and STARTED_ANEW.search(str(error.details())) is not None
+
+
+def _of_storage(error: BaseException | None) -> StorageError | None:
+    """What the engine met at the lake's disk or store, which it has asked again by itself."""
+    if not isinstance(error, grpc.RpcError) or error.code() == grpc.StatusCode.UNAVAILABLE:
+        return None  # the second: what the client says of the way to the engine
+    return storage_error("the engine at the lake", str(error.details()))
 
 
 def _code(error: BaseException | None) -> str:

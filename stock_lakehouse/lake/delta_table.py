@@ -25,7 +25,7 @@ from stock_lakehouse.lake.publish import (
     publishable,
 )
 from stock_lakehouse.lake.staging import Staging
-from stock_lakehouse.lake.storage import LakeRoot, under
+from stock_lakehouse.lake.storage import LakeRoot, named, under
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.tables import CURATED, RESTATEMENTS, Table
 
@@ -68,12 +68,14 @@ class DeltaTable:
     def exists(self) -> bool:
         import deltalake
 
-        return deltalake.DeltaTable.is_deltatable(str(self.path))
+        with named(self.table.name):
+            return deltalake.DeltaTable.is_deltatable(str(self.path))
 
     def open(self) -> deltalake.DeltaTable:
         import deltalake
 
-        return deltalake.DeltaTable(str(self.path))
+        with named(self.table.name):
+            return deltalake.DeltaTable(str(self.path))
 
     def version(self) -> int | None:
         """The table's version, None before its first publish."""
@@ -182,10 +184,11 @@ class DeltaTable:
 
         `computed` holds all rows of the rectangle's tickers, or those of the ticker-years of which the SQL `within` holds. One
         commit; before it, the ledger says what will change. Safe to kill and repeat at any point.
-        Raises PublishError when another writer keeps winning, or the commit does not hold what was computed.
+        Raises PublishError when another writer keeps winning, or the commit does not hold what was computed; StorageError
+        when the disk is full or the store fails.
         """
         spark = computed.sparkSession
-        with one_writer(self._lake_root, self.table.name):
+        with named(self.table.name), one_writer(self._lake_root, self.table.name):
             if self.exists():
                 # Before a column is added: that is a commit too, past which a line announced in vain would count.
                 ledger.settle(self.table.name, self.open())
@@ -248,21 +251,41 @@ class DeltaTable:
         try:
             writer.option("userMetadata", mark).save(str(self.path))
         except PySparkException as error:
-            if self.version() == version:
+            opened = self.open()
+            if opened.version() == version:
                 raise PublishError(f"{self.table.name}: nothing was committed: {error}") from error
-            return False
+            # Of a commit whose answer was lost the engine says that another came first, when it has sent it again.
+            return self._is_next(opened, mark, version)
         opened = self.open()
         return opened.version() == version + 1 or self._is_next(opened, mark, version)
+
+    def append(self, rows: DataFrame) -> None:
+        """Add `rows` in one commit. Raises PublishError when it did not come. Only for the one writer of the table."""
+        from pyspark.errors import PySparkException
+
+        mark, version = uuid.uuid4().hex, self.open().version()
+        failed: PySparkException | None = None
+        try:
+            rows.write.format("delta").mode("append").option("userMetadata", mark).save(str(self.path))
+        except PySparkException as error:
+            failed = error
+        opened = self.open()
+        if failed or opened.version() != version + 1:
+            # Of a commit whose answer was lost an engine may say that it failed, or make it once more.
+            mine = _commits_of(mark, opened, version)
+            if not mine:
+                raise PublishError(f"{self.table.name}: nothing was committed, run it again: {failed}") from failed
+            if len(mine) > 1:
+                opened.restore(mine[0])
 
     def _is_next(self, opened: deltalake.DeltaTable, mark: str, version: int) -> bool:
         """Whether the commit of `mark` follows `version`. If another came between, of which the comparison knew nothing,
         while the engine planned the write, take it back where it is still the latest."""
-        commits = opened.history(opened.version() - version)
-        mine = next((one["version"] for one in commits if one.get("userMetadata") == mark), None)
-        if mine == version + 1:
+        mine = _commits_of(mark, opened, version)
+        if version + 1 in mine:  # made once more when its answer was lost, it says the same
             return True
-        if mine is not None and mine == opened.version():
-            opened.restore(mine - 1)
+        if mine and mine == list(range(mine[0], opened.version() + 1)):
+            opened.restore(mine[0] - 1)
         return False
 
     def _columns(self, opened: deltalake.DeltaTable) -> list[str]:
@@ -388,7 +411,7 @@ class Ledger:
         )
         with one_writer(self._lake_root, RESTATEMENTS.name):
             self.stored.prepare()
-            lines.write.format("delta").mode("append").save(str(self.stored.path))
+            self.stored.append(lines)
 
     def _lines_of_features(self, changes: DataFrame, run_id: str) -> DataFrame:
         from pyspark.sql import functions as F
@@ -482,6 +505,13 @@ def _lines_of_bars(changes: DataFrame) -> DataFrame:
     )
     names = ("ticker", "date", "columns", "old", "new", "rows", "cause")
     return single.select(*names).unionByName(by_column.select("*", "first.*").select(*names))
+
+
+def _commits_of(mark: str, opened: deltalake.DeltaTable, version: int) -> list[int]:
+    """The versions after `version` that a write with `mark` committed, in order."""
+    since = opened.version() - version
+    commits = opened.history(since) if since else []
+    return sorted(one["version"] for one in commits if one.get("userMetadata") == mark)
 
 
 def _nothing() -> Column:

@@ -17,6 +17,7 @@ from stock_lakehouse.lake.storage import Bucket, ChangedError, StorageError
 SECONDS = 60.0  # a holder that has not renewed for so long has lost it
 RENEWALS = 4  # in that time
 POLL_SECONDS = 1.0
+ATTEMPTS = 5  # of a write whose answers are lost
 
 
 class LeaseLostError(Exception):
@@ -56,7 +57,7 @@ class Lease:
                 try:
                     self._write(there)
                 except ChangedError:
-                    if not self._is_mine():
+                    if self._holder() is None:
                         continue
                 self._keeper.start()
                 return True
@@ -79,11 +80,17 @@ class Lease:
         self._ended.set()
         self._keeper.join()
         with self._changing:
-            if not self._lost:
+            for _ in range(ATTEMPTS):
+                if self._lost:
+                    return
                 try:
                     self._bucket.put(self._path, json.dumps({"free": self._token}).encode(), self._mark)
-                except (ChangedError, StorageError):
+                except ChangedError:
+                    self._lost = self._holder() is None  # it is free by now, or the answer to a renewal was lost
+                except StorageError:
                     return  # it ends by itself
+                else:
+                    return
 
     def _keep(self) -> None:
         while not self._lost and not self._ended.wait(self._seconds / RENEWALS):
@@ -94,18 +101,19 @@ class Lease:
                     continue  # no answer: asked again soon, and by `confirm` before anything is published
 
     def _renew(self) -> None:
-        if self._lost:
-            return
-        try:
+        for _ in range(ATTEMPTS):
+            if self._lost:
+                return
             try:
                 self._write(self._mark)
             except ChangedError:
-                # The answer to an earlier renewal was lost, if the object is still this holder's.
-                if not self._is_mine():
-                    raise
-                self._write(self._mark)
-        except ChangedError:
-            self._lost = True
+                held = self._holder()
+                self._lost = held is None
+                if held == self._renewals:  # this renewal is written, and its answer was lost
+                    return
+            else:
+                return
+        raise StorageError(f"{self._name}: the store answered none of {ATTEMPTS} renewals of this run's lease")
 
     def _write(self, there: str | None) -> None:
         self._renewals += 1
@@ -113,16 +121,18 @@ class Lease:
         who = {"host": socket.gethostname(), "process": os.getpid()}
         self._mark = self._bucket.put(self._path, json.dumps({**holder, **who}).encode(), there)
 
-    def _is_mine(self) -> bool:
-        """Whether the object is what this holder wrote: a write whose answer was lost, sent again, meets itself."""
+    def _holder(self) -> int | None:
+        """Which of this holder's writes the object is, None if it is another's: a write whose answer was lost, sent again, meets
+        itself."""
         try:
             content, mark = self._bucket.look(self._path)
         except FileNotFoundError:
-            return False
-        if json.loads(content).get("token") != self._token:
-            return False
+            return None
+        said = json.loads(content)
+        if said.get("token") != self._token:
+            return None
         self._mark = mark
-        return True
+        return int(said["renewals"])
 
     def _look(self) -> tuple[str | None, float]:
         """The mark of the object, None if there is none, and for how long it must not change before it may be taken."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from obstore.store import S3Store
 
 LakeRoot = Path | str  # a folder, or s3://bucket/prefix
+ATTEMPTS = 6  # of a write that is not answered, within 3 s when connections are reset and a minute when they time out
+FIRST_PAUSE_SECONDS = 0.05
 AT_A_TIME = 16  # requests: one takes 20 to 50 ms, most of it waiting
 
 T = TypeVar("T")
@@ -28,7 +31,16 @@ R = TypeVar("R")
 
 
 class StorageError(Exception):
-    """The lake's bucket is not there, cannot be reached or does not allow something; the message says what to change."""
+    """The lake's bucket or disk is not there, cannot be reached, is full or does not allow something; the message says what to
+    change."""
+
+
+class NoAnswerError(StorageError):
+    """The store did not answer a request, which may have taken place all the same."""
+
+
+class NoSpaceError(StorageError):
+    """A disk is full; the message says what to do."""
 
 
 class ChangedError(Exception):
@@ -137,14 +149,15 @@ class Folder:
 
     def create(self, path: str, content: bytes) -> None:
         target = self._root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for left_by_a_killed_run in target.parent.glob(".*.tmp"):
-            left_by_a_killed_run.unlink()
-        if target.exists():
-            raise FileExistsError(str(target))
-        hidden = target.with_name(f".{target.name}.tmp")
-        hidden.write_bytes(content)
-        os.replace(hidden, target)
+        with named(str(target)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for left_by_a_killed_run in target.parent.glob(".*.tmp"):
+                left_by_a_killed_run.unlink()
+            if target.exists():
+                raise FileExistsError(str(target))
+            hidden = target.with_name(f".{target.name}.tmp")
+            hidden.write_bytes(content)
+            os.replace(hidden, target)
 
     def read(self, path: str) -> bytes:
         return (self._root / path).read_bytes()
@@ -153,8 +166,9 @@ class Folder:
         return {}
 
     def take(self, beside: Storage, source: str, target: str, there: File | None) -> None:
-        (self._root / target).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(beside.uri(source), self._root / target)
+        with named(self.uri(target)):
+            (self._root / target).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(beside.uri(source), self._root / target)
 
     def delete(self, files: Iterable[str]) -> None:
         for path in files:
@@ -209,8 +223,12 @@ class Bucket:
     def put(self, path: str, content: bytes, there: str | None) -> str:
         """Write a file where there is none (`there` None), or where one of the mark `there` is; give the new one's mark.
 
-        Raises ChangedError and writes nothing when it is otherwise: the store itself compares.
+        Raises ChangedError and writes nothing when it is otherwise: the store itself compares. That a write whose answer was lost
+        meets itself when it is sent again is for the caller to see.
         """
+        return _until_answered(lambda: self._put(path, content, there))
+
+    def _put(self, path: str, content: bytes, there: str | None) -> str:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
@@ -260,8 +278,12 @@ class Bucket:
         import obstore
 
         paths = list(files)
-        with self._named(paths[0] if paths else "", "s3:DeleteObject"):
-            obstore.delete(self._store, paths)
+
+        def delete() -> None:
+            with self._named(paths[0] if paths else "", "s3:DeleteObject"):
+                obstore.delete(self._store, paths)
+
+        _until_answered(delete)
 
     def delete_folder(self, folder: str) -> None:
         try:
@@ -289,7 +311,19 @@ class Bucket:
             if told is None and isinstance(error, FileNotFoundError):
                 raise
             text = (told or _first_line(error)).replace("BUCKET", bucket).replace("ACTION", action)
-            raise StorageError(f"{self.uri(path)}: {text}") from None
+            kind = NoAnswerError if NO_ANSWER in str(error) else StorageError
+            raise kind(f"{self.uri(path)}: {text}") from None
+
+
+def _until_answered(ask: Callable[[], R]) -> R:
+    """What `ask` gives. The client sends a write whose connection broke no second time, since it cannot know whether it took
+    place; here it is sent again, ATTEMPTS times in all. Raises NoAnswerError after them."""
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return ask()
+        except NoAnswerError:
+            time.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
+    return ask()
 
 
 def _told(error: Exception) -> str | None:
@@ -297,6 +331,8 @@ def _told(error: Exception) -> str | None:
     text = f"{type(error).__name__} {error}"
     return next((told for signs, told in TOLD if any(sign in text for sign in signs)), None)
 
+
+NO_ANSWER = "error sending request"
 
 # By the codes of S3, the client's class of error and its words, the most particular first.
 TOLD = (
@@ -314,13 +350,65 @@ TOLD = (
         ("latest/api/token", "latest/meta-data", "Missing SecretAccessKey", "Missing AccessKeyId"),
         "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role gives them",
     ),
+    (
+        ("500 Internal Server Error", "503 Service Unavailable", "SlowDown", "InternalError"),
+        "the store answers that it cannot, after every retry; nothing is half-published, run the same again when it can",
+    ),
     (("BadScheme",), "AWS_ENDPOINT_URL is http and not https; set AWS_ALLOW_HTTP=true if that is meant"),
-    (("error sending request",), "no answer; check AWS_ENDPOINT_URL, AWS_REGION and the network"),
+    ((NO_ANSWER,), "no answer; check AWS_ENDPOINT_URL, AWS_REGION and the network"),
 )
 
 
 def _first_line(error: Exception) -> str:
     return str(error).split("\n", 1)[0][:300]
+
+
+# How the operating system, engines, deltalake and SQLite say it.
+FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122", "disk is full")
+UNABLE = (
+    *("500 Internal Server Error", "503 Service Unavailable", "InternalError", "SlowDown"),
+    *(
+        NO_ANSWER,
+        "Connection reset",
+        "os error 104",
+        "error decoding response body",
+        "connection closed before message",
+    ),
+)
+
+
+def storage_error(what: str, text: str) -> StorageError | None:
+    """The error to raise for what somebody else said of a file or request of the lake while doing `what`; None if neither a full
+    disk nor a store that fails is the cause."""
+    if any(sign in text for sign in FULL):
+        return NoSpaceError(
+            f"{what}: no space is left on the disk; nothing is half-published: free some, then run the same again"
+        )
+    if any(sign in text for sign in UNABLE):
+        return StorageError(
+            f"{what}: the store did not do what was asked, after every retry; nothing is half-published: run the same "
+            "again when it answers"
+        )
+    return None
+
+
+@contextlib.contextmanager
+def named(what: str) -> Iterator[None]:
+    """Raise StorageError for what deltalake and the operating system say of a full disk, or of a store that fails."""
+    from deltalake.exceptions import CommitFailedError, DeltaError
+
+    try:
+        yield
+    except CommitFailedError as error:
+        raise StorageError(
+            f"{what}: a commit met another's, or itself when its answer was lost ({_first_line(error)}); nothing is "
+            "half-published: run the same again"
+        ) from error
+    except (DeltaError, OSError) as error:
+        told = storage_error(what, str(error))
+        if told is None:
+            raise
+        raise told from error
 
 
 # A client keeps its connections. Its retries are bounded: ten would be minutes of silence.

@@ -7,13 +7,10 @@ commit that did not come. killed_runs.py does the dying.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +26,7 @@ from stock_lakehouse_tests import s3
 from stock_lakehouse_tests.conftest import bytes_of
 from stock_lakehouse_tests.faults import Faults
 from stock_lakehouse_tests.graph import clocked, plain
+from stock_lakehouse_tests.reliability.killed_runs import Program
 from stock_lakehouse_tests.reliability.scenario import SHARES, heal, prepare
 from stock_lakehouse_tests.reliability.states import (
     State,
@@ -57,29 +55,16 @@ class Killer:
 
     def __init__(self, folder: Path, spark: SparkSession, base: LakeRoot | None = None) -> None:
         self.folder, self.spark, self.base = folder, spark, base or folder
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("STOCK_LAKEHOUSE_")}
-        self._program = subprocess.Popen(
-            [sys.executable, "-m", "stock_lakehouse_tests.reliability.killed_runs"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-            env=environment,
-        )
+        self.program = Program(folder)
         self._prepared = under(self.base, "prepared")
         prepare(clocked(self._prepared, spark))
         self.old = State.of(self._prepared, spark)
         root = self.copy("undisturbed")
-        assert self.second_run(root, "none") == [0]
-        facts = self.facts(0)
+        assert self.program.second_run(root, "none") == [0]
+        facts = self.program.facts()
         self.points: list[str] = facts["points"]
         self.seconds: float = facts["seconds"]
         self.new = State.of(root, spark)
-
-    def facts(self, number: int) -> dict[str, Any]:
-        """What the child of that number said of its run."""
-        facts: dict[str, Any] = json.loads((self.folder / f"points.json.{number}").read_text(encoding="utf-8"))
-        return facts
 
     def copy(self, name: str) -> LakeRoot:
         root = under(self.base, name)
@@ -89,23 +74,10 @@ class Killer:
             s3.copy(str(self._prepared), root)
         return root
 
-    def second_run(self, root: LakeRoot, *points: str) -> list[int]:
-        """The wait status of a second run at `root` that dies at its point, or of several at once."""
-        assert self._program.stdin is not None
-        assert self._program.stdout is not None
-        self._program.stdin.write(f"{root} {self.folder / 'points.json'} {' '.join(points)}\n")
-        self._program.stdin.flush()
-        return [int(status) for status in self._program.stdout.readline().split()]
-
-    def close(self) -> None:
-        assert self._program.stdin is not None
-        self._program.stdin.close()
-        self._program.wait(timeout=30)
-
     def check(self, point: str, outcome: Outcome, thorough: bool = False) -> None:
         """Kill a second run at `point`, look at the lake, run again, and compare with the undisturbed one."""
         root = self.copy(point)
-        (status,) = self.second_run(root, point)
+        (status,) = self.program.second_run(root, point)
         assert os.WTERMSIG(status) == signal.SIGKILL or (status == 0 and point.startswith("after:"))
         outcome.killed += os.WTERMSIG(status) == signal.SIGKILL
         seen = State.of(root, self.spark)
@@ -131,14 +103,14 @@ class Killer:
         house = clocked(root, self.spark)
         shares = SHARES[: len(rounds[0])]
         for points in rounds:
-            for number, (status, point) in enumerate(zip(self.second_run(root, *points), points, strict=True)):
+            for number, (status, point) in enumerate(zip(self.program.second_run(root, *points), points, strict=True)):
                 if point == "none":
                     assert status == 0, "a process beside a killed one failed"
                 assert os.WTERMSIG(status) == signal.SIGKILL or status == 0
                 if os.WTERMSIG(status) == signal.SIGKILL:
                     outcome.killed += 1
                     if not point.startswith("after:"):
-                        outcome.places.add(self.facts(number)["died"])
+                        outcome.places.add(self.program.facts(number)["died"])
             assert_the_ledger_is_what_changed(house)
             assert_old_or_new_files(self.old, State.of(root, self.spark), self.new)
         outcome.seconds = max(outcome.seconds, heal(house, *shares))
@@ -168,7 +140,7 @@ def written(root: LakeRoot) -> dict[str, Any]:
 def killer(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
     killer = Killer(tmp_path_factory.mktemp("killed"), spark)
     yield killer
-    killer.close()
+    killer.program.close()
 
 
 def test_the_scenario_writes_every_table(killer: Killer) -> None:
@@ -223,7 +195,7 @@ def test_a_run_killed_at_a_write_and_run_again_ends_as_if_undisturbed(
 def s3_killer(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, s3_bucket: str) -> Iterator[Killer]:
     killer = Killer(tmp_path_factory.mktemp("killed"), spark, f"{s3_bucket}/{uuid4().hex}")
     yield killer
-    killer.close()
+    killer.program.close()
 
 
 @pytest.mark.parametrize("place", ["after put processed/stocks_daily", "before save curated/stocks_features"])
