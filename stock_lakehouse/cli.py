@@ -432,7 +432,16 @@ def doctor() -> None:
 
 def main() -> None:
     """The program's entry point."""
-    app()
+    try:
+        app()
+    except Exception as error:
+        from stock_lakehouse.lake.storage import StorageError, storage_error
+
+        told = error if isinstance(error, StorageError) else storage_error("the lake or Dagster's records", str(error))
+        if told is None:
+            raise
+        typer.echo(f"stock-lakehouse: {told}", err=True)
+        raise SystemExit(1) from None
 
 
 def _live(settings: Settings, sessions: int) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake.publish import SESSIONS_A_YEAR
-from stock_lakehouse.lake.storage import LakeRoot, Storage, storage_at
+from stock_lakehouse.lake.storage import Folder, LakeRoot, Storage, storage_at
 
 if TYPE_CHECKING:
+    from filelock import BaseFileLock
     from pyspark.sql import DataFrame
     from pyspark.sql.types import StructType
 
@@ -23,13 +26,15 @@ FOLDER = ".staging"
 
 class Staging:
     """A folder of one run under `root`: the lake's, or another place that engine and program both reach. `clear` when the run
-    ends. What a killed run leaves, the next one removes when it is older than KEEP_SECONDS."""
+    ends. What a killed run leaves, a later one removes when it is KEEP_SECONDS older than what that one staged: no clock of this
+    machine is asked, which may jump. In a folder a lock says that a run lives."""
 
     KEEP_SECONDS = 24 * 3600.0
 
     def __init__(self, root: LakeRoot) -> None:
         self.storage = storage_at(root)
         self.folder = f"{FOLDER}/{uuid.uuid4().hex}"
+        self._alive = _lock_of(self.storage, self.folder)
 
     def stage(self, frame: DataFrame, *more: DataFrame) -> DataFrame:
         """`frame` computed, and after it `more` of the same schema: their rows, read from files.
@@ -68,26 +73,67 @@ class Staging:
 
     def new_path(self) -> str:
         """A path under `root` that nothing is at yet."""
+        if self._alive is not None and not self._alive.is_locked:
+            self._alive.acquire()
         return f"{self.folder}/{uuid.uuid4().hex}"
 
     def clear(self) -> None:
         """Remove the folder, and those of runs that were killed long ago."""
-        self.storage.delete_folder(self.folder)
-        clear_abandoned(self.storage)
+        now = max((file.changed for file in self.storage.walk(self.folder)), default=None)
+        if self._alive is not None:
+            self._alive.release(force=True)
+        _remove(self.storage, self.folder)
+        if now is not None:
+            clear_abandoned(self.storage, now)
 
 
-def clear_abandoned(storage: Storage) -> int:
-    """Remove the folders of runs that were killed more than KEEP_SECONDS ago; how many."""
+def clear_abandoned(storage: Storage, now: float | None = None) -> int:
+    """Remove the folders of runs that were killed more than KEEP_SECONDS before `now`, or if it is None this moment; how many."""
     from stock_lakehouse.market_calendar import utc_now
 
     newest: dict[str, float] = {}
     for file in storage.walk(FOLDER):
         folder = "/".join(file.path.split("/")[:2])
         newest[folder] = max(newest.get(folder, 0.0), file.changed)
-    old = [folder for folder, changed in newest.items() if utc_now().timestamp() - changed > Staging.KEEP_SECONDS]
-    for folder in old:
-        storage.delete_folder(folder)
-    return len(old)
+    present = utc_now().timestamp() if now is None else now
+    old = [folder for folder, changed in newest.items() if present - changed > Staging.KEEP_SECONDS]
+    gone = [folder for folder in old if not _is_in_use(storage, folder)]
+    for folder in gone:
+        _remove(storage, folder)
+    return len(gone)
+
+
+def _remove(storage: Storage, folder: str) -> None:
+    storage.delete_folder(folder)
+    if isinstance(storage, Folder):
+        storage.delete([_lock_path(folder)])
+
+
+def _is_in_use(storage: Storage, folder: str) -> bool:
+    """Whether the run that staged there lives; in a bucket that is not known."""
+    from filelock import Timeout
+
+    lock = _lock_of(storage, folder)
+    try:
+        with lock.acquire(timeout=0) if lock is not None else nullcontext():
+            return False
+    except Timeout:
+        return True
+
+
+def _lock_of(storage: Storage, folder: str) -> BaseFileLock | None:
+    """The lock that the run holds which stages in `folder`; it dies with its process."""
+    from filelock import FileLock
+
+    if not isinstance(storage, Folder):
+        return None
+    path = Path(storage.uri(_lock_path(folder)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path, thread_local=False)
+
+
+def _lock_path(folder: str) -> str:
+    return f".locks/{folder.replace('/', '-').lstrip('.')}.lock"
 
 
 def _nullable(schema: StructType) -> StructType:

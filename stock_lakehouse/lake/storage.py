@@ -364,7 +364,14 @@ def _first_line(error: Exception) -> str:
 
 
 # How the operating system, engines, deltalake and SQLite say it.
-FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122", "disk is full")
+FULL = (
+    "No space left on device",
+    "os error 28",
+    "Disk quota exceeded",
+    "os error 122",
+    "disk is full",
+    "disk I/O error",
+)
 UNABLE = (
     *("500 Internal Server Error", "503 Service Unavailable", "InternalError", "SlowDown"),
     *(
@@ -382,7 +389,8 @@ def storage_error(what: str, text: str) -> StorageError | None:
     disk nor a store that fails is the cause."""
     if any(sign in text for sign in FULL):
         return NoSpaceError(
-            f"{what}: no space is left on the disk; nothing is half-published: free some, then run the same again"
+            f"{what}: no space is left on the disk, or it cannot be written; nothing is half-published: free some, then run "
+            "the same again"
         )
     if any(sign in text for sign in UNABLE):
         return StorageError(

@@ -142,7 +142,6 @@ class Points:
             (pathlib.Path, "write_bytes", lambda path, content: path),
             (Bucket, "put", lambda bucket, path, content, there: bucket.uri(path)),
             (Bucket, "delete", lambda bucket, paths: bucket.uri(next(iter(paths), ".locks/none"))),
-            (DataFrameWriter, "parquet", lambda writer, path, *args, **kwargs: path),
             (DataFrameWriter, "save", lambda writer, path, *args, **kwargs: path),
             (deltalake.DeltaTable, "create", lambda path, *args, **kwargs: path),
             (deltalake.DeltaTable, "delete", _place_of),

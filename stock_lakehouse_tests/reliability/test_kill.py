@@ -148,7 +148,7 @@ def test_the_scenario_writes_every_table(killer: Killer) -> None:
     assert places >= {
         "write_bytes raw/stocks_daily",
         "replace raw/stocks_daily",
-        "parquet .staging",
+        "save .staging",
         "replace processed/quarantine",
         "replace processed/stocks_daily",
         "unlink processed/stocks_daily",
@@ -247,7 +247,7 @@ def test_a_run_killed_at_any_moment_and_run_again_ends_as_if_undisturbed(killer:
 
 def test_a_process_killed_while_others_publish_harms_none_of_them(killer: Killer, faults: Faults) -> None:
     outcome = Outcome()
-    killer.check_at_once([["after+parquet+.staging", "none", "none"]], outcome)
+    killer.check_at_once([["after+save+.staging", "none", "none"]], outcome)
     outcome.record(faults, KILLED_AT_ONCE)
 
 
