@@ -79,7 +79,7 @@ def prepare(house: Clocked) -> None:
     bars, removed = first_deliveries()
     run(house, rectangle(DAYS, TICKERS), bars.values(), "11111111-run")
     run(house, rectangle([day for _, day in removed], ["CCC"]), removed.values(), WITHDRAWN_RUN)
-    house.lake.storage.delete(file.path for file in house.lake.raw.files() if "_cccccccc.csv" in file.name)
+    house.lake.storage.delete(file.path for file in house.lake.raw.files() if "_cccccccc_" in file.name)
 
 
 def second_run(house: Clocked, run_id: str, asked: Rectangle = ASKED) -> None:

@@ -32,6 +32,7 @@ from stock_lakehouse_tests.graph import clocked, layers
 from stock_lakehouse_tests.reliability.scenario import heal, prepare, second_run
 from stock_lakehouse_tests.reliability.states import State, assert_old_or_new
 
+TIMES = ("ingested_at", "first_delivered_at")
 MOMENTS = ("before", "amid", "after")
 
 

@@ -46,7 +46,7 @@ STEADY = [NOW + DAY * number for number in range(len(DELIVERIES))]
 
 
 def without_times(rows: Rows) -> Rows:
-    told = ("ingested_at", "restated_at", "table_id")
+    told = ("ingested_at", "first_delivered_at", "restated_at", "table_id")
     return [{name: value for name, value in row.items() if name not in told} for row in rows]
 
 
