@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ from stock_lakehouse_tests.graph import clocked, layers
 from stock_lakehouse_tests.reliability.scenario import heal, prepare, second_run
 from stock_lakehouse_tests.reliability.states import State, assert_old_or_new
 
-TIMES = ("ingested_at", "first_delivered_at")
 MOMENTS = ("before", "amid", "after")
 
 
