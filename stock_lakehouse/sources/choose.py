@@ -17,6 +17,7 @@ def source_of(settings: Settings) -> Source:
             settings.csv_folder,
             settings.csv_stable_seconds if watched else 0,
             as_traded=settings.csv_prices == "as_traded",
+            known=settings.tickers,
         )
     if settings.source == "yfinance":
         from stock_lakehouse.sources.yahoo import YahooSource

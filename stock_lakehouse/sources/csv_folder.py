@@ -27,10 +27,11 @@ ISO_DAY = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 class CsvFolderSource:
     """Every `*.csv` and `*.csv.gz` directly in `folder`.
 
-    A file named after an asked ticker (`AAPL.csv`, `brk-b.csv.gz`) holds that ticker; in any other a column Symbol or Ticker says
-    which. A file that cannot be read at all (no usable header, broken gzip) is one unreadable row, so it reaches the quarantine
-    with its reason. Prices are taken to be adjusted for the splits up to the newest bar that the file has of the ticker, or with
-    `as_traded` for none. Tickers that no file mentions simply have no bars. A file that changed less than
+    A file named after an asked ticker (`AAPL.csv`, `brk-b.csv.gz`) holds that ticker; in any other a column Symbol or Ticker
+    says which. A file named after another one of the lake's tickers, `known`, is left alone. A file that cannot be read at all
+    (no usable header, broken gzip) is one unreadable row, so it reaches the quarantine with its reason. Prices are taken to be
+    adjusted for the splits up to the newest bar that the file has of the ticker, or with `as_traded` for none. Tickers that no
+    file mentions simply have no bars. A file that changed less than
     `settle_seconds` ago may be half written: it is left alone. Where that is not 0 a sensor watches the folder and asks for
     the file later.
     """
@@ -38,6 +39,7 @@ class CsvFolderSource:
     folder: Path
     settle_seconds: int = 0
     as_traded: bool = False
+    known: tuple[str, ...] = ()
     name: str = "csv"
     interval: str = "1d"
 
@@ -46,8 +48,9 @@ class CsvFolderSource:
         files = self.files()
         if not files:
             raise SourceError(f"csv_folder: no file *.csv or *.csv.gz in {self.folder}")
+        others = set(self.known) - set(tickers)
         for path in files:
-            if not self._may_be_half_written(path):
+            if _stem(path) not in others and not self._may_be_half_written(path):
                 yield from self.read(path, tickers)
 
     def files(self) -> list[Path]:
@@ -58,7 +61,7 @@ class CsvFolderSource:
 
     def read(self, path: Path, tickers: Sequence[str], skip: int = 0) -> Iterator[Delivery]:
         """Yield the rows of one file; `skip` leaves out what stands in its first bytes, the header aside (plain files only)."""
-        stem = path.name.lower().removesuffix(".gz").removesuffix(".csv").upper()
+        stem = _stem(path)
         file_ticker = stem if stem in tickers else None
         name = printable(path.name)
         try:
@@ -97,6 +100,10 @@ class CsvFolderSource:
             utc_now().timestamp() - path.stat().st_mtime
         )  # a file's time is the real one, whatever clock a run goes by
         return 0 <= age < self.settle_seconds
+
+
+def _stem(path: Path) -> str:
+    return path.name.lower().removesuffix(".gz").removesuffix(".csv").upper()
 
 
 def _days(rows: pa.Table) -> pa.ChunkedArray:

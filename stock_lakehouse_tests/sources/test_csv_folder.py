@@ -52,6 +52,14 @@ def text_of(*lines: str, end: str = "\n") -> bytes:
     return "".join(line + end for line in lines).encode()
 
 
+def test_a_file_named_after_a_ticker_of_the_lake_that_is_not_asked_for_is_left_alone(folder: Path) -> None:
+    for name in ("AAPL.csv", "brk-b.csv"):
+        (folder / name).write_bytes(text_of(HEADER, BAR))
+    source = CsvFolderSource(folder, known=TICKERS)
+    (delivery,) = source.deliver(("BRK-B",), FIRST, LAST)
+    assert delivery.rows["ticker"].to_pylist() == ["BRK-B"]
+
+
 def test_a_file_named_after_a_ticker_holds_that_ticker(folder: Path) -> None:
     (folder / "AAPL.csv").write_bytes(text_of(HEADER, BAR))
     (folder / "brk-b.csv").write_bytes(text_of(HEADER, BAR))
@@ -393,5 +401,5 @@ def test_a_download_without_bars_has_not_failed() -> None:
 
 def test_the_settings_choose_the_source(folder: Path) -> None:
     assert isinstance(source_of(Settings()), SampleSource)
-    assert source_of(Settings(source="csv", csv_folder=folder)) == CsvFolderSource(folder)
+    assert source_of(Settings(source="csv", csv_folder=folder)) == CsvFolderSource(folder, known=Settings().tickers)
     assert source_of(Settings(source="yfinance")).name == "yfinance"
