@@ -1,7 +1,7 @@
 """Upkeeps that kill themselves with SIGKILL at a chosen write: a program that test_killed_upkeep.py starts.
 
-As killed_runs.py, whose points it counts: it reads `<lake root> <point> <file for the points>` a line, forks a child that
-repairs and tends the lake, and answers with the child's wait status. No engine starts: upkeep writes without one.
+As reliability/killed_runs.py, with the same points: it reads `<lake root> <point> <file for the points>` a line, forks a child
+that repairs and tends the lake, and answers with the child's wait status. No engine starts: upkeep writes without one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stock_lakehouse.lake.storage import lake_root
 from stock_lakehouse.lake.upkeep import tend
 from stock_lakehouse.tables import RESTATEMENTS, TABLES
 from stock_lakehouse.upkeep import repair
-from stock_lakehouse_tests.lake.killed_runs import Points
+from stock_lakehouse_tests.reliability.scenario import Points
 
 RETENTION_DAYS = 100
 

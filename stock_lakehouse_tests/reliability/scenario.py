@@ -146,10 +146,14 @@ class Points:
             (deltalake.DeltaTable, "create", lambda path, *args, **kwargs: path),
             (deltalake.DeltaTable, "delete", _place_of),
             (deltalake.DeltaTable, "restore", _place_of),
-            (deltalake.table.TableAlterer, "add_columns", lambda alter, *args: _place_of(alter.table)),
+            (deltalake.DeltaTable, "repair", _place_of),
+            (deltalake.DeltaTable, "create_checkpoint", _place_of),
+            (deltalake.table.TableAlterer, "add_columns", lambda of, *args: _place_of(of.table)),
+            (deltalake.table.TableAlterer, "set_table_properties", lambda of, *args, **kwargs: _place_of(of.table)),
+            (deltalake.table.TableOptimizer, "compact", lambda of, *args, **kwargs: _place_of(of.table)),
         ):
             self.around(patch, owner, name, place)
 
 
-def _place_of(table: deltalake.DeltaTable, *args: Any) -> str:
+def _place_of(table: deltalake.DeltaTable, *args: Any, **kwargs: Any) -> str:
     return table.table_uri.removeprefix("file://")
