@@ -397,7 +397,7 @@ def test_a_bar_that_raw_no_longer_holds_is_withdrawn(spark: SparkSession, tmp_pa
     run(other, everything(bars), kept.values())
     run(house, everything(bars), kept.values())
     run(house, everything(bars), bars.values(), "22222222-run")
-    house.lake.storage.delete(file.path for file in house.lake.raw.files() if "_22222222.csv" in file.name)
+    house.lake.storage.delete(file.path for file in house.lake.raw.files() if "_22222222_" in file.name)
     full = layers(house)["features"]
     house._at = LATER
     run(house, rectangle(sorted(gone)[:1], ["AAA"]), run_id="33333333-run")
