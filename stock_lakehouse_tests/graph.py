@@ -41,6 +41,9 @@ FIRST = date(2019, 1, 2)
 NOW = datetime(2024, 6, 3, 12, 0, 0, 123457, tzinfo=UTC)
 TICKERS = ("AAA", "BBB", "CCC")
 
+# Columns that say when deliveries landed: of two lakes filled at different times they differ.
+LANDINGS = ("ingested_at", "first_delivered_at", "dividend_first_seen", "split_first_seen", "first_seen")
+
 Key = tuple[str, date]
 Bar = dict[str, str | None]
 Bars = dict[Key, Bar]
@@ -256,6 +259,7 @@ def layers(house: LakehouseResource) -> dict[str, list[dict[str, Any]]]:
         "processed": contents(lake.processed),
         "quarantine": contents(lake.quarantine),
         "curated": contents(lake.curated),
+        "corporate_actions": contents(lake.corporate_actions),
         "features": contents(lake.features),
     }
 

@@ -29,7 +29,7 @@ from stock_lakehouse.partitions import PartitionScheme, Rectangle
 from stock_lakehouse.runs import PROGRAM_TAG, end_dead_runs, prune_runs, record_rectangle, run_rectangle
 from stock_lakehouse.settings import Settings
 from stock_lakehouse_tests.conftest import bytes_of
-from stock_lakehouse_tests.graph import contents
+from stock_lakehouse_tests.graph import LANDINGS, contents
 
 SESSIONS = market_calendar(date(2023, 1, 1)).between(date(2023, 1, 1), date(2023, 12, 31))
 TICKERS = ("AAA", "BBB", "CCC", "DDD")
@@ -41,7 +41,6 @@ first_date = 2023-08-01
 last_date = 2023-09-21
 """
 BARS = 37  # sessions of CONFIG
-LANDINGS = ("ingested_at", "first_delivered_at", "dividend_first_seen", "split_first_seen")
 
 
 def cells(**missing: range | list[int]) -> np.ndarray:

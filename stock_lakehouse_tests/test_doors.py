@@ -19,7 +19,7 @@ from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import RANGE_END, RANGE_START, PartitionScheme, Rectangle
 from stock_lakehouse.runs import run_rectangle
 from stock_lakehouse.settings import Settings
-from stock_lakehouse_tests.graph import contents, keys_of
+from stock_lakehouse_tests.graph import LANDINGS, contents, keys_of
 from stock_lakehouse_tests.live import live_dagster
 
 LAYERS = [table.name for table in tables.LAYERS]
@@ -44,7 +44,7 @@ def tables_of(lake: Lake) -> dict[str, list[dict[str, Any]]]:
     """What the published tables hold, but for the time of landing."""
     return {
         name: [
-            {key: value for key, value in row.items() if key != "ingested_at"} for row in contents(getattr(lake, name))
+            {key: value for key, value in row.items() if key not in LANDINGS} for row in contents(getattr(lake, name))
         ]
         for name in ("processed", "curated", "features")
     }

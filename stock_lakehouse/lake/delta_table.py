@@ -6,8 +6,9 @@ Here: creation, schema evolution, the comparison, the commit and the ledger line
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake.causes import OF_HISTORIES, cause_of, causes_of_features
@@ -212,34 +213,40 @@ class DeltaTable:
                 # The predicate on both sides of the join inside: a year of the key says it of the other side too.
                 there = published.where(predicate) if published is not None else None
                 wanted = publishable(computed.where(predicate), there, rectangle).select(*self._columns(before))
+                # Before a version is taken back, too: past that, a line of it would count.
+                retract = partial(ledger.retract, run_id, before)
                 try:
-                    if self._commit(wanted, predicate, before.version()):
-                        return self._verify(pairs, kinds, before)
+                    if self._commit(wanted, predicate, before.version(), retract):
+                        return self._verify(pairs, kinds, before, retract)
                 except (PublishError, LeaseLostError):
-                    ledger.retract(run_id, before)
+                    retract()
                     raise
                 # A writer outside the lock (another machine) came first: compare again with what it left.
-                ledger.retract(run_id, before)
+                retract()
         raise PublishError(
             f"{self.table.name}: another writer committed {COMMIT_ATTEMPTS} times while this run compared; "
             "run it again when the other has ended"
         )
 
     def replace(self, rows: pa.Table, tickers: Sequence[str]) -> None:
-        """Make `rows` all that the table holds of `tickers`, in one commit. For tables of few rows."""
+        """Make `rows` all that the table holds of `tickers`, in one commit. For tables of few rows. Raises PublishError."""
         import deltalake
+        import deltalake.exceptions
 
         if not tickers:
             return
-        with one_writer(self._lake_root, self.table.name):
+        with named(self.table.name), one_writer(self._lake_root, self.table.name):
             self.prepare()
             confirm(self._lake_root)
             opened = self.open()
             names = [one.name for one in opened.schema().fields]
             mine = ", ".join(f"'{ticker}'" for ticker in tickers)
-            deltalake.write_deltalake(opened, rows.select(names), mode="overwrite", predicate=f"ticker IN ({mine})")
+            try:
+                deltalake.write_deltalake(opened, rows.select(names), mode="overwrite", predicate=f"ticker IN ({mine})")
+            except deltalake.exceptions.CommitFailedError as error:
+                raise PublishError(f"{self.table.name}: another writer came first, run it again: {error}") from error
 
-    def _commit(self, wanted: DataFrame, predicate: str, version: int) -> bool:
+    def _commit(self, wanted: DataFrame, predicate: str, version: int, retract: Callable[[], None]) -> bool:
         """Replace the rows of `predicate` by `wanted` in one commit on top of `version`; False if that is not the latest."""
         from pyspark.errors import PySparkException
 
@@ -255,9 +262,9 @@ class DeltaTable:
             if opened.version() == version:
                 raise PublishError(f"{self.table.name}: nothing was committed: {error}") from error
             # Of a commit whose answer was lost the engine says that another came first, when it has sent it again.
-            return self._is_next(opened, mark, version)
+            return self._is_next(opened, mark, version, retract)
         opened = self.open()
-        return opened.version() == version + 1 or self._is_next(opened, mark, version)
+        return opened.version() == version + 1 or self._is_next(opened, mark, version, retract)
 
     def append(self, rows: DataFrame) -> None:
         """Add `rows` in one commit. Raises PublishError when it did not come. Only for the one writer of the table."""
@@ -278,13 +285,14 @@ class DeltaTable:
             if len(mine) > 1:
                 opened.restore(mine[0])
 
-    def _is_next(self, opened: deltalake.DeltaTable, mark: str, version: int) -> bool:
+    def _is_next(self, opened: deltalake.DeltaTable, mark: str, version: int, retract: Callable[[], None]) -> bool:
         """Whether the commit of `mark` follows `version`. If another came between, of which the comparison knew nothing,
         while the engine planned the write, take it back where it is still the latest."""
         mine = _commits_of(mark, opened, version)
         if version + 1 in mine:  # made once more when its answer was lost, it says the same
             return True
         if mine and mine == list(range(mine[0], opened.version() + 1)):
+            retract()
             opened.restore(mine[0] - 1)
         return False
 
@@ -344,7 +352,11 @@ class DeltaTable:
         return F.when(~old.eqNullSafe(new), cell)
 
     def _verify(
-        self, pairs: Sequence[Partition], kinds: dict[tuple[str, int | str, str], int], before: deltalake.DeltaTable
+        self,
+        pairs: Sequence[Partition],
+        kinds: dict[tuple[str, int | str, str], int],
+        before: deltalake.DeltaTable,
+        retract: Callable[[], None],
     ) -> Published:
         """Hold the commit's own row counts against what the comparison said: an engine that drops rows says nothing."""
 
@@ -357,6 +369,7 @@ class DeltaTable:
         for pair in pairs:
             expected = rows_before.get(pair, 0) + kinds.get((*pair, "added"), 0) - kinds.get((*pair, "withdrawn"), 0)
             if rows_after.get(pair, 0) != expected:
+                retract()
                 after.restore(before.version())
                 raise PublishError(
                     f"{self.table.name}: version {version} holds {rows_after.get(pair, 0)} rows of {pair}, not "

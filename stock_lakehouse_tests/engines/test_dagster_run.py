@@ -14,7 +14,7 @@ from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.runs import dagster_home, run_rectangle
 from stock_lakehouse.settings import Settings
-from stock_lakehouse_tests.graph import clocked, layers
+from stock_lakehouse_tests.graph import LANDINGS, clocked, layers
 
 pytestmark = pytest.mark.engines
 
@@ -57,7 +57,7 @@ def check_sample(
         rows = layers(clocked(settings.lake_root, spark, tickers))
         # The one value that the clock gives.
         held[engine] = {
-            name: [{key: value for key, value in row.items() if key != "ingested_at"} for row in found]
+            name: [{key: value for key, value in row.items() if key not in LANDINGS} for row in found]
             for name, found in rows.items()
         }
     wanted = {"processed_stocks_daily.conservation", "stocks_features.schema", "curated_stocks_daily.price_jumps"}

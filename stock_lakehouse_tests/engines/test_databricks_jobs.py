@@ -39,7 +39,7 @@ from stock_lakehouse.resources.databricks_jobs import _task
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.settings import Databricks, Settings
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW
-from stock_lakehouse_tests.graph import contents
+from stock_lakehouse_tests.graph import LANDINGS, contents
 from stock_lakehouse_tests.s3 import environment, make_bucket, moto, variables
 
 BUCKET = "messages"
@@ -190,7 +190,7 @@ def layers_at(root: LakeRoot) -> dict[str, list[dict[str, Any]]]:
 
 def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Two lakes landed the same rows at different times."""
-    return [{name: value for name, value in row.items() if name != "ingested_at"} for row in rows]
+    return [{name: value for name, value in row.items() if name not in LANDINGS} for row in rows]
 
 
 @pytest.mark.usefixtures("patient")

@@ -126,7 +126,6 @@ def tell(root: Path, engines: Sequence[SparkSession]) -> Told:
     lake = house.lake
     tables = {
         **layers(house),
-        "corporate_actions": contents(lake.corporate_actions),
         "raw": raw_contents(lake),
         "ledger": without(ledger(house), "table_id"),
     }

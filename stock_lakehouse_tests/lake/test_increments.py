@@ -11,6 +11,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import deltalake
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -221,7 +222,7 @@ def check_correction(house: Clocked, old: Bars, new: Bars, asked: Rectangle, run
 
     assert [row for row in raw_contents(lake) if row in raw_before] == raw_before  # append-only
     assert len(raw_contents(lake)) - len(raw_before) == len(edits)
-    changed = {name: difference(before[name], after[name]) for name in before if name != "quarantine"}
+    changed = {name: difference(before[name], after[name]) for name in ("processed", "curated", "features")}
     for name in ("processed", "curated"):
         assert changed[name] == {key: {*columns, "ingested_at"} for key, columns in edits.items()}
 
@@ -454,8 +455,8 @@ def test_a_commit_that_lost_rows_is_taken_back_and_restates_nothing(
     before = layers(house)
     whole = DeltaTable._commit
 
-    def loses_a_row(self: DeltaTable, wanted: DataFrame, predicate: str, version: int) -> bool:
-        return whole(self, wanted.where(f"date <> '{day}'"), predicate, version)
+    def loses_a_row(self: DeltaTable, wanted: DataFrame, *more: Any) -> bool:
+        return whole(self, wanted.where(f"date <> '{day}'"), *more)
 
     monkeypatch.setattr(DeltaTable, "_commit", loses_a_row)
     with pytest.raises(PublishError, match=r"version 2 holds 29 rows of \('AAA', 2020\), not 30; .* back to version 1"):
@@ -466,3 +467,26 @@ def test_a_commit_that_lost_rows_is_taken_back_and_restates_nothing(
     run(house, rectangle([day], ["AAA"]), run_id="33333333-run")
     assert difference(before["curated"], layers(house)["curated"]) == {("AAA", day): {"close", "ingested_at"}}
     assert {line["run_id"] for line in ledger(house)} == {"33333333-run"}
+
+
+def test_a_run_that_ends_after_it_took_a_commit_back_leaves_no_line_of_it(
+    house: Clocked, bars: Bars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = year_boundary(230, 30)[-1]
+    new = edited(bars, ("AAA", day), close=bars["AAA", day]["open"])
+    before = layers(house)
+    whole, restore = DeltaTable._commit, deltalake.DeltaTable.restore
+
+    def loses_a_row(self: DeltaTable, wanted: DataFrame, *more: Any) -> bool:
+        return whole(self, wanted.where(f"date <> '{day}'"), *more)
+
+    def restores_and_ends(self: deltalake.DeltaTable, version: int) -> None:
+        restore(self, version)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DeltaTable, "_commit", loses_a_row)
+    monkeypatch.setattr(deltalake.DeltaTable, "restore", restores_and_ends)
+    with pytest.raises(KeyboardInterrupt):
+        run(house, rectangle([day], ["AAA"]), [new["AAA", day]], "22222222-run")
+    assert layers(house)["curated"] == before["curated"]
+    assert ledger(house) == []

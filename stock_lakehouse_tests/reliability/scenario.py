@@ -11,7 +11,7 @@ import pathlib
 import signal
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import deltalake
@@ -51,17 +51,27 @@ SHARES = (
 )
 
 
+def named_actions(bars: Bars, on: date) -> Bars:
+    """`bars` as delivered on the evening of `on`; AAA's vendor names its actions, a split and a dividend on NEW_SESSION."""
+    acts = {"stock_splits": "2.0", "dividends": "0.1"}
+    for (ticker, session), bar in bars.items():
+        if ticker == "AAA":
+            none = {"stock_splits": "0.0", "dividends": "0.0"}
+            bar.update(acts if session == NEW_SESSION else none, adjusted_to=on.isoformat())
+    return bars
+
+
 def first_deliveries() -> tuple[Bars, Bars]:
     """What the first run lands; and what a run beside it lands whose files an operator removes before the second run."""
-    bars = history(TICKERS, DAYS)
+    bars = named_actions(history(TICKERS, DAYS), DAYS[-1])
     bars["BBB", DAYS[3]]["volume"] = "-1"  # quarantined for good
     removed = {key: bars.pop(key) for key in list(bars) if key[0] == "CCC" and key[1].year == 2020}
     return bars, removed
 
 
 def second_delivery() -> list[dict[str, str | None]]:
-    """A correction in each of two tickers, a new session, and rows that end in the quarantine."""
-    bars = history(TICKERS, SESSIONS)
+    """A correction in each of two tickers, a new session, with it a split, and rows that end in the quarantine."""
+    bars = named_actions(history(TICKERS, SESSIONS), NEW_SESSION)
     price = repr(float(bars["AAA", DAYS[15]]["close"] or 0) * 1.002)
     changed = edited(edited(bars, ("AAA", DAYS[15]), close=price), ("BBB", DAYS[45]), volume="99")
     new = [changed["AAA", DAYS[15]], changed["BBB", DAYS[45]], bars["AAA", NEW_SESSION], bars["BBB", NEW_SESSION]]
@@ -143,6 +153,7 @@ class Points:
             (Bucket, "put", lambda bucket, path, content, there: bucket.uri(path)),
             (Bucket, "delete", lambda bucket, paths: bucket.uri(next(iter(paths), ".locks/none"))),
             (DataFrameWriter, "save", lambda writer, path, *args, **kwargs: path),
+            (deltalake, "write_deltalake", lambda table, *args, **kwargs: _place_of(table)),
             (deltalake.DeltaTable, "create", lambda path, *args, **kwargs: path),
             (deltalake.DeltaTable, "delete", _place_of),
             (deltalake.DeltaTable, "restore", _place_of),

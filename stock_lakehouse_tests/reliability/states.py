@@ -82,11 +82,12 @@ def assert_the_ledger_is_what_changed(house: LakehouseResource) -> None:
     before it, and each stands there once."""
     lines = ledger(house)
     for table in (house.lake.curated, house.lake.features):
-        told = Counter(
-            (line["from_version"], *_told(line, table.table == CURATED))
-            for line in lines
-            if line["table_name"] == table.table.name
-        )
+        told: Counter[tuple[Any, ...]] = Counter()
+        for line in lines:
+            if line["table_name"] == table.table.name:
+                told[(line["from_version"], *_told(line, table.table == CURATED))] += (
+                    line["rows"] if table.table == CURATED else 1
+                )
         assert told == _changes(table)
 
 
@@ -96,11 +97,12 @@ def assert_the_ledger_has_no_line_in_vain(house: LakehouseResource) -> None:
 
 
 def _told(line: dict[str, Any], is_curated: bool) -> tuple[Any, ...]:
-    return (line["ticker"], line["date"], line["columns"], *(() if is_curated else (line["rows"],)))
+    first = () if is_curated else (line["date"], line["rows"])
+    return (line["ticker"], line["columns"], *first)
 
 
 def _changes(table: DeltaTable) -> Counter[tuple[Any, ...]]:
-    """What the ledger must say of each version of `table`: of curated every value, of features a line a ticker."""
+    """What the ledger must say of each version of `table`: of curated how many values a column, of features a line a ticker."""
     found: Counter[tuple[Any, ...]] = Counter()
     if not table.exists():
         return found
@@ -114,12 +116,12 @@ def _changes(table: DeltaTable) -> Counter[tuple[Any, ...]]:
             continue
         cells = [(key, name) for key, row in before.items() for name in _changed(row, after.get(key, {}))]
         if table.table == CURATED:
-            found.update((version - 1, *key, name) for key, name in cells)
+            found.update((version - 1, key[0], name) for key, name in cells)
         else:
             for ticker in {key[0] for key, _ in cells}:
                 days = {key[1] for key, _ in cells if key[0] == ticker}
                 names = ",".join(sorted({name for key, name in cells if key[0] == ticker}))
-                found[version - 1, ticker, min(days), names, len(days)] += 1
+                found[version - 1, ticker, names, min(days), len(days)] += 1
         before = after
     return found
 

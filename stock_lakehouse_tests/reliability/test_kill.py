@@ -155,8 +155,12 @@ def test_the_scenario_writes_every_table(killer: Killer) -> None:
         "create curated/restatements",
         "save curated/restatements",
         "save curated/stocks_daily",
+        "write_bytes curated/corporate_actions",
+        "write_deltalake curated/corporate_actions",
+        "unlink curated/corporate_actions",
         "save curated/stocks_features",
     }
+    assert {line["cause"] for line in killer.new.ledger} >= {"split", "vendor edit", "withdrawn"}
     assert {line["table_name"] for line in killer.new.ledger} == {CURATED.name, FEATURES.name}
     assert {row["ticker"] for row in killer.new.layers["quarantine"]} == {"AAA", "BBB", "__unreadable__"}
     for name in killer.new.layers:
@@ -170,6 +174,7 @@ SLICE = [
     "before unlink processed/stocks_daily",
     "after save curated/restatements",
     "after save curated/stocks_daily",
+    "after write_deltalake curated/corporate_actions",
     "before save curated/stocks_features",
 ]
 KILLED, KILLED_ON_S3 = "a run killed at a write", "a run on S3 killed at a write"
