@@ -50,7 +50,7 @@ def bars(number: int, sessions: Sequence[date]) -> pa.Table:
     volume = random.lognormal(14, 0.5, count).astype(np.int64)
     dividend = np.where(np.arange(count) % 63 == number % 63, np.round(close * 0.004, 4), 0.0)
     # Total return: what was paid out later is taken off earlier closes, as vendors do.
-    kept = 1 - dividend / close
+    kept = 1 - dividend / np.append(close[:1], close[:-1])
     later = np.append(np.cumprod(kept[::-1])[::-1][1:], 1.0)
     columns = [opening, high, low, close, close * later]
     # Rounding keeps the order of two prices, so low <= open, close <= high still holds.

@@ -29,9 +29,13 @@ COLUMNS = (
     Column("source", "string", "Which source delivered the bar", nullable=False),
     Column("ingested_at", "timestamp", "When the bar landed in raw, UTC", nullable=False),
     Column("adjusted_to", "date", "Day up to whose splits the delivery's prices and dividend are adjusted"),
-    Column("first_delivered_at", "timestamp", "When a valid delivery of the bar first landed, UTC", nullable=False),
-    Column("dividend_first_seen", "timestamp", "When one with this dividend first landed, UTC", nullable=False),
-    Column("split_first_seen", "timestamp", "When one with this split first landed, UTC", nullable=False),
+    Column(
+        "first_delivered_at",
+        "timestamp",
+        "When a valid delivery of the bar first landed, UTC; like the next two, null without a dividend or split",
+    ),
+    Column("dividend_first_seen", "timestamp", "When one with this dividend first landed, UTC"),
+    Column("split_first_seen", "timestamp", "When one with this split first landed, UTC"),
     YEAR,
 )
 

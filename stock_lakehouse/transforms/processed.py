@@ -67,16 +67,8 @@ def classify(raw: DataFrame, sessions: DataFrame, price_tolerance: float) -> Dat
             "split_ratio": F.when(F.col("splits") > 0, F.col("splits")).otherwise(F.lit(1.0)),
         }
     )
-    bar = Window.partitionBy("ticker", "date", "valid")
-    first = F.min("ingested_at")
-    return judged.withColumns(
-        {
-            "rank": F.row_number().over(bar.orderBy(F.col("raw_ingested_at").desc())),
-            "first_delivered_at": first.over(bar),
-            "dividend_first_seen": first.over(Window.partitionBy("ticker", "date", "valid", "dividend")),
-            "split_first_seen": first.over(Window.partitionBy("ticker", "date", "valid", "split_ratio")),
-        }
-    ).select(
+    newest = Window.partitionBy("ticker", "date", "valid").orderBy(F.col("raw_ingested_at").desc())
+    return judged.withColumn("rank", F.row_number().over(newest)).select(
         *(f"raw_{name}" for name in raw.columns),
         "ticker",
         "date",
@@ -89,9 +81,6 @@ def classify(raw: DataFrame, sessions: DataFrame, price_tolerance: float) -> Dat
         F.col("raw_source").alias("source"),
         "ingested_at",
         "adjusted_to",
-        "first_delivered_at",
-        "dividend_first_seen",
-        "split_first_seen",
         F.year("date").alias("year"),
         "reasons",
         F.when(~F.col("valid"), "quarantined")
@@ -102,8 +91,33 @@ def classify(raw: DataFrame, sessions: DataFrame, price_tolerance: float) -> Dat
 
 
 def processed_bars(classified: DataFrame) -> DataFrame:
-    """The rows of `classify` that become processed bars, with the columns of the processed schema."""
-    return classified.where("fate = 'processed'").select(*(one.name for one in schema.COLUMNS))
+    """The rows of `classify` that become processed bars, with the columns of the processed schema.
+
+    Where a bar has a dividend or a split, they say since when it is delivered, and since when with these.
+    """
+    from pyspark.sql import functions as F
+
+    key = ["ticker", "date"]
+    bars = classified.where("fate = 'processed'")
+    acting = bars.where("dividend > 0 OR split_ratio <> 1").select(
+        *key, F.col("dividend").alias("newest_dividend"), F.col("split_ratio").alias("newest_split_ratio")
+    )
+
+    def since(value: str) -> Column:
+        return F.min(F.when(F.col(value) == F.col(f"newest_{value}"), F.col("ingested_at")))
+
+    # Of the few bars with an action: windows over all deliveries take twice the time of everything else here.
+    valid = classified.where("fate <> 'quarantined'").select(*key, "dividend", "split_ratio", "ingested_at")
+    seen = (
+        valid.join(F.broadcast(acting), key)
+        .groupBy(*key)
+        .agg(
+            F.min("ingested_at").alias("first_delivered_at"),
+            since("dividend").alias("dividend_first_seen"),
+            since("split_ratio").alias("split_first_seen"),
+        )
+    )
+    return bars.join(F.broadcast(seen), key, "left").select(*(one.name for one in schema.COLUMNS))
 
 
 def quarantined(classified: DataFrame) -> DataFrame:

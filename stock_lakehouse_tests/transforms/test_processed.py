@@ -16,6 +16,19 @@ from stock_lakehouse.tables import PROCESSED, QUARANTINE, RAW, UNREADABLE
 from stock_lakehouse.transforms.processed import PRICES, classify, processed_bars, quarantined
 
 TOLERANCE = 1e-4
+# The processed columns that every row of `classify` has.
+VALUES = (
+    "date",
+    *PRICES,
+    "adj_close",
+    "volume",
+    "dividend",
+    "split_ratio",
+    "actions_delivered",
+    "source",
+    "ingested_at",
+    "adjusted_to",
+)
 RAW_DDL = ", ".join(f"{name} string" for name in RAW.column_names)
 GOOD = {
     "ticker": "AAPL",
@@ -336,11 +349,7 @@ DELIVERIES = st.lists(
 
 def assert_conserved(spark: SparkSession, market: DataFrame, rows: list[Row]) -> None:
     found = classified(spark, market, rows)
-    kept = (
-        found.select("ticker", "raw_date", "raw_line", "fate", "reasons", *PROCESSED.column_names[2:-2])
-        .toArrow()
-        .to_pylist()
-    )
+    kept = found.select("ticker", "raw_date", "raw_line", "fate", "reasons", *VALUES).toArrow().to_pylist()
     fates = [row["fate"] for row in kept]
     assert len(rows) == len(kept) == sum(fates.count(fate) for fate in ("processed", "quarantined", "superseded"))
     assert all(bool(row["reasons"]) == (row["fate"] == "quarantined") for row in kept)
