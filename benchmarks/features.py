@@ -50,6 +50,7 @@ def write_bars(folder: Path, tickers: int, years: int) -> int:
                 "date": bars["Date"],
                 "close": bars["Close"],
                 "adj_close": bars["Adj Close"],
+                "dividend": bars["Dividends"],
                 "volume": bars["Volume"],
                 "price_basis": pa.array(["total_return"] * len(bars)),
                 "year": pc.year(bars["Date"]).cast(pa.int32()),

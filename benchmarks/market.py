@@ -36,8 +36,11 @@ def sessions_until(last: date, years: int) -> tuple[date, ...]:
     return found[-years * SESSIONS_A_YEAR :]
 
 
-def bars(number: int, sessions: Sequence[date]) -> pa.Table:
-    """The bars of ticker `number`: HEADER's columns, Date as a date. A dividend a quarter, no splits."""
+def bars(number: int, sessions: Sequence[date], held_back: int = 0) -> pa.Table:
+    """The bars of ticker `number`, as they are before the last `held_back`: HEADER's columns, Date as a date.
+
+    A dividend a quarter, no splits.
+    """
     import numpy as np
     import pyarrow as pa
 
@@ -51,12 +54,13 @@ def bars(number: int, sessions: Sequence[date]) -> pa.Table:
     dividend = np.where(np.arange(count) % 63 == number % 63, np.round(close * 0.004, 4), 0.0)
     # Total return: what was paid out later is taken off earlier closes, as vendors do.
     kept = 1 - dividend / np.append(close[:1], close[:-1])
+    kept[count - held_back :] = 1.0  # not known yet
     later = np.append(np.cumprod(kept[::-1])[::-1][1:], 1.0)
     columns = [opening, high, low, close, close * later]
     # Rounding keeps the order of two prices, so low <= open, close <= high still holds.
     prices = [np.round(column, 6) for column in columns]
     values = [pa.array(sessions, pa.date32()), *prices, volume, dividend, np.zeros(count)]
-    return pa.table(dict(zip(HEADER, values, strict=True)))
+    return pa.table(dict(zip(HEADER, values, strict=True))).slice(0, count - held_back)
 
 
 def write_csv(folder: Path, count: int, sessions: Sequence[date], held_back: int = 1) -> None:
@@ -65,8 +69,8 @@ def write_csv(folder: Path, count: int, sessions: Sequence[date], held_back: int
 
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(ticker_names(count)):
-        table = bars(number, sessions)
-        csv.write_csv(table.slice(0, len(sessions) - held_back), folder / f"{name}.csv")
+        table = bars(number, sessions, held_back)
+        csv.write_csv(table, folder / f"{name}.csv")
 
 
 def write_last_session(file: Path, count: int, sessions: Sequence[date]) -> None:

@@ -54,9 +54,8 @@ def market_checks(condition: Condition | None = None) -> dg.AssetChecksDefinitio
 
 def _results(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
     """Missing sessions, stale tickers, price jumps and duplicate keys of the curated bars."""
-    curated = lakehouse.lake.curated.read(lakehouse.session)
-    bars = curated.select("ticker", "date", "close")
-    looks = look_at(bars, lakehouse.jump_deviations)
+    bars = lakehouse.lake.curated.read(lakehouse.session).select("ticker", "date", "close", "adj_close_deviation")
+    looks = look_at(bars, lakehouse.jump_deviations, lakehouse.adj_close_tolerance)
     missing = {}
     for ticker, look in looks.items():
         expected = lakehouse.calendar.between(look.first, look.last)
@@ -83,7 +82,7 @@ def _results(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
         kept_without_a_place_in_the_settings=", ".join(sorted(set(looks) - set(lakehouse.tickers))) or "none",
     )
     yield _warn("price_jumps", [jump for _, look in sorted(looks.items()) for jump in look.jumps])
-    yield _warn("adjusted_close", far_from_derived(curated, lakehouse.adj_close_tolerance))
+    yield _warn("adjusted_close", [look.off for _, look in sorted(looks.items()) if look.off])
     twice = [ticker for ticker, look in looks.items() if look.bars != look.sessions]
     yield _warn("duplicate_keys", duplicate_keys(bars.where(bars["ticker"].isin(twice))) if twice else [])
 
@@ -93,7 +92,8 @@ class Look:
     """A ticker's bars: the first and last session, how many different sessions and how many bars, and its jumps.
 
     A jump is a session whose log return is beyond a number of deviations of the JUMP_WINDOW returns before it. A move of less
-    than SMALL_MOVE is none: after a flat stretch any move is many deviations.
+    than SMALL_MOVE is none: after a flat stretch any move is many deviations. `off` says of how many bars the delivered adj_close
+    is off, and how far the worst; None if of none.
     """
 
     first: date
@@ -101,17 +101,19 @@ class Look:
     sessions: int
     bars: int
     jumps: tuple[dict[str, Any], ...]
+    off: dict[str, Any] | None
 
 
-def look_at(bars: "DataFrame", deviations: float) -> dict[str, Look]:
-    """A look at each ticker of `bars` (ticker, date, close); a jump is beyond `deviations` deviations.
+def look_at(bars: "DataFrame", deviations: float, tolerance: float) -> dict[str, Look]:
+    """A look at each ticker of `bars` (ticker, date, close, adj_close_deviation); a jump is beyond `deviations` deviations, a
+    delivered adj_close off by more than `tolerance`.
 
     In one pass and in numpy: window functions and distinct counts over all rows take ten times as long.
     """
     looks = bars.groupBy("ticker").applyInArrow(
-        _looker(deviations),
+        _looker(deviations, tolerance),
         "ticker string, first date, last date, sessions bigint, bars bigint, "
-        "jumps array<struct<session: date, move: double, usual: double>>",
+        "jumps array<struct<session: date, move: double, usual: double>>, off bigint, most_off double",
     )
     return {
         row["ticker"]: Look(
@@ -128,12 +130,13 @@ def look_at(bars: "DataFrame", deviations: float) -> dict[str, Look]:
                 }
                 for one in row["jumps"]
             ),
+            {"ticker": row["ticker"], "bars": row["off"], "most": row["most_off"]} if row["off"] else None,
         )
         for row in looks.collect()
     }
 
 
-def _looker(deviations: float):  # type: ignore[no-untyped-def]  # PySpark inspects the signature
+def _looker(deviations: float, tolerance: float):  # type: ignore[no-untyped-def]  # PySpark inspects the signature
     """A function of one ticker's bars that gives the row of its `Look`."""
 
     def kernel(bars: "pa.Table") -> "pa.Table":
@@ -152,6 +155,8 @@ def _looker(deviations: float):  # type: ignore[no-untyped-def]  # PySpark inspe
         jumps = [
             {"session": days[at].as_py(), "move": moves[at], "usual": usual[at]} for at in jumped.nonzero()[0][:LISTED]
         ]
+        away = pc.abs(ordered["adj_close_deviation"])
+        off = pc.sum(pc.greater(away, tolerance)).as_py() or 0
         jump = pa.struct([("session", pa.date32()), ("move", pa.float64()), ("usual", pa.float64())])
         return pa.table(
             {
@@ -161,37 +166,12 @@ def _looker(deviations: float):  # type: ignore[no-untyped-def]  # PySpark inspe
                 "sessions": pa.array([pc.count_distinct(days).as_py()], pa.int64()),
                 "bars": pa.array([len(days)], pa.int64()),
                 "jumps": pa.array([jumps], pa.list_(jump)),
+                "off": pa.array([off], pa.int64()),
+                "most_off": pa.array([pc.max(away).as_py()], pa.float64()),
             }
         )
 
     return kernel
-
-
-def far_from_derived(bars: "DataFrame", tolerance: float) -> list[dict[str, Any]]:
-    """Tickers whose delivered adj_close is off by more than `tolerance`, given `bars` (ticker, date, adj_close_deviation)."""
-    from pyspark.sql import functions as F
-
-    size = F.abs("adj_close_deviation")
-    found = (
-        bars.where(size > tolerance)
-        .groupBy("ticker")
-        .agg(
-            F.count("date").alias("bars"),
-            F.min("date").alias("first"),
-            F.max("date").alias("last"),
-            F.max(size).alias("most"),
-        )
-    )
-    return [
-        {
-            "ticker": row["ticker"],
-            "bars": row["bars"],
-            "first": str(row["first"]),
-            "last": str(row["last"]),
-            "most": row["most"],
-        }
-        for row in found.orderBy("ticker").collect()
-    ]
 
 
 def duplicate_keys(bars: "DataFrame") -> list[dict[str, Any]]:
