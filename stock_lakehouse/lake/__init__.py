@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stock_lakehouse.lake.delta_table import RETENTION_DAYS, DeltaTable, Ledger
+from stock_lakehouse.lake.delta_table import RETENTION_DAYS, DeltaTable
+from stock_lakehouse.lake.ledger import Ledger
 from stock_lakehouse.lake.parquet_table import ParquetTable
 from stock_lakehouse.lake.publish import BARS_PER_CHUNK
 from stock_lakehouse.lake.raw_csv import RawCsv

@@ -1,6 +1,6 @@
-"""A Delta table of the lake: published by comparison, one atomic commit, with a ledger of what changed.
+"""A Delta table of the lake: published by comparison, one atomic commit, and announced to the ledger.
 
-Here: creation, schema evolution, the comparison, the commit and the ledger lines. Not here: what the rows mean.
+Here: creation, schema evolution, the comparison and the commit. Not here: the ledger's lines (ledger.py), what the rows mean.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.lake.causes import OF_HISTORIES, cause_of, causes_of_features
+from stock_lakehouse.lake.causes import cause_of
 from stock_lakehouse.lake.lease import LeaseLostError
 from stock_lakehouse.lake.lock import confirm, one_writer
 from stock_lakehouse.lake.publish import (
@@ -28,12 +28,14 @@ from stock_lakehouse.lake.publish import (
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.storage import LakeRoot, named, under
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.tables import CURATED, RESTATEMENTS, Table
+from stock_lakehouse.tables import CURATED, Table
 
 if TYPE_CHECKING:
     import deltalake
     import pyarrow as pa
     from pyspark.sql import Column, DataFrame, SparkSession
+
+    from stock_lakehouse.lake.ledger import Ledger
 
 # Statistics only where JSON holds a value exactly. DataFusion reads a column whose minimum and maximum agree from
 # the log instead of the file, and a double can come back one bit off (18 % of files with one row), a timestamp cut to
@@ -84,7 +86,7 @@ class DeltaTable:
 
     def sizes(self) -> list[int]:
         """Bytes of each file of the present version."""
-        return [add["size_bytes"] for add in _adds(self.open())] if self.exists() else []
+        return [add["size_bytes"] for add in adds_of(self.open())] if self.exists() else []
 
     def ticker_years(self) -> set[tuple[str, int]]:
         """The ticker-years that hold rows, by the log; of a table by ticker and year."""
@@ -94,10 +96,8 @@ class DeltaTable:
             else set()
         )
 
-    def read(
-        self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None
-    ) -> DataFrame:
-        """The table's rows, of all tickers and years or of some, in the order of columns of its schema."""
+    def read(self, spark: SparkSession, tickers: Sequence[str] | None = None) -> DataFrame:
+        """The table's rows, of all tickers or of some, in the order of columns of its schema."""
         from pyspark.sql import functions as F
 
         if not self.exists():
@@ -105,8 +105,6 @@ class DeltaTable:
         frame = spark.read.format("delta").load(str(self.path))
         if tickers is not None:
             frame = frame.where(F.col("ticker").isin(list(tickers)))
-        if years is not None:
-            frame = frame.where(F.col("year").isin(list(years)))
         # A column that the next publish will add is not there yet.
         types = {one.name: one.type for one in self.table.columns}
         return frame.select(
@@ -385,141 +383,6 @@ class DeltaTable:
         )
 
 
-class Ledger:
-    """The restatements table. Lines are written before the commit they announce and name the table and the version it
-    replaces: a line counts once the table is past that version, and what a killed run announced in vain is removed by
-    the next publish. Lines of a table that was later moved away and built anew stay."""
-
-    def __init__(self, lake_root: LakeRoot, retention_days: int = RETENTION_DAYS) -> None:
-        self.stored = DeltaTable(lake_root, RESTATEMENTS, retention_days=retention_days)
-        self._lake_root = lake_root
-
-    def announce(
-        self,
-        table: Table,
-        changes: DataFrame,
-        staging: Staging,
-        *,
-        run_id: str,
-        now: datetime,
-        before: deltalake.DeltaTable,
-    ) -> None:
-        """Write what `changes` (of `DeltaTable._changes`) will restate of the version `before`, and why.
-
-        Of curated a line a value, or a ticker and column where whole histories change; a line a ticker of the others.
-        """
-        from pyspark.sql import functions as F
-
-        lines = _lines_of_bars(changes) if table == CURATED else self._lines_of_features(changes, run_id)
-        lines = staging.stage(
-            lines.withColumns(
-                {
-                    "table_name": F.lit(table.name),
-                    "run_id": F.lit(run_id),
-                    "restated_at": F.lit(now).cast("timestamp"),
-                    "table_id": F.lit(str(before.metadata().id)),
-                    "from_version": F.lit(before.version()).cast("bigint"),
-                }
-            ).select(*RESTATEMENTS.column_names)
-        )
-        with one_writer(self._lake_root, RESTATEMENTS.name):
-            self.stored.prepare()
-            self.stored.append(lines)
-
-    def _lines_of_features(self, changes: DataFrame, run_id: str) -> DataFrame:
-        from pyspark.sql import functions as F
-
-        def first(kind: str) -> Column:
-            return F.min(F.when(F.col("kind") == kind, F.col("date"))).alias(kind)
-
-        restated = changes.where("kind <> 'added'").withColumn("cell", F.explode("cells"))
-        whole = restated.groupBy("ticker").agg(
-            F.min("date").alias("first"), F.max("date").alias("last"), F.collect_set("cell.column").alias("columns"),
-            F.countDistinct("date").alias("rows"),
-            F.max((F.col("kind") == "corrected") & (F.col("cell.column") == "indicator_spec")).alias("respecified"),
-        )  # fmt: skip
-        moved = changes.groupBy("ticker").agg(first("added"), first("withdrawn"))
-        found = whole.join(moved, "ticker").collect()
-        of_bars = self._causes_of_bars(changes.sparkSession, [row["ticker"] for row in found], run_id)
-        rows = [
-            (
-                row["ticker"], row["first"], ",".join(sorted(row["columns"])), None, None, row["rows"],
-                causes_of_features(
-                    row["respecified"], row["last"], row["added"], row["withdrawn"], of_bars.get(row["ticker"], ())
-                ),
-            )
-            for row in found
-        ]  # fmt: skip
-        ddl = "ticker string, date date, columns string, old string, new string, rows bigint, cause string"
-        return changes.sparkSession.createDataFrame(rows, ddl)
-
-    def _causes_of_bars(self, spark: SparkSession, tickers: Sequence[str], run_id: str) -> dict[str, set[str]]:
-        """Why the curated bars of each ticker changed in this run, or if they did not in the run that last changed them: it may
-        have been killed before its features."""
-        from pyspark.sql import functions as F
-
-        mine = (F.col("table_name") == CURATED.name) & F.col("cause").isNotNull()
-        lines = self.stored.read(spark, tickers).where(mine).groupBy("ticker", "run_id", "cause")
-        newest: dict[str, tuple[tuple[bool, datetime], str]] = {}
-        causes: dict[tuple[str, str], set[str]] = {}
-        for row in lines.agg(F.max("restated_at").alias("at")).collect():
-            ticker, of_run = row["ticker"], row["run_id"]
-            causes.setdefault((ticker, of_run), set()).add(row["cause"])
-            newest[ticker] = max(
-                newest.get(ticker, ((False, row["at"]), of_run)), ((of_run == run_id, row["at"]), of_run)
-            )
-        return {ticker: causes[ticker, of_run] for ticker, (_, of_run) in newest.items()}
-
-    def settle(self, table_name: str, present: deltalake.DeltaTable) -> None:
-        """Remove the lines that announce a commit which never came: those from the present version of a table or later."""
-        if not self.stored.exists():
-            return
-        with one_writer(self._lake_root, RESTATEMENTS.name):
-            opened = self.stored.open()
-            if any(
-                add["partition.table_name"] == table_name and (add["max.from_version"] or 0) >= present.version()
-                for add in _adds(opened)
-            ):
-                opened.delete(f"table_id = '{present.metadata().id}' AND from_version >= {present.version()}")
-
-    def retract(self, run_id: str, before: deltalake.DeltaTable) -> None:
-        """Remove what this run announced for a commit on top of `before` that it could not make."""
-        with one_writer(self._lake_root, RESTATEMENTS.name):
-            if self.stored.exists():
-                mine = (
-                    f"table_id = '{before.metadata().id}' AND from_version = {before.version()} AND run_id = '{run_id}'"
-                )
-                self.stored.open().delete(mine)
-
-    def read(self, spark: SparkSession, tables: Sequence[DeltaTable]) -> DataFrame:
-        """The lines whose commit came, given the published tables as they are now."""
-        from pyspark.sql import functions as F
-
-        in_vain = F.lit(False)
-        for table in tables:
-            if table.exists():
-                present = table.open()
-                its_own = F.col("table_id") == str(present.metadata().id)
-                in_vain = in_vain | (its_own & (F.col("from_version") >= present.version()))
-        return self.stored.read(spark).where(~in_vain)
-
-
-def _lines_of_bars(changes: DataFrame) -> DataFrame:
-    from pyspark.sql import functions as F
-
-    cells = changes.where("kind <> 'added'").select("ticker", "date", F.explode("cells").alias("cell"))
-    cells = cells.select("ticker", "date", F.col("cell.column").alias("columns"), "cell.old", "cell.new", "cell.cause")
-    of_history = F.col("cause").isin(*OF_HISTORIES)
-    single = cells.where(~of_history).withColumn("rows", F.lit(1).cast("bigint"))
-    by_column = (
-        cells.where(of_history)
-        .groupBy("ticker", "columns", "cause")
-        .agg(F.min(F.struct("date", "old", "new")).alias("first"), F.count("date").alias("rows"))
-    )
-    names = ("ticker", "date", "columns", "old", "new", "rows", "cause")
-    return single.select(*names).unionByName(by_column.select("*", "first.*").select(*names))
-
-
 def _commits_of(mark: str, opened: deltalake.DeltaTable, version: int) -> list[int]:
     """The versions after `version` that a write with `mark` committed, in order."""
     since = opened.version() - version
@@ -540,7 +403,7 @@ def _delta_schema(table: Table) -> deltalake.Schema:
     return Schema.from_arrow(table.arrow_schema)
 
 
-def _adds(opened: deltalake.DeltaTable) -> list[dict[str, Any]]:
+def adds_of(opened: deltalake.DeltaTable) -> list[dict[str, Any]]:
     """The add actions of the version opened, flattened: num_records, partition.*, min.*, max.*."""
     import pyarrow as pa
 
@@ -551,7 +414,7 @@ def _adds(opened: deltalake.DeltaTable) -> list[dict[str, Any]]:
 def _rows_of(opened: deltalake.DeltaTable) -> dict[Partition, int]:
     """Rows of each (ticker, year) by the log."""
     rows: dict[Partition, int] = {}
-    for add in _adds(opened):
+    for add in adds_of(opened):
         pair = (add["partition.ticker"], add["partition.year"])
         rows[pair] = rows.get(pair, 0) + add["num_records"]
     return rows

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.lake.delta_table import DeltaTable, Ledger, _adds
+from stock_lakehouse.lake.delta_table import DeltaTable, adds_of
 from stock_lakehouse.lake.history import (
     CHECKPOINT,
     COMMIT,
@@ -24,6 +24,7 @@ from stock_lakehouse.lake.history import (
     files_of,
     version_at,
 )
+from stock_lakehouse.lake.ledger import Ledger
 from stock_lakehouse.lake.lock import confirm, one_writer
 from stock_lakehouse.lake.publish import PublishError
 from stock_lakehouse.lake.storage import File, Storage, storage_at
@@ -87,7 +88,7 @@ def examine(table: DeltaTable) -> list[Damage]:
             else None
         )
 
-    return [one for one in storage.map(look, _adds(opened)) if one is not None]
+    return [one for one in storage.map(look, adds_of(opened)) if one is not None]
 
 
 def examine_files(table: ParquetTable | RawCsv) -> list[Damage]:
@@ -243,7 +244,7 @@ def _partitions(opened: deltalake.DeltaTable) -> dict[tuple[Any, ...], tuple[int
     """Files and rows of each partition, by the log."""
     files: Counter[tuple[Any, ...]] = Counter()
     rows: Counter[tuple[Any, ...]] = Counter()
-    for add in _adds(opened):
+    for add in adds_of(opened):
         key = tuple(value for name, value in sorted(add.items()) if name.startswith("partition."))
         files[key] += 1
         rows[key] += add["num_records"]

@@ -1,0 +1,157 @@
+"""The ledger: what was published and later changed, and why.
+
+Here: its lines, written before the commit that they announce, and which of them count. Not here: how a change is found
+(delta_table.py) and the rules of its cause (causes.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from stock_lakehouse.lake.causes import OF_HISTORIES, causes_of_features
+from stock_lakehouse.lake.delta_table import RETENTION_DAYS, DeltaTable, adds_of
+from stock_lakehouse.lake.lock import one_writer
+from stock_lakehouse.lake.staging import Staging
+from stock_lakehouse.lake.storage import LakeRoot
+from stock_lakehouse.tables import CURATED, RESTATEMENTS, Table
+
+if TYPE_CHECKING:
+    import deltalake
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+
+class Ledger:
+    """The restatements table. Lines are written before the commit they announce and name the table and the version it
+    replaces: a line counts once the table is past that version, and what a killed run announced in vain is removed by
+    the next publish. Lines of a table that was later moved away and built anew stay."""
+
+    def __init__(self, lake_root: LakeRoot, retention_days: int = RETENTION_DAYS) -> None:
+        self.stored = DeltaTable(lake_root, RESTATEMENTS, retention_days=retention_days)
+        self._lake_root = lake_root
+
+    def announce(
+        self,
+        table: Table,
+        changes: DataFrame,
+        staging: Staging,
+        *,
+        run_id: str,
+        now: datetime,
+        before: deltalake.DeltaTable,
+    ) -> None:
+        """Write what `changes` (of `DeltaTable._changes`) will restate of the version `before`, and why.
+
+        Of curated a line a value, or a ticker and column where whole histories change; a line a ticker of the others.
+        """
+        from pyspark.sql import functions as F
+
+        lines = _lines_of_bars(changes) if table == CURATED else self._lines_of_features(changes, run_id)
+        lines = staging.stage(
+            lines.withColumns(
+                {
+                    "table_name": F.lit(table.name),
+                    "run_id": F.lit(run_id),
+                    "restated_at": F.lit(now).cast("timestamp"),
+                    "table_id": F.lit(str(before.metadata().id)),
+                    "from_version": F.lit(before.version()).cast("bigint"),
+                }
+            ).select(*RESTATEMENTS.column_names)
+        )
+        with one_writer(self._lake_root, RESTATEMENTS.name):
+            self.stored.prepare()
+            self.stored.append(lines)
+
+    def _lines_of_features(self, changes: DataFrame, run_id: str) -> DataFrame:
+        from pyspark.sql import functions as F
+
+        def first(kind: str) -> Column:
+            return F.min(F.when(F.col("kind") == kind, F.col("date"))).alias(kind)
+
+        restated = changes.where("kind <> 'added'").withColumn("cell", F.explode("cells"))
+        whole = restated.groupBy("ticker").agg(
+            F.min("date").alias("first"), F.max("date").alias("last"), F.collect_set("cell.column").alias("columns"),
+            F.countDistinct("date").alias("rows"),
+            F.max((F.col("kind") == "corrected") & (F.col("cell.column") == "indicator_spec")).alias("respecified"),
+        )  # fmt: skip
+        moved = changes.groupBy("ticker").agg(first("added"), first("withdrawn"))
+        found = whole.join(moved, "ticker").collect()
+        of_bars = self._causes_of_bars(changes.sparkSession, [row["ticker"] for row in found], run_id)
+        rows = [
+            (
+                row["ticker"], row["first"], ",".join(sorted(row["columns"])), None, None, row["rows"],
+                causes_of_features(
+                    row["respecified"], row["last"], row["added"], row["withdrawn"], of_bars.get(row["ticker"], ())
+                ),
+            )
+            for row in found
+        ]  # fmt: skip
+        ddl = "ticker string, date date, columns string, old string, new string, rows bigint, cause string"
+        return changes.sparkSession.createDataFrame(rows, ddl)
+
+    def _causes_of_bars(self, spark: SparkSession, tickers: Sequence[str], run_id: str) -> dict[str, set[str]]:
+        """Why the curated bars of each ticker changed in this run, or if they did not in the run that last changed them: it may
+        have been killed before its features."""
+        from pyspark.sql import functions as F
+
+        mine = (F.col("table_name") == CURATED.name) & F.col("cause").isNotNull()
+        lines = self.stored.read(spark, tickers).where(mine).groupBy("ticker", "run_id", "cause")
+        newest: dict[str, tuple[tuple[bool, datetime], str]] = {}
+        causes: dict[tuple[str, str], set[str]] = {}
+        for row in lines.agg(F.max("restated_at").alias("at")).collect():
+            ticker, of_run = row["ticker"], row["run_id"]
+            causes.setdefault((ticker, of_run), set()).add(row["cause"])
+            newest[ticker] = max(
+                newest.get(ticker, ((False, row["at"]), of_run)), ((of_run == run_id, row["at"]), of_run)
+            )
+        return {ticker: causes[ticker, of_run] for ticker, (_, of_run) in newest.items()}
+
+    def settle(self, table_name: str, present: deltalake.DeltaTable) -> None:
+        """Remove the lines that announce a commit which never came: those from the present version of a table or later."""
+        if not self.stored.exists():
+            return
+        with one_writer(self._lake_root, RESTATEMENTS.name):
+            opened = self.stored.open()
+            if any(
+                add["partition.table_name"] == table_name and (add["max.from_version"] or 0) >= present.version()
+                for add in adds_of(opened)
+            ):
+                opened.delete(f"table_id = '{present.metadata().id}' AND from_version >= {present.version()}")
+
+    def retract(self, run_id: str, before: deltalake.DeltaTable) -> None:
+        """Remove what this run announced for a commit on top of `before` that it could not make."""
+        with one_writer(self._lake_root, RESTATEMENTS.name):
+            if self.stored.exists():
+                mine = (
+                    f"table_id = '{before.metadata().id}' AND from_version = {before.version()} AND run_id = '{run_id}'"
+                )
+                self.stored.open().delete(mine)
+
+    def read(self, spark: SparkSession, tables: Sequence[DeltaTable]) -> DataFrame:
+        """The lines whose commit came, given the published tables as they are now."""
+        from pyspark.sql import functions as F
+
+        in_vain = F.lit(False)
+        for table in tables:
+            if table.exists():
+                present = table.open()
+                its_own = F.col("table_id") == str(present.metadata().id)
+                in_vain = in_vain | (its_own & (F.col("from_version") >= present.version()))
+        return self.stored.read(spark).where(~in_vain)
+
+
+def _lines_of_bars(changes: DataFrame) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    cells = changes.where("kind <> 'added'").select("ticker", "date", F.explode("cells").alias("cell"))
+    cells = cells.select("ticker", "date", F.col("cell.column").alias("columns"), "cell.old", "cell.new", "cell.cause")
+    of_history = F.col("cause").isin(*OF_HISTORIES)
+    single = cells.where(~of_history).withColumn("rows", F.lit(1).cast("bigint"))
+    by_column = (
+        cells.where(of_history)
+        .groupBy("ticker", "columns", "cause")
+        .agg(F.min(F.struct("date", "old", "new")).alias("first"), F.count("date").alias("rows"))
+    )
+    names = ("ticker", "date", "columns", "old", "new", "rows", "cause")
+    return single.select(*names).unionByName(by_column.select("*", "first.*").select(*names))
