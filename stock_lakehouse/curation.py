@@ -59,7 +59,8 @@ def curate(
 
     known = lake.corporate_actions.read(spark, asked.tickers)
     years: tuple[int, ...] | None = years_around(asked)
-    if lake.processed.years() <= set(years or ()):
+    there = lake.processed.years()
+    if there <= set(years or ()):
         years = None
 
     def computed(bars: DataFrame, tickers: Sequence[str], of_years: tuple[int, ...] | None, count: int) -> DataFrame:
@@ -74,7 +75,7 @@ def curate(
             lake.processed.read(spark, moved),
             moved,
             None,
-            max(lake.processed.years()) - min(lake.processed.years()) + 1,
+            max(there) - min(there) + 1,
         )
         actions = actions_in(history).toArrow()
         rows = rows.where(~rows["ticker"].isin(list(moved))).select(*columns).unionByName(history.select(*columns))
