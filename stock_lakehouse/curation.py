@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.publish import Published
+from stock_lakehouse.lake.publish import Published, literals
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED
@@ -71,12 +71,7 @@ def curate(
     moved = tuple(sorted(_differing(actions, published, years) | (moving(lake) & set(asked.tickers))))
     columns = list(CURATED.column_names)
     if moved and years is not None:
-        history = computed(
-            lake.processed.read(spark, moved),
-            moved,
-            None,
-            max(there) - min(there) + 1,
-        )
+        history = computed(lake.processed.read(spark, moved), moved, None, max(there) - min(there) + 1)
         actions = actions_in(history).toArrow()
         rows = rows.where(~rows["ticker"].isin(list(moved))).select(*columns).unionByName(history.select(*columns))
     own = pa.compute.is_in(actions["ticker"], value_set=pa.array(moved, pa.string()))
@@ -91,13 +86,10 @@ def publish(
     In this order, and with a note of it under MOVING while it is done: a run that is killed in between leaves actions that
     differ from the bars', or the note, and the next one of the ticker does all of it again.
     """
-
-    within = None
-    if curation.years is not None:
-        within = f"year IN ({', '.join(map(str, curation.years))})"
-        if curation.moved:
-            within += " OR ticker IN ({})".format(", ".join(f"'{ticker}'" for ticker in curation.moved))
+    within = None if curation.years is None else f"year IN ({literals(curation.years)})"
     if curation.moved:
+        if within is not None:
+            within += f" OR ticker IN ({literals(curation.moved)})"
         note_moving(lake, curation.moved)
     published = lake.curated.publish(curation.bars, asked, staging, lake.ledger, run_id=run_id, now=now, within=within)
     if curation.moved:

@@ -22,6 +22,7 @@ from stock_lakehouse.lake.publish import (
     chunks,
     differing_partitions,
     in_keys,
+    literals,
     partition_predicate,
     publishable,
 )
@@ -238,9 +239,9 @@ class DeltaTable:
             confirm(self._lake_root)
             opened = self.open()
             names = [one.name for one in opened.schema().fields]
-            mine = ", ".join(f"'{ticker}'" for ticker in tickers)
+            mine = f"ticker IN ({literals(tickers)})"
             try:
-                deltalake.write_deltalake(opened, rows.select(names), mode="overwrite", predicate=f"ticker IN ({mine})")
+                deltalake.write_deltalake(opened, rows.select(names), mode="overwrite", predicate=mine)
             except deltalake.exceptions.CommitFailedError as error:
                 raise PublishError(f"{self.table.name}: another writer came first, run it again: {error}") from error
 

@@ -132,7 +132,7 @@ def partition_predicate(pairs: Iterable[Partition]) -> str:
     for year, tickers in tickers_of.items():
         years_of.setdefault(tuple(tickers), []).append(year)
     return " OR ".join(
-        f"(ticker IN ({_literals(tickers)}) AND year IN ({_literals(years)}))" for tickers, years in years_of.items()
+        f"(ticker IN ({literals(tickers)}) AND year IN ({literals(years)}))" for tickers, years in years_of.items()
     )
 
 
@@ -147,5 +147,6 @@ def partition_of(path: str) -> tuple[str, str]:
     return unquote(ticker.removeprefix("ticker=")), unquote(year.removeprefix("year="))
 
 
-def _literals(values: Sequence[int | str]) -> str:
+def literals(values: Iterable[int | str]) -> str:
+    """`values` as SQL writes them inside IN (…). Tickers are safe to quote, see `partition_predicate`."""
     return ", ".join(str(value) if isinstance(value, int) else f"'{value}'" for value in values)

@@ -147,10 +147,6 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
             return finished
         return self.calendar.between(self.calendar.sessions[0], min(finished, date.fromisoformat(self.last_date)))[-1]
 
-    def stage(self, frame: DataFrame) -> DataFrame:
-        """`frame` computed once, for the audit, the comparison and the write to read."""
-        return self.staging.stage(frame)
-
     def stage_by_ticker(
         self, transform: Callable[[DataFrame], DataFrame], frame: DataFrame, tickers: Sequence[str], years: int
     ) -> DataFrame:

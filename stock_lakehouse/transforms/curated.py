@@ -32,6 +32,7 @@ ACTIONS = (
     "dividend_factor double, dividend_first_seen timestamp, split_first_seen timestamp, "
     "dividend_late boolean, split_late boolean"
 )
+ACTION_NAMES = tuple(part.split()[0] for part in ACTIONS.split(", "))
 
 
 def adjusted_bars(
@@ -68,11 +69,10 @@ def adjusted_bars(
     )
     final_at = sessions.select("date", "final_at")
     status = F.when(F.col("ingested_at") < F.col("final_at"), "provisional").otherwise("final")
-    names = [part.split()[0] for part in ACTIONS.split(", ")]
     return (
         computed.join(F.broadcast(final_at), "date", "left")
         .withColumn("bar_status", status)
-        .select(*(one.name for one in schema.COLUMNS), *names)
+        .select(*(one.name for one in schema.COLUMNS), *ACTION_NAMES)
     )
 
 
@@ -124,8 +124,7 @@ def _kernel(years: frozenset[int] | None) -> Callable[[pa.Table], pa.Table]:
             **{f"{kind}_first_seen": at.cast(one.bars["ingested_at"].type) for kind, at in one.first_seen.items()},
             **{f"{kind}_late": pa.array(late.tolist(), pa.bool_()) for kind, late in one.late.items()},
         }
-        names = [column.name for column in schema.COLUMNS if column.name != "bar_status"]
-        names += [part.split()[0] for part in ACTIONS.split(", ")]
+        names = [*(column.name for column in schema.COLUMNS if column.name != "bar_status"), *ACTION_NAMES]
         return pa.table({name: computed[name] if name in computed else one.bars[name] for name in names})
 
     return kernel

@@ -55,7 +55,7 @@ def publish(
     lake = house.lake
     delta = DeltaTable(lake.root, table_of(indicators))
     bars = lake.curated.read(house.session, asked.tickers)
-    computed = house.stage(features(bars, house.sessions, indicators))
+    computed = house.staging.stage(features(bars, house.sessions, indicators))
     return delta, delta.publish(computed, asked, house.staging, lake.ledger, run_id=run_id, now=NOW + timedelta(days=1))
 
 
@@ -143,7 +143,9 @@ def test_a_line_announced_in_vain_stays_unseen_when_a_column_comes(
 
     monkeypatch.setattr(DeltaTable, "_commit", dies)
     with pytest.raises(KeyboardInterrupt):
-        lake.features.publish(house.stage(shifted), ONE_DAY, house.staging, lake.ledger, run_id="33333333-run", now=NOW)
+        lake.features.publish(
+            house.staging.stage(shifted), ONE_DAY, house.staging, lake.ledger, run_id="33333333-run", now=NOW
+        )
     monkeypatch.undo()
     assert [row["run_id"] for row in lake.ledger.stored.read(house.session).collect()] == ["33333333-run"]
     assert ledger(house) == []
