@@ -106,7 +106,21 @@ class Settings(BaseSettings):
     last_date: date | None = None
     source: Literal["sample", "csv", "yfinance"] = "sample"
     csv_folder: Path | None = None
-    csv_prices: Literal["split_adjusted", "as_traded"] = "split_adjusted"
+    csv_prices: Literal["auto", "split_adjusted", "as_traded", "as_traded_adjusted_close", "total_return"] = Field(
+        "auto", description="what the prices of CSV files are adjusted for; auto: what a file's columns say, else for splits"
+    )
+    csv_adjusted_to: date | None = Field(
+        None, description="day of the download of CSV files; none: the newest bar that a file has of a ticker"
+    )
+    csv_dates: Literal["auto", "day_first", "month_first"] = Field(
+        "auto", description="what 01/02/2024 is; auto: as the file's other dates show, and refused where they do not"
+    )
+    csv_decimal: Literal["auto", "point", "comma"] = Field(
+        "auto", description="decimal mark of CSV files; auto: as a file's numbers show, and refused where they do not"
+    )
+    csv_time_zone: str | None = Field(
+        None, description="whose day a timestamp with a UTC offset means (Europe/Berlin); none: the exchange's"
+    )
     lake_root: Path | str = Path("lakehouse")
     engine: Literal["embedded", "spark_connect", "databricks"] = "embedded"
     spark_remote: SecretStr | None = None

@@ -17,7 +17,7 @@ DELIVERED = (
     Column("line", "string", "The whole line, where it could not be split into columns"),
 )
 PROVENANCE = (
-    Column("problem", "string", "Why the line could not be split, with file and line number"),
+    Column("problem", "string", "Why the row cannot be read as a whole, and what to change; null if it can"),
     Column("source", "string", "Which source delivered the row", nullable=False),
     Column("interval", "string", "Length of the bar, like 1d", nullable=False),
     Column("ingested_at", "string", "When it landed, UTC; later for a newer delivery of the same bar", nullable=False),
@@ -27,10 +27,37 @@ PROVENANCE = (
         "Day up to whose splits the delivered prices are adjusted: the newest that the delivery has of the ticker",
     ),
 )
+# Added later, so behind all others: files of a lake's first days have fewer columns, and CSV goes by position.
+CAPITAL_GAINS = Column("capital_gains", "string", "Distribution of capital gains a share, as delivered")
+READING = (
+    Column("file", "string", "Name of the file that the row came in; null where the source has no files"),
+    Column("line_number", "string", "Line of the row in its file, the first is 1"),
+    Column(
+        "session", "string", "Day (ISO) that the delivered date means, as its source read it; null if it cannot be read"
+    ),
+    Column("decimal", "string", "Decimal mark of the file's numbers where it is a comma"),
+    Column(
+        "basis",
+        "string",
+        "What open to close are adjusted for: split_adjusted, as_traded, as_traded_adjusted_close or total_return",
+    ),
+    Column(
+        "adj_close_as_of",
+        "string",
+        "Day up to whose splits and dividends the delivered adj_close is adjusted; null: adjusted_to",
+    ),
+    Column(
+        "says",
+        "string",
+        "Which actions the delivery has a column for, by comma: dividends, splits. In such a column a blank cell means none",
+    ),
+)
+# What two deliveries of a bar are compared by.
+TEXT = (*DELIVERED, CAPITAL_GAINS)
 PARTITION = (
     Column(
         "ticker", "string", "Ticker asked for, or the file's; __unreadable__ where none could be read", nullable=False
     ),
     Column("year", "string", "Year of the date; __unreadable__ where no date could be read", nullable=False),
 )
-COLUMNS = (*DELIVERED, *PROVENANCE, *PARTITION)
+COLUMNS = (*DELIVERED, *PROVENANCE, CAPITAL_GAINS, *READING, *PARTITION)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# The text columns of a delivered row, in order. `ticker` is the ticker that was asked for, or the file's; null where
-# neither is known. `symbol` is what the row itself says. `dividends` is in currency a share, `stock_splits` the ratio.
-# A line that could not be split has only `ticker` (if known), `problem` (file, line number, reason) and `line` (its text).
-# `adjusted_to` is not delivered but known of the delivery: the day (ISO) up to whose splits its prices are adjusted, which is
-# that of the newest bar that the vendor had of the ticker; null if that is not known.
+# The columns of a delivered row, all text, in order; what each means stands in `schemas/raw.py`. `ticker` is the ticker that was
+# asked for, or the file's; null where neither is known. `symbol` is what the row itself says.
+# A row that cannot be read as a whole has `problem`, a sentence that says why and what to change; one that could not be split into
+# columns has its text in `line` and no delivered column.
+# From `adjusted_to` on nothing is delivered; it is what the source knows of the delivery: `session` the day that the date means,
+# `adjusted_to` the day of the newest valid bar that the vendor had of the ticker (of an as-traded bar its own day), null if unknown.
 DELIVERED_COLUMNS = (
     "ticker",
     "symbol",
@@ -31,10 +32,23 @@ DELIVERED_COLUMNS = (
     "volume",
     "dividends",
     "stock_splits",
+    "capital_gains",
     "problem",
     "line",
     "adjusted_to",
+    "file",
+    "line_number",
+    "session",
+    "decimal",
+    "basis",
+    "adj_close_as_of",
+    "says",
 )
+SPLIT_ADJUSTED, AS_TRADED = "split_adjusted", "as_traded"
+AS_TRADED_ADJUSTED_CLOSE, TOTAL_RETURN = "as_traded_adjusted_close", "total_return"
+# What open to close may be adjusted for: the splits until the delivery; nothing; nothing, beside an adjusted close of the day of
+# the download (Quandl, Tiingo, Alpha Vantage, EODHD); splits and dividends until the delivery (`yfinance.Ticker.history()`).
+PRICE_FORMS = (SPLIT_ADJUSTED, AS_TRADED, AS_TRADED_ADJUSTED_CLOSE, TOTAL_RETURN)
 
 
 class SourceError(Exception):
