@@ -77,6 +77,20 @@ class MarketCalendar:
         sessions = set(self.between(first, last))
         return tuple(day for day in days if day.weekday() < 5 and day not in sessions)
 
+    def on_or_after(self, day: date) -> date | None:
+        """The session on `day`, or else the next one; None beyond the calendar's end."""
+        index = bisect_left(self.sessions, day)
+        return self.sessions[index] if index < len(self.sessions) else None
+
+    def days(self) -> pa.Table:
+        """A row a calendar day from the first to the last session: date, session (that day, or the next session)."""
+        import pyarrow as pa
+
+        first, last = self.sessions[0], self.sessions[-1]
+        every = [first + timedelta(days=count) for count in range((last - first).days + 1)]
+        sessions = [self.on_or_after(day) for day in every]
+        return pa.table({"date": pa.array(every, pa.date32()), "session": pa.array(sessions, pa.date32())})
+
     def table(self, grace: timedelta) -> pa.Table:
         """A row a session: date, final_at (close plus `grace`, UTC), next_session (null at the calendar's end)."""
         import pyarrow as pa

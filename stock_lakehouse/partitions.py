@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Cells = np.ndarray[Any, np.dtype[np.bool_]]  # tickers × sessions of a rectangle
 
+LOOK_BACK = timedelta(days=14)  # how far before its first session a run reads actions that were delivered late
 MAX_KEYS = 100_000  # an asset; beyond it Dagster's UI and event log become slow
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 # Where a partition is a session, a run's tickers by comma; without it a run is for all of them.
@@ -48,6 +49,11 @@ class Rectangle:
     @property
     def years(self) -> tuple[int, ...]:
         return tuple(sorted({session.year for session in self.sessions}))
+
+    @property
+    def read_years(self) -> tuple[int, ...]:
+        """The years of its sessions and of LOOK_BACK before the first, of which an action may count on it."""
+        return tuple(sorted({*self.years, (self.first - LOOK_BACK).year}))
 
     @cached_property
     def _gaps(self) -> bool:

@@ -126,6 +126,11 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
         """A row a session: date, final_at, next_session."""
         return self.session.createDataFrame(self.calendar.table(self.grace))
 
+    @property
+    def days(self) -> DataFrame:
+        """A row a calendar day: date, session on or after it."""
+        return self.session.createDataFrame(self.calendar.days())
+
     def years_until(self, day: date) -> int:
         """How many years of the lake lie before the end of `day`'s."""
         return day.year - date.fromisoformat(self.first_date).year + 1

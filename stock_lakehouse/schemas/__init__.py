@@ -33,8 +33,8 @@ PRICE_BASIS = Column(
     "price_basis",
     "string",
     "total_return: adj_close is derived from the splits and dividends. total_return_delivered: the delivery said nothing of "
-    "actions, so adj_close is the delivered one. price_return: nor did it give adj_close, so it is close, and returns leave "
-    "dividends out. The other prices are always adjusted for splits",
+    "dividends, so adj_close is the delivered one. price_return: nor did it give adj_close, so that is close adjusted for the "
+    "dividends that are known of the ticker otherwise, often none. The other prices are always adjusted for splits",
     nullable=False,
     one_of=PRICE_BASES,
 )
