@@ -107,7 +107,8 @@ class Settings(BaseSettings):
     source: Literal["sample", "csv", "yfinance"] = "sample"
     csv_folder: Path | None = None
     csv_prices: Literal["auto", "split_adjusted", "as_traded", "as_traded_adjusted_close", "total_return"] = Field(
-        "auto", description="what the prices of CSV files are adjusted for; auto: what a file's columns say, else for splits"
+        "auto",
+        description="what the prices of CSV files are adjusted for; auto: what a file's columns say, else for splits",
     )
     csv_adjusted_to: date | None = Field(
         None, description="day of the download of CSV files; none: the newest bar that a file has of a ticker"

@@ -153,7 +153,12 @@ def delivery_checks(download: Download, strangers: list[str]) -> Iterator[dg.Ass
     )
     twice = [
         dg.TableRecord(
-            {"ticker": one.ticker, "session": one.session, "rows": one.rows, "files": ", ".join(map(printable, one.files))}
+            {
+                "ticker": one.ticker,
+                "session": one.session,
+                "rows": one.rows,
+                "files": ", ".join(map(printable, one.files)),
+            }
         )
         for one in landing.contradictions
     ]

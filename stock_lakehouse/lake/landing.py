@@ -17,6 +17,7 @@ from stock_lakehouse.partitions import LOOK_BACK, Rectangle
 from stock_lakehouse.schemas import raw as schema
 from stock_lakehouse.schemas.forms import RATIO, numbers
 from stock_lakehouse.sources import (
+    COUNTS,
     SPLIT_ADJUSTED,
     TOTAL_RETURN,
     Contradiction,
@@ -92,8 +93,8 @@ def acts(rows: pd.DataFrame) -> pd.Series:
 
 
 def keys_of(rows: pd.DataFrame) -> list[str]:
-    """What makes two rows of a ticker and year deliveries of the same thing: the day; or, where the ticker, the day or the row as a
-    whole cannot be read, a digest of everything that was delivered."""
+    """What makes two rows of a ticker and year deliveries of the same thing: the day; or a digest of everything that was delivered,
+    where the ticker, the day or the row as a whole cannot be read."""
 
     def digest(values: tuple[Any, ...]) -> str:
         return hashlib.sha256(
@@ -222,9 +223,10 @@ def keys_in(rows: pd.DataFrame) -> pd.Series:
 
 def counted(rows: pd.DataFrame, fates: pd.Series) -> Landing:
     """`rows` as a Landing, in all and by file; `fates` has what became of each, one of `sources.COUNTS`."""
-    by_file = {}
+    by_file: dict[str, Landing] = {}
     for name, group in fates.groupby(rows["file"].fillna(""), sort=True):
-        by_file[str(name)] = Landing(delivered=len(group), **{str(k): int(v) for k, v in group.value_counts().items()})
+        landed, repeated, outside, withheld = (int((group == fate).sum()) for fate in COUNTS[1:])
+        by_file[str(name)] = Landing(len(group), landed, repeated, outside, withheld)
     total = sum(by_file.values(), Landing())
     return replace(total, by_file={name: landing for name, landing in by_file.items() if name})
 
@@ -336,6 +338,7 @@ def proves_newer_basis(placed: pd.DataFrame, landed: pd.DataFrame, landing: pd.D
     The proof is the delivery's own move over the ex-date: nearer to none than to the ratio. A split that is named while the
     history is not adjusted yet shows the ratio, and proves nothing. `landing` are the rows that land anyway.
     """
+    import numpy as np
     import pandas as pd
 
     proven = pd.Series(False, index=placed.index)
@@ -349,11 +352,15 @@ def proves_newer_basis(placed: pd.DataFrame, landed: pd.DataFrame, landing: pd.D
             continue
         there = landed[landed["ticker"] == ticker]
         newest = there.drop_duplicates(KEY, keep="last").set_index("day")
-        stamps = landing[landing["ticker"] == ticker].drop_duplicates("day", keep="last").set_index("day")["ingested_at"]
+        stamps = (
+            landing[landing["ticker"] == ticker].drop_duplicates("day", keep="last").set_index("day")["ingested_at"]
+        )
         for split in splits:
             if not is_applied(own, split):
                 continue
-            seen = stamps.get(split.day) or (newest["ingested_at"].get(split.day) if split.day in newest.index else None)
+            seen = stamps.get(split.day) or (
+                newest["ingested_at"].get(split.day) if split.day in newest.index else None
+            )
             if seen is None:
                 continue
             versions = there[(there["day"] == split.day) & (there["ingested_at"] < seen)]
@@ -364,7 +371,7 @@ def proves_newer_basis(placed: pd.DataFrame, landed: pd.DataFrame, landing: pd.D
                 str(to or "") < split.day or (bool(otherwise) and str(at) < str(seen))
                 for to, at in zip(was["adjusted_to"].fillna(""), was["ingested_at"], strict=True)
             ]
-            proven.loc[rows.index] |= unaware
+            proven.loc[rows.index] |= np.array(unaware, dtype=bool)
     return proven
 
 
@@ -401,7 +408,10 @@ def _ratios(rows: pd.DataFrame) -> Sequence[float | None]:
     """New shares for one old one, by row; 1 for a word that says none, None where nothing is said or it cannot be read."""
     found: dict[tuple[Any, Any], float | None] = {}
     marks = rows["decimal"] if "decimal" in rows.columns else [None] * len(rows)
-    pairs = [(text if isinstance(text, str) else None, mark == ",") for text, mark in zip(rows["stock_splits"], marks, strict=True)]
+    pairs = [
+        (text if isinstance(text, str) else None, mark == ",")
+        for text, mark in zip(rows["stock_splits"], marks, strict=True)
+    ]
     for text, comma in set(pairs):
         found[text, comma] = None if text is None else ratio_of(text, "," if comma else None)
     return [found[pair] for pair in pairs]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake.landing import (
     ANY,
@@ -213,9 +213,7 @@ class RawCsv:
         landed["key"] = keys_of(landed)
         return landed.sort_values("ingested_at", kind="stable", ignore_index=True)
 
-    def write(
-        self, landing: pd.DataFrame, source: str, interval: str, run_id: str, now: datetime
-    ) -> int:
+    def write(self, landing: pd.DataFrame, source: str, interval: str, run_id: str, now: datetime) -> int:
         """Write rows that land, a file a ticker and year; how many files."""
         confirm(self._lake_root)
         files = 0

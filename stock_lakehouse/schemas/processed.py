@@ -33,7 +33,9 @@ KINDS = (DIVIDEND, CAPITAL_GAIN, SPLIT)
 ACTION_COLUMNS = (
     TICKER,
     Column("date", "date", "Day of the delivered row that names the action", nullable=False),
-    Column("session", "date", "Session on which it counts: that day, or the next session if it is none", nullable=False),
+    Column(
+        "session", "date", "Session on which it counts: that day, or the next session if it is none", nullable=False
+    ),
     Column("kind", "string", "dividend, capital gain or split", nullable=False, one_of=KINDS),
     Column(
         "value",

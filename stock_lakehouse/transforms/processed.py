@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 PRICES = ("open", "high", "low", "close")
-OPTIONAL = ("open", "high", "low")  # a price of 0 or none is not known; nothing but the close and the volume is computed with
+OPTIONAL = (
+    "open",
+    "high",
+    "low",
+)  # a price of 0 or none is not known; nothing but the close and the volume is computed with
 AMOUNTS = ("dividends", "capital_gains")
 NUMBERS = (*PRICES, "adj_close", "volume", *AMOUNTS)
 # There is no year 0: JVM Spark reads one all the same, and no Python can hold it.
@@ -105,7 +109,9 @@ def delivered_actions(classified: DataFrame) -> DataFrame:
     none = {kind: 1.0 if kind == schema.SPLIT else 0.0 for kind in schema.KINDS}
     key = ["ticker", "date"]
     said = classified.select(*key, "counts_on", "ingested_at", "adjusted_to", *names.values())
-    acting = said.where(F.greatest(*(F.coalesce((F.col(name) != none[kind]).cast("int"), F.lit(0)) for kind, name in names.items())) > 0)
+    acting = said.where(
+        F.greatest(*(F.coalesce((F.col(name) != none[kind]).cast("int"), F.lit(0)) for kind, name in names.items())) > 0
+    )
     few = said.join(F.broadcast(acting.select(*key).distinct()), key, "left_semi")
     each = [
         few.where(F.col(name).isNotNull()).select(
@@ -126,9 +132,13 @@ def delivered_actions(classified: DataFrame) -> DataFrame:
             }
         )
         .where("named = 1")
-        .where(~(F.col("value").eqNullSafe(F.col("before")) & F.col("adjusted_to").eqNullSafe(F.col("adjusted_before"))))
+        .where(
+            ~(F.col("value").eqNullSafe(F.col("before")) & F.col("adjusted_to").eqNullSafe(F.col("adjusted_before")))
+        )
     )
-    return changes.select(*(one.name for one in schema.ACTION_COLUMNS if one.name != "year"), F.year("date").alias("year"))
+    return changes.select(
+        *(one.name for one in schema.ACTION_COLUMNS if one.name != "year"), F.year("date").alias("year")
+    )
 
 
 def quarantined(classified: DataFrame) -> DataFrame:
@@ -164,9 +174,7 @@ def _from_form(text: Column, decimal: Column) -> Column:
     number = F.when(
         bare.rlike(forms.SUFFIXED), F.concat(F.trim(F.regexp_extract(bare, forms.SUFFIXED, 1)), exponent)
     ).otherwise(bare)
-    point = F.when(
-        number.rlike(forms.GROUPED_POINT), F.translate(number, f",{forms.SPACES}", "")
-    ).otherwise(number)
+    point = F.when(number.rlike(forms.GROUPED_POINT), F.translate(number, f",{forms.SPACES}", "")).otherwise(number)
     comma = (
         F.when(number.rlike(forms.GROUPED_COMMA), F.translate(number, f",.{forms.SPACES}", "."))
         .when(number.rlike(forms.PLAIN_COMMA), F.translate(number, ",", "."))
