@@ -70,7 +70,9 @@ def scales(expected: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def errors_of(history: Bars) -> dict[str, float]:
     """The largest relative error of each indicator; of a boolean how many rows differ. Nulls must agree exactly."""
     found = compute(history)
-    expected = reference.all_indicators(*(history[name] for name in ("close", "adj_close", "volume", "total_return")))
+    expected = reference.all_indicators(
+        *(history[name] for name in ("close", "adj_close", "volume", "dividend", "total_return"))
+    )
     assert found.keys() == expected.keys(), "reference.py must know every indicator of the registry"
     scale = scales(expected)
     errors = {}
