@@ -463,7 +463,7 @@ add in different orders.
 
 _BOUNDARY = f"""
 **The boundary rule**: two averages whose difference is within {short(EQUAL_WITHIN)} of the second are equal (`EQUAL_WITHIN`).
-Averages of 50 and of 200 equal prices may round differently, and plain comparisons make crosses and signals out of that.
+Averages of 20 and of 50 equal prices may round differently, and plain comparisons make crosses and signals out of that.
 The independent implementation has the same rule, on averages that are rounded once, and must agree in every row. TA-Lib's
 averages are compared with > and <. Ties are rows where the averages are equal by the rule or the RSI is within
 {short(RSI_WITHIN)} of its bound, and for a cross also the row after: there TA-Lib's side is an accident of rounding.
@@ -476,10 +476,10 @@ implementation.
 
 _RUNNING_SUMS = """
 TA-Lib adds the new price to a running sum and subtracts the oldest, so the rounding of large prices stays in the sum when
-they have left the window: after a fall from 1e6 to 1e-2 its averages and bands are off by 1e-7 for the rest of the history,
-and where all volumes of a window are 0 after large ones, its average is not (∞). Split-adjusted histories fall like that.
-So the product has averages and deviations of its own, which sum each window anew: `window_sums` and `rolling_deviation` in
-[indicators.py](../stock_lakehouse/transforms/indicators.py).
+they have left the window: after a fall from 1e6 to 1e-2 its averages, and the bands about them, are off by 1e-7 for the rest
+of the history, and where all volumes of a window are 0 after large ones, its average is not (∞). Split-adjusted histories
+fall like that. So the product has averages of its own (`window_sums`), and deviations in two passes (`rolling_deviation`), in
+[indicators.py](../stock_lakehouse/transforms/indicators.py): both are of each window alone.
 """
 
 

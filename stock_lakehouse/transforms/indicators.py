@@ -68,7 +68,7 @@ def macd(columns: Columns, source: str, fast: int, slow: int, signal: int, part:
 def bollinger(columns: Columns, source: str, window: int, deviations: float) -> Array:
     """Average plus `deviations` population deviations over `window` sessions (Bollinger).
 
-    Not TA-Lib's: its average and deviation are of running sums, see `moving_average`; docs/conformance.md has its errors.
+    Not TA-Lib's: its bands lie about its average, see `moving_average`. docs/conformance.md has the errors of both.
     """
     band: Array = moving_average(columns, source, window) + deviations * rolling_deviation(
         columns[source], window, ddof=0
