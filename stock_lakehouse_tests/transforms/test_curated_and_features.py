@@ -161,6 +161,19 @@ def test_a_missing_session_does_not_break_the_windows(spark: SparkSession, marke
     assert rows[30]["return_1d"] == pytest.approx(closes[30] / closes[29] - 1, rel=1e-12)
 
 
+def test_an_unknown_volume_leaves_its_averages_null_while_it_is_in_the_window(
+    spark: SparkSession, market: DataFrame
+) -> None:
+    bars = [
+        bar if place != 30 else (*bar[:4], None, *bar[5:]) for place, bar in enumerate(history("AAPL", walk(1, 90)))
+    ]
+    rows = rows_of(features(frame(spark, FEATURE_INPUTS, *bars), market))
+    for name, window in (("volume_sma_20", 20), ("volume_sma_50", 50)):
+        nulls = {place for place, row in enumerate(rows) if row[name] is None}
+        assert nulls == {*range(window - 1), *range(30, 30 + window)}, name
+    assert rows[-1]["volume_sma_20"] == 1000 + (70 + 89) / 2
+
+
 def test_a_return_across_a_change_of_basis_leaves_dividends_out_for_that_session_only(
     spark: SparkSession, market: DataFrame
 ) -> None:
