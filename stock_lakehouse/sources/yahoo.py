@@ -140,7 +140,11 @@ def _history(
         if said.startswith(EMPTY_RANGE) or (not said and "symbol" in history.get_history_metadata()):
             return ticker, None, {}
         raise
-    actions = {"dividends": history._dividends, "stock_splits": history._splits, "capital_gains": history._capital_gains}
+    actions = {
+        "dividends": history._dividends,
+        "stock_splits": history._splits,
+        "capital_gains": history._capital_gains,
+    }
     return (
         str(history.get_history_metadata().get("symbol") or ticker),
         frame,
@@ -159,7 +163,9 @@ def _by_day(series: Any) -> dict[date, str]:
         return {}
     if isinstance(series, pandas.DataFrame):
         return {
-            moment.date(): f"{row['Dividends']} {row['currency']}" for moment, row in series.iterrows() if row["currency"]
+            moment.date(): f"{row['Dividends']} {row['currency']}"
+            for moment, row in series.iterrows()
+            if row["currency"]
         }
     days = series.groupby(series.index.date)
     joined = days.prod() if series.name == "Stock Splits" else days.sum()
@@ -197,7 +203,9 @@ def _rows(
             "date": texts,
             **{name: [*_texts(frame[column]), *nothing] for name, column in PRICES.items()},
             "volume": [*_texts(frame["Volume"].astype("Int64").mask(null_bar & (frame["Volume"] == 0))), *nothing],
-            **{name: [actions.get(name, {}).get(day, "0.0") for day in dates] for name in ("dividends", "stock_splits")},
+            **{
+                name: [actions.get(name, {}).get(day, "0.0") for day in dates] for name in ("dividends", "stock_splits")
+            },
             "capital_gains": [actions.get("capital_gains", {}).get(day) for day in dates],
             "adjusted_to": [known_to and known_to.isoformat()] * len(dates),
             "session": [None if text == "NaT" else text for text in texts],

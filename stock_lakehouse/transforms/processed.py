@@ -5,6 +5,7 @@ Pure Spark, the same on every engine. Not here: reading raw files, writing table
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.schemas import forms
@@ -47,12 +48,8 @@ def classify(raw: DataFrame, days: DataFrame, price_tolerance: float) -> DataFra
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    text = raw.select(
-        *(F.col(name).alias(f"raw_{name}") for name in raw.columns),
-        *(_plain(F.col(name), F.col("decimal")).alias(f"plain_{name}") for name in NUMBERS),
-        _plain_ratio(F.col("stock_splits"), F.col("decimal")).alias("plain_stock_splits"),
-    )
-    read = text.select(
+    text = raw.select(*(F.col(name).alias(f"raw_{name}") for name in raw.columns))
+    read = with_plain_numbers(text, (*NUMBERS, "stock_splits")).select(
         "*",
         F.col("raw_ticker").alias("ticker"),
         _session().alias("date"),
@@ -153,44 +150,67 @@ def quarantined(classified: DataFrame) -> DataFrame:
     )
 
 
-def _plain(text: Column, decimal: Column) -> Column:
-    """Text as a plain number, see `forms.plain_numbers`, which this is in Spark; null for a word for "missing"."""
+def with_plain_numbers(text: DataFrame, names: Sequence[str]) -> DataFrame:
+    """`text` with `plain_<name>` for each `raw_<name>`: the text as a plain number, see `forms.plain_numbers`, which this is in Spark.
+
+    Null for a word for "missing"; a split of the form 4:1 stays as it is. Step by step, since one expression for all of it has a
+    thousand parts, which takes an engine seconds to plan; each step looks at texts that are no plain number already.
+    """
     from pyspark.sql import functions as F
 
-    is_plain = decimal.isNull() & text.rlike(forms.NUMBER)
-    return F.when(text.isNull() | is_plain, text).otherwise(_from_form(text, decimal))
+    def odd(name: str) -> Column:
+        return F.col(f"odd_{name}")
 
-
-def _from_form(text: Column, decimal: Column) -> Column:
-    from pyspark.sql import functions as F
-
-    trimmed = _trimmed(text)
-    money = rf"^[+-]?[{forms.CURRENCY}] ?[0-9.,]|[0-9.,] ?[{forms.CURRENCY}]\z"
-    bare = F.when(trimmed.rlike(money), F.trim(F.translate(trimmed, forms.CURRENCY, ""))).otherwise(trimmed)
-    suffix = F.upper(F.substring(bare, -1, 1))
-    exponent = F.lit("")
-    for letter, power in forms.SUFFIX.items():
-        exponent = F.when(suffix == letter, power).otherwise(exponent)
-    number = F.when(
-        bare.rlike(forms.SUFFIXED), F.concat(F.trim(F.regexp_extract(bare, forms.SUFFIXED, 1)), exponent)
-    ).otherwise(bare)
-    point = F.when(number.rlike(forms.GROUPED_POINT), F.translate(number, f",{forms.SPACES}", "")).otherwise(number)
-    comma = (
-        F.when(number.rlike(forms.GROUPED_COMMA), F.translate(number, f",.{forms.SPACES}", "."))
-        .when(number.rlike(forms.PLAIN_COMMA), F.translate(number, ",", "."))
-        .when(number.rlike(forms.NUMBER), F.concat(F.lit("?"), number))
-        .otherwise(number)
+    decimal = F.col("raw_decimal")
+    frame = text.withColumns(
+        {
+            f"odd_{name}": F.when(
+                decimal.isNotNull() | ~F.col(f"raw_{name}").rlike(forms.NUMBER), _trimmed(F.col(f"raw_{name}"))
+            )
+            for name in names
+        }
     )
-    plain = F.when(decimal == ",", comma).otherwise(point)
-    return F.when(~F.lower(trimmed).isin(list(forms.MISSING)), plain)
+    money = rf"^[+-]?[{forms.CURRENCY}] ?[0-9.,]|[0-9.,] ?[{forms.CURRENCY}]\z"
+    frame = frame.withColumns(
+        {
+            f"odd_{name}": F.when(
+                ~F.lower(odd(name)).isin(list(forms.MISSING)),
+                F.when(odd(name).rlike(money), F.trim(F.translate(odd(name), forms.CURRENCY, ""))).otherwise(odd(name)),
+            )
+            for name in names
+        }
+    )
 
+    def without_suffix(name: str) -> Column:
+        last = F.upper(F.substring(odd(name), -1, 1))
+        exponent = F.translate(last, "KMBT", "3692")
+        number = F.concat(
+            F.trim(F.regexp_extract(odd(name), forms.SUFFIXED, 1)),
+            F.lit("E"),
+            F.when(last == "T", "12").otherwise(exponent),
+        )
+        return F.when(odd(name).rlike(forms.SUFFIXED), number).otherwise(odd(name))
 
-def _plain_ratio(text: Column, decimal: Column) -> Column:
-    """A split's text as it is where it is of the form 4:1, else as a plain number."""
-    from pyspark.sql import functions as F
+    frame = frame.withColumns({f"odd_{name}": without_suffix(name) for name in names})
+    comma = decimal == ","
 
-    lower = F.lower(_trimmed(text))
-    return F.when(lower.rlike(forms.RATIO), lower).otherwise(_plain(text, decimal))
+    def plain(name: str) -> Column:
+        return (
+            F.when(
+                odd(name).isNull(),
+                F.when(decimal.isNull() & F.col(f"raw_{name}").rlike(forms.NUMBER), F.col(f"raw_{name}")),
+            )
+            .when(comma & odd(name).rlike(forms.GROUPED_COMMA), F.translate(odd(name), f",.{forms.SPACES}", "."))
+            .when(comma & odd(name).rlike(forms.PLAIN_COMMA), F.translate(odd(name), ",", "."))
+            .when(comma & odd(name).rlike(forms.NUMBER), F.concat(F.lit("?"), odd(name)))
+            .when(
+                ~comma.eqNullSafe(True) & odd(name).rlike(forms.GROUPED_POINT),
+                F.translate(odd(name), f",{forms.SPACES}", ""),
+            )
+            .otherwise(odd(name))
+        )
+
+    return frame.withColumns({f"plain_{name}": plain(name) for name in names}).drop(*(f"odd_{name}" for name in names))
 
 
 def _trimmed(text: Column) -> Column:
@@ -212,8 +232,9 @@ def _ratio(name: str) -> Column:
     """New shares for one old share; 0 where the text says so, null where it cannot be read."""
     from pyspark.sql import functions as F
 
-    new, old = (F.regexp_extract(name, forms.RATIO, group).try_cast("double") for group in (1, 2))
-    return F.when(F.col(name).rlike(forms.RATIO), F.when(old > 0, new / old)).otherwise(_number(name))
+    lower = F.lower(F.col(name))
+    new, old = (F.regexp_extract(lower, forms.RATIO, group).try_cast("double") for group in (1, 2))
+    return F.when(lower.rlike(forms.RATIO), F.when(old > 0, new / old)).otherwise(_number(name))
 
 
 def _date(name: str) -> Column:

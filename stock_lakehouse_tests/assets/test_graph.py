@@ -178,8 +178,8 @@ def test_a_frame_that_fails_its_audit_is_not_published_and_stops_what_comes_afte
 ) -> None:
     from stock_lakehouse import curation
 
-    real = curation.adjusted_bars
-    monkeypatch.setattr(curation, "adjusted_bars", lambda *given: real(*given).union(real(*given)))
+    real = curation.adjusted
+    monkeypatch.setattr(curation, "adjusted", lambda *given: real(*given).union(real(*given)))
     result = run(("AAPL",), "2023-09-20", "2023-09-21")
     assert not result.success
     assert checks_of(result)["curated_stocks_daily.schema"] is False

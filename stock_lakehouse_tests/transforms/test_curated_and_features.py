@@ -11,8 +11,8 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from stock_lakehouse.market_calendar import market_calendar
-from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, FEATURES, PROCESSED
-from stock_lakehouse.transforms.curated import adjusted_bars
+from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, FEATURES, PROCESSED, PROCESSED_ACTIONS
+from stock_lakehouse.transforms.curated import adjusted, bars_in
 from stock_lakehouse.transforms.features import features
 from stock_lakehouse.transforms.indicators import INDICATORS, compute, indicator_spec
 from stock_lakehouse_tests.conftest import frame, rows_of
@@ -35,13 +35,13 @@ def processed_bar(
     day: date, close: float = 10.0, adj_close: float | None = 9.0, landed: datetime = LANDED, ticker: str = "AAPL"
 ) -> tuple[object, ...]:
     naive = landed.astimezone(UTC).replace(tzinfo=None)
-    values = (close, close + 1, close - 1, close, adj_close, 100, 0.0, 1.0)
-    return (ticker, day, *values, False, "test", naive, day, naive, naive, naive, day.year)
+    values = (close, close + 1, close - 1, close, adj_close, 100)
+    return (ticker, day, *values, False, "split_adjusted", "test", naive, day, None, day.year)
 
 
 def curated(spark: SparkSession, market: DataFrame, *bars: tuple[object, ...]) -> DataFrame:
-    rows = adjusted_bars(frame(spark, PROCESSED.ddl, *bars), frame(spark, CORPORATE_ACTIONS.ddl), market)
-    return rows.select(*CURATED.column_names)
+    none = (frame(spark, PROCESSED_ACTIONS.ddl), frame(spark, CORPORATE_ACTIONS.ddl))
+    return bars_in(adjusted(frame(spark, PROCESSED.ddl, *bars), *none, market))
 
 
 def history(
