@@ -92,18 +92,19 @@ def _bucket(root: str) -> Finding:
 
 
 def _calendar(settings: Settings) -> Finding:
-    from stock_lakehouse.market_calendar import EXCHANGE, market_calendar, utc_now
+    from stock_lakehouse.market_calendar import market_calendar, utc_now
     from stock_lakehouse.partitions import PartitionError, PartitionScheme
 
-    calendar = market_calendar(settings.first_date)
+    calendar = market_calendar(settings.first_date, settings.exchange)
     try:
         PartitionScheme(settings, calendar)
     except PartitionError as error:
         return Finding("calendar", "broken", str(error))
     end = calendar.sessions[-1]
     if (end - utc_now().date()).days < CALENDAR_MARGIN_DAYS:
-        return Finding("calendar", "broken", f"{EXCHANGE} is known to {end} only; upgrade exchange_calendars")
-    return Finding("calendar", "ok", f"{EXCHANGE} is known to {end}")
+        known = f"{settings.exchange} is known to {end} only"
+        return Finding("calendar", "broken", f"{known}; upgrade exchange_calendars and pandas_market_calendars")
+    return Finding("calendar", "ok", f"{settings.exchange} is known to {end}")
 
 
 def _clock(simulated: Path) -> Finding:
