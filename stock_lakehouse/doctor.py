@@ -14,7 +14,9 @@ from typing import Literal
 
 from stock_lakehouse.settings import Settings, SettingsError, config_file, load_settings
 
-CALENDAR_MARGIN_DAYS = 90
+# Some exchanges publish the holidays of a year in the last weeks before it (Shanghai, Singapore, Mumbai), so there is no newer
+# calendar to upgrade to for most of the year.
+CALENDAR_NOTE_DAYS, CALENDAR_BROKEN_DAYS = 90, 14
 JAVA = 17
 
 
@@ -101,9 +103,13 @@ def _calendar(settings: Settings) -> Finding:
     except PartitionError as error:
         return Finding("calendar", "broken", str(error))
     end = calendar.sessions[-1]
-    if (end - utc_now().date()).days < CALENDAR_MARGIN_DAYS:
+    ahead = (end - utc_now().date()).days
+    if ahead < CALENDAR_NOTE_DAYS:
+        state: Literal["note", "broken"] = "broken" if ahead < CALENDAR_BROKEN_DAYS else "note"
         known = f"{settings.exchange} is known to {end} only"
-        return Finding("calendar", "broken", f"{known}; upgrade exchange_calendars and pandas_market_calendars")
+        return Finding(
+            "calendar", state, f"{known}; upgrade exchange_calendars and pandas_market_calendars before that day"
+        )
     return Finding("calendar", "ok", f"{settings.exchange} is known to {end}")
 
 
