@@ -12,6 +12,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.curation import moving, note_moving
+from stock_lakehouse.exchanges import XNYS
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.lock import TableBusyError
@@ -172,13 +173,20 @@ def repair(lake: Lake) -> dict[TickerYear, set[str]]:
     return todo
 
 
-def rectangle_to_heal(todo: Iterable[TickerYear], sessions: Sequence[date], tickers: Sequence[str]) -> Rectangle | None:
-    """The keys of the run that computes `todo` anew; None if no ticker of it is among `tickers`, the settings'."""
+def rectangle_to_heal(
+    todo: Iterable[TickerYear], sessions: Sequence[date], tickers: Sequence[str], exchange: str = XNYS
+) -> Rectangle | None:
+    """The keys of the run that computes `todo` anew; None if no ticker of it is among `tickers`, the settings'.
+
+    `sessions` are those of `exchange`.
+    """
     pairs = [pair for pair in todo if pair[0] in tickers]
     years = {year for _, year in pairs}
     days = tuple(day for day in sessions if day.year in years)
     names = {ticker for ticker, _ in pairs}
-    return Rectangle(days, tuple(one for one in tickers if one in names)) if pairs and days else None
+    if not pairs or not days:
+        return None
+    return Rectangle(days, tuple(one for one in tickers if one in names), exchange)
 
 
 def damages_of(lake: Lake, table: Table) -> list[Damage]:

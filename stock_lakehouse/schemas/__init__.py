@@ -26,7 +26,7 @@ class Column:
 
 
 TICKER = Column("ticker", "string", "Ticker symbol, as the exchange writes it", nullable=False)
-SESSION_DATE = Column("date", "date", "Session of the exchange (XNYS)", nullable=False)
+SESSION_DATE = Column("date", "date", "Session of the exchange", nullable=False)
 YEAR = Column("year", "int", "Year of the session; partition", nullable=False)
 PRICE_BASES = ("total_return", "total_return_delivered", "price_return")
 PRICE_BASIS = Column(
