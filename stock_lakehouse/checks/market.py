@@ -55,8 +55,8 @@ SPECS = [
     dg.AssetCheckSpec(
         "split_moves",
         asset=CURATED.name,
-        description="No published close moves over a split's ex-date, or where one delivery's prices end and another's begin, by the "
-        "split's ratio or its inverse: then it is not applied, or applied twice.",
+        description="No published close moves by a split's ratio or its inverse over the ex-date, or where one delivery ends "
+        "and another begins: then the split is not applied, or applied twice.",
     ),
     dg.AssetCheckSpec(
         "price_form",
@@ -148,8 +148,8 @@ class Look:
 
 
 def look_at(bars: "DataFrame", deviations: float, tolerance: float) -> dict[str, Look]:
-    """A look at each ticker of `bars` (LOOKED_AT); a jump is beyond `deviations` deviations, a delivered adj_close off by more than
-    `tolerance`.
+    """A look at each ticker of `bars` (LOOKED_AT); a jump is beyond `deviations` deviations, a delivered adj_close off by
+    more than `tolerance`.
 
     In one pass and in numpy: window functions and distinct counts over all rows take ten times as long.
     """
@@ -296,9 +296,10 @@ def _incomplete(bars: "pa.Table") -> list[dict[str, Any]]:
 def _seeming(bars: "pa.Table", close: Any, moves: Any, split_moves: list[dict[str, Any]]) -> tuple[str, str] | None:
     """The form that a ticker's prices seem to have if it is not the one they are taken for, and the evidence.
 
-    On an ex-date a close falls by the dividend, on the average of many, if prices are not adjusted for dividends: the share of the
-    dividend by which it falls is 1. Where adjusted prices are taken for others it is 0, and 2 where others are taken for adjusted.
-    The share is a weighted mean, each ex-date by the inverse of its variance; it must be SURE standard errors away from 1.
+    On an ex-date a close falls by the dividend, on the average of many, if prices are not adjusted for dividends: the share
+    of the dividend by which it falls is 1. Where adjusted prices are taken for others it is 0, and 2 where others are taken for
+    adjusted. The share is a weighted mean, each ex-date by the inverse of its variance; it must be SURE standard errors away
+    from 1.
     """
     import numpy as np
 

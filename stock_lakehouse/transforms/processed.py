@@ -39,9 +39,9 @@ MAX_VOLUME = 2.0**53  # beyond it a double, which vendors' files go through, no 
 def classify(raw: DataFrame, days: DataFrame, price_tolerance: float) -> DataFrame:
     """Every row of `raw`, typed, with its `reasons` and its `fate`: processed, quarantined or superseded.
 
-    `raw` has the columns of the raw schema; `days` a row a calendar day with `date` and `session`, the session on that day or next
-    after it. `price_tolerance` is how far, relative, open and close may lie outside low…high (vendors round). Returns one row
-    for each row of `raw`: the raw columns as `raw_*`, the processed columns, `reasons` (array<string>), `fate`, and for
+    `raw` has the columns of the raw schema; `days` a row a calendar day with `date` and `session`, the session on that day or
+    next after it. `price_tolerance` is how far, relative, open and close may lie outside low…high (vendors round). Returns
+    one row for each row of `raw`: the raw columns as `raw_*`, the processed columns, `reasons` (array<string>), `fate`, and for
     `delivered_actions` `counts_on` and what the row says of each kind of action. Superseded rows are valid ones with a newer
     valid delivery of the same ticker and session.
     """
@@ -151,7 +151,8 @@ def quarantined(classified: DataFrame) -> DataFrame:
 
 
 def with_plain_numbers(text: DataFrame, names: Sequence[str]) -> DataFrame:
-    """`text` with `plain_<name>` for each `raw_<name>`: the text as a plain number, see `forms.plain_numbers`, which this is in Spark.
+    """`text` with `plain_<name>` for each `raw_<name>`: the text as a plain number, see `forms.plain_numbers`, which this is
+    in Spark.
 
     Null for a word for "missing"; a split of the form 4:1 stays as it is. Step by step, since one expression for all of it has a
     thousand parts, which takes an engine seconds to plan; each step looks at texts that are no plain number already.
