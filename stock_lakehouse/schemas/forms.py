@@ -26,7 +26,8 @@ GROUPED_COMMA = rf"^[+-]?[0-9]{{1,3}}([.{SPACES}][0-9]{{3}})+(,[0-9]*)?(E[0-9]+)
 PLAIN_COMMA = r"^[+-]?([0-9]+,?[0-9]*|,[0-9]+)([eE][+-]?[0-9]+)?\z"
 SUFFIX = {"K": "E3", "M": "E6", "B": "E9", "T": "E12"}
 SUFFIXED = rf"^([+-]?[0-9.,][0-9.,{SPACES}]*) ?([KMBTkmbt])\z"
-SYMBOL_BEFORE = rf"^([+-]?)[{CURRENCY}] ?"
+SYMBOL_BEFORE = rf"^[{CURRENCY}] ?"
+SYMBOL_BEHIND_SIGN = rf"^([+-])[{CURRENCY}]"
 SYMBOL_BEHIND = rf" ?[{CURRENCY}]\z"
 INFINITE = r"^[+-]?(inf|infinity)\z"
 # New shares for old ones: 4:1, 1/10, 4-for-1, 3 for 2. Yahoo and Nasdaq write the new shares first.
@@ -48,7 +49,8 @@ def plain_numbers(texts: pa.Array | pa.ChunkedArray, decimal: str | None = None)
     text = pc.if_else(
         pc.is_in(pc.utf8_lower(text), value_set=pa.array(MISSING, pa.string())), pa.scalar(None, pa.string()), text
     )
-    text = pc.replace_substring_regex(text, SYMBOL_BEFORE, r"\1")
+    text = pc.replace_substring_regex(text, SYMBOL_BEFORE, "")
+    text = pc.replace_substring_regex(text, SYMBOL_BEHIND_SIGN, r"\1")
     text = pc.replace_substring_regex(text, SYMBOL_BEHIND.replace(r"\z", "$"), "")
     suffixed = matches(text, SUFFIXED)
     for letter, exponent in SUFFIX.items():
