@@ -18,10 +18,11 @@ UNUSED = "not used"  # in a note of a delivery: a column is left out that should
 
 # The columns of a delivered row, all text, in order; what each means stands in `schemas/raw.py`. `ticker` is the ticker that was
 # asked for, or the file's; null where neither is known. `symbol` is what the row itself says.
-# A row that cannot be read as a whole has `problem`, a sentence that says why and what to change; one that could not be split into
-# columns has its text in `line` and no delivered column.
-# From `adjusted_to` on nothing is delivered; it is what the source knows of the delivery: `session` the day that the date means,
-# `adjusted_to` the day of the newest valid bar that the vendor had of the ticker (of an as-traded bar its own day), null if unknown.
+# A row that cannot be read as a whole has `problem`, a sentence that says why and what to change; one that could not be split
+# into columns has its text in `line` and no delivered column.
+# From `adjusted_to` on nothing is delivered; it is what the source knows of the delivery: `session` the day that the date
+# means, `adjusted_to` the day of the newest valid bar that the vendor had of the ticker (of an as-traded bar its own day), null
+# if unknown.
 DELIVERED_COLUMNS = (
     "ticker",
     "symbol",
@@ -121,11 +122,6 @@ def delivered_table(columns: Mapping[str, Sequence[str | None]]) -> pa.Table:
 def printable(text: str) -> str:
     """Delivered text, or a file's name, for people: what steers a terminal, ends a line or is no UTF-8 stands as its code."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-
-
-def with_adjusted_to(rows: pa.Table, days: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """`rows` of `DELIVERED_COLUMNS` with `days` as `adjusted_to`."""
-    return rows.set_column(DELIVERED_COLUMNS.index("adjusted_to"), "adjusted_to", days)
 
 
 class Download:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from io import TextIOWrapper
 from pathlib import Path
@@ -12,8 +12,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.sources import Delivery, SourceError, delivered_table, printable
+from stock_lakehouse.sources.csv_evidence import FileEvidence
 from stock_lakehouse.sources.csv_header import SEARCHED, Header, HeaderError, find_header
-from stock_lakehouse.sources.csv_rows import BREAKS, Batch, CsvRules, FileEvidence, batches_of, width_of
+from stock_lakehouse.sources.csv_rows import BREAKS, Batch, CsvRules, batches_of, width_of
 from stock_lakehouse.sources.csv_text import lines_of, open_text
 from stock_lakehouse.sources.tickers import Tickers
 
@@ -23,20 +24,20 @@ TEXT_SUFFIX = ".txt"  # of Stooq's files and MetaTrader's, and of many that are 
 
 @dataclass(frozen=True)
 class CsvFolderSource:
-    """Every `*.csv` and `*.csv.gz` directly in `folder`, and every `*.txt` that is named after a ticker or has a price table's header.
+    """Every `*.csv` and `*.csv.gz` directly in `folder`, and each `*.txt` that is named after a ticker or has a header of prices.
 
-    A file named after an asked ticker (`AAPL.csv`, `brk-b.csv.gz`, `aapl.us.txt`) holds that ticker; in any other a column Symbol or
-    Ticker says which. A file named after another one of the lake's tickers, `known`, is left alone. A file that cannot be read at all
-    (no usable header, broken gzip) is one unreadable row, so it reaches the quarantine with its reason. Tickers that no
-    file mentions simply have no bars. How dates, numbers and prices are to be read, a file says itself, or `rules` do. A file that
-    changed less than `settle_seconds` ago may be half written: it is left alone. Where that is not 0 a sensor watches the folder and
-    asks for the file later.
+    A file named after an asked ticker (`AAPL.csv`, `brk-b.csv.gz`, `aapl.us.txt`) holds that ticker; in any other a column Symbol
+    or Ticker says which. A file named after another one of the tickers `known` is left alone. A file that cannot be read at
+    all (no usable header, broken gzip) is one unreadable row, so it reaches the quarantine with its reason. Tickers that no file
+    mentions simply have no bars. What dates, numbers and prices mean, a file says itself, or `rules` do. A file that changed less
+    than `settle_seconds` ago may be half written: it is left alone. Where that is not 0 a sensor watches the folder and asks for
+    the file later.
     """
 
     folder: Path
     settle_seconds: int = 0
     known: tuple[str, ...] = ()
-    rules: CsvRules = CsvRules()
+    rules: CsvRules = field(default_factory=CsvRules)
     name: str = "csv"
     interval: str = "1d"
 
@@ -73,9 +74,16 @@ class CsvFolderSource:
         name, ticker = printable(path.name), names.of_file(_stem(path))
         try:
             with open_text(path) as text:
-                yield from _deliveries(text, name, self.rules, names, ticker, skip if text.encoding == "utf-8" else 0)
+                start = skip if text.encoding == "utf-8" else 0
+                yield from deliveries_of(text, name, self.rules, names, ticker, start)
         except (HeaderError, *BREAKS) as error:
-            rows = {"ticker": [ticker], "problem": [str(error)], "line": [f"the file {name}"], "file": [name]}
+            line = f"the file {name}"
+            rows: dict[str, list[str | None]] = {
+                "ticker": [ticker],
+                "problem": [str(error)],
+                "line": [line],
+                "file": [name],
+            }
             yield Delivery(delivered_table(rows), notes={name: ()})
 
     def _may_be_half_written(self, path: Path) -> bool:
@@ -85,24 +93,27 @@ class CsvFolderSource:
         return 0 <= age < self.settle_seconds
 
 
-def _deliveries(
-    text: TextIOWrapper, name: str, rules: CsvRules, tickers: Tickers, ticker: str | None, skip: int
+def deliveries_of(
+    text: TextIOWrapper, name: str, rules: CsvRules, tickers: Tickers, ticker: str | None = None, start: int = 0
 ) -> Iterator[Delivery]:
-    """The rows of one file. One of several batches is read twice: what its first lines mean may stand at its end."""
+    """The rows of one file; `ticker` is the one that its name says, `start` where in it to begin, the header aside.
+
+    A file of several batches is read twice: what its first lines mean may stand at its end. Raises HeaderError; what reading it
+    raises passes through, after the rows before.
+    """
     header, width = _layout(text)
 
-    def batches(start: int) -> Iterator[Batch]:
-        lines, number = _lines_below(text, header, start), None if start else header.lines + 1
-        return batches_of(lines, header, width, number)
+    def batches(at: int) -> Iterator[Batch]:
+        return batches_of(_lines_below(text, header, at), header, width, None if at else header.lines + 1)
 
     evidence = FileEvidence(name, header, rules, tickers, ticker)
-    only = _look(evidence, lambda: batches(skip))
-    if skip and not evidence.is_clear:  # the lines before say more
+    only = _look(evidence, lambda: batches(start))
+    if start and not evidence.is_clear:  # the lines before say more
         evidence = FileEvidence(name, header, rules, tickers, ticker)
         _look(evidence, lambda: batches(0))
         only = None
     notes = {name: evidence.notes}
-    for batch in batches(skip) if only is None else [only]:
+    for batch in batches(start) if only is None else [only]:
         yield Delivery(evidence.rows(batch), notes=notes)
         notes = {}
 

@@ -13,7 +13,7 @@ from stock_lakehouse.schemas.forms import BLANKS
 from stock_lakehouse.sources import AS_TRADED, AS_TRADED_ADJUSTED_CLOSE, TOTAL_RETURN, UNUSED, printable
 from stock_lakehouse.sources.csv_text import split_line
 
-# The spellings of each column, best first: of two columns of a file that could be one of ours the better is taken. Two of one rank
+# The spellings of each column, best first: of two columns that could be one of ours the better is taken. Two of one rank
 # contradict each other. Titles are compared as `_plain` writes them.
 SPELLINGS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "symbol": (
@@ -78,6 +78,21 @@ _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
 _NUMBERED = re.compile(r"^[0-9]+[a-z]?[.] *")  # "5. volume", as Alpha Vantage writes them
 _UNIT = re.compile(r" *\((USD|EUR|GBP|CHF|CAD|AUD|JPY|INR|Rs[.]?|[$€£¥])\)$", re.IGNORECASE)
 _OF_TICKER = re.compile(r"(.+)\.(Open|High|Low|Close|Volume|Adjusted|Dividends|Splits)")  # quantmod, tidyquant
+# Titles that only one vendor's files have together, and the form of the prices in those. As traded with an adjusted close beside
+# them is a form of its own, whoever the vendor is (`FileEvidence.form`).
+_VENDORS = (
+    ("Tiingo", AS_TRADED, {"adjclose", "divcash", "splitfactor"}),
+    ("Quandl", AS_TRADED, {"exdividend", "splitratio"}),
+    ("Quandl", AS_TRADED, {"adjopen", "adjhigh", "adjlow", "adjclose"}),
+    ("Alpha Vantage", AS_TRADED, {"adjustedclose", "dividendamount", "splitcoefficient"}),
+    ("Polygon", AS_TRADED, {"windowstart"}),
+    ("CRSP", AS_TRADED, {"prc", "bidlo", "askhi"}),
+    ("CRSP", AS_TRADED, {"dlycaldt", "dlyprc"}),
+    ("NSE", AS_TRADED, {"tottrdqty"}),
+    ("NSE", AS_TRADED, {"ttltrdqnty"}),
+    ("NSE", AS_TRADED, {"ttltradgvol"}),
+    ("BSE", AS_TRADED, {"noofshares", "wap"}),
+)
 LONGEST_SHOWN = 300  # characters of a line in a message
 
 
@@ -110,13 +125,16 @@ class Header:
     @property
     def says(self) -> str | None:
         """Which actions the file has a column for, as in the column `says`."""
-        names = [name for name, column in (("dividends", "dividends"), ("splits", "stock_splits")) if column in self.columns]
+        names = [
+            name for name, column in (("dividends", "dividends"), ("splits", "stock_splits")) if column in self.columns
+        ]
         return ",".join(names) or None
 
 
 def find_header(lines: Sequence[str]) -> Header:
     """The header among the first `lines` of a file. Raises HeaderError if none has a date and a close."""
-    if not any(line.strip("\0 \t\r\n") for line in lines):
+    first = next((line for line in lines if line.strip("\0 \t\r\n")), None)
+    if first is None:
         raise HeaderError("the file is empty or has no header")
     nearest: tuple[int, HeaderError] | None = None
     for number, line in enumerate(lines[:SEARCHED]):
@@ -132,7 +150,7 @@ def find_header(lines: Sequence[str]) -> Header:
                     nearest = error.found, error
                 continue
             return _header(found, separator, tuple(lines[:number]), number + 1 + more, symbol)
-    shown = printable(next(line for line in lines if line.strip()).strip("\r\n")[:LONGEST_SHOWN])
+    shown = printable(first.strip("\r\n")[:LONGEST_SHOWN])
     if nearest is not None and nearest[0]:
         raise nearest[1]
     raise HeaderError(f"the file has no header: put a line such as {EXAMPLE} above its first line, which is {shown!r}")
@@ -188,7 +206,9 @@ def _missing(missing: Sequence[str], titles: Sequence[str], found: Mapping[str, 
     header = ", ".join(repr(title) for title in titles)[:LONGEST_SHOWN]
     message = f"no column for {' and '.join(missing)} in the header {header}; a file needs at least a date and a close"
     if "close" in missing and {"dividends", "stock_splits"} & found.keys():
-        message += ". A file of dividends or splits alone is not read: put them into columns of the file that has the prices"
+        message += (
+            ". A file of dividends or splits alone is not read: put them into columns of the file that has the prices"
+        )
     return message
 
 
@@ -196,11 +216,22 @@ def _header(found: Columns, separator: str, skipped: tuple[str, ...], lines: int
     where = dict(found.where)
     plain = [_plain(title) for title in found.titles]
     clock = next((index for index, title in enumerate(plain) if title in CLOCKS and index != where["date"]), None)
-    vendor, form = _vendor(found.titles, where, is_yfinance=symbol is not None)
+    vendor, form = _vendor(found.titles, is_yfinance=symbol is not None)
+    notes = _notes(found, where, skipped, clock)
+    return Header(
+        found.titles, where, separator, lines, skipped, clock, symbol or found.symbol, vendor, form, tuple(notes)
+    )  # fmt: skip
+
+
+def _notes(found: Columns, where: Mapping[str, int], skipped: Sequence[str], clock: int | None) -> list[str]:
+    """What was decided about the columns, in words."""
+    plain = [_plain(title) for title in found.titles]
     notes = []
     hidden = [line.strip("\r\n") for line in skipped if line.strip() and not line.lower().startswith("sep=")]
     if hidden:
-        notes.append(f"lines above the header are skipped: {printable(hidden[0][:80])!r}" + (" …" if hidden[1:] else ""))
+        notes.append(
+            f"lines above the header are skipped: {printable(hidden[0][:80])!r}" + (" …" if hidden[1:] else "")
+        )
     for name, indexes in found.left.items():
         rest = [found.titles[index] for index in indexes if index != clock]
         if rest:
@@ -213,9 +244,7 @@ def _header(found: Columns, separator: str, skipped: tuple[str, ...], lines: int
     missing = [name for name in USUAL if name not in where]
     if missing:
         notes.append(f"there is no column for {', '.join(missing)}")
-    return Header(
-        found.titles, where, separator, lines, skipped, clock, symbol or found.symbol, vendor, form, tuple(notes)
-    )  # fmt: skip
+    return notes
 
 
 def _plain(title: str) -> str:
@@ -235,7 +264,7 @@ def _without_ticker(titles: list[str]) -> tuple[list[str], str | None]:
 
 
 def _of_several_lines(titles: list[str], below: Sequence[str], separator: str) -> tuple[list[str], str | None, int]:
-    """The titles of a header of two or three lines, as yfinance's `download` writes it, its ticker, and how many lines it has more.
+    """The titles of a header of several lines, as yfinance's `download` writes it, its ticker, and how many lines it has more.
 
     Price,Close,High / Ticker,AAPL,AAPL / Date,, with the first two in either order; older versions leave their names out.
     """
@@ -272,29 +301,15 @@ def _side_by_side(tickers: set[str]) -> HeaderError:
     )
 
 
-def _vendor(titles: Sequence[str], where: Mapping[str, int], is_yfinance: bool) -> tuple[str | None, str | None]:
+def _vendor(titles: Sequence[str], is_yfinance: bool) -> tuple[str | None, str | None]:
     """Whose `titles` they are, and the form of that vendor's prices; None where nothing can be said."""
     plain = {_plain(title) for title in titles}
-    adjusted = "adj_close" in where
-    if adjusted and {"adjopen", "adjhigh", "adjlow"} <= plain:
-        return ("Tiingo" if "divcash" in plain else "Quandl"), AS_TRADED_ADJUSTED_CLOSE
-    if adjusted and {"divcash", "splitfactor"} <= plain:
-        return "Tiingo", AS_TRADED_ADJUSTED_CLOSE
-    if {"exdividend", "splitratio"} <= plain:
-        return "Quandl", AS_TRADED_ADJUSTED_CLOSE if adjusted else AS_TRADED
-    if adjusted and {"adjustedclose", "dividendamount", "splitcoefficient"} <= plain:
-        return "Alpha Vantage", AS_TRADED_ADJUSTED_CLOSE
-    if titles[0] == "Date" and "Adjusted_close" in titles:
+    for vendor, form, own in _VENDORS:
+        if own <= plain:
+            return vendor, form
+    if {"Date", "Adjusted_close"} <= set(titles):
         return "EODHD", AS_TRADED_ADJUSTED_CLOSE
-    if "windowstart" in plain:
-        return "Polygon", AS_TRADED
-    if {"prc", "bidlo", "askhi"} <= plain or {"dlyprc", "dlycaldt"} <= plain:
-        return "CRSP", AS_TRADED
-    if plain & {"tottrdqty", "ttltrdqnty", "ttltradgvol"}:
-        return "NSE", AS_TRADED
-    if {"noofshares", "wap"} <= plain:
-        return "BSE", AS_TRADED
-    if is_yfinance and not adjusted:
+    if is_yfinance and "adjclose" not in plain:
         return "yfinance's download with auto_adjust", TOTAL_RETURN
     return None, None
 

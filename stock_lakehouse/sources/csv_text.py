@@ -66,10 +66,8 @@ def split_line(line: str, separator: str = ",") -> list[str] | str:
     line = line.rstrip("\r\n")
     if not line.strip():
         return []
-    if len(line) > LONGEST_LINE:
-        return f"longer than {LONGEST_LINE:,} characters"
-    if "\0" in line:
-        return "a NUL character"
+    if len(line) > LONGEST_LINE or "\0" in line:
+        return "a NUL character" if len(line) <= LONGEST_LINE else f"longer than {LONGEST_LINE:,} characters"
     if '"' not in line:
         return line.split(separator)
     try:
@@ -77,9 +75,7 @@ def split_line(line: str, separator: str = ",") -> list[str] | str:
     except csv.Error as error:
         # Blanks behind a closing quote, which the reader does not take.
         trimmed = re.sub(rf'(?<!")" +(?={re.escape(separator)}|$)', '"', line)
-        if trimmed != line:
-            return split_line(trimmed, separator)
-        return str(error)
+        return str(error) if trimmed == line else split_line(trimmed, separator)
 
 
 def unreadable(line: str) -> str:

@@ -1,7 +1,7 @@
 """Which session the text of a date means, in the forms that vendors write.
 
-Here: dates and timestamps as text, and what the other dates of a file say about the ambiguous ones. Not here: whether the day is a
-session of the exchange.
+Here: dates and timestamps as text, and what the other dates of a file say about the ambiguous ones. Not here: whether the day
+is a session of the exchange.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Order = Literal["auto", "day_first", "month_first"]
 # No \d: it would match digits of other scripts too.
 _CLOCK = (
     r"(?:[T ] *(?P<clock>[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.][0-9]+)?)?) ?(?P<half>[AaPp][Mm])? ?"
-    r"(?P<zone>[A-Za-z/_]+|[+-][0-9]{2}:?[0-9]{2}(?::?[0-9]{2})?)?)?"
+    r"(?P<zone>[A-Za-z/_]+|[+-][0-9]{2}(?::?[0-9]{2})?)?)?"
 )
 _WEEKDAY = r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*,? +)?"
 _YEAR_FIRST = re.compile(rf"(?P<y>[0-9]{{4}})(?P<mark>[-/.])(?P<m>[0-9]{{1,2}})(?P=mark)(?P<d>[0-9]{{1,2}}){_CLOCK}")
@@ -36,7 +36,10 @@ _NAMED = tuple(
     )
 )
 _EPOCH = re.compile(r"(?P<count>-?[0-9]{9,19})(?:[.]0*)?")
-_MONTHS = ("january february march april may june july august september october november december").split()
+_MONTHS = (
+    *("january", "february", "march", "april", "may", "june"),
+    *("july", "august", "september", "october", "november", "december"),
+)
 _MONTH = {name: number for number, full in enumerate(_MONTHS, 1) for name in (full, full[:3])} | {"sept": 9}
 # Digits of a count of seconds, milliseconds, … since 1970 of the years 1973 to 2286, and how many of them make a second.
 _UNITS = {9: 1, 10: 1, 12: 1_000, 13: 1_000, 15: 1_000_000, 16: 1_000_000, 18: 1_000_000_000, 19: 1_000_000_000}
@@ -177,7 +180,14 @@ class DateEvidence:
 
 
 class Parsed(NamedTuple):
-    """What the text of a date says by itself: the `day` that it says, or the numbers of a date whose order is open, or a `moment`, in the exchange's time."""
+    """What the text of a date says by itself.
+
+    - `day`: the day; `clock`: the time of day.
+    - `parts`: the numbers of a date whose order is open, as written.
+    - `moment`: a moment that is no midnight as written, in the exchange's time.
+    - `form`: epoch or compact, which a file does not mix.
+    - `is_zoned_midnight`: a midnight with its UTC offset.
+    """
 
     day: date | None = None
     clock: str | None = None
@@ -190,72 +200,54 @@ class Parsed(NamedTuple):
 _UNREAD = Parsed()
 
 
+class _Zones(NamedTuple):
+    """The exchange's, and the one that the settings say for moments."""
+
+    exchange: ZoneInfo
+    own: ZoneInfo | None
+
+
 def parse_dates(texts: Iterable[str | None], rules: DateRules) -> list[Parsed]:
     """What each of `texts` says by itself. Raises zoneinfo.ZoneInfoNotFoundError for a zone that there is not."""
-    zone, own = _zone(rules.exchange_zone), _zone(rules.zone) if rules.zone else None
-    return [_parse(text, zone, own) for text in texts]
+    zones = _Zones(_zone(rules.exchange_zone), _zone(rules.zone) if rules.zone else None)
+    return [_parse(text, zones) for text in texts]
 
 
-def _parse(text: str | None, zone: ZoneInfo, own: ZoneInfo | None) -> Parsed:
-    """What `text` says by itself. `zone` is the exchange's, `own` that of the setting."""
+def _parse(text: str | None, zones: _Zones) -> Parsed:
     text = (text or "").strip(BLANKS)
     if len(text) == 10 and text[4] == text[7] == "-" and text.isascii():  # by far the most frequent form
         try:
             return Parsed(date.fromisoformat(text))
         except ValueError:
             return _UNREAD
-    if match := _YEAR_FIRST.fullmatch(text):
-        return _at(_day(int(match["y"]), int(match["m"]), int(match["d"])), match, zone, own)
-    if match := _COMPACT.fullmatch(text):
-        day = _day(int(match["y"]), int(match["m"]), int(match["d"]))
-        return _at(day, match, zone, own)._replace(form="compact") if day else _UNREAD
-    if match := _YEAR_LAST.fullmatch(text):
-        return _year_last(match, zone, own)
-    if match := _EPOCH.fullmatch(text):
-        return _epoch(int(match["count"]), zone, own)
-    for form in _NAMED:
-        if (match := form.fullmatch(text)) and (month := _MONTH.get(match["month"].lower())):
-            return _at(_day(int(match["y"]), month, int(match["d"])), match, zone, own)
-    return _UNREAD
+    matches = ((form.fullmatch(text), read) for form, read in _FORMS)
+    return next((read(match, zones) for match, read in matches if match), _UNREAD)
 
 
-def _year_last(match: re.Match[str], zone: ZoneInfo, own: ZoneInfo | None) -> Parsed:
+def _year_first(match: re.Match[str], zones: _Zones) -> Parsed:
+    return _at(_day(int(match["y"]), int(match["m"]), int(match["d"])), match, zones)
+
+
+def _compact(match: re.Match[str], zones: _Zones) -> Parsed:
+    return _year_first(match, zones)._replace(form="compact")
+
+
+def _named(match: re.Match[str], zones: _Zones) -> Parsed:
+    month = _MONTH.get(match["month"].lower())
+    return _at(_day(int(match["y"]), month, int(match["d"])), match, zones) if month else _UNREAD
+
+
+def _year_last(match: re.Match[str], zones: _Zones) -> Parsed:
     first, second, year = int(match["a"]), int(match["b"]), int(match["y"])
     if match["mark"] == ".":  # day first, wherever dates have dots
-        return _at(_day(year, second, first), match, zone, own)
+        return _at(_day(year, second, first), match, zones)
     # The clock is read as on any day: an offset is rare here, and its day is the one that is written.
-    at = _at(_day(year, second, first) or _day(year, first, second), match, zone, own)
-    if at.day is None:
-        return _UNREAD
-    return Parsed(clock=at.clock, parts=(first, second, year))
+    at = _at(_day(year, second, first) or _day(year, first, second), match, zones)
+    return _UNREAD if at.day is None else Parsed(clock=at.clock, parts=(first, second, year))
 
 
-def _at(day: date | None, match: re.Match[str], zone: ZoneInfo, own: ZoneInfo | None) -> Parsed:
-    """`day` at the time of day that `match` has."""
-    if day is None or match["clock"] is None:
-        return Parsed(day) if day else _UNREAD
-    clock = _time(match["clock"], match["half"])
-    if clock is None:
-        return _UNREAD
-    name = (match["zone"] or "").lower()
-    if not name or name in _OF_NEW_YORK:
-        return Parsed(day, str(clock))
-    offset = timedelta() if name in _UTC else _offset(name)
-    if offset is None:
-        return _UNREAD
-    if clock == time():
-        return Parsed(day, str(clock), is_zoned_midnight=True)
-    try:
-        moment = (datetime.combine(day, clock) - offset).replace(tzinfo=UTC)
-        local = moment.astimezone(zone)
-    except OverflowError:
-        return _UNREAD
-    if offset and local.utcoffset() == offset:  # the exchange's own wall clock
-        return Parsed(day, str(clock))
-    return _moment(moment, zone, own)
-
-
-def _epoch(count: int, zone: ZoneInfo, own: ZoneInfo | None) -> Parsed:
+def _epoch(match: re.Match[str], zones: _Zones) -> Parsed:
+    count = int(match["count"])
     unit = _UNITS.get(len(str(abs(count))))
     if unit is None:
         return _UNREAD
@@ -263,13 +255,41 @@ def _epoch(count: int, zone: ZoneInfo, own: ZoneInfo | None) -> Parsed:
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds, microseconds=rest * 1_000_000 // unit)
     if moment.time() == time():
         return Parsed(moment.date(), str(time()), form="epoch")
-    return _moment(moment, zone, own)._replace(form="epoch")
+    return _moment(moment, zones)._replace(form="epoch")
 
 
-def _moment(moment: datetime, zone: ZoneInfo, own: ZoneInfo | None) -> Parsed:
+_FORMS = (
+    (_YEAR_FIRST, _year_first),
+    (_COMPACT, _compact),
+    (_YEAR_LAST, _year_last),
+    (_EPOCH, _epoch),
+    *((form, _named) for form in _NAMED),
+)
+
+
+def _at(day: date | None, match: re.Match[str], zones: _Zones) -> Parsed:
+    """`day` at the time of day that `match` has."""
+    if day is None or match["clock"] is None:
+        return Parsed(day)
+    clock, offset = _time(match["clock"], match["half"]), _offset(match["zone"] or "")
+    if clock is None or offset is None:
+        return _UNREAD
+    if offset is LOCAL:
+        return Parsed(day, str(clock))
+    if clock == time():
+        return Parsed(day, str(clock), is_zoned_midnight=True)
+    try:
+        moment = (datetime.combine(day, clock) - offset).replace(tzinfo=UTC)
+        is_exchanges = bool(offset) and moment.astimezone(zones.exchange).utcoffset() == offset
+    except OverflowError:  # in the year 1 or 9999
+        return _UNREAD
+    return Parsed(day, str(clock)) if is_exchanges else _moment(moment, zones)
+
+
+def _moment(moment: datetime, zones: _Zones) -> Parsed:
     """A moment that is no midnight as written."""
-    local = moment.astimezone(own or zone)
-    if own or local.time() in (time(), _OPEN):
+    local = moment.astimezone(zones.own or zones.exchange)
+    if zones.own or local.time() in (time(), _OPEN):
         return Parsed(local.date(), str(local.time()))
     return Parsed(moment=local)
 
@@ -288,12 +308,22 @@ def _time(text: str, half: str | None) -> time | None:
         return None
 
 
+# A wall clock without an offset, or with the name of New York's time.
+LOCAL = timedelta.min
+
+
 def _offset(text: str) -> timedelta | None:
-    digits = "".join(letter for letter in text if letter in "0123456789")
-    if text[0] not in "+-" or len(digits) not in (4, 6) or int(digits[:2]) > 14 or int(digits[2:4]) > 59:
+    """How far the clock is before UTC; LOCAL if it says none, None if it cannot be read."""
+    name = text.lower()
+    if not name or name in _OF_NEW_YORK:
+        return LOCAL
+    if name in _UTC:
+        return timedelta()
+    digits = name[1:].replace(":", "")
+    if name[0] not in "+-" or int(digits[:2]) > 14 or int(digits[2:] or 0) > 59:
         return None
-    size = timedelta(hours=int(digits[:2]), minutes=int(digits[2:4]))
-    return -size if text[0] == "-" else size
+    size = timedelta(hours=int(digits[:2]), minutes=int(digits[2:] or 0))
+    return -size if name[0] == "-" else size
 
 
 def _day(year: int, month: int, day: int) -> date | None:

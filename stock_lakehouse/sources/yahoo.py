@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import tenacity
 
 from stock_lakehouse.market_calendar import utc_now
-from stock_lakehouse.sources import Delivery, SourceError, delivered_table
+from stock_lakehouse.sources import SPLIT_ADJUSTED, Delivery, SourceError, delivered_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -144,6 +144,8 @@ def _rows(ticker: str, symbol: str, frame: Any, first: date, last: date) -> pa.T
     frame = frame[~((days < str(first)) | (days > str(last)))]  # a bar without a date stays, dated "NaT"
     # yfinance writes 0 for a null volume; where there is no price either, nothing was delivered.
     null_bar = frame[list(PRICES.values())].isna().all(axis=1)
+    sessions = [None if day is pandas.NaT else day.isoformat() for day in frame.index.date]
+    gains = {"capital_gains": _texts(frame["Capital Gains"])} if "Capital Gains" in frame else {}
     return delivered_table(
         {
             "ticker": [ticker] * len(frame),
@@ -153,6 +155,10 @@ def _rows(ticker: str, symbol: str, frame: Any, first: date, last: date) -> pa.T
             "volume": _texts(frame["Volume"].astype("Int64").mask(null_bar & (frame["Volume"] == 0))),
             "dividends": _texts(frame["Dividends"]),
             "stock_splits": _texts(frame["Stock Splits"]),
+            **gains,
+            "session": sessions,
+            "basis": [SPLIT_ADJUSTED] * len(frame),
+            "says": ["dividends,splits"] * len(frame),
             "adjusted_to": [None if newest is pandas.NaT else newest.date().isoformat()] * len(frame),
         }
     )

@@ -219,9 +219,17 @@ def test_rows_have_the_delivered_columns_and_prices_that_parse_to_the_doubles_of
         "volume": "1001",
         "dividends": "0.0",
         "stock_splits": "0.0",
+        "capital_gains": None,
         "problem": None,
         "line": None,
         "adjusted_to": "2024-01-05",
+        "file": None,
+        "line_number": None,
+        "session": "2024-01-03",
+        "decimal": None,
+        "basis": "split_adjusted",
+        "adj_close_as_of": None,
+        "says": "dividends,splits",
     }
     assert yahoo.requests() == {"getcrumb": 1, "AAPL": 1}
 
@@ -324,7 +332,7 @@ def test_a_bar_without_any_value_is_delivered_with_nulls(yahoo, source, others):
     rows = [row for row in delivery.rows.to_pylist() if row["ticker"] == "AAPL"]
     assert [row["date"] for row in rows] == [day.isoformat() for day in DAYS]
     said = {name for name, value in rows[2].items() if value is not None}
-    assert said == {"ticker", "symbol", "date", "dividends", "stock_splits", "adjusted_to"}
+    assert said == {"ticker", "symbol", "date", "dividends", "stock_splits", "adjusted_to", "session", "basis", "says"}
 
 
 def test_a_single_missing_value_is_null(yahoo, source):
