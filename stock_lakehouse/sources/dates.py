@@ -20,7 +20,7 @@ Order = Literal["auto", "day_first", "month_first"]
 
 # No \d: it would match digits of other scripts too.
 _CLOCK = (
-    r"(?:[T ] *(?P<clock>[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.][0-9]+)?)?) ?(?P<half>[AaPp][Mm])? ?"
+    r"(?:[T ] *(?P<clock>[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.][0-9]+)?)?) ?(?P<half>[AaPp][Mm](?![A-Za-z]))? ?"
     r"(?P<zone>[A-Za-z/_]+|[+-][0-9]{2}(?::?[0-9]{2})?)?)?"
 )
 _WEEKDAY = r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*,? +)?"
@@ -46,7 +46,7 @@ _UNITS = {9: 1, 10: 1, 12: 1_000, 13: 1_000, 15: 1_000_000, 16: 1_000_000, 18: 1
 _UTC = {"z", "utc", "gmt"}
 # A wall clock beside one of these says the exchange's own day.
 _OF_NEW_YORK = {"et", "est", "edt", "us/eastern", "america/new_york"}
-# When a daily bar's timestamp is the moment that New York opens: at this hour it is midnight nowhere.
+# When New York opens. At this hour it is midnight nowhere but in central Australia.
 _OPEN = time(9, 30)
 _LATEST = time(17)  # of the exchange, for a moment that is to be of the day that has just traded
 
@@ -101,7 +101,7 @@ class DateEvidence:
     - Of 13/01/2024 and 01/13/2024 each fixes the order of all.
     - A moment with a UTC offset, no midnight as written, is of the exchange's day, if those of the file are of trading days: no
       Saturday and Sunday, and a Friday, for bars that are a day early have Sundays in place of Fridays. Never after 17:00 of the
-      exchange, when it is midnight in Europe. Midnight and 9:30 in New York need no such proof.
+      exchange, when it is midnight in Europe. 9:30, when New York opens, needs no Friday: only in Adelaide it is midnight then.
 
     `names_zone`: every date is a midnight with its UTC offset, as yfinance writes them. `numeric`: some depend on the order.
     """
@@ -131,7 +131,7 @@ class DateEvidence:
                 self.day_first |= first > 12
                 self.month_first |= second > 12
             if parsed.moment:
-                self.supposed = True
+                self.supposed |= parsed.moment.time() != _OPEN
                 self.misplaced |= parsed.moment.weekday() > 4 or parsed.moment.time() > _LATEST
                 self.friday |= parsed.moment.weekday() == 4
 
@@ -160,7 +160,7 @@ class DateEvidence:
     def _reading(self, parsed: Parsed) -> Reading:
         if parsed.moment:
             day, clock = parsed.moment.date(), str(parsed.moment.time())
-            wrong = self.misplaced or not self.friday
+            wrong = self.misplaced or not (self.friday or parsed.moment.time() == _OPEN)
             return Reading(None if wrong else day, OTHER_ZONE if wrong else None, clock, day)
         if parsed.parts:
             return self._ordered(parsed, *parsed.parts)
@@ -289,7 +289,7 @@ def _at(day: date | None, match: re.Match[str], zones: _Zones) -> Parsed:
 def _moment(moment: datetime, zones: _Zones) -> Parsed:
     """A moment that is no midnight as written."""
     local = moment.astimezone(zones.own or zones.exchange)
-    if zones.own or local.time() in (time(), _OPEN):
+    if zones.own or local.time() == time():
         return Parsed(local.date(), str(local.time()))
     return Parsed(moment=local)
 

@@ -236,14 +236,26 @@ def test_the_name_of_a_file_is_written_on_one_line(folder: Path) -> None:
         (b"", "the file is empty or has no header"),
         (b"\n\n", "the file is empty or has no header"),
         (b"\0\0\0\n", "the file is empty or has no header"),
-        (text_of("Date,Open,High,Low", BAR), "no column for close in the header 'Date', 'Open', 'High', 'Low'; a file needs"),
+        (
+            text_of("Date,Open,High,Low", BAR),
+            "no column for close in the header 'Date', 'Open', 'High', 'Low'; a file needs",
+        ),
         (text_of("Open,High,Low,Close", BAR), "no column for date in the header"),
-        (text_of(BAR, BAR), f"the file has no header: put a line such as Date,Open,High,Low,Close,Volume above its first line, "
-         f"which is '{BAR}'"),
-        (text_of(f"{HEADER},Closing Price", BAR), "two columns mean close: 'Close' and 'Closing Price'; rename or remove one"),
+        (
+            text_of(BAR, BAR),
+            f"the file has no header: put a line such as Date,Open,High,Low,Close,Volume above its first line, "
+            f"which is '{BAR}'",
+        ),
+        (
+            text_of(f"{HEADER},Closing Price", BAR),
+            "two columns mean close: 'Close' and 'Closing Price'; rename or remove one",
+        ),
         (text_of(f"{HEADER},date", BAR), "two columns mean date: 'Date' and 'date'"),
-        (text_of("Date,Stock Splits", "2020-08-31,4:1"), "no column for close in the header 'Date', 'Stock Splits'; a file needs at "
-         "least a date and a close. A file of dividends or splits alone is not read"),
+        (
+            text_of("Date,Stock Splits", "2020-08-31,4:1"),
+            "no column for close in the header 'Date', 'Stock Splits'; a file needs at "
+            "least a date and a close. A file of dividends or splits alone is not read",
+        ),
     ],
 )
 def test_a_file_without_a_usable_header_is_one_unreadable_row(folder: Path, content: bytes, reason: str) -> None:
