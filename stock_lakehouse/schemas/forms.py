@@ -55,7 +55,9 @@ def plain_numbers(texts: pa.Array | pa.ChunkedArray, decimal: str | None = None)
     suffixed = matches(text, SUFFIXED)
     for letter, exponent in SUFFIX.items():
         own = pc.and_(suffixed, pc.ends_with(text, letter, ignore_case=True))
-        text = pc.if_else(own, pc.binary_join_element_wise(pc.utf8_rtrim(text, f"{letter}{letter.lower()} "), exponent, ""), text)
+        text = pc.if_else(
+            own, pc.binary_join_element_wise(pc.utf8_rtrim(text, f"{letter}{letter.lower()} "), exponent, ""), text
+        )
     if decimal == ",":
         grouped, plain = matches(text, GROUPED_COMMA), matches(text, PLAIN_COMMA)
         bare = pc.replace_substring_regex(text, f"[.{SPACES}]", "")

@@ -74,17 +74,54 @@ class Delivery:
 
 
 @dataclass(frozen=True)
+class Contradiction:
+    """Several different rows of one ticker and session in one download: the last of them counts."""
+
+    ticker: str
+    session: str
+    rows: int
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Landing:
-    """What became of delivered rows in the raw layer: `delivered` = `landed` + `repeated` + `outside`."""
+    """What became of delivered rows in the raw layer: `delivered` = `landed` + `repeated` + `outside` + `withheld`.
+
+    - repeated: the newest landed row of the ticker and session says the same
+    - outside: of other tickers or sessions than asked
+    - withheld: prices of which it is not known what splits they are adjusted for; `unknown` has the reason by ticker
+    - by_file: the counts of each file, where the source has files
+    """
 
     delivered: int = 0
     landed: int = 0
     repeated: int = 0
     outside: int = 0
+    withheld: int = 0
     files: int = 0
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    contradictions: tuple[Contradiction, ...] = ()
+    by_file: Mapping[str, Landing] = field(default_factory=dict)
 
     def __add__(self, other: Landing) -> Landing:
-        return Landing(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+        names = (*COUNTS, "files")
+        by_file = dict(self.by_file)
+        for name, landing in other.by_file.items():
+            by_file[name] = by_file.get(name, Landing()) + landing
+        return Landing(
+            **{name: getattr(self, name) + getattr(other, name) for name in names},
+            unknown={**self.unknown, **other.unknown},
+            contradictions=(*self.contradictions, *other.contradictions),
+            by_file=by_file,
+        )
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows by what became of them, all of `COUNTS`."""
+        return {name: getattr(self, name) for name in COUNTS}
+
+
+COUNTS = ("delivered", "landed", "repeated", "outside", "withheld")
 
 
 class Source(Protocol):

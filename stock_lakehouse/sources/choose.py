@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.clock import clock_of
+from stock_lakehouse.exchanges import XNYS
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources import Source
@@ -39,13 +39,15 @@ def csv_source(settings: Settings, settle_seconds: int = 0) -> CsvFolderSource:
     from stock_lakehouse.sources.dates import DateRules
 
     assert settings.csv_folder is not None  # settings refuse source = "csv" without it
+    calendar = market_calendar(settings.first_date, settings.exchange)
     rules = CsvRules(
         prices=settings.csv_prices,
         adjusted_to=settings.csv_adjusted_to,
         decimal=settings.csv_decimal,
-        dates=DateRules(order=settings.csv_dates, zone=settings.csv_time_zone),
+        dates=DateRules(settings.csv_dates, calendar.time_zone, settings.csv_time_zone, calendar.weekdays),
         price_tolerance=settings.price_tolerance,
-        calendar=partial(market_calendar, settings.first_date),
+        country="US" if settings.exchange == XNYS else None,
+        calendar=calendar,
         now=clock_of(settings.simulated_clock),
     )
     return CsvFolderSource(settings.csv_folder, settle_seconds, known=settings.tickers, rules=rules)

@@ -273,7 +273,7 @@ class FileEvidence:
 
             days = np.arange(np.datetime64("1800-01-01"), np.datetime64(today) + 1)
             return pa.array(np.datetime_as_string(days[np.is_busday(days)]).tolist(), pa.string())
-        return pa.array([day.isoformat() for day in self._rules.calendar().sessions if day <= today], pa.string())
+        return pa.array([day.isoformat() for day in self._rules.calendar.sessions if day <= today], pa.string())
 
 
 class _Marks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from io import TextIOWrapper
@@ -53,7 +53,7 @@ class CsvFolderSource:
         files = self.files()
         if not files:
             raise SourceError(f"csv_folder: no file *.csv or *.csv.gz in {self.folder}")
-        asked, others = Tickers(tickers), Tickers(set(self.known) - set(tickers))
+        asked, others = self._tickers(tickers), self._tickers(set(self.known) - set(tickers))
         for path in files:
             stem = _stem(path)
             if asked.of_file(stem) is None and others.of_file(stem) is not None:
@@ -65,12 +65,12 @@ class CsvFolderSource:
         """The files of the folder, by name. Raises SourceError if there is no folder."""
         if not self.folder.is_dir():
             raise SourceError(f"csv_folder: there is no folder {self.folder}")
-        known = Tickers(self.known)
+        known = self._tickers(self.known)
         return sorted(path for path in self.folder.iterdir() if _may_be_table(path, known) and path.is_file())
 
     def read(self, path: Path, tickers: Sequence[str], skip: int = 0) -> Iterator[Delivery]:
         """Yield the rows of one file; `skip` leaves out what stands in its first bytes, the header aside (plain files only)."""
-        names = Tickers(tickers)
+        names = self._tickers(tickers)
         name, ticker = printable(path.name), names.of_file(_stem(path))
         try:
             with open_text(path) as text:
@@ -85,6 +85,9 @@ class CsvFolderSource:
                 "file": [name],
             }
             yield Delivery(delivered_table(rows), notes={name: ()})
+
+    def _tickers(self, tickers: Iterable[str]) -> Tickers:
+        return Tickers(tickers, self.rules.country)
 
     def _may_be_half_written(self, path: Path) -> bool:
         age = (

@@ -38,8 +38,9 @@ class CsvRules:
     - `adjusted_to`: day of the download; None: the newest bar that a file has of a ticker.
     - `decimal`: auto: as the numbers of a file show.
     - `dates`: order of day and month, time zones.
-    - `calendar`: sessions of the exchange; None: every Monday to Friday. `now`: no bar is newer.
     - `price_tolerance`: how far, relative, a close may lie outside low…high.
+    - `country`: what vendors add to a ticker of the exchange: AAPL.US.
+    - `calendar`: sessions of the exchange; None: every Monday to Friday. `now`: no bar is newer.
     """
 
     prices: str = "auto"
@@ -47,7 +48,8 @@ class CsvRules:
     decimal: Literal["auto", "point", "comma"] = "auto"
     dates: DateRules = field(default_factory=DateRules)
     price_tolerance: float = 1e-4
-    calendar: Callable[[], MarketCalendar] | None = field(default=None, compare=False)
+    country: str | None = "US"
+    calendar: MarketCalendar | None = field(default=None, compare=False)
     now: Callable[[], datetime] = field(default=utc_now, compare=False)
 
 

@@ -87,11 +87,13 @@ class DateRules:
     - `order`: the order of 01/02/2024; auto: as the file's other dates show.
     - `exchange_zone`: time zone of the exchange.
     - `zone`: whose day a moment means that is written with a UTC offset; None: see `DateEvidence`.
+    - `weekdays`: those with sessions; Monday is 0.
     """
 
     order: Order = "auto"
     exchange_zone: str = "America/New_York"
     zone: str | None = None
+    weekdays: tuple[int, ...] = (0, 1, 2, 3, 4)
 
 
 @dataclass
@@ -100,7 +102,7 @@ class DateEvidence:
 
     - Of 13/01/2024 and 01/13/2024 each fixes the order of all.
     - A moment with a UTC offset, no midnight as written, is of the exchange's day, if those of the file are of trading days: no
-      Saturday and Sunday, and a Friday, for bars that are a day early have Sundays in place of Fridays. Never after 17:00 of the
+      Saturday or Sunday, and a Friday, for bars that are a day early have Sundays in place of Fridays. Never after 17:00 of the
       exchange, when it is midnight in Europe. 9:30, when New York opens, needs no Friday: only in Adelaide it is midnight then.
 
     `names_zone`: every date is a midnight with its UTC offset, as yfinance writes them. `numeric`: some depend on the order.
@@ -132,8 +134,9 @@ class DateEvidence:
                 self.month_first |= second > 12
             if parsed.moment:
                 self.supposed |= parsed.moment.time() != _OPEN
-                self.misplaced |= parsed.moment.weekday() > 4 or parsed.moment.time() > _LATEST
-                self.friday |= parsed.moment.weekday() == 4
+                weekday, weekdays = parsed.moment.weekday(), self.rules.weekdays
+                self.misplaced |= weekday not in weekdays or parsed.moment.time() > _LATEST
+                self.friday |= weekday in weekdays and (weekday + 1) % 7 not in weekdays
 
     @property
     def is_clear(self) -> bool:

@@ -28,24 +28,24 @@ _DOWNLOADS = tuple(
 
 
 class Tickers:
-    """Some tickers, by all their spellings. `country` is what vendors add to those of the exchange: AAPL.US."""
+    """Some tickers, by all their spellings. `country` is what vendors add to one of the exchange: AAPL.US."""
 
-    def __init__(self, tickers: Iterable[str], country: str = "US") -> None:
+    def __init__(self, tickers: Iterable[str], country: str | None = "US") -> None:
         self.all = frozenset(tickers := tuple(tickers))
         self._exact = {ticker.upper(): ticker for ticker in tickers}
         self._loose: dict[str, str | None] = {}
         for name, ticker in self._exact.items():
             plain = _SEPARATOR.sub("-", name)
             self._loose[plain] = None if plain in self._loose else ticker  # BRK.B and BRK-B in one lake are two
-        self._country = re.compile(rf"(.+)[._]{country}")
+        self._country = re.compile(rf"(.+)[._]{country}") if country else None
 
     def find(self, name: str) -> str | None:
         """The one of the tickers that `name` is a spelling of."""
         name = name.strip(BLANKS).upper()
         found = self._exact.get(name) or self._loose.get(_SEPARATOR.sub("-", name))
-        if found is None and (match := self._country.fullmatch(name)):
-            return self.find(match[1])
-        return found
+        if found or self._country is None or not (match := self._country.fullmatch(name)):
+            return found
+        return self.find(match[1])
 
     def of_symbol(self, symbol: str | None) -> str | None:
         """The ticker that a row's symbol means, be it one of these or not; None if it is no ticker."""

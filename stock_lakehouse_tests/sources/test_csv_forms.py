@@ -1,5 +1,7 @@
-"""Files in the forms of vendors and spreadsheets, each with what it must be read as, written by hand; and files thrown by dice, of
-which the truth is known apart: they are read as it is, or refused with the setting to change."""
+"""Files in the forms of vendors and spreadsheets, each with what it must be read as, written by hand; and files thrown by dice.
+
+Of the latter the truth is known apart: they are read as it is, or refused with the setting to change.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from stock_lakehouse.sources.dates import AMBIGUOUS, DateRules
 
 FIRST, LAST = date(2013, 1, 2), date(2024, 12, 31)
 NOW = datetime(2024, 7, 1, 12, 0, tzinfo=UTC)
-RULES = CsvRules(calendar=partial(market_calendar, date(2013, 1, 2)), now=lambda: NOW)
+RULES = CsvRules(calendar=market_calendar(date(2013, 1, 2)), now=lambda: NOW)
 TICKERS = ("AAPL", "BRK-B", "^GSPC")
 PRICES = ("open", "high", "low", "close", "volume")
 
