@@ -18,10 +18,10 @@ import dagster as dg
 from stock_lakehouse.automation.decisions import Plan, due_session, rectangles_of
 from stock_lakehouse.automation.jobs import lakehouse_job
 from stock_lakehouse.automation.sensors import Eyes
-from stock_lakehouse.lake.landing import DAY
 from stock_lakehouse.run_tags import ASKED_BY
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources import printable
+from stock_lakehouse.sources.choose import csv_source
 from stock_lakehouse.sources.csv_folder import CsvFolderSource
 from stock_lakehouse.tables import RAW
 
@@ -120,27 +120,27 @@ def _feed(digest: Any, file: BinaryIO, size: int) -> bytes:
 
 def contents_of(source: CsvFolderSource, path: Path, tickers: tuple[str, ...], skip: int = 0) -> Contents:
     """What a file holds, after its first `skip` bytes; a file that cannot be read has a problem, not an error."""
+    import pyarrow.compute as pc
+
     spans: dict[str, tuple[date, date]] = {}
     problem = ""
     problems = others = 0
     for delivery in source.read(path, tickers, skip):
-        rows = delivery.rows
-        found = [text for text in rows["problem"].to_pylist() if text]
-        problem = problem or next(iter(found), "")
-        problems += len(found)
-        for ticker, text in zip(rows["ticker"].to_pylist(), rows["date"].to_pylist(), strict=True):
-            match = DAY.fullmatch(text or "")
-            if match is None:
+        wrong = delivery.rows.filter(pc.is_valid(delivery.rows["problem"]))
+        problems += wrong.num_rows
+        if wrong.num_rows and not problem:
+            number = wrong["line_number"][0].as_py()
+            problem = f"{printable(path.name)}{f' line {number}' if number else ''}: {wrong['problem'][0]}"
+        right = delivery.rows.filter(pc.is_null(delivery.rows["problem"])).select(["ticker", "session"])
+        right = right.filter(pc.is_valid(right["session"]))
+        found = right.group_by("ticker").aggregate([("session", "min"), ("session", "max"), ([], "count_all")])
+        for row in found.to_pylist():
+            if row["ticker"] not in tickers:
+                others += row["count_all"]
                 continue
-            try:
-                day = date.fromisoformat(match[1])
-            except ValueError:
-                continue
-            if ticker not in tickers:
-                others += 1
-                continue
-            first, last = spans.get(ticker, (day, day))
-            spans[ticker] = (min(first, day), max(last, day))
+            first, last = (date.fromisoformat(row[f"session_{name}"]) for name in ("min", "max"))
+            before = spans.get(row["ticker"], (first, last))
+            spans[row["ticker"]] = (min(first, before[0]), max(last, before[1]))
     return Contents(spans, others, problem, problems)
 
 
@@ -162,9 +162,8 @@ def csv_folder_sensor(settings: Settings) -> dg.SensorDefinition:
 
 
 def _look(context: dg.SensorEvaluationContext, settings: Settings) -> dg.SensorResult:
-    assert settings.csv_folder is not None  # settings refuse source = "csv" without it
     eyes = Eyes(settings)
-    source = CsvFolderSource(settings.csv_folder)
+    source = csv_source(settings)
     paths = {path.name: path for path in source.files()}
     stats = {name: path.stat() for name, path in paths.items()}
     now, stable = eyes.now(), timedelta(seconds=settings.csv_stable_seconds)
@@ -244,7 +243,7 @@ def _within(eyes: Eyes, found: Mapping[str, Contents]) -> dict[str, tuple[date, 
 
 
 def _note(name: str, contents: Contents) -> str:
-    """What is wrong with a file; empty if nothing is. A problem's text begins with the file's name."""
+    """What is wrong with a file, from its name on; empty if nothing is."""
     if contents.problem:
         return contents.problem + (f", and {contents.problems - 1} more lines" if contents.problems > 1 else "")
     return "" if contents.spans or not contents.others else f"{printable(name)}: no row of a ticker of the settings"

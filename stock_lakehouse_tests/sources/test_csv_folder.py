@@ -17,10 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stock_lakehouse.settings import Settings
-from stock_lakehouse.sources import DELIVERED_COLUMNS, Delivery, Download, SourceError, csv_text, delivered_table
+from stock_lakehouse.sources import DELIVERED_COLUMNS, Delivery, Download, SourceError, csv_rows, delivered_table
 from stock_lakehouse.sources.choose import source_of
 from stock_lakehouse.sources.csv_folder import CsvFolderSource
-from stock_lakehouse.sources.csv_text import HeaderError, columns_of
+from stock_lakehouse.sources.csv_header import HeaderError, columns_of
+from stock_lakehouse.sources.csv_rows import CsvRules
+from stock_lakehouse.sources.dates import DateRules
 from stock_lakehouse.sources.sample import SampleSource
 
 FIRST, LAST = date(2013, 1, 2), date(2023, 9, 21)
@@ -43,9 +45,12 @@ def delivered(folder: Path, tickers: Sequence[str] = TICKERS) -> list[dict[str, 
     return [row for table in tables for row in table.to_pylist()]
 
 
+KNOWN = DELIVERED_COLUMNS[DELIVERED_COLUMNS.index("adjusted_to") :]
+
+
 def values(row: Mapping[str, Any]) -> dict[str, Any]:
     """What a row says, null values and what is known of its delivery left out."""
-    return {name: value for name, value in row.items() if value is not None and name != "adjusted_to"}
+    return {name: value for name, value in row.items() if value is not None and name not in KNOWN}
 
 
 def text_of(*lines: str, end: str = "\n") -> bytes:
@@ -144,6 +149,7 @@ def test_columns_nobody_knows_are_left_out_and_actions_are_read(folder: Path) ->
         (f"{BAR},7", "8 fields where the header has 7"),
         ('2023-09-20,"1,2,3,4,5,6', "unexpected end of data"),
         ('2023-09-20,"1"2,3,4,5,6,7', "',' expected after '\"'"),
+        ('2023-09-20,"1" 2,3,4,5,6,7', "',' expected after '\"'"),
         ("2023-09-20,1,\0,3,4,5,6", "a NUL character"),
     ],
 )
@@ -152,12 +158,10 @@ def test_a_line_that_cannot_be_split_comes_with_file_line_and_reason_and_takes_n
 ) -> None:
     (folder / "AAPL.csv").write_bytes(text_of(HEADER, BAR, line, BAR))
     before, broken, after = delivered(folder)
+    assert (before.pop("line_number"), broken["line_number"], after.pop("line_number")) == ("2", "3", "4")
     assert before == after
-    assert values(broken) == {
-        "ticker": "AAPL",
-        "problem": f"AAPL.csv line 3: {reason}",
-        "line": line.replace("\0", "\\0"),
-    }
+    assert values(broken) == {"ticker": "AAPL", "problem": reason, "line": line.replace("\0", "\\0")}
+    assert broken["file"] == "AAPL.csv"
 
 
 def test_quoted_fields_may_hold_commas_and_quotes(folder: Path) -> None:
@@ -198,9 +202,9 @@ def test_a_line_too_long_to_be_a_bar_is_unreadable_known_by_all_of_its_text_and_
     long = f"2023-09-21,{'9' * 3_000_000},2,1,2,2,7"
     (folder / "AAPL.csv").write_bytes(text_of(HEADER, BAR, long + "1", long + "2", long + "1", BAR))
     first, *broken, last = delivered(folder)
-    assert first == last
-    assert [row["problem"] for row in broken] == [
-        f"AAPL.csv line {number}: longer than 100,000 characters" for number in (3, 4, 5)
+    assert values(first) == values(last)
+    assert [(row["problem"], row["line_number"]) for row in broken] == [
+        ("longer than 100,000 characters", number) for number in ("3", "4", "5")
     ]
     assert broken[0]["line"] == broken[2]["line"] != broken[1]["line"]
     assert all(len(row["line"]) < 4_200 for row in broken)
@@ -209,7 +213,8 @@ def test_a_line_too_long_to_be_a_bar_is_unreadable_known_by_all_of_its_text_and_
 def test_a_header_too_long_to_be_one_is_an_unreadable_file(folder: Path) -> None:
     (folder / "AAPL.csv").write_bytes(text_of(f"{HEADER},{'x' * 3_000_000}", BAR))
     (row,) = delivered(folder)
-    assert row["problem"] == "AAPL.csv: the file is empty or has no header"
+    assert row["problem"].startswith("the file has no header: put a line such as Date,Open,High,Low,Close,Volume above")
+    assert len(row["problem"]) < 500
 
 
 def test_rows_of_much_text_come_in_smaller_batches(folder: Path) -> None:
@@ -222,7 +227,7 @@ def test_rows_of_much_text_come_in_smaller_batches(folder: Path) -> None:
 
 def test_the_name_of_a_file_is_written_on_one_line(folder: Path) -> None:
     (folder / "a\nb\x1b[31m.csv").write_bytes(text_of(HEADER, "1,2"))
-    assert delivered(folder)[0]["problem"] == r"a\nb\x1b[31m.csv line 2: 2 fields where the header has 7"
+    assert delivered(folder)[0]["file"] == r"a\nb\x1b[31m.csv"
 
 
 @pytest.mark.parametrize(
@@ -231,10 +236,26 @@ def test_the_name_of_a_file_is_written_on_one_line(folder: Path) -> None:
         (b"", "the file is empty or has no header"),
         (b"\n\n", "the file is empty or has no header"),
         (b"\0\0\0\n", "the file is empty or has no header"),
-        (text_of("Date,Open,High,Low,Close", BAR), "no column for volume in the header"),
-        (text_of(BAR, BAR), "no column for date, open, high, low, close, volume in the header"),
-        (text_of(f"{HEADER},Last", BAR), "two columns mean close: 'Close' and 'Last'"),
+        (
+            text_of("Date,Open,High,Low", BAR),
+            "no column for close in the header 'Date', 'Open', 'High', 'Low'; a file needs",
+        ),
+        (text_of("Open,High,Low,Close", BAR), "no column for date in the header"),
+        (
+            text_of(BAR, BAR),
+            f"the file has no header: put a line such as Date,Open,High,Low,Close,Volume above its first line, "
+            f"which is '{BAR}'",
+        ),
+        (
+            text_of(f"{HEADER},Closing Price", BAR),
+            "two columns mean close: 'Close' and 'Closing Price'; rename or remove one",
+        ),
         (text_of(f"{HEADER},date", BAR), "two columns mean date: 'Date' and 'date'"),
+        (
+            text_of("Date,Stock Splits", "2020-08-31,4:1"),
+            "no column for close in the header 'Date', 'Stock Splits'; a file needs at "
+            "least a date and a close. A file of dividends or splits alone is not read",
+        ),
     ],
 )
 def test_a_file_without_a_usable_header_is_one_unreadable_row(folder: Path, content: bytes, reason: str) -> None:
@@ -243,13 +264,14 @@ def test_a_file_without_a_usable_header_is_one_unreadable_row(folder: Path, cont
     unreadable, good = delivered(folder)
     assert unreadable["ticker"] == "AAPL"
     assert unreadable["line"] == "the file AAPL.csv"
-    assert unreadable["problem"].startswith(f"AAPL.csv: {reason}")
+    assert unreadable["problem"].startswith(reason)
+    assert unreadable["file"] == "AAPL.csv"
     assert good["problem"] is None
 
 
 def test_a_header_error_names_what_is_missing() -> None:
-    with pytest.raises(HeaderError, match=r"no column for high, low in the header 'date', 'open', 'close', 'volume'"):
-        columns_of(["date", "open", "close", "volume"])
+    with pytest.raises(HeaderError, match=r"no column for date and close in the header 'days', 'open', 'volume'"):
+        columns_of(["days", "open", "volume"])
 
 
 def test_broken_gzip_keeps_the_rows_before_the_break(folder: Path) -> None:
@@ -259,14 +281,16 @@ def test_broken_gzip_keeps_the_rows_before_the_break(folder: Path) -> None:
     *rows, broken = delivered(folder)
     assert 1000 < len(rows) < 20_000
     assert [row["volume"] for row in rows] == [str(number) for number in range(len(rows))]
-    assert broken["problem"].startswith("AAPL.csv.gz: Compressed file ended")
+    assert broken["problem"].startswith("Compressed file ended")
+    assert broken["file"] == "AAPL.csv.gz"
     assert broken["ticker"] == "AAPL"
 
 
 @pytest.mark.parametrize("content", [b"no gzip at all", b"", gzip.compress(text_of(HEADER, BAR))[:-8] + bytes(8)])
 def test_what_is_no_gzip_is_one_unreadable_row(folder: Path, content: bytes) -> None:
     (folder / "AAPL.csv.gz").write_bytes(content)
-    assert delivered(folder)[-1]["problem"].startswith("AAPL.csv.gz: ")
+    assert delivered(folder)[-1]["problem"]
+    assert delivered(folder)[-1]["file"] == "AAPL.csv.gz"
 
 
 def test_a_files_name_need_not_be_utf_8(folder: Path) -> None:
@@ -275,11 +299,11 @@ def test_a_files_name_need_not_be_utf_8(folder: Path) -> None:
         (folder / name).write_bytes(text_of(HEADER, "1,2"))
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    assert delivered(folder)[0]["problem"].startswith("caf\\udce9.csv line 2: ")
+    assert delivered(folder)[0]["file"] == "caf\\udce9.csv"
 
 
 def test_long_files_come_in_batches_without_loss(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_text, "ROWS_A_BATCH", 10)
+    monkeypatch.setattr(csv_rows, "ROWS_A_BATCH", 10)
     numbered = [BAR.replace("63047900", str(number)) for number in range(35)]
     (folder / "AAPL.csv").write_bytes(text_of(HEADER, *numbered))
     sizes = [delivery.rows.num_rows for delivery in CsvFolderSource(folder).deliver(TICKERS, FIRST, LAST)]
@@ -326,13 +350,16 @@ def assert_delivers(content: bytes, name: str) -> None:
     whole_file = [row for row in rows if row["line"] == f"the file {name}"]
     if whole_file:
         assert rows[-1:] == whole_file
-    else:  # every line after the header is a row
-        text = (gzip.decompress(content) if name.endswith(".gz") else content).decode("utf-8", "backslashreplace")
-        lines = list(io.StringIO(text, newline=""))
-        assert len(rows) == sum(1 for line in lines[1:] if line.strip())
+    else:  # every line after the header is a row, and each before it that looks like one
+        packed = gzip.decompress(content) if name.endswith(".gz") else content
+        encoding = "utf-16" if packed.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
+        lines = list(io.StringIO(packed.decode(encoding, "backslashreplace"), newline=""))
+        header = next(number for number, line in enumerate(lines) if line.strip("\ufeff\r\n") == HEADER)
+        above = sum(line.strip("\ufeff\r\n") == BAR for line in lines[:header])
+        assert len(rows) == above + sum(1 for line in lines[header + 1 :] if line.strip())
     for row in rows:
-        assert (row["problem"] is None) == (row["line"] is None)
-        assert row["problem"] is None or row["problem"].startswith(name)
+        assert row["file"] == name
+        assert row["line"] is None or row["problem"] is not None
         assert all(value is None or value.encode("utf-8") is not None for value in row.values())
         assert all("\0" not in (value or "") for value in row.values())
 
@@ -401,5 +428,12 @@ def test_a_download_without_bars_has_not_failed() -> None:
 
 def test_the_settings_choose_the_source(folder: Path) -> None:
     assert isinstance(source_of(Settings()), SampleSource)
-    assert source_of(Settings(source="csv", csv_folder=folder)) == CsvFolderSource(folder, known=Settings().tickers)
+    known = Settings().tickers
+    assert source_of(Settings(source="csv", csv_folder=folder)) == CsvFolderSource(folder, known=known)
+    settings = Settings(
+        source="csv", csv_folder=folder, csv_prices="as_traded", csv_dates="day_first", csv_decimal="comma",
+        csv_time_zone="Europe/Berlin", csv_adjusted_to=LAST,
+    )  # fmt: skip
+    rules = CsvRules("as_traded", LAST, "comma", DateRules("day_first", zone="Europe/Berlin"))
+    assert source_of(settings) == CsvFolderSource(folder, known=known, rules=rules)
     assert source_of(Settings(source="yfinance")).name == "yfinance"

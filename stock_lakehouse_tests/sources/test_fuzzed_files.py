@@ -44,17 +44,33 @@ from stock_lakehouse_tests.sources.fuzzed import write_files
 DAYS = year_boundary(25, 20)
 ASKED = rectangle(DAYS, TICKERS)
 FOLDERS = {"raw", "processed", "curated", ".locks", ".staging"}
-VALUES = ("symbol", "date", "open", "high", "low", "close", "adj_close", "volume", "dividends", "stock_splits", "line")
+VALUES = (
+    *(
+        "symbol",
+        "date",
+        "open",
+        "high",
+        "low",
+        "close",
+        "adj_close",
+        "volume",
+        "dividends",
+        "stock_splits",
+        "capital_gains",
+    ),
+    "line",
+)
+Row = tuple[Any, ...]
 RUN = "11111111-run"
 
 
 @dataclass
 class Tapped:
-    """A CSV folder as a source, and the rows that it delivered, by file."""
+    """A CSV folder as a source, and the rows that it delivered, each with its day, and how many of each file."""
 
     folder: CsvFolderSource
     counts: Counter[str] = field(default_factory=Counter)
-    rows: set[tuple[Any, ...]] = field(default_factory=set)
+    rows: set[tuple[Row, date | None]] = field(default_factory=set)
     name: str = "csv"
     interval: str = "1d"
 
@@ -62,11 +78,11 @@ class Tapped:
         for path in self.folder.files():
             for delivery in self.folder.read(path, tickers):
                 self.counts[path.name] += delivery.rows.num_rows
-                self.rows |= {content(row) for row in delivery.rows.to_pylist()}
+                self.rows |= {(content(row), day_of(row)) for row in delivery.rows.to_pylist()}
                 yield delivery
 
 
-def content(row: dict[str, Any]) -> tuple[Any, ...]:
+def content(row: dict[str, Any]) -> Row:
     """What makes a row itself, wherever it lies; no NUL is written (`raw_csv._readable`)."""
     return (
         row["ticker"] or UNREADABLE,
@@ -74,17 +90,19 @@ def content(row: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def is_inside(row: tuple[Any, ...], asked: Rectangle) -> bool:
-    """Whether a delivered row is of the tickers and days asked, or cannot be read well enough to say."""
-    ticker, text = row[0], row[1 + VALUES.index("date")] or ""
-    if ticker not in (*asked.tickers, UNREADABLE):
-        return False
+def day_of(row: dict[str, Any]) -> date | None:
+    """The day that a delivered row is of, as its source read it; where that could not, the one that its date begins with."""
+    text = row["session"] or ("" if row["problem"] else row["date"] or "")
     found = re.fullmatch(r"\s*([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ].*)?\s*", text, re.DOTALL)
     try:
-        day = date.fromisoformat(found[1]) if found else None
+        return date.fromisoformat(found[1]) if found else None
     except ValueError:
-        day = None
-    return day is None or asked.first <= day <= asked.last
+        return None
+
+
+def is_inside(row: Row, day: date | None, asked: Rectangle) -> bool:
+    """Whether a delivered row is of the tickers and days asked, or cannot be read well enough to say."""
+    return row[0] in (*asked.tickers, UNREADABLE) and (day is None or asked.first <= day <= asked.last)
 
 
 def one_batch(house: LakehouseResource, source: Source, asked: Rectangle = ASKED) -> Landing:
@@ -114,7 +132,7 @@ def listing(place: Path, but: Path) -> dict[str, tuple[int, int, str]]:
     return found
 
 
-def lost_rows(house: LakehouseResource, delivered: set[tuple[Any, ...]], landed: int) -> int:
+def lost_rows(house: LakehouseResource, delivered: set[tuple[Row, date | None]], landed: int) -> int:
     """Rows that a layer should hold and does not: delivered ones in raw; landed ones in processed, quarantine, or superseded.
 
     As the files hold them, without the engine.
@@ -125,7 +143,7 @@ def lost_rows(house: LakehouseResource, delivered: set[tuple[Any, ...]], landed:
     ]
     held = layers(house)
     there = {content(row) for row in raw}
-    never_landed = {row for row in delivered if is_inside(row, ASKED)} - there
+    never_landed = {row for row, day in delivered if is_inside(row, day, ASKED)} - there
     assert landed == len(raw)
     quarantine = Counter((content(row), row["ingested_at"]) for row in held["quarantine"])
     rest = Counter((content(row), row["ingested_at"]) for row in raw)
@@ -133,8 +151,9 @@ def lost_rows(house: LakehouseResource, delivered: set[tuple[Any, ...]], landed:
     assert not invented, f"in quarantine and never landed: {list(invented)[:3]}"
     rest -= quarantine
     newest: dict[tuple[str, str], str] = {}
-    for (row, stamp), _ in rest.items():
-        key = row[0], str(row[1 + VALUES.index("date")]).strip()[:10]
+    sessions = {(content(row), row["ingested_at"]): row["session"] for row in raw}
+    for row, stamp in rest:
+        key = row[0], sessions[row, stamp]
         newest[key] = max(newest.get(key, ""), stamp)
     processed = {(row["ticker"], str(row["date"])): row["ingested_at"] for row in held["processed"]}
     assert len(processed) == len(held["processed"])
@@ -153,7 +172,7 @@ def push(tmp_path: Path, spark: SparkSession, seed: int, batches: int, files: in
     (outside / "below").mkdir(parents=True)
     (outside / "secret.csv").write_text("Date,Open,High,Low,Close,Volume\n2019-12-30,1,2,1,2,100\n")
     house = clocked(work / "lake", spark)
-    delivered: set[tuple[Any, ...]] = set()
+    delivered: set[tuple[Row, date | None]] = set()
     total = Landing()
     for batch in range(batches):
         folder = work / "prices"

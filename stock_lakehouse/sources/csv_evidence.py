@@ -1,0 +1,399 @@
+"""What the lines of a CSV file say together, and its rows, each with that.
+
+Here: the order of its dates, its decimal mark, the newest bar of each ticker, bars of parts of a session. Not here: what one date
+means (dates.py), and whether a bar is possible (transforms/processed.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import date
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from stock_lakehouse.schemas.forms import CURRENCY, SPACES, numbers
+from stock_lakehouse.sources import (
+    AS_TRADED,
+    AS_TRADED_ADJUSTED_CLOSE,
+    DELIVERED_COLUMNS,
+    SPLIT_ADJUSTED,
+    TOTAL_RETURN,
+)
+from stock_lakehouse.sources.csv_header import Header, is_auto_adjusted
+from stock_lakehouse.sources.csv_rows import Batch, CsvRules
+from stock_lakehouse.sources.dates import DateEvidence
+from stock_lakehouse.sources.tickers import Tickers
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MOST_KEYS = 10_000  # sessions with several bars that are remembered one by one
+NO_TICKER = (
+    "which ticker the row is of is not known: name the file after its ticker, such as AAPL.csv, or add a column Symbol"
+)
+OTHER_TICKER = (
+    "the symbol of the row is not the ticker that the file is named after: put the row into the file of its ticker, or give "
+    "the file a name that is no ticker"
+)
+INTRADAY = "several bars of one session (intraday): only daily bars are read; write one row a session"
+UNCLEAR_DECIMALS = (
+    "the file's numbers may have a decimal point or a decimal comma (1.234): set csv_decimal to point or comma"
+)
+MIXED_DECIMALS = (
+    "some numbers of the file have a decimal point, some a decimal comma, and some may have either (1.234): set csv_decimal "
+    "to point or comma"
+)
+
+
+class FileEvidence:
+    """What the lines of a file say together: `see` each batch, then `rows` of each. `ticker` is the one of the file's name.
+
+    Where a later batch changes how an earlier one is read, `is_settled` is False: then `forget_bars`, and see all once more.
+    """
+
+    def __init__(self, name: str, header: Header, rules: CsvRules, tickers: Tickers, ticker: str | None) -> None:
+        self._name, self._header, self._rules, self._tickers, self._ticker = name, header, rules, tickers, ticker
+        self._asked = tickers.all
+        self.dates = DateEvidence(rules.dates)
+        self._marks = _Marks()
+        self._footer: str | None = None
+        self._read_as: set[Any] = set()
+        self._last: tuple[Batch, Any, tuple[pa.Array, pa.Array, pa.Array, pa.Array]] | None = None
+        self.forget_bars()
+
+    def forget_bars(self) -> None:
+        """Begin anew with what depends on the dates and numbers of all lines."""
+        self._newest: dict[str, str] = {}
+        self._parts = _Parts()
+        self._read_as.clear()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every batch was read as the whole file is."""
+        return self._read_as <= {self._state}
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the lines seen so far say enough: others of the file would not change how they are read."""
+        return self.dates.is_clear and self.decimal[1] is None
+
+    @property
+    def _state(self) -> Any:
+        dates = self.dates
+        return dates.order, dates.day_first, dates.misplaced, dates.friday, dates.epochs, self.decimal
+
+    def see(self, batch: Batch) -> None:
+        """Take in a batch."""
+        self.dates.see(batch.parsed(self._rules.dates))
+        if self._rules.decimal == "auto" and (batch.is_quoted or self._header.separator != ","):
+            self._marks.see(batch)
+        self._footer = self._footer or batch.footer
+        self._read_as.add(self._state)
+        tickers, problems = self._tickers_of(batch)
+        sessions, _, clocks, days = self._read_dates(batch)
+        if clocks.null_count < len(clocks):
+            self._parts.see(tickers, days, clocks, self._asked)
+        self._see_newest(batch, tickers, sessions, [problems, self._parts.problems(tickers, days, clocks)])
+
+    @property
+    def decimal(self) -> tuple[str | None, str | None]:
+        """The decimal mark where it is a comma, and why it cannot be told."""
+        if self._rules.decimal != "auto":
+            return ("," if self._rules.decimal == "comma" else None), None
+        return self._marks.verdict(self._header.separator)
+
+    @property
+    def form(self) -> str:
+        """What the prices are adjusted for, one of PRICE_FORMS."""
+        form = self._rules.prices
+        if form == "auto":
+            form = self._header.form or SPLIT_ADJUSTED
+            if is_auto_adjusted(self._header) and self.dates.names_zone:
+                form = TOTAL_RETURN
+        if form in (AS_TRADED, AS_TRADED_ADJUSTED_CLOSE):
+            return AS_TRADED_ADJUSTED_CLOSE if "adj_close" in self._header.columns else AS_TRADED
+        return form
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided about the file, in words."""
+        notes = list(self._header.notes)
+        if self._rules.prices == "auto" and self.form != SPLIT_ADJUSTED:
+            vendor = self._header.vendor or "yfinance's Ticker.history() with auto_adjust"
+            notes.append(
+                f"the columns are those of {vendor}, so prices are read as {self.form}; csv_prices can say otherwise"
+            )
+        if self._rules.dates.order == "auto" and self.dates.numeric and self.dates.order != "auto":
+            notes.append(f"dates are read {self.dates.order.replace('_', ' ')}, as those show whose day is above 12")
+        if self.decimal[0] and self._rules.decimal == "auto":
+            notes.append("numbers are read with a decimal comma")
+        if self._footer:
+            notes.append(f"the line {self._footer!r} is no row")
+        return tuple(notes)
+
+    def rows(self, batch: Batch) -> pa.Table:
+        """The delivered rows of a batch."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        length = len(batch.fields)
+        nothing = pa.nulls(length, pa.string())
+        tickers, of_ticker = self._tickers_of(batch)
+        sessions, of_date, clocks, days = self._read_dates(batch)
+        decimal, of_decimal = self.decimal
+        form, newest = self.form, self._known_until(tickers)
+        of_line = nothing
+        lines = nothing
+        if batch.broken:
+            of_line = pa.array(
+                [batch.broken[row][0] if row in batch.broken else None for row in range(length)], pa.string()
+            )
+            lines = pa.array(
+                [batch.broken[row][1] if row in batch.broken else None for row in range(length)], pa.string()
+            )
+        problems = [of_line, of_ticker, self._parts.problems(tickers, days, clocks), of_date]
+        if of_decimal:
+            problems.append(_constant(of_decimal, length))
+        as_traded = form in (AS_TRADED, AS_TRADED_ADJUSTED_CLOSE)
+        columns = {
+            "ticker": tickers,
+            "symbol": batch.symbols,
+            "problem": pc.coalesce(*problems),
+            "line": lines,
+            "adjusted_to": sessions if as_traded else newest,
+            "file": _constant(self._name, length),
+            "line_number": pa.array(batch.numbers, pa.int64()).cast(pa.string()),
+            "session": sessions,
+            "decimal": _constant(decimal, length),
+            "basis": _constant(form, length),
+            "adj_close_as_of": newest if form == AS_TRADED_ADJUSTED_CLOSE else nothing,
+            "says": _constant(self._header.says, length),
+        }
+        return pa.table(
+            [columns[name] if name in columns else batch.column(name) for name in DELIVERED_COLUMNS],
+            names=list(DELIVERED_COLUMNS),
+        )
+
+    def _tickers_of(self, batch: Batch) -> tuple[pa.Array, pa.Array]:
+        """The ticker of each row, and what is wrong with it."""
+        import pyarrow as pa
+
+        length = len(batch.fields)
+        nothing = pa.nulls(length, pa.string())
+        has_symbols = "symbol" in self._header.columns or self._header.symbol is not None
+        if not has_symbols:
+            problem = _constant(None if self._ticker else NO_TICKER, length)
+            return _constant(self._ticker, length), problem
+        symbols = batch.symbols.dictionary_encode("encode")
+        read = [self._tickers.of_symbol(symbol) for symbol in symbols.dictionary.to_pylist()]
+        if self._ticker is None:
+            return pa.array(read, pa.string()).take(symbols.indices), nothing
+        wrong = [
+            None if ticker == self._ticker or not (symbol or "").strip() else OTHER_TICKER
+            for ticker, symbol in zip(read, symbols.dictionary.to_pylist(), strict=True)
+        ]
+        return _constant(self._ticker, length), pa.array(wrong, pa.string()).take(symbols.indices)
+
+    def _read_dates(self, batch: Batch) -> tuple[pa.Array, pa.Array, pa.Array, pa.Array]:
+        """By row: the session, what is wrong with the date, the time of day, and the day that it is of, at least supposedly."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if self._last is not None and self._last[0] is batch and self._last[1] == self._state:
+            return self._last[2]
+        readings = self.dates.read(batch.parsed(self._rules.dates))
+
+        def by_row(texts: Iterable[str | None]) -> pa.Array:
+            return pa.array(list(texts), pa.string()).take(batch.dates.indices)
+
+        sessions = by_row(_text(reading.session) for reading in readings)
+        problems = by_row(reading.problem for reading in readings)
+        clocks = pa.nulls(len(batch.fields), pa.string())
+        days = sessions
+        if any(reading.clock for reading in readings):
+            clocks = by_row(reading.clock for reading in readings)
+        if any(reading.problem for reading in readings):
+            days = by_row(_text(reading.day) for reading in readings)
+        if self._header.clock is not None:
+            own = pc.if_else(pc.is_null(clocks), batch.clocks, clocks)
+            clocks = pc.coalesce(pc.binary_join_element_wise(batch.clocks, clocks, " "), own)
+        self._last = batch, self._state, (sessions, problems, clocks, days)
+        return self._last[2]
+
+    def _known_until(self, tickers: pa.Array) -> pa.Array:
+        """The newest day that the file, or the setting, knows of each row's ticker."""
+        import pyarrow as pa
+
+        if self._rules.adjusted_to is not None:
+            return _constant(self._rules.adjusted_to.isoformat(), len(tickers))
+        if self._ticker is not None:
+            return _constant(self._newest.get(self._ticker), len(tickers))
+        encoded = tickers.dictionary_encode("encode")
+        newest = [self._newest.get(ticker) for ticker in encoded.dictionary.to_pylist()]
+        return pa.array(newest, pa.string()).take(encoded.indices)
+
+    def _see_newest(self, batch: Batch, tickers: pa.Array, sessions: pa.Array, problems: Sequence[pa.Array]) -> None:
+        """Remember the newest valid bar of each ticker: with a close that can be, on a session that is not to come."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        decimal, unclear = self.decimal
+        if unclear:
+            return
+        values = {
+            name: _doubles(batch.column(name), decimal)
+            for name in ("close", "high", "low")
+            if name in self._header.columns
+        }
+        valid = pc.and_(pc.greater(values["close"], 0.0), pc.is_in(sessions, value_set=self._sessions))
+        for name, compare in (("high", pc.less_equal), ("low", pc.greater_equal)):
+            if name in values:  # 0 is how vendors write that it is not known
+                tolerated = 1 + self._rules.price_tolerance if name == "high" else 1 - self._rules.price_tolerance
+                bound = pc.multiply(values[name], tolerated)
+                unknown = pc.or_(pc.is_null(bound), pc.fill_null(pc.equal(bound, 0.0), True))
+                valid = pc.and_(valid, pc.or_(unknown, pc.fill_null(compare(values["close"], bound), True)))
+        for wrong in problems:
+            valid = pc.and_(valid, pc.is_null(wrong))
+        found = pa.table({"ticker": tickers, "session": sessions}).filter(pc.fill_null(valid, False)).drop_null()
+        newest = found.group_by("ticker").aggregate([("session", "max")])
+        for ticker, session in zip(newest["ticker"].to_pylist(), newest["session_max"].to_pylist(), strict=True):
+            if ticker in self._asked:
+                self._newest[ticker] = max(session, self._newest.get(ticker, ""))
+
+    @cached_property
+    def _sessions(self) -> pa.Array:
+        """The days, as text, of which a bar may be."""
+        import pyarrow as pa
+
+        today = self._rules.now().astimezone(ZoneInfo(self._rules.dates.exchange_zone)).date()
+        if self._rules.calendar is None:
+            import numpy as np
+
+            days = np.arange(np.datetime64("1800-01-01"), np.datetime64(today) + 1)
+            return pa.array(np.datetime_as_string(days[np.is_busday(days)]).tolist(), pa.string())
+        return pa.array([day.isoformat() for day in self._rules.calendar.sessions if day <= today], pa.string())
+
+
+class _Marks:
+    """Which decimal mark the numbers of a file have: how many can only be read with a point, with a comma, and with either."""
+
+    _BEFORE = rf"^[+-]?[{CURRENCY}]? ?"
+    _BEHIND = rf"([eE][+-]?[0-9]+)? ?[KMBTkmbt]?[{CURRENCY}]?$"
+
+    def __init__(self) -> None:
+        self.points = self.commas = self.either = 0
+
+    def see(self, batch: Batch) -> None:
+        """Count the numbers of a batch."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        names = ("open", "high", "low", "close", "adj_close", "volume")
+        texts = pa.chunked_array([batch.column(name) for name in names if name in batch.header.columns])
+        for mark, other in ((".", ","), (",", ".")):
+            marked = texts.filter(pc.match_substring(texts, mark))
+            if not len(marked):
+                continue
+            decimal = rf"(?:[0-9{SPACES}{other}]*[0-9]\{mark}[0-9]*|\{mark}[0-9]+)"
+            either = self._count(marked, rf"[1-9][0-9]{{0,2}}\{mark}[0-9]{{3}}")
+            proven = self._count(marked, decimal) - either
+            grouped = self._count(marked, rf"[0-9]{{1,3}}(?:\{mark}[0-9]{{2,3}})+\{mark}[0-9]{{3}}(?:{other}[0-9]*)?")
+            self.either += either
+            self.points += proven if mark == "." else grouped
+            self.commas += proven if mark == "," else grouped
+
+    def _count(self, texts: pa.ChunkedArray, pattern: str) -> int:
+        import pyarrow.compute as pc
+
+        matches = pc.match_substring_regex(pc.utf8_trim_whitespace(texts), f"{self._BEFORE}{pattern}{self._BEHIND}")
+        return int(pc.sum(matches).as_py() or 0)
+
+    def verdict(self, separator: str) -> tuple[str | None, str | None]:
+        """The mark if it is a comma, and why it cannot be told. In a file separated by commas it is a point by default."""
+        if self.points and self.commas:
+            if self.either:
+                return None, MIXED_DECIMALS
+            return ("," if self.commas > self.points else None), None
+        if self.commas:
+            return ",", None
+        return None, UNCLEAR_DECIMALS if self.either and not self.points and separator != "," else None
+
+
+class _Parts:
+    """Sessions of which a file has rows with different times of day. The rows of a session stand side by side in any file."""
+
+    def __init__(self) -> None:
+        self._sessions: Counter[str] = Counter()
+        self._several: Counter[str] = Counter()
+        self._keys: set[str] = set()
+        self._last: pa.Table | None = None
+
+    def see(self, tickers: pa.Array, days: pa.Array, clocks: pa.Array, asked: frozenset[str]) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        rows = pa.table({"ticker": tickers, "day": days, "clock": clocks}).drop_null()
+        rows = rows.filter(pc.is_in(rows["ticker"], value_set=pa.array(sorted(asked), pa.string())))
+        if not rows.num_rows:
+            return
+        before, self._last = self._last, rows.slice(rows.num_rows - 1)
+        if before is not None:
+            rows = pa.concat_tables([before, rows])
+        if pc.count_distinct(rows["clock"]).as_py() == 1:  # a row a session
+            for entry in pc.value_counts(rows["ticker"]).to_pylist():
+                self._sessions[entry["values"]] += entry["counts"]
+            return
+        groups = rows.group_by(["ticker", "day"]).aggregate([("clock", "min"), ("clock", "max")])
+        for entry in pc.value_counts(groups["ticker"]).to_pylist():
+            self._sessions[entry["values"]] += entry["counts"]
+        several = groups.filter(pc.not_equal(groups["clock_min"], groups["clock_max"]))
+        self._several.update(several["ticker"].to_pylist())
+        if len(self._keys) < MOST_KEYS:
+            self._keys.update(_keys(several["ticker"], several["day"]).to_pylist())
+
+    def problems(self, tickers: pa.Array, days: pa.Array, clocks: pa.Array) -> pa.Array:
+        """INTRADAY for each row of such a session; of a ticker that mostly has such, for each row with a time of day."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if not self._several:
+            return pa.nulls(len(tickers), pa.string())
+        mostly = [
+            ticker
+            for ticker, several in self._several.items()
+            if several * 2 >= self._sessions[ticker] or len(self._keys) >= MOST_KEYS
+        ]
+        of_mostly = pc.is_in(tickers, value_set=pa.array(mostly, pa.string()))
+        of_keys = pc.is_in(_keys(tickers, days), value_set=pa.array(sorted(self._keys), pa.string()))
+        wrong = pc.and_(pc.or_(of_mostly, of_keys), pc.is_valid(clocks))
+        return pc.if_else(wrong, pa.scalar(INTRADAY, pa.string()), pa.scalar(None, pa.string()))
+
+
+def _keys(tickers: Any, days: Any) -> Any:
+    import pyarrow.compute as pc
+
+    return pc.binary_join_element_wise(tickers, days, "|")
+
+
+def _constant(text: str | None, length: int) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.nulls(length, pa.string()) if text is None else pa.repeat(pa.scalar(text, pa.string()), length)
+
+
+def _text(day: date | None) -> str | None:
+    return None if day is None else day.isoformat()
+
+
+def _doubles(texts: pa.Array, decimal: str | None) -> pa.Array:
+    """The numbers that texts mean; null where they mean none. Plain ones, as most files have, do not need the grammar."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        values = texts.cast(pa.float64()) if decimal is None else numbers(texts, decimal)
+    except pa.ArrowInvalid:
+        values = numbers(texts, decimal)
+    return pc.if_else(pc.is_finite(values), values, pa.scalar(None, pa.float64()))

@@ -1,0 +1,341 @@
+"""Which session the text of a date means, in the forms that vendors write.
+
+Here: dates and timestamps as text, and what the other dates of a file say about the ambiguous ones. Not here: whether the day
+is a session of the exchange.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+from typing import Literal, NamedTuple
+from zoneinfo import ZoneInfo
+
+from stock_lakehouse.schemas.forms import BLANKS
+
+Order = Literal["auto", "day_first", "month_first"]
+
+# No \d: it would match digits of other scripts too.
+_CLOCK = (
+    r"(?:[T ] *(?P<clock>[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.][0-9]+)?)?) ?(?P<half>[AaPp][Mm](?![A-Za-z]))? ?"
+    r"(?P<zone>[A-Za-z/_]+|[+-][0-9]{2}(?::?[0-9]{2})?)?)?"
+)
+_WEEKDAY = r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*,? +)?"
+_YEAR_FIRST = re.compile(rf"(?P<y>[0-9]{{4}})(?P<mark>[-/.])(?P<m>[0-9]{{1,2}})(?P=mark)(?P<d>[0-9]{{1,2}}){_CLOCK}")
+_COMPACT = re.compile(rf"(?P<y>1[6-9][0-9]{{2}}|2[01][0-9]{{2}})(?P<m>[0-9]{{2}})(?P<d>[0-9]{{2}}){_CLOCK}")
+_YEAR_LAST = re.compile(rf"(?P<a>[0-9]{{1,2}})(?P<mark>[-/.])(?P<b>[0-9]{{1,2}})(?P=mark)(?P<y>[0-9]{{4}}),?{_CLOCK}")
+_NAMED = tuple(
+    re.compile(form, re.IGNORECASE)
+    for form in (
+        rf"{_WEEKDAY}(?P<d>[0-9]{{1,2}})[- /.]*(?P<month>[a-z]{{3,9}})[- /.,]*(?P<y>[0-9]{{4}}),?{_CLOCK}",
+        rf"{_WEEKDAY}(?P<month>[a-z]{{3,9}})[- /.]*(?P<d>[0-9]{{1,2}})(?:st|nd|rd|th)?[- /,]+(?P<y>[0-9]{{4}}),?{_CLOCK}",
+        rf"(?P<y>[0-9]{{4}})[- /.](?P<month>[a-z]{{3,9}})[- /.](?P<d>[0-9]{{1,2}}){_CLOCK}",
+    )
+)
+_EPOCH = re.compile(r"(?P<count>-?[0-9]{9,19})(?:[.]0*)?")
+_MONTHS = (
+    *("january", "february", "march", "april", "may", "june"),
+    *("july", "august", "september", "october", "november", "december"),
+)
+_MONTH = {name: number for number, full in enumerate(_MONTHS, 1) for name in (full, full[:3])} | {"sept": 9}
+# Digits of a count of seconds, milliseconds, … since 1970 of the years 1973 to 2286, and how many of them make a second.
+_UNITS = {9: 1, 10: 1, 12: 1_000, 13: 1_000, 15: 1_000_000, 16: 1_000_000, 18: 1_000_000_000, 19: 1_000_000_000}
+_UTC = {"z", "utc", "gmt"}
+# A wall clock beside one of these says the exchange's own day.
+_OF_NEW_YORK = {"et", "est", "edt", "us/eastern", "america/new_york"}
+# When New York opens. At this hour it is midnight nowhere but in central Australia.
+_OPEN = time(9, 30)
+_LATEST = time(17)  # of the exchange, for a moment that is to be of the day that has just traded
+
+AMBIGUOUS = (
+    "the file's dates may be day first or month first (01/02/2024): set csv_dates to day_first or month_first, or write "
+    "them as 2024-01-31"
+)
+CONTRADICTING = (
+    "some dates of the file have the day first and some the month (13/01/2024, 01/13/2024): set csv_dates to day_first or "
+    "month_first, or write them as 2024-01-31"
+)
+OTHER_ORDER = "the date is none in the order that csv_dates says: correct csv_dates, or write the date as 2024-01-31"
+OTHER_ZONE = (
+    "the timestamps of the file have a UTC offset and may be midnights of another time zone (2024-01-01T23:00:00Z), "
+    "whose day is the next one: set csv_time_zone to that zone, such as Europe/Berlin"
+)
+
+
+class Reading(NamedTuple):
+    """What a date's text means.
+
+    - `session`: the day; None if it cannot be read.
+    - `problem`: why it cannot, where a setting or another date of the file would help.
+    - `clock`: the time of day; None for a date alone.
+    - `day`: the day that the text is of, if it can only be supposed; two moments of one day have one.
+    """
+
+    session: date | None
+    problem: str | None = None
+    clock: str | None = None
+    day: date | None = None
+
+
+@dataclass(frozen=True)
+class DateRules:
+    """How the dates of a file are read.
+
+    - `order`: the order of 01/02/2024; auto: as the file's other dates show.
+    - `exchange_zone`: time zone of the exchange.
+    - `zone`: whose day a moment means that is written with a UTC offset; None: see `DateEvidence`.
+    - `weekdays`: those with sessions; Monday is 0.
+    """
+
+    order: Order = "auto"
+    exchange_zone: str = "America/New_York"
+    zone: str | None = None
+    weekdays: tuple[int, ...] = (0, 1, 2, 3, 4)
+
+
+@dataclass
+class DateEvidence:
+    """What the dates of a file say about the ambiguous ones.
+
+    - Of 13/01/2024 and 01/13/2024 each fixes the order of all.
+    - A moment with a UTC offset, no midnight as written, is of the exchange's day, if those of the file are of trading days: no
+      Saturday or Sunday, and a Friday, for bars that are a day early have Sundays in place of Fridays. Never after 17:00 of the
+      exchange, when it is midnight in Europe. 9:30, when New York opens, needs no Friday: only in Adelaide it is midnight then.
+
+    `names_zone`: every date is a midnight with its UTC offset, as yfinance writes them. `numeric`: some depend on the order.
+    """
+
+    rules: DateRules
+    numeric: bool = False
+    day_first: bool = False
+    month_first: bool = False
+    supposed: bool = False
+    misplaced: bool = False
+    friday: bool = False
+    epochs: bool = False
+    compact: bool = False
+    midnights: bool = False
+    others: bool = False
+
+    def see(self, dates: Iterable[Parsed]) -> None:
+        """Take in the distinct dates of some rows."""
+        for parsed in dates:
+            self.epochs |= parsed.form == "epoch"
+            self.compact |= parsed.form == "compact"
+            self.midnights |= parsed.is_zoned_midnight
+            self.others |= parsed != _UNREAD and not parsed.is_zoned_midnight
+            if parsed.parts:
+                first, second, _ = parsed.parts
+                self.numeric = True
+                self.day_first |= first > 12
+                self.month_first |= second > 12
+            if parsed.moment:
+                self.supposed |= parsed.moment.time() != _OPEN
+                weekday, weekdays = parsed.moment.weekday(), self.rules.weekdays
+                self.misplaced |= weekday not in weekdays or parsed.moment.time() > _LATEST
+                self.friday |= weekday in weekdays and (weekday + 1) % 7 not in weekdays
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether nothing is left open that other dates of the file could settle."""
+        unordered = self.numeric and self.rules.order == "auto" and not (self.day_first or self.month_first)
+        return not unordered and not (self.supposed and not self.misplaced and not self.friday)
+
+    @property
+    def names_zone(self) -> bool:
+        """Whether every date seen is a midnight that is written with its UTC offset."""
+        return self.midnights and not self.others
+
+    @property
+    def order(self) -> Order:
+        """The order of the numeric dates; auto if nothing says it."""
+        if self.rules.order != "auto" or self.day_first == self.month_first:
+            return self.rules.order
+        return "day_first" if self.day_first else "month_first"
+
+    def read(self, dates: Iterable[Parsed]) -> list[Reading]:
+        """What each of `dates` means."""
+        return [self._reading(parsed) for parsed in dates]
+
+    def _reading(self, parsed: Parsed) -> Reading:
+        if parsed.moment:
+            day, clock = parsed.moment.date(), str(parsed.moment.time())
+            wrong = self.misplaced or not (self.friday or parsed.moment.time() == _OPEN)
+            return Reading(None if wrong else day, OTHER_ZONE if wrong else None, clock, day)
+        if parsed.parts:
+            return self._ordered(parsed, *parsed.parts)
+        if parsed.form == "compact" and self.epochs:  # then eight digits may be seconds too
+            return Reading(None)
+        return Reading(parsed.day, None, parsed.clock, parsed.day)
+
+    def _ordered(self, parsed: Parsed, first: int, second: int, year: int) -> Reading:
+        supposed = _day(year, second, first) or _day(year, first, second)
+        if supposed is None:
+            return Reading(None)
+        order = self.order
+        if order == "auto":
+            return Reading(None, CONTRADICTING if self.day_first else AMBIGUOUS, parsed.clock, supposed)
+        day = _day(year, second, first) if order == "day_first" else _day(year, first, second)
+        return Reading(day, None if day else OTHER_ORDER, parsed.clock, day or supposed)
+
+
+class Parsed(NamedTuple):
+    """What the text of a date says by itself.
+
+    - `day`: the day; `clock`: the time of day.
+    - `parts`: the numbers of a date whose order is open, as written.
+    - `moment`: a moment that is no midnight as written, in the exchange's time.
+    - `form`: epoch or compact, which a file does not mix.
+    - `is_zoned_midnight`: a midnight with its UTC offset.
+    """
+
+    day: date | None = None
+    clock: str | None = None
+    parts: tuple[int, int, int] | None = None
+    moment: datetime | None = None
+    form: str = ""
+    is_zoned_midnight: bool = False
+
+
+_UNREAD = Parsed()
+
+
+class _Zones(NamedTuple):
+    """The exchange's, and the one that the settings say for moments."""
+
+    exchange: ZoneInfo
+    own: ZoneInfo | None
+
+
+def parse_dates(texts: Iterable[str | None], rules: DateRules) -> list[Parsed]:
+    """What each of `texts` says by itself. Raises zoneinfo.ZoneInfoNotFoundError for a zone that there is not."""
+    zones = _Zones(_zone(rules.exchange_zone), _zone(rules.zone) if rules.zone else None)
+    return [_parse(text, zones) for text in texts]
+
+
+def _parse(text: str | None, zones: _Zones) -> Parsed:
+    text = (text or "").strip(BLANKS)
+    if len(text) == 10 and text[4] == text[7] == "-" and text.isascii():  # by far the most frequent form
+        try:
+            return Parsed(date.fromisoformat(text))
+        except ValueError:
+            return _UNREAD
+    matches = ((form.fullmatch(text), read) for form, read in _FORMS)
+    return next((read(match, zones) for match, read in matches if match), _UNREAD)
+
+
+def _year_first(match: re.Match[str], zones: _Zones) -> Parsed:
+    return _at(_day(int(match["y"]), int(match["m"]), int(match["d"])), match, zones)
+
+
+def _compact(match: re.Match[str], zones: _Zones) -> Parsed:
+    return _year_first(match, zones)._replace(form="compact")
+
+
+def _named(match: re.Match[str], zones: _Zones) -> Parsed:
+    month = _MONTH.get(match["month"].lower())
+    return _at(_day(int(match["y"]), month, int(match["d"])), match, zones) if month else _UNREAD
+
+
+def _year_last(match: re.Match[str], zones: _Zones) -> Parsed:
+    first, second, year = int(match["a"]), int(match["b"]), int(match["y"])
+    if match["mark"] == ".":  # day first, wherever dates have dots
+        return _at(_day(year, second, first), match, zones)
+    # The clock is read as on any day: an offset is rare here, and its day is the one that is written.
+    at = _at(_day(year, second, first) or _day(year, first, second), match, zones)
+    return _UNREAD if at.day is None else Parsed(clock=at.clock, parts=(first, second, year))
+
+
+def _epoch(match: re.Match[str], zones: _Zones) -> Parsed:
+    count = int(match["count"])
+    unit = _UNITS.get(len(str(abs(count))))
+    if unit is None:
+        return _UNREAD
+    seconds, rest = divmod(count, unit)
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds, microseconds=rest * 1_000_000 // unit)
+    if moment.time() == time():
+        return Parsed(moment.date(), str(time()), form="epoch")
+    return _moment(moment, zones)._replace(form="epoch")
+
+
+_FORMS = (
+    (_YEAR_FIRST, _year_first),
+    (_COMPACT, _compact),
+    (_YEAR_LAST, _year_last),
+    (_EPOCH, _epoch),
+    *((form, _named) for form in _NAMED),
+)
+
+
+def _at(day: date | None, match: re.Match[str], zones: _Zones) -> Parsed:
+    """`day` at the time of day that `match` has."""
+    if day is None or match["clock"] is None:
+        return Parsed(day)
+    clock, offset = _time(match["clock"], match["half"]), _offset(match["zone"] or "")
+    if clock is None or offset is None:
+        return _UNREAD
+    if offset is LOCAL:
+        return Parsed(day, str(clock))
+    if clock == time():
+        return Parsed(day, str(clock), is_zoned_midnight=True)
+    try:
+        moment = (datetime.combine(day, clock) - offset).replace(tzinfo=UTC)
+        is_exchanges = bool(offset) and moment.astimezone(zones.exchange).utcoffset() == offset
+    except OverflowError:  # in the year 1 or 9999
+        return _UNREAD
+    return Parsed(day, str(clock)) if is_exchanges else _moment(moment, zones)
+
+
+def _moment(moment: datetime, zones: _Zones) -> Parsed:
+    """A moment that is no midnight as written."""
+    local = moment.astimezone(zones.own or zones.exchange)
+    if zones.own or local.time() == time():
+        return Parsed(local.date(), str(local.time()))
+    return Parsed(moment=local)
+
+
+def _time(text: str, half: str | None) -> time | None:
+    hour, minute, *rest = text.split(":")
+    second, _, fraction = (rest[0] if rest else "0").partition(".")
+    hours = int(hour)
+    if half:
+        if not 1 <= hours <= 12:
+            return None
+        hours = hours % 12 + (12 if half.lower() == "pm" else 0)
+    try:
+        return time(hours, int(minute), int(second), int(fraction[:6].ljust(6, "0")))
+    except ValueError:
+        return None
+
+
+# A wall clock without an offset, or with the name of New York's time.
+LOCAL = timedelta.min
+
+
+def _offset(text: str) -> timedelta | None:
+    """How far the clock is before UTC; LOCAL if it says none, None if it cannot be read."""
+    name = text.lower()
+    if not name or name in _OF_NEW_YORK:
+        return LOCAL
+    if name in _UTC:
+        return timedelta()
+    digits = name[1:].replace(":", "")
+    if name[0] not in "+-" or int(digits[:2]) > 14 or int(digits[2:] or 0) > 59:
+        return None
+    size = timedelta(hours=int(digits[:2]), minutes=int(digits[2:] or 0))
+    return -size if name[0] == "-" else size
+
+
+def _day(year: int, month: int, day: int) -> date | None:
+    try:
+        return date(year, month, day)
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=16)
+def _zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)

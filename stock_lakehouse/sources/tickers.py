@@ -1,0 +1,63 @@
+"""Which ticker the symbol of a row, or the name of a file, means.
+
+Here: spellings of one ticker. Not here: which tickers the lake has (settings.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from stock_lakehouse.schemas.forms import BLANKS
+from stock_lakehouse.settings import TICKER
+
+# A class of shares is written BRK-B, BRK.B, BRK/B and BRK B.
+_SEPARATOR = re.compile(r"[./ -]")
+_CLASS = re.compile(r"([A-Z0-9]+)[/ ]([A-Z]{1,2})")
+# What vendors make of a ticker in the name of a download, in upper case and without the ending.
+_DOWNLOADS = tuple(
+    re.compile(form)
+    for form in (
+        r"(.+)_D",  # Stooq: aapl_us_d.csv, ^spx_d.csv
+        r"(.+) HISTORICAL DATA",  # Investing.com
+        r"[A-Z]+_(.+), 1D(?:_[0-9A-F]+)?",  # TradingView: NASDAQ_AAPL, 1D.csv
+        r"DAILY(?:_ADJUSTED)?_(.+)",  # Alpha Vantage
+        r"(.+?)_(?:DAILY_HISTORICAL-DATA|PRICE-HISTORY)-.*",  # Barchart
+    )
+)
+
+
+class Tickers:
+    """Some tickers, by all their spellings. `country` is what vendors add to one of the exchange: AAPL.US."""
+
+    def __init__(self, tickers: Iterable[str], country: str | None = "US") -> None:
+        self.all = frozenset(tickers := tuple(tickers))
+        self._exact = {ticker.upper(): ticker for ticker in tickers}
+        self._loose: dict[str, str | None] = {}
+        for name, ticker in self._exact.items():
+            plain = _SEPARATOR.sub("-", name)
+            self._loose[plain] = None if plain in self._loose else ticker  # BRK.B and BRK-B in one lake are two
+        self._country = re.compile(rf"(.+)[._]{country}") if country else None
+
+    def find(self, name: str) -> str | None:
+        """The one of the tickers that `name` is a spelling of."""
+        name = name.strip(BLANKS).upper()
+        found = self._exact.get(name) or self._loose.get(_SEPARATOR.sub("-", name))
+        if found or self._country is None or not (match := self._country.fullmatch(name)):
+            return found
+        return self.find(match[1])
+
+    def of_symbol(self, symbol: str | None) -> str | None:
+        """The ticker that a row's symbol means, be it one of these or not; None if it is no ticker."""
+        name = (symbol or "").strip(BLANKS).upper()
+        if found := self.find(name):
+            return found
+        name = _CLASS.sub(r"\1-\2", name) if _CLASS.fullmatch(name) else name
+        return name if TICKER.fullmatch(name) else None
+
+    def of_file(self, stem: str) -> str | None:
+        """The one of the tickers that a file is named after; `stem` is its name without the ending."""
+        name = stem.upper()
+        matches = (form.fullmatch(name) for form in _DOWNLOADS)
+        candidates = [name, *(match[1] for match in matches if match)]
+        return next((found for candidate in candidates if (found := self.find(candidate))), None)
