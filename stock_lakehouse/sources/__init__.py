@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from stock_lakehouse.sources.file_report import FileReport
+
+UNUSED = "not used"  # in a note of a delivery: a column is left out that should perhaps have been read
+
 # The columns of a delivered row, all text, in order; what each means stands in `schemas/raw.py`. `ticker` is the ticker that was
 # asked for, or the file's; null where neither is known. `symbol` is what the row itself says.
 # A row that cannot be read as a whole has `problem`, a sentence that says why and what to change; one that could not be split into
@@ -60,25 +64,41 @@ class Delivery:
     """What one request, or one file, brought.
 
     `rows` holds `DELIVERED_COLUMNS`, all text and nullable, in the order delivered. `failed` maps each ticker that could
-    not be had, after every retry, to the reason; a ticker that answered "no bars in this range" has not failed.
+    not be had, after every retry, to the reason; a ticker that answered "no bars in this range" has not failed. `notes` has by
+    file what its reader says of the file as a whole: which form it recognised, which of two columns it took, which column is
+    UNUSED (the check `files_read` is then red). A file without any row is named there too, be it without a note.
     """
 
     rows: pa.Table
     failed: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Landing:
-    """What became of delivered rows in the raw layer: `delivered` = `landed` + `repeated` + `outside`."""
+    """What became of delivered rows in the raw layer: `delivered` = `landed` + `repeated` + `outside`.
+
+    `files` counts those that were written, `by_file` has the same figures for each file that rows came in.
+    """
 
     delivered: int = 0
     landed: int = 0
     repeated: int = 0
     outside: int = 0
     files: int = 0
+    by_file: Mapping[str, Landing] = field(default_factory=dict, compare=False)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The figures of all rows, by name."""
+        return {name: getattr(self, name) for name in ("delivered", "landed", "repeated", "outside", "files")}
 
     def __add__(self, other: Landing) -> Landing:
-        return Landing(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+        by_file = dict(self.by_file)
+        for file, landing in other.by_file.items():
+            by_file[file] = by_file[file] + landing if file in by_file else landing
+        sums = {name: count + getattr(other, name) for name, count in self.counts.items()}
+        return Landing(**sums, by_file=by_file)
 
 
 class Source(Protocol):
@@ -124,22 +144,31 @@ def with_adjusted_to(rows: pa.Table, days: pa.Array | pa.ChunkedArray) -> pa.Tab
 
 
 class Download:
-    """All deliveries of one request, once; it remembers what failed, and what the raw layer made of them.
+    """All deliveries of one request, once; it remembers what failed, what each file gave, and what the raw layer made of them.
 
-    Iterating raises SourceError at the end if every ticker failed.
+    `known` are the tickers of the settings, of which a run may ask for some: a file of the others is no useless one. Iterating
+    raises SourceError at the end if every ticker failed.
     """
 
-    def __init__(self, source: Source, tickers: Sequence[str], first: date, last: date) -> None:
+    def __init__(
+        self, source: Source, tickers: Sequence[str], first: date, last: date, known: Sequence[str] = ()
+    ) -> None:
         self.source = source
         self.tickers = tuple(tickers)
         self.first = first
         self.last = last
+        self.known = tuple(dict.fromkeys((*tickers, *known)))
         self.failed: dict[str, str] = {}
+        self.files: dict[str, FileReport] = {}
         self.landing = Landing()
 
     def __iter__(self) -> Iterator[Delivery]:
+        from stock_lakehouse.sources.file_report import collect
+
+        asked, known = set(self.tickers), set(self.known)
         for delivery in self.source.deliver(self.tickers, self.first, self.last):
             self.failed.update(delivery.failed)
+            collect(self.files, delivery, asked, known)
             yield delivery
         if self.failed and self.failed.keys() >= set(self.tickers):
             reasons = "; ".join(f"{ticker}: {reason}" for ticker, reason in sorted(self.failed.items())[:5])
