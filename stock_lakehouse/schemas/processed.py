@@ -45,6 +45,8 @@ QUARANTINE_COLUMNS = (
     ),
     *raw.DELIVERED,
     *raw.PROVENANCE,
+    raw.CAPITAL_GAINS,
+    *raw.READING,
     Column("reasons", "array<string>", "Everything that is wrong with the row", nullable=False),
     Column("year", "string", "Year of the date; __unreadable__ where no date could be read", nullable=False),
 )

@@ -221,7 +221,7 @@ def symbols_of(report: FileReport, tickers: Collection[str] = ()) -> str:
 
 
 def spelled_otherwise(symbol: str, tickers: Collection[str]) -> str | None:
-    """The ticker that `symbol` seems to mean: BRK.B or BRK/B is BRK-B, AAPL.US and NASDAQ:AAPL are AAPL. None if there is none."""
+    """The ticker that `symbol` seems to mean: BRK.B or BRK/B is BRK-B, AAPL.US and NASDAQ:AAPL are AAPL; or None."""
     first, *_ = re.split(r"[.: ]", symbol.strip())
     last = symbol.rpartition(":")[2]
     candidates = {re.sub("[^A-Z0-9]", "", part.upper()) for part in (symbol, first, last)}
