@@ -58,7 +58,8 @@ class TickerStatus:
 
 @dataclass(frozen=True)
 class TableStatus:
-    """One table. `bytes` are of the files of its present version."""
+    """One table. `bytes` are of the files of its present version; `absent` are tickers of the settings of which a layer has no
+    row."""
 
     table: str
     rows: int
@@ -66,6 +67,7 @@ class TableStatus:
     bytes: int
     version: int | None
     tickers: dict[str, TickerStatus] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
 
     @property
     def first(self) -> date | None:
@@ -129,6 +131,7 @@ def _table_status(
         bytes=sum(sizes),
         version=lake.version(table.name),
         tickers=tickers,
+        absent=tuple(ticker for ticker in of_settings if ticker not in tickers) if gaps_matter else (),
     )
 
 
@@ -189,12 +192,13 @@ class Rejected:
         if not self.found:
             return {"found": 0}
         tickers = sorted({str(row["ticker"]) for row in self.rows}, key=lambda name: (name != UNREADABLE, name))
+        others = f" (likewise {', '.join(tickers[1:4])}{' …' if len(tickers) > 4 else ''})" if tickers[1:] else ""
         return {
             "found": self.found,
             "by reason": self.by_reason,
             "reason": f"{self.found:,} rows of this run are in quarantine: {reasons_in_words(self.by_reason)}.",
-            "what to do": f"`stock-lakehouse show {QUARANTINE.name} {tickers[0]}` shows them; deliver them right, and the "
-            "next run takes the new ones",
+            "what to do": f"`stock-lakehouse show {QUARANTINE.name} {tickers[0]}` shows them{others}; deliver them right, "
+            "and the next run takes the new ones",
         }
 
 

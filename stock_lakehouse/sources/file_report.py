@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,11 @@ class FileReport:
     def unused(self) -> tuple[str, ...]:
         """The notes that name a column which should have been used."""
         return tuple(note for note in self.notes if UNUSED in note)
+
+    @property
+    def has_complaints(self) -> bool:
+        """Rows of it are of no use, or a column is left out."""
+        return self.is_useless or bool(self.refused or self.others or self.unused)
 
     def add(self, group: Mapping[str, Any], asked: Collection[str], known: Collection[str]) -> None:
         """Count a group of rows that have ticker, symbol and problem in common."""
@@ -151,23 +156,36 @@ def file_lines(
 
     `landings`: what raw made of each file's rows, where that is known. `tickers` are those of the settings.
     """
-    reports = sorted(files, key=lambda report: report.file)
-    spoken = [report for report in reports if len(reports) <= SHOWN_FILES or _has_something_to_say(report)]
-    shown = spoken[:SHOWN_FILES]
+    shown, rest = most_telling(files)
     for report in shown:
         yield file_line(report, landings.get(report.file), tickers)
-    rest = [report for report in reports if report not in shown]
     if rest:
-        silent = sum(_has_something_to_say(report) for report in rest)
-        more = f", {silent:,} of them with rows refused or of other symbols" if silent else ""
         landed = sum((landings[report.file] for report in rest if report.file in landings), Landing())
-        fates = f", {landed.landed:,} landed" if landings else ""
-        yield f"{len(rest):,} more files: {sum(report.rows for report in rest):,} rows{fates}{more}"
+        yield rest_line(rest) + (f", {landed.landed:,} landed" if landings else "")
+
+
+def most_telling(files: Iterable[FileReport]) -> tuple[list[FileReport], list[FileReport]]:
+    """The files to be shown one by one, by name, and the rest: of more than SHOWN_FILES those with something to say are shown."""
+    reports = sorted(files, key=lambda report: report.file)
+    if len(reports) <= SHOWN_FILES:
+        return reports, []
+    shown = [report for report in reports if report.has_complaints][:SHOWN_FILES]
+    names = {report.file for report in shown}
+    return shown, [report for report in reports if report.file not in names]
+
+
+def rest_line(rest: Sequence[FileReport]) -> str:
+    """The sum of files that are not shown."""
+    silent = sum(report.has_complaints for report in rest)
+    more = f" ({silent:,} of the files with rows refused or of other symbols)" if silent else ""
+    return f"{len(rest):,} more files: {sum(report.rows for report in rest):,} rows{more}"
 
 
 def file_line(report: FileReport, landing: Landing | None = None, tickers: Collection[str] = ()) -> str:
     """What a file gave, in one line: rows, what became of them, what was refused and why, and what to change."""
     parts = [f"{report.rows:,} rows" if report.rows else "no row"]
+    if landing is None and report.tickers:
+        parts[0] += f", {report.gave:,} of {_names(report.tickers)} from {report.first} to {report.last}"
     if landing is not None:
         parts[0] += f", {landing.landed:,} landed"
         parts += [
@@ -228,8 +246,9 @@ def spelled_otherwise(symbol: str, tickers: Collection[str]) -> str | None:
     return next((ticker for ticker in tickers if re.sub("[^A-Z0-9]", "", ticker) in candidates), None)
 
 
-def _has_something_to_say(report: FileReport) -> bool:
-    return report.is_useless or bool(report.refused or report.others or report.unused)
+def _names(tickers: Counter[str]) -> str:
+    shown = sorted(tickers)[:SHOWN_SYMBOLS]
+    return ", ".join(shown) + (f" and {len(tickers) - len(shown)} more tickers" if len(tickers) > len(shown) else "")
 
 
 def _example(refused: Refused) -> str:

@@ -108,7 +108,7 @@ def test_of_many_files_those_with_something_to_say_have_a_line_and_the_rest_one(
     all_bad = [bar(file=f"{number:03}.csv", ticker="MSFT") for number in range(90)]
     lines = list(file_lines(reports(all_bad).values(), {"089.csv": Landing(landed=1)}, KNOWN))
     assert len(lines) == SHOWN_FILES + 1
-    assert lines[-1] == "70 more files: 70 rows, 1 landed, 70 of them with rows refused or of other symbols"
+    assert lines[-1] == "70 more files: 70 rows (70 of the files with rows refused or of other symbols), 1 landed"
 
 
 @pytest.mark.parametrize(
