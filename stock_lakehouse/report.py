@@ -222,7 +222,7 @@ def new_in_quarantine(
 
     if not expected:
         return Rejected()
-    held = lake.quarantine.read(spark, [*asked.tickers, UNREADABLE], [*(str(year) for year in asked.years), UNREADABLE])
+    held = lake.quarantine.read(spark, [*asked.tickers, UNREADABLE])
     names = ("ticker", "year", "ingested_at", *(column.name for column in raw.TEXT))
     # Spark's hashes pass over nulls: without the flags (null, 1) and (1, null) are the same.
     identity = F.xxhash64(*(part for name in names for part in (F.col(name), F.col(name).isNull())))

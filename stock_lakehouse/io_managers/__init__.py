@@ -64,7 +64,7 @@ class RawCsvIOManager(dg.ConfigurableIOManager):
             context.log.info(line)
         sizes = [file.size for file in house.lake.raw.files()]
         facts = {"bytes": sum(sizes), "files": len(sizes), "location": dg.MetadataValue.path(str(house.lake.raw.root))}
-        rich: dict[str, Any] = total.counts
+        rich: dict[str, Any] = {**total.counts, "landed files": total.files}
         if obj.files:
             rich["files read"] = _files_read(obj)
         if not house.is_job(rectangle):  # which needs no session here

@@ -75,30 +75,54 @@ class Delivery:
 
 
 @dataclass(frozen=True)
-class Landing:
-    """What became of delivered rows in the raw layer: `delivered` = `landed` + `repeated` + `outside`.
+class Contradiction:
+    """Several different rows of one ticker and session in one download: the last of them counts."""
 
-    `files` counts those that were written, `by_file` has the same figures for each file that rows came in.
+    ticker: str
+    session: str
+    rows: int
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Landing:
+    """What became of delivered rows in the raw layer: `delivered` = `landed` + `repeated` + `outside` + `withheld`.
+
+    - repeated: the newest landed row of the ticker and session says the same
+    - outside: of other tickers or sessions than asked
+    - withheld: prices of which it is not known what splits they are adjusted for; `unknown` has the reason by ticker
+    - by_file: the counts of each file, where the source has files
     """
 
     delivered: int = 0
     landed: int = 0
     repeated: int = 0
     outside: int = 0
+    withheld: int = 0
     files: int = 0
-    by_file: Mapping[str, Landing] = field(default_factory=dict, compare=False)
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    contradictions: tuple[Contradiction, ...] = ()
+    by_file: Mapping[str, Landing] = field(default_factory=dict)
+
+    def __add__(self, other: Landing) -> Landing:
+        names = (*COUNTS, "files")
+        by_file = dict(self.by_file)
+        for name, landing in other.by_file.items():
+            by_file[name] = by_file.get(name, Landing()) + landing
+        return Landing(
+            **{name: getattr(self, name) + getattr(other, name) for name in names},
+            unknown={**self.unknown, **other.unknown},
+            contradictions=(*self.contradictions, *other.contradictions),
+            by_file=by_file,
+        )
 
     @property
     def counts(self) -> dict[str, int]:
-        """The figures of all rows, by name."""
-        return {name: getattr(self, name) for name in ("delivered", "landed", "repeated", "outside", "files")}
+        """Rows by what became of them, all of `COUNTS`."""
+        return {name: getattr(self, name) for name in COUNTS}
 
-    def __add__(self, other: Landing) -> Landing:
-        by_file = dict(self.by_file)
-        for file, landing in other.by_file.items():
-            by_file[file] = by_file[file] + landing if file in by_file else landing
-        sums = {name: count + getattr(other, name) for name, count in self.counts.items()}
-        return Landing(**sums, by_file=by_file)
+
+COUNTS = ("delivered", "landed", "repeated", "outside", "withheld")
 
 
 class Source(Protocol):

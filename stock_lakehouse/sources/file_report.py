@@ -193,6 +193,7 @@ def file_line(report: FileReport, landing: Landing | None = None, tickers: Colle
             for count, fate in (
                 (landing.repeated, "repeated"),
                 (landing.outside, "outside what the run asked for"),
+                (landing.withheld, "withheld"),
             )
             if count
         ]
