@@ -335,14 +335,17 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
 
 def _without_bars(absent: Sequence[str], refused: Mapping[str, TickerStatus]) -> str:
     """The tickers, with the rows that each has in the quarantine, or has perhaps where the ticker could not be read."""
+    from stock_lakehouse.sources.file_report import rows_in_words
     from stock_lakehouse.tables import UNREADABLE
 
     def named(ticker: str) -> str:
-        return f"{ticker} ({refused[ticker].rows:,} rows in quarantine)" if ticker in refused else ticker
+        return f"{ticker} ({rows_in_words(refused[ticker].rows)} in quarantine)" if ticker in refused else ticker
 
     names = ", ".join(map(named, absent[:SHOWN_TICKERS]))
     more = f" and {len(absent) - SHOWN_TICKERS:,} more" if len(absent) > SHOWN_TICKERS else ""
-    unread = f"; {refused[UNREADABLE].rows:,} rows of {UNREADABLE} are in quarantine" if UNREADABLE in refused else ""
+    unread = (
+        f"; of {UNREADABLE} {rows_in_words(refused[UNREADABLE].rows)} in quarantine" if UNREADABLE in refused else ""
+    )
     return f"{names}{more}{unread}"
 
 
@@ -377,7 +380,9 @@ def show(
     key = ("ticker", "date", *(("file", "line_number", "reasons") if table == QUARANTINE.name else ()))
     names = dict.fromkeys(one for one in (*key, *rows.column_names) if one in rows.column_names)
     newest = rows.select(list(names)).slice(max(rows.num_rows - last, 0)).to_pylist()
-    _print_rows([{name: _text(value) for name, value in row.items()} for row in newest])
+    if table == QUARANTINE.name:  # most of its columns tell something of few rows
+        names = {name: None for name in names if name in key or any(row[name] is not None for row in newest)}
+    _print_rows([{name: _text(row[name]) for name in names} for row in newest])
 
 
 @app.command()
@@ -629,6 +634,7 @@ def _end(reports: Sequence[RunReport]) -> None:
     from collections import Counter
 
     from stock_lakehouse.report import reasons_in_words
+    from stock_lakehouse.sources.file_report import rows_in_words
 
     grown = [finding for report in reports for finding in report.red if finding.check == "quarantine"]
     if grown:
@@ -637,7 +643,7 @@ def _end(reports: Sequence[RunReport]) -> None:
             reasons.update(finding.facts.get("by reason") or {})
         rows = sum(finding.found or 0 for finding in grown)
         tell = _console(markup=False)  # the reasons may quote what was delivered
-        tell.print(f"Quarantine: {rows:,} more rows: {reasons_in_words(reasons)}.", soft_wrap=True)
+        tell.print(f"Quarantine: {rows_in_words(rows)} more: {reasons_in_words(reasons)}.", soft_wrap=True)
         tell.print(f"  to do: {grown[0].to_do}", soft_wrap=True)
     if not all(report.is_sound for report in reports):
         raise typer.Exit(1)

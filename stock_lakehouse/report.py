@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.schemas import raw
 from stock_lakehouse.sources import printable
+from stock_lakehouse.sources.file_report import rows_in_words
 from stock_lakehouse.tables import (
     CORPORATE_ACTIONS,
     FEATURES,
@@ -196,7 +197,7 @@ class Rejected:
         return {
             "found": self.found,
             "by reason": self.by_reason,
-            "reason": f"{self.found:,} rows of this run are in quarantine: {reasons_in_words(self.by_reason)}.",
+            "reason": f"{rows_in_words(self.found)} of this run went into the quarantine: {reasons_in_words(self.by_reason)}.",
             "what to do": f"`stock-lakehouse show {QUARANTINE.name} {tickers[0]}` shows them{others}; deliver them right, "
             "and the next run takes the new ones",
         }

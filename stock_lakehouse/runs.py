@@ -34,7 +34,7 @@ class CheckFinding:
 
     - `asset`, `check`: its names.
     - `severity`: WARN, or ERROR, with which the program ends with 1.
-    - `description`: why it is red, or what it says of a sound table.
+    - `description`: why it is red, or what is expected.
     - `rows`: what it found, the first table of its metadata.
     - `found`: how many there are, where its metadata say so; `rows` may be the first of them.
     - `to_do`: what to do about it, where its metadata say so.
@@ -203,12 +203,13 @@ def _finding(evaluation: dg.AssetCheckEvaluation, job: dg.JobDefinition) -> Chec
     tables = [rows for value in evaluation.metadata.values() if (rows := _table_in(value))]
     graph, key = job.asset_layer.asset_graph, evaluation.asset_check_key
     sound = graph.get(key).description if key in graph.asset_check_keys else None
+    reason = facts.get("reason") or evaluation.description or (f"expected: {sound}" if sound else "")
     found = facts.get("found")
     return CheckFinding(
         asset=evaluation.asset_key.to_user_string(),
         check=evaluation.check_name,
         severity=evaluation.severity.value,
-        description=str(facts.get("reason") or evaluation.description or sound or ""),
+        description=str(reason),
         rows=tables[0] if tables else (),
         found=found if isinstance(found, int) else None,
         to_do=str(facts.get("what to do") or ""),

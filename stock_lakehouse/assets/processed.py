@@ -7,12 +7,11 @@ import dagster as dg
 from pyspark.sql import DataFrame  # at runtime: Dagster reads annotations
 
 from stock_lakehouse.checks import ROWS_CONSERVED, audit_spec, audited, rows_conserved
-from stock_lakehouse.checks.files import QUARANTINED, quarantined
+from stock_lakehouse.checks.files import QUARANTINED, quarantine_grew
 from stock_lakehouse.report import new_in_quarantine
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import PROCESSED, QUARANTINE
-from stock_lakehouse.transforms.processed import classify, processed_bars
-from stock_lakehouse.transforms.processed import quarantined as rejected_rows
+from stock_lakehouse.transforms.processed import classify, processed_bars, quarantined
 
 
 @dg.asset(
@@ -38,15 +37,13 @@ def processed_stocks_daily(
         delivered = raw_stocks_daily.count()
     fates = {row["fate"]: row["count"] for row in rows.groupBy("fate").count().collect()}
     yield from rows_conserved(delivered, fates)
-    frames = {PROCESSED.name: processed_bars(rows), QUARANTINE.name: rejected_rows(rows)}
+    frames = {PROCESSED.name: processed_bars(rows), QUARANTINE.name: quarantined(rows)}
     yield from audited(frames[PROCESSED.name], PROCESSED)
     yield from audited(frames[QUARANTINE.name], QUARANTINE, PROCESSED)
     # Before they are published: a run that is killed now has told of them, and the next one tells again.
-    yield quarantined(
-        new_in_quarantine(
-            frames[QUARANTINE.name], lakehouse.lake, lakehouse.session, asked, fates.get("quarantined", 0)
-        )
-    )
+    rejected = frames[QUARANTINE.name]
+    new = new_in_quarantine(rejected, lakehouse.lake, lakehouse.session, asked, fates.get("quarantined", 0))
+    yield quarantine_grew(new)
     yield dg.Output(frames)
 
 

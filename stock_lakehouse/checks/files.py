@@ -55,13 +55,13 @@ def files_read(download: Download) -> dg.AssetCheckResult:
             "rows of symbols that nobody asked for": others,
             "found": len(rows),
             **(_table(rows) if rows else {}),
-            **({"reason": _none_of(download.tickers)} if nothing_came else {}),
+            **({"reason": _none_of(download.tickers) if nothing_came else _reason(download)} if rows else {}),
             **({"what to do": "`stock-lakehouse doctor` shows what each file has"} if rows else {}),
         },
     )
 
 
-def quarantined(rejected: Rejected) -> dg.AssetCheckResult:
+def quarantine_grew(rejected: Rejected) -> dg.AssetCheckResult:
     """The check of the rows that are new in the quarantine. Told once: a run of the same delivery is green again."""
     return dg.AssetCheckResult(
         asset_key=PROCESSED.name,
@@ -70,6 +70,15 @@ def quarantined(rejected: Rejected) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN,
         metadata={**rejected.facts(), **(_table(rejected.rows) if rejected.rows else {})},
     )
+
+
+def _reason(download: Download) -> str:
+    reports = download.files.values()
+    useless, unused = sum(report.is_useless for report in reports), sum(bool(report.unused) for report in reports)
+    parts = [f"{useless:,} of {len(reports):,} files gave nothing that can be used"] if useless else []
+    if unused:
+        parts.append(f"{unused:,} of {len(reports):,} files have a column that is left out")
+    return "; ".join(parts) + "."
 
 
 def _none_of(tickers: Collection[str]) -> str:

@@ -26,7 +26,9 @@ SHOWN_REASONS = 2
 SHOWN_FILES = 20
 LONGEST_TEXT = 60  # characters of delivered text in an example
 LONGEST_REASON = 400
-NO_TICKER = "the file is not named after a ticker and has no column Symbol or Ticker"
+NO_TICKER = (
+    "no column Symbol or Ticker, and the file is not named after a ticker: add the column, or name it like AAPL.csv"
+)
 NO_DATE = "the date cannot be read; a date like 2024-01-31 can be"
 
 
@@ -178,12 +180,13 @@ def rest_line(rest: Sequence[FileReport]) -> str:
     """The sum of files that are not shown."""
     silent = sum(report.has_complaints for report in rest)
     more = f" ({silent:,} of the files with rows refused or of other symbols)" if silent else ""
-    return f"{len(rest):,} more files: {sum(report.rows for report in rest):,} rows{more}"
+    files = f"{len(rest):,} more file{'' if len(rest) == 1 else 's'}"
+    return f"{files}: {rows_in_words(sum(report.rows for report in rest))}{more}"
 
 
 def file_line(report: FileReport, landing: Landing | None = None, tickers: Collection[str] = ()) -> str:
     """What a file gave, in one line: rows, what became of them, what was refused and why, and what to change."""
-    parts = [f"{report.rows:,} rows" if report.rows else "no row"]
+    parts = [rows_in_words(report.rows) if report.rows else "no row"]
     if landing is None and report.tickers:
         parts[0] += f", {report.gave:,} of {_names(report.tickers)} from {report.first} to {report.last}"
     if landing is not None:
@@ -205,6 +208,11 @@ def file_line(report: FileReport, landing: Landing | None = None, tickers: Colle
     return f"{printable(report.file)}: " + "; ".join(parts)
 
 
+def rows_in_words(count: int) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
 def complaints(report: FileReport, tickers: Collection[str] = ()) -> list[str]:
     """What is wrong with some rows of a file: the most frequent reasons with an example each, and symbols nobody asked for."""
     worst = sorted(report.refused.items(), key=lambda item: -item[1].rows)
@@ -223,7 +231,7 @@ def complaints(report: FileReport, tickers: Collection[str] = ()) -> list[str]:
 def why_useless(report: FileReport, tickers: Collection[str] = ()) -> str:
     """Why no row of a file can be used, and what to change."""
     if not report.rows:
-        return "it has no rows; remove it, or export it anew"
+        return "remove it, or export it anew"
     return "; ".join(complaints(report, tickers)) or "it has no row of a ticker that this run asked for"
 
 
