@@ -127,7 +127,11 @@ def _source(settings: Settings, say: Callable[[str], None]) -> Iterator[Finding]
     from stock_lakehouse.sources.csv_folder import CsvFolderSource
     from stock_lakehouse.sources.file_report import file_line, most_telling, rest_line
 
-    source = source_of(settings)
+    try:
+        source = source_of(settings)
+    except SourceError as error:
+        yield Finding("source", "broken", str(error))
+        return
     if not isinstance(source, CsvFolderSource):
         yield Finding("source", "ok", settings.source)
         return
@@ -170,9 +174,9 @@ def _folder(settings: Settings, reports: Sequence[FileReport]) -> Finding:
     """The files as a whole: broken if none has a row that can be used."""
     found = {ticker for report in reports for ticker in report.tickers}
     rows, gave = sum(report.rows for report in reports), sum(report.gave for report in reports)
-    what = f"csv: {len(reports):,} files with {rows:,} rows, {gave:,} of them of {len(found):,} tickers of the settings"
+    what = f"csv: files: {len(reports):,}, rows: {rows:,}, of use: {gave:,}, tickers of the settings: {len(found):,}"
     if not found:
-        return Finding("source", "broken", f"{what}: none can be used. The files say why")
+        return Finding("source", "broken", f"{what}; no row can be used, see why below")
     lacking = [ticker for ticker in settings.tickers if ticker not in found]
     names = ", ".join(lacking[:SHOWN_TICKERS]) + (" …" if len(lacking) > SHOWN_TICKERS else "")
     useless = sum(report.is_useless for report in reports)
@@ -180,7 +184,7 @@ def _folder(settings: Settings, reports: Sequence[FileReport]) -> Finding:
     if lacking:
         said.append(f"no row of {names}")
     if useless:
-        said.append(f"{useless:,} files give nothing")
+        said.append(f"files that give nothing: {useless:,}")
     return Finding("source", "note" if useless or lacking else "ok", "; ".join(said))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -235,7 +235,18 @@ def new_in_quarantine(
         by_reason.update(dict.fromkeys(row["reasons"], row["count"]))
     order = [F.col(name) for name in ("ticker", "date", "file")]
     first = new.orderBy(*order, F.col("line_number").try_cast("int")).limit(LISTED).collect() if found else []
-    return Rejected(found, dict(by_reason.most_common()), [_rejected_row(row.asDict()) for row in first])
+    return Rejected(found, dict(by_reason.most_common()), _varied(_rejected_row(row.asDict()) for row in first))
+
+
+def _varied(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`rows`, the first one of each file and reason before the second ones."""
+    seen = Counter[tuple[str, str]]()
+    ranked = []
+    for row in rows:
+        kind = (row["file"], row["reasons"])
+        ranked.append((seen[kind], row))
+        seen[kind] += 1
+    return [row for _, row in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def _rejected_row(row: dict[str, Any]) -> dict[str, Any]:

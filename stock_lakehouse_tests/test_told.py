@@ -16,7 +16,7 @@ from stock_lakehouse.cli import _finding_lines, app
 from stock_lakehouse.lake import raw_csv
 from stock_lakehouse.runs import CheckFinding
 from stock_lakehouse.sources import DELIVERED_COLUMNS, Delivery
-from stock_lakehouse.sources.csv_folder import CsvFolderSource, _days
+from stock_lakehouse.sources.csv_folder import CsvFolderSource
 
 CONFIG = """
 tickers = ["AAPL", "NVDA"]
@@ -47,7 +47,7 @@ def _files_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
                 values = {
                     "file": pa.array([path.name] * rows.num_rows),
                     "line_number": pa.array(numbers),
-                    "session": _days(rows),
+                    "session": rows["date"],
                 }
                 for name, column in values.items():
                     rows = rows.set_column(DELIVERED_COLUMNS.index(name), name, column)
@@ -79,20 +79,20 @@ def words(result: Result) -> str:
 
 def test_a_run_says_of_each_file_what_it_gave_and_names_the_one_that_gave_nothing(prices: Path) -> None:
     write(prices, "NVDA.csv", HEADER, bars())
-    write(prices, "aapl_us.csv", HEADER, bars())
-    write(prices, "all.csv", f"Symbol,{HEADER}", [*bars("AAPL,"), *bars("AAPL.US,"), *bars("MSFT,", DAYS[:1])])
+    write(prices, "export.csv", HEADER, bars())
+    write(prices, "all.csv", f"Symbol,{HEADER}", [*bars("AAPL,"), *bars("XYZ,"), *bars("MSFT,", DAYS[:1])])
     done = call("materialize")
     assert done.exit_code == 0, done.output  # one file gave nothing: a warning
     said = words(done)
     assert "all.csv: 9 rows" in said
-    assert "5 of symbols that nobody asked for: AAPL.US 4, MSFT 1 (if AAPL.US is AAPL, write AAPL in the file)" in said
+    assert "5 of symbols that nobody asked for: XYZ 4, MSFT 1 (to load one, add it to `tickers`)" in said
     assert "check not passed raw_stocks_daily: files_read (WARN)" in said
-    assert "file=aapl_us.csv rows=4 reason=4 refused: " in said
+    assert "file=export.csv rows=4 reason=4 refused: " in said
     assert "file=NVDA.csv" not in said
 
 
 def test_a_folder_that_gives_nothing_ends_with_1_and_the_run_is_still_told_to_its_end(prices: Path) -> None:
-    write(prices, "all.csv", f"Symbol,{HEADER}", [*bars("AAPL.US,"), *bars("BRK/B,")])
+    write(prices, "all.csv", f"Symbol,{HEADER}", [*bars("XYZ,"), *bars("BRK/B,")])
     done = call("materialize")
     assert done.exit_code == 1
     said = words(done)
@@ -101,7 +101,7 @@ def test_a_folder_that_gives_nothing_ends_with_1_and_the_run_is_still_told_to_it
         "check not passed raw_stocks_daily: files_read (ERROR) No file gave a row of AAPL, NVDA that can be read."
         in said
     )
-    assert "AAPL.US 4, BRK/B 4" in said
+    assert "XYZ 4, BRK" in said
     assert "to do: `stock-lakehouse doctor` shows what each file has" in said
     filled = call("backfill")
     assert filled.exit_code == 1
@@ -145,7 +145,7 @@ def test_show_gives_the_file_and_line_of_a_row_in_quarantine(prices: Path) -> No
 
 
 def test_show_finds_what_status_lists(prices: Path) -> None:
-    write(prices, "aapl_us.csv", HEADER, bars())
+    write(prices, "export.csv", HEADER, bars())
     assert call("materialize").exit_code == 1
     status = call("status")
     assert "__unreadable__" in status.output
@@ -171,20 +171,22 @@ def test_status_names_tickers_without_any_bar(prices: Path) -> None:
 
 def test_doctor_says_what_each_file_has(prices: Path) -> None:
     write(prices, "NVDA.csv", HEADER, bars())
-    write(prices, "aapl_us.csv", HEADER, bars())
+    write(prices, "export.csv", HEADER, bars())
     write(prices, "empty.csv", HEADER, [])
     result = call("doctor")
     said = words(result)
     assert result.exit_code == 0, said
-    assert "note source: csv: 3 files with 8 rows, 4 of them of 1 tickers of the settings" in said
-    assert "no row of AAPL" in said
+    assert (
+        "note source: csv: files: 3, rows: 8, of use: 4, tickers of the settings: 1; no row of AAPL; files that give nothing: 2"
+        in said
+    )
     assert "ok file: NVDA.csv: 4 rows, 4 of NVDA from 2023-09-18 to 2023-09-21" in said
-    assert "note file: aapl_us.csv: 4 rows; nothing can be used: 4 refused: " in said
+    assert "note file: export.csv: 4 rows; nothing can be used: 4 refused: " in said
     assert "note file: empty.csv: no row" in said
     (prices / "NVDA.csv").unlink()
     broken = call("doctor")
     assert broken.exit_code == 1
-    assert "broken source: csv: 2 files with 4 rows" in words(broken)
+    assert "broken source: csv: files: 2, rows: 4, of use: 0" in words(broken)
 
 
 def test_doctor_of_many_files_shows_those_with_something_to_say(prices: Path) -> None:

@@ -248,11 +248,13 @@ def symbols_of(report: FileReport, tickers: Collection[str] = ()) -> str:
 
 
 def spelled_otherwise(symbol: str, tickers: Collection[str]) -> str | None:
-    """The ticker that `symbol` seems to mean: BRK.B or BRK/B is BRK-B, AAPL.US and NASDAQ:AAPL are AAPL; or None."""
-    first, *_ = re.split(r"[.: ]", symbol.strip())
-    last = symbol.rpartition(":")[2]
-    candidates = {re.sub("[^A-Z0-9]", "", part.upper()) for part in (symbol, first, last)}
-    return next((ticker for ticker in tickers if re.sub("[^A-Z0-9]", "", ticker) in candidates), None)
+    """The ticker that `symbol` seems to mean: BRK.B is BRK-B, NASDAQ:AAPL, AAPL.US and AAPL US Equity are AAPL; or None.
+
+    A suffix of another exchange, as in SAP.DE, is another ticker.
+    """
+    bare = re.sub(r"[. ]US( EQUITY)?$", "", symbol.strip().upper().rpartition(":")[2])
+    plain = re.sub("[^A-Z0-9]", "", bare)
+    return next((ticker for ticker in tickers if plain and re.sub("[^A-Z0-9]", "", ticker) == plain), None)
 
 
 def _names(tickers: Counter[str]) -> str:

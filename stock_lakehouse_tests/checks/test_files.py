@@ -138,3 +138,15 @@ def test_a_row_without_a_ticker_is_told_too(spark: SparkSession, tmp_path: Path)
     assert check.metadata["rows"].records[0].data["value"] == r"symbol=\x1b[31mA A"  # type: ignore[union-attr]
     assert processed_checks(house).passed
     house.staging.clear()
+
+
+def test_rows_of_different_reasons_are_shown_first(spark: SparkSession, tmp_path: Path) -> None:
+    house = clocked(tmp_path / "lake", spark, ("AAA",))
+    bad = BARS
+    for session in SESSIONS[:4]:
+        bad = edited(bad, ("AAA", session), close="soon")
+    bad = edited(bad, ("AAA", SESSIONS[4]), volume="-5")
+    run(house, ASKED, bad.values(), steps=(RAW.name,))
+    records = processed_checks(house).metadata["rows"].records  # type: ignore[union-attr]
+    assert [record.data["value"] for record in records] == ["close=soon", "volume=-5", *["close=soon"] * 3]
+    house.staging.clear()

@@ -119,6 +119,8 @@ def test_of_many_files_those_with_something_to_say_have_a_line_and_the_rest_one(
         ("AAPL.US", "AAPL"),
         ("NASDAQ:AAPL", "AAPL"),
         ("AAPL US Equity", "AAPL"),
+        ("AAPL.DE", None),
+        ("AAPL GR Equity", None),
         ("MSFT", None),
         ("", None),
         ("AAPLX", None),
