@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo ui test test-engines lint weed soak bench lock clean
+.PHONY: demo ui test test-engines lint weed soak bench conformance lock clean
 
 demo: .venv/installed
 	@$(BIN)/stock-lakehouse demo
@@ -33,6 +33,10 @@ soak: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks
+
+# docs/conformance.md: every indicator against TA-Lib and an independent implementation. `make test` fails when it is stale.
+conformance: .venv/installed
+	$(BIN)/python -m stock_lakehouse_tests.conformance
 
 lock: .venv/installed
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header \

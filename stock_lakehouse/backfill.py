@@ -131,7 +131,7 @@ def _chunk(
 ) -> Chunk:
     first, last = min(first for first, _, _ in group), max(last for _, last, _ in group)
     rows = sorted(at for _, _, at in group)
-    rectangle = Rectangle(asked.sessions[first : last + 1], tuple(asked.tickers[at] for at in rows))
+    rectangle = Rectangle(asked.sessions[first : last + 1], tuple(asked.tickers[at] for at in rows), asked.exchange)
     return Chunk(rectangle, select, int(missing[rows].sum()))
 
 

@@ -204,7 +204,7 @@ def upkeep(
             _repair(settings)
         lake = Lake(settings.lake_root, retention_days=settings.retention_days)
         with _engine(settings) as spark:
-            calendar = market_calendar(settings.first_date)
+            calendar = market_calendar(settings.first_date, settings.exchange)
             sessions = spark.createDataFrame(calendar.table(timedelta(minutes=settings.close_grace_minutes)))
             done = keep_up(lake, spark, sessions, check_only=check_only, sample=sample, progress=_progress())
     except StorageError as error:
@@ -229,7 +229,7 @@ def _repair(settings: Settings) -> None:
         _say("Nothing to repair.")
         return
     everything = _rectangle(settings, None, None, None)
-    rectangle = rectangle_to_heal(todo, everything.sessions, settings.tickers)
+    rectangle = rectangle_to_heal(todo, everything.sessions, settings.tickers, settings.exchange)
     _say("To be computed anew: " + ", ".join(f"{ticker} {year}" for ticker, year in sorted(todo)))
     removed = sorted({ticker for ticker, _ in todo} - set(settings.tickers))
     if removed:
@@ -532,7 +532,7 @@ def _rectangle(settings: Settings, tickers: str | None, first: datetime | None, 
     from stock_lakehouse.settings import check_tickers
 
     try:
-        calendar = market_calendar(settings.first_date)
+        calendar = market_calendar(settings.first_date, settings.exchange)
         scheme = PartitionScheme(settings, calendar)
         asked = check_tickers(tuple(one.strip() for one in tickers.split(","))) if tickers else None
         newest = calendar.latest_finished(
@@ -661,7 +661,9 @@ def _status(settings: Settings) -> list[TableStatus]:
     from stock_lakehouse.report import status as read_status
 
     with _engine(settings) as spark:
-        return read_status(Lake(settings.lake_root), spark, market_calendar(settings.first_date), settings.tickers)
+        return read_status(
+            Lake(settings.lake_root), spark, market_calendar(settings.first_date, settings.exchange), settings.tickers
+        )
 
 
 @contextmanager
@@ -689,7 +691,7 @@ def _summary(settings: Settings, report: RunReport, changed: bool) -> None:
 
     lake = Lake(settings.lake_root)
     with _engine(settings) as spark:
-        tables = read_status(lake, spark, market_calendar(settings.first_date), settings.tickers)
+        tables = read_status(lake, spark, market_calendar(settings.first_date, settings.exchange), settings.tickers)
         latest, crossed = latest_indicators(lake, spark), crosses(lake, spark)
     _print_tables(tables, report)
     rows = {one.table: one.rows for one in tables}

@@ -17,8 +17,8 @@ from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.publish import Published, literals
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED
-from stock_lakehouse.transforms.curated import actions_in, adjusted_bars
+from stock_lakehouse.tables import CORPORATE_ACTIONS, PROCESSED
+from stock_lakehouse.transforms.curated import actions_in, adjusted, bars_in
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,10 +40,37 @@ class Curation:
     actions: pa.Table
 
 
-def years_around(asked: Rectangle) -> tuple[int, ...]:
-    """The years of the rectangle's sessions and those beside them: a dividend's factor wants the session before it, in the year
-    before, and a corrected close may be that of a dividend in the year after."""
-    return tuple(sorted({year + step for year in asked.years for step in (-1, 0, 1)}))
+class OutdatedTableError(Exception):
+    """A table was written by an earlier version of this program; the message says how to compute it anew."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which years of processed bars a run reads, and of which of these it computes curated bars; None: all."""
+
+    loaded: tuple[int, ...] | None
+    computed: tuple[int, ...] | None
+
+
+def window_of(lake: Lake, asked: Rectangle) -> Window:
+    """The window of a run for `asked`.
+
+    Computed are the years asked and those beside them, since a corrected close may be that before a dividend of the year after,
+    or of the next year in which a ticker has bars (it was halted, or delisted and came back). Loaded is also the year with the
+    bar before them.
+    """
+    present: dict[str, list[int]] = {ticker: [] for ticker in asked.tickers}
+    for ticker, year in lake.processed.ticker_years():
+        if ticker in present:
+            present[ticker].append(year)
+    first, last = min(asked.read_years), max(asked.years)
+    after = [min(later) for years in present.values() if (later := [year for year in years if year > last])]
+    end = max([last + 1, *after])
+    before = [max(earlier) for years in present.values() if (earlier := [year for year in years if year < first - 1])]
+    start = min([first - 1, *before])
+    if {year for years in present.values() for year in years} <= set(range(start, end + 1)):
+        return Window(None, None)
+    return Window(tuple(range(start, end + 1)), tuple(range(first - 1, end + 1)))
 
 
 def curate(
@@ -51,31 +78,50 @@ def curate(
 ) -> Curation:
     """The curated bars that a run for `asked` has to publish.
 
-    `processed` has the bars of the tickers asked in `years_around`. Only where their corporate actions are not just as
-    published, a ticker's whole history is computed: an action changes all of it, anything else its own year alone.
-    `stage` computes a transform of a frame once, by tickers, of which each has so many years.
+    `processed` has the bars of the tickers asked in the years that `window_of` says. Only where their corporate actions are not
+    just as published, a ticker's whole history is computed: an action changes all of it, anything else the years around alone.
+    `stage` computes a transform of a frame once, by tickers, of which each has so many years. Raises OutdatedTableError.
     """
     import pyarrow as pa
 
-    known = lake.corporate_actions.read(spark, asked.tickers)
-    years: tuple[int, ...] | None = years_around(asked)
-    there = lake.processed.years()
-    if there <= set(years or ()):
-        years = None
+    if processed.where("basis IS NULL").limit(1).count():
+        raise OutdatedTableError(
+            f"{PROCESSED.name} was written by an earlier version of this program. Compute it anew from raw, once: "
+            "stock-lakehouse backfill --again --select processed_stocks_daily,curated_stocks_daily,stocks_features,restatements"
+        )
+    window = window_of(lake, asked)
+    known, delivered = (table.read(spark, asked.tickers) for table in (lake.corporate_actions, lake.processed_actions))
 
     def computed(bars: DataFrame, tickers: Sequence[str], of_years: tuple[int, ...] | None, count: int) -> DataFrame:
-        return stage(lambda some: adjusted_bars(some, known, sessions, of_years), bars, tickers, count)
+        def of_some(some: DataFrame) -> DataFrame:
+            return adjusted(some, delivered, known, sessions, of_years)
 
-    rows = computed(processed, asked.tickers, years, len(years or asked.years))
+        return stage(of_some, bars, tickers, count)
+
+    rows = computed(processed, asked.tickers, window.computed, len(window.loaded or asked.years))
     actions, published = actions_in(rows).toArrow(), known.toArrow()
-    moved = tuple(sorted(_differing(actions, published, years) | (moving(lake) & set(asked.tickers))))
-    columns = list(CURATED.column_names)
-    if moved and years is not None:
-        history = computed(lake.processed.read(spark, moved), moved, None, max(there) - min(there) + 1)
+    moved = _differing(actions, published, window.computed) | (moving(lake) & set(asked.tickers))
+    if window.computed is not None:
+        moved |= _corrected_after(delivered.toArrow(), max(window.computed))
+    bars = bars_in(rows)
+    if moved and window.computed is not None:
+        tickers, years = sorted(moved), lake.processed.years()
+        history = computed(lake.processed.read(spark, tickers), tickers, None, max(years) - min(years) + 1)
         actions = actions_in(history).toArrow()
-        rows = rows.where(~rows["ticker"].isin(list(moved))).select(*columns).unionByName(history.select(*columns))
-    own = pa.compute.is_in(actions["ticker"], value_set=pa.array(moved, pa.string()))
-    return Curation(rows.select(*columns), years, moved, actions.filter(own))
+        bars = bars.where(~bars["ticker"].isin(tickers)).unionByName(bars_in(history))
+    own = pa.compute.is_in(actions["ticker"], value_set=pa.array(sorted(moved), pa.string()))
+    return Curation(bars, window.computed, tuple(sorted(moved)), actions.filter(own))
+
+
+def _corrected_after(delivered: pa.Table, year: int) -> set[str]:
+    """The tickers of which a vendor corrected a dividend after `year`: the factors that earlier deliveries knew follow from a
+    close that is not loaded."""
+    said: dict[tuple[str, object, str], int] = {}
+    for row in delivered.to_pylist():
+        if row["session"].year > year and row["kind"] != "split":
+            key = (row["ticker"], row["date"], row["kind"])
+            said[key] = said.get(key, 0) + 1
+    return {ticker for (ticker, _, _), count in said.items() if count > 1}
 
 
 def publish(

@@ -24,10 +24,10 @@ from stock_lakehouse.sources.choose import source_of
 
 def build_definitions(settings: Settings, ticker_order: Sequence[str] | None = None) -> dg.Definitions:
     """The code location that `settings` describe; `ticker_order` as in `PartitionScheme.definition`."""
-    calendar = market_calendar(settings.first_date)
+    calendar = market_calendar(settings.first_date, settings.exchange)
     scheme = PartitionScheme(settings, calendar)
     lakehouse = LakehouseResource.of(settings)
-    automation = automation_of(settings)
+    automation = automation_of(settings, calendar)
     retries = NETWORK_RETRIES if settings.source == "yfinance" else None
     return dg.Definitions(
         assets=automated(all_assets(scheme.definition(ticker_order), retries), settings, calendar),

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from stock_lakehouse.sources.csv_folder import CsvFolderSource
     from stock_lakehouse.sources.file_report import FileReport
 
-CALENDAR_MARGIN_DAYS = 90
+# Some exchanges publish the holidays of a year in the last weeks before it (Shanghai, Singapore, Mumbai), so there is no newer
+# calendar to upgrade to for most of the year.
+CALENDAR_NOTE_DAYS, CALENDAR_BROKEN_DAYS = 90, 14
 JAVA = 17
 SHOWN_TICKERS = 20
 
@@ -97,18 +99,23 @@ def _bucket(root: str) -> Finding:
 
 
 def _calendar(settings: Settings) -> Finding:
-    from stock_lakehouse.market_calendar import EXCHANGE, market_calendar, utc_now
+    from stock_lakehouse.market_calendar import market_calendar, utc_now
     from stock_lakehouse.partitions import PartitionError, PartitionScheme
 
-    calendar = market_calendar(settings.first_date)
+    calendar = market_calendar(settings.first_date, settings.exchange)
     try:
         PartitionScheme(settings, calendar)
     except PartitionError as error:
         return Finding("calendar", "broken", str(error))
     end = calendar.sessions[-1]
-    if (end - utc_now().date()).days < CALENDAR_MARGIN_DAYS:
-        return Finding("calendar", "broken", f"{EXCHANGE} is known to {end} only; upgrade exchange_calendars")
-    return Finding("calendar", "ok", f"{EXCHANGE} is known to {end}")
+    ahead = (end - utc_now().date()).days
+    if ahead < CALENDAR_NOTE_DAYS:
+        state: Literal["note", "broken"] = "broken" if ahead < CALENDAR_BROKEN_DAYS else "note"
+        known = f"{settings.exchange} is known to {end} only"
+        return Finding(
+            "calendar", state, f"{known}; upgrade exchange_calendars and pandas_market_calendars before that day"
+        )
+    return Finding("calendar", "ok", f"{settings.exchange} is known to {end}")
 
 
 def _clock(simulated: Path) -> Finding:

@@ -4,33 +4,60 @@ from __future__ import annotations
 
 import dagster as dg
 
-from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, FEATURES, PROCESSED, QUARANTINE, RAW, RESTATEMENTS, Table
+from stock_lakehouse.tables import (
+    CORPORATE_ACTIONS,
+    CURATED,
+    FEATURES,
+    PROCESSED,
+    PROCESSED_ACTIONS,
+    QUARANTINE,
+    RAW,
+    RESTATEMENTS,
+    Table,
+)
 from stock_lakehouse.transforms.indicators import INDICATORS
 
 UPSTREAM = {
     PROCESSED: (RAW,),
     QUARANTINE: (RAW,),
-    CURATED: (PROCESSED,),
-    CORPORATE_ACTIONS: (PROCESSED,),
+    PROCESSED_ACTIONS: (RAW,),
+    CURATED: (PROCESSED, PROCESSED_ACTIONS),
+    CORPORATE_ACTIONS: (PROCESSED, PROCESSED_ACTIONS),
     FEATURES: (CURATED,),
     RESTATEMENTS: (),
 }
-SPLITS = ("adjusted_to", "ingested_at", "first_delivered_at", "split_first_seen", "split_ratio")
+KNOWN = ("adjusted_to", "ingested_at", "session", "value", "first_seen", "kind")  # which splits a delivery knew
+TOTAL_RETURN = ("basis",)  # prices delivered on total return are taken back to what was traded
 MADE_OF = {
-    (PROCESSED, "dividend"): ("dividends",),
-    (PROCESSED, "split_ratio"): ("stock_splits",),
+    (PROCESSED, "date"): ("session", "date"),
+    (PROCESSED, "dividends_delivered"): ("says", "dividends"),
+    **{(PROCESSED, name): (name, "decimal") for name in ("open", "high", "low", "close", "adj_close", "volume")},
+    (PROCESSED_ACTIONS, "session"): ("session", "date"),
+    (PROCESSED_ACTIONS, "date"): ("session", "date"),
+    (PROCESSED_ACTIONS, "kind"): ("dividends", "capital_gains", "stock_splits"),
+    (PROCESSED_ACTIONS, "value"): ("dividends", "capital_gains", "stock_splits", "says", "decimal"),
+    (PROCESSED_ACTIONS, "first_seen"): ("ingested_at",),
     (QUARANTINE, "reasons"): tuple(name for name in RAW.column_names if name not in ("source", "interval")),
-    **{(CURATED, name): (name, *SPLITS) for name in ("open", "high", "low", "close", "volume", "dividend")},
-    (CURATED, "adj_close"): ("adj_close", "close", "dividend", "actions_delivered", *SPLITS),
-    (CURATED, "price_basis"): ("adj_close", "actions_delivered"),
-    (CURATED, "split_factor"): ("split_ratio",),
-    (CURATED, "adj_close_deviation"): ("adj_close", "close", "dividend", *SPLITS),
-    (CORPORATE_ACTIONS, "ex_date"): ("date",),
-    (CORPORATE_ACTIONS, "kind"): ("dividend", "split_ratio"),
-    (CORPORATE_ACTIONS, "value"): ("dividend", *SPLITS),
-    (CORPORATE_ACTIONS, "price_factor"): ("close", "dividend", *SPLITS),
-    (CORPORATE_ACTIONS, "first_seen"): ("dividend_first_seen", "split_first_seen"),
-    (CORPORATE_ACTIONS, "late"): ("dividend_first_seen", "first_delivered_at", "split_first_seen"),
+    **{(CURATED, name): (name, *KNOWN, *TOTAL_RETURN) for name in ("open", "high", "low", "close")},
+    (CURATED, "volume"): ("volume", *KNOWN),
+    (CURATED, "dividend"): KNOWN,
+    (CURATED, "adj_close"): (
+        "adj_close",
+        "close",
+        "dividends_delivered",
+        "adj_close_as_of",
+        *KNOWN,
+        *TOTAL_RETURN,
+    ),
+    (CURATED, "price_basis"): ("adj_close", "dividends_delivered", "basis"),
+    (CURATED, "split_ratio"): ("session", "value", "kind"),
+    (CURATED, "split_factor"): ("session", "value", "kind"),
+    (CURATED, "basis_factor"): KNOWN,
+    (CURATED, "adj_close_deviation"): ("adj_close", "close", "adj_close_as_of", *KNOWN),
+    (CORPORATE_ACTIONS, "ex_date"): ("session",),
+    (CORPORATE_ACTIONS, "value"): ("value", "adjusted_to"),
+    (CORPORATE_ACTIONS, "price_factor"): ("close", *KNOWN),
+    (CORPORATE_ACTIONS, "late"): ("value", "first_seen"),
     (CURATED, "bar_status"): ("date", "ingested_at"),
     (FEATURES, "tradable_from"): ("date",),
 }
@@ -39,10 +66,11 @@ MADE_OF = {
 def column_lineage(table: Table) -> dg.TableColumnLineage:
     """The lineage of every column of `table` that is made of columns above it."""
     found: dict[str, list[dg.TableColumnDep]] = {}
-    for above in UPSTREAM.get(table, ()):
-        for name in table.column_names:
-            sources = MADE_OF.get((table, name), _inputs(name) if table == FEATURES else (name,))
-            found[name] = [dg.TableColumnDep(above.name, source) for source in sources if source in above.column_names]
+    for name in table.column_names:
+        sources = MADE_OF.get((table, name), _inputs(name) if table == FEATURES else (name,))
+        for above in UPSTREAM.get(table, ()):
+            deps = [dg.TableColumnDep(above.name, source) for source in sources if source in above.column_names]
+            found[name] = [*found.get(name, []), *deps]
     return dg.TableColumnLineage({name: deps for name, deps in found.items() if deps})
 
 

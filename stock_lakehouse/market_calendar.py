@@ -1,21 +1,30 @@
 """Sessions of the exchange: which days trade, when they close, which comes next.
 
-Here: everything that asks exchange_calendars. Not here: what a run should do about a session.
+Here: everything that asks a calendar library for sessions. Not here: what a run should do about a session, and which exchanges
+there are (exchanges.py).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property, lru_cache
 from itertools import pairwise
+from statistics import mode
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from stock_lakehouse.exchanges import XNYS, known_from
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
-EXCHANGE = "XNYS"
+# Days of margin: the calendar itself must not start after the first day that is asked for.
+MARGIN = timedelta(days=14)
+AHEAD = timedelta(days=365)
+RECENT = 200  # sessions at the calendar's end that show the usual close and weekdays
 
 
 class CalendarError(Exception):
@@ -23,22 +32,40 @@ class CalendarError(Exception):
 
 
 class MarketCalendar:
-    """Sessions of XNYS from shortly before `first` to the calendar's end, about a year ahead of today.
+    """Sessions of `exchange` from shortly before `first` to the calendar's end, about a year ahead of today.
 
-    Closes are UTC instants, so early closes and daylight saving need no care from callers.
+    `first` is moved to the first day whose sessions are recorded (`known_from`). Where the holidays of the coming year are not
+    published yet, the calendar ends with those that are. Closes are UTC instants, so early closes and daylight saving need no
+    care from callers.
+
+    `exchange`: as `exchange_of` gives it.
+    `sessions`: ascending.
+    `time_zone`: the IANA name of the exchange's time zone.
     """
 
-    def __init__(self, first: date) -> None:
-        import exchange_calendars
-
-        # A few days of margin: the calendar itself must not start after the first day that is asked for.
-        self._calendar = exchange_calendars.get_calendar(EXCHANGE, start=first - timedelta(days=14))
-        self.sessions: tuple[date, ...] = tuple(self._calendar.sessions.date)
+    def __init__(self, first: date, exchange: str = XNYS) -> None:
+        self.exchange = exchange
+        self._closes, self.time_zone = _timetable(exchange, max(first - MARGIN, known_from(exchange) or date.min))
+        self.sessions: tuple[date, ...] = tuple(self._closes.index.date)
 
     @cached_property
     def closes(self) -> tuple[datetime, ...]:
         """The close of each of `sessions`, aware, UTC."""
-        return tuple(close.to_pydatetime() for close in self._calendar.closes.dt.tz_convert("UTC"))
+        return tuple(close.to_pydatetime() for close in self._closes.dt.tz_convert("UTC"))
+
+    @cached_property
+    def regular_close(self) -> timedelta:
+        """The usual close, counted from midnight of the session in the exchange's time: 16 hours at XNYS, 24 for 24/7."""
+        zone = ZoneInfo(self.time_zone)
+        recent = zip(self.sessions[-RECENT:], self.closes[-RECENT:], strict=True)
+        return mode(
+            close.astimezone(zone).replace(tzinfo=None) - datetime.combine(session, time()) for session, close in recent
+        )
+
+    @property
+    def weekdays(self) -> tuple[int, ...]:
+        """The weekdays (Monday is 0) of present sessions, ascending."""
+        return tuple(sorted({session.weekday() for session in self.sessions[-RECENT:]}))
 
     def between(self, first: date, last: date) -> tuple[date, ...]:
         """The sessions from `first` to `last`, both included."""
@@ -48,7 +75,7 @@ class MarketCalendar:
         """When `session` closes. Raises CalendarError if it is not a session."""
         index = bisect_left(self.sessions, session)
         if index == len(self.sessions) or self.sessions[index] != session:
-            raise CalendarError(f"{session} is not a session of {EXCHANGE}")
+            raise CalendarError(f"{session} is not a session of {self.exchange}")
         return self.closes[index]
 
     def after(self, session: date) -> date:
@@ -57,6 +84,12 @@ class MarketCalendar:
         if index == len(self.sessions):
             raise CalendarError(f"no session is known after {session}: the calendar ends {self.sessions[-1]}")
         return self.sessions[index]
+
+    def on_or_after(self, day: date) -> date | None:
+        """`day` if it is a session, else the first session after it. None for a day that is not within the calendar."""
+        if not self.sessions[0] <= day <= self.sessions[-1]:
+            return None
+        return self.sessions[bisect_left(self.sessions, day)]
 
     def latest_finished(self, now: datetime, grace: timedelta = timedelta()) -> date:
         """The last session whose close plus `grace` is not after `now`."""
@@ -70,12 +103,17 @@ class MarketCalendar:
         start = bisect_left(self.sessions, since)
         return max(after - before for before, after in pairwise(self.closes[start:]))
 
-    def weekday_holidays(self, first: date, last: date) -> tuple[date, ...]:
-        """Mondays to Fridays from `first` to `last` on which the exchange is closed."""
+    def closed_weekdays(self, since: date) -> tuple[int, ...]:
+        """The weekdays (Monday is 0) without a session, present ones included, from `since` to the calendar's end; ascending."""
+        traded = {session.weekday() for session in self.between(since, self.sessions[-1])}
+        return tuple(sorted(set(range(7)) - traded - set(self.weekdays)))
+
+    def closed_days(self, first: date, last: date) -> tuple[date, ...]:
+        """The days without a session from `first` to `last`, or to the calendar's end if that is before."""
         last = min(last, self.sessions[-1])
         days = (first + timedelta(days=n) for n in range((last - first).days + 1))
         sessions = set(self.between(first, last))
-        return tuple(day for day in days if day.weekday() < 5 and day not in sessions)
+        return tuple(day for day in days if day not in sessions)
 
     def table(self, grace: timedelta) -> pa.Table:
         """A row a session: date, final_at (close plus `grace`, UTC), next_session (null at the calendar's end)."""
@@ -90,15 +128,47 @@ class MarketCalendar:
             }
         )
 
+    def days(self) -> pa.Table:
+        """A row for every calendar day from the first to the last session: date, session (`on_or_after` that date)."""
+        import pyarrow as pa
 
-def market_calendar(first: date) -> MarketCalendar:
-    """The calendar from the decade of `first` on, built once a process (0.2 s)."""
-    return _calendar_from(date(first.year // 10 * 10, 1, 1))
+        first, last = self.sessions[0], self.sessions[-1]
+        days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+        return pa.table(
+            {
+                "date": pa.array(days, pa.date32()),
+                "session": pa.array([self.on_or_after(day) for day in days], pa.date32()),
+            }
+        )
+
+
+def market_calendar(first: date, exchange: str = XNYS) -> MarketCalendar:
+    """The calendar of `exchange` from the decade of `first` on, built once a process (0.3 s)."""
+    return _calendar_from(date(first.year // 10 * 10, 1, 1), exchange)
 
 
 @lru_cache(maxsize=8)
-def _calendar_from(first: date) -> MarketCalendar:
-    return MarketCalendar(first)
+def _calendar_from(first: date, exchange: str) -> MarketCalendar:
+    return MarketCalendar(first, exchange)
+
+
+def _timetable(exchange: str, first: date) -> tuple[pd.Series[pd.Timestamp], str]:
+    """The close of each session from `first` on, by session, and the exchange's time zone.
+
+    The calendars of exchange_calendars are asked themselves. pandas_market_calendars 5.5.0 serves them from their rules alone: it
+    loses the 40 Saturdays on which Moscow traded and all of Seoul's before 1999, gives Tel Aviv 32 other closes, fails for
+    Santiago, and goes on beyond the last published holidays (Shanghai, Singapore, Mumbai).
+    """
+    import exchange_calendars
+
+    if exchange != XNYS and exchange in exchange_calendars.get_calendar_names():
+        calendar = exchange_calendars.get_calendar(exchange, start=first)
+        return calendar.closes, str(calendar.tz)
+    import pandas_market_calendars
+
+    calendar = pandas_market_calendars.get_calendar("NYSE" if exchange == XNYS else exchange)
+    schedule = calendar.schedule(first, utc_now().date() + AHEAD)
+    return schedule["market_close"], str(calendar.tz)
 
 
 def utc_now() -> datetime:

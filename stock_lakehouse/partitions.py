@@ -11,6 +11,8 @@ from datetime import date, datetime, time, timedelta
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
+from stock_lakehouse.exchanges import XNYS
+
 if TYPE_CHECKING:
     import dagster as dg
     import numpy as np
@@ -20,10 +22,14 @@ if TYPE_CHECKING:
 
     Cells = np.ndarray[Any, np.dtype[np.bool_]]  # tickers × sessions of a rectangle
 
+LOOK_BACK = timedelta(days=14)  # how far before its first session a run reads actions that were delivered late
 MAX_KEYS = 100_000  # an asset; beyond it Dagster's UI and event log become slow
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 # Where a partition is a session, a run's tickers by comma; without it a run is for all of them.
 TICKERS_TAG = "stock_lakehouse/tickers"
+LOOK_BACK = timedelta(
+    days=14
+)  # longer than exchanges close: a day without a session is at most so long before its session
 
 
 class PartitionError(Exception):
@@ -32,10 +38,14 @@ class PartitionError(Exception):
 
 @dataclass(frozen=True)
 class Rectangle:
-    """The sessions × tickers of a run, both in ascending order; `sessions` need not be consecutive."""
+    """The sessions × tickers of a run, both in ascending order; `sessions` need not be consecutive.
+
+    `exchange`: whose sessions they are, as the settings name it.
+    """
 
     sessions: tuple[date, ...]
     tickers: tuple[str, ...]
+    exchange: str = XNYS
 
     @property
     def first(self) -> date:
@@ -47,13 +57,23 @@ class Rectangle:
 
     @property
     def years(self) -> tuple[int, ...]:
+        """The years of its sessions, ascending."""
         return tuple(sorted({session.year for session in self.sessions}))
+
+    @property
+    def read_years(self) -> tuple[int, ...]:
+        """The years of the days that it covers: those of its sessions and of the days up to LOOK_BACK before each."""
+        return tuple(sorted({day.year for session in self.sessions for day in (session - LOOK_BACK, session)}))
+
+    @property
+    def _calendar(self) -> MarketCalendar:
+        from stock_lakehouse.market_calendar import market_calendar
+
+        return market_calendar(self.first, self.exchange)
 
     @cached_property
     def _gaps(self) -> bool:
-        from stock_lakehouse.market_calendar import market_calendar
-
-        return len(market_calendar(self.first).between(self.first, self.last)) != len(self.sessions)
+        return len(self._calendar.between(self.first, self.last)) != len(self.sessions)
 
     @property
     def is_consecutive(self) -> bool:
@@ -61,14 +81,11 @@ class Rectangle:
         return not self._gaps
 
     def covers(self, day: date) -> bool:
-        """Whether a row of `day` belongs to it: a session of its own, or a day between them that is no session."""
-        if not self.first <= day <= self.last:
-            return False
-        if self.is_consecutive or day in self._session_set:
-            return True
-        from stock_lakehouse.market_calendar import market_calendar
+        """Whether a row of `day` belongs to it. A day that is no session belongs to the session after it.
 
-        return not market_calendar(self.first).between(day, day)
+        So the weekend before its first session is inside, and the weekend after its last one is outside.
+        """
+        return self._calendar.on_or_after(day) in self._session_set
 
     @cached_property
     def _session_set(self) -> frozenset[date]:
@@ -89,7 +106,7 @@ def tickers_of_run(tags: Mapping[str, str], all_tickers: Sequence[str]) -> Seque
     return asked
 
 
-def rectangle_of(keys: Iterable[str], all_tickers: Sequence[str]) -> Rectangle:
+def rectangle_of(keys: Iterable[str], all_tickers: Sequence[str], exchange: str = XNYS) -> Rectangle:
     """The rectangle that partition keys of either scheme, in any order, form; a session's key stands for `all_tickers`.
 
     Raises PartitionError when the keys are not a whole rectangle.
@@ -99,7 +116,7 @@ def rectangle_of(keys: Iterable[str], all_tickers: Sequence[str]) -> Rectangle:
     tickers = {ticker for _, bar, ticker in pairs if bar} or set(all_tickers)
     if any(bar for _, bar, _ in pairs) and len(pairs) != len(sessions) * len(tickers):
         raise PartitionError(f"{len(pairs)} keys are not all of {len(sessions)} sessions × {len(tickers)} tickers")
-    return Rectangle(tuple(sorted(map(date.fromisoformat, sessions))), tuple(sorted(tickers)))
+    return Rectangle(tuple(sorted(map(date.fromisoformat, sessions))), tuple(sorted(tickers)), exchange)
 
 
 @lru_cache(maxsize=1)
@@ -143,13 +160,16 @@ class PartitionScheme:
         """The Dagster definition; `tickers` in another order than the settings' makes other tickers neighbours."""
         import dagster as dg
 
-        holidays = self._calendar.weekday_holidays(self.first, self.last or self._calendar.sessions[-1])
+        # By weekday where the exchange never trades on it, also beyond the calendar's end; Saturdays were sessions until 1952.
+        weekdays = self._calendar.closed_weekdays(self.first)
+        closed = self._calendar.closed_days(self.first, self.last or self._calendar.sessions[-1])
+        holidays = [datetime.combine(day, time()) for day in closed if day.weekday() not in weekdays]
         daily = dg.TimeWindowPartitionsDefinition(
             cron_schedule="0 0 * * *",
             start=datetime.combine(self.first, time()),
             end=datetime.combine(self.last, time()) + timedelta(days=1) if self.last else None,
             fmt="%Y-%m-%d",
-            exclusions=["0 0 * * 0", "0 0 * * 6", *(datetime.combine(day, time()) for day in holidays)],
+            exclusions=[*sorted(f"0 0 * * {(weekday + 1) % 7}" for weekday in weekdays), *holidays],
             # A day's key would otherwise come at its midnight UTC, hours after the session's close.
             end_offset=1,
         )
@@ -178,7 +198,7 @@ class PartitionScheme:
         sessions = self._calendar.between(first, last)
         if not sessions:
             raise PartitionError(f"from, to: no session of the exchange from {first} to {last}")
-        return Rectangle(sessions, tuple(sorted(tickers or self.tickers)))
+        return Rectangle(sessions, tuple(sorted(tickers or self.tickers)), self._calendar.exchange)
 
     def range_tags(self, rectangle: Rectangle) -> dict[str, str]:
         """The run tags that make `rectangle` one run; its tickers must be neighbours in the definition.

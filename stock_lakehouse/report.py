@@ -16,17 +16,7 @@ from stock_lakehouse.lake import Lake
 from stock_lakehouse.schemas import raw
 from stock_lakehouse.sources import printable
 from stock_lakehouse.sources.file_report import rows_in_words
-from stock_lakehouse.tables import (
-    CORPORATE_ACTIONS,
-    FEATURES,
-    PROCESSED,
-    QUARANTINE,
-    RAW,
-    RESTATEMENTS,
-    TABLES,
-    UNREADABLE,
-    Table,
-)
+from stock_lakehouse.tables import FEATURES, LAYERS, PROCESSED, QUARANTINE, RAW, TABLES, UNREADABLE, Table
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -111,7 +101,7 @@ def _table_status(
         F.max("session").alias("last"),
         F.count("session").alias("sessions"),
     )
-    gaps_matter = table not in (RESTATEMENTS, QUARANTINE, CORPORATE_ACTIONS)
+    gaps_matter = table in LAYERS
     outdated = outdated_rows(rows) if table == FEATURES else {}
     tickers = {
         row["ticker"]: TickerStatus(

@@ -91,7 +91,7 @@ def run_rectangle(
     from stock_lakehouse.partitions import PartitionScheme
 
     check_select(select)
-    scheme = PartitionScheme(settings, market_calendar(settings.first_date))
+    scheme = PartitionScheme(settings, market_calendar(settings.first_date, settings.exchange))
     home = dagster_home(settings)
     job = build_definitions(settings, scheme.ticker_order(rectangle)).resolve_job_def(LAKEHOUSE_JOB)
     with ExitStack() as stack:
@@ -120,7 +120,7 @@ def record_rectangle(settings: Settings, asked: Rectangle, spark: SparkSession) 
     from stock_lakehouse.market_calendar import market_calendar
     from stock_lakehouse.partitions import PartitionScheme
 
-    scheme = PartitionScheme(settings, market_calendar(settings.first_date))
+    scheme = PartitionScheme(settings, market_calendar(settings.first_date, settings.exchange))
     home = dagster_home(settings)
     with bulk_run_environment(), open_instance(home) as instance:
         end_dead_runs(instance, home)

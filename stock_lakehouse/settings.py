@@ -23,13 +23,16 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from stock_lakehouse.exchanges import XNYS, exchange_of, known_from, listed_elsewhere
+
 PREFIX = "STOCK_LAKEHOUSE_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 S3_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=-]+)*")
 # Delta tables in folders with other characters are written elsewhere or not found again: the libraries below take a path for an
 # address, and a space for %20.
 FOLDER = re.compile(r"[A-Za-z0-9._/&+=@,;:!$'()-]+")
-TICKER = re.compile(r"[A-Z0-9][A-Z0-9.^=-]{0,14}")
+TICKER = re.compile(r"\^?[A-Z0-9][A-Z0-9.^=-]{0,14}")
+MOST_SENTENCES = 5  # about tickers of other exchanges, in one message
 SECRETS = ("spark_remote", "webhook_url")
 
 
@@ -102,12 +105,14 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     tickers: Annotated[tuple[str, ...], NoDecode] = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
+    exchange: str = Field(XNYS, description="whose sessions the lake has: a MIC, 24/7 (crypto) or 24/5 (currencies)")
     first_date: date = date(2013, 1, 2)
     last_date: date | None = None
     source: Literal["sample", "csv", "yfinance"] = "sample"
     csv_folder: Path | None = None
     csv_prices: Literal["auto", "split_adjusted", "as_traded", "as_traded_adjusted_close", "total_return"] = Field(
-        "auto", description="what the prices of CSV files are adjusted for; auto: what a file's columns say, else for splits"
+        "auto",
+        description="what the prices of CSV files are adjusted for; auto: what a file's columns say, else for splits",
     )
     csv_adjusted_to: date | None = Field(
         None, description="day of the download of CSV files; none: the newest bar that a file has of a ticker"
@@ -179,6 +184,11 @@ class Settings(BaseSettings):
             raise ValueError("at least one ticker is needed, like AAPL,NVDA")
         return check_tickers(tickers)
 
+    @field_validator("exchange")
+    @classmethod
+    def _check_exchange(cls, name: str) -> str:
+        return exchange_of(name)
+
     @field_validator("lake_root", mode="before")
     @classmethod
     def _check_lake_root(cls, value: Any) -> Any:
@@ -193,6 +203,14 @@ class Settings(BaseSettings):
     def _check_together(self) -> Settings:
         if self.last_date is not None and self.last_date < self.first_date:
             raise ValueError(f"last_date: {self.last_date} is before first_date {self.first_date}")
+        known = known_from(self.exchange)
+        if known is not None and self.first_date < known:
+            raise ValueError(
+                f"first_date: the sessions of {self.exchange} are known from {known} on; set first_date to that day or later"
+            )
+        elsewhere = [listed_elsewhere(ticker, self.exchange, self.source == "yfinance") for ticker in self.tickers]
+        if refused := [sentence for sentence in elsewhere if sentence][:MOST_SENTENCES]:
+            raise ValueError(f"tickers: {'; '.join(refused)}")
         if self.source == "csv" and self.csv_folder is None:
             raise ValueError("csv_folder: needed with source = 'csv', a folder of CSV files")
         if self.engine == "spark_connect" and self.spark_remote is None:

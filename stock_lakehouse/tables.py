@@ -84,6 +84,17 @@ QUARANTINE = Table(
     "processed_stocks_daily, since a row goes to exactly one of the two.",
     key=(),
 )
+PROCESSED_ACTIONS = Table(
+    "processed_actions",
+    "processed",
+    "delta",
+    "processed/actions",
+    processed.ACTION_COLUMNS,
+    "The splits and dividends that delivered rows name, whatever became of the rows' bars, with what each delivery said when. "
+    "Written by the step of processed_stocks_daily.",
+    partition_by=(),
+    key=("ticker", "date", "kind", "first_seen"),
+)
 CURATED = Table(
     "curated_stocks_daily",
     "curated",
@@ -98,8 +109,8 @@ CORPORATE_ACTIONS = Table(
     "delta",
     "curated/corporate_actions",
     corporate_actions.COLUMNS,
-    "The splits and dividends that the delivered bars name. Written by the step of curated_stocks_daily, whose bars are adjusted "
-    "by them.",
+    "The splits and dividends that count, on their sessions. Written by the step of curated_stocks_daily, whose bars are "
+    "adjusted by them.",
     partition_by=(),
     key=("ticker", "ex_date", "kind"),
 )
@@ -124,5 +135,5 @@ RESTATEMENTS = Table(
 )
 
 LAYERS = (RAW, PROCESSED, CURATED, FEATURES)
-TABLES = (RAW, PROCESSED, QUARANTINE, CURATED, CORPORATE_ACTIONS, FEATURES, RESTATEMENTS)
+TABLES = (RAW, PROCESSED, QUARANTINE, PROCESSED_ACTIONS, CURATED, CORPORATE_ACTIONS, FEATURES, RESTATEMENTS)
 BY_NAME = {table.name: table for table in TABLES}

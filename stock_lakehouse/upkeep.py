@@ -12,6 +12,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.curation import moving, note_moving
+from stock_lakehouse.exchanges import XNYS
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.lock import TableBusyError
@@ -27,6 +28,7 @@ from stock_lakehouse.tables import (
     CURATED,
     FEATURES,
     PROCESSED,
+    PROCESSED_ACTIONS,
     QUARANTINE,
     RAW,
     RESTATEMENTS,
@@ -138,7 +140,7 @@ def repair(lake: Lake) -> dict[TickerYear, set[str]]:
     Raises DamageError where more than half of a table is damaged.
     """
     todo: dict[TickerYear, set[str]] = {}
-    for table in (PROCESSED, QUARANTINE, CURATED, CORPORATE_ACTIONS, FEATURES):
+    for table in (PROCESSED, QUARANTINE, PROCESSED_ACTIONS, CURATED, CORPORATE_ACTIONS, FEATURES):
         stored, damages = lake.stored(table.name), damages_of(lake, table)
         if not damages:
             continue
@@ -151,6 +153,11 @@ def repair(lake: Lake) -> dict[TickerYear, set[str]]:
         assert isinstance(stored, DeltaTable | ParquetTable)
         if table == CORPORATE_ACTIONS:
             # Any ticker's may be in the file, and an action changes all of its bars: the next run of each looks at all of them.
+            note_moving(lake, _tickers(lake))
+        if table == PROCESSED_ACTIONS:
+            # Any ticker's may be in the file: all are read anew from raw, and their bars with them.
+            for pair in _ticker_years(lake, PROCESSED):
+                todo.setdefault(pair, set()).add(table.name)
             note_moving(lake, _tickers(lake))
         drop(stored, damages, lake.ledger)
         for one in damages if "ticker" in table.partition_by else ():
@@ -166,13 +173,20 @@ def repair(lake: Lake) -> dict[TickerYear, set[str]]:
     return todo
 
 
-def rectangle_to_heal(todo: Iterable[TickerYear], sessions: Sequence[date], tickers: Sequence[str]) -> Rectangle | None:
-    """The keys of the run that computes `todo` anew; None if no ticker of it is among `tickers`, the settings'."""
+def rectangle_to_heal(
+    todo: Iterable[TickerYear], sessions: Sequence[date], tickers: Sequence[str], exchange: str = XNYS
+) -> Rectangle | None:
+    """The keys of the run that computes `todo` anew; None if no ticker of it is among `tickers`, the settings'.
+
+    `sessions` are those of `exchange`.
+    """
     pairs = [pair for pair in todo if pair[0] in tickers]
     years = {year for _, year in pairs}
     days = tuple(day for day in sessions if day.year in years)
     names = {ticker for ticker, _ in pairs}
-    return Rectangle(days, tuple(one for one in tickers if one in names)) if pairs and days else None
+    if not pairs or not days:
+        return None
+    return Rectangle(days, tuple(one for one in tickers if one in names), exchange)
 
 
 def damages_of(lake: Lake, table: Table) -> list[Damage]:
@@ -220,18 +234,24 @@ def differences(
 
 
 def curated_now(lake: Lake, spark: SparkSession, sessions: DataFrame, tickers: Sequence[str]) -> DataFrame:
-    """The curated bars of `tickers` as they would be computed now, with what they say of the corporate actions."""
-    from stock_lakehouse.transforms.curated import adjusted_bars
+    """The curated bars of `tickers` as they would be computed now."""
+    from stock_lakehouse.transforms.curated import bars_in
 
-    known = lake.corporate_actions.read(spark, tickers)
-    return adjusted_bars(lake.processed.read(spark, tickers), known, sessions)
+    return bars_in(_adjusted_now(lake, spark, sessions, tickers))
 
 
 def actions_now(lake: Lake, spark: SparkSession, sessions: DataFrame, tickers: Sequence[str]) -> DataFrame:
     """The corporate actions of `tickers` as they would be computed now."""
     from stock_lakehouse.transforms.curated import actions_in
 
-    return actions_in(curated_now(lake, spark, sessions, tickers))
+    return actions_in(_adjusted_now(lake, spark, sessions, tickers))
+
+
+def _adjusted_now(lake: Lake, spark: SparkSession, sessions: DataFrame, tickers: Sequence[str]) -> DataFrame:
+    from stock_lakehouse.transforms.curated import adjusted
+
+    known, delivered = (table.read(spark, tickers) for table in (lake.corporate_actions, lake.processed_actions))
+    return adjusted(lake.processed.read(spark, tickers), delivered, known, sessions)
 
 
 def features_now(lake: Lake, spark: SparkSession, sessions: DataFrame, tickers: Sequence[str]) -> DataFrame:
@@ -342,7 +362,7 @@ def _tickers(lake: Lake) -> list[str]:
 
 def _ticker_years(lake: Lake, table: Table) -> set[TickerYear]:
     stored = lake.stored(table.name)
-    if isinstance(stored, DeltaTable):
+    if isinstance(stored, DeltaTable | ParquetTable):
         return stored.ticker_years()
     pairs = (partition_of(file.path) for file in stored.files())
     return {(ticker, int(year)) for ticker, year in pairs if year.isdigit()}

@@ -59,7 +59,7 @@ def delivered(house: Clocked, vendor: Vendor, on: date, first: date, number: int
 def without_provenance(house: Clocked) -> dict[str, list[dict[str, object]]]:
     """Curated bars and features, but for when they landed and what the vendor's adj_close was like."""
     found = layers(house)
-    provenance = ("ingested_at", "adj_close_deviation")
+    provenance = ("ingested_at", "adj_close_deviation", "basis_factor")
     return {
         name: [{key: value for key, value in row.items() if key not in provenance} for row in found[name]]
         for name in ("curated", "features")

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 from datetime import UTC, date, datetime, timedelta
 from importlib import resources
+from zoneinfo import ZoneInfo
 
+import exchange_calendars
 import pytest
 
+from stock_lakehouse.exchanges import EXAMPLES, SUFFIXES, exchange_of, known_from
 from stock_lakehouse.market_calendar import CalendarError, MarketCalendar, market_calendar, utc_now
+from stock_lakehouse.settings import Settings
 
 FIRST, LAST = date(2013, 1, 2), date(2023, 9, 21)
 GRACE = timedelta(minutes=30)
@@ -114,8 +119,9 @@ def test_before_the_calendars_start_no_session_is_finished(calendar: MarketCalen
         calendar.latest_finished(utc(2000, 1, 3))
 
 
-def test_weekday_holidays_are_the_weekdays_without_a_session(calendar: MarketCalendar) -> None:
-    assert calendar.weekday_holidays(date(2023, 1, 1), date(2023, 7, 31)) == (
+def test_closed_days_are_the_days_without_a_session(calendar: MarketCalendar) -> None:
+    closed = calendar.closed_days(date(2023, 1, 1), date(2023, 7, 31))
+    assert [day for day in closed if day.weekday() < 5] == [
         date(2023, 1, 2),
         date(2023, 1, 16),
         date(2023, 2, 20),
@@ -123,19 +129,20 @@ def test_weekday_holidays_are_the_weekdays_without_a_session(calendar: MarketCal
         date(2023, 5, 29),
         date(2023, 6, 19),
         date(2023, 7, 4),
-    )
+    ]
+    assert set(closed) >= {date(2023, 7, 1), date(2023, 7, 2)}
 
 
-def test_beyond_the_calendars_end_nothing_is_called_a_holiday(calendar: MarketCalendar) -> None:
+def test_beyond_the_calendars_end_no_day_is_called_closed(calendar: MarketCalendar) -> None:
     end = calendar.sessions[-1]
-    assert calendar.weekday_holidays(end, end + timedelta(days=400)) == ()
+    assert calendar.closed_days(end, end + timedelta(days=400)) == ()
 
 
-def test_holidays_and_sessions_together_are_all_weekdays(calendar: MarketCalendar) -> None:
+def test_closed_days_and_sessions_together_are_all_days(calendar: MarketCalendar) -> None:
     days = {FIRST + timedelta(days=n) for n in range((LAST - FIRST).days + 1)}
-    holidays, sessions = set(calendar.weekday_holidays(FIRST, LAST)), set(calendar.between(FIRST, LAST))
-    assert holidays | sessions == {day for day in days if day.weekday() < 5}
-    assert not holidays & sessions
+    closed, sessions = set(calendar.closed_days(FIRST, LAST)), set(calendar.between(FIRST, LAST))
+    assert closed | sessions == days
+    assert not closed & sessions
 
 
 def test_the_table_has_a_row_a_session_with_its_final_time_and_the_next_session(calendar: MarketCalendar) -> None:
@@ -149,3 +156,137 @@ def test_the_table_has_a_row_a_session_with_its_final_time_and_the_next_session(
 
 def test_the_clock_is_aware_and_utc() -> None:
     assert utc_now().utcoffset() == timedelta()
+
+
+@pytest.mark.parametrize(
+    ("day", "session"),
+    [
+        (date(2023, 9, 21), date(2023, 9, 21)),
+        (date(2023, 9, 23), date(2023, 9, 25)),
+        (date(2023, 4, 7), date(2023, 4, 10)),  # Good Friday
+        (date(2024, 1, 1), date(2024, 1, 2)),
+        (date(1999, 1, 4), None),
+        (date(2999, 1, 1), None),
+    ],
+)
+def test_a_day_without_a_session_belongs_to_the_session_after_it(
+    calendar: MarketCalendar, day: date, session: date | None
+) -> None:
+    assert calendar.on_or_after(day) == session
+
+
+def test_every_day_from_the_first_to_the_last_session_stands_with_its_session(calendar: MarketCalendar) -> None:
+    rows = calendar.days().to_pylist()
+    days = [row["date"] for row in rows]
+    assert (days[0], days[-1]) == (calendar.sessions[0], calendar.sessions[-1])
+    assert all(after - before == timedelta(days=1) for before, after in itertools.pairwise(days))
+    assert {row["session"] for row in rows} == set(calendar.sessions)
+    assert all(row["session"] == calendar.on_or_after(row["date"]) for row in rows)
+    assert calendar.on_or_after(calendar.sessions[-1] + timedelta(days=1)) is None
+
+
+def test_a_calendar_is_built_once() -> None:
+    assert market_calendar(date(2013, 1, 2)) is market_calendar(date(2019, 12, 31), "XNYS")
+    assert market_calendar(date(2013, 1, 2), "XLON") is not market_calendar(date(2013, 1, 2))
+
+
+def test_new_york_has_the_sessions_of_exchange_calendars_since_1970_and_its_closes_since_2006() -> None:
+    """Two sources of the present and the coming year. Before 2006 only one knows the short days of NYSE, and until October 1974
+    that it closed at 15:00 or 15:30."""
+    ours, theirs = market_calendar(date(1970, 1, 1)), exchange_calendars.get_calendar("XNYS", start="1970-01-01")
+    last = min(ours.sessions[-1], theirs.sessions[-1].date())
+    assert last > utc_now().date() + timedelta(days=300)
+    assert ours.between(date(1970, 1, 1), last) == tuple(day for day in theirs.sessions.date if day <= last)
+    closes = dict(zip(theirs.sessions.date, theirs.closes, strict=True))
+    recent = ours.between(date(2006, 1, 1), last)
+    assert [ours.close(day) for day in recent] == [closes[day].to_pydatetime() for day in recent]
+    assert ours.close(date(2026, 11, 27)) == utc(2026, 11, 27, 18)
+
+
+def test_new_york_was_closed_on_holidays_before_1970() -> None:
+    calendar = market_calendar(date(1964, 12, 21))
+    rows = {row["date"]: row["next_session"] for row in calendar.table(GRACE).to_pylist()}
+    assert rows[date(1964, 12, 24)] == date(1964, 12, 28)
+    assert rows[date(1964, 12, 31)] == date(1965, 1, 4)
+    assert len(calendar.between(date(1964, 12, 21), date(1965, 1, 8))) == 13
+
+
+def test_new_york_traded_on_saturdays_until_1952() -> None:
+    calendar = market_calendar(date(1950, 1, 3))
+    sessions = calendar.between(date(1950, 1, 3), date(1950, 2, 28))
+    assert [day for day in sessions if day.weekday() == 5] == [
+        date(1950, 1, 7) + timedelta(days=7 * n) for n in range(8)
+    ]
+    assert calendar.close(date(1950, 1, 7)) == utc(1950, 1, 7, 17)
+    assert calendar.closed_weekdays(date(1950, 1, 3)) == (6,)
+    assert calendar.closed_weekdays(date(1953, 1, 2)) == (5, 6)
+    assert max(day for day in calendar.sessions if day.weekday() == 5) < date(1952, 6, 1)
+
+
+def test_crypto_trades_every_day_until_midnight() -> None:
+    calendar = market_calendar(date(2020, 1, 1), "24/7")
+    assert calendar.closed_days(date(2020, 1, 1), date(2026, 12, 31)) == ()
+    assert calendar.close(date(2024, 12, 25)) == utc(2024, 12, 26)
+    assert calendar.after(date(2024, 3, 2)) == date(2024, 3, 3)
+    assert (calendar.time_zone, calendar.regular_close) == ("UTC", timedelta(hours=24))
+    assert calendar.weekdays == (0, 1, 2, 3, 4, 5, 6)
+
+
+def test_currencies_trade_from_monday_to_friday() -> None:
+    calendar = market_calendar(date(2020, 1, 1), "24/5")
+    assert {day.weekday() for day in calendar.closed_days(date(2020, 1, 1), date(2026, 12, 31))} == {5, 6}
+    assert calendar.close(date(2024, 3, 1)) == utc(2024, 3, 2)
+    assert calendar.after(date(2024, 3, 1)) == date(2024, 3, 4)
+
+
+def test_london_has_its_own_holidays_closes_and_time() -> None:
+    calendar = market_calendar(FIRST, "XLON")
+    assert calendar.time_zone == "Europe/London"
+    assert calendar.on_or_after(date(2023, 5, 8)) == date(2023, 5, 9)  # the coronation
+    assert calendar.close(date(2023, 7, 4)) == utc(2023, 7, 4, 15, 30)
+    assert calendar.close(date(2023, 12, 22)) == utc(2023, 12, 22, 12, 30)
+    with pytest.raises(CalendarError, match="2023-05-08 is not a session of XLON"):
+        calendar.close(date(2023, 5, 8))
+
+
+def test_special_sessions_are_sessions() -> None:
+    assert market_calendar(FIRST, "XMOS").on_or_after(date(2024, 4, 27)) == date(2024, 4, 27)  # a Saturday
+    assert market_calendar(FIRST, "XBOM").on_or_after(date(2024, 1, 20)) == date(2024, 1, 20)
+
+
+@pytest.mark.parametrize(
+    "exchange", sorted({*EXAMPLES, *itertools.chain(*(fitting for _, fitting in SUFFIXES.values()))})
+)
+def test_every_exchange_that_is_named_has_a_calendar(exchange: str) -> None:
+    assert exchange_of(exchange) == exchange
+    calendar = market_calendar(date(2024, 1, 2), exchange)
+    assert calendar.sessions[-1] >= date(2026, 12, 30)  # Shanghai's holidays of 2027 are not published yet
+    assert timedelta() < calendar.regular_close <= timedelta(days=1)
+    assert datetime.now().astimezone(ZoneInfo(calendar.time_zone))
+
+
+def test_a_calendar_begins_where_its_holidays_are_known() -> None:
+    assert known_from("XTKS") == date(1997, 1, 1)
+    assert market_calendar(date(1990, 1, 1), "XTKS").sessions[0] == date(1997, 1, 6)
+    assert market_calendar(date(1885, 1, 1)).sessions[0] == date(1885, 1, 2)
+    assert known_from("24/7") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "exchange"), [("XNAS", "XNYS"), ("NASDAQ", "XNYS"), ("NYSE", "XNYS"), ("LSE", "XLON"), ("HKEX", "XHKG")]
+)
+def test_another_name_of_an_exchange_means_its_mic(name: str, exchange: str) -> None:
+    assert exchange_of(name) == exchange
+
+
+@pytest.mark.parametrize(("days", "state"), [(300, "ok"), (60, "note"), (7, "broken")])
+def test_doctor_says_in_time_that_a_calendar_ends(monkeypatch: pytest.MonkeyPatch, days: int, state: str) -> None:
+    from stock_lakehouse import doctor
+
+    settings = Settings(exchange="XSHG", tickers=("600519.SS",))
+    end = market_calendar(settings.first_date, "XSHG").sessions[-1]
+    now = datetime.combine(end, datetime.min.time(), UTC) - timedelta(days=days)
+    monkeypatch.setattr("stock_lakehouse.market_calendar.utc_now", lambda: now)
+    finding = doctor._calendar(settings)
+    assert finding.state == state
+    assert f"XSHG is known to {end}" in finding.detail

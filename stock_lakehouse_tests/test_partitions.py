@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import (
+    LOOK_BACK,
     RANGE_END,
     RANGE_START,
     TICKERS_TAG,
@@ -32,7 +33,7 @@ TODAY = date(2024, 1, 2)
 
 def scheme(**changed: object) -> PartitionScheme:
     given_settings = Settings(**{"tickers": TICKERS, "first_date": FIRST, "last_date": LAST, **changed})  # type: ignore[arg-type]
-    return PartitionScheme(given_settings, market_calendar(given_settings.first_date))
+    return PartitionScheme(given_settings, market_calendar(given_settings.first_date, given_settings.exchange))
 
 
 def keys_of(rectangle: Rectangle) -> list[str]:
@@ -98,22 +99,79 @@ def test_a_rectangle_says_what_it_spans() -> None:
     assert Rectangle(SESSIONS[:30], ("AAPL",)).is_consecutive
 
 
-def test_a_rectangle_covers_its_sessions_and_the_closed_days_between_them() -> None:
+def covered(rectangle: Rectangle, month: int, *days: int) -> list[int]:
+    return [day for day in days if rectangle.covers(date(2023, month, day))]
+
+
+def test_a_rectangle_covers_its_sessions_and_the_closed_days_before_each_of_them() -> None:
     whole = Rectangle(CALENDAR.between(date(2023, 9, 1), date(2023, 9, 8)), ("AAPL",))
-    assert all(whole.covers(date(2023, 9, day)) for day in range(1, 9))  # a weekend and Labor Day included
+    assert covered(whole, 9, *range(1, 12)) == list(range(1, 9))  # a weekend and Labor Day, not the weekend after
     assert not whole.covers(date(2023, 8, 31))
-    assert not whole.covers(date(2023, 9, 9))
-    parts = Rectangle((date(2023, 9, 1), date(2023, 9, 7)), ("AAPL",))
-    assert [parts.covers(date(2023, 9, day)) for day in range(1, 9)] == [
-        True,
-        True,
-        True,
-        True,
-        False,
-        False,
-        True,
-        False,
-    ]
+    parts = Rectangle((date(2023, 9, 5), date(2023, 9, 7)), ("AAPL",))
+    assert covered(parts, 9, *range(1, 12)) == [2, 3, 4, 5, 7]
+
+
+def test_the_row_of_good_friday_belongs_to_the_key_of_monday() -> None:
+    thursday, monday = Rectangle((date(2023, 4, 6),), ("AAPL",)), Rectangle((date(2023, 4, 10),), ("AAPL",))
+    assert covered(thursday, 4, *range(1, 15)) == [6]
+    assert covered(monday, 4, *range(1, 15)) == [7, 8, 9, 10]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dates(date(2013, 1, 2), date(2023, 9, 21)), st.sampled_from(["XNYS", "XLON", "24/5", "24/7"]))
+def test_each_day_belongs_to_one_key(day: date, exchange: str) -> None:
+    calendar = market_calendar(day, exchange)
+    near = calendar.between(day - LOOK_BACK, day + LOOK_BACK)
+    [key] = [session for session in near if Rectangle((session,), ("AAPL",), exchange).covers(day)]
+    assert key == min(session for session in near if session >= day)
+    assert day.year in Rectangle((key,), ("AAPL",), exchange).read_years
+
+
+def test_a_rectangle_reads_the_years_of_the_days_that_it_covers() -> None:
+    def of(*sessions: date) -> tuple[int, ...]:
+        return Rectangle(sessions, ("AAPL",)).read_years
+
+    assert of(date(2023, 1, 3)) == (2022, 2023)
+    assert of(date(2023, 1, 17)) == (2023,)
+    assert of(date(2023, 5, 1), date(2023, 5, 2)) == (2023,)
+    assert of(date(2019, 5, 1), date(2021, 1, 4)) == (2019, 2020, 2021)
+
+
+def test_a_rectangle_follows_its_exchange() -> None:
+    days = (date(2023, 9, 1), date(2023, 9, 5))
+    assert Rectangle(days, ("AAPL",)).is_consecutive
+    assert not Rectangle(days, ("VOD.L",), "XLON").is_consecutive  # Labor Day
+    assert not Rectangle(days, ("BTC-USD",), "24/7").covers(date(2023, 9, 2))
+    one = scheme(tickers=("BTC-USD",), exchange="24/7")
+    assert one.ask(None, date(2023, 9, 16), date(2023, 9, 17), TODAY) == Rectangle(
+        (date(2023, 9, 16), date(2023, 9, 17)), ("BTC-USD",), "24/7"
+    )
+
+
+@pytest.mark.parametrize(
+    ("exchange", "first", "last"),
+    [
+        ("XNYS", date(1950, 1, 3), date(1953, 2, 27)),
+        ("XNYS", date(1964, 12, 21), date(1965, 1, 8)),
+        ("24/7", date(2024, 2, 26), date(2024, 3, 10)),
+        ("24/5", date(2023, 12, 18), date(2024, 1, 5)),
+        ("XLON", date(2023, 1, 3), date(2023, 9, 21)),
+        ("XTAE", date(2025, 12, 1), date(2026, 2, 1)),  # Sunday to Thursday, from January on Monday to Friday
+    ],
+)
+def test_dagsters_keys_are_the_sessions_of_every_exchange(exchange: str, first: date, last: date) -> None:
+    one = scheme(partition_by="session", exchange=exchange, first_date=first, last_date=last)
+    expected = [session.isoformat() for session in market_calendar(first, exchange).between(first, last)]
+    assert one.definition().get_partition_keys() == expected
+
+
+def test_saturdays_of_an_open_lake_since_1950_are_keys_while_they_are_sessions() -> None:
+    from datetime import datetime
+
+    one = scheme(partition_by="session", first_date=date(1950, 1, 3), last_date=None)
+    keys = one.definition().get_partition_keys(current_time=datetime(2024, 1, 9, 12))
+    sessions = market_calendar(date(1950, 1, 3)).between(date(1950, 1, 3), date(2024, 1, 9))
+    assert keys == [session.isoformat() for session in sessions]
 
 
 def test_dagsters_keys_are_the_exchanges_sessions() -> None:

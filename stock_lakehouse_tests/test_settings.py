@@ -95,8 +95,8 @@ def test_settings_cannot_be_changed_after_they_were_read() -> None:
         ("PARTITION_BY", "ticker", "partition_by: Input should be 'date_ticker' or 'session'"),
         ("FIRST_DATE", "2013-02-30", "first_date: "),
         ("LAST_DATE", "2012-12-31", "last_date: 2012-12-31 is before first_date 2013-01-02"),
-        ("TICKERS", "AAPL,aapl", r"tickers: 'aapl' is not a ticker; allowed: ^[A-Z0-9][A-Z0-9.^=-]{0,14}$"),
-        ("TICKERS", "../x", "tickers: '../x' is not a ticker; allowed: ^[A-Z0-9]"),
+        ("TICKERS", "AAPL,aapl", r"tickers: 'aapl' is not a ticker; allowed: ^\^?[A-Z0-9][A-Z0-9.^=-]{0,14}$"),
+        ("TICKERS", "../x", "tickers: '../x' is not a ticker; allowed: ^\\^?[A-Z0-9]"),
         ("TICKERS", "AAPL,AAPL", "tickers: a ticker stands there twice"),
         ("TICKERS", " , ", "tickers: at least one ticker is needed, like AAPL,NVDA"),
         ("TICKERS_PER_BATCH", "0", "tickers_per_batch: Input should be greater than or equal to 1"),
@@ -181,13 +181,82 @@ def test_a_secret_comes_from_its_variable_and_is_never_shown(monkeypatch: pytest
     assert "dapi" not in message_of()
 
 
-@pytest.mark.parametrize("ticker", ["A", "7203.T", "BRK-B", "GC=F", "RDS.A", "0700.HK", "A^B", "A23456789012345"])
-def test_tickers_of_every_exchange_are_allowed(ticker: str) -> None:
+@pytest.mark.parametrize(
+    "ticker", ["A", "BRK-B", "BRK.B", "MKC.V", "GC=F", "RDS.A", "A^B", "^GSPC", "^TNX", "BAC-PL", "A23456789012345"]
+)
+def test_tickers_and_indices_of_new_york_are_allowed(ticker: str) -> None:
     assert load_settings(tickers=(ticker,)).tickers == (ticker,)
 
 
 @pytest.mark.parametrize(
-    "ticker", ["", "^GSPC", ".", "..", "a", "A B", "A/B", "A\\B", "A\n", "A|B", "A,B", "É", "A234567890123456"]
+    ("ticker", "exchange", "reason"),
+    [
+        ("VOD.L", "XLON", "listed in London (XLON)"),
+        ("BT-A.L", "XLON", "listed in London (XLON)"),
+        ("7203.T", "XTKS", "listed in Tokyo (XTKS)"),
+        ("0700.HK", "XHKG", "listed in Hong Kong (XHKG)"),
+        ("SAP.DE", "XETR", "listed in Frankfurt, Xetra (XETR)"),
+        ("MC.PA", "XPAR", "listed in Paris (XPAR)"),
+        ("SHOP.TO", "XTSE", "listed in Toronto (XTSE)"),
+        ("RELIANCE.NS", "XNSE", "listed in Mumbai, NSE (XNSE)"),
+        ("300750.SZ", "XSHG", "listed in Shenzhen (XSHG)"),
+        ("BTC-USD", "24/7", "a pair of cryptocurrencies (24/7)"),
+        ("EURUSD=X", "24/5", "a currency (24/5)"),
+    ],
+)
+def test_a_ticker_of_another_exchange_is_refused_with_the_exchange_to_set(
+    ticker: str, exchange: str, reason: str
+) -> None:
+    assert load_settings(tickers=(ticker, "ABC"), exchange=exchange).exchange == exchange
+    end = f'set exchange = "{exchange}", or remove it'
+    assert message_of(tickers=("AAPL", ticker)) == f"tickers: {ticker} is {reason}, and exchange is XNYS: {end}"
+    assert end in message_of(tickers=(ticker,), exchange="XWAR")
+
+
+def test_one_calendar_serves_both_exchanges_of_a_place() -> None:
+    assert load_settings(tickers=("SAP.DE",), exchange="XFRA").tickers == ("SAP.DE",)
+    assert load_settings(tickers=("RELIANCE.NS",), exchange="XBOM").tickers == ("RELIANCE.NS",)
+
+
+def test_a_v_is_a_class_of_shares_but_not_where_yahoo_writes_the_ticker() -> None:
+    assert load_settings(tickers=("MKC.V",)).tickers == ("MKC.V",)
+    assert "is listed in Toronto, TSX Venture (XTSE)" in message_of(tickers=("MKC.V",), source="yfinance")
+    assert "is listed in Toronto, TSX Venture (XTSE)" in message_of(tickers=("MKC.V",), exchange="XLON")
+
+
+def test_every_ticker_of_another_exchange_is_named() -> None:
+    message = message_of(tickers=("VOD.L", "SAP.DE", "AAPL"))
+    assert "VOD.L is listed in London" in message
+    assert "SAP.DE is listed in Frankfurt" in message
+
+
+@pytest.mark.parametrize("name", ["XXXX", "xlon", "", "New York"])
+def test_an_unknown_exchange_is_refused_with_some_that_are_known(name: str) -> None:
+    assert message_of(exchange=name) == (
+        f"exchange: {name!r} is no exchange that the calendars know; allowed: MICs, 24/7 and 24/5, like XNYS, XLON, XETR, XPAR, "
+        "XTSE, XTKS, XHKG, XASX, XNSE, 24/7, 24/5"
+    )
+
+
+def test_another_name_of_an_exchange_is_its_mic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{PREFIX}EXCHANGE", "XNAS")
+    assert load_settings().exchange == "XNYS"
+    assert load_settings(exchange="LSE", tickers=("VOD.L",)).exchange == "XLON"
+
+
+@pytest.mark.parametrize(
+    ("exchange", "first", "known"),
+    [("XTKS", date(1996, 12, 30), "1997-01-01"), ("XNYS", date(1884, 12, 31), "1885-01-01")],
+)
+def test_a_first_date_before_the_calendars_is_refused(exchange: str, first: date, known: str) -> None:
+    assert message_of(exchange=exchange, first_date=first) == (
+        f"first_date: the sessions of {exchange} are known from {known} on; set first_date to that day or later"
+    )
+    assert load_settings(exchange=exchange, first_date=date.fromisoformat(known)).exchange == exchange
+
+
+@pytest.mark.parametrize(
+    "ticker", ["", "^", "^^A", ".", "..", "a", "A B", "A/B", "A\\B", "A\n", "A|B", "A,B", "É", "A234567890123456"]
 )
 def test_what_could_not_be_a_folder_or_a_key_is_no_ticker(ticker: str) -> None:
     assert TICKER.fullmatch(ticker) is None

@@ -9,7 +9,7 @@ import dagster as dg
 from stock_lakehouse.assets.curated import corporate_actions, curated_stocks_daily
 from stock_lakehouse.assets.features import stocks_features
 from stock_lakehouse.assets.ledger import restatements
-from stock_lakehouse.assets.processed import processed_quarantine, processed_stocks_daily
+from stock_lakehouse.assets.processed import processed_actions, processed_quarantine, processed_stocks_daily
 from stock_lakehouse.assets.raw import raw_stocks_daily
 from stock_lakehouse.lineage import column_lineage
 from stock_lakehouse.tables import BY_NAME, LAYERS, Table
@@ -37,6 +37,7 @@ def all_assets(
         raw_stocks_daily(source_retries),
         processed_stocks_daily,
         processed_quarantine,
+        processed_actions,
         curated_stocks_daily,
         corporate_actions,
         stocks_features,

@@ -10,15 +10,21 @@ from stock_lakehouse.checks import ROWS_CONSERVED, audit_spec, audited, rows_con
 from stock_lakehouse.checks.files import QUARANTINED, quarantine_grew
 from stock_lakehouse.report import new_in_quarantine
 from stock_lakehouse.resources.lakehouse import LakehouseResource
-from stock_lakehouse.tables import PROCESSED, QUARANTINE
-from stock_lakehouse.transforms.processed import classify, processed_bars, quarantined
+from stock_lakehouse.tables import PROCESSED, PROCESSED_ACTIONS, QUARANTINE
+from stock_lakehouse.transforms.processed import classify, delivered_actions, processed_bars, quarantined
 
 
 @dg.asset(
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="parquet",
     pool=PROCESSED.name,
-    check_specs=[ROWS_CONSERVED, audit_spec(PROCESSED), audit_spec(QUARANTINE, PROCESSED), QUARANTINED],
+    check_specs=[
+        ROWS_CONSERVED,
+        audit_spec(PROCESSED),
+        audit_spec(QUARANTINE, PROCESSED),
+        audit_spec(PROCESSED_ACTIONS, PROCESSED),
+        QUARANTINED,
+    ],
 )
 def processed_stocks_daily(
     context: dg.AssetExecutionContext, raw_stocks_daily: DataFrame | None, lakehouse: LakehouseResource
@@ -26,25 +32,37 @@ def processed_stocks_daily(
     if raw_stocks_daily is None:  # the run is a job on Databricks
         yield from lakehouse.publish_by_job(context, PROCESSED)
         return
-    asked, sessions = lakehouse.rectangle(context.partition_keys), lakehouse.sessions
+    asked, days = lakehouse.rectangle(context.partition_keys), lakehouse.days
     with lakehouse.lake.raw.at_rest():  # rows that land between the two readings would count as lost
         rows = lakehouse.stage_by_ticker(
-            lambda raw: classify(raw, sessions, lakehouse.price_tolerance),
+            lambda raw: classify(raw, days, lakehouse.price_tolerance),
             raw_stocks_daily,
             asked.tickers,
-            len(asked.years),
+            len(asked.read_years),
         )
         delivered = raw_stocks_daily.count()
     fates = {row["fate"]: row["count"] for row in rows.groupBy("fate").count().collect()}
     yield from rows_conserved(delivered, fates)
-    frames = {PROCESSED.name: processed_bars(rows), QUARANTINE.name: quarantined(rows)}
+    frames = {
+        PROCESSED.name: processed_bars(rows),
+        QUARANTINE.name: quarantined(rows),
+        PROCESSED_ACTIONS.name: delivered_actions(rows),
+    }
     yield from audited(frames[PROCESSED.name], PROCESSED)
     yield from audited(frames[QUARANTINE.name], QUARANTINE, PROCESSED)
+    yield from audited(frames[PROCESSED_ACTIONS.name], PROCESSED_ACTIONS, PROCESSED)
     # Before they are published: a run that is killed now has told of them, and the next one tells again.
     rejected = frames[QUARANTINE.name]
     new = new_in_quarantine(rejected, lakehouse.lake, lakehouse.session, asked, fates.get("quarantined", 0))
     yield quarantine_grew(new)
     yield dg.Output(frames)
+
+
+@dg.asset(deps=[processed_stocks_daily])
+def processed_actions(lakehouse: LakehouseResource) -> dg.MaterializeResult[Any]:
+    actions = lakehouse.lake.processed_actions.read(lakehouse.session)
+    by_kind = {row["kind"]: row["count"] for row in actions.groupBy("kind").count().collect()}
+    return dg.MaterializeResult(metadata={"dagster/row_count": sum(by_kind.values()), **by_kind})
 
 
 @dg.asset(deps=[processed_stocks_daily])

@@ -5,7 +5,13 @@ from typing import Any
 
 import dagster as dg
 
-from stock_lakehouse.checks import DELIVERY_CONSERVED, FILE_NAMES, SOURCE_COMPLETE, delivery_checks
+from stock_lakehouse.checks import (
+    DELIVERY_CONSERVED,
+    FILE_NAMES,
+    ONE_ROW_A_SESSION,
+    SOURCE_COMPLETE,
+    delivery_checks,
+)
 from stock_lakehouse.checks.files import FILES_READ, files_read
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.sources import Download, Source
@@ -23,7 +29,7 @@ def raw_stocks_daily(retries: dg.RetryPolicy | None = None) -> dg.AssetsDefiniti
         backfill_policy=dg.BackfillPolicy.single_run(),
         io_manager_key="raw_csv",
         pool="source",  # its rate limit is a process's own, so one run at a time
-        check_specs=[DELIVERY_CONSERVED, SOURCE_COMPLETE, FILE_NAMES, FILES_READ],
+        check_specs=[DELIVERY_CONSERVED, SOURCE_COMPLETE, ONE_ROW_A_SESSION, FILE_NAMES, FILES_READ],
         retry_policy=retries,
     )
     def raw(

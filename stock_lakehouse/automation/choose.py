@@ -27,18 +27,18 @@ class Automation:
     check_condition: dg.AutomationCondition[Any] | None = None
 
 
-def automation_of(settings: Settings) -> Automation:
+def automation_of(settings: Settings, calendar: MarketCalendar) -> Automation:
     """What the setting `automation` turns on, and nothing of the other choices; messages wherever there is a webhook, upkeep
     wherever something runs by itself."""
     messages = (run_failure_sensor(settings),) if settings.webhook_url else ()
     if settings.automation == "off":
         return Automation(messages)
-    weekly = (upkeep_schedule(),)
+    weekly = (upkeep_schedule(calendar),)
     if settings.automation == "sensor":
         files = (csv_folder_sensor(settings),) if settings.source == "csv" else ()
         return Automation((*files, new_market_day_sensor(settings), gap_sensor(settings), *messages), weekly)
     if settings.automation == "schedule":
-        return Automation((gap_sensor(settings), *messages), (market_day_schedule(settings), *weekly))
+        return Automation((gap_sensor(settings), *messages), (market_day_schedule(settings, calendar), *weekly))
     return Automation((condition_sensor(settings), *messages), weekly, AFTER_CHANGE)
 
 
@@ -51,7 +51,7 @@ def automated(
         name = spec.key.path[-1]
         declarative = settings.automation == "declarative"
         return spec.replace_attributes(
-            automation_condition=condition_of(name, settings) if declarative else None,
+            automation_condition=condition_of(name, settings, calendar) if declarative else None,
             freshness_policy=freshness_of(name, settings, calendar),
         )
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import dagster as dg
 
-from stock_lakehouse.automation.schedules import EXCHANGE_TIME, cron
+from stock_lakehouse.automation.schedules import cron
 from stock_lakehouse.market_calendar import MarketCalendar
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.tables import BY_NAME, CURATED, FEATURES, LAYERS, RAW
@@ -26,13 +26,14 @@ AFTER_CHANGE: dg.AutomationCondition[Any] = (
 ).with_label("something above has changed")
 
 
-def condition_of(asset: str, settings: Settings) -> dg.AutomationCondition[Any]:
+def condition_of(asset: str, settings: Settings, calendar: MarketCalendar) -> dg.AutomationCondition[Any]:
     """When `asset` is to be materialized in declarative mode."""
     newest = Condition.in_latest_time_window()
     window = Condition.in_latest_time_window(WINDOW)
     if asset == RAW.name:
         # Nothing is above raw, so the clock asks: for the newest session, and for those of the window that never came.
-        tick = Condition.cron_tick_passed(cron(settings.close_grace_minutes), EXCHANGE_TIME).since_last_handled()
+        after_close = cron(calendar, settings.close_grace_minutes)
+        tick = Condition.cron_tick_passed(after_close, calendar.time_zone).since_last_handled()
         closed = window & (newest | Condition.missing()) & tick & ~Condition.in_progress()
         return cast("dg.AutomationCondition[Any]", closed.with_label("the session has closed"))
     if BY_NAME[asset] in LAYERS:

@@ -18,7 +18,7 @@ import dagster as dg
 from stock_lakehouse.automation.decisions import Plan, due_session, rectangles_of
 from stock_lakehouse.automation.jobs import lakehouse_job
 from stock_lakehouse.automation.sensors import Eyes
-from stock_lakehouse.lake.raw_csv import DAY
+from stock_lakehouse.lake.landing import DAY
 from stock_lakehouse.run_tags import ASKED_BY
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources import printable

@@ -174,7 +174,10 @@ def gaps(
         before = memory.get(gap.key)
         memory[gap.key] = Asked(before.times + 1 if before else 1, now)
     if groups:
-        rectangles = tuple(Rectangle(group[0].sessions, tuple(sorted(gap.ticker for gap in group))) for group in groups)
+        rectangles = tuple(
+            Rectangle(group[0].sessions, tuple(sorted(gap.ticker for gap in group)), calendar.exchange)
+            for group in groups
+        )
         return Decision(rectangles, "asking again for " + " and ".join(map(_described, rectangles)), memory)
     if not found:
         return Decision((), "no session is missing between a ticker's bars", memory)
@@ -204,7 +207,7 @@ def rectangles_of(
         span = (min(first for first, _ in same), max(last for _, last in same))
         places = sorted(plan.tickers.index(ticker) for ticker in spans)
         found = [(span, list(spans) if plan.by_session else list(plan.tickers[places[0] : places[-1] + 1]))]
-    return tuple(Rectangle(calendar.between(*span), tuple(sorted(group))) for span, group in found)
+    return tuple(Rectangle(calendar.between(*span), tuple(sorted(group)), calendar.exchange) for span, group in found)
 
 
 def _current(calendar: MarketCalendar, holdings: Mapping[str, Held], first: date) -> tuple[date, date] | None:
@@ -244,7 +247,7 @@ def _for_new_days(
         if len(groups) > MOST_RUNS:
             start, end = plan.tickers.index(groups[0][0]), plan.tickers.index(groups[-1][-1])
             groups = [list(plan.tickers[start : end + 1])]
-        rectangles += [Rectangle(sessions, tuple(sorted(group))) for group in groups]
+        rectangles += [Rectangle(sessions, tuple(sorted(group)), calendar.exchange) for group in groups]
     return tuple(rectangles)
 
 
@@ -282,7 +285,7 @@ def _next_close(now: datetime, calendar: MarketCalendar, plan: Plan) -> str:
     try:
         close = calendar.close(calendar.after(finished))
     except CalendarError as error:
-        return f"{error}; upgrade exchange_calendars"
+        return f"{error}; upgrade exchange_calendars and pandas_market_calendars"
     if close <= now:
         return f"closed {_utc(close)}, asked for from {_utc(close + plan.grace)}"
     return f"next close {_utc(close)}"

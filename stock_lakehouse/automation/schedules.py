@@ -5,27 +5,32 @@ Here: when it looks. What it asks for is decided as by the sensor (decisions.py)
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import dagster as dg
 
 from stock_lakehouse.automation.decisions import new_market_days
 from stock_lakehouse.automation.jobs import lakehouse_job
 from stock_lakehouse.automation.sensors import Eyes
+from stock_lakehouse.market_calendar import MarketCalendar
 from stock_lakehouse.settings import Settings
 
 NAME = "market_day_schedule"
-EXCHANGE_TIME = "America/New_York"
-REGULAR_CLOSE = 16 * 60  # minutes into the day; on a half-day the schedule is three hours late, the sensor is not
 LATER = 8 * 60  # a second look for what the vendor brings late
 
 
-def market_day_schedule(settings: Settings) -> dg.ScheduleDefinition:
-    """After the regular close and the grace of each weekday, and once more eight hours later; holidays are skipped."""
+def market_day_schedule(settings: Settings, calendar: MarketCalendar) -> dg.ScheduleDefinition:
+    """After the regular close and the grace of each weekday with sessions, and once more eight hours later.
+
+    Holidays are skipped. On a half-day the schedule is hours late; the sensor is not.
+    """
+    grace = settings.close_grace_minutes
 
     @dg.schedule(
         name=NAME,
         job=lakehouse_job,
-        cron_schedule=[cron(settings.close_grace_minutes), cron(settings.close_grace_minutes + LATER)],
-        execution_timezone=EXCHANGE_TIME,
+        cron_schedule=[cron(calendar, grace), cron(calendar, grace + LATER)],
+        execution_timezone=calendar.time_zone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="After the regular close and the grace, and eight hours later, asks for the sessions that the lake lacks.",
     )
@@ -39,9 +44,10 @@ def market_day_schedule(settings: Settings) -> dg.ScheduleDefinition:
     return look
 
 
-def cron(minutes_after_close: int) -> str:
-    """So many minutes after the regular close of each weekday, as a cron line in the exchange's time."""
-    days, minutes = divmod(REGULAR_CLOSE + minutes_after_close, 24 * 60)
-    hour, minute = divmod(minutes, 60)
-    weekdays = ",".join(str((day + days) % 7) for day in range(1, 6))
+def cron(calendar: MarketCalendar, minutes_after_close: int) -> str:
+    """So many minutes after the regular close of each weekday with sessions, as a cron line in the exchange's time."""
+    days, time_of_day = divmod(calendar.regular_close + timedelta(minutes=minutes_after_close), timedelta(days=1))
+    hour, minute = divmod(time_of_day // timedelta(minutes=1), 60)
+    # Cron counts weekdays from Sunday, Python from Monday.
+    weekdays = ",".join(str((weekday + 1 + days) % 7) for weekday in calendar.weekdays)
     return f"{minute} {hour} * * {weekdays}"

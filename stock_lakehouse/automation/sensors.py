@@ -55,7 +55,7 @@ class Eyes:
 
     @property
     def calendar(self) -> MarketCalendar:
-        return market_calendar(self._settings.first_date)
+        return market_calendar(self._settings.first_date, self._settings.exchange)
 
     def holdings(self, instance: dg.DagsterInstance) -> dict[str, Held]:
         """What the lake holds. Raises HoldingsError if that cannot be read, or a table that was there is not."""

@@ -7,13 +7,13 @@ from typing import Any
 
 import dagster as dg
 
-from stock_lakehouse.automation.schedules import EXCHANGE_TIME
+from stock_lakehouse.market_calendar import MarketCalendar
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.upkeep import SAMPLE, Upkeep, facts, keep_up
 
 JOB = "upkeep"
 SCHEDULE = "upkeep_schedule"
-SUNDAY_MORNING = "0 6 * * 0"  # no session is near
+SUNDAY_MORNING = "0 6 * * 0"  # on most exchanges no session is near
 
 
 class UpkeepConfig(dg.Config):
@@ -57,13 +57,13 @@ def upkeep_job() -> None:
     keep_up_op()
 
 
-def upkeep_schedule() -> dg.ScheduleDefinition:
+def upkeep_schedule(calendar: MarketCalendar) -> dg.ScheduleDefinition:
     """Sunday morning of the exchange."""
     return dg.ScheduleDefinition(
         name=SCHEDULE,
         job=upkeep_job,
         cron_schedule=SUNDAY_MORNING,
-        execution_timezone=EXCHANGE_TIME,
+        execution_timezone=calendar.time_zone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Runs the upkeep of the lake each Sunday morning.",
     )

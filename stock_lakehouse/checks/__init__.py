@@ -14,7 +14,8 @@ import dagster as dg
 from stock_lakehouse.lake.causes import VENDOR_EDIT, WITHDRAWN
 from stock_lakehouse.report import outdated_rows
 from stock_lakehouse.schemas.audit import failures
-from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, RAW, RESTATEMENTS, Table
+from stock_lakehouse.sources import printable
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, PROCESSED_ACTIONS, QUARANTINE, RAW, RESTATEMENTS, Table
 from stock_lakehouse.transforms.indicators import indicator_spec
 
 if TYPE_CHECKING:
@@ -57,14 +58,19 @@ def audited(frame: DataFrame, table: Table, asset: Table | None = None) -> Itera
 
 
 def _audit_name(table: Table) -> str:
-    return "schema" if table != QUARANTINE else "quarantine_schema"
+    return {QUARANTINE: "quarantine_schema", PROCESSED_ACTIONS: "actions_schema"}.get(table, "schema")
 
 
 DELIVERY_CONSERVED = dg.AssetCheckSpec(
-    "conservation", asset=RAW.name, blocking=True, description="delivered = landed + repeated + outside"
+    "conservation", asset=RAW.name, blocking=True, description="delivered = landed + repeated + outside + withheld"
 )
 SOURCE_COMPLETE = dg.AssetCheckSpec(
     "source_complete", asset=RAW.name, description="The source delivered every ticker that was asked for."
+)
+ONE_ROW_A_SESSION = dg.AssetCheckSpec(
+    "one_row_a_session",
+    asset=RAW.name,
+    description="No download has two different rows of one ticker and session; of two the last counts. Files are read by name.",
 )
 FILE_NAMES = dg.AssetCheckSpec(
     "file_names", asset=RAW.name, description="Every file under raw follows the naming; others are never read."
@@ -142,8 +148,26 @@ def delivery_checks(download: Download, strangers: list[str]) -> Iterator[dg.Ass
     yield dg.AssetCheckResult(
         asset_key=RAW.name,
         check_name="conservation",
-        passed=landing.delivered == landing.landed + landing.repeated + landing.outside,
-        metadata={name: getattr(landing, name) for name in ("delivered", "landed", "repeated", "outside")},
+        passed=landing.delivered * 2 == sum(landing.counts.values()),
+        metadata=dict(landing.counts),
+    )
+    twice = [
+        dg.TableRecord(
+            {
+                "ticker": one.ticker,
+                "session": one.session,
+                "rows": one.rows,
+                "files": ", ".join(map(printable, one.files)),
+            }
+        )
+        for one in landing.contradictions
+    ]
+    yield dg.AssetCheckResult(
+        asset_key=RAW.name,
+        check_name=ONE_ROW_A_SESSION.name,
+        passed=not twice,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"found": len(twice), **({"rows": dg.MetadataValue.table(twice[:LISTED])} if twice else {})},
     )
     failed = [dg.TableRecord({"ticker": t, "reason": reason}) for t, reason in sorted(download.failed.items())]
     yield dg.AssetCheckResult(

@@ -3,7 +3,8 @@
 Here: questions asked of the curated table. Not here: anything decided before a publish.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,20 @@ from stock_lakehouse.tables import CURATED
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
+
+    from stock_lakehouse.lake import Lake
 
 Condition = dg.AutomationCondition[dg.AssetCheckKey]
 JUMP_WINDOW = 60  # sessions over which the usual move is measured
 SMALL_MOVE = 0.05
+SMALLEST_SPLIT = math.log(1.02)  # of a smaller stock dividend any day's move is "near"
+SMALL_CHANGE = 1e-6
+SURE = 4.0  # standard errors
+LOOKED_AT = (
+    "ticker", "date", "open", "high", "low", "close", "adj_close", "volume", "dividend", "split_ratio", "basis_factor",
+    "adj_close_deviation",
+)  # fmt: skip
 
 SPECS = [
     dg.AssetCheckSpec(
@@ -42,6 +52,28 @@ SPECS = [
         asset=CURATED.name,
         description="The delivered adj_close is the one that follows from the splits and dividends, within adj_close_tolerance.",
     ),
+    dg.AssetCheckSpec(
+        "split_moves",
+        asset=CURATED.name,
+        description="No published close moves by a split's ratio or its inverse over the ex-date, or where one delivery ends "
+        "and another begins: then the split is not applied, or applied twice.",
+    ),
+    dg.AssetCheckSpec(
+        "price_form",
+        asset=CURATED.name,
+        description="What closes do on ex-dates, and the delivered adj_close, fit the form of prices that is set (csv_prices).",
+    ),
+    dg.AssetCheckSpec(
+        "unusable_actions",
+        asset=CURATED.name,
+        description="Every dividend is below the close before its ex-date; one that is not is not applied.",
+    ),
+    dg.AssetCheckSpec(
+        "incomplete_bars",
+        asset=CURATED.name,
+        description="Every bar has open, high and low, and a volume where other bars of its ticker have one. Bars without are "
+        "kept: what is not known is null.",
+    ),
     dg.AssetCheckSpec("duplicate_keys", asset=CURATED.name, description="There is one bar for a ticker and session."),
 ]
 
@@ -53,8 +85,9 @@ def market_checks(condition: Condition | None = None) -> dg.AssetChecksDefinitio
 
 
 def _results(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
-    """Missing sessions, stale tickers, price jumps and duplicate keys of the curated bars."""
-    bars = lakehouse.lake.curated.read(lakehouse.session).select("ticker", "date", "close", "adj_close_deviation")
+    """The results of SPECS, of the curated bars."""
+    lake, spark = lakehouse.lake, lakehouse.session
+    bars = lake.curated.read(spark).select(*LOOKED_AT)
     looks = look_at(bars, lakehouse.jump_deviations, lakehouse.adj_close_tolerance)
     missing = {}
     for ticker, look in looks.items():
@@ -83,17 +116,24 @@ def _results(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
     )
     yield _warn("price_jumps", [jump for _, look in sorted(looks.items()) for jump in look.jumps])
     yield _warn("adjusted_close", [look.off for _, look in sorted(looks.items()) if look.off])
+    yield _warn("split_moves", [move for _, look in sorted(looks.items()) for move in look.split_moves])
+    yield _warn("price_form", _forms(looks, lake, spark))
+    yield _warn("unusable_actions", _unusable(looks, lake, spark))
+    yield _warn("incomplete_bars", [part for _, look in sorted(looks.items()) for part in look.incomplete])
     twice = [ticker for ticker, look in looks.items() if look.bars != look.sessions]
     yield _warn("duplicate_keys", duplicate_keys(bars.where(bars["ticker"].isin(twice))) if twice else [])
 
 
 @dataclass(frozen=True)
 class Look:
-    """A ticker's bars: the first and last session, how many different sessions and how many bars, and its jumps.
+    """A ticker's bars: the first and last session, how many different sessions and how many bars, and what is odd about them.
 
-    A jump is a session whose log return is beyond a number of deviations of the JUMP_WINDOW returns before it. A move of less
-    than SMALL_MOVE is none: after a flat stretch any move is many deviations. `off` says of how many bars the delivered adj_close
-    is off, and how far the worst; None if of none.
+    - jumps: sessions whose log return is beyond a number of deviations of the JUMP_WINDOW returns before. A move of less than
+      SMALL_MOVE is none: after a flat stretch any move is many deviations.
+    - split_moves: moves near the ratio of a split, see `near_ratio`.
+    - incomplete: which prices or volumes are not known, of how many bars, from when to when.
+    - off: of how many bars the delivered adj_close is off, and how far the worst; None if of none.
+    - seems: the form that the prices seem to have, and why; None if they fit the form they are taken for, or do not say.
     """
 
     first: date
@@ -101,39 +141,73 @@ class Look:
     sessions: int
     bars: int
     jumps: tuple[dict[str, Any], ...]
+    split_moves: tuple[dict[str, Any], ...]
+    incomplete: tuple[dict[str, Any], ...]
     off: dict[str, Any] | None
+    seems: tuple[str, str] | None
 
 
 def look_at(bars: "DataFrame", deviations: float, tolerance: float) -> dict[str, Look]:
-    """A look at each ticker of `bars` (ticker, date, close, adj_close_deviation); a jump is beyond `deviations` deviations, a
-    delivered adj_close off by more than `tolerance`.
+    """A look at each ticker of `bars` (LOOKED_AT); a jump is beyond `deviations` deviations, a delivered adj_close off by
+    more than `tolerance`.
 
     In one pass and in numpy: window functions and distinct counts over all rows take ten times as long.
     """
     looks = bars.groupBy("ticker").applyInArrow(
         _looker(deviations, tolerance),
         "ticker string, first date, last date, sessions bigint, bars bigint, "
-        "jumps array<struct<session: date, move: double, usual: double>>, off bigint, most_off double",
+        "jumps array<struct<session: date, move: double, usual: double>>, "
+        "split_moves array<struct<session: date, ratio: double, move: double>>, "
+        "incomplete array<struct<unknown: string, bars: bigint, first: date, last: date>>, "
+        "off bigint, most_off double, seems string, why string",
     )
-    return {
-        row["ticker"]: Look(
-            row["first"],
-            row["last"],
-            row["sessions"],
-            row["bars"],
-            tuple(
-                {
-                    "ticker": row["ticker"],
-                    "session": str(one["session"]),
-                    "log move": one["move"],
-                    "usual": one["usual"],
-                }
-                for one in row["jumps"]
-            ),
-            {"ticker": row["ticker"], "bars": row["off"], "most": row["most_off"]} if row["off"] else None,
-        )
-        for row in looks.collect()
-    }
+    return {row["ticker"]: _look(row) for row in looks.collect()}
+
+
+def _look(row: Any) -> Look:
+    ticker = {"ticker": row["ticker"]}
+    return Look(
+        row["first"],
+        row["last"],
+        row["sessions"],
+        row["bars"],
+        tuple(
+            {**ticker, "session": str(one["session"]), "log move": one["move"], "usual": one["usual"]}
+            for one in row["jumps"]
+        ),
+        tuple(
+            {
+                **ticker,
+                "session": str(one["session"]),
+                "split": one["ratio"],
+                "close before / close": one["move"],
+                "looks": "not applied" if (one["move"] > 1) == (one["ratio"] > 1) else "applied twice",
+            }
+            for one in row["split_moves"]
+        ),
+        tuple(
+            {
+                **ticker,
+                "unknown": one["unknown"],
+                "bars": one["bars"],
+                "session": str(one["first"]),
+                "last": str(one["last"]),
+            }
+            for one in row["incomplete"]
+        ),
+        {**ticker, "bars": row["off"], "most": row["most_off"]} if row["off"] else None,
+        (row["seems"], row["why"]) if row["seems"] else None,
+    )
+
+
+def near_ratio(move: float, ratio: float) -> bool:
+    """Whether a move (close before / close) is near the ratio of a split or its inverse, whatever the ticker's usual moves.
+
+    Near is within a quarter of the ratio's logarithm, and at least 15 % where that is less than a third of it.
+    """
+    size = abs(math.log(ratio))
+    allowed = max(size / 4, min(math.log(1.15), size / 3))
+    return size > SMALLEST_SPLIT and abs(abs(math.log(move)) - size) <= allowed
 
 
 def _looker(deviations: float, tolerance: float):  # type: ignore[no-untyped-def]  # PySpark inspects the signature
@@ -147,7 +221,8 @@ def _looker(deviations: float, tolerance: float):  # type: ignore[no-untyped-def
         from stock_lakehouse.transforms.indicators import rolling_deviation
 
         ordered = bars.sort_by("date")
-        moves = np.diff(np.log(ordered["close"].to_numpy()), prepend=np.nan)
+        close = ordered["close"].to_numpy()
+        moves = np.diff(np.log(close), prepend=np.nan)
         usual = np.full(len(moves), np.nan)
         usual[1:] = rolling_deviation(moves, JUMP_WINDOW, ddof=1)[:-1]
         jumped = (np.abs(moves) > deviations * usual) & (np.abs(moves) > SMALL_MOVE)
@@ -155,23 +230,144 @@ def _looker(deviations: float, tolerance: float):  # type: ignore[no-untyped-def
         jumps = [
             {"session": days[at].as_py(), "move": moves[at], "usual": usual[at]} for at in jumped.nonzero()[0][:LISTED]
         ]
+        split_moves = _split_moves(ordered, close)
         away = pc.abs(ordered["adj_close_deviation"])
         off = pc.sum(pc.greater(away, tolerance)).as_py() or 0
-        jump = pa.struct([("session", pa.date32()), ("move", pa.float64()), ("usual", pa.float64())])
+        seems, why = _seeming(ordered, close, moves, split_moves) or (None, None)
+        day, double, whole = pa.date32(), pa.float64(), pa.int64()
+        jump = pa.struct([("session", day), ("move", double), ("usual", double)])
+        moved = pa.struct([("session", day), ("ratio", double), ("move", double)])
+        part = pa.struct([("unknown", pa.string()), ("bars", whole), ("first", day), ("last", day)])
         return pa.table(
             {
                 "ticker": ordered["ticker"][:1],
                 "first": days[:1],
                 "last": days[-1:],
-                "sessions": pa.array([pc.count_distinct(days).as_py()], pa.int64()),
-                "bars": pa.array([len(days)], pa.int64()),
+                "sessions": pa.array([pc.count_distinct(days).as_py()], whole),
+                "bars": pa.array([len(days)], whole),
                 "jumps": pa.array([jumps], pa.list_(jump)),
-                "off": pa.array([off], pa.int64()),
-                "most_off": pa.array([pc.max(away).as_py()], pa.float64()),
+                "split_moves": pa.array([split_moves[:LISTED]], pa.list_(moved)),
+                "incomplete": pa.array([_incomplete(ordered)], pa.list_(part)),
+                "off": pa.array([off], whole),
+                "most_off": pa.array([pc.max(away).as_py()], double),
+                "seems": pa.array([seems], pa.string()),
+                "why": pa.array([why], pa.string()),
             }
         )
 
     return kernel
+
+
+def _split_moves(bars: "pa.Table", close: Any) -> list[dict[str, Any]]:
+    """The sessions whose move is near the ratio of their split, or of what the bars before are divided by and theirs are not."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    ratios = bars["split_ratio"].to_numpy().copy()
+    factors = pc.fill_null(bars["basis_factor"], 1.0).to_numpy()
+    change = np.ones(len(close))
+    change[1:] = factors[:-1] / factors[1:]
+    found = []
+    for at in ((ratios != 1) | (np.abs(change - 1) > SMALL_CHANGE)).nonzero()[0]:
+        if not at:
+            continue
+        move = close[at - 1] / close[at]
+        for ratio in {float(ratios[at]), float(change[at])} - {1.0}:
+            if near_ratio(move, ratio):
+                found.append({"session": bars["date"][int(at)].as_py(), "ratio": ratio, "move": float(move)})
+                break
+    return found
+
+
+def _incomplete(bars: "pa.Table") -> list[dict[str, Any]]:
+    """What is not known of some bars: a price; a volume, if any other bar has one."""
+    import pyarrow.compute as pc
+
+    found = []
+    for name in ("open", "high", "low", "volume"):
+        column = bars[name]
+        if column.null_count == 0 or (name == "volume" and column.null_count == len(column)):
+            continue
+        days = bars["date"].filter(pc.is_null(column))
+        found.append({"unknown": name, "bars": len(days), "first": days[0].as_py(), "last": days[-1].as_py()})
+    return found
+
+
+def _seeming(bars: "pa.Table", close: Any, moves: Any, split_moves: list[dict[str, Any]]) -> tuple[str, str] | None:
+    """The form that a ticker's prices seem to have if it is not the one they are taken for, and the evidence.
+
+    On an ex-date a close falls by the dividend, on the average of many, if prices are not adjusted for dividends: the share
+    of the dividend by which it falls is 1. Where adjusted prices are taken for others it is 0, and 2 where others are taken for
+    adjusted. The share is a weighted mean, each ex-date by the inverse of its variance; it must be SURE standard errors away
+    from 1.
+    """
+    import numpy as np
+
+    plain = [one for one in split_moves if near_ratio(one["move"], one["ratio"])]
+    if plain:
+        one = plain[0]
+        unapplied = (one["move"] > 1) == (one["ratio"] > 1)
+        seems = "as_traded" if unapplied else "split_adjusted"
+        return seems, f"the close moves by {one['move']:.4g} on {one['session']}, where the split is {one['ratio']:.6g}"
+    adj_close = bars["adj_close"].to_numpy()
+    delivered = (1 + bars["adj_close_deviation"].to_numpy()) * adj_close
+    dividend = bars["dividend"].to_numpy()
+    known = ~np.isnan(delivered) & (np.abs(adj_close / close - 1) > SMALL_CHANGE)
+    if known.any() and (np.abs(delivered[known] / close[known] - 1) < SMALL_CHANGE).all():
+        return "total_return", "the delivered adj_close is the close itself, though dividends follow"
+    ex = (dividend[1:] > 0) & (dividend[1:] < close[:-1])
+    ex &= bars["split_ratio"].to_numpy()[1:] == 1
+    if not ex.any() or len(close) < JUMP_WINDOW:
+        return None
+    usual = np.nanmedian(np.abs(moves)) / 0.6745  # of a normal distribution, the deviation
+    if not usual > 0:
+        return None
+    share = (close[:-1][ex] - close[1:][ex]) / dividend[1:][ex]
+    weight = (dividend[1:][ex] / (usual * close[:-1][ex])) ** 2
+    mean, error = float((share * weight).sum() / weight.sum()), float(weight.sum() ** -0.5)
+    if abs(mean - 1) < SURE * error or abs(mean - 1) < 0.5:
+        return None
+    evidence = f"on {int(ex.sum())} ex-dates the close falls by {mean:.2f} of the dividend (standard error {error:.2f})"
+    return ("total_return" if mean < 1 else "split_adjusted"), evidence
+
+
+def _forms(looks: Mapping[str, Look], lake: "Lake", spark: "SparkSession") -> list[dict[str, Any]]:
+    """The tickers whose prices contradict the form they are taken for."""
+    seeming = {ticker: look.seems for ticker, look in sorted(looks.items()) if look.seems}
+    if not seeming:
+        return []
+    rows = lake.processed.read(spark, list(seeming)).select("ticker", "basis").distinct().collect()
+    taken: dict[str, list[str]] = {}
+    for row in rows:
+        taken.setdefault(row["ticker"], []).append(str(row["basis"]))
+    return [
+        {"ticker": ticker, "set": ", ".join(sorted(taken.get(ticker, []))), "seems": seems[0], "why": seems[1]}
+        for ticker, seems in seeming.items()
+        if seems[0] not in taken.get(ticker, [])
+    ]
+
+
+def _unusable(looks: Mapping[str, Look], lake: "Lake", spark: "SparkSession") -> list[dict[str, Any]]:
+    """Dividends that are not below the close before, so not applied."""
+    from pyspark.sql import functions as F
+
+    actions = lake.corporate_actions.read(spark).where("kind <> 'split' AND price_factor IS NULL").collect()
+    found = []
+    for row in sorted(actions, key=lambda row: (row["ticker"], row["ex_date"])):
+        if row["ticker"] not in looks or row["ex_date"] <= looks[row["ticker"]].first:
+            continue  # there is no bar before it
+        earlier = lake.curated.read(spark, [row["ticker"]]).where(F.col("date") < row["ex_date"])
+        before = earlier.orderBy(F.col("date").desc()).limit(1).collect()
+        found.append(
+            {
+                "ticker": row["ticker"],
+                "session": str(row["ex_date"]),
+                "kind": row["kind"],
+                "value": row["value"],
+                "close before": before[0]["close"] if before else None,
+            }
+        )
+    return found
 
 
 def duplicate_keys(bars: "DataFrame") -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from stock_lakehouse.curation import curate, publish, years_around
+from stock_lakehouse.curation import curate, publish, window_of
 from stock_lakehouse.databricks_jobs.order import Order
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.publish import Published
@@ -16,10 +16,10 @@ from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.storage import lake_root
 from stock_lakehouse.report import new_in_quarantine, outdated_rows
 from stock_lakehouse.schemas.audit import failures
-from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, UNREADABLE, Table
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, PROCESSED_ACTIONS, QUARANTINE, UNREADABLE, Table
 from stock_lakehouse.transforms.features import features
 from stock_lakehouse.transforms.indicators import indicator_spec
-from stock_lakehouse.transforms.processed import classify, processed_bars, quarantined
+from stock_lakehouse.transforms.processed import classify, delivered_actions, processed_bars, quarantined
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -42,6 +42,7 @@ class Layers:
         self._staging = Staging(root)
         self._asked = order.rectangle
         self._sessions = spark.createDataFrame(order.calendar.table(order.grace))
+        self._days = spark.createDataFrame(order.calendar.days())
 
     def publish(self) -> dict[str, Any]:
         """Publish the order's table; what it holds then and what was done, by name. Raises BlockedError."""
@@ -62,30 +63,32 @@ class Layers:
 
     def _processed(self) -> Published:
         asked, lake = self._asked, self._lake
-        raw = lake.raw.read(self._spark, asked.tickers, asked.years)
+        raw = lake.raw.read(self._spark, asked.tickers, asked.read_years)
         with lake.raw.at_rest():  # rows that land between the two readings would count as lost
             rows = self._by_ticker(
-                lambda some: classify(some, self._sessions, self._order.price_tolerance),
+                lambda some: classify(some, self._days, self._order.price_tolerance),
                 raw,
                 asked.tickers,
-                len(asked.years),
+                len(asked.read_years),
             )
             delivered = raw.count()
         fates = {row["fate"]: row["count"] for row in rows.groupBy("fate").count().collect()}
         self._conserve(delivered, fates)
-        bars, rejected = processed_bars(rows), quarantined(rows)
+        bars, rejected, actions = processed_bars(rows), quarantined(rows), delivered_actions(rows)
         self._audit(bars, PROCESSED, "schema")
         self._audit(rejected, QUARANTINE, "quarantine_schema")
+        self._audit(actions, PROCESSED_ACTIONS, "actions_schema")
         new = new_in_quarantine(rejected, lake, self._spark, asked, fates.get("quarantined", 0))
         self._check("quarantine", not new.found, {**new.facts(), **({"rows": new.rows} if new.rows else {})}, "WARN")
         lake.quarantine.publish(
-            rejected, [*asked.tickers, UNREADABLE], [*map(str, asked.years), UNREADABLE], self._staging
+            rejected, [*asked.tickers, UNREADABLE], [*map(str, asked.read_years), UNREADABLE], self._staging
         )
-        return lake.processed.publish(bars, asked.tickers, asked.years, self._staging, asked)
+        lake.processed_actions.replace(actions.toArrow(), asked.tickers, asked.read_years)
+        return lake.processed.publish(bars, asked.tickers, asked.read_years, self._staging, asked)
 
     def _curated(self) -> Published:
         order, lake, asked = self._order, self._lake, self._asked
-        processed = lake.processed.read(self._spark, asked.tickers, years_around(asked))
+        processed = lake.processed.read(self._spark, asked.tickers, window_of(lake, asked).loaded)
         curation = curate(lake, self._spark, processed, asked, self._sessions, self._by_ticker)
         self._audit(curation.bars, CURATED, "schema")
         return publish(curation, lake, asked, self._staging, run_id=order.run_id, now=order.ordered_at)

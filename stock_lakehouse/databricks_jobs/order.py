@@ -20,6 +20,7 @@ class Order:
     root: str
     sessions: list[str]
     tickers: list[str]
+    exchange: str
     first_date: str
     close_grace_minutes: int
     price_tolerance: float
@@ -42,11 +43,11 @@ class Order:
 
     @property
     def rectangle(self) -> Rectangle:
-        return Rectangle(tuple(map(date.fromisoformat, self.sessions)), tuple(self.tickers))
+        return Rectangle(tuple(map(date.fromisoformat, self.sessions)), tuple(self.tickers), self.exchange)
 
     @property
     def calendar(self) -> MarketCalendar:
-        return market_calendar(date.fromisoformat(self.first_date))
+        return market_calendar(date.fromisoformat(self.first_date), self.exchange)
 
     @property
     def ordered_at(self) -> datetime:

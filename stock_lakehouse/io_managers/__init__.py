@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from stock_lakehouse.curation import Curation, years_around
+from stock_lakehouse.curation import Curation, window_of
 from stock_lakehouse.curation import publish as publish_curation
 from stock_lakehouse.lineage import column_lineage
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.sources import printable
 from stock_lakehouse.sources.file_report import file_line, file_lines
-from stock_lakehouse.tables import PROCESSED, QUARANTINE, UNREADABLE, Table
+from stock_lakehouse.tables import PROCESSED, PROCESSED_ACTIONS, QUARANTINE, UNREADABLE, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from stock_lakehouse.lake.publish import Published
     from stock_lakehouse.partitions import Rectangle
-    from stock_lakehouse.sources import Download
+    from stock_lakehouse.sources import Download, Landing
 
 # Output metadata is stored once for every partition key, 0.1 ms for ten entries; with more keys than this what is long
 # goes into one observation of the run.
@@ -46,20 +46,28 @@ class RawCsvIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: Download) -> None:
         house, total = self.lakehouse, obj.landing
         rectangle = house.rectangle(context.asset_partition_keys)
-        for rows in _in_landings(obj):
-            total += house.lake.raw.land(
-                rows,
-                rectangle,
-                source=obj.source.name,
-                interval=obj.source.interval,
-                run_id=context.run_id,
-                now=house.now(),
-                final_at=house.final_at,
-            )
+        arrivals = house.lake.raw.arrivals(
+            rectangle,
+            source=obj.source.name,
+            interval=obj.source.interval,
+            run_id=context.run_id,
+            now=house.now(),  # one time for all: rows of one download know the same splits
+            final_at=house.final_at,
+        )
+
+        def landed(found: Landing) -> Landing:
             context.log.info(
-                f"{context.asset_key.path[-1]}: {total.delivered:,} rows delivered, {total.landed:,} landed"
+                f"{context.asset_key.path[-1]}: {found.delivered:,} rows delivered, {found.landed:,} landed"
             )
+            return found
+
+        for rows in _in_landings(obj):
+            total = landed(total + arrivals.add(rows))
+        rest = arrivals.finish()
+        if rest.delivered:
+            total = landed(total + rest)
         obj.landing = total
+        obj.failed.update(total.unknown)
         for line in file_lines(obj.files.values(), total.by_file, obj.known):
             context.log.info(line)
         sizes = [file.size for file in house.lake.raw.files()]
@@ -77,13 +85,13 @@ class RawCsvIOManager(dg.ConfigurableIOManager):
         rectangle = self.lakehouse.rectangle(context.asset_partition_keys)
         if self.lakehouse.is_job(rectangle):
             return None
-        return self.lakehouse.lake.raw.read(self.lakehouse.session, rectangle.tickers, rectangle.years)
+        return self.lakehouse.lake.raw.read(self.lakehouse.session, rectangle.tickers, rectangle.read_years)
 
 
 class ParquetIOManager(dg.ConfigurableIOManager):
     """Publishes frames by table name to Parquet: a table with a key by the run's rectangle, one without as it is.
 
-    Loads processed bars as a DataFrame: all of the run's tickers in the years of its sessions and those beside them.
+    Loads processed bars as a DataFrame: all of the run's tickers in the years that `curation.window_of` says.
     """
 
     lakehouse: LakehouseResource
@@ -95,10 +103,14 @@ class ParquetIOManager(dg.ConfigurableIOManager):
         rejected = quarantine.publish(
             obj[QUARANTINE.name],
             [*rectangle.tickers, UNREADABLE],
-            [*map(str, rectangle.years), UNREADABLE],
+            [*map(str, rectangle.read_years), UNREADABLE],
             house.staging,
         )
-        published = processed.publish(obj[PROCESSED.name], rectangle.tickers, rectangle.years, house.staging, rectangle)
+        actions = obj[PROCESSED_ACTIONS.name].toArrow()
+        house.lake.processed_actions.replace(actions, rectangle.tickers, rectangle.read_years)
+        published = processed.publish(
+            obj[PROCESSED.name], rectangle.tickers, rectangle.read_years, house.staging, rectangle
+        )
         house.end_turn(PROCESSED.name)
         table = processed.read(house.session)
         _report(
@@ -119,7 +131,8 @@ class ParquetIOManager(dg.ConfigurableIOManager):
         rectangle = self.lakehouse.rectangle(context.asset_partition_keys)
         if self.lakehouse.is_job(rectangle):
             return None
-        return self.lakehouse.lake.processed.read(self.lakehouse.session, rectangle.tickers, years_around(rectangle))
+        lake = self.lakehouse.lake
+        return lake.processed.read(self.lakehouse.session, rectangle.tickers, window_of(lake, rectangle).loaded)
 
 
 class DeltaIOManager(dg.ConfigurableIOManager):
@@ -181,11 +194,7 @@ def _files_read(download: Download) -> dg.TableMetadataValue:
 
 
 def _in_landings(download: Download) -> Iterator[pa.Table]:
-    """The delivered rows, joined into landings of about ROWS_A_LANDING or BYTES_A_LANDING.
-
-    Two files that contradict each other about a bar must land together: one by one, each would differ from the other
-    whenever they are delivered again.
-    """
+    """The delivered rows, joined into landings of about ROWS_A_LANDING or BYTES_A_LANDING."""
     import pyarrow as pa
 
     waiting: list[pa.Table] = []

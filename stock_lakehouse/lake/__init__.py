@@ -15,6 +15,7 @@ from stock_lakehouse.tables import (
     CURATED,
     FEATURES,
     PROCESSED,
+    PROCESSED_ACTIONS,
     QUARANTINE,
     RAW,
     RESTATEMENTS,
@@ -41,6 +42,7 @@ class Lake:
         self.raw = RawCsv(root)
         self.processed = ParquetTable(root, PROCESSED, bars_per_chunk, partitions_per_write)
         self.quarantine = ParquetTable(root, QUARANTINE, bars_per_chunk, partitions_per_write)
+        self.processed_actions = DeltaTable(root, PROCESSED_ACTIONS, retention_days=retention_days)
         self.curated = DeltaTable(root, CURATED, bars_per_chunk, retention_days)
         self.corporate_actions = DeltaTable(root, CORPORATE_ACTIONS, retention_days=retention_days)
         self.features = DeltaTable(root, FEATURES, bars_per_chunk, retention_days)
@@ -78,6 +80,7 @@ class Lake:
             RAW.name: self.raw,
             PROCESSED.name: self.processed,
             QUARANTINE.name: self.quarantine,
+            PROCESSED_ACTIONS.name: self.processed_actions,
             CURATED.name: self.curated,
             CORPORATE_ACTIONS.name: self.corporate_actions,
             FEATURES.name: self.features,

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 # milliseconds.
 EXACT_IN_JSON = ("date", "int", "bigint")
 # Provenance: a change of it alone is published, but restates nothing.
-NOT_A_VALUE = ("ingested_at", "split_factor", "adj_close_deviation")
+NOT_A_VALUE = ("ingested_at", "split_factor", "basis_factor", "adj_close_deviation")
 COMMIT_ATTEMPTS = 5
 RETENTION_DAYS = 365
 
@@ -227,23 +227,34 @@ class DeltaTable:
             "run it again when the other has ended"
         )
 
-    def replace(self, rows: pa.Table, tickers: Sequence[str]) -> None:
-        """Make `rows` all that the table holds of `tickers`, in one commit. For tables of few rows. Raises PublishError."""
+    def replace(self, rows: pa.Table, tickers: Sequence[str], years: Sequence[int] | None = None) -> bool:
+        """Make `rows` all that the table holds of `tickers`, in `years` if these are given; whether it was a change.
+
+        One commit, or none. For tables of few rows without partitions. Raises PublishError.
+        """
         import deltalake
         import deltalake.exceptions
+        import pyarrow.compute as pc
 
         if not tickers:
-            return
+            return False
         with named(self.table.name), one_writer(self._lake_root, self.table.name):
             self.prepare()
             confirm(self._lake_root)
             opened = self.open()
+            mine, own = f"ticker IN ({literals(tickers)})", pc.field("ticker").isin(list(tickers))
+            if years is not None:
+                mine, own = f"{mine} AND year IN ({literals(years)})", own & pc.field("year").isin(list(years))
             names = [one.name for one in opened.schema().fields]
-            mine = f"ticker IN ({literals(tickers)})"
+            new = rows.select(names)
+            there = opened.to_pyarrow_dataset().to_table(columns=names, filter=own)
+            if _rows(new) == _rows(there):
+                return False
             try:
-                deltalake.write_deltalake(opened, rows.select(names), mode="overwrite", predicate=mine)
+                deltalake.write_deltalake(opened, new, mode="overwrite", predicate=mine)
             except deltalake.exceptions.CommitFailedError as error:
                 raise PublishError(f"{self.table.name}: another writer came first, run it again: {error}") from error
+        return True
 
     def _commit(self, wanted: DataFrame, predicate: str, version: int, retract: Callable[[], None]) -> bool:
         """Replace the rows of `predicate` by `wanted` in one commit on top of `version`; False if that is not the latest."""
@@ -382,6 +393,10 @@ class DeltaTable:
             withdrawn=count("withdrawn"),
             version=version,
         )
+
+
+def _rows(table: pa.Table) -> list[tuple[object, ...]]:
+    return sorted(zip(*(column.to_pylist() for column in table.columns), strict=True), key=repr)
 
 
 def _commits_of(mark: str, opened: deltalake.DeltaTable, version: int) -> list[int]:

@@ -67,7 +67,12 @@ class ParquetTable:
 
     def years(self) -> set[int]:
         """The years that have a file."""
-        return {int(partition_of(one.path)[1]) for one in self._walk()}
+        return {year for _, year in self.ticker_years()}
+
+    def ticker_years(self) -> set[tuple[str, int]]:
+        """The ticker-years that have a file; those of a year that could not be read are left out."""
+        pairs = (partition_of(one.path) for one in self._walk())
+        return {(ticker, int(year)) for ticker, year in pairs if year.isdigit()}
 
     def _walk(self) -> Iterator[File]:
         return (one for one in self._storage.walk(self.table.path) if one.name == FILE)

@@ -12,12 +12,27 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from stock_lakehouse.lake.landing import (
+    ANY,
+    MEANING,
+    VALUES,
+    contradictions,
+    counted,
+    day_of,
+    fresh,
+    keys_in,
+    keys_of,
+    place,
+    proves_newer_basis,
+    reverting,
+    with_basis,
+)
 from stock_lakehouse.lake.lock import confirm, one_writer
 from stock_lakehouse.lake.publish import of_tickers, partition_folder, partition_of
 from stock_lakehouse.lake.storage import File, LakeRoot, StorageError, storage_at, under
-from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse.partitions import LOOK_BACK, Rectangle
 from stock_lakehouse.schemas import raw as schema
 from stock_lakehouse.sources import Landing, printable
 from stock_lakehouse.tables import RAW, UNREADABLE
@@ -35,11 +50,8 @@ _DAY = f"{_DIGIT * 4}-{_DIGIT * 2}-{_DIGIT * 2}"
 # The same, as Spark's pathGlobFilter.
 GLOB = f"bars_{_DAY}_{_DAY}_{_DIGIT * 8}T{_DIGIT * 12}Z_{_HEX * 8}{{.csv,_{_HEX * 28}.csv}}"
 NO_DAY = "0000-00-00"
-DAY = re.compile(r"\s*(\d{4}-\d{2}-\d{2})(?:[T ].*)?\s*", re.DOTALL)
 
-VALUES = [one.name for one in schema.DELIVERED]
-KEY = ["ticker", "year", "key"]
-FILE_COLUMNS = [one.name for one in (*schema.DELIVERED, *schema.PROVENANCE)]
+FILE_COLUMNS = [one.name for one in (*schema.DELIVERED, *schema.PROVENANCE, schema.CAPITAL_GAINS, *schema.READING)]
 LISTED = 3  # damaged files that an error names
 CSV_ERRORS = (ValueError, KeyError)  # of pyarrow: ragged or no UTF-8, without our columns
 LARGEST_ROW = 1 << 24  # bytes; pyarrow reads no row that is longer than its blocks, of 1 MB if nothing is said
@@ -75,33 +87,26 @@ class RawCsv:
         now: datetime,
         final_at: Callable[[date], datetime | None],
     ) -> Landing:
-        """Land the rows that are new or differ from the newest landed row of their ticker and session.
+        """Land a delivery that is one table: `arrivals`, filled and finished."""
+        arrivals = self.arrivals(asked, source=source, interval=interval, run_id=run_id, now=now, final_at=final_at)
+        return arrivals.add(rows) + arrivals.finish()
 
-        Where a delivery gives a ticker and session several times, its last row is the newest; delivered again, none lands.
-        `rows` has `sources.DELIVERED_COLUMNS`. Rows of other tickers or days than `asked` are outside and do not land. A row
-        whose ticker or date cannot be read lands once, by its content. `final_at` gives when a session's bar becomes final,
-        None for a day that is no session: a bar landed before then lands once more after it, so that it can become final
-        though its text is the same.
+    def arrivals(
+        self,
+        asked: Rectangle,
+        *,
+        source: str,
+        interval: str,
+        run_id: str,
+        now: datetime,
+        final_at: Callable[[date], datetime | None],
+    ) -> Arrivals:
+        """One download on its way into raw: see `Arrivals`.
+
+        Rows of other tickers or days than `asked` are outside and do not land. `final_at` gives when a session's bar becomes
+        final, None for a day that is no session.
         """
-        if rows.num_rows == 0:
-            return Landing()
-        with one_writer(self._lake_root, RAW.name):
-            placed = _place(_readable(rows).to_pandas(), asked)
-            inside = placed[placed["inside"]]
-            landed = self._landed(inside)
-            fresh = _fresh(inside, landed, now, final_at)
-            confirm(self._lake_root)
-            files = 0
-            for (ticker, year), group in fresh.groupby(["ticker", "year"], sort=True):
-                self._write(group, ticker, year, source, interval, run_id, now)
-                files += 1
-        return Landing(
-            delivered=len(placed),
-            landed=len(fresh),
-            repeated=len(inside) - len(fresh),
-            outside=len(placed) - len(inside),
-            files=files,
-        )
+        return Arrivals(self, asked, source, interval, run_id, now, final_at)
 
     def read(
         self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None
@@ -134,7 +139,7 @@ class RawCsv:
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """No row lands meanwhile, so what is read twice is the same twice. A run that lands waits."""
+        """No row lands meanwhile, so what is read twice is the same twice, and nobody else lands. A run that lands waits."""
         with one_writer(self._lake_root, RAW.name):
             yield
 
@@ -182,8 +187,9 @@ class RawCsv:
         """Files under the raw root that do not follow the naming, so are never read; a kill leaves hidden ones."""
         return sorted(self._storage.uri(one.path) for one in self._storage.walk(RAW.path) if not _is_ours(one))
 
-    def _landed(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The landed rows of the ticker-years of `rows`, oldest first, with VALUES, ingested_at, ticker, year, key."""
+    def landed(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The landed rows of the ticker-years of `rows` that may be of one of its days, oldest first, with COMPARED, ingested_at,
+        adjusted_to, file, problem, ticker, year, day, key."""
         import pandas as pd
 
         days: dict[tuple[str, str], pd.Series] = {
@@ -197,10 +203,24 @@ class RawCsv:
 
         frames = [one for found in self._storage.map(of_pair, days) for one in found]
         if not frames:
-            return pd.DataFrame(columns=[*VALUES, "ingested_at", "ticker", "year", "key"], dtype=object)
+            names = [*VALUES, *MEANING, "ingested_at", "adjusted_to", "file", "problem", "ticker", "year", "day", "key"]
+            return pd.DataFrame(columns=names, dtype=object)
         landed = pd.concat(frames, ignore_index=True)
-        landed["key"] = _keys(landed)
+        # Files from before `session` was there have dates that begin with it.
+        sessions = landed["session"].where(landed["session"].notna() & (landed["session"] != ANY), landed["date"])
+        days_of = {text: day_of(text) for text in sessions.unique()}
+        landed["day"] = [days_of[text] for text in sessions]
+        landed["key"] = keys_of(landed)
         return landed.sort_values("ingested_at", kind="stable", ignore_index=True)
+
+    def write(self, landing: pd.DataFrame, source: str, interval: str, run_id: str, now: datetime) -> int:
+        """Write rows that land, a file a ticker and year; how many files."""
+        confirm(self._lake_root)
+        files = 0
+        for (ticker, year), group in landing.groupby(["ticker", "year"], sort=True):
+            self._write(group, ticker, year, source, interval, run_id, now)
+            files += 1
+        return files
 
     def _rows_of(self, file: File) -> pd.DataFrame:
         content = self._storage.read(file.path)
@@ -245,13 +265,18 @@ class RawCsv:
 
 
 def _rows_in(content: bytes) -> pa.Table:
-    """VALUES and `ingested_at` of the rows of a landed file. Raises one of CSV_ERRORS where it is none."""
+    """What landing compares of the rows of a landed file: VALUES, MEANING and provenance. Raises one of CSV_ERRORS where it
+    is none.
+
+    A file from before a column was there has ANY in those of MEANING, null in others.
+    """
     import pyarrow as pa
     from pyarrow import csv
 
     as_text = csv.ConvertOptions(
         column_types={name: pa.string() for name in FILE_COLUMNS},
-        include_columns=[*VALUES, "ingested_at"],
+        include_columns=[*VALUES, *MEANING, "ingested_at", "adjusted_to", "file", "problem"],
+        include_missing_columns=True,
         strings_can_be_null=True,
         null_values=[""],
     )
@@ -261,8 +286,12 @@ def _rows_in(content: bytes) -> pa.Table:
         parse_options=csv.ParseOptions(newlines_in_values=True),
         convert_options=as_text,
     )
-    if rows["ingested_at"].null_count:
+    if rows["ingested_at"].null_count or not rows["ingested_at"].type.equals(pa.string()):
         raise ValueError("a row without its landing time")
+    header = content[: content.find(b"\n")].decode(errors="replace")
+    if '"session"' not in header:
+        for name in MEANING:
+            rows = rows.set_column(rows.column_names.index(name), name, pa.array([ANY] * rows.num_rows, pa.string()))
     return rows
 
 
@@ -291,129 +320,84 @@ def _is_ours(file: File) -> bool:
     )
 
 
+class Arrivals:
+    """The deliveries of one download on their way into raw: `add` each, then `finish`.
+
+    A row lands if it is new or differs from the newest landed row of its ticker and session; one that cannot be read as a
+    whole lands once, by its content; a bar that landed before its session's close lands once more after it. Where deliveries
+    give a session several times the last row is the newest; delivered again, none lands: a row that had landed before the
+    newest one waits for `finish`, since the newest may still be delivered too. No lock is held between two calls.
+    """
+
+    def __init__(
+        self,
+        raw: RawCsv,
+        asked: Rectangle,
+        source: str,
+        interval: str,
+        run_id: str,
+        now: datetime,
+        final_at: Callable[[date], datetime | None],
+    ) -> None:
+        self._raw, self._asked, self._final_at = raw, asked, final_at
+        self._source, self._interval, self._run_id, self._now = source, interval, run_id, now
+        self._waiting: list[pd.DataFrame] = []
+        self._waiting_for: set[tuple[str, ...]] = set()
+
+    def add(self, rows: pa.Table) -> Landing:
+        """Land what can land of `rows`, which has `sources.DELIVERED_COLUMNS`; rows that wait are not counted yet."""
+        if rows.num_rows == 0:
+            return Landing()
+        placed = place(_readable(rows).to_pandas(), self._asked)
+        with self._raw.at_rest():
+            since = (self._asked.first - LOOK_BACK).isoformat()
+            looked_at = placed["inside"] | (
+                placed["ticker"].isin(self._asked.tickers) & (placed["day"] >= since) & placed["problem"].isna()
+            )
+            landed = self._raw.landed(placed[looked_at])
+            placed, unknown = with_basis(placed, landed)
+            withheld = placed["inside"] & placed["ticker"].isin(unknown) & placed["close"].notna()
+            inside = placed[placed["inside"] & ~withheld]
+            keys = keys_in(inside)
+            waits = reverting(inside, landed) | keys.isin(self._waiting_for)
+            waits |= keys.isin(set(keys[waits]))  # all rows of such a key, in their order
+            if waits.any():
+                self._waiting.append(inside[waits])
+                self._waiting_for |= set(keys[waits])
+                inside = inside[~waits]
+            found = self._land(inside, landed, placed)
+        left = placed.drop(index=inside.index.union(keys.index[waits]))
+        fates = left["inside"].map({True: "withheld", False: "outside"})
+        return found + counted(left, fates) + Landing(unknown=unknown)
+
+    def finish(self) -> Landing:
+        """Land what waited for the end of the download."""
+        import pandas as pd
+
+        if not self._waiting:
+            return Landing()
+        waiting = pd.concat(self._waiting, ignore_index=True)
+        self._waiting = []
+        with self._raw.at_rest():
+            return self._land(waiting, self._raw.landed(waiting), waiting)
+
+    def _land(self, inside: pd.DataFrame, landed: pd.DataFrame, delivered: pd.DataFrame) -> Landing:
+        import pandas as pd
+
+        landing = fresh(inside, landed, self._now, self._final_at)
+        proven = proves_newer_basis(delivered, landed, landing)
+        if proven.any():
+            landing = fresh(inside, landed, self._now, self._final_at, proven.reindex(inside.index, fill_value=False))
+        files = self._raw.write(landing, self._source, self._interval, self._run_id, self._now)
+        fates = pd.Series("repeated", index=inside.index)
+        fates[landing.index] = "landed"
+        found = contradictions(inside, landed, self._now)
+        return counted(inside, fates) + Landing(files=files, contradictions=found)
+
+
 def _readable(rows: pa.Table) -> pa.Table:
     """`rows` with U+FFFD for every NUL, which JVM Spark's CSV reader leaves out: "1" and a NUL would be the number 1 there."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     return pa.table({name: pc.replace_substring(rows[name], "\0", "\ufffd") for name in rows.column_names})
-
-
-def _place(rows: pd.DataFrame, asked: Rectangle) -> pd.DataFrame:
-    """`rows` with the ticker and year of their folder, `day` (ISO text or None), `key`, and whether they are `inside`."""
-    placed = rows.assign(ticker=rows["ticker"].fillna(UNREADABLE))
-    days = {text: _day(text) for text in placed["date"].unique()}
-    placed["day"] = [days[text] for text in placed["date"]]
-    placed["year"] = [day[:4] if day else UNREADABLE for day in placed["day"]]
-    tickers = {*asked.tickers, UNREADABLE}
-    contains = {day: day is None or asked.covers(date.fromisoformat(day)) for day in set(days.values())}
-    placed["inside"] = [
-        ticker in tickers and contains[day] for ticker, day in zip(placed["ticker"], placed["day"], strict=True)
-    ]
-    placed["key"] = _keys(placed)
-    return placed
-
-
-def _day(text: Any) -> str | None:
-    """The day that `text` begins with, as ISO text; None if it is none of the years 1 to 9999."""
-    match = DAY.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        return None
-    try:
-        return date.fromisoformat(match[1]).isoformat()
-    except ValueError:
-        return None
-
-
-def _keys(rows: pd.DataFrame) -> list[str]:
-    """What makes two rows of a ticker and year deliveries of the same thing: the day, or where ticker or day cannot be read
-    a digest of everything that was delivered."""
-
-    def digest(values: tuple[Any, ...]) -> str:
-        return hashlib.sha256(
-            repr([value if isinstance(value, str) and value else None for value in values]).encode()
-        ).hexdigest()
-
-    keys = [str(text).strip()[:10] for text in rows["date"]]
-    unreadable = ((rows["ticker"] == UNREADABLE) | (rows["year"] == UNREADABLE)).to_numpy().nonzero()[0]
-    values = rows[VALUES]
-    for index in unreadable:
-        keys[index] = digest(tuple(values.iloc[index]))
-    return keys
-
-
-def _fresh(
-    inside: pd.DataFrame, landed: pd.DataFrame, now: datetime, final_at: Callable[[date], datetime | None]
-) -> pd.DataFrame:
-    """The rows of `inside` that land, in order, each with the text of its `ingested_at`.
-
-    A row's landing time is `now`, but always later than that of the row it supersedes, by a microsecond if need be: the
-    newest delivery is then known by its time alone, whatever the clock did and however often one delivery repeats a key.
-    """
-    import pandas as pd
-
-    columns = [*KEY, "day", *VALUES, "problem", "adjusted_to", "ingested_at"]
-    newest = landed.drop_duplicates(KEY, keep="last")
-    both = pd.concat(
-        [newest.reindex(columns=columns).astype(object), inside.reindex(columns=columns).astype(object)],
-        ignore_index=True,
-    )
-    both["is_new"] = [False] * len(newest) + [True] * len(inside)
-    before = both.groupby(KEY, sort=False)
-    values = both[VALUES].where(both[VALUES].notna(), "")
-    same = (values == before[VALUES].shift().fillna("")).all(axis=1) & (before.cumcount() > 0)
-    same |= pd.Series([False] * len(newest) + _delivered_before(inside, landed), dtype=bool)
-    is_last = ~both.duplicated(KEY, keep="last")
-    stamps, kept = [], []
-    last: dict[tuple[str, str, str], datetime] = {}
-    finals: dict[str, datetime | None] = {}
-    for is_new, ticker, year, one_key, day, repeated, last_of_key, stamp in zip(
-        *(both[name] for name in ("is_new", *KEY, "day")), same, is_last, both["ingested_at"], strict=True
-    ):
-        identity = (ticker, year, one_key)
-        before_it = last.get(identity)
-        if not is_new:
-            last[identity] = datetime.fromisoformat(stamp)
-            kept.append(False)
-            stamps.append(stamp)
-            continue
-        if day and day not in finals:
-            finals[day] = final_at(date.fromisoformat(day))
-        # A row without a ticker never becomes a bar, so nothing of it can become final.
-        final = finals.get(day) if day and ticker != UNREADABLE else None
-        confirms = final is not None and before_it is not None and before_it < final <= now and last_of_key
-        if repeated and not confirms:
-            kept.append(False)
-            stamps.append(None)
-            continue
-        at = now if before_it is None else max(now, before_it + timedelta(microseconds=1))
-        last[identity] = at
-        kept.append(True)
-        stamps.append(f"{at:%Y-%m-%dT%H:%M:%S.%f}Z")
-    both["ingested_at"] = stamps
-    return both.loc[kept]  # not both[kept], which takes an empty list for columns
-
-
-def _delivered_before(inside: pd.DataFrame, landed: pd.DataFrame) -> list[bool]:
-    """Which rows of `inside` are of a key that it gives several times, all of them landed before and the last the newest.
-
-    Each of those rows differs from the one before it, so one by one all would land again whenever they are delivered.
-    """
-    several = inside.duplicated(KEY, keep=False).to_numpy()
-    if not several.any():
-        return [False] * len(inside)
-
-    def texts(rows: pd.DataFrame) -> dict[tuple[Any, ...], list[tuple[Any, ...]]]:
-        found: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
-        values = rows[VALUES].astype(object).where(rows[VALUES].notna(), "")
-        for *key, in_full in zip(*(rows[name] for name in KEY), values.itertuples(index=False, name=None), strict=True):
-            found.setdefault(tuple(key), []).append(in_full)
-        return found
-
-    delivered, there = texts(inside[several]), texts(landed)
-    known = {
-        key
-        for key, rows in delivered.items()
-        if key in there and rows[-1] == there[key][-1] and set(rows) <= set(there[key])
-    }
-    return [key in known for key in zip(*(inside[name] for name in KEY), strict=True)]

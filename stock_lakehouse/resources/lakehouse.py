@@ -39,6 +39,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     spark: SparkResource
     root: str
     tickers: list[str]
+    exchange: str
     first_date: str
     last_date: str | None
     bars_per_chunk: int
@@ -62,6 +63,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
             ),
             root=str(settings.lake_root),
             tickers=list(settings.tickers),
+            exchange=settings.exchange,
             first_date=settings.first_date.isoformat(),
             last_date=settings.last_date.isoformat() if settings.last_date else None,
             bars_per_chunk=settings.bars_per_chunk,
@@ -115,7 +117,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
 
     @property
     def calendar(self) -> MarketCalendar:
-        return market_calendar(date.fromisoformat(self.first_date))
+        return market_calendar(date.fromisoformat(self.first_date), self.exchange)
 
     @property
     def grace(self) -> timedelta:
@@ -125,6 +127,11 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     def sessions(self) -> DataFrame:
         """A row a session: date, final_at, next_session."""
         return self.session.createDataFrame(self.calendar.table(self.grace))
+
+    @property
+    def days(self) -> DataFrame:
+        """A row a calendar day: date, session on or after it."""
+        return self.session.createDataFrame(self.calendar.days())
 
     def years_until(self, day: date) -> int:
         """How many years of the lake lie before the end of `day`'s."""
@@ -175,6 +182,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
             root=self.root,
             sessions=[session.isoformat() for session in asked.sessions],
             tickers=list(asked.tickers),
+            exchange=self.exchange,
             first_date=self.first_date,
             close_grace_minutes=self.close_grace_minutes,
             price_tolerance=self.price_tolerance,
@@ -189,7 +197,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
 
     def rectangle(self, keys: Iterable[str]) -> Rectangle:
         """The rectangle that the run's partition keys form, narrowed by its tags."""
-        return rectangle_of(keys, tickers_of_run(self._run_tags, self.tickers))
+        return rectangle_of(keys, tickers_of_run(self._run_tags, self.tickers), self.exchange)
 
 
 _of_thread = threading.local()  # a run's steps are in one thread; Dagster copies the resource, so it cannot keep them

@@ -26,15 +26,15 @@ class Column:
 
 
 TICKER = Column("ticker", "string", "Ticker symbol, as the exchange writes it", nullable=False)
-SESSION_DATE = Column("date", "date", "Session of the exchange (XNYS)", nullable=False)
+SESSION_DATE = Column("date", "date", "Session of the exchange", nullable=False)
 YEAR = Column("year", "int", "Year of the session; partition", nullable=False)
 PRICE_BASES = ("total_return", "total_return_delivered", "price_return")
 PRICE_BASIS = Column(
     "price_basis",
     "string",
     "total_return: adj_close is derived from the splits and dividends. total_return_delivered: the delivery said nothing of "
-    "actions, so adj_close is the delivered one. price_return: nor did it give adj_close, so it is close, and returns leave "
-    "dividends out. The other prices are always adjusted for splits",
+    "dividends, so adj_close is the delivered one. price_return: nor did it give adj_close, so that is close adjusted for the "
+    "dividends that are known of the ticker otherwise, often none. The other prices are always adjusted for splits",
     nullable=False,
     one_of=PRICE_BASES,
 )

@@ -1,11 +1,12 @@
-"""Corporate actions: the splits and dividends that the delivered bars name, and what each multiplies earlier prices by."""
+"""Corporate actions: the splits and dividends that deliveries name, and what each multiplies earlier prices by."""
 
 from stock_lakehouse.schemas import TICKER, Column
+from stock_lakehouse.schemas.processed import KINDS
 
 COLUMNS = (
     TICKER,
     Column("ex_date", "date", "First session that trades without the dividend, or split", nullable=False),
-    Column("kind", "string", "split or dividend", nullable=False, one_of=("split", "dividend")),
+    Column("kind", "string", "split, dividend or capital gain", nullable=False, one_of=KINDS),
     Column(
         "value",
         "double",
@@ -16,15 +17,15 @@ COLUMNS = (
     Column(
         "price_factor",
         "double",
-        "What it multiplies earlier prices by: 1/value of a split, 1 - value/close of the session before of a dividend; null "
+        "What it multiplies earlier prices by: 1/value of a split, 1 - value/close of the bar before of a dividend; null "
         "where there is no earlier bar, or the dividend is not below that close",
         above=0,
     ),
-    Column("first_seen", "timestamp", "When it first landed in raw, UTC", nullable=False),
+    Column("first_seen", "timestamp", "When it first landed in raw with this value, UTC", nullable=False),
     Column(
         "late",
         "boolean",
-        "Whether the ex-date's bar had landed without it before: deliveries until then did not know it",
+        "Whether a delivery had said before that there is none, or another: those until then did not know it",
         nullable=False,
     ),
 )

@@ -1,4 +1,4 @@
-"""Processed bars (typed, possible, the newest of their key) and the quarantine of the rest."""
+"""Processed bars (typed, possible, the newest of their key), the actions delivered with them, and the quarantine of the rest."""
 
 from stock_lakehouse.schemas import SESSION_DATE, TICKER, YEAR, Column, raw
 
@@ -8,34 +8,46 @@ COLUMNS = (
     Column(
         "open",
         "double",
-        "First price of the session, in the ticker's currency, adjusted for the splits up to adjusted_to",
-        nullable=False,
+        "First price of the session, in the ticker's currency, as `basis` says; null where it is not known",
         above=0,
     ),
-    Column("high", "double", "Highest price", nullable=False, above=0),
-    Column("low", "double", "Lowest price", nullable=False, above=0),
+    Column("high", "double", "Highest price; null where it is not known", above=0),
+    Column("low", "double", "Lowest price; null where it is not known", above=0),
     Column("close", "double", "Last price", nullable=False, above=0),
     Column("adj_close", "double", "Close adjusted for splits and dividends; null where not delivered", above=0),
-    Column("volume", "bigint", "Shares traded, adjusted for splits", nullable=False, minimum=0),
-    Column("dividend", "double", "Dividend a share that goes ex on the session, 0 if none was delivered", False, 0),
+    Column("volume", "bigint", "Shares traded; null where it is not known", minimum=0),
     Column(
-        "split_ratio",
-        "double",
-        "New shares for one old share on the session, 1 if no split was delivered",
-        False,
-        above=0,
+        "dividends_delivered", "boolean", "Whether the delivery said which dividend the session has", nullable=False
     ),
-    Column("actions_delivered", "boolean", "Whether the delivery said which dividend and split the session has", False),
+    Column("basis", "string", "What the prices are adjusted for", nullable=False),
     Column("source", "string", "Which source delivered the bar", nullable=False),
     Column("ingested_at", "timestamp", "When the bar landed in raw, UTC", nullable=False),
-    Column("adjusted_to", "date", "Day up to whose splits the delivery's prices and dividend are adjusted"),
+    Column("adjusted_to", "date", "Day up to whose splits the delivery's prices are adjusted"),
+    Column("adj_close_as_of", "date", "Day up to whose splits and dividends the delivery's adj_close is adjusted"),
+    YEAR,
+)
+
+DIVIDEND, CAPITAL_GAIN, SPLIT = "dividend", "capital gain", "split"
+KINDS = (DIVIDEND, CAPITAL_GAIN, SPLIT)
+
+ACTION_COLUMNS = (
+    TICKER,
+    Column("date", "date", "Day of the delivered row that names the action", nullable=False),
     Column(
-        "first_delivered_at",
-        "timestamp",
-        "When a valid delivery of the bar first landed, UTC; like the next two, null without a dividend or split",
+        "session", "date", "Session on which it counts: that day, or the next session if it is none", nullable=False
     ),
-    Column("dividend_first_seen", "timestamp", "When one with this dividend first landed, UTC"),
-    Column("split_first_seen", "timestamp", "When one with this split first landed, UTC"),
+    Column("kind", "string", "dividend, capital gain or split", nullable=False, one_of=KINDS),
+    Column(
+        "value",
+        "double",
+        "Of a split: new shares for one old share, 1 if the delivery said that there is none. Else: currency a share, or 0",
+        nullable=False,
+        minimum=0,
+    ),
+    Column(
+        "first_seen", "timestamp", "When the first delivery that says so landed, until the next line", nullable=False
+    ),
+    Column("adjusted_to", "date", "Day up to whose splits the delivery's dividend is adjusted"),
     YEAR,
 )
 

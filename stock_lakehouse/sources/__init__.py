@@ -20,10 +20,11 @@ UNUSED = "not used"  # in a note of a delivery: a column is left out that should
 
 # The columns of a delivered row, all text, in order; what each means stands in `schemas/raw.py`. `ticker` is the ticker that was
 # asked for, or the file's; null where neither is known. `symbol` is what the row itself says.
-# A row that cannot be read as a whole has `problem`, a sentence that says why and what to change; one that could not be split into
-# columns has its text in `line` and no delivered column.
+# A row that cannot be read as a whole has `problem`, a sentence that says why and what to change; one that could not be split
+# into columns has its text in `line` and no delivered column.
 # From `adjusted_to` on nothing is delivered; it is what the source knows of the delivery: `session` the day that the date means,
-# `adjusted_to` the day of the newest valid bar that the vendor had of the ticker (of an as-traded bar its own day), null if unknown.
+# `adjusted_to` the day of the newest valid bar that the vendor had of the ticker (of an as-traded bar its own day), null if
+# unknown.
 DELIVERED_COLUMNS = (
     "ticker",
     "symbol",

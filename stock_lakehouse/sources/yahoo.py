@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import tenacity
 
 from stock_lakehouse.market_calendar import utc_now
-from stock_lakehouse.sources import Delivery, SourceError, delivered_table
+from stock_lakehouse.partitions import LOOK_BACK
+from stock_lakehouse.sources import SPLIT_ADJUSTED, Delivery, SourceError, delivered_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,9 +46,10 @@ class YahooSource:
     Sources of a process with the same settings share one rate limit; each request ends in `timeout_seconds`.
     A ticker gets at most `attempts`; `sleep` waits between them, a random time up to `backoff_seconds`, then
     twice that and so on, or as long as Retry-After asks, never more than a minute. Numbers are the shortest
-    text of the same double; a null volume beside prices is "0", because yfinance fills it. A ticker is asked for from the
-    first day to now, whatever the last day is: prices are adjusted for every split until now, and the newest bar of the
-    answer says until when. Raises SourceError for an impossible setting.
+    text of the same double; a null volume beside prices is "0", because yfinance fills it. A ticker is asked for from
+    LOOK_BACK before the first day to now, whatever the last day is: prices are adjusted for every split until now, and the newest
+    bar of the answer says until when. What comes before the first day shows whether the vendor has adjusted its prices since, and
+    has the actions that a vendor names late. Raises SourceError for an impossible setting.
     """
 
     name = "yfinance"
@@ -65,10 +67,11 @@ class YahooSource:
                 raise SourceError(f"{setting}: {getattr(self, setting)} is not above 0")
 
     def deliver(self, tickers: Sequence[str], first: date, last: date) -> Iterator[Delivery]:
-        """Yield the bars of `tickers` from `first` to `last`, both included, `batch_size` tickers at a time.
+        """Yield the bars of `tickers` from LOOK_BACK before `first` to `last`, both included, `batch_size` tickers at a time.
 
-        Dates are exchange-local, one row a date. A ticker that Yahoo does not know, or that could not be had
-        in `attempts` tries, is in `failed` with the reason; the others of its batch are delivered.
+        Dates are exchange-local, one row a date. A split or dividend whose day has no bar has a row without prices; so has
+        one that is announced for a day after the newest bar, whatever `last` is. A ticker that Yahoo does not know, or that
+        could not be had in `attempts` tries, is in `failed` with the reason; the others of its batch are delivered.
         """
         import pyarrow as pa
 
@@ -92,12 +95,12 @@ class YahooSource:
         stop, retry = tenacity.stop_after_attempt(self.attempts), tenacity.retry_if_exception_type(passing)
         retrying = tenacity.Retrying(stop=stop, wait=self._wait, retry=retry, sleep=self.sleep, reraise=True)
         try:
-            symbol, frame = retrying(_history, session, ticker, first, last)
+            symbol, frame, actions = retrying(_history, session, ticker, first - LOOK_BACK, last)
         except UnknownTickerError as error:
             return f"Yahoo does not know it: {error}"
         except passing as error:
             return f"gave up after {self.attempts} attempts: {type(error).__name__}: {error}"
-        return delivered_table({}) if frame is None else _rows(ticker, symbol, frame, first, last)
+        return delivered_table({}) if frame is None else _rows(ticker, symbol, frame, actions, first - LOOK_BACK, last)
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         """Seconds to the next attempt: full jitter, or what Retry-After asks if that is longer."""
@@ -107,8 +110,13 @@ class YahooSource:
         return min(max(jitter, asked), MAX_WAIT_SECONDS)
 
 
-def _history(session: requests.Session[Any], ticker: str, first: date, last: date) -> tuple[str, Any]:
-    """One attempt: Yahoo's symbol and yfinance's frame of bars, None for an empty range.
+def _history(
+    session: requests.Session[Any], ticker: str, first: date, last: date
+) -> tuple[str, Any, dict[str, dict[date, str]]]:
+    """One attempt: Yahoo's symbol, yfinance's frame of bars (None for an empty range), and the actions by day.
+
+    The actions are read apart from the frame, into which yfinance puts those of a day without a bar on the bar before, and from
+    which it leaves out those before the first bar (`utils.safe_merge_dfs` of 1.7.0).
 
     Not `yfinance.download`, which swallows a ticker's error into an empty column. Not `Ticker.history`, which
     first asks for the time zone: a second request, whose failure hides Yahoo's reason as "no timezone found".
@@ -130,13 +138,49 @@ def _history(session: requests.Session[Any], ticker: str, first: date, last: dat
             raise UnknownTickerError(said) from error
         # With neither bars nor an error, the ticker's metadata tell an empty range from a bad answer.
         if said.startswith(EMPTY_RANGE) or (not said and "symbol" in history.get_history_metadata()):
-            return ticker, None
+            return ticker, None, {}
         raise
-    return str(history.get_history_metadata().get("symbol") or ticker), frame
+    actions = {
+        "dividends": history._dividends,
+        "stock_splits": history._splits,
+        "capital_gains": history._capital_gains,
+    }
+    return (
+        str(history.get_history_metadata().get("symbol") or ticker),
+        frame,
+        {name: _by_day(series) for name, series in actions.items()},
+    )
 
 
-def _rows(ticker: str, symbol: str, frame: Any, first: date, last: date) -> pa.Table:
-    """The bars of `frame` from `first` to `last`. Columns go by name; `history` never gives a MultiIndex."""
+def _by_day(series: Any) -> dict[date, str]:
+    """The actions of a kind by exchange-local day, as text; several of a day are joined, as yfinance joins them.
+
+    Where Yahoo pays dividends in another currency than it quotes prices in, the currency is part of the text: it is no amount
+    then.
+    """
+    import pandas
+
+    if series is None or not len(series):
+        return {}
+    if isinstance(series, pandas.DataFrame):
+        return {
+            moment.date(): f"{row['Dividends']} {row['currency']}"
+            for moment, row in series.iterrows()
+            if row["currency"]
+        }
+    days = series.groupby(series.index.date)
+    joined = days.prod() if series.name == "Stock Splits" else days.sum()
+    return {day: str(value) for day, value in joined.items()}
+
+
+def _rows(
+    ticker: str, symbol: str, frame: Any, actions: dict[str, dict[date, str]], first: date, last: date
+) -> pa.Table:
+    """The bars of `frame` from `first` to `last`, with the actions of their days, and a row for each action of a day without
+    a bar.
+
+    `history` never gives a MultiIndex.
+    """
     import pandas
 
     days = frame.index.tz_localize(None)
@@ -144,16 +188,31 @@ def _rows(ticker: str, symbol: str, frame: Any, first: date, last: date) -> pa.T
     frame = frame[~((days < str(first)) | (days > str(last)))]  # a bar without a date stays, dated "NaT"
     # yfinance writes 0 for a null volume; where there is no price either, nothing was delivered.
     null_bar = frame[list(PRICES.values())].isna().all(axis=1)
+    known_to = None if newest is pandas.NaT else newest.date()
+    present = set(frame.index.date)
+    alone = sorted(
+        day
+        for day in {day for of_kind in actions.values() for day in of_kind} - present
+        if first <= day <= last or (known_to is not None and day > known_to)
+    )
+    dates = [*frame.index.date, *alone]
+    nothing: list[str | None] = [None] * len(alone)
+    texts = [day.isoformat() for day in dates]
     return delivered_table(
         {
-            "ticker": [ticker] * len(frame),
-            "symbol": [symbol] * len(frame),
-            "date": [day.isoformat() for day in frame.index.date],
-            **{name: _texts(frame[column]) for name, column in PRICES.items()},
-            "volume": _texts(frame["Volume"].astype("Int64").mask(null_bar & (frame["Volume"] == 0))),
-            "dividends": _texts(frame["Dividends"]),
-            "stock_splits": _texts(frame["Stock Splits"]),
-            "adjusted_to": [None if newest is pandas.NaT else newest.date().isoformat()] * len(frame),
+            "ticker": [ticker] * len(dates),
+            "symbol": [symbol] * len(dates),
+            "date": texts,
+            **{name: [*_texts(frame[column]), *nothing] for name, column in PRICES.items()},
+            "volume": [*_texts(frame["Volume"].astype("Int64").mask(null_bar & (frame["Volume"] == 0))), *nothing],
+            **{
+                name: [actions.get(name, {}).get(day, "0.0") for day in dates] for name in ("dividends", "stock_splits")
+            },
+            "capital_gains": [actions.get("capital_gains", {}).get(day) for day in dates],
+            "adjusted_to": [known_to and known_to.isoformat()] * len(dates),
+            "session": [None if text == "NaT" else text for text in texts],
+            "basis": [SPLIT_ADJUSTED] * len(dates),
+            "says": ["dividends,splits"] * len(dates),
         }
     )
 

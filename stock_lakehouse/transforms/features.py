@@ -54,7 +54,9 @@ def _kernel(indicators: tuple[Indicator, ...]):  # type: ignore[no-untyped-def] 
         columns = {name: ordered[name].to_numpy().astype(np.float64) for name in ("close", "adj_close", "volume")}
         basis = np.asarray(ordered["price_basis"])
         columns["total_return"] = basis == "total_return_delivered"
-        columns["dividend"] = np.where(basis == "total_return", ordered["dividend"].to_numpy(), np.nan)
+        # A dividend that is known counts, whatever the bar's own delivery says; no dividend only if the delivery says so.
+        dividend = ordered["dividend"].to_numpy()
+        columns["dividend"] = np.where((basis == "total_return") | (dividend > 0), dividend, np.nan)
         values = compute(columns, indicators)
         out = ordered.select(list(IDENTITY))
         for one in indicators:

@@ -28,7 +28,7 @@ EQUAL_WITHIN = 1e-9
 
 
 def moving_average(columns: Columns, source: str, window: int) -> Array:
-    """Simple moving average of `window` sessions.
+    """Simple moving average of `window` sessions; nan where one of them is nan.
 
     Not TA-Lib's: its running sum keeps the rounding of prices long gone, 2e-7 relative after a fall from 1e6 to 1e-2 (split
     adjusted histories do that), which also makes crosses out of a flat price.
@@ -68,7 +68,7 @@ def macd(columns: Columns, source: str, fast: int, slow: int, signal: int, part:
 def bollinger(columns: Columns, source: str, window: int, deviations: float) -> Array:
     """Average plus `deviations` population deviations over `window` sessions (Bollinger).
 
-    Not TA-Lib's: it takes the deviation from running sums of squares, which leaves 1e-8 on a flat price.
+    Not TA-Lib's: its bands lie about its average, see `moving_average`. docs/conformance.md has the errors of both.
     """
     band: Array = moving_average(columns, source, window) + deviations * rolling_deviation(
         columns[source], window, ddof=0
@@ -111,7 +111,8 @@ def rolling_deviation(values: Array, window: int, ddof: int) -> Array:
 
 
 def window_sums(values: Array, window: int) -> Array:
-    """The sum of each full window, from sums over 1, 2, 4, … values: as fast as a running sum, and nothing is subtracted."""
+    """The sum of each full window, from sums over 1, 2, 4, … values: as fast as a running sum, and nothing is subtracted, so
+    that neither a large value nor a nan leaves anything behind once it is out of the window."""
     import numpy as np
 
     sums, width = values, 1  # sums[i] is over values[i : i + width]

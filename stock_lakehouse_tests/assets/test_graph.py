@@ -17,11 +17,12 @@ from stock_lakehouse.definitions import build_definitions
 from stock_lakehouse.io_managers import RICH_KEYS
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import PartitionScheme
+from stock_lakehouse.reading import read_table
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources import Delivery, delivered_table
 from stock_lakehouse.sources.sample import SampleSource
-from stock_lakehouse_tests.conftest import bytes_of
+from stock_lakehouse_tests.conftest import bytes_of, rows_of
 from stock_lakehouse_tests.graph import OutputContext, output_of
 
 LAYERS = [table.name for table in tables.LAYERS]
@@ -58,7 +59,7 @@ def run(spark: SparkSession, settings: Settings, instance: dg.DagsterInstance) -
         select: Sequence[str] | None = None,
         **resources: Any,
     ) -> dg.ExecuteInProcessResult:
-        scheme = PartitionScheme(of, market_calendar(of.first_date))
+        scheme = PartitionScheme(of, market_calendar(of.first_date, of.exchange))
         asked = None if of.partition_by == "session" else tickers
         rectangle = scheme.ask(asked, date.fromisoformat(first), date.fromisoformat(last), date(2023, 9, 21))
         definitions = build_definitions(of, scheme.ticker_order(rectangle))
@@ -91,7 +92,7 @@ def test_a_run_fills_every_layer_and_marks_its_own_partitions_only(run: Run, ins
     checks = checks_of(result)
     red = {name for name, passed in checks.items() if not passed}
     assert red == {"curated_stocks_daily.stale_tickers"}  # the settings' other four tickers have no bar yet
-    assert len(checks) == 18
+    assert len(checks) == 24
 
 
 def test_tickers_that_are_no_neighbours_are_still_one_run(
@@ -178,8 +179,8 @@ def test_a_frame_that_fails_its_audit_is_not_published_and_stops_what_comes_afte
 ) -> None:
     from stock_lakehouse import curation
 
-    real = curation.adjusted_bars
-    monkeypatch.setattr(curation, "adjusted_bars", lambda *given: real(*given).union(real(*given)))
+    real = curation.adjusted
+    monkeypatch.setattr(curation, "adjusted", lambda *given: real(*given).union(real(*given)))
     result = run(("AAPL",), "2023-09-20", "2023-09-21")
     assert not result.success
     assert checks_of(result)["curated_stocks_daily.schema"] is False
@@ -253,3 +254,77 @@ def test_files_that_contradict_each_other_land_once(run: Run, settings: Settings
     before = bytes_of(settings.lake_root)
     assert run(("AAPL",), "2023-09-20", "2023-09-21", of=of).success
     assert bytes_of(settings.lake_root) == before
+
+
+def prices_of(folder: Path, ticker: str, days: Sequence[str]) -> Path:
+    folder.mkdir()
+    rows = [f"{day},10,11,9,{10 + at / 10:.1f},1000\n" for at, day in enumerate(days)]
+    (folder / f"{ticker}.csv").write_text("Date,Open,High,Low,Close,Volume\n" + "".join(rows))
+    return folder
+
+
+@pytest.mark.parametrize("by", ["date_ticker", "session"])
+def test_a_lake_of_crypto_has_the_weekend(
+    run: Run, settings: Settings, spark: SparkSession, instance: dg.DagsterInstance, tmp_path: Path, by: str
+) -> None:
+    days = ["2023-09-15", "2023-09-16", "2023-09-17", "2023-09-18"]  # Friday to Monday
+    folder = prices_of(tmp_path / "prices", "BTC-USD", days)
+    given = {"tickers": ("BTC-USD",), "exchange": "24/7", "first_date": date(2023, 9, 15), "partition_by": by}
+    of = settings.model_copy(update={**given, "source": "csv", "csv_folder": folder})
+    result = run(("BTC-USD",), days[0], days[-1], of=of)
+    assert result.success
+    checks = checks_of(result)
+    assert checks["curated_stocks_daily.missing_sessions"]
+    assert checks["curated_stocks_daily.gap_diagnosis"]
+    keys = {day if by == "session" else f"{day}|BTC-USD" for day in days}
+    assert set(instance.get_materialized_partitions(dg.AssetKey("stocks_features"))) == keys
+    house = LakehouseResource.of(of)
+    assert house.lake.quarantine.read(spark).count() == 0
+    features = rows_of(house.lake.features.read(spark).select("ticker", "date", "tradable_from"))
+    assert [str(row["date"]) for row in features] == days
+    assert [str(row["tradable_from"]) for row in features] == [*days[1:], "2023-09-19"]
+    before = bytes_of(settings.lake_root)
+    assert run(("BTC-USD",), "2023-09-16", "2023-09-16", of=of).success
+    assert bytes_of(settings.lake_root) == before
+
+
+def test_christmas_is_no_session_in_1964_and_a_saturday_is_one_in_1950(
+    run: Run, settings: Settings, spark: SparkSession, tmp_path: Path
+) -> None:
+    for year, days, following in (
+        (1964, ["1964-12-23", "1964-12-24", "1964-12-28"], "1964-12-29"),
+        (1950, ["1950-01-06", "1950-01-07", "1950-01-09"], "1950-01-10"),
+    ):
+        folder = prices_of(tmp_path / str(year), "IBM", days)
+        given = {
+            "tickers": ("IBM",),
+            "first_date": date.fromisoformat(days[0]),
+            "last_date": date.fromisoformat(days[-1]),
+        }
+        place = {"source": "csv", "csv_folder": folder, "lake_root": tmp_path / f"lake{year}"}
+        of = settings.model_copy(update={**given, **place})
+        result = run(("IBM",), days[0], days[-1], of=of)
+        assert result.success
+        assert checks_of(result)["curated_stocks_daily.missing_sessions"]
+        features = rows_of(LakehouseResource.of(of).lake.features.read(spark).select("ticker", "date", "tradable_from"))
+        assert [str(row["tradable_from"]) for row in features] == [*days[1:], following]
+
+
+def test_an_index_can_be_named(run: Run, settings: Settings, spark: SparkSession, tmp_path: Path) -> None:
+    days = ["2023-09-20", "2023-09-21"]
+    folder = prices_of(tmp_path / "prices", "^GSPC", days)
+    of = settings.model_copy(update={"tickers": ("^GSPC", "AAPL"), "source": "csv", "csv_folder": folder})
+    assert run(("^GSPC",), *days, of=of).success
+    lake = LakehouseResource.of(of).lake
+    raw = lake.raw.read(spark, ["^GSPC"], [2023])
+    assert (raw.count(), {row.ticker for row in raw.select("ticker").collect()}) == (2, {"^GSPC"})
+    for table in (lake.processed, lake.curated, lake.features):
+        assert {(row["ticker"], str(row["date"])) for row in rows_of(table.read(spark))} == {
+            ("^GSPC", day) for day in days
+        }
+    assert (of.lake_root / "raw/stocks_daily/ticker=%5EGSPC/year=2023").is_dir()
+    before = bytes_of(settings.lake_root)
+    assert run(("^GSPC",), *days, of=of).success
+    assert bytes_of(settings.lake_root) == before
+    read = read_table("curated_stocks_daily", tickers=["^GSPC"], lake_root=of.lake_root)
+    assert read.num_rows == 2

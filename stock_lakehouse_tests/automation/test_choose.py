@@ -68,13 +68,33 @@ def test_served_tables_are_fresh_as_long_as_the_exchange_has_ever_been_closed() 
     [(0, "0 16 * * 1,2,3,4,5"), (30, "30 16 * * 1,2,3,4,5"), (480 + 30, "30 0 * * 2,3,4,5,6"), (24 * 60, "0 16 * * 2,3,4,5,6")],
 )  # fmt: skip
 def test_the_schedule_follows_the_regular_close_over_midnight(minutes: int, line: str) -> None:
-    assert cron(minutes) == line
+    assert cron(market_calendar(FIRST), minutes) == line
+
+
+@pytest.mark.parametrize(
+    ("exchange", "minutes", "line", "zone"),
+    [
+        ("XLON", 30, "0 17 * * 1,2,3,4,5", "Europe/London"),
+        ("XTKS", 30, "0 16 * * 1,2,3,4,5", "Asia/Tokyo"),
+        ("XSAU", 30, "30 15 * * 0,1,2,3,4", "Asia/Riyadh"),
+        ("24/7", 30, "30 0 * * 0,1,2,3,4,5,6", "UTC"),
+        ("24/5", 0, "0 0 * * 2,3,4,5,6", "UTC"),
+        ("24/5", 480, "0 8 * * 2,3,4,5,6", "UTC"),
+    ],
+)
+def test_the_schedule_follows_the_close_and_the_time_of_the_exchange(
+    exchange: str, minutes: int, line: str, zone: str
+) -> None:
+    calendar = market_calendar(FIRST, exchange)
+    assert sorted(cron(calendar, minutes)) == sorted(line)
+    assert cron(calendar, minutes).split()[:2] == line.split()[:2]
+    assert market_day_schedule(of(exchange=exchange), calendar).execution_timezone == zone
 
 
 def test_the_schedule_asks_for_what_the_lake_lacks_and_says_why_it_does_not(tmp_path: Path) -> None:
     clock = tmp_path / "clock"
     settings = of(automation="schedule", lake_root=tmp_path / "lake", simulated_clock=clock)
-    schedule = market_day_schedule(settings)
+    schedule = market_day_schedule(settings, market_calendar(FIRST))
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
         set_simulated(clock, datetime(2023, 12, 4, 21, 30, tzinfo=UTC))
         [request] = schedule(dg.build_schedule_context(instance=instance))

@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 from stock_lakehouse.automation.choose import automation_of
 from stock_lakehouse.automation.upkeep import JOB, SCHEDULE
 from stock_lakehouse.definitions import build_definitions
+from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.tables import CURATED, FEATURES, TABLES
 from stock_lakehouse_tests.graph import FIRST, TICKERS, clocked, history
@@ -62,8 +63,11 @@ def test_a_run_that_finds_something_fails_and_says_what_to_do(settings: Settings
 
 @pytest.mark.parametrize("automation", ["off", "sensor", "schedule", "declarative"])
 def test_it_is_scheduled_each_week_wherever_something_runs_by_itself(automation: str) -> None:
-    schedules = {one.name: one for one in automation_of(Settings(automation=automation)).schedules}  # type: ignore[arg-type]
+    settings = Settings(automation=automation)  # type: ignore[arg-type]
+    calendar = market_calendar(settings.first_date, "XLON")
+    schedules = {one.name: one for one in automation_of(settings, calendar).schedules}
     assert (SCHEDULE in schedules) == (automation != "off")
     if automation != "off":
         assert schedules[SCHEDULE].cron_schedule == "0 6 * * 0"
+        assert schedules[SCHEDULE].execution_timezone == "Europe/London"
         assert schedules[SCHEDULE].default_status == dg.DefaultScheduleStatus.RUNNING

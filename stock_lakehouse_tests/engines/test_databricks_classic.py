@@ -73,6 +73,7 @@ def test_the_cluster_s_own_session_publishes_what_the_embedded_engine_does(spark
             root=str(tmp_path / "far"),
             sessions=[day.isoformat() for day in DAYS],
             tickers=list(asked.tickers),
+            exchange=near.exchange,
             first_date=FIRST.isoformat(),
             close_grace_minutes=near.close_grace_minutes,
             price_tolerance=near.price_tolerance,

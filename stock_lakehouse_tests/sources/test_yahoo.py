@@ -219,9 +219,17 @@ def test_rows_have_the_delivered_columns_and_prices_that_parse_to_the_doubles_of
         "volume": "1001",
         "dividends": "0.0",
         "stock_splits": "0.0",
+        "capital_gains": None,
         "problem": None,
         "line": None,
         "adjusted_to": "2024-01-05",
+        "file": None,
+        "line_number": None,
+        "session": "2024-01-03",
+        "decimal": None,
+        "basis": "split_adjusted",
+        "adj_close_as_of": None,
+        "says": "dividends,splits",
     }
     assert yahoo.requests() == {"getcrumb": 1, "AAPL": 1}
 
@@ -233,9 +241,11 @@ def test_symbol_is_what_the_answer_says_and_ticker_what_was_asked(yahoo, source)
     assert set(column(delivery, "symbol")) == {"META"}
 
 
-def test_last_is_included_and_what_lies_outside_the_range_is_not_delivered(yahoo, source):
-    yahoo.answers["AAPL"] = [bars("AAPL")]
-    assert column(ask(source, "AAPL", first=DAYS[1], last=DAYS[2]), "date") == ["2024-01-03", "2024-01-04"]
+def test_last_is_included_and_what_comes_two_weeks_before_the_first_day(yahoo, source):
+    early = [date(2023, 12, 19), date(2023, 12, 20), *DAYS]  # 2023-12-20 is 14 days before DAYS[1]
+    yahoo.answers["AAPL"] = [bars("AAPL", early, [1.0, 2.0, *PRICES])]
+    found = column(ask(source, "AAPL", first=DAYS[1], last=DAYS[2]), "date")
+    assert found == ["2023-12-20", "2024-01-02", "2024-01-03", "2024-01-04"]
     (query,) = [query for key, query, _ in yahoo.asked if key == "AAPL"]
     assert int(query["period1"]) <= opening(DAYS[1]) < opening(DAYS[2]) < int(query["period2"])
     assert query["interval"] == "1d"
@@ -310,6 +320,47 @@ def test_a_dividend_on_a_session_without_a_bar_is_delivered_with_null_prices(yah
     assert (row["date"], row["close"], row["volume"], row["dividends"]) == ("2024-01-05", None, None, "0.24")
 
 
+def split_on(day: date, numerator: float = 10) -> dict[str, Any]:
+    at = opening(day)
+    return {"splits": {str(at): {"date": at, "numerator": numerator, "denominator": 1, "splitRatio": f"{numerator}:1"}}}
+
+
+def test_an_event_of_a_day_without_a_row_stands_at_its_own_day_not_at_the_bar_before(yahoo, source):
+    days = [DAYS[0], DAYS[1], DAYS[3]]
+    yahoo.answers["AAPL"] = [bars("AAPL", days, PRICES[:3], events=split_on(DAYS[2]))]
+    rows = {row["date"]: row for row in ask(source, "AAPL").rows.to_pylist()}
+    assert {day: row["stock_splits"] for day, row in rows.items()} == {
+        "2024-01-02": "0.0",
+        "2024-01-03": "0.0",
+        "2024-01-04": "10.0",
+        "2024-01-05": "0.0",
+    }
+    assert rows["2024-01-04"]["close"] is None
+
+
+def test_an_event_before_the_first_bar_of_the_answer_is_delivered(yahoo, source):
+    yahoo.answers["AAPL"] = [bars("AAPL", DAYS[2:], PRICES[2:], events=split_on(DAYS[1]))]
+    delivery = ask(source, "AAPL", first=DAYS[2])
+    assert column(delivery, "date") == ["2024-01-04", "2024-01-05", "2024-01-03"]
+    assert column(delivery, "stock_splits") == ["0.0", "0.0", "10.0"]
+
+
+def test_a_split_announced_for_a_day_after_the_newest_bar_is_delivered_whatever_was_asked(yahoo, source):
+    yahoo.answers["AAPL"] = [bars("AAPL", DAYS[:3], PRICES[:3], events=split_on(DAYS[3]))]
+    delivery = ask(source, "AAPL", first=DAYS[0], last=DAYS[1])
+    assert column(delivery, "date") == ["2024-01-02", "2024-01-03", "2024-01-05"]
+    assert column(delivery, "stock_splits") == ["0.0", "0.0", "10.0"]
+    assert set(column(delivery, "adjusted_to")) == {"2024-01-04"}
+
+
+def test_capital_gains_of_a_fund_are_delivered(yahoo, source):
+    at = opening(DAYS[1])
+    answer = bars("FUND", events={"capitalGains": {str(at): {"amount": 5.09, "date": at}}})
+    result_of(answer)["meta"]["instrumentType"] = "MUTUALFUND"
+    yahoo.answers["FUND"] = [answer]
+    assert column(ask(source, "FUND"), "capital_gains") == [None, "5.09", None, None]
+
+
 @pytest.mark.parametrize("others", [["MSFT"], []], ids=["beside another ticker", "alone"])
 def test_a_bar_without_any_value_is_delivered_with_nulls(yahoo, source, others):
     null_bar = bars("AAPL")
@@ -324,7 +375,8 @@ def test_a_bar_without_any_value_is_delivered_with_nulls(yahoo, source, others):
     rows = [row for row in delivery.rows.to_pylist() if row["ticker"] == "AAPL"]
     assert [row["date"] for row in rows] == [day.isoformat() for day in DAYS]
     said = {name for name, value in rows[2].items() if value is not None}
-    assert said == {"ticker", "symbol", "date", "dividends", "stock_splits", "adjusted_to"}
+    actions = {"dividends", "stock_splits", "says"}
+    assert said == {"ticker", "symbol", "date", "session", "basis", "adjusted_to", *actions}
 
 
 def test_a_single_missing_value_is_null(yahoo, source):

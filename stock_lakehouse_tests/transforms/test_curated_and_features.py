@@ -11,8 +11,8 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from stock_lakehouse.market_calendar import market_calendar
-from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, FEATURES, PROCESSED
-from stock_lakehouse.transforms.curated import adjusted_bars
+from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, FEATURES, PROCESSED, PROCESSED_ACTIONS
+from stock_lakehouse.transforms.curated import adjusted, bars_in
 from stock_lakehouse.transforms.features import features
 from stock_lakehouse.transforms.indicators import INDICATORS, compute, indicator_spec
 from stock_lakehouse_tests.conftest import frame, rows_of
@@ -35,13 +35,13 @@ def processed_bar(
     day: date, close: float = 10.0, adj_close: float | None = 9.0, landed: datetime = LANDED, ticker: str = "AAPL"
 ) -> tuple[object, ...]:
     naive = landed.astimezone(UTC).replace(tzinfo=None)
-    values = (close, close + 1, close - 1, close, adj_close, 100, 0.0, 1.0)
-    return (ticker, day, *values, False, "test", naive, day, naive, naive, naive, day.year)
+    values = (close, close + 1, close - 1, close, adj_close, 100)
+    return (ticker, day, *values, False, "split_adjusted", "test", naive, day, None, day.year)
 
 
 def curated(spark: SparkSession, market: DataFrame, *bars: tuple[object, ...]) -> DataFrame:
-    rows = adjusted_bars(frame(spark, PROCESSED.ddl, *bars), frame(spark, CORPORATE_ACTIONS.ddl), market)
-    return rows.select(*CURATED.column_names)
+    none = (frame(spark, PROCESSED_ACTIONS.ddl), frame(spark, CORPORATE_ACTIONS.ddl))
+    return bars_in(adjusted(frame(spark, PROCESSED.ddl, *bars), *none, market))
 
 
 def history(
@@ -159,6 +159,19 @@ def test_a_missing_session_does_not_break_the_windows(spark: SparkSession, marke
     closes = [bar[2] for bar in with_gap]
     assert rows[-1]["sma_20"] == pytest.approx(sum(closes[-20:]) / 20, rel=1e-12)
     assert rows[30]["return_1d"] == pytest.approx(closes[30] / closes[29] - 1, rel=1e-12)
+
+
+def test_an_unknown_volume_leaves_its_averages_null_while_it_is_in_the_window(
+    spark: SparkSession, market: DataFrame
+) -> None:
+    bars = [
+        bar if place != 30 else (*bar[:4], None, *bar[5:]) for place, bar in enumerate(history("AAPL", walk(1, 90)))
+    ]
+    rows = rows_of(features(frame(spark, FEATURE_INPUTS, *bars), market))
+    for name, window in (("volume_sma_20", 20), ("volume_sma_50", 50)):
+        nulls = {place for place, row in enumerate(rows) if row[name] is None}
+        assert nulls == {*range(window - 1), *range(30, 30 + window)}, name
+    assert rows[-1]["volume_sma_20"] == 1000 + (70 + 89) / 2
 
 
 def test_a_return_across_a_change_of_basis_leaves_dividends_out_for_that_session_only(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import gzip
 import hashlib
-from importlib import resources
 
 import numpy as np
 import pytest
@@ -15,29 +12,16 @@ from hypothesis import strategies as st
 
 from stock_lakehouse.transforms import indicators
 from stock_lakehouse.transforms.indicators import INDICATORS, compute, indicator_spec
+from stock_lakehouse_tests import histories
+from stock_lakehouse_tests.histories import TICKERS, Bars, bars
 from stock_lakehouse_tests.transforms import reference
 
-TICKERS = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
 BY_NAME = {one.name: one for one in INDICATORS}
 ACCURACY = 1e-9
 # A difference of two averages that nearly cancel has no relative accuracy of its own: below this share of what was
 # subtracted its error is measured against that share.
 CANCELLED = 1e-5
 WINDOW_EDGES = (0, 1, 2, 11, 12, 13, 14, 15, 19, 20, 21, 25, 26, 27, 33, 34, 35, 49, 50, 51, 199, 200, 201, 260)
-
-Bars = dict[str, np.ndarray]
-
-
-def bars(close: object, adj_close: object = None, volume: object = None, total_return: object = None) -> Bars:
-    """One ticker's history; by default adj_close is close, the volume a million, and every bar is on total return."""
-    prices = np.asarray(close, dtype=np.float64)
-    return {
-        "close": prices,
-        "adj_close": prices.copy() if adj_close is None else np.asarray(adj_close, dtype=np.float64),
-        "volume": np.full(len(prices), 1e6) if volume is None else np.asarray(volume, dtype=np.float64),
-        "dividend": np.full(len(prices), np.nan),  # the deliveries do not say
-        "total_return": np.full(len(prices), True) if total_return is None else np.asarray(total_return, dtype=bool),
-    }
 
 
 def walk(seed: int, length: int, start: float = 100.0, step: float = 0.02) -> np.ndarray:
@@ -46,13 +30,7 @@ def walk(seed: int, length: int, start: float = 100.0, step: float = 0.02) -> np
 
 @pytest.fixture(scope="module")
 def sample() -> dict[str, Bars]:
-    packed = resources.files("stock_lakehouse.sources") / "sample_data" / "stocks_daily.csv.gz"
-    rows: dict[str, list[tuple[str, float, float, float]]] = {ticker: [] for ticker in TICKERS}
-    with packed.open("rb") as file, gzip.open(file, "rt", encoding="utf-8") as text:
-        for row in csv.DictReader(text):
-            rows[row["symbol"]].append((row["date"], float(row["close"]), float(row["adjusted"]), float(row["volume"])))
-    ordered = {ticker: sorted(history) for ticker, history in rows.items()}
-    return {ticker: bars(*np.array([row[1:] for row in history]).T) for ticker, history in ordered.items()}
+    return histories.sample()
 
 
 def scales(expected: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -70,7 +48,9 @@ def scales(expected: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def errors_of(history: Bars) -> dict[str, float]:
     """The largest relative error of each indicator; of a boolean how many rows differ. Nulls must agree exactly."""
     found = compute(history)
-    expected = reference.all_indicators(*(history[name] for name in ("close", "adj_close", "volume", "total_return")))
+    expected = reference.all_indicators(
+        *(history[name] for name in ("close", "adj_close", "volume", "dividend", "total_return"))
+    )
     assert found.keys() == expected.keys(), "reference.py must know every indicator of the registry"
     scale = scales(expected)
     errors = {}
@@ -196,6 +176,27 @@ def test_zero_volume_averages_to_zero() -> None:
     found = compute(bars(walk(1, 60), volume=np.zeros(60)))
     assert found["volume_sma_20"][19:].tolist() == [0.0] * 41
     assert found["volume_sma_50"][49:].tolist() == [0.0] * 11
+
+
+@pytest.mark.parametrize(("name", "window"), [("volume_sma_20", 20), ("volume_sma_50", 50)])
+@pytest.mark.parametrize("unknown", [[0], [40], [40, 41, 42, 75], list(range(30, 110)), list(range(200))])
+def test_an_unknown_volume_empties_the_averages_it_is_in_and_changes_no_other(
+    name: str, window: int, unknown: list[int]
+) -> None:
+    complete = np.random.default_rng(3).integers(0, 10**10, 200).astype(np.float64)
+    complete[60:70] = 0.0
+    partial = complete.copy()
+    partial[unknown] = np.nan
+    close = walk(1, 200)
+    before, found = compute(bars(close, volume=complete)), compute(bars(close, volume=partial))
+    touched = {at for first in unknown for at in range(first, first + window)}
+    for at, (value, right) in enumerate(zip(found[name], before[name], strict=True)):
+        if at in touched:
+            assert np.isnan(value), at
+        else:
+            assert value == right or at < window - 1, at
+    others = [one.name for one in INDICATORS if not one.name.startswith("volume_")]
+    assert all(np.array_equal(found[other], before[other], equal_nan=before[other].dtype != bool) for other in others)
 
 
 def test_rsi_is_100_after_rises_only_and_0_when_nothing_moved() -> None:
