@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from stock_lakehouse.sources.file_report import FileReport
+
 UNUSED = "not used"  # in a note of a delivery: a column is left out that should perhaps have been read
 
 # The columns of a delivered row, all text, in order; what each means stands in `schemas/raw.py`. `ticker` is the ticker that was
@@ -162,22 +164,31 @@ def printable(text: str) -> str:
 
 
 class Download:
-    """All deliveries of one request, once; it remembers what failed, and what the raw layer made of them.
+    """All deliveries of one request, once; it remembers what failed, what each file gave, and what the raw layer made of them.
 
-    Iterating raises SourceError at the end if every ticker failed.
+    `known` are the tickers of the settings, of which a run may ask for some: a file of the others is no useless one. Iterating
+    raises SourceError at the end if every ticker failed.
     """
 
-    def __init__(self, source: Source, tickers: Sequence[str], first: date, last: date) -> None:
+    def __init__(
+        self, source: Source, tickers: Sequence[str], first: date, last: date, known: Sequence[str] = ()
+    ) -> None:
         self.source = source
         self.tickers = tuple(tickers)
         self.first = first
         self.last = last
+        self.known = tuple(dict.fromkeys((*tickers, *known)))
         self.failed: dict[str, str] = {}
+        self.files: dict[str, FileReport] = {}
         self.landing = Landing()
 
     def __iter__(self) -> Iterator[Delivery]:
+        from stock_lakehouse.sources.file_report import collect
+
+        asked, known = set(self.tickers), set(self.known)
         for delivery in self.source.deliver(self.tickers, self.first, self.last):
             self.failed.update(delivery.failed)
+            collect(self.files, delivery, asked, known)
             yield delivery
         if self.failed and self.failed.keys() >= set(self.tickers):
             reasons = "; ".join(f"{ticker}: {reason}" for ticker, reason in sorted(self.failed.items())[:5])
