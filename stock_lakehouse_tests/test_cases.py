@@ -61,7 +61,7 @@ AS_TRADED = Right(
 )
 BASE = Right(rows=BARS)
 REFUSED = ("files_read", "quarantine")
-COLUMNS_NEEDED = ("header", "column")
+COLUMNS_NEEDED = ("header", "no column", "two columns")
 HOW_TO_DATE = ("iso", "yyyy", "2024-01-02", "csv_dates", "serial", "excel")
 
 
