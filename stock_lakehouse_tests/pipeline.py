@@ -69,6 +69,11 @@ class Outcome:
     def quarantine(self) -> list[Row]:
         return self._rows("processed_quarantine")
 
+    def read(self) -> Outcome:
+        """Itself, with every table read: a later run does not change what this one gave."""
+        assert all(rows is not None for rows in (self.curated, self.features, self.corporate_actions, self.quarantine))
+        return self
+
     def _rows(self, table: str) -> list[Row]:
         return read_table(table, lake_root=self.settings.lake_root).to_pylist()
 
@@ -103,7 +108,7 @@ class House:
             days = [None if day is None else datetime.fromisoformat(day) for day in (first, last)]
             report = run_rectangle(settings, _rectangle(settings, None, *days))
         assert report.success, report.failures
-        return Outcome(settings, report)
+        return Outcome(settings, report).read()
 
     def put(self, **files: str) -> None:
         """Write price files: name (without .csv) and text."""
