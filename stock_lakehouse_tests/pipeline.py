@@ -242,7 +242,7 @@ class Told:
     says: Collection[str] = ()
 
     def of(self, ticker: str, file: str) -> Told:
-        return replace(self, ticker=self.ticker and ticker, file=self.file and file)
+        return replace(self, ticker=self.ticker and ticker, file=file)
 
     def is_in(self, outcome: Outcome) -> bool:
         return any(

@@ -6,7 +6,6 @@ other inputs of the same kinds in test_case_variants.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -75,14 +74,16 @@ def adjusted(right: str = "98.5011") -> Right:
 
 @dataclass(frozen=True)
 class Case:
-    """One folder of cases/. `right` or `told` must hold if both are given, both with `both`. `together`: its file holds no ticker
-    and the settings are everybody's, so that it shares a run with others under a ticker of its own."""
+    """One folder of cases/. `right` or `told` must hold if both are given, with `both` each of them.
+
+    `lake`: its one file holds no ticker, so it shares a run with the others of that lake, under a ticker of its own.
+    """
 
     name: str
     right: tuple[Right, ...] = ()
     told: Told | None = None
     both: bool = False
-    together: bool = False
+    lake: str | None = None
     overrides: dict[str, object] = field(default_factory=dict)
 
 
@@ -90,38 +91,41 @@ def case(name: str, *right: Right, told: Told | None = None, both: bool = False,
     return Case(name, right, told, both, overrides=overrides)
 
 
-def form(name: str, right: Right | None = BASE, told: Told | None = None) -> Case:
-    return Case(name, () if right is None else (right,), told, together=True)
+def form(name: str, *right: Right, told: Told | None = None, both: bool = False, lake: str = "plain") -> Case:
+    return Case(name, right, told, both, lake)
 
 
+LAKES: dict[str, dict[str, str]] = {"plain": {}, "as_traded": {"csv_prices": '"as_traded"'}}
 K01, K02, K03, K04, K05, K07, K08, K09, K10, K11, K12, K13, K14, K15, K17, K18, K19, K20, K21, K22 = KINDS
 
 CASE_LIST = (
-    case(
+    form(
         f"{K01}/dividend_on_holiday",  # close before 106.46
         Right(
             bars=124, rows=BARS, values={(FIRST, "adj_close"): "100.8339"}, actions=[("2024-04-01", "dividend", "1.0")]
         ),
     ),
-    case(
+    form(
         f"{K01}/dividend_on_null_bar",
         Right(bars=123, values={(FIRST, "adj_close"): "98.5011"}, actions=DIVIDENDS),
     ),
-    case(
+    form(
         f"{K01}/split_on_null_bar",
         Right(ticker="NFE", bars=123, values={(FIRST, "close"): "301.5000"}, actions=[("2024-04-08", "split", "0.02")]),
+        lake="as_traded",
     ),
-    case(f"{K02}/alpha_csv", AS_TRADED, Right(green=("adjusted_close",))),
-    case(f"{K02}/tiingo", AS_TRADED, Right(green=("adjusted_close",))),
-    case(
+    form(f"{K02}/alpha_csv", AS_TRADED, Right(green=("adjusted_close",)), lake="as_traded"),
+    form(f"{K02}/tiingo", AS_TRADED, Right(green=("adjusted_close",)), lake="as_traded"),
+    form(
         f"{K02}/quandl_wiki",
         AS_TRADED,
         Right(
             green=("adjusted_close",),
             features={("2024-04-08", "return_1d"): "0.0024", ("2024-04-08", "volatility_20"): "0.012"},
         ),
+        lake="as_traded",
     ),
-    case(
+    form(
         f"{K03}/yf_history_auto_adjust",
         Right(
             bars=124,
@@ -142,12 +146,12 @@ CASE_LIST = (
         Right(bars=124, values={(FIRST, "close"): "205.9600"}),
         told=Told(("split_moves", "price_jumps", "price_form"), sessions=("2024-04-01", "2024-04-19")),
     ),
-    case(
+    form(
         f"{K05}/named_not_applied_1_5",
         Right(bars=124, values={(FIRST, "close"): "210.4533"}),
         told=Told(("split_moves",), sessions=("2024-04-19",)),
     ),
-    case(
+    form(
         f"{K05}/named_not_applied_2",
         Right(bars=124, values={(FIRST, "close"): "161.8900"}),
         told=Told(("split_moves",), sessions=("2024-04-19",)),
@@ -174,7 +178,7 @@ CASE_LIST = (
         BASE.of("BRK-B"),
         told=Told(REFUSED, ticker=None, file="all.csv", words=("BRK/B", "BRK-B"), says=("BRK/B", "BRK-B")),
     ),
-    case(f"{K08}/slash_mdy", BASE),
+    form(f"{K08}/slash_mdy", BASE),
     case(
         f"{K08}/stooq_single",
         BASE,
@@ -209,7 +213,7 @@ CASE_LIST = (
         told=Told(("incomplete_bars", *REFUSED), words=("volume",)),
     ),
     case(f"{K11}/zero_ohl", told=Told(("incomplete_bars", "quarantine"), ticker="AAMC", sessions=("2024-03-14",))),
-    case(
+    form(
         f"{K11}/zero_open",
         Right(
             ticker="JNJ",
@@ -217,11 +221,11 @@ CASE_LIST = (
         ),
         told=Told(("incomplete_bars", "quarantine"), ticker="JNJ", words=("open",)),
     ),
-    case(f"{K12}/alpha_pandas_adjusted", AS_TRADED),
-    form(f"{K12}/alpha_pandas_daily"),
+    form(f"{K12}/alpha_pandas_adjusted", AS_TRADED, lake="as_traded"),
+    form(f"{K12}/alpha_pandas_daily", BASE),
     case(f"{K13}/yf_multiindex", BASE),
-    form(f"{K13}/close_and_last"),
-    form(f"{K13}/date_and_time"),
+    form(f"{K13}/close_and_last", BASE),
+    form(f"{K13}/date_and_time", BASE),
     case(
         f"{K13}/nse_bhav",
         BASE,
@@ -237,14 +241,14 @@ CASE_LIST = (
             says=(*COLUMNS_NEEDED, "AAPL.US", "tickers"),
         ),
     ),
-    form(f"{K14}/barchart", told=Told(REFUSED, file="AAPL.csv", words=COLUMNS_NEEDED, says=COLUMNS_NEEDED)),
-    form(f"{K14}/bse", told=Told(REFUSED, file="AAPL.csv", words=COLUMNS_NEEDED, says=COLUMNS_NEEDED)),
-    form(f"{K14}/compact_ymd"),
+    form(f"{K14}/barchart", BASE, told=Told(REFUSED, file="AAPL.csv", words=COLUMNS_NEEDED, says=COLUMNS_NEEDED)),
+    form(f"{K14}/bse", BASE, told=Told(REFUSED, file="AAPL.csv", words=COLUMNS_NEEDED, says=COLUMNS_NEEDED)),
+    form(f"{K14}/compact_ymd", BASE),
     case(f"{K14}/crsp", BASE, told=Told(REFUSED, file="crsp.csv", words=COLUMNS_NEEDED, says=COLUMNS_NEEDED)),
-    form(f"{K14}/disclaimer_line"),
-    form(f"{K14}/excel_serial", None, Told(REFUSED, file="AAPL.csv", words=("date",), says=HOW_TO_DATE)),
+    form(f"{K14}/disclaimer_line", BASE),
+    form(f"{K14}/excel_serial", told=Told(REFUSED, file="AAPL.csv", words=("date",), says=HOW_TO_DATE)),
     # The volume is Stuecke; Volumen is money, so a file that takes it for the volume is wrong.
-    form(f"{K14}/german", told=Told(REFUSED, file="AAPL.csv", words=COLUMNS_NEEDED, says=COLUMNS_NEEDED)),
+    form(f"{K14}/german", BASE, told=Told(REFUSED, file="AAPL.csv", words=COLUMNS_NEEDED, says=COLUMNS_NEEDED)),
     form(
         f"{K14}/investing_named",
         Right(
@@ -252,21 +256,21 @@ CASE_LIST = (
             values={(LAST, "close"): "1091.28"},
         ),
     ),
-    form(f"{K14}/nasdaq"),
-    form(f"{K14}/nasdaq_dollar_only"),
-    form(f"{K14}/no_header", None, Told(REFUSED, file="AAPL.csv", words=("header",), says=("header",))),
+    form(f"{K14}/nasdaq", BASE),
+    form(f"{K14}/nasdaq_dollar_only", BASE),
+    form(f"{K14}/no_header", told=Told(REFUSED, file="AAPL.csv", words=("header",), says=("header",))),
     case(
         f"{K14}/polygon_flat",
         *(Right(ticker, rows={day: BARS[day] for day in sorted(BARS)[:5]}, bars=5) for ticker in ("AAPL", "MSFT")),
         told=Told(REFUSED, ticker=None, file="2024-01-02.csv.gz", words=COLUMNS_NEEDED, says=COLUMNS_NEEDED),
     ),
     case(f"{K14}/quantmod", BASE),
-    form(f"{K14}/semicolon"),
-    form(f"{K14}/space_after_comma"),
+    form(f"{K14}/semicolon", BASE),
+    form(f"{K14}/space_after_comma", BASE),
     form(f"{K14}/thousands", Right(rows=DEARER, values={(LAST, "close"): "1091.28"})),
-    form(f"{K14}/tradingview"),
-    form(f"{K14}/trailing_comma"),
-    form(f"{K14}/utf16"),
+    form(f"{K14}/tradingview", BASE),
+    form(f"{K14}/trailing_comma", BASE),
+    form(f"{K14}/utf16", BASE),
     case(
         f"{K15}/christmas_1964",
         Right(
@@ -285,10 +289,10 @@ CASE_LIST = (
         Right(ticker="IBM", bars=50, green=("missing_sessions", "gap_diagnosis")),
         last_date=date(1950, 3, 3),
     ),
-    case(f"{K17}/split_text_colon", AS_TRADED),
-    case(f"{K17}/split_text_for", AS_TRADED),
+    form(f"{K17}/split_text_colon", AS_TRADED, lake="as_traded"),
+    form(f"{K17}/split_text_for", AS_TRADED, lake="as_traded"),
     form(f"{K18}/huge_price", last_close("3080700000000000")),
-    case(
+    form(
         f"{K19}/dividend_above_price",
         Right(rows=BARS, values={(FIRST, "adj_close"): "101.79"}),
         told=Told(("unusable_actions",), sessions=("2024-04-08",), words=("150",)),
@@ -301,13 +305,13 @@ CASE_LIST = (
     ),
     case(f"{K21}/caret", BASE.of("^GSPC")),
     # The file's own column takes 5 % off; by the distribution of 5.0 on a close of 104.65 it is 4.78 %.
-    case(
+    form(
         f"{K22}/capital_gains",
         Right("VWILX", bars=124, values={(FIRST, "adj_close"): "96.9267", (LAST, "adj_close"): "91.28"}),
         told=Told(("adjusted_close",), ticker="VWILX"),
     ),
 )
-TOGETHER = {one.name: f"C{number:02}" for number, one in enumerate(CASE_LIST) if one.together}
+TICKERS = {one.name: f"C{number:02}" for number, one in enumerate(CASE_LIST) if one.lake}
 
 
 @pytest.fixture(scope="module")
@@ -316,23 +320,32 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def together(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, instance: Path) -> Iterator[Outcome]:
-    """One run of all cases that can share one: a folder in which each file has a form of its own."""
-    house = new_house(tmp_path_factory.mktemp("together"), instance, TOGETHER.values())
-    for name, ticker in TOGETHER.items():
+def lake_of_forms(
+    request: pytest.FixtureRequest, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, instance: Path
+) -> Outcome:
+    """One run of all cases that share a lake: a folder in which each file has a form of its own."""
+    names = [one.name for one in CASE_LIST if one.lake == request.param]
+    house = new_house(
+        tmp_path_factory.mktemp(request.param), instance, [TICKERS[name] for name in names], **LAKES[request.param]
+    )
+    for name in names:
         (file,) = (CASES / name / "prices").iterdir()
-        house.put_file(f"{ticker}.csv", file.read_bytes())
+        house.put_file(f"{TICKERS[name]}.csv", file.read_bytes())
     return house.run()
 
 
-@pytest.mark.parametrize("one", [one for one in CASE_LIST if one.together], ids=lambda one: one.name)
-def test_a_form_of_a_file_gives_the_right_bars_in_a_folder_of_all_forms(one: Case, together: Outcome) -> None:
-    ticker = TOGETHER[one.name]
+@pytest.mark.parametrize(
+    ("lake_of_forms", "one"),
+    [pytest.param(one.lake, one, id=one.name) for one in CASE_LIST if one.lake],
+    indirect=["lake_of_forms"],
+)
+def test_a_form_of_a_file_gives_the_right_bars_in_a_folder_of_many_forms(one: Case, lake_of_forms: Outcome) -> None:
+    ticker = TICKERS[one.name]
     told = one.told and one.told.of(ticker, f"{ticker}.csv")
-    assert_right(together, [right.of(ticker) for right in one.right], told, both=one.both)
+    assert_right(lake_of_forms, [right.of(ticker) for right in one.right], told, both=one.both)
 
 
-@pytest.mark.parametrize("one", [one for one in CASE_LIST if not one.together], ids=lambda one: one.name)
+@pytest.mark.parametrize("one", [one for one in CASE_LIST if not one.lake], ids=lambda one: one.name)
 def test_a_folder_gives_the_right_bars_or_says_why_not(
     one: Case, spark: SparkSession, tmp_path: Path, instance: Path
 ) -> None:
