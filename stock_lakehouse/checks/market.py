@@ -376,6 +376,17 @@ def duplicate_keys(bars: "DataFrame") -> list[dict[str, Any]]:
     return [{"ticker": row["ticker"], "session": str(row["date"]), "bars": row["count"]} for row in counts.collect()]
 
 
+TO_DO = {
+    "split_moves": "set csv_prices to the form that the check price_form names, or, of files cut by year and downloaded together, "
+    "csv_adjusted_to to the day of the download; then run the ticker's whole history again",
+    "price_form": "set csv_prices to the form that the prices seem to have, then run the ticker's whole history again",
+    "unusable_actions": "compare the amount with a second source: a wrong unit or currency, or a liquidation",
+    "incomplete_bars": "nothing, if the vendor has no more: what is not known is null, and so is what is computed from it",
+    "price_jumps": "look at the bars and at `stock-lakehouse show corporate_actions TICKER`; a split that no delivery names is "
+    "delivered in a column Stock Splits",
+}
+
+
 def _warn(name: str, found: list[dict[str, Any]], **facts: str) -> dg.AssetCheckResult:
     records = [dg.TableRecord(one) for one in found]
     return dg.AssetCheckResult(
@@ -387,5 +398,6 @@ def _warn(name: str, found: list[dict[str, Any]], **facts: str) -> dg.AssetCheck
             "found": len(found),
             **facts,
             **({"rows": dg.MetadataValue.table(records[:LISTED])} if records else {}),
+            **({"what to do": TO_DO[name]} if records and name in TO_DO else {}),
         },
     )
