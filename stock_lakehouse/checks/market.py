@@ -377,7 +377,7 @@ def duplicate_keys(bars: "DataFrame") -> list[dict[str, Any]]:
 
 
 TO_DO = {
-    "split_moves": "set csv_prices to the form that the check price_form names, or, of files cut by year and downloaded together, "
+    "split_moves": "set csv_prices to the form that the check price_form names; of files cut by year and downloaded together, "
     "csv_adjusted_to to the day of the download; then run the ticker's whole history again",
     "price_form": "set csv_prices to the form that the prices seem to have, then run the ticker's whole history again",
     "unusable_actions": "compare the amount with a second source: a wrong unit or currency, or a liquidation",
