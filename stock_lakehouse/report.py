@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LISTED = 50  # rows in a check's metadata
 SHOWN_REASONS = 3
-LONGEST_REASON = 200
+LONGEST_REASON = 300
 LONGEST_VALUE = 80
 LATEST = ("sma_50", "sma_200", "rsi_14", "macd_hist", "volatility_20", "buy_signal", "sell_signal")
 
@@ -197,8 +197,12 @@ def reasons_in_words(by_reason: dict[str, int]) -> str:
     """The most frequent reasons, with the number of rows."""
     worst = sorted(by_reason.items(), key=lambda item: (-item[1], item[0]))
     more = len(worst) - SHOWN_REASONS
-    said = ", ".join(f"{printable(reason)[:LONGEST_REASON]} ({rows:,})" for reason, rows in worst[:SHOWN_REASONS])
+    said = ", ".join(f"{_cut(printable(reason))} ({rows:,})" for reason, rows in worst[:SHOWN_REASONS])
     return said + (f" and {more} more reasons" if more > 0 else "")
+
+
+def _cut(reason: str) -> str:
+    return reason if len(reason) <= LONGEST_REASON else reason[:LONGEST_REASON] + "…"
 
 
 def new_in_quarantine(
