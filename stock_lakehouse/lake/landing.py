@@ -56,6 +56,8 @@ def place(rows: pd.DataFrame, asked: Rectangle) -> pd.DataFrame:
     Inside are the rows of the tickers and sessions asked; those that cannot be read, since nobody can say of what they are; and
     rows of LOOK_BACK before the first session that name a split or dividend, which a request for later sessions would lose.
     """
+    import numpy as np
+
     placed = rows.assign(ticker=rows["ticker"].fillna(UNREADABLE))
     readable = placed["problem"].isna()
     sessions = placed["session"].where(placed["session"].notna() | ~readable, placed["date"])
@@ -64,12 +66,13 @@ def place(rows: pd.DataFrame, asked: Rectangle) -> pd.DataFrame:
     placed["year"] = [day[:4] if day else UNREADABLE for day in placed["day"]]
     covered = {day: day is None or asked.covers(date.fromisoformat(day)) for day in set(days.values())}
     since = (asked.first - LOOK_BACK).isoformat()
-    recent = placed["day"].notna() & (placed["day"] >= since) & (placed["day"] < asked.first.isoformat())
+    start = asked.first.isoformat()
+    recent = np.array([day is not None and since <= day < start for day in placed["day"]], dtype=bool)
     acting = recent.copy()
     if recent.any():
-        acting[recent] = acts(placed[recent])
+        acting[recent] = acts(placed[recent]).to_numpy(dtype=bool)
     tickers = placed["ticker"].isin([*asked.tickers, UNREADABLE])
-    placed["inside"] = tickers & (placed["day"].map(covered).astype(bool) | acting)
+    placed["inside"] = tickers & (np.array([covered[day] for day in placed["day"]], dtype=bool) | acting)
     placed["key"] = keys_of(placed)
     return placed
 
@@ -267,65 +270,76 @@ def contradictions(rows: pd.DataFrame, landed: pd.DataFrame, now: datetime) -> t
 
 
 def with_basis(placed: pd.DataFrame, landed: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[str, str]]:
-    """`placed` with `adjusted_to` put right where a vendor adjusted its prices before the ex-date had a bar, and the tickers
-    of which it is not known what their prices are adjusted for, each with the reason.
+    """`placed` with `adjusted_to` put right where a vendor adjusted its prices before the ex-date had a bar, and the tickers of
+    which it is not known what their prices are adjusted for, each with the reason.
 
     A vendor that adjusts at night delivers yesterday's bar on the new basis on the morning of a split's ex-date. What is landed
     tells: closes of the same days differ by the split's ratio, or do not. Where no day is in both, nobody can say.
     """
-    forms = placed["basis"].fillna(SPLIT_ADJUSTED).isin([SPLIT_ADJUSTED, TOTAL_RETURN])
-    ours = placed[forms & placed["adjusted_to"].notna() & placed["day"].notna() & placed["problem"].isna()]
+    adjusted = placed["basis"].fillna(SPLIT_ADJUSTED) == SPLIT_ADJUSTED
+    ours = placed[adjusted & placed["adjusted_to"].notna() & placed["day"].notna() & placed["problem"].isna()]
     unknown: dict[str, str] = {}
     named, there = splits_of(placed), dict(list(landed.groupby("ticker", sort=False)))
     for ticker, rows in ours.groupby("ticker", sort=True):
-        newest = str(rows["adjusted_to"].max())
-        coming = [split for split in named.get(str(ticker), ()) if split.day > newest]
+        splits, newest = named.get(str(ticker), []), str(rows["adjusted_to"].max())
+        coming = [split for split in splits if split.day > newest]
         beside = rows[~rows["inside"]]
         if not coming and (beside.empty or ticker not in there):
             continue
-        moved = _basis_change(rows if coming else beside, there.get(ticker, landed[:0]))
-        if moved is None:
-            if coming and rows["file"].isna().all():  # an answer is of now; a file may be from before the ex-date
-                unknown[str(ticker)] = (
-                    f"a split of {coming[0].ratio:g} for 1 is named for {coming[0].day}, of which there is no bar yet: whether "
-                    "the prices before are adjusted for it cannot be known; they land when that session has a bar"
-                )
-            continue
-        shift, before = moved
-        if abs(shift) < SAME_BASIS:
-            continue
-        known = [split for split in named.get(str(ticker), ()) if split.day > before]
-        ratio = math.prod(split.ratio for split in known)
-        if abs(shift + math.log(ratio)) < SAME_BASIS:
-            to = max(split.day for split in known)
-            placed.loc[rows.index, "adjusted_to"] = rows["adjusted_to"].where(rows["adjusted_to"] > to, to)
-        else:
+        before = there.get(ticker, landed[:0])
+        shifts = _shifts(rows if coming else beside, before)
+        if (
+            not shifts and coming and rows["file"].isna().all()
+        ):  # an answer is of now; a file may be from before the ex-date
             unknown[str(ticker)] = (
-                f"its prices are {math.exp(shift):.4g} times those landed of the same sessions and no split is named that says "
-                f"so; run its whole history again: stock-lakehouse materialize --tickers {ticker}"
+                f"a split of {coming[0].ratio:g} for 1 is named for {coming[0].day}, of which there is no bar yet: whether the "
+                "prices before are adjusted for it cannot be known; they land when that session has a bar"
             )
+        # Closes that did not move are on the basis that they were landed on: a file that grows is not adjusted anew.
+        unchanged, known = _explained(shifts, [], before), [split for split in splits if split.day <= newest]
+        if not shifts or unchanged or _explained(shifts, known, before):
+            continue
+        if coming and _explained(shifts, splits, before):
+            placed.loc[rows.index, "adjusted_to"] = coming[-1].day
+            continue
+        middle = sorted(shift for shift, _ in shifts)[len(shifts) // 2]
+        unknown[str(ticker)] = (
+            f"its prices are {math.exp(middle):.4g} times those landed of the same sessions and no split is named that says "
+            f"so; run its whole history again: stock-lakehouse materialize --tickers {ticker}"
+        )
     return placed, unknown
 
 
-def _basis_change(rows: pd.DataFrame, landed: pd.DataFrame) -> tuple[float, str] | None:
-    """The log of delivered over landed closes of the same days, and until when what is landed is adjusted; None if no day is in
-    both, or the days do not agree."""
+def _shifts(rows: pd.DataFrame, landed: pd.DataFrame) -> list[tuple[float, str]]:
+    """Of each day that is in both: the log of the delivered over the landed close, and until when the landed one is adjusted."""
     newest = landed.drop_duplicates(KEY, keep="last")
     then = dict(zip(newest["day"], zip(_numbers(newest, "close"), newest["adjusted_to"], strict=True), strict=True))
-    shifts, until = [], []
+    found = []
     for day, close in zip(rows["day"], _numbers(rows, "close"), strict=True):
-        was, adjusted_to = then.get(day, (None, None))
-        if (was or 0.0) > 0 and close > 0:  # nan is above nothing
-            shifts.append(math.log(close / was))
-            until.append(adjusted_to if isinstance(adjusted_to, str) else day)
-    if not shifts:
-        return None
-    shifts.sort()
-    middle = shifts[len(shifts) // 2]
-    if len(shifts) == 1 and SAME_BASIS < abs(middle) < ONE_BAR_SAYS:
-        return 0.0, max(until)
-    agree = sum(abs(shift - middle) < SAME_BASIS for shift in shifts) * 2 > len(shifts)
-    return (middle if agree else 0.0), max(until)
+        was, adjusted_to = then.get(day, (0.0, None))
+        if was > 0 and close > 0:  # nan is above nothing
+            found.append((math.log(close / was), adjusted_to if isinstance(adjusted_to, str) else str(day)))
+    return found
+
+
+def _explained(shifts: Sequence[tuple[float, str]], splits: Sequence[Split], landed: pd.DataFrame) -> bool:
+    """Whether most closes moved as `splits` say: by those after the landed bar's basis, and by what a vendor corrected of others.
+
+    A single day that moved by less than ONE_BAR_SAYS is a correction of that bar.
+    """
+    named = landed[landed["day"].isin([split.day for split in splits])].drop_duplicates(KEY, keep="last")
+    said = dict(zip(named["day"], _ratios(named), strict=True))
+
+    def expected(until: str) -> float:
+        return -sum(
+            math.log(split.ratio if split.day > until else split.ratio / (said.get(split.day) or split.ratio))
+            for split in splits
+        )
+
+    away = [abs(shift - expected(until)) for shift, until in shifts]
+    if len(away) == 1 and away[0] < ONE_BAR_SAYS:
+        return True
+    return sum(distance < SAME_BASIS for distance in away) * 2 > len(away)
 
 
 def splits_of(rows: pd.DataFrame) -> dict[str, list[Split]]:

@@ -160,15 +160,23 @@ class _Action:
     adjusted_to: list[int]
     factors: list[float | None] = field(default_factory=list)
     price_factor: float | None = None
+    announced: bool = (
+        False  # the ticker has not traded since: it does not count yet, but a delivery may be adjusted by it
+    )
 
     @property
     def value(self) -> float:
-        return self.values[-1]
+        return self.none if self.announced else self.values[-1]
+
+    @property
+    def none(self) -> float:
+        """The value that says that there is none."""
+        return 1.0 if self.kind == SPLIT else 0.0
 
     @property
     def acts(self) -> bool:
-        """Whether the newest delivery says that there is one."""
-        return self.value != (1.0 if self.kind == SPLIT else 0.0)
+        """Whether it counts."""
+        return self.value != self.none
 
     @property
     def first_seen(self) -> int:
@@ -209,12 +217,14 @@ class _Ticker:
         self.on_total_return = np.asarray(pc.equal(bars["basis"], "total_return"))
         self.values = {name: bars[name].to_numpy().astype(np.float64) for name in (*PRICES, "adj_close", "volume")}
         self._published = {(_days(row["ex_date"]), row["kind"]): row["price_factor"] for row in published}
-        every = _merged(delivered)
-        self.splits = sorted((one for one in every if one.kind == SPLIT and self._counts(one)), key=_order)
+        every = sorted(_merged(delivered), key=_order)
+        for one in every:
+            one.announced = not self._counts(one)
+        self.splits = [one for one in every if one.kind == SPLIT]
         for split in self.splits:
             split.factors = [float(value) for value in split.values]
             split.price_factor = 1 / split.value if split.acts else None
-        self.dividends = sorted((one for one in every if one.kind != SPLIT and self._counts(one)), key=_order)
+        self.dividends = [one for one in every if one.kind != SPLIT]
         for dividend in self.dividends:
             dividend.values = [
                 value / self._unknown_at(dividend.ex_date, seen, to)
@@ -222,7 +232,7 @@ class _Ticker:
             ]
 
     def _counts(self, action: _Action) -> bool:
-        """Whether the ticker has traded since the action; a later one is only announced."""
+        """Whether the ticker has traded since the action."""
         if self.years is not None and _year(action.ex_date) > max(self.years):
             return (action.ex_date, action.kind) in self._published
         return bool(self.day[-1] >= action.ex_date)
