@@ -49,7 +49,7 @@ def one_run(first: date, last: date) -> dict[str, Any]:
     rectangle = PartitionScheme(settings, calendar).ask(None, first, last, newest)
     report = run_rectangle(settings, rectangle, progress=progress)
     # A bulk load ends before the newest session, so its tickers are stale; nothing else may be red.
-    red = [check for check in report.red if "stale_tickers" not in check]
+    red = [str(finding) for finding in report.red if finding.check != "stale_tickers"]
     if not report.success or red:
         raise RuntimeError(f"the run failed: {report.failures} {red}")
     return {"run": time.perf_counter() - started, "steps": dict(report.seconds)}

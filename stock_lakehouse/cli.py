@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from stock_lakehouse.backfill import Plan
     from stock_lakehouse.partitions import Rectangle
-    from stock_lakehouse.report import TableStatus
-    from stock_lakehouse.runs import RunReport
+    from stock_lakehouse.report import TableStatus, TickerStatus
+    from stock_lakehouse.runs import CheckFinding, RunReport
     from stock_lakehouse.settings import Settings
     from stock_lakehouse.upkeep import Upkeep
 
@@ -34,6 +34,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 DAY: dict[str, Any] = {"formats": ["%Y-%m-%d"], "metavar": "DATE"}
+# How a red check is shown.
+SHOWN_ROWS = 5
+SHOWN_TICKERS = 20
+LINE_WIDTH = 80
+LONGEST_VALUE = 300
 # What several commands ask alike.
 Tickers = Annotated[str | None, typer.Option(metavar="A,B", help="Tickers, by comma; all if left out.")]
 First = Annotated[datetime | None, typer.Option("--from", **DAY, help="First day; the lake's first if left out.")]
@@ -61,6 +66,7 @@ def demo(
     report = _run(settings, rectangle, None)
     changed = _files(settings) != before
     _summary(settings, report, changed)
+    _end([report])
 
 
 @app.command()
@@ -77,9 +83,10 @@ def materialize(
     settings = _settings()
     rectangle = _rectangle(settings, tickers, first, last)
     before = _files(settings)
-    _run(settings, rectangle, select.split(",") if select else None)
+    report = _run(settings, rectangle, select.split(",") if select else None)
     if _files(settings) == before:
         _say("Nothing changed: the lake holds all of it already.")
+    _end([report])
 
 
 @app.command()
@@ -117,10 +124,11 @@ def backfill(
     _print_plan(planned)
     if dry_run:
         return
-    progress, failed = _progress(), 0
+    progress = _progress()
+    reports: list[RunReport] = []
     for step in run_backfill(settings, planned, progress):
         _print_outcome(step.report)
-        failed += not step.report.success
+        reports.append(step.report)
         rest = f", about {_duration(step.seconds_left)} left" if step.number < step.of and step.report.success else ""
         progress(f"run {step.number} of {step.of} ended; {step.done:.0%} done{rest}")
     _record(settings, asked)
@@ -133,9 +141,9 @@ def backfill(
         )
     else:
         _say("The lake holds all of it.")
-    if failed:
+    if not all(report.success for report in reports):
         _say("Not every run ended well; when the cause is mended start the same backfill again: it goes on from here.")
-        raise typer.Exit(1)
+    _end(reports)
 
 
 @app.command()
@@ -288,7 +296,12 @@ def _duration(seconds: float) -> str:
 
 @app.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """What each table holds: rows, sessions, sessions missing against the calendar, rows by older formulas, bytes, version."""
+    """What each table holds: rows, sessions, sessions missing against the calendar, rows by older formulas, bytes, version.
+
+    Names the tickers of the settings that have no bar.
+    """
+    from stock_lakehouse.tables import CURATED, QUARANTINE
+
     settings = _settings()
     tables = _status(settings)
     if as_json:
@@ -304,12 +317,36 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
     outdated = sum(one.outdated for one in tables)
     if outdated:
         _say(f"{outdated:,} rows of features are by older formulas; `stock-lakehouse backfill` computes them again.")
+    absent = next(one.absent for one in tables if one.table == CURATED.name)
+    if absent:
+        refused = next(one.tickers for one in tables if one.table == QUARANTINE.name)
+        _say(f"Tickers of the settings without any bar: {_without_bars(absent, refused)}.")
+        _say(
+            f"  to do: `stock-lakehouse doctor` says what the source has; `stock-lakehouse show {QUARANTINE.name} TICKER` "
+            "what was refused"
+        )
     removed = sorted({ticker for one in tables for ticker, held in one.tickers.items() if held.removed})
     if removed:
         _say(
             f"No longer in the settings, and kept as they are: {', '.join(removed)}. Runs leave their rows alone; "
             "to go on with one put it back into `tickers`."
         )
+
+
+def _without_bars(absent: Sequence[str], refused: Mapping[str, TickerStatus]) -> str:
+    """The tickers, with the rows that each has in the quarantine, or has perhaps where the ticker could not be read."""
+    from stock_lakehouse.sources.file_report import rows_in_words
+    from stock_lakehouse.tables import UNREADABLE
+
+    def named(ticker: str) -> str:
+        return f"{ticker} ({rows_in_words(refused[ticker].rows)} in quarantine)" if ticker in refused else ticker
+
+    names = ", ".join(map(named, absent[:SHOWN_TICKERS]))
+    more = f" and {len(absent) - SHOWN_TICKERS:,} more" if len(absent) > SHOWN_TICKERS else ""
+    unread = (
+        f"; of {UNREADABLE} {rows_in_words(refused[UNREADABLE].rows)} in quarantine" if UNREADABLE in refused else ""
+    )
+    return f"{names}{more}{unread}"
 
 
 @app.command()
@@ -328,18 +365,24 @@ def show(
     from stock_lakehouse.lake.history import NoVersionError
     from stock_lakehouse.lake.storage import StorageError
     from stock_lakehouse.reading import read_table
+    from stock_lakehouse.tables import QUARANTINE, UNREADABLE
 
-    settings, name = _settings(), ticker.upper()
+    settings = _settings()
+    # As `status` lists it: __unreadable__ in small letters, tickers in capitals.
+    name = ticker.lower() if ticker.lower() == UNREADABLE else ticker.upper()
     try:
-        rows = read_table(table, tickers=[name], as_of=as_of, lake_root=settings.lake_root)
+        rows = read_table(table, tickers=sorted({name, ticker}), as_of=as_of, lake_root=settings.lake_root)
     except (NoVersionError, StorageError, ValueError) as error:
         _wrong(str(error))
     if not rows.num_rows:
         then = f" of {as_of}" if as_of else ""
         _wrong(f"TICKER: {table} holds no row of {name}{then}; `stock-lakehouse status` lists what it holds")
-    names = dict.fromkeys(one for one in ("ticker", "date", *rows.column_names) if one in rows.column_names)
+    key = ("ticker", "date", *(("file", "line_number", "reasons") if table == QUARANTINE.name else ()))
+    names = dict.fromkeys(one for one in (*key, *rows.column_names) if one in rows.column_names)
     newest = rows.select(list(names)).slice(max(rows.num_rows - last, 0)).to_pylist()
-    _print_rows([{name: _text(value) for name, value in row.items()} for row in newest])
+    if table == QUARANTINE.name:  # most of its columns tell something of few rows
+        names = {name: None for name in names if name in key or any(row[name] is not None for row in newest)}
+    _print_rows([{name: _text(row[name]) for name in names} for row in newest])
 
 
 @app.command()
@@ -518,7 +561,7 @@ def _progress() -> Callable[[str], None]:
 
 
 def _run(settings: Settings, rectangle: Rectangle, select: list[str] | None) -> RunReport:
-    """One run with progress on stderr; exits with 1 if it fails."""
+    """One run with progress and red checks on stderr; exits with 1 if it fails. `_end` belongs after it."""
     progress = _progress()
     progress(
         f"{len(rectangle.tickers)} tickers × {len(rectangle.sessions):,} sessions, {rectangle.first} to {rectangle.last}"
@@ -532,19 +575,21 @@ def _run(settings: Settings, rectangle: Rectangle, select: list[str] | None) -> 
     progress("run ended " + ("well" if report.success else "with a failure"))
     _print_outcome(report)
     if not report.success:
-        raise typer.Exit(1)
+        _end([report])
     return report
 
 
 def _print_outcome(report: RunReport) -> None:
-    """Checks that did not pass, and why a run failed."""
+    """Checks that did not pass with the first rows of each, and why a run failed."""
     from rich.markup import escape
 
     from stock_lakehouse.sources import printable
 
     console = _errors()
-    for red in report.red:
-        console.print(f"[red]check not passed[/]  {escape(red)}")
+    for finding in report.red:
+        console.print(f"[red]check not passed[/]  {escape(str(finding))}")
+        for line in _finding_lines(finding):
+            console.print(line, markup=False)
     for failure in report.failures:  # an engine's error quotes the text that it could not read
         lines = "\n".join(map(printable, failure.splitlines()))
         console.print(f"[red]failed[/]  {escape(lines)}")
@@ -554,10 +599,60 @@ def _print_outcome(report: RunReport) -> None:
         )
 
 
+def _finding_lines(finding: CheckFinding) -> Iterator[str]:
+    """A red check in lines of LINE_WIDTH: its reason, its first rows, how many more there are, and what to do."""
+    yield from _wrapped(finding.description)
+    shown = finding.rows[:SHOWN_ROWS]
+    for row in shown:
+        pairs = (f"{name}={_cut(value)}" for name, value in row.items() if value not in (None, ""))
+        yield from _wrapped("  ".join(pairs), "  ")
+    more = max(finding.found or 0, len(finding.rows)) - len(shown)
+    if more > 0 and shown:
+        yield from _wrapped(f"… and {more:,} more", "  ")
+    if finding.to_do:
+        yield from _wrapped(f"to do: {finding.to_do}")
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    import textwrap
+
+    from stock_lakehouse.sources import printable
+
+    first = f"    {indent}"
+    return textwrap.wrap(
+        printable(text), LINE_WIDTH, initial_indent=first, subsequent_indent=f"{first}  ", break_on_hyphens=False
+    )
+
+
+def _cut(value: Any) -> str:
+    text = _text(value)
+    return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "…"
+
+
+def _end(reports: Sequence[RunReport]) -> None:
+    """The last words of a command that ran something: whether the quarantine grew. Exits with 1 unless all is sound."""
+    from collections import Counter
+
+    from stock_lakehouse.report import reasons_in_words
+    from stock_lakehouse.sources.file_report import rows_in_words
+
+    grown = [finding for report in reports for finding in report.red if finding.check == "quarantine"]
+    if grown:
+        reasons: Counter[str] = Counter()
+        for finding in grown:
+            reasons.update(finding.facts.get("by reason") or {})
+        rows = sum(finding.found or 0 for finding in grown)
+        tell = _console(markup=False)  # the reasons may quote what was delivered
+        tell.print(f"Quarantine: {rows_in_words(rows)} more: {reasons_in_words(reasons)}.", soft_wrap=True)
+        tell.print(f"  to do: {grown[0].to_do}", soft_wrap=True)
+    if not all(report.is_sound for report in reports):
+        raise typer.Exit(1)
+
+
 def _errors() -> Console:
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def _status(settings: Settings) -> list[TableStatus]:
@@ -682,7 +777,7 @@ def _text(value: Any) -> str:
         return f"{value:,.0f}" if abs(value) >= 100_000 else f"{value:,.5g}"
     from stock_lakehouse.sources import printable
 
-    return printable(str(value))
+    return printable("; ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
 def _grid(*columns: str) -> RichTable:

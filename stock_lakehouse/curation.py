@@ -114,8 +114,8 @@ def curate(
 
 
 def _corrected_after(delivered: pa.Table, year: int) -> set[str]:
-    """The tickers of which a vendor corrected a dividend after `year`: the factors that earlier deliveries knew follow from a close
-    that is not loaded."""
+    """The tickers of which a vendor corrected a dividend after `year`: the factors that earlier deliveries knew follow from a
+    close that is not loaded."""
     said: dict[tuple[str, object, str], int] = {}
     for row in delivered.to_pylist():
         if row["session"].year > year and row["kind"] != "split":

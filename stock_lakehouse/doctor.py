@@ -7,17 +7,22 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from stock_lakehouse.settings import Settings, SettingsError, config_file, load_settings
+
+if TYPE_CHECKING:
+    from stock_lakehouse.sources.csv_folder import CsvFolderSource
+    from stock_lakehouse.sources.file_report import FileReport
 
 # Some exchanges publish the holidays of a year in the last weeks before it (Shanghai, Singapore, Mumbai), so there is no newer
 # calendar to upgrade to for most of the year.
 CALENDAR_NOTE_DAYS, CALENDAR_BROKEN_DAYS = 90, 14
 JAVA = 17
+SHOWN_TICKERS = 20
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ def examine(say: Callable[[str], None]) -> Iterator[Finding]:
     yield _calendar(settings)
     if settings.simulated_clock is not None:
         yield _clock(settings.simulated_clock)
-    yield _source(settings)
+    yield from _source(settings, say)
     yield _engine(settings, say)
     if settings.engine == "databricks":
         yield _jobs(settings)
@@ -122,10 +127,72 @@ def _clock(simulated: Path) -> Finding:
         return Finding("clock", "broken", str(error))
 
 
-def _source(settings: Settings) -> Finding:
-    if settings.source == "csv" and settings.csv_folder is not None and not settings.csv_folder.is_dir():
-        return Finding("source", "broken", f"there is no folder {settings.csv_folder}; set csv_folder")
-    return Finding("source", "ok", settings.source)
+def _source(settings: Settings, say: Callable[[str], None]) -> Iterator[Finding]:
+    """The source; of a folder of CSV files what each has, and what of it nobody can use."""
+    from stock_lakehouse.sources import SourceError
+    from stock_lakehouse.sources.choose import source_of
+    from stock_lakehouse.sources.csv_folder import CsvFolderSource
+    from stock_lakehouse.sources.file_report import file_line, most_telling, rest_line
+
+    try:
+        source = source_of(settings)
+    except SourceError as error:
+        yield Finding("source", "broken", str(error))
+        return
+    if not isinstance(source, CsvFolderSource):
+        yield Finding("source", "ok", settings.source)
+        return
+    try:
+        paths = source.files()
+    except SourceError:
+        yield Finding("source", "broken", f"there is no folder {settings.csv_folder}; set csv_folder")
+        return
+    if not paths:
+        yield Finding(
+            "source", "broken", f"there is no file *.csv or *.csv.gz in {settings.csv_folder}; set csv_folder"
+        )
+        return
+    say(f"reads {len(paths):,} files in {settings.csv_folder}")
+    reports = _file_reports(source, paths, settings.tickers)
+    yield _folder(settings, reports)
+    shown, rest = most_telling(reports)
+    for report in shown:
+        troubled = report.is_useless or report.refused or report.unused
+        yield Finding("file", "note" if troubled else "ok", file_line(report, None, settings.tickers))
+    if rest:
+        yield Finding("file", "note" if any(report.is_useless for report in rest) else "ok", rest_line(rest))
+
+
+def _file_reports(source: CsvFolderSource, paths: Sequence[Path], tickers: Sequence[str]) -> list[FileReport]:
+    from stock_lakehouse.sources import printable
+    from stock_lakehouse.sources.file_report import FileReport, collect
+
+    reports: dict[str, FileReport] = {}
+    for path in paths:
+        known = len(reports)
+        for delivery in source.read(path, tickers):
+            collect(reports, delivery, set(tickers), set(tickers))
+        if len(reports) == known:  # nothing at all came of it
+            reports[printable(path.name)] = FileReport(printable(path.name))
+    return list(reports.values())
+
+
+def _folder(settings: Settings, reports: Sequence[FileReport]) -> Finding:
+    """The files as a whole: broken if none has a row that can be used."""
+    found = {ticker for report in reports for ticker in report.tickers}
+    rows, gave = sum(report.rows for report in reports), sum(report.gave for report in reports)
+    what = f"csv: files: {len(reports):,}, rows: {rows:,}, of use: {gave:,}, tickers of the settings: {len(found):,}"
+    if not found:
+        return Finding("source", "broken", f"{what}; no row can be used, see why below")
+    lacking = [ticker for ticker in settings.tickers if ticker not in found]
+    names = ", ".join(lacking[:SHOWN_TICKERS]) + (" …" if len(lacking) > SHOWN_TICKERS else "")
+    useless = sum(report.is_useless for report in reports)
+    said = [what]
+    if lacking:
+        said.append(f"no row of {names}")
+    if useless:
+        said.append(f"files that give nothing: {useless:,}")
+    return Finding("source", "note" if useless or lacking else "ok", "; ".join(said))
 
 
 def _engine(settings: Settings, say: Callable[[str], None]) -> Finding:

@@ -56,7 +56,7 @@ MADE_OF = {
     (CURATED, "adj_close_deviation"): ("adj_close", "close", "adj_close_as_of", *KNOWN),
     (CORPORATE_ACTIONS, "ex_date"): ("session",),
     (CORPORATE_ACTIONS, "value"): ("value", "adjusted_to"),
-    (CORPORATE_ACTIONS, "price_factor"): ("close", "value", *KNOWN),
+    (CORPORATE_ACTIONS, "price_factor"): ("close", *KNOWN),
     (CORPORATE_ACTIONS, "late"): ("value", "first_seen"),
     (CURATED, "bar_status"): ("date", "ingested_at"),
     (FEATURES, "tradable_from"): ("date",),

@@ -5,29 +5,29 @@ Here: reading and counting, into plain records. Not here: printing them (cli.py)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.tables import (
-    CORPORATE_ACTIONS,
-    FEATURES,
-    PROCESSED,
-    QUARANTINE,
-    RAW,
-    RESTATEMENTS,
-    TABLES,
-    UNREADABLE,
-    Table,
-)
+from stock_lakehouse.schemas import raw
+from stock_lakehouse.sources import printable
+from stock_lakehouse.sources.file_report import rows_in_words
+from stock_lakehouse.tables import FEATURES, LAYERS, PROCESSED, QUARANTINE, RAW, TABLES, UNREADABLE, Table
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
     from stock_lakehouse.market_calendar import MarketCalendar
+    from stock_lakehouse.partitions import Rectangle
 
+LISTED = 50  # rows in a check's metadata
+SHOWN_REASONS = 3
+LONGEST_REASON = 300
+LONGEST_VALUE = 80
 LATEST = ("sma_50", "sma_200", "rsi_14", "macd_hist", "volatility_20", "buy_signal", "sell_signal")
 
 
@@ -49,7 +49,8 @@ class TickerStatus:
 
 @dataclass(frozen=True)
 class TableStatus:
-    """One table. `bytes` are of the files of its present version."""
+    """One table. `bytes` are of the files of its present version; `absent` are tickers of the settings of which a layer has no
+    row."""
 
     table: str
     rows: int
@@ -57,6 +58,7 @@ class TableStatus:
     bytes: int
     version: int | None
     tickers: dict[str, TickerStatus] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
 
     @property
     def first(self) -> date | None:
@@ -99,7 +101,7 @@ def _table_status(
         F.max("session").alias("last"),
         F.count("session").alias("sessions"),
     )
-    gaps_matter = table not in (RESTATEMENTS, QUARANTINE, CORPORATE_ACTIONS)
+    gaps_matter = table in LAYERS
     outdated = outdated_rows(rows) if table == FEATURES else {}
     tickers = {
         row["ticker"]: TickerStatus(
@@ -120,6 +122,7 @@ def _table_status(
         bytes=sum(sizes),
         version=lake.version(table.name),
         tickers=tickers,
+        absent=tuple(ticker for ticker in of_settings if ticker not in tickers) if gaps_matter else (),
     )
 
 
@@ -164,6 +167,96 @@ def restatement_lines(lake: Lake, spark: SparkSession, ticker: str, last: int) -
         }
         for row in newest
     ]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Rows that a run puts into the quarantine: how many, how many of them for each reason (a row may have several), and the
+    first ones: ticker, session, file, line, value (the text that the reasons are about), reasons; empty text for unknown."""
+
+    found: int = 0
+    by_reason: dict[str, int] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def facts(self) -> dict[str, Any]:
+        """What a check says of them beside the rows."""
+        if not self.found:
+            return {"found": 0}
+        tickers = sorted({str(row["ticker"]) for row in self.rows}, key=lambda name: (name != UNREADABLE, name))
+        others = f" (likewise {', '.join(tickers[1:4])}{' …' if len(tickers) > 4 else ''})" if tickers[1:] else ""
+        return {
+            "found": self.found,
+            "by reason": self.by_reason,
+            "reason": f"{rows_in_words(self.found)} of this run went into the quarantine: {reasons_in_words(self.by_reason)}.",
+            "what to do": f"`stock-lakehouse show {QUARANTINE.name} {tickers[0]}` shows them{others}; deliver them right, "
+            "and the next run takes the new ones",
+        }
+
+
+def reasons_in_words(by_reason: dict[str, int]) -> str:
+    """The most frequent reasons, with the number of rows."""
+    worst = sorted(by_reason.items(), key=lambda item: (-item[1], item[0]))
+    more = len(worst) - SHOWN_REASONS
+    said = ", ".join(f"{_cut(printable(reason))} ({rows:,})" for reason, rows in worst[:SHOWN_REASONS])
+    return said + (f" and {more} more reasons" if more > 0 else "")
+
+
+def _cut(reason: str) -> str:
+    return reason if len(reason) <= LONGEST_REASON else reason[:LONGEST_REASON] + "…"
+
+
+def new_in_quarantine(
+    rejected: DataFrame, lake: Lake, spark: SparkSession, asked: Rectangle, expected: int
+) -> Rejected:
+    """The rows of `rejected`, all that a run for `asked` rejects, that the quarantine does not hold yet. `expected`: how many
+    rows `rejected` has; where it has none the engine is not asked.
+
+    Rows are the same if their text, ticker and landing time are: other words for the same reason make no row new.
+    """
+    from pyspark.sql import functions as F
+
+    if not expected:
+        return Rejected()
+    held = lake.quarantine.read(spark, [*asked.tickers, UNREADABLE])
+    names = ("ticker", "year", "ingested_at", *(column.name for column in raw.TEXT))
+    # Spark's hashes pass over nulls: without the flags (null, 1) and (1, null) are the same.
+    identity = F.xxhash64(*(part for name in names for part in (F.col(name), F.col(name).isNull())))
+    there = held.select(identity.alias("identity")).distinct()
+    new = rejected.withColumn("identity", identity).join(there, "identity", "left_anti")
+    found, by_reason = 0, Counter[str]()
+    for row in new.groupBy("reasons").count().collect():
+        found += row["count"]
+        by_reason.update(dict.fromkeys(row["reasons"], row["count"]))
+    order = [F.col(name) for name in ("ticker", "date", "file")]
+    first = new.orderBy(*order, F.col("line_number").try_cast("int")).limit(LISTED).collect() if found else []
+    return Rejected(found, dict(by_reason.most_common()), _varied(_rejected_row(row.asDict()) for row in first))
+
+
+def _varied(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`rows`, the first one of each file and reason before the second ones."""
+    seen = Counter[tuple[str, str]]()
+    ranked = []
+    for row in rows:
+        kind = (row["file"], row["reasons"])
+        ranked.append((seen[kind], row))
+        seen[kind] += 1
+    return [row for _, row in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def _rejected_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the quarantine for people."""
+    about = set(re.findall("[a-z_]+", " ".join(row["reasons"])))
+    if "ticker" in about:
+        about.add("symbol")
+    texts = [f"{name}={row[name]}" for name in (column.name for column in raw.TEXT) if name in about and row[name]]
+    return {
+        "ticker": row["ticker"],
+        "session": printable(row["session"] or row["date"] or ""),
+        "file": printable(row["file"] or ""),
+        "line": row["line_number"] or "",
+        "value": printable(row["line"] or " ".join(texts))[:LONGEST_VALUE],
+        "reasons": "; ".join(map(printable, row["reasons"])),
+    }
 
 
 def superseded(tables: list[TableStatus]) -> int:

@@ -10,7 +10,7 @@ import platform
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,34 @@ if TYPE_CHECKING:
     import dagster as dg
     from pyspark.sql import SparkSession
 
+ERROR = "ERROR"  # severity of a check
 PROGRAM_TAG = "stock_lakehouse/program"  # on a run in a process of this program, not of Dagster's daemon: its machine
+
+
+@dataclass(frozen=True)
+class CheckFinding:
+    """A check that did not pass.
+
+    - `asset`, `check`: its names.
+    - `severity`: WARN, or ERROR, with which the program ends with 1.
+    - `description`: why it is red, or what is expected.
+    - `rows`: what it found, the first table of its metadata.
+    - `found`: how many there are, where its metadata say so; `rows` may be the first of them.
+    - `to_do`: what to do about it, where its metadata say so.
+    - `facts`: all plain values of its metadata.
+    """
+
+    asset: str
+    check: str
+    severity: str
+    description: str = ""
+    rows: tuple[Mapping[str, Any], ...] = ()
+    found: int | None = None
+    to_do: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.asset}: {self.check} ({self.severity})"
 
 
 @dataclass(frozen=True)
@@ -35,8 +62,13 @@ class RunReport:
     run_id: str
     success: bool
     failures: tuple[str, ...]
-    red: tuple[str, ...]
+    red: tuple[CheckFinding, ...]
     seconds: Mapping[str, float]
+
+    @property
+    def is_sound(self) -> bool:
+        """The run succeeded, and no check of severity ERROR is red."""
+        return self.success and all(finding.severity != ERROR for finding in self.red)
 
 
 def run_rectangle(
@@ -77,7 +109,7 @@ def run_rectangle(
             asset_selection=[dg.AssetKey(name) for name in select] if select else None,
             raise_on_error=False,
         )
-        return _report(result, instance)
+        return _report(result, instance, job)
 
 
 def record_rectangle(settings: Settings, asked: Rectangle, spark: SparkSession) -> dict[str, int]:
@@ -153,7 +185,7 @@ def _alive(home: Path, run_id: str) -> Iterator[None]:
     path.unlink(missing_ok=True)
 
 
-def _report(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> RunReport:
+def _report(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance, job: dg.JobDefinition) -> RunReport:
     failures = []
     for event in result.all_events:
         if event.is_step_failure:
@@ -161,11 +193,39 @@ def _report(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> 
             while error is not None and error.cause is not None:
                 error = error.cause
             failures.append(f"{event.step_key}: {error.message.strip() if error else event.message}")
-    checks = result.get_asset_check_evaluations()
-    red = [
-        f"{one.asset_key.to_user_string()}: {one.check_name} ({one.severity.value})" for one in checks if not one.passed
-    ]
-    return RunReport(result.run_id, result.success, tuple(failures), tuple(red), _seconds(instance, result.run_id))
+    red = tuple(_finding(one, job) for one in result.get_asset_check_evaluations() if not one.passed)
+    return RunReport(result.run_id, result.success, tuple(failures), red, _seconds(instance, result.run_id))
+
+
+def _finding(evaluation: dg.AssetCheckEvaluation, job: dg.JobDefinition) -> CheckFinding:
+    """A red check as its metadata tell of it, whichever check it is."""
+    facts = {name: value.value for name, value in evaluation.metadata.items()}
+    tables = [rows for value in evaluation.metadata.values() if (rows := _table_in(value))]
+    graph, key = job.asset_layer.asset_graph, evaluation.asset_check_key
+    sound = graph.get(key).description if key in graph.asset_check_keys else None
+    reason = facts.get("reason") or evaluation.description or (f"expected: {sound}" if sound else "")
+    found = facts.get("found")
+    return CheckFinding(
+        asset=evaluation.asset_key.to_user_string(),
+        check=evaluation.check_name,
+        severity=evaluation.severity.value,
+        description=str(reason),
+        rows=tables[0] if tables else (),
+        found=found if isinstance(found, int) else None,
+        to_do=str(facts.get("what to do") or ""),
+        facts={name: value for name, value in facts.items() if isinstance(value, str | int | float | dict)},
+    )
+
+
+def _table_in(value: dg.MetadataValue[Any]) -> tuple[Mapping[str, Any], ...]:
+    """The rows of a table in a check's metadata; a job on Databricks sends one as a list."""
+    import dagster as dg
+
+    if isinstance(value, dg.TableMetadataValue):
+        return tuple(record.data for record in value.records)
+    if isinstance(value, dg.JsonMetadataValue) and isinstance(value.value, list):
+        return tuple(row for row in value.value if isinstance(row, dict))
+    return ()
 
 
 def _seconds(instance: dg.DagsterInstance, run_id: str) -> dict[str, float]:

@@ -109,8 +109,8 @@ CORPORATE_ACTIONS = Table(
     "delta",
     "curated/corporate_actions",
     corporate_actions.COLUMNS,
-    "The splits and dividends that count, on their sessions. Written by the step of curated_stocks_daily, whose bars are adjusted "
-    "by them.",
+    "The splits and dividends that count, on their sessions. Written by the step of curated_stocks_daily, whose bars are "
+    "adjusted by them.",
     partition_by=(),
     key=("ticker", "ex_date", "kind"),
 )

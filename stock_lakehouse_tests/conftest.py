@@ -17,7 +17,7 @@ from stock_lakehouse.resources.spark import SparkResource
 from stock_lakehouse.settings import Settings
 from stock_lakehouse_tests import s3
 
-pytest_plugins = ["stock_lakehouse_tests.faults"]
+pytest_plugins = ["stock_lakehouse_tests.faults", "stock_lakehouse_tests.yahoo_server"]
 
 
 @pytest.fixture(autouse=True)

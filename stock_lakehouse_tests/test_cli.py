@@ -175,6 +175,7 @@ def test_a_lake_on_s3_is_loaded_shown_and_found_sound(on_s3: str, project: Path)
         "raw_stocks_daily": 8,
         "processed_stocks_daily": 8,
         "processed_quarantine": 0,
+        "processed_actions": 0,
         "curated_stocks_daily": 8,
         "corporate_actions": 0,
         "stocks_features": 8,

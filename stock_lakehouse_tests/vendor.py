@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from importlib import resources
 
+from stock_lakehouse.sources import AS_TRADED, AS_TRADED_ADJUSTED_CLOSE, SPLIT_ADJUSTED, TOTAL_RETURN
 from stock_lakehouse_tests.graph import Bar
 
 PRICES = ("open", "high", "low", "close")
@@ -32,8 +33,9 @@ class Vendor:
         """As traded."""
         return self.bars[day][3]
 
-    def deliver(self, on: date, first: date = date.min, actions: bool = True) -> list[Bar]:
-        """The bars from `first` to `on` as delivered after the close of `on`; without `actions` it does not name them."""
+    def deliver(self, on: date, first: date = date.min, actions: bool = True, form: str = SPLIT_ADJUSTED) -> list[Bar]:
+        """The bars from `first` to `on` as delivered after the close of `on` in a form of prices; without `actions` it does
+        not name them."""
         days = [day for day in self.bars if day <= on]
         known = set(days[: len(days) - self.late])
         splits = {day: ratio for day, ratio in self.splits.items() if day in known}
@@ -46,17 +48,24 @@ class Vendor:
                 total_return *= 1 - dividends.get(following, 0.0) * ratio / self.close(day)
                 factor *= ratio
             *prices, volume = self.bars[day]
+            as_traded = form in (AS_TRADED, AS_TRADED_ADJUSTED_CLOSE)
+            scale = 1.0 if as_traded else factor
+            paid = total_return if form == TOTAL_RETURN else 1.0
             delivered.append(
                 {
                     "ticker": self.ticker,
                     "symbol": self.ticker,
                     "date": day.isoformat(),
-                    **{name: repr(price / factor) for name, price in zip(PRICES, prices, strict=True)},
-                    "adj_close": repr(self.close(day) / factor * total_return),
-                    "volume": str(round(volume * factor)),
-                    "dividends": repr(dividends.get(day, 0.0) / factor) if actions else None,
+                    **{name: repr(price / scale * paid) for name, price in zip(PRICES, prices, strict=True)},
+                    "adj_close": None
+                    if form in (AS_TRADED, TOTAL_RETURN)
+                    else repr(self.close(day) / factor * total_return),
+                    "volume": str(round(volume * scale)),
+                    "dividends": repr(dividends.get(day, 0.0) / scale) if actions else None,
                     "stock_splits": repr(splits.get(day, 0.0)) if actions else None,
-                    "adjusted_to": on.isoformat(),
+                    "adjusted_to": (day if as_traded else on).isoformat(),
+                    **({} if form == SPLIT_ADJUSTED else {"basis": form}),
+                    **({"adj_close_as_of": on.isoformat()} if form == AS_TRADED_ADJUSTED_CLOSE else {}),
                 }
             )
             following = day

@@ -7,6 +7,8 @@ import dagster as dg
 from pyspark.sql import DataFrame  # at runtime: Dagster reads annotations
 
 from stock_lakehouse.checks import ROWS_CONSERVED, audit_spec, audited, rows_conserved
+from stock_lakehouse.checks.files import QUARANTINED, quarantine_grew
+from stock_lakehouse.report import new_in_quarantine
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import PROCESSED, PROCESSED_ACTIONS, QUARANTINE
 from stock_lakehouse.transforms.processed import classify, delivered_actions, processed_bars, quarantined
@@ -21,6 +23,7 @@ from stock_lakehouse.transforms.processed import classify, delivered_actions, pr
         audit_spec(PROCESSED),
         audit_spec(QUARANTINE, PROCESSED),
         audit_spec(PROCESSED_ACTIONS, PROCESSED),
+        QUARANTINED,
     ],
 )
 def processed_stocks_daily(
@@ -48,6 +51,10 @@ def processed_stocks_daily(
     yield from audited(frames[PROCESSED.name], PROCESSED)
     yield from audited(frames[QUARANTINE.name], QUARANTINE, PROCESSED)
     yield from audited(frames[PROCESSED_ACTIONS.name], PROCESSED_ACTIONS, PROCESSED)
+    # Before they are published: a run that is killed now has told of them, and the next one tells again.
+    rejected = frames[QUARANTINE.name]
+    new = new_in_quarantine(rejected, lakehouse.lake, lakehouse.session, asked, fates.get("quarantined", 0))
+    yield quarantine_grew(new)
     yield dg.Output(frames)
 
 

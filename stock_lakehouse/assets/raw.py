@@ -12,6 +12,7 @@ from stock_lakehouse.checks import (
     SOURCE_COMPLETE,
     delivery_checks,
 )
+from stock_lakehouse.checks.files import FILES_READ, files_read
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.sources import Download, Source
 from stock_lakehouse.tables import RAW
@@ -28,15 +29,16 @@ def raw_stocks_daily(retries: dg.RetryPolicy | None = None) -> dg.AssetsDefiniti
         backfill_policy=dg.BackfillPolicy.single_run(),
         io_manager_key="raw_csv",
         pool="source",  # its rate limit is a process's own, so one run at a time
-        check_specs=[DELIVERY_CONSERVED, SOURCE_COMPLETE, ONE_ROW_A_SESSION, FILE_NAMES],
+        check_specs=[DELIVERY_CONSERVED, SOURCE_COMPLETE, ONE_ROW_A_SESSION, FILE_NAMES, FILES_READ],
         retry_policy=retries,
     )
     def raw(
         context: dg.AssetExecutionContext, source: dg.ResourceParam[Source], lakehouse: LakehouseResource
     ) -> Iterator[Any]:
         asked = lakehouse.rectangle(context.partition_keys)
-        download = Download(source, asked.tickers, asked.first, asked.last)
+        download = Download(source, asked.tickers, asked.first, asked.last, lakehouse.tickers)
         yield dg.Output(download)
         yield from delivery_checks(download, lakehouse.lake.raw.strangers())
+        yield files_read(download)
 
     return raw

@@ -55,8 +55,8 @@ SPECS = [
     dg.AssetCheckSpec(
         "split_moves",
         asset=CURATED.name,
-        description="No published close moves over a split's ex-date, or where one delivery's prices end and another's begin, by the "
-        "split's ratio or its inverse: then it is not applied, or applied twice.",
+        description="No published close moves by a split's ratio or its inverse over the ex-date, or where one delivery ends "
+        "and another begins: then the split is not applied, or applied twice.",
     ),
     dg.AssetCheckSpec(
         "price_form",
@@ -148,8 +148,8 @@ class Look:
 
 
 def look_at(bars: "DataFrame", deviations: float, tolerance: float) -> dict[str, Look]:
-    """A look at each ticker of `bars` (LOOKED_AT); a jump is beyond `deviations` deviations, a delivered adj_close off by more than
-    `tolerance`.
+    """A look at each ticker of `bars` (LOOKED_AT); a jump is beyond `deviations` deviations, a delivered adj_close off by
+    more than `tolerance`.
 
     In one pass and in numpy: window functions and distinct counts over all rows take ten times as long.
     """
@@ -296,9 +296,10 @@ def _incomplete(bars: "pa.Table") -> list[dict[str, Any]]:
 def _seeming(bars: "pa.Table", close: Any, moves: Any, split_moves: list[dict[str, Any]]) -> tuple[str, str] | None:
     """The form that a ticker's prices seem to have if it is not the one they are taken for, and the evidence.
 
-    On an ex-date a close falls by the dividend, on the average of many, if prices are not adjusted for dividends: the share of the
-    dividend by which it falls is 1. Where adjusted prices are taken for others it is 0, and 2 where others are taken for adjusted.
-    The share is a weighted mean, each ex-date by the inverse of its variance; it must be SURE standard errors away from 1.
+    On an ex-date a close falls by the dividend, on the average of many, if prices are not adjusted for dividends: the share
+    of the dividend by which it falls is 1. Where adjusted prices are taken for others it is 0, and 2 where others are taken for
+    adjusted. The share is a weighted mean, each ex-date by the inverse of its variance; it must be SURE standard errors away
+    from 1.
     """
     import numpy as np
 
@@ -375,6 +376,17 @@ def duplicate_keys(bars: "DataFrame") -> list[dict[str, Any]]:
     return [{"ticker": row["ticker"], "session": str(row["date"]), "bars": row["count"]} for row in counts.collect()]
 
 
+TO_DO = {
+    "split_moves": "set csv_prices to the form that the check price_form names; of files cut by year and downloaded together, "
+    "csv_adjusted_to to the day of the download; then run the ticker's whole history again",
+    "price_form": "set csv_prices to the form that the prices seem to have, then run the ticker's whole history again",
+    "unusable_actions": "compare the amount with a second source: a wrong unit or currency, or a liquidation",
+    "incomplete_bars": "nothing, if the vendor has no more: what is not known is null, and so is what is computed from it",
+    "price_jumps": "look at the bars and at `stock-lakehouse show corporate_actions TICKER`; a split that no delivery names is "
+    "delivered in a column Stock Splits",
+}
+
+
 def _warn(name: str, found: list[dict[str, Any]], **facts: str) -> dg.AssetCheckResult:
     records = [dg.TableRecord(one) for one in found]
     return dg.AssetCheckResult(
@@ -386,5 +398,6 @@ def _warn(name: str, found: list[dict[str, Any]], **facts: str) -> dg.AssetCheck
             "found": len(found),
             **facts,
             **({"rows": dg.MetadataValue.table(records[:LISTED])} if records else {}),
+            **({"what to do": TO_DO[name]} if records and name in TO_DO else {}),
         },
     )

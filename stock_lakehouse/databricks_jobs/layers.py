@@ -14,7 +14,7 @@ from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.publish import Published
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.storage import lake_root
-from stock_lakehouse.report import outdated_rows
+from stock_lakehouse.report import new_in_quarantine, outdated_rows
 from stock_lakehouse.schemas.audit import failures
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, PROCESSED_ACTIONS, QUARANTINE, UNREADABLE, Table
 from stock_lakehouse.transforms.features import features
@@ -72,11 +72,14 @@ class Layers:
                 len(asked.read_years),
             )
             delivered = raw.count()
-        self._conserve(delivered, {row["fate"]: row["count"] for row in rows.groupBy("fate").count().collect()})
+        fates = {row["fate"]: row["count"] for row in rows.groupBy("fate").count().collect()}
+        self._conserve(delivered, fates)
         bars, rejected, actions = processed_bars(rows), quarantined(rows), delivered_actions(rows)
         self._audit(bars, PROCESSED, "schema")
         self._audit(rejected, QUARANTINE, "quarantine_schema")
         self._audit(actions, PROCESSED_ACTIONS, "actions_schema")
+        new = new_in_quarantine(rejected, lake, self._spark, asked, fates.get("quarantined", 0))
+        self._check("quarantine", not new.found, {**new.facts(), **({"rows": new.rows} if new.rows else {})}, "WARN")
         lake.quarantine.publish(
             rejected, [*asked.tickers, UNREADABLE], [*map(str, asked.read_years), UNREADABLE], self._staging
         )

@@ -14,6 +14,7 @@ from stock_lakehouse.curation import publish as publish_curation
 from stock_lakehouse.lineage import column_lineage
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.sources import printable
+from stock_lakehouse.sources.file_report import file_line, file_lines
 from stock_lakehouse.tables import PROCESSED, PROCESSED_ACTIONS, QUARANTINE, UNREADABLE, Table
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ RICH_KEYS = 50
 PREVIEW_ROWS = 5
 ROWS_A_LANDING = 100_000  # about 200 MB of memory
 BYTES_A_LANDING = 50_000_000  # of text, where rows are long
+FILES_LISTED = 100
 PREVIEW_COLUMNS = 10
 PREVIEW_CHARACTERS = 100  # of a cell
 
@@ -66,9 +68,13 @@ class RawCsvIOManager(dg.ConfigurableIOManager):
             total = landed(total + rest)
         obj.landing = total
         obj.failed.update(total.unknown)
+        for line in file_lines(obj.files.values(), total.by_file, obj.known):
+            context.log.info(line)
         sizes = [file.size for file in house.lake.raw.files()]
         facts = {"bytes": sum(sizes), "files": len(sizes), "location": dg.MetadataValue.path(str(house.lake.raw.root))}
         rich: dict[str, Any] = {**total.counts, "landed files": total.files}
+        if obj.files:
+            rich["files read"] = _files_read(obj)
         if not house.is_job(rectangle):  # which needs no session here
             newest = house.lake.raw.read(house.session, rectangle.tickers[:1], rectangle.years[-1:])
             rich["preview"] = _preview(newest, rectangle)
@@ -166,6 +172,25 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         if self.lakehouse.is_job(rectangle):
             return None
         return self.lakehouse.lake.delta(context.asset_key.path[-1]).read(self.lakehouse.session, rectangle.tickers)
+
+
+def _files_read(download: Download) -> dg.TableMetadataValue:
+    """A row a file: what it gave, and what is wrong with it; those that gave nothing first."""
+    reports = sorted(download.files.values(), key=lambda report: (not report.is_useless, report.file))
+    rows = [
+        dg.TableRecord(
+            {
+                "file": printable(report.file),
+                "rows": report.rows,
+                "can be read": report.gave + report.elsewhere,
+                "refused": sum(refused.rows for refused in report.refused.values()),
+                "of other symbols": sum(report.others.values()),
+                "in words": file_line(report, download.landing.by_file.get(report.file), download.known),
+            }
+        )
+        for report in reports[:FILES_LISTED]
+    ]
+    return dg.MetadataValue.table(rows)
 
 
 def _in_landings(download: Download) -> Iterator[pa.Table]:

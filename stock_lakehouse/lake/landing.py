@@ -93,8 +93,8 @@ def acts(rows: pd.DataFrame) -> pd.Series:
 
 
 def keys_of(rows: pd.DataFrame) -> list[str]:
-    """What makes two rows of a ticker and year deliveries of the same thing: the day; or a digest of everything that was delivered,
-    where the ticker, the day or the row as a whole cannot be read."""
+    """What makes two rows of a ticker and year deliveries of the same thing: the day; or a digest of everything that was
+    delivered, where the ticker, the day or the row as a whole cannot be read."""
 
     def digest(values: tuple[Any, ...]) -> str:
         return hashlib.sha256(
@@ -241,7 +241,8 @@ def _texts(rows: pd.DataFrame) -> dict[tuple[Any, ...], list[tuple[Any, ...]]]:
 
 
 def contradictions(rows: pd.DataFrame, landed: pd.DataFrame, now: datetime) -> tuple[Contradiction, ...]:
-    """Sessions of a ticker of which `rows` has several different ones, or this download, which began at `now`, has landed another."""
+    """Sessions of a ticker of which `rows` has several different ones, or this download, which began at `now`, has landed
+    another."""
     import pandas as pd
 
     readable = (rows["ticker"] != UNREADABLE) & rows["day"].notna() & rows["problem"].isna()
@@ -261,8 +262,8 @@ def contradictions(rows: pd.DataFrame, landed: pd.DataFrame, now: datetime) -> t
 
 
 def with_basis(placed: pd.DataFrame, landed: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[str, str]]:
-    """`placed` with `adjusted_to` put right where a vendor adjusted its prices before the ex-date had a bar, and the tickers of which
-    it is not known what their prices are adjusted for, each with the reason.
+    """`placed` with `adjusted_to` put right where a vendor adjusted its prices before the ex-date had a bar, and the tickers
+    of which it is not known what their prices are adjusted for, each with the reason.
 
     A vendor that adjusts at night delivers yesterday's bar on the new basis on the morning of a split's ex-date. What is landed
     tells: closes of the same days differ by the split's ratio, or do not. Where no day is in both, nobody can say.
@@ -280,8 +281,8 @@ def with_basis(placed: pd.DataFrame, landed: pd.DataFrame) -> tuple[pd.DataFrame
         if moved is None:
             if coming and rows["file"].isna().all():  # an answer is of now; a file may be from before the ex-date
                 unknown[str(ticker)] = (
-                    f"a split of {coming[0].ratio:g} for 1 is named for {coming[0].day}, of which there is no bar yet: whether the "
-                    "prices before are adjusted for it cannot be known; they land when that session has a bar"
+                    f"a split of {coming[0].ratio:g} for 1 is named for {coming[0].day}, of which there is no bar yet: whether "
+                    "the prices before are adjusted for it cannot be known; they land when that session has a bar"
                 )
             continue
         shift, before = moved
@@ -308,7 +309,7 @@ def _basis_change(rows: pd.DataFrame, landed: pd.DataFrame) -> tuple[float, str]
     shifts, until = [], []
     for day, close in zip(rows["day"], _numbers(rows, "close"), strict=True):
         was, adjusted_to = then.get(day, (None, None))
-        if close and was and close > 0 and was > 0 and close == close and was == was:
+        if (was or 0.0) > 0 and close > 0:  # nan is above nothing
             shifts.append(math.log(close / was))
             until.append(adjusted_to if isinstance(adjusted_to, str) else day)
     if not shifts:
@@ -376,12 +377,9 @@ def proves_newer_basis(placed: pd.DataFrame, landed: pd.DataFrame, landing: pd.D
 
 
 def is_applied(rows: pd.DataFrame, split: Split) -> bool:
-    """Whether the closes of a ticker's rows move over the ex-date as if they were adjusted for the split; False if they do not say."""
-    closes = sorted(
-        (day, close)
-        for day, close in zip(rows["day"], _numbers(rows, "close"), strict=True)
-        if close == close and close > 0
-    )
+    """Whether the closes of a ticker's rows move over the ex-date as if they were adjusted for the split; False if they do
+    not say."""
+    closes = sorted((day, close) for day, close in zip(rows["day"], _numbers(rows, "close"), strict=True) if close > 0)
     before = [close for day, close in closes if day < split.day]
     since = [close for day, close in closes if day >= split.day]
     if not before or not since:

@@ -103,8 +103,8 @@ class RawCsv:
     ) -> Arrivals:
         """One download on its way into raw: see `Arrivals`.
 
-        Rows of other tickers or days than `asked` are outside and do not land. `final_at` gives when a session's bar becomes final,
-        None for a day that is no session.
+        Rows of other tickers or days than `asked` are outside and do not land. `final_at` gives when a session's bar becomes
+        final, None for a day that is no session.
         """
         return Arrivals(self, asked, source, interval, run_id, now, final_at)
 
@@ -265,7 +265,8 @@ class RawCsv:
 
 
 def _rows_in(content: bytes) -> pa.Table:
-    """What landing compares of the rows of a landed file: VALUES, MEANING and provenance. Raises one of CSV_ERRORS where it is none.
+    """What landing compares of the rows of a landed file: VALUES, MEANING and provenance. Raises one of CSV_ERRORS where it
+    is none.
 
     A file from before a column was there has ANY in those of MEANING, null in others.
     """
@@ -322,10 +323,10 @@ def _is_ours(file: File) -> bool:
 class Arrivals:
     """The deliveries of one download on their way into raw: `add` each, then `finish`.
 
-    A row lands if it is new or differs from the newest landed row of its ticker and session; one that cannot be read as a whole lands
-    once, by its content; a bar that landed before its session's close lands once more after it. Where deliveries give a session
-    several times the last row is the newest; delivered again, none lands: a row that had landed before the newest one
-    waits for `finish`, since the newest may still be delivered too. No lock is held between two calls.
+    A row lands if it is new or differs from the newest landed row of its ticker and session; one that cannot be read as a
+    whole lands once, by its content; a bar that landed before its session's close lands once more after it. Where deliveries
+    give a session several times the last row is the newest; delivered again, none lands: a row that had landed before the
+    newest one waits for `finish`, since the newest may still be delivered too. No lock is held between two calls.
     """
 
     def __init__(

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # Compared in lower case, trimmed. pandas writes nan, NaN and <NA>; R writes NA; Excel #N/A; Python None; SQL null.
-MISSING = ("", "none", "na", "n/a", "#n/a", "#na", "nan", "<na>", "null", "nil", "-", "--", "–", "—")
+MISSING = ("", "none", "na", "n/a", "#n/a", "#na", "nan", "<na>", "null", "nil", "-", "--", "\u2013", "\u2014")
 BLANKS = " \t\u00a0\u202f"  # what text is trimmed of: files of spreadsheets have no-break spaces
-SPACES = "'’ \u00a0\u202f"  # thousands separators that are never a decimal mark
+SPACES = "'\u2019 \u00a0\u202f"  # thousands separators that are never a decimal mark
 CURRENCY = "$€£¥"
 # \z, not $: in Java's expressions $ also stands before a last line's end. No \d: engines differ in what is a digit ("١").
 # A plain number; thousands in groups of three, or as in India (12,34,567.5). A suffix K, M, B or T stands for an exponent.
@@ -25,10 +25,9 @@ GROUPED_POINT = (
 GROUPED_COMMA = rf"^[+-]?[0-9]{{1,3}}([.{SPACES}][0-9]{{3}})+(,[0-9]*)?(E[0-9]+)?\z"
 PLAIN_COMMA = r"^[+-]?([0-9]+,?[0-9]*|,[0-9]+)([eE][+-]?[0-9]+)?\z"
 SUFFIX = {"K": "E3", "M": "E6", "B": "E9", "T": "E12"}
-SUFFIXED = r"^([+-]?[0-9.,][0-9.,'’ \u00a0\u202f]*) ?([KMBTkmbt])\z".replace("\\u00a0", "\u00a0").replace(
-    "\\u202f", "\u202f"
-)
-SYMBOL_BEFORE = rf"^([+-]?)[{CURRENCY}] ?"
+SUFFIXED = rf"^([+-]?[0-9.,][0-9.,{SPACES}]*) ?([KMBTkmbt])\z"
+SYMBOL_BEFORE = rf"^[{CURRENCY}] ?"
+SYMBOL_BEHIND_SIGN = rf"^([+-])[{CURRENCY}]"
 SYMBOL_BEHIND = rf" ?[{CURRENCY}]\z"
 INFINITE = r"^[+-]?(inf|infinity)\z"
 # New shares for old ones: 4:1, 1/10, 4-for-1, 3 for 2. Yahoo and Nasdaq write the new shares first.
@@ -50,7 +49,8 @@ def plain_numbers(texts: pa.Array | pa.ChunkedArray, decimal: str | None = None)
     text = pc.if_else(
         pc.is_in(pc.utf8_lower(text), value_set=pa.array(MISSING, pa.string())), pa.scalar(None, pa.string()), text
     )
-    text = pc.replace_substring_regex(text, SYMBOL_BEFORE, r"\1")
+    text = pc.replace_substring_regex(text, SYMBOL_BEFORE, "")
+    text = pc.replace_substring_regex(text, SYMBOL_BEHIND_SIGN, r"\1")
     text = pc.replace_substring_regex(text, SYMBOL_BEHIND.replace(r"\z", "$"), "")
     suffixed = matches(text, SUFFIXED)
     for letter, exponent in SUFFIX.items():

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from stock_lakehouse.sources.file_report import FileReport
+
 UNUSED = "not used"  # in a note of a delivery: a column is left out that should perhaps have been read
 
 # The columns of a delivered row, all text, in order; what each means stands in `schemas/raw.py`. `ticker` is the ticker that was
 # asked for, or the file's; null where neither is known. `symbol` is what the row itself says.
 # A row that cannot be read as a whole has `problem`, a sentence that says why and what to change; one that could not be split
 # into columns has its text in `line` and no delivered column.
-# From `adjusted_to` on nothing is delivered; it is what the source knows of the delivery: `session` the day that the date
-# means, `adjusted_to` the day of the newest valid bar that the vendor had of the ticker (of an as-traded bar its own day), null
-# if unknown.
+# From `adjusted_to` on nothing is delivered; it is what the source knows of the delivery: `session` the day that the date means,
+# `adjusted_to` the day of the newest valid bar that the vendor had of the ticker (of an as-traded bar its own day), null if
+# unknown.
 DELIVERED_COLUMNS = (
     "ticker",
     "symbol",
@@ -162,22 +164,31 @@ def printable(text: str) -> str:
 
 
 class Download:
-    """All deliveries of one request, once; it remembers what failed, and what the raw layer made of them.
+    """All deliveries of one request, once; it remembers what failed, what each file gave, and what the raw layer made of them.
 
-    Iterating raises SourceError at the end if every ticker failed.
+    `known` are the tickers of the settings, of which a run may ask for some: a file of the others is no useless one. Iterating
+    raises SourceError at the end if every ticker failed.
     """
 
-    def __init__(self, source: Source, tickers: Sequence[str], first: date, last: date) -> None:
+    def __init__(
+        self, source: Source, tickers: Sequence[str], first: date, last: date, known: Sequence[str] = ()
+    ) -> None:
         self.source = source
         self.tickers = tuple(tickers)
         self.first = first
         self.last = last
+        self.known = tuple(dict.fromkeys((*tickers, *known)))
         self.failed: dict[str, str] = {}
+        self.files: dict[str, FileReport] = {}
         self.landing = Landing()
 
     def __iter__(self) -> Iterator[Delivery]:
+        from stock_lakehouse.sources.file_report import collect
+
+        asked, known = set(self.tickers), set(self.known)
         for delivery in self.source.deliver(self.tickers, self.first, self.last):
             self.failed.update(delivery.failed)
+            collect(self.files, delivery, asked, known)
             yield delivery
         if self.failed and self.failed.keys() >= set(self.tickers):
             reasons = "; ".join(f"{ticker}: {reason}" for ticker, reason in sorted(self.failed.items())[:5])

@@ -69,9 +69,9 @@ class YahooSource:
     def deliver(self, tickers: Sequence[str], first: date, last: date) -> Iterator[Delivery]:
         """Yield the bars of `tickers` from LOOK_BACK before `first` to `last`, both included, `batch_size` tickers at a time.
 
-        Dates are exchange-local, one row a date. A split or dividend whose day has no bar has a row without prices; so has one that is
-        announced for a day after the newest bar, whatever `last` is. A ticker that Yahoo does not know, or that could not be had
-        in `attempts` tries, is in `failed` with the reason; the others of its batch are delivered.
+        Dates are exchange-local, one row a date. A split or dividend whose day has no bar has a row without prices; so has
+        one that is announced for a day after the newest bar, whatever `last` is. A ticker that Yahoo does not know, or that
+        could not be had in `attempts` tries, is in `failed` with the reason; the others of its batch are delivered.
         """
         import pyarrow as pa
 
@@ -155,7 +155,8 @@ def _history(
 def _by_day(series: Any) -> dict[date, str]:
     """The actions of a kind by exchange-local day, as text; several of a day are joined, as yfinance joins them.
 
-    Where Yahoo pays dividends in another currency than it quotes prices in, the currency is part of the text: it is no amount then.
+    Where Yahoo pays dividends in another currency than it quotes prices in, the currency is part of the text: it is no amount
+    then.
     """
     import pandas
 
@@ -175,7 +176,8 @@ def _by_day(series: Any) -> dict[date, str]:
 def _rows(
     ticker: str, symbol: str, frame: Any, actions: dict[str, dict[date, str]], first: date, last: date
 ) -> pa.Table:
-    """The bars of `frame` from `first` to `last`, with the actions of their days, and a row for each action of a day without a bar.
+    """The bars of `frame` from `first` to `last`, with the actions of their days, and a row for each action of a day without
+    a bar.
 
     `history` never gives a MultiIndex.
     """

@@ -47,8 +47,8 @@ def adjusted(
 
     `processed` has the bars of `years` (None: all) of each of its tickers, and may have earlier ones, of which only the last
     closes are looked at. `delivered` has what deliveries said of these tickers' actions (`processed_actions`), of all
-    years. `published` has their published corporate actions: they say the factors of dividends after `years`. `sessions` has `date`
-    and `final_at`: a bar that landed before then is provisional.
+    years. `published` has their published corporate actions: they say the factors of dividends after `years`. `sessions` has
+    `date` and `final_at`: a bar that landed before then is provisional.
 
     An action counts from its session on, if the ticker has a bar then or later. What a delivery knew of it follows from when the
     delivery landed, and up to which day its prices are adjusted: see `_Ticker.factor_then`.
@@ -68,10 +68,11 @@ def adjusted(
     types = {one.name: one.type for one in (*schema.COLUMNS, *ACTION) if one.name != "bar_status"}
     ddl = ", ".join(f"{name} {kind}" for name, kind in types.items())
     # One frame, told apart by `origin`: Sail's cogroup takes no nulls.
+    frames = ((processed, BAR), (delivered, DELIVERED), (published, PUBLISHED))
     parts = [
         frame.select(*names).withColumn("origin", F.lit(origin))
-        for frame, names, origin in ((processed, BAR, "bar"), (delivered, DELIVERED, "delivered"), (published, PUBLISHED, "published"))
-    ]  # fmt: skip
+        for (frame, names), origin in zip(frames, ORIGINS, strict=True)
+    ]
     fields = {one.name: one.dataType for part in parts for one in part.schema}
     same = [
         part.select(
@@ -148,8 +149,8 @@ def _empty(rows: pa.Table, names: Sequence[str]) -> pa.Table:
 class _Action:
     """A split or dividend of one day: what deliveries said of it, one after another.
 
-    `seen` are the times, in microseconds since 1970, from which deliveries said `values`: ratios, or amounts adjusted for the splits
-    known now. `factors` are what they multiply earlier prices by; None where a dividend is not below the close before.
+    `seen` are the times, in microseconds since 1970, from which deliveries said `values`: ratios, or amounts adjusted for the
+    splits known now. `factors` are what they multiply earlier prices by; None where a dividend is not below the close before.
     """
 
     kind: str
@@ -301,7 +302,8 @@ class _Ticker:
         """Set the factors of every dividend; by bar: the product of those that prices delivered on total return are adjusted by.
 
         `delivered` are the closes, on the splits known now. From the newest dividend to the oldest, since the close before
-        an ex-date, delivered on total return, is adjusted by every later one: traded close = delivered / later factors + dividend.
+        an ex-date, delivered on total return, is adjusted by every later one: traded close = delivered / later factors +
+        dividend.
         """
         import numpy as np
 
@@ -369,8 +371,8 @@ class _Ticker:
         return factor
 
     def _products(self) -> tuple[Array, Array, Array]:
-        """By bar: the product of the factors of all later dividends; of those, as the delivered adj_close is adjusted by them; and of
-        what brings a delivered adj_close to now."""
+        """By bar: the product of the factors of all later dividends; of those, as the delivered adj_close is adjusted by
+        them; and of what brings a delivered adj_close to now."""
         import numpy as np
 
         acting = [one for one in self.dividends if one.price_factor is not None]

@@ -39,9 +39,9 @@ MAX_VOLUME = 2.0**53  # beyond it a double, which vendors' files go through, no 
 def classify(raw: DataFrame, days: DataFrame, price_tolerance: float) -> DataFrame:
     """Every row of `raw`, typed, with its `reasons` and its `fate`: processed, quarantined or superseded.
 
-    `raw` has the columns of the raw schema; `days` a row a calendar day with `date` and `session`, the session on that day or next
-    after it. `price_tolerance` is how far, relative, open and close may lie outside low…high (vendors round). Returns one row
-    for each row of `raw`: the raw columns as `raw_*`, the processed columns, `reasons` (array<string>), `fate`, and for
+    `raw` has the columns of the raw schema; `days` a row a calendar day with `date` and `session`, the session on that day or
+    next after it. `price_tolerance` is how far, relative, open and close may lie outside low…high (vendors round). Returns
+    one row for each row of `raw`: the raw columns as `raw_*`, the processed columns, `reasons` (array<string>), `fate`, and for
     `delivered_actions` `counts_on` and what the row says of each kind of action. Superseded rows are valid ones with a newer
     valid delivery of the same ticker and session.
     """
@@ -151,7 +151,8 @@ def quarantined(classified: DataFrame) -> DataFrame:
 
 
 def with_plain_numbers(text: DataFrame, names: Sequence[str]) -> DataFrame:
-    """`text` with `plain_<name>` for each `raw_<name>`: the text as a plain number, see `forms.plain_numbers`, which this is in Spark.
+    """`text` with `plain_<name>` for each `raw_<name>`: the text as a plain number, see `forms.plain_numbers`, which this is
+    in Spark.
 
     Null for a word for "missing"; a split of the form 4:1 stays as it is. Step by step, since one expression for all of it has a
     thousand parts, which takes an engine seconds to plan; each step looks at texts that are no plain number already.
@@ -170,7 +171,7 @@ def with_plain_numbers(text: DataFrame, names: Sequence[str]) -> DataFrame:
             for name in names
         }
     )
-    money = rf"^[+-]?[{forms.CURRENCY}] ?[0-9.,]|[0-9.,] ?[{forms.CURRENCY}]\z"
+    money = rf"^[{forms.CURRENCY}] ?[0-9.,]|^[+-][{forms.CURRENCY}][0-9.,]|[0-9.,] ?[{forms.CURRENCY}]\z"
     frame = frame.withColumns(
         {
             f"odd_{name}": F.when(
@@ -234,7 +235,7 @@ def _ratio(name: str) -> Column:
 
     lower = F.lower(F.col(name))
     new, old = (F.regexp_extract(lower, forms.RATIO, group).try_cast("double") for group in (1, 2))
-    return F.when(lower.rlike(forms.RATIO), F.when(old > 0, new / old)).otherwise(_number(name))
+    return F.when(lower.rlike(forms.RATIO), F.when((old > 0) & (new > 0), new / old)).otherwise(_number(name))
 
 
 def _date(name: str) -> Column:
@@ -307,20 +308,19 @@ def _reasons(price_tolerance: float) -> Column:
         ("not a session of the exchange", F.col("date").isNotNull() & ~F.col("date").eqNullSafe(F.col("counts_on"))),
         ("landing time cannot be read", F.col("ingested_at").isNull()),
     ]
-    for name in NUMBERS:
+    for name in (*NUMBERS, "stock_splits"):
         plain = F.col(f"plain_{name}")
-        not_finite = F.lower(plain).rlike(forms.INFINITE) | (
-            plain.rlike(forms.NUMBER) & F.col(f"number_{name}").isNull()
-        )
-        wrong.append((f"{name} is not finite", not_finite))
-        wrong.append((f"{name} cannot be read", ~plain.rlike(forms.NUMBER) & ~not_finite))
+        unread = plain.isNotNull() & F.col(f"number_{name}").isNull()
+        not_finite = F.lower(plain).rlike(forms.INFINITE) | plain.rlike(forms.NUMBER)
+        wrong.append((f"{name} is not finite", unread & not_finite))
+        wrong.append((f"{name} cannot be read", unread & ~not_finite))
     wrong.append(("close is missing", F.col("plain_close").isNull()))
     for name in (*PRICES, "adj_close"):
         value = F.col(f"number_{name}")
         wrong.append((f"{name} is not positive", value < 0 if name in OPTIONAL else value <= 0))
         beyond = (value > MAX_PRICE) | ((value > 0) & (value < MIN_PRICE))
         wrong.append((f"{name} is beyond any price", beyond))
-    volume, splits, plain = F.col("number_volume"), F.col("number_stock_splits"), F.col("plain_stock_splits")
+    volume, splits = F.col("number_volume"), F.col("number_stock_splits")
     wrong += [
         ("high is below low", (F.col("number_high") < F.col("number_low")) & (F.col("number_high") > 0)),
         *((f"{name} is outside low…high", _outside(name, price_tolerance)) for name in ("open", "close")),
@@ -328,7 +328,6 @@ def _reasons(price_tolerance: float) -> Column:
         ("volume is beyond any count", volume > MAX_VOLUME),
         *((f"{name} is negative", F.col(f"number_{name}") < 0) for name in AMOUNTS),
         *((f"{name} is beyond any price", F.col(f"number_{name}") > MAX_PRICE) for name in AMOUNTS),
-        ("stock_splits cannot be read", plain.isNotNull() & splits.isNull()),
         ("stock_splits is negative", splits < 0),
         (
             "stock_splits is no plausible ratio",

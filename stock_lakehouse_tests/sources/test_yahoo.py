@@ -6,171 +6,32 @@ the values mean, and Yahoo itself.
 
 from __future__ import annotations
 
-import json
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
-from zoneinfo import ZoneInfo
 
 import pytest
 
 from stock_lakehouse.sources import DELIVERED_COLUMNS, Delivery, Source, SourceError
-from stock_lakehouse.sources import yahoo as yahoo_module
 from stock_lakehouse.sources.yahoo import YahooSource
+from stock_lakehouse_tests.yahoo_server import (
+    DAYS,
+    LONDON,
+    NEW_YORK,
+    PRICES,
+    SYDNEY,
+    THROTTLED,
+    TOKYO,
+    Answer,
+    bars,
+    error,
+    no_bars,
+    opening,
+    result_of,
+)
 
 FIRST, LAST = date(2024, 1, 2), date(2024, 1, 5)
-DAYS = [date(2024, 1, day) for day in (2, 3, 4, 5)]
-NEW_YORK, SYDNEY, LONDON, TOKYO = "America/New_York", "Australia/Sydney", "Europe/London", "Asia/Tokyo"
-OPENS = {NEW_YORK: "09:30", SYDNEY: "10:00", LONDON: "08:00", TOKYO: "09:00"}
-# Doubles that a detour through float32, or through fifteen digits, would change.
-PRICES = [0.1 + 0.2, 187.14999389648438, 1 / 3, 100.0]
-FIELDS = ("open", "high", "low", "close", "volume")
-
-
-# --- a small Yahoo -----------------------------------------------------------------------------------------
-
-
-@dataclass
-class Answer:
-    """One HTTP answer; `hang` sends nothing until the server stops."""
-
-    body: Any
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
-    hang: bool = False
-
-
-THROTTLED = Answer("Too Many Requests", 429)
-
-
-@dataclass
-class Yahoo:
-    """The server's answers, first to last by ticker, the last of them for ever; and what it was asked."""
-
-    url: str
-    answers: dict[str, list[Answer]] = field(default_factory=dict)
-    asked: list[tuple[str, dict[str, str], float]] = field(default_factory=list)
-    stopped: threading.Event = field(default_factory=threading.Event)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def answer(self, path: str, query: dict[str, str]) -> Answer:
-        key = path.rsplit("/", 1)[-1]
-        with self.lock:
-            self.asked.append((key, query, time.monotonic()))
-            answers = self.answers.get(key) or [Answer("crumb") if key == "getcrumb" else NOT_FOUND]
-            return answers.pop(0) if len(answers) > 1 else answers[0]
-
-    def requests(self) -> Counter[str]:
-        """Requests by ticker; crumbs as `getcrumb`."""
-        return Counter(key for key, _, _ in self.asked)
-
-
-def error(code: str, description: str, status: int) -> Answer:
-    return Answer({"chart": {"result": None, "error": {"code": code, "description": description}}}, status)
-
-
-NOT_FOUND = error("Not Found", "No data found, symbol may be delisted", 404)
-
-
-def opening(day: date, zone: str = NEW_YORK) -> int:
-    """The epoch seconds by which Yahoo marks a daily bar: when the exchange opens."""
-    return int(datetime.fromisoformat(f"{day} {OPENS[zone]}").replace(tzinfo=ZoneInfo(zone)).timestamp())
-
-
-def bars(
-    symbol: str,
-    days: list[date] = DAYS,
-    closes: list[float] = PRICES,
-    zone: str = NEW_YORK,
-    events: dict[str, Any] | None = None,
-) -> Answer:
-    """A good answer: one bar a day whose close is `closes`, adjusted close half of it, volume 1000 and up."""
-    quote = {name: list(closes) for name in FIELDS[:4]} | {"volume": [1000 + n for n in range(len(days))]}
-    adjusted = {"adjclose": [close / 2 for close in closes]}
-    result = {
-        "meta": {
-            "currency": "USD",
-            "symbol": symbol,
-            "instrumentType": "EQUITY",
-            "exchangeTimezoneName": zone,
-            "priceHint": 2,
-            "validRanges": ["1d", "max"],
-        },
-        "timestamp": [opening(day, zone) for day in days],
-        "indicators": {"quote": [quote], "adjclose": [adjusted]},
-    }
-    if events:
-        result["events"] = events
-    return Answer({"chart": {"result": [result], "error": None}})
-
-
-def result_of(answer: Answer) -> dict[str, Any]:
-    """The part of a good answer that holds the bars, to edit."""
-    part: dict[str, Any] = answer.body["chart"]["result"][0]
-    return part
-
-
-def no_bars(symbol: str) -> Answer:
-    """What Yahoo answers for a range without sessions: the ticker's metadata, empty quotes, no timestamps."""
-    answer = bars(symbol, [], [])
-    result_of(answer)["indicators"] = {"quote": [{}], "adjclose": [{}]}
-    del result_of(answer)["timestamp"]
-    return answer
-
-
-@pytest.fixture
-def yahoo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Yahoo]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            parts = urlsplit(self.path)
-            answer = server_of_test.answer(parts.path, {k: v[0] for k, v in parse_qs(parts.query).items()})
-            if answer.hang:
-                server_of_test.stopped.wait(30)
-                self.close_connection = True
-                return
-            body = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
-            self.send_response(answer.status)
-            for name, value in {**answer.headers, "Content-Length": str(len(body.encode()))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    import yfinance.data
-    import yfinance.scrapers.history
-
-    def crumb(data: Any, timeout: float = 30) -> tuple[str, str]:
-        """As yfinance's, whose hosts are fixed: asked through the session, kept until an error answer."""
-        with data._cookie_lock:
-            if data._crumb is None:
-                data._crumb = data._session.get(url=f"{server_of_test.url}/getcrumb", timeout=30).text
-            return data._crumb, data._cookie_strategy
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        server_of_test = Yahoo(f"http://127.0.0.1:{http.server_port}")
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setattr(yfinance.scrapers.history, "_BASE_URL_", server_of_test.url)
-        monkeypatch.setattr(yfinance.data.YfData, "_get_cookie_and_crumb", crumb)
-        monkeypatch.setattr(yfinance.data.SingletonMeta, "_instances", {})
-        yahoo_module._session.cache_clear()
-        yield server_of_test
-        server_of_test.stopped.set()
-        http.shutdown()
-        thread.join(10)
-    yahoo_module._session.cache_clear()
 
 
 @pytest.fixture
@@ -241,9 +102,11 @@ def test_symbol_is_what_the_answer_says_and_ticker_what_was_asked(yahoo, source)
     assert set(column(delivery, "symbol")) == {"META"}
 
 
-def test_last_is_included_and_what_lies_outside_the_range_is_not_delivered(yahoo, source):
-    yahoo.answers["AAPL"] = [bars("AAPL")]
-    assert column(ask(source, "AAPL", first=DAYS[1], last=DAYS[2]), "date") == ["2024-01-03", "2024-01-04"]
+def test_last_is_included_and_what_comes_two_weeks_before_the_first_day(yahoo, source):
+    early = [date(2023, 12, 19), date(2023, 12, 20), *DAYS]  # 2023-12-20 is 14 days before DAYS[1]
+    yahoo.answers["AAPL"] = [bars("AAPL", early, [1.0, 2.0, *PRICES])]
+    found = column(ask(source, "AAPL", first=DAYS[1], last=DAYS[2]), "date")
+    assert found == ["2023-12-20", "2024-01-02", "2024-01-03", "2024-01-04"]
     (query,) = [query for key, query, _ in yahoo.asked if key == "AAPL"]
     assert int(query["period1"]) <= opening(DAYS[1]) < opening(DAYS[2]) < int(query["period2"])
     assert query["interval"] == "1d"
@@ -318,6 +181,47 @@ def test_a_dividend_on_a_session_without_a_bar_is_delivered_with_null_prices(yah
     assert (row["date"], row["close"], row["volume"], row["dividends"]) == ("2024-01-05", None, None, "0.24")
 
 
+def split_on(day: date, numerator: float = 10) -> dict[str, Any]:
+    at = opening(day)
+    return {"splits": {str(at): {"date": at, "numerator": numerator, "denominator": 1, "splitRatio": f"{numerator}:1"}}}
+
+
+def test_an_event_of_a_day_without_a_row_stands_at_its_own_day_not_at_the_bar_before(yahoo, source):
+    days = [DAYS[0], DAYS[1], DAYS[3]]
+    yahoo.answers["AAPL"] = [bars("AAPL", days, PRICES[:3], events=split_on(DAYS[2]))]
+    rows = {row["date"]: row for row in ask(source, "AAPL").rows.to_pylist()}
+    assert {day: row["stock_splits"] for day, row in rows.items()} == {
+        "2024-01-02": "0.0",
+        "2024-01-03": "0.0",
+        "2024-01-04": "10.0",
+        "2024-01-05": "0.0",
+    }
+    assert rows["2024-01-04"]["close"] is None
+
+
+def test_an_event_before_the_first_bar_of_the_answer_is_delivered(yahoo, source):
+    yahoo.answers["AAPL"] = [bars("AAPL", DAYS[2:], PRICES[2:], events=split_on(DAYS[1]))]
+    delivery = ask(source, "AAPL", first=DAYS[2])
+    assert column(delivery, "date") == ["2024-01-04", "2024-01-05", "2024-01-03"]
+    assert column(delivery, "stock_splits") == ["0.0", "0.0", "10.0"]
+
+
+def test_a_split_announced_for_a_day_after_the_newest_bar_is_delivered_whatever_was_asked(yahoo, source):
+    yahoo.answers["AAPL"] = [bars("AAPL", DAYS[:3], PRICES[:3], events=split_on(DAYS[3]))]
+    delivery = ask(source, "AAPL", first=DAYS[0], last=DAYS[1])
+    assert column(delivery, "date") == ["2024-01-02", "2024-01-03", "2024-01-05"]
+    assert column(delivery, "stock_splits") == ["0.0", "0.0", "10.0"]
+    assert set(column(delivery, "adjusted_to")) == {"2024-01-04"}
+
+
+def test_capital_gains_of_a_fund_are_delivered(yahoo, source):
+    at = opening(DAYS[1])
+    answer = bars("FUND", events={"capitalGains": {str(at): {"amount": 5.09, "date": at}}})
+    result_of(answer)["meta"]["instrumentType"] = "MUTUALFUND"
+    yahoo.answers["FUND"] = [answer]
+    assert column(ask(source, "FUND"), "capital_gains") == [None, "5.09", None, None]
+
+
 @pytest.mark.parametrize("others", [["MSFT"], []], ids=["beside another ticker", "alone"])
 def test_a_bar_without_any_value_is_delivered_with_nulls(yahoo, source, others):
     null_bar = bars("AAPL")
@@ -332,7 +236,8 @@ def test_a_bar_without_any_value_is_delivered_with_nulls(yahoo, source, others):
     rows = [row for row in delivery.rows.to_pylist() if row["ticker"] == "AAPL"]
     assert [row["date"] for row in rows] == [day.isoformat() for day in DAYS]
     said = {name for name, value in rows[2].items() if value is not None}
-    assert said == {"ticker", "symbol", "date", "dividends", "stock_splits", "adjusted_to", "session", "basis", "says"}
+    actions = {"dividends", "stock_splits", "says"}
+    assert said == {"ticker", "symbol", "date", "session", "basis", "adjusted_to", *actions}
 
 
 def test_a_single_missing_value_is_null(yahoo, source):

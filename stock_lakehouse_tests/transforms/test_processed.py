@@ -51,6 +51,16 @@ GOOD = {
     "year": "2023",
 }
 Row = dict[str, str | None]
+COMMAS: Row = {
+    "decimal": ",",
+    "open": "174,55",
+    "high": "176,3",
+    "low": "173,86",
+    "close": "173,93",
+    "adj_close": None,
+    "dividends": "0,0",
+    "stock_splits": "0",
+}
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +151,7 @@ IMPOSSIBLE: list[tuple[Row, list[str]]] = [
     ({"close": "0"}, ["close is not positive"]),
     ({"close": "-5"}, ["close is not positive"]),
     ({"capital_gains": "-5"}, ["capital_gains is negative"]),
-    ({"decimal": ",", "close": "173.93"}, ["close cannot be read"]),
+    ({**COMMAS, "close": "173.93"}, ["close cannot be read"]),
     ({"low": "-1"}, ["low is not positive"]),
     ({"adj_close": "-0"}, ["adj_close is not positive"]),
     ({"adj_close": "1e-400"}, ["adj_close is not positive"]),
@@ -160,7 +170,7 @@ IMPOSSIBLE: list[tuple[Row, list[str]]] = [
     ({"dividends": "-0.1"}, ["dividends is negative"]),
     ({"stock_splits": "-4"}, ["stock_splits is negative"]),
     ({"stock_splits": "4:0"}, ["stock_splits cannot be read"]),
-    ({"stock_splits": "0:4"}, ["stock_splits is no plausible ratio"]),
+    ({"stock_splits": "0:4"}, ["stock_splits cannot be read"]),
     ({"stock_splits": "four for one"}, ["stock_splits cannot be read"]),
     ({"stock_splits": "20001:1"}, ["stock_splits is no plausible ratio"]),
     ({"session": "2023-09-23"}, ["not a session of the exchange"]),
@@ -218,14 +228,7 @@ POSSIBLE: list[tuple[Row, dict[str, object]]] = [
         {"open": 1184.4, "close": 1185.0},
     ),
     (
-        {
-            "decimal": ",",
-            "open": "1.174,55",
-            "high": "1 176,3",
-            "low": "1173,86",
-            "close": "1.173,93",
-            "adj_close": "172,5",
-        },
+        {**COMMAS, "open": "1.174,55", "high": "1 176,3", "low": "1173,86", "close": "1.173,93", "adj_close": "172,5"},
         {"open": 1174.55, "high": 1176.3, "low": 1173.86, "close": 1173.93, "adj_close": 172.5, "volume": 63047900},
     ),
     (dict.fromkeys(PRICES, "3435412500000000.0000"), {"close": 3435412500000000.0}),
