@@ -101,7 +101,7 @@ class FileEvidence:
     def see(self, batch: Batch) -> None:
         """Take in a batch."""
         self.dates.see(batch.parsed(self._rules.dates))
-        if self._rules.decimal == "auto" and (batch.is_quoted or self._header.separator != ","):
+        if self._rules.decimal == "auto" and not _is_plain(batch):
             self._marks.see(batch)
         self._footer = self._footer or batch.footer
         self._read_as.add(self._state)
@@ -402,6 +402,20 @@ def _keys(tickers: Any, days: Any) -> Any:
     import pyarrow.compute as pc
 
     return pc.binary_join_element_wise(tickers, days, "|")
+
+
+def _is_plain(batch: Batch) -> bool:
+    """Whether all prices are plain numbers between commas, as in most files: their marks are points then."""
+    import pyarrow as pa
+
+    if batch.is_quoted or batch.header.separator != ",":
+        return False
+    try:
+        for name in ("open", "high", "low", "close"):
+            batch.column(name).cast(pa.float64())
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _constant(text: str | None, length: int) -> pa.Array:

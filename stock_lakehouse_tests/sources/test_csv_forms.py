@@ -469,6 +469,7 @@ def test_the_decimal_mark_is_asked_for_where_no_number_shows_it(tmp_path: Path, 
         (";", ("1,5 €", "1,234"), ","),
         (";", ("1.23", "45,67"), None),  # one of them cannot be read, which its own row will say
         (",", ("1.234", "5.678"), None),
+        (",", ("1.234.567", "1.234"), ","),
         (",", ('"1,234"', '"5,678"'), None),
         (",", ('"1,23"', '"1,234"'), ","),
         (",", ('"1.234,50"', '"1.234"'), ","),
