@@ -83,7 +83,6 @@ _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
 _NUMBERED = re.compile(r"^[0-9]+[a-z]?[.] *")  # "5. volume", as Alpha Vantage writes them
 _UNIT = re.compile(r" *\((USD|EUR|GBP|CHF|CAD|AUD|JPY|INR|Rs[.]?|[$€£¥])\)$", re.IGNORECASE)
 _OF_TICKER = re.compile(r"(.+)\.(Open|High|Low|Close|Volume|Adjusted|Dividends|Splits)")  # quantmod, tidyquant
-CRSP = "CRSP"
 # Titles that only one vendor's files have together, and the form of the prices in those. As traded with an adjusted close beside
 # them is a form of its own, whoever the vendor is (`FileEvidence.form`).
 _VENDORS = (
@@ -92,8 +91,8 @@ _VENDORS = (
     ("Quandl", AS_TRADED, {"adjopen", "adjhigh", "adjlow", "adjclose"}),
     ("Alpha Vantage", AS_TRADED, {"adjustedclose", "dividendamount", "splitcoefficient"}),
     ("Polygon", AS_TRADED, {"windowstart"}),
-    (CRSP, AS_TRADED, {"prc", "bidlo", "askhi"}),
-    (CRSP, AS_TRADED, {"dlycaldt", "dlyprc"}),
+    ("CRSP", AS_TRADED, {"prc", "bidlo", "askhi"}),
+    ("CRSP", AS_TRADED, {"dlycaldt", "dlyprc"}),
     ("NSE", AS_TRADED, {"tottrdqty"}),
     ("NSE", AS_TRADED, {"ttltrdqnty"}),
     ("NSE", AS_TRADED, {"ttltradgvol"}),
@@ -253,10 +252,6 @@ def _notes(found: Columns, where: Mapping[str, int], skipped: Sequence[str], clo
         is_action = any(part in plain[index] for part in ("div", "split"))
         if is_action and index not in where.values() and not any(index in left for left in found.left.values()):
             notes.append(f"the column {printable(title)!r} is {UNUSED}")
-    if _vendor(found.titles, is_yfinance=False)[0] == CRSP:
-        notes.append(
-            "a minus before a close is left off: such a close is the mean of bid and ask, on a day without a trade"
-        )
     missing = [name for name in USUAL if name not in where]
     if missing:
         notes.append(f"there is no column for {', '.join(missing)}")

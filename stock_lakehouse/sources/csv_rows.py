@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from stock_lakehouse.market_calendar import MarketCalendar, utc_now
 from stock_lakehouse.sources import printable
-from stock_lakehouse.sources.csv_header import CRSP, Header
+from stock_lakehouse.sources.csv_header import Header
 from stock_lakehouse.sources.csv_text import LONGEST_LINE, split_line, unreadable
 from stock_lakehouse.sources.dates import DateRules, Parsed, parse_dates
 
@@ -91,16 +91,8 @@ class Batch:
         return list(zip(*self.fields, strict=True)) or [()] * self.width
 
     def column(self, name: str) -> pa.Array:
-        """A delivered column, by our name; null if the file has none.
-
-        CRSP writes a minus before a close that is the mean of bid and ask, on a day without a trade: it is left off.
-        """
-        import pyarrow.compute as pc
-
-        texts = self._at(self.header.columns.get(name))
-        if name == "close" and self.header.vendor == CRSP:
-            return pc.replace_substring_regex(texts, "^ *-", "")
-        return texts
+        """A delivered column, by our name; null if the file has none."""
+        return self._at(self.header.columns.get(name))
 
     def _at(self, index: int | None) -> pa.Array:
         import pyarrow as pa

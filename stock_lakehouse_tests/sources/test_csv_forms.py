@@ -668,17 +668,6 @@ def test_the_setting_wins_over_what_the_titles_say(tmp_path: Path) -> None:
     assert "Tiingo" not in "; ".join(notes)
 
 
-def test_the_minus_of_a_close_of_crsp_is_left_off(tmp_path: Path) -> None:
-    text = bars("20240102,AAPL,100.05,101.84,-101.79,720600,", header="date,TICKER,BIDLO,ASKHI,PRC,VOL,OPENPRC")
-    rows, notes = read(tmp_path, text, "crsp.csv")
-    assert [(row["close"], row["adj_close_as_of"], row["adjusted_to"]) for row in rows] == [
-        ("101.79", None, "2024-01-02")
-    ]
-    assert "a minus before a close is left off" in "; ".join(notes)
-    (row,), _ = read(tmp_path, bars("2024-01-02,-1", header="Date,Close"))
-    assert (row["close"], row["adjusted_to"]) == ("-1", None)
-
-
 def test_a_time_zone_that_is_none_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"csv_time_zone: there is no time zone 'Berlin'"):
         CsvFolderSource(tmp_path, rules=CsvRules(dates=DateRules(zone="Berlin")))
