@@ -44,6 +44,17 @@ class OutdatedTableError(Exception):
     """A table was written by an earlier version of this program; the message says how to compute it anew."""
 
 
+COMPUTE_ANEW = (
+    "Compute it anew from raw, once: stock-lakehouse backfill --again --select "
+    "processed_stocks_daily,curated_stocks_daily,stocks_features,restatements"
+)
+
+
+def is_outdated(processed: DataFrame) -> bool:
+    """Whether some of these processed bars were written before actions were facts of their own: they do not say their basis."""
+    return bool(processed.where("basis IS NULL").limit(1).count())
+
+
 @dataclass(frozen=True)
 class Window:
     """Which years of processed bars a run reads, and of which of these it computes curated bars; None: all."""
@@ -84,11 +95,8 @@ def curate(
     """
     import pyarrow as pa
 
-    if processed.where("basis IS NULL").limit(1).count():
-        raise OutdatedTableError(
-            f"{PROCESSED.name} was written by an earlier version of this program. Compute it anew from raw, once: "
-            "stock-lakehouse backfill --again --select processed_stocks_daily,curated_stocks_daily,stocks_features,restatements"
-        )
+    if is_outdated(processed):
+        raise OutdatedTableError(f"{PROCESSED.name} was written by an earlier version of this program. {COMPUTE_ANEW}")
     window = window_of(lake, asked)
     known, delivered = (table.read(spark, asked.tickers) for table in (lake.corporate_actions, lake.processed_actions))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.curation import moving, note_moving
+from stock_lakehouse.curation import COMPUTE_ANEW, is_outdated, moving, note_moving
 from stock_lakehouse.exchanges import XNYS
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
@@ -121,6 +121,11 @@ def keep_up(
     readable = not any(
         found[name].findings for name in (PROCESSED.name, CURATED.name, CORPORATE_ACTIONS.name, FEATURES.name)
     )
+    if readable and is_outdated(lake.processed.read(spark)):
+        found[PROCESSED.name].findings.append(
+            Finding(PROCESSED.name, "it was written by an earlier version of this program", COMPUTE_ANEW)
+        )
+        readable = False
     if tickers and readable:
         for name, differing in differences(lake, spark, sessions, tickers, pause_seconds).items():
             if differing:

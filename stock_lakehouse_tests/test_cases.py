@@ -246,7 +246,13 @@ CASE_LIST = (
     form(f"{K14}/barchart", BASE, told=Told(REFUSED, file="AAPL.csv", words=COLUMNS_NEEDED, says=COLUMNS_NEEDED)),
     form(f"{K14}/bse", BASE, told=Told(REFUSED, file="AAPL.csv", words=COLUMNS_NEEDED, says=COLUMNS_NEEDED)),
     form(f"{K14}/compact_ymd", BASE),
-    case(f"{K14}/crsp", BASE, told=Told(REFUSED, file="crsp.csv", words=COLUMNS_NEEDED, says=COLUMNS_NEEDED)),
+    # CRSP writes the middle of bid and ask as a negative price where nothing traded: no close, and told.
+    case(
+        f"{K14}/crsp",
+        Right(rows={day: values for day, values in BARS.items() if day != "2024-03-14"}),
+        told=Told(("quarantine", "incomplete_bars"), sessions=("2024-03-14",)),
+        both=True,
+    ),
     form(f"{K14}/disclaimer_line", BASE),
     form(f"{K14}/excel_serial", told=Told(REFUSED, file="AAPL.csv", words=("date",), says=HOW_TO_DATE)),
     # The volume is Stuecke; Volumen is money, so a file that takes it for the volume is wrong.

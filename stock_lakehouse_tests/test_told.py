@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from typer.testing import CliRunner, Result
 
 from stock_lakehouse.cli import _finding_lines, app
 from stock_lakehouse.runs import CheckFinding
-from stock_lakehouse.sources import DELIVERED_COLUMNS, Delivery
-from stock_lakehouse.sources.csv_folder import CsvFolderSource
 
 CONFIG = """
 tickers = ["AAPL", "NVDA"]
@@ -30,28 +27,6 @@ DAYS = ("2023-09-18", "2023-09-19", "2023-09-20", "2023-09-21")
 
 def bars(prefix: str = "", days: Sequence[str] = DAYS) -> list[str]:
     return [f"{prefix}{day},10,12,9,11,1000" for day in days]
-
-
-@pytest.fixture(autouse=True)
-def _files_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deliveries say file and session of their rows, whether the reader of this tree does so already or not."""
-    read = CsvFolderSource.read
-
-    def named(source: CsvFolderSource, path: Path, tickers: Sequence[str], *more: int) -> Iterator[Delivery]:
-        for delivery in read(source, path, tickers, *more):
-            rows = delivery.rows
-            if rows.num_rows and rows["file"].null_count == rows.num_rows:
-                numbers = [str(number) for number in range(2, rows.num_rows + 2)]
-                values = {
-                    "file": pa.array([path.name] * rows.num_rows),
-                    "line_number": pa.array(numbers),
-                    "session": rows["date"],
-                }
-                for name, column in values.items():
-                    rows = rows.set_column(DELIVERED_COLUMNS.index(name), name, column)
-            yield Delivery(rows, delivery.failed, delivery.notes)
-
-    monkeypatch.setattr(CsvFolderSource, "read", named)
 
 
 @pytest.fixture

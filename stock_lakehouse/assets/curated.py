@@ -51,6 +51,7 @@ def corporate_actions(lakehouse: LakehouseResource) -> dg.MaterializeResult[Any]
             "dagster/row_count": sum(by_kind.values()),
             "splits": by_kind.get("split", 0),
             "dividends": by_kind.get("dividend", 0),
+            "capital gains": by_kind.get("capital gain", 0),
             "newest": dg.MetadataValue.table(records) if records else "none",
         }
     )

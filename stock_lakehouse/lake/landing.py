@@ -65,7 +65,9 @@ def place(rows: pd.DataFrame, asked: Rectangle) -> pd.DataFrame:
     covered = {day: day is None or asked.covers(date.fromisoformat(day)) for day in set(days.values())}
     since = (asked.first - LOOK_BACK).isoformat()
     recent = placed["day"].notna() & (placed["day"] >= since) & (placed["day"] < asked.first.isoformat())
-    acting = recent & acts(placed) if recent.any() else recent
+    acting = recent.copy()
+    if recent.any():
+        acting[recent] = acts(placed[recent])
     tickers = placed["ticker"].isin([*asked.tickers, UNREADABLE])
     placed["inside"] = tickers & (placed["day"].map(covered).astype(bool) | acting)
     placed["key"] = keys_of(placed)
@@ -142,6 +144,7 @@ def fresh(
     stamps, kept = [], []
     last: dict[tuple[str, str, str], datetime] = {}
     finals: dict[str, datetime | None] = {}
+    stamp_of_now = now.strftime(STAMP)
     for is_new, ticker, year, key, day, repeated, proves, last_of_key, stamp in zip(
         *(both[name] for name in ("is_new", *KEY, "day")), same, forced, is_last, both["ingested_at"], strict=True
     ):
@@ -164,7 +167,7 @@ def fresh(
         at = now if before_it is None else max(now, before_it + timedelta(microseconds=1))
         last[identity] = at
         kept.append(True)
-        stamps.append(at.strftime(STAMP))
+        stamps.append(stamp_of_now if at == now else at.strftime(STAMP))
     both["ingested_at"] = stamps
     landing = both.loc[kept]  # not both[kept], which takes an empty list for columns
     landing.index = inside.index[landing.index - len(newest)]
@@ -248,6 +251,8 @@ def contradictions(rows: pd.DataFrame, landed: pd.DataFrame, now: datetime) -> t
     readable = (rows["ticker"] != UNREADABLE) & rows["day"].notna() & rows["problem"].isna()
     columns = [*KEY, *VALUES, "file"]
     of_now = landed[landed["ingested_at"] >= now.strftime(STAMP)] if len(landed) else landed
+    if of_now.empty and not rows.duplicated(KEY).any():
+        return ()
     both = pd.concat([of_now.reindex(columns=columns), rows.loc[readable, columns]], ignore_index=True)
     several = both[both.duplicated(KEY, keep=False)].fillna("")
     different = several.drop_duplicates([*KEY, *VALUES])
@@ -271,13 +276,14 @@ def with_basis(placed: pd.DataFrame, landed: pd.DataFrame) -> tuple[pd.DataFrame
     forms = placed["basis"].fillna(SPLIT_ADJUSTED).isin([SPLIT_ADJUSTED, TOTAL_RETURN])
     ours = placed[forms & placed["adjusted_to"].notna() & placed["day"].notna() & placed["problem"].isna()]
     unknown: dict[str, str] = {}
+    named, there = splits_of(placed), dict(list(landed.groupby("ticker", sort=False)))
     for ticker, rows in ours.groupby("ticker", sort=True):
         newest = str(rows["adjusted_to"].max())
-        coming = [split for split in splits_of(placed[placed["ticker"] == ticker]) if split.day > newest]
+        coming = [split for split in named.get(str(ticker), ()) if split.day > newest]
         beside = rows[~rows["inside"]]
-        if not coming and beside.empty:
+        if not coming and (beside.empty or ticker not in there):
             continue
-        moved = _basis_change(rows if coming else beside, landed[landed["ticker"] == ticker])
+        moved = _basis_change(rows if coming else beside, there.get(ticker, landed[:0]))
         if moved is None:
             if coming and rows["file"].isna().all():  # an answer is of now; a file may be from before the ex-date
                 unknown[str(ticker)] = (
@@ -288,7 +294,7 @@ def with_basis(placed: pd.DataFrame, landed: pd.DataFrame) -> tuple[pd.DataFrame
         shift, before = moved
         if abs(shift) < SAME_BASIS:
             continue
-        known = [split for split in splits_of(placed[placed["ticker"] == ticker]) if split.day > before]
+        known = [split for split in named.get(str(ticker), ()) if split.day > before]
         ratio = math.prod(split.ratio for split in known)
         if abs(shift + math.log(ratio)) < SAME_BASIS:
             to = max(split.day for split in known)
@@ -322,14 +328,13 @@ def _basis_change(rows: pd.DataFrame, landed: pd.DataFrame) -> tuple[float, str]
     return (middle if agree else 0.0), max(until)
 
 
-def splits_of(rows: pd.DataFrame) -> list[Split]:
-    """The splits that rows of one ticker name."""
-    named = [
-        Split(str(day), ratio)
-        for day, ratio in zip(rows["day"], _ratios(rows), strict=True)
-        if ratio not in (None, 1.0) and isinstance(day, str)
-    ]
-    return sorted(set(named), key=lambda split: split.day)
+def splits_of(rows: pd.DataFrame) -> dict[str, list[Split]]:
+    """The splits that `rows` name, by ticker, each in ascending order."""
+    found: dict[str, set[Split]] = {}
+    for ticker, day, ratio in zip(rows["ticker"], rows["day"], _ratios(rows), strict=True):
+        if ratio not in (None, 1.0) and isinstance(day, str):
+            found.setdefault(ticker, set()).add(Split(day, ratio))
+    return {ticker: sorted(splits, key=lambda split: split.day) for ticker, splits in found.items()}
 
 
 def proves_newer_basis(placed: pd.DataFrame, landed: pd.DataFrame, landing: pd.DataFrame) -> pd.Series:
@@ -343,14 +348,14 @@ def proves_newer_basis(placed: pd.DataFrame, landed: pd.DataFrame, landing: pd.D
     import pandas as pd
 
     proven = pd.Series(False, index=placed.index)
+    if landed.empty:
+        return proven
     adjusted = placed["basis"].fillna(SPLIT_ADJUSTED).isin([SPLIT_ADJUSTED, TOTAL_RETURN])
     readable = placed["problem"].isna() & placed["day"].notna() & adjusted & placed["adjusted_to"].notna()
-    named = placed["stock_splits"].notna() & readable
-    for ticker in placed.loc[named, "ticker"].unique() if named.any() else ():
-        own = placed[(placed["ticker"] == ticker) & readable]
-        splits = splits_of(own)
-        if not splits:
-            continue
+    named = splits_of(placed[readable])
+    delivered = placed[readable & placed["ticker"].isin(named)].groupby("ticker", sort=False)
+    for ticker, own in delivered:
+        splits = named[str(ticker)]
         there = landed[landed["ticker"] == ticker]
         newest = there.drop_duplicates(KEY, keep="last").set_index("day")
         stamps = (

@@ -8,14 +8,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from stock_lakehouse.curation import OutdatedTableError
 from stock_lakehouse.lake.delta_table import DeltaTable, SchemaEvolutionError
 from stock_lakehouse.lake.publish import Published
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.schemas import Column
-from stock_lakehouse.tables import CURATED, FEATURES, Table
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, Table
 from stock_lakehouse.transforms.features import features
 from stock_lakehouse.transforms.indicators import INDICATORS, Indicator, indicator_spec, moving_average
 from stock_lakehouse_tests.conftest import bytes_of
@@ -151,3 +153,19 @@ def test_a_line_announced_in_vain_stays_unseen_when_a_column_comes(
     assert ledger(house) == []
     publish(house, MORE)
     assert {line["run_id"] for line in ledger(house)} == {"22222222-run"}
+
+
+def test_processed_bars_of_an_earlier_version_are_named_and_computed_anew_from_raw(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """Before actions were facts of their own, processed bars had neither a basis nor dividends_delivered."""
+    house = clocked(tmp_path / "lake", spark)
+    run(house, rectangle(DAYS, ["AAA"]), list(history(("AAA",), DAYS).values()))
+    right = {name: contents(getattr(house.lake, name)) for name in ("processed", "curated", "features")}
+    for file in Path(house.lake.processed.root).rglob("*.parquet"):
+        pq.write_table(pq.ParquetFile(file).read().drop_columns(["basis", "dividends_delivered"]), file)
+    with pytest.raises(OutdatedTableError, match="stock-lakehouse backfill --again"):
+        run(house, ONE_DAY, [], "22222222-run", steps=[CURATED.name])
+    computed = (PROCESSED.name, CURATED.name, FEATURES.name)
+    run(house, rectangle(DAYS, ["AAA"]), [], "33333333-run", steps=computed)
+    assert {name: contents(getattr(house.lake, name)) for name in right} == right
