@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from stock_lakehouse.market_calendar import MarketCalendar
 from stock_lakehouse.schemas.forms import CURRENCY, SPACES, numbers
 from stock_lakehouse.sources import (
     AS_TRADED,
@@ -47,6 +48,20 @@ MIXED_DECIMALS = (
 )
 
 
+class _Dates(NamedTuple):
+    """What the dates of a batch mean, by row.
+
+    - `sessions`, `problems`, `clocks`, `days`: as in `Reading`, as text.
+    - `are_past`: whether the day is a session of the exchange, and not to come.
+    """
+
+    sessions: pa.Array
+    problems: pa.Array
+    clocks: pa.Array
+    days: pa.Array
+    are_past: pa.Array
+
+
 class FileEvidence:
     """What the lines of a file say together: `see` each batch, then `rows` of each. `ticker` is the one of the file's name.
 
@@ -60,7 +75,7 @@ class FileEvidence:
         self._marks = _Marks()
         self._footer: str | None = None
         self._read_as: set[Any] = set()
-        self._last: tuple[Batch, Any, tuple[pa.Array, pa.Array, pa.Array, pa.Array]] | None = None
+        self._last: tuple[Batch, Any, _Dates] | None = None
         self.forget_bars()
 
     def forget_bars(self) -> None:
@@ -81,21 +96,24 @@ class FileEvidence:
 
     @property
     def _state(self) -> Any:
-        dates = self.dates
-        return dates.order, dates.day_first, dates.misplaced, dates.friday, dates.epochs, self.decimal
+        return self.dates.state, self.decimal
 
     def see(self, batch: Batch) -> None:
         """Take in a batch."""
         self.dates.see(batch.parsed(self._rules.dates))
-        if self._rules.decimal == "auto" and (batch.is_quoted or self._header.separator != ","):
+        if self._rules.decimal == "auto" and not _is_plain(batch):
             self._marks.see(batch)
         self._footer = self._footer or batch.footer
         self._read_as.add(self._state)
         tickers, problems = self._tickers_of(batch)
-        sessions, _, clocks, days = self._read_dates(batch)
-        if clocks.null_count < len(clocks):
-            self._parts.see(tickers, days, clocks, self._asked)
-        self._see_newest(batch, tickers, sessions, [problems, self._parts.problems(tickers, days, clocks)])
+        dates = self._read_dates(batch)
+        if dates.clocks.null_count < len(dates.clocks):
+            self._parts.see(tickers, dates.days, dates.clocks, self._asked)
+        self._see_newest(batch, tickers, dates, [problems, self._parts.problems(tickers, dates.days, dates.clocks)])
+
+    @cached_property
+    def _today(self) -> date:
+        return self._rules.now().astimezone(ZoneInfo(self._rules.dates.exchange_zone)).date()
 
     @property
     def decimal(self) -> tuple[str | None, str | None]:
@@ -141,7 +159,7 @@ class FileEvidence:
         length = len(batch.fields)
         nothing = pa.nulls(length, pa.string())
         tickers, of_ticker = self._tickers_of(batch)
-        sessions, of_date, clocks, days = self._read_dates(batch)
+        dates = self._read_dates(batch)
         decimal, of_decimal = self.decimal
         form, newest = self.form, self._known_until(tickers)
         of_line = nothing
@@ -153,19 +171,19 @@ class FileEvidence:
             lines = pa.array(
                 [batch.broken[row][1] if row in batch.broken else None for row in range(length)], pa.string()
             )
-        problems = [of_line, of_ticker, self._parts.problems(tickers, days, clocks), of_date]
+        problems = [of_line, of_ticker, self._parts.problems(tickers, dates.days, dates.clocks), dates.problems]
         if of_decimal:
             problems.append(_constant(of_decimal, length))
         as_traded = form in (AS_TRADED, AS_TRADED_ADJUSTED_CLOSE)
         columns = {
             "ticker": tickers,
-            "symbol": batch.symbols,
+            "symbol": nothing if self._ticker and self._header.is_named else batch.symbols,
             "problem": pc.coalesce(*problems),
             "line": lines,
-            "adjusted_to": sessions if as_traded else newest,
+            "adjusted_to": dates.sessions if as_traded else newest,
             "file": _constant(self._name, length),
             "line_number": pa.array(batch.numbers, pa.int64()).cast(pa.string()),
-            "session": sessions,
+            "session": dates.sessions,
             "decimal": _constant(decimal, length),
             "basis": _constant(form, length),
             "adj_close_as_of": newest if form == AS_TRADED_ADJUSTED_CLOSE else nothing,
@@ -183,7 +201,7 @@ class FileEvidence:
         length = len(batch.fields)
         nothing = pa.nulls(length, pa.string())
         has_symbols = "symbol" in self._header.columns or self._header.symbol is not None
-        if not has_symbols:
+        if not has_symbols or (self._ticker and self._header.is_named):
             problem = _constant(None if self._ticker else NO_TICKER, length)
             return _constant(self._ticker, length), problem
         symbols = batch.symbols.dictionary_encode("encode")
@@ -196,30 +214,31 @@ class FileEvidence:
         ]
         return _constant(self._ticker, length), pa.array(wrong, pa.string()).take(symbols.indices)
 
-    def _read_dates(self, batch: Batch) -> tuple[pa.Array, pa.Array, pa.Array, pa.Array]:
-        """By row: the session, what is wrong with the date, the time of day, and the day that it is of, at least supposedly."""
+    def _read_dates(self, batch: Batch) -> _Dates:
         import pyarrow as pa
         import pyarrow.compute as pc
 
         if self._last is not None and self._last[0] is batch and self._last[1] == self._state:
             return self._last[2]
         readings = self.dates.read(batch.parsed(self._rules.dates))
+        texts = [None if reading.session is None else reading.session.isoformat() for reading in readings]
 
-        def by_row(texts: Iterable[str | None]) -> pa.Array:
-            return pa.array(list(texts), pa.string()).take(batch.dates.indices)
+        def by_row(values: list[str | None] | list[bool]) -> pa.Array:
+            return pa.array(values, pa.bool_() if values is sessions else pa.string()).take(batch.dates.indices)
 
-        sessions = by_row(_text(reading.session) for reading in readings)
-        problems = by_row(reading.problem for reading in readings)
-        clocks = pa.nulls(len(batch.fields), pa.string())
-        days = sessions
+        known = _sessions_until(self._today, self._rules.calendar)
+        sessions = [text in known for text in texts]
+        problems = clocks = pa.nulls(len(batch.fields), pa.string())
+        days = read = by_row(texts)
         if any(reading.clock for reading in readings):
-            clocks = by_row(reading.clock for reading in readings)
+            clocks = by_row([reading.clock for reading in readings])
         if any(reading.problem for reading in readings):
-            days = by_row(_text(reading.day) for reading in readings)
+            problems = by_row([reading.problem for reading in readings])
+            days = by_row([None if reading.day is None else reading.day.isoformat() for reading in readings])
         if self._header.clock is not None:
-            own = pc.if_else(pc.is_null(clocks), batch.clocks, clocks)
-            clocks = pc.coalesce(pc.binary_join_element_wise(batch.clocks, clocks, " "), own)
-        self._last = batch, self._state, (sessions, problems, clocks, days)
+            both = pc.binary_join_element_wise(batch.clocks, clocks, " ")
+            clocks = pc.coalesce(both, batch.clocks, clocks)
+        self._last = batch, self._state, _Dates(read, problems, clocks, days, by_row(sessions))
         return self._last[2]
 
     def _known_until(self, tickers: pa.Array) -> pa.Array:
@@ -234,9 +253,8 @@ class FileEvidence:
         newest = [self._newest.get(ticker) for ticker in encoded.dictionary.to_pylist()]
         return pa.array(newest, pa.string()).take(encoded.indices)
 
-    def _see_newest(self, batch: Batch, tickers: pa.Array, sessions: pa.Array, problems: Sequence[pa.Array]) -> None:
+    def _see_newest(self, batch: Batch, tickers: pa.Array, dates: _Dates, problems: Sequence[pa.Array]) -> None:
         """Remember the newest valid bar of each ticker: with a close that can be, on a session that is not to come."""
-        import pyarrow as pa
         import pyarrow.compute as pc
 
         decimal, unclear = self.decimal
@@ -247,7 +265,10 @@ class FileEvidence:
             for name in ("close", "high", "low")
             if name in self._header.columns
         }
-        valid = pc.and_(pc.greater(values["close"], 0.0), pc.is_in(sessions, value_set=self._sessions))
+        valid = pc.and_(
+            pc.greater(values["close"], 0.0),
+            dates.are_past,
+        )
         for name, compare in (("high", pc.less_equal), ("low", pc.greater_equal)):
             if name in values:  # 0 is how vendors write that it is not known
                 tolerated = 1 + self._rules.price_tolerance if name == "high" else 1 - self._rules.price_tolerance
@@ -256,24 +277,30 @@ class FileEvidence:
                 valid = pc.and_(valid, pc.or_(unknown, pc.fill_null(compare(values["close"], bound), True)))
         for wrong in problems:
             valid = pc.and_(valid, pc.is_null(wrong))
-        found = pa.table({"ticker": tickers, "session": sessions}).filter(pc.fill_null(valid, False)).drop_null()
-        newest = found.group_by("ticker").aggregate([("session", "max")])
-        for ticker, session in zip(newest["ticker"].to_pylist(), newest["session_max"].to_pylist(), strict=True):
-            if ticker in self._asked:
+        valid = pc.fill_null(valid, False)
+        for ticker, session in self._newest_of(tickers.filter(valid), dates.sessions.filter(valid)):
+            if session is not None and ticker in self._asked:
                 self._newest[ticker] = max(session, self._newest.get(ticker, ""))
 
-    @cached_property
-    def _sessions(self) -> pa.Array:
-        """The days, as text, of which a bar may be."""
+    def _newest_of(self, tickers: pa.Array, sessions: pa.Array) -> Iterable[tuple[str | None, str | None]]:
         import pyarrow as pa
+        import pyarrow.compute as pc
 
-        today = self._rules.now().astimezone(ZoneInfo(self._rules.dates.exchange_zone)).date()
-        if self._rules.calendar is None:
-            import numpy as np
+        if self._ticker is not None:
+            return [(self._ticker, pc.max(sessions).as_py())]
+        groups = pa.table({"ticker": tickers, "session": sessions}).group_by("ticker").aggregate([("session", "max")])
+        return zip(groups["ticker"].to_pylist(), groups["session_max"].to_pylist(), strict=True)
 
-            days = np.arange(np.datetime64("1800-01-01"), np.datetime64(today) + 1)
-            return pa.array(np.datetime_as_string(days[np.is_busday(days)]).tolist(), pa.string())
-        return pa.array([day.isoformat() for day in self._rules.calendar.sessions if day <= today], pa.string())
+
+@lru_cache(maxsize=8)
+def _sessions_until(today: date, calendar: MarketCalendar | None) -> frozenset[str]:
+    """The days, as text, of which a bar may be."""
+    import numpy as np
+
+    if calendar is not None:
+        return frozenset(day.isoformat() for day in calendar.sessions if day <= today)
+    days = np.arange(np.datetime64("1800-01-01"), np.datetime64(today) + 1)
+    return frozenset(np.datetime_as_string(days[np.is_busday(days)]).tolist())
 
 
 class _Marks:
@@ -377,14 +404,24 @@ def _keys(tickers: Any, days: Any) -> Any:
     return pc.binary_join_element_wise(tickers, days, "|")
 
 
+def _is_plain(batch: Batch) -> bool:
+    """Whether all prices are plain numbers between commas, as in most files: their marks are points then."""
+    import pyarrow as pa
+
+    if batch.is_quoted or batch.header.separator != ",":
+        return False
+    try:
+        for name in ("open", "high", "low", "close"):
+            batch.column(name).cast(pa.float64())
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
 def _constant(text: str | None, length: int) -> pa.Array:
     import pyarrow as pa
 
     return pa.nulls(length, pa.string()) if text is None else pa.repeat(pa.scalar(text, pa.string()), length)
-
-
-def _text(day: date | None) -> str | None:
-    return None if day is None else day.isoformat()
 
 
 def _doubles(texts: pa.Array, decimal: str | None) -> pa.Array:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 from io import TextIOWrapper
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -87,13 +88,18 @@ class CsvFolderSource:
             yield Delivery(delivered_table(rows), notes={name: ()})
 
     def _tickers(self, tickers: Iterable[str]) -> Tickers:
-        return Tickers(tickers, self.rules.country)
+        return _known_tickers(tuple(tickers), self.rules.country)
 
     def _may_be_half_written(self, path: Path) -> bool:
         age = (
             utc_now().timestamp() - path.stat().st_mtime
         )  # a file's time is the real one, whatever clock a run goes by
         return 0 <= age < self.settle_seconds
+
+
+@lru_cache(maxsize=8)
+def _known_tickers(tickers: tuple[str, ...], country: str | None) -> Tickers:
+    return Tickers(tickers, country)
 
 
 def deliveries_of(

@@ -13,12 +13,16 @@ from stock_lakehouse.schemas.forms import BLANKS
 from stock_lakehouse.sources import AS_TRADED, AS_TRADED_ADJUSTED_CLOSE, TOTAL_RETURN, UNUSED, printable
 from stock_lakehouse.sources.csv_text import split_line
 
+# Yahoo's web table has the explanations in its titles.
+_YAHOO_CLOSE = "closeclosepriceadjustedforsplits"
+_YAHOO_ADJUSTED = "adjcloseadjustedclosepriceadjustedforsplitsanddividendandorcapitalgaindistributions"
 # The spellings of each column, best first: of two columns that could be one of ours the better is taken. Two of one rank
 # contradict each other. Titles are compared as `_plain` writes them.
 SPELLINGS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "symbol": (
         ("symbol", "ticker", "tic", "tckrsymb"),
         ("code", "instrument", "ric"),
+        ("name", "stock"),
     ),
     "date": (
         ("date", "datum", "dtyyyymmdd"),
@@ -39,12 +43,12 @@ SPELLINGS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("l",),
     ),
     "close": (
-        ("close", "closeprice", "closingprice", "clspric", "dlyclose", "schluss", "schlusskurs"),
+        ("close", "closeprice", "closingprice", "clspric", "dlyclose", "schluss", "schlusskurs", _YAHOO_CLOSE),
         ("last", "latest", "lastprice", "closelast", "prc", "dlyprc", "letzter", "zuletzt", "c"),
         ("price", "kurs"),
     ),
     "adj_close": (
-        ("adjclose", "adjustedclose", "closeadj", "adjcloseprice", "adjclosingprice", "adjustedclosingprice"),
+        ("adjclose", "adjustedclose", "closeadj", "adjcloseprice", "adjclosingprice", "adjustedclosingprice", _YAHOO_ADJUSTED),
         ("adjusted", "adj"),
     ),
     "volume": (
@@ -67,6 +71,7 @@ _RANK = {
     for rank, spellings in enumerate(ranks)
     for spelling in spellings
 }
+WEAK = 2  # rank of spellings of `symbol` that may stand above names too
 REQUIRED = ("date", "close")
 USUAL = ("open", "high", "low", "volume")  # of those that are missing a note tells
 # Times of day in a column of their own: two of them in one session are bars of parts of it.
@@ -121,6 +126,12 @@ class Header:
     vendor: str | None = None
     form: str | None = None
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the symbols stand in a column that may have names in it: of use only if nothing else says the ticker."""
+        index = self.columns.get("symbol")
+        return index is not None and _RANK[_plain(self.titles[index])][1] == WEAK
 
     @property
     def says(self) -> str | None:

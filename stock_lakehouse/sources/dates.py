@@ -7,9 +7,9 @@ is a session of the exchange.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from functools import lru_cache
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
@@ -35,6 +35,8 @@ _NAMED = tuple(
         rf"(?P<y>[0-9]{{4}})[- /.](?P<month>[a-z]{{3,9}})[- /.](?P<d>[0-9]{{1,2}}){_CLOCK}",
     )
 )
+_STAMP = re.compile(r"([12][0-9]{7})([0-9]{2})([0-9]{2})([0-9]{2})")
+_ISO_HEAD = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]")
 _EPOCH = re.compile(r"(?P<count>-?[0-9]{9,19})(?:[.]0*)?")
 _MONTHS = (
     *("january", "february", "march", "april", "may", "june"),
@@ -60,9 +62,10 @@ CONTRADICTING = (
 )
 OTHER_ORDER = "the date is none in the order that csv_dates says: correct csv_dates, or write the date as 2024-01-31"
 OTHER_ZONE = (
-    "the timestamps of the file have a UTC offset and may be midnights of another time zone (2024-01-01T23:00:00Z), "
-    "whose day is the next one: set csv_time_zone to that zone, such as Europe/Berlin"
+    "the file's times of day may be midnights of another time zone, written as UTC (2024-01-01 23:00:00), whose day is the next "
+    "one: set csv_time_zone to that zone, such as Europe/Berlin, or to UTC if the day is right as it is written"
 )
+UNREAD_CLOCK = "the date's time of day, or its time zone, cannot be read: write the date as 2024-01-31"
 
 
 class Reading(NamedTuple):
@@ -97,13 +100,45 @@ class DateRules:
 
 
 @dataclass
+class _Weekdays:
+    """On which weekdays some moments lie: `late` if one is after 17:00, when it is midnight in Europe."""
+
+    seen: bool = False
+    late: bool = False
+    off: bool = False
+    friday: bool = False
+
+    def see(self, moment: datetime, weekdays: Sequence[int]) -> None:
+        weekday = moment.weekday()
+        self.seen = True
+        self.late |= moment.time() > _LATEST
+        self.off |= weekday not in weekdays
+        self.friday |= weekday in weekdays and (weekday + 1) % 7 not in weekdays
+
+    @property
+    def state(self) -> tuple[bool, ...]:
+        return self.seen, self.late, self.off, self.friday
+
+    @property
+    def are_sessions(self) -> bool:
+        """Whether they prove to be on trading days: bars that are a day early have Sundays in place of Fridays."""
+        return self.friday and not self.off
+
+    @property
+    def are_early(self) -> bool:
+        """Whether they prove to be a day early."""
+        return self.off and not self.friday
+
+
+@dataclass
 class DateEvidence:
     """What the dates of a file say about the ambiguous ones.
 
     - Of 13/01/2024 and 01/13/2024 each fixes the order of all.
-    - A moment with a UTC offset, no midnight as written, is of the exchange's day, if those of the file are of trading days: no
-      Saturday or Sunday, and a Friday, for bars that are a day early have Sundays in place of Fridays. Never after 17:00 of the
-      exchange, when it is midnight in Europe. 9:30, when New York opens, needs no Friday: only in Adelaide it is midnight then.
+    - A moment with a UTC offset, no midnight as written, is of the exchange's day if those of the file prove to be on trading
+      days, and none is after 17:00 there. Midnight of the exchange needs no proof; 9:30, when New York opens, none against it.
+    - A time of day without an offset is of the day that is written, if those of the file are not proven to be a day early; after
+      17:00 only if they prove to be on trading days.
 
     `names_zone`: every date is a midnight with its UTC offset, as yfinance writes them. `numeric`: some depend on the order.
     """
@@ -112,19 +147,17 @@ class DateEvidence:
     numeric: bool = False
     day_first: bool = False
     month_first: bool = False
-    supposed: bool = False
-    misplaced: bool = False
-    friday: bool = False
     epochs: bool = False
-    compact: bool = False
     midnights: bool = False
     others: bool = False
+    opens: _Weekdays = field(default_factory=_Weekdays)
+    moments: _Weekdays = field(default_factory=_Weekdays)
+    walls: _Weekdays = field(default_factory=_Weekdays)
 
     def see(self, dates: Iterable[Parsed]) -> None:
         """Take in the distinct dates of some rows."""
         for parsed in dates:
             self.epochs |= parsed.form == "epoch"
-            self.compact |= parsed.form == "compact"
             self.midnights |= parsed.is_zoned_midnight
             self.others |= parsed != _UNREAD and not parsed.is_zoned_midnight
             if parsed.parts:
@@ -133,16 +166,23 @@ class DateEvidence:
                 self.day_first |= first > 12
                 self.month_first |= second > 12
             if parsed.moment:
-                self.supposed |= parsed.moment.time() != _OPEN
-                weekday, weekdays = parsed.moment.weekday(), self.rules.weekdays
-                self.misplaced |= weekday not in weekdays or parsed.moment.time() > _LATEST
-                self.friday |= weekday in weekdays and (weekday + 1) % 7 not in weekdays
+                kind = self.opens if parsed.moment.time() == _OPEN else self.moments
+                kind.see(parsed.moment, self.rules.weekdays)
+            if parsed.wall:
+                self.walls.see(parsed.wall, self.rules.weekdays)
+
+    @property
+    def state(self) -> tuple[object, ...]:
+        """All that decides how a date is read."""
+        kinds = (kind.state for kind in (self.opens, self.moments, self.walls))
+        return self.day_first, self.month_first, self.epochs, self.names_zone, *kinds
 
     @property
     def is_clear(self) -> bool:
         """Whether nothing is left open that other dates of the file could settle."""
         unordered = self.numeric and self.rules.order == "auto" and not (self.day_first or self.month_first)
-        return not unordered and not (self.supposed and not self.misplaced and not self.friday)
+        open_moments = self.moments.seen and not self._are_wrong(self.moments) and not self.moments.are_sessions
+        return not (unordered or open_moments or (self.walls.late and not self.walls.are_sessions))
 
     @property
     def names_zone(self) -> bool:
@@ -160,16 +200,35 @@ class DateEvidence:
         """What each of `dates` means."""
         return [self._reading(parsed) for parsed in dates]
 
+    def _are_wrong(self, kind: _Weekdays) -> bool:
+        return self.moments.late or self.moments.off or self.opens.off or kind.off
+
     def _reading(self, parsed: Parsed) -> Reading:
-        if parsed.moment:
-            day, clock = parsed.moment.date(), str(parsed.moment.time())
-            wrong = self.misplaced or not (self.friday or parsed.moment.time() == _OPEN)
-            return Reading(None if wrong else day, OTHER_ZONE if wrong else None, clock, day)
         if parsed.parts:
             return self._ordered(parsed, *parsed.parts)
-        if parsed.form == "compact" and self.epochs:  # then eight digits may be seconds too
-            return Reading(None)
-        return Reading(parsed.day, None, parsed.clock, parsed.day)
+        supposed = parsed.moment or parsed.wall
+        if supposed is None:
+            is_unread = parsed.form == "unread clock"
+            # In a file of seconds eight digits may be seconds too.
+            is_open = is_unread or (parsed.form == "compact" and self.epochs)
+            day = None if is_open else parsed.day
+            return Reading(day, UNREAD_CLOCK if is_unread else None, parsed.clock, parsed.day)
+        day, clock = supposed.date(), str(supposed.time())
+        if self._is_proven(parsed):
+            return Reading(day, None, clock, day)
+        if parsed.wall and self.rules.zone:
+            own = _in_zone(parsed.wall.replace(tzinfo=UTC), _zone(self.rules.zone))
+            return Reading(own and own.date(), None, clock, day)
+        return Reading(None, OTHER_ZONE, clock, day)
+
+    def _is_proven(self, parsed: Parsed) -> bool:
+        if parsed.wall:
+            is_late = parsed.wall.time() > _LATEST
+            return self.walls.are_sessions if is_late else not self.walls.are_early
+        if parsed.moment and parsed.moment.time() == _OPEN:
+            return not self._are_wrong(self.opens)
+        fridays = self.moments.friday or self.opens.friday
+        return fridays and not self._are_wrong(self.moments)
 
     def _ordered(self, parsed: Parsed, first: int, second: int, year: int) -> Reading:
         supposed = _day(year, second, first) or _day(year, first, second)
@@ -188,7 +247,8 @@ class Parsed(NamedTuple):
     - `day`: the day; `clock`: the time of day.
     - `parts`: the numbers of a date whose order is open, as written.
     - `moment`: a moment that is no midnight as written, in the exchange's time.
-    - `form`: epoch or compact, which a file does not mix.
+    - `wall`: a time of day without an offset, no midnight.
+    - `form`: epoch or compact, which a file does not mix; or an unread clock behind a day that can be read.
     - `is_zoned_midnight`: a midnight with its UTC offset.
     """
 
@@ -196,6 +256,7 @@ class Parsed(NamedTuple):
     clock: str | None = None
     parts: tuple[int, int, int] | None = None
     moment: datetime | None = None
+    wall: datetime | None = None
     form: str = ""
     is_zoned_midnight: bool = False
 
@@ -224,7 +285,10 @@ def _parse(text: str | None, zones: _Zones) -> Parsed:
         except ValueError:
             return _UNREAD
     matches = ((form.fullmatch(text), read) for form, read in _FORMS)
-    return next((read(match, zones) for match, read in matches if match), _UNREAD)
+    parsed = next((read(match, zones) for match, read in matches if match), _UNREAD)
+    if parsed == _UNREAD and _ISO_HEAD.match(text):  # whoever reads the day alone would not know of the rest
+        return Parsed(_day(int(text[:4]), int(text[5:7]), int(text[8:10])), form="unread clock")
+    return parsed
 
 
 def _year_first(match: re.Match[str], zones: _Zones) -> Parsed:
@@ -233,6 +297,11 @@ def _year_first(match: re.Match[str], zones: _Zones) -> Parsed:
 
 def _compact(match: re.Match[str], zones: _Zones) -> Parsed:
     return _year_first(match, zones)._replace(form="compact")
+
+
+def _stamp(match: re.Match[str], zones: _Zones) -> Parsed:
+    day, hours, minutes, seconds = match.groups()
+    return _parse(f"{day} {hours}:{minutes}:{seconds}", zones)
 
 
 def _named(match: re.Match[str], zones: _Zones) -> Parsed:
@@ -246,7 +315,8 @@ def _year_last(match: re.Match[str], zones: _Zones) -> Parsed:
         return _at(_day(year, second, first), match, zones)
     # The clock is read as on any day: an offset is rare here, and its day is the one that is written.
     at = _at(_day(year, second, first) or _day(year, first, second), match, zones)
-    return _UNREAD if at.day is None else Parsed(clock=at.clock, parts=(first, second, year))
+    clock = str(at.wall.time()) if at.wall else at.clock
+    return _UNREAD if at.day is None and at.wall is None else Parsed(clock=clock, parts=(first, second, year))
 
 
 def _epoch(match: re.Match[str], zones: _Zones) -> Parsed:
@@ -264,6 +334,7 @@ def _epoch(match: re.Match[str], zones: _Zones) -> Parsed:
 _FORMS = (
     (_YEAR_FIRST, _year_first),
     (_COMPACT, _compact),
+    (_STAMP, _stamp),
     (_YEAR_LAST, _year_last),
     (_EPOCH, _epoch),
     *((form, _named) for form in _NAMED),
@@ -277,16 +348,23 @@ def _at(day: date | None, match: re.Match[str], zones: _Zones) -> Parsed:
     clock, offset = _time(match["clock"], match["half"]), _offset(match["zone"] or "")
     if clock is None or offset is None:
         return _UNREAD
+    wall = datetime.combine(day, clock)
     if offset is LOCAL:
-        return Parsed(day, str(clock))
+        is_exact = clock == time() or match["zone"]
+        return Parsed(day, str(clock)) if is_exact else Parsed(wall=wall)
     if clock == time():
         return Parsed(day, str(clock), is_zoned_midnight=True)
+    moment = _in_zone(wall.replace(tzinfo=timezone(offset)), zones.exchange)
+    if moment and offset and moment.utcoffset() == offset:  # the exchange's own clock
+        return Parsed(day, str(clock))
+    return _moment(moment, zones) if moment else _UNREAD
+
+
+def _in_zone(moment: datetime, zone: ZoneInfo) -> datetime | None:
     try:
-        moment = (datetime.combine(day, clock) - offset).replace(tzinfo=UTC)
-        is_exchanges = bool(offset) and moment.astimezone(zones.exchange).utcoffset() == offset
+        return moment.astimezone(zone)
     except OverflowError:  # in the year 1 or 9999
-        return _UNREAD
-    return Parsed(day, str(clock)) if is_exchanges else _moment(moment, zones)
+        return None
 
 
 def _moment(moment: datetime, zones: _Zones) -> Parsed:

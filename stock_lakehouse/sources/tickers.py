@@ -57,7 +57,7 @@ class Tickers:
 
     def of_file(self, stem: str) -> str | None:
         """The one of the tickers that a file is named after; `stem` is its name without the ending."""
-        name = stem.upper()
+        name = stem.upper().replace("%5E", "^")  # as a browser may save an index
         matches = (form.fullmatch(name) for form in _DOWNLOADS)
         candidates = [name, *(match[1] for match in matches if match)]
         return next((found for candidate in candidates if (found := self.find(candidate))), None)

@@ -82,6 +82,20 @@ def test_a_grown_file_is_known_by_its_beginning_and_only_whole_new_lines_count(t
     assert not fingerprint(path, path.stat().st_size, before)[1]
 
 
+def test_what_a_file_holds_goes_by_the_sessions_that_its_dates_mean(tmp_path: Path) -> None:
+    path = tmp_path / "AAPL.csv"
+    head = HEADER + row("09/20/2023")
+    path.write_text(head + row("10/02/2023") + row("45293"))
+    source = CsvFolderSource(tmp_path)
+    assert contents_of(source, path, TICKERS).spans == {"AAPL": (date(2023, 9, 20), date(2023, 10, 2))}
+    # The new lines alone do not say which of 10 and 02 is the month; those before do.
+    assert contents_of(source, path, TICKERS, len(head)).spans == {"AAPL": (date(2023, 10, 2),) * 2}
+    path.write_text(HEADER + row("10/02/2023"))
+    found = contents_of(source, path, TICKERS)
+    assert (found.spans, found.problems) == ({}, 1)
+    assert found.problem.startswith("AAPL.csv line 2: the file's dates may be day first or month first")
+
+
 def test_files_of_a_failed_run_are_read_again_after_a_pause_and_not_for_ever() -> None:
     plan = Plan(TICKERS, date(2023, 1, 3), None, timedelta(), session_attempts=3, session_pause=timedelta(minutes=15))
     seen = {"AAPL.csv": Seen(10, 1, NOW, True, 10, "ab", "key"), "NVDA.csv": Seen(10, 1, NOW, True, 10, "ab", "other")}

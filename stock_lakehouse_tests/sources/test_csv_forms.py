@@ -87,6 +87,14 @@ FORMS = {
         '"Jan 3, 2024",101.80,102.69,100.45,100.58,100.0,"1,040,800"\n',
         ("100.52", "101.84", "100.05", "101.79", "720,600"),
     ),
+    "Yahoo, web table with explanations": Form(
+        "Date\tOpen\tHigh\tLow\tClose Close price adjusted for splits.\t"
+        "Adj Close Adjusted close price adjusted for splits and dividend and/or capital gain distributions.\tVolume\n"
+        "Jan 2, 2024\t100.52\t101.84\t100.05\t101.79\t101.1\t720,600\n"
+        "Jan 3, 2024\t101.80\t102.69\t100.45\t100.58\t100.0\t1,040,800\n",
+        ("100.52", "101.84", "100.05", "101.79", "720,600"),
+        more=(("adj_close", "101.1"),),
+    ),
     "yfinance, download": Form(
         "Price,Close,High,Low,Open,Volume\nTicker,AAPL,AAPL,AAPL,AAPL,AAPL\nDate,,,,,\n"
         "2024-01-02,101.79,101.84,100.05,100.52,720600\n2024-01-03,100.58,102.69,100.45,101.8,1040800\n",
@@ -461,6 +469,7 @@ def test_the_decimal_mark_is_asked_for_where_no_number_shows_it(tmp_path: Path, 
         (";", ("1,5 €", "1,234"), ","),
         (";", ("1.23", "45,67"), None),  # one of them cannot be read, which its own row will say
         (",", ("1.234", "5.678"), None),
+        (",", ("1.234.567", "1.234"), ","),
         (",", ('"1,234"', '"5,678"'), None),
         (",", ('"1,23"', '"1,234"'), ","),
         (",", ('"1.234,50"', '"1.234"'), ","),
@@ -532,6 +541,17 @@ def test_a_symbol_is_known_in_every_spelling(tmp_path: Path, symbol: str) -> Non
     for name in ("all.csv", "BRK-B.csv", "brk.b.csv", "brk-b.us.csv"):
         rows, _ = read(tmp_path, text, name)
         assert [(row["ticker"], row["symbol"], row["problem"]) for row in rows] == [("BRK-B", symbol, None)]
+
+
+def test_a_column_of_names_says_the_ticker_where_nothing_else_does(tmp_path: Path) -> None:
+    text = bars("2024-01-02,1,BRK.B", "2024-01-03,1,Apple Inc.", header="date,close,Name")
+    rows, _ = read(tmp_path, text, "all_stocks_5yr.csv")
+    assert [(row["ticker"], row["symbol"], row["problem"]) for row in rows] == [
+        ("BRK-B", "BRK.B", None),
+        (None, "Apple Inc.", None),
+    ]
+    rows, _ = read(tmp_path, text)
+    assert [(row["ticker"], row["symbol"], row["problem"]) for row in rows] == [("AAPL", None, None)] * 2
 
 
 def test_two_tickers_that_differ_in_the_mark_alone_are_two(tmp_path: Path) -> None:

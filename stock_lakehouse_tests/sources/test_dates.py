@@ -14,6 +14,7 @@ from stock_lakehouse.sources.dates import (
     CONTRADICTING,
     OTHER_ORDER,
     OTHER_ZONE,
+    UNREAD_CLOCK,
     DateEvidence,
     DateRules,
     Reading,
@@ -64,6 +65,8 @@ def sessions(*texts: str | None, rules: DateRules | None = None) -> list[str | N
         "2024-01-02 16:00",
         "2024-01-02 4:00 PM",
         "2024-01-02 12:00:00 AM",
+        "20240102 16:00",
+        "20240102160000",
         "2024-01-02 16:00:00 EST",
         "2024-01-02 16:00:00 America/New_York",
         "2024.01.02 00:00",
@@ -213,6 +216,36 @@ def test_midnights_of_any_zone_that_are_written_as_utc_are_never_a_day_early(
     for reading, day in zip(read(*texts), true, strict=True):
         assert reading.session == day or (reading.session is None and reading.problem in (OTHER_ZONE, None))
     assert sessions(*texts, rules=DateRules(zone=zone)) == [str(day) for day in true]
+
+
+@given(st.sampled_from(ZONES), st.dates(date(2000, 1, 1), date(2024, 12, 31)), st.integers(7, 400))
+def test_nor_are_those_without_an_offset_if_the_file_has_a_week(zone: str, first: date, days: int) -> None:
+    true = [day for day in (first + timedelta(days=number) for number in range(days)) if day.weekday() < 5]
+    texts = [text.replace("T", " ").removesuffix("Z") for text in midnights(zone, first, days)]
+    for reading, day in zip(read(*texts), true, strict=True):
+        assert (reading.session, reading.problem) in ((day, None), (None, OTHER_ZONE))
+
+
+@pytest.mark.parametrize("zone", ["Europe/London", "Europe/Berlin", "Europe/Athens", "Europe/Moscow", "Asia/Kolkata"])
+def test_the_setting_decides_for_times_of_day_without_an_offset_too(zone: str) -> None:
+    texts = [text.replace("T", " ").removesuffix("Z") for text in midnights(zone, date(2024, 1, 1), 366)]
+    true = [
+        str(day) for day in (date(2024, 1, 1) + timedelta(days=number) for number in range(366)) if day.weekday() < 5
+    ]
+    assert OTHER_ZONE in {reading.problem for reading in read(*texts)}
+    assert sessions(*texts, rules=DateRules(zone=zone)) == true
+    assert sessions("2024-01-02", "2024-01-02 16:00", rules=DateRules(zone=zone)) == ["2024-01-02"] * 2
+
+
+def test_an_evening_without_an_offset_is_of_its_day_if_the_file_shows_it_or_the_setting_says_so() -> None:
+    evenings = [f"2024-01-0{day} 23:59:59" for day in (2, 3, 4, 5, 8)]
+    assert sessions(*evenings) == ["2024-01-02", "2024-01-03", "2024-01-04", "2024-01-05", "2024-01-08"]
+    assert sessions(evenings[0]) == [None]
+    assert sessions(evenings[0], rules=DateRules(zone="UTC")) == ["2024-01-02"]
+
+
+def test_a_day_whose_time_of_day_cannot_be_read_is_refused_with_that_reason() -> None:
+    assert {reading.problem for reading in read("2024-01-02 16:00:00 CST", "2024-01-02Tnoon")} == {UNREAD_CLOCK}
 
 
 def test_the_setting_for_the_time_zone_is_asked_for_by_name() -> None:
