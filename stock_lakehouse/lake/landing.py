@@ -301,6 +301,9 @@ def with_basis(placed: pd.DataFrame, landed: pd.DataFrame) -> tuple[pd.DataFrame
             continue
         if coming and _explained(shifts, splits, before):
             placed.loc[rows.index, "adjusted_to"] = coming[-1].day
+            # The announcement lands with the prices that are adjusted by it: until the ex-date they are taken back.
+            announced = (placed["ticker"] == ticker) & placed["day"].isin([split.day for split in coming])
+            placed.loc[announced, "inside"] = True
             continue
         middle = sorted(shift for shift, _ in shifts)[len(shifts) // 2]
         unknown[str(ticker)] = (
