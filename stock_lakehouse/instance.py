@@ -71,6 +71,7 @@ LAKEHOUSE_TOML: Final = """\
 # `stock-lakehouse doctor` says whether what stands here works. Secrets come from variables only.
 
 tickers = ["AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA"]
+exchange = "XNYS"                 # whose sessions: a MIC like XLON, XTKS | 24/7 (crypto) | 24/5 (currencies)
 first_date = 2013-01-02
 last_date = 2023-09-21            # leave out to go on for ever
 

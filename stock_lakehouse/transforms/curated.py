@@ -344,12 +344,11 @@ class _Ticker:
                     one.price_factor = self._published_factor(one)
                     one.factors[-1] = one.price_factor
                 if self.on_total_return.any():
-                    before = self.day < one.ex_date
+                    before = self.on_total_return & (self.day < one.ex_date)
                     adjusted_by[before] *= self.factor_then(one, self.adjusted_to)[before]
                 if one.factors[-1] is not None:
                     left -= one.value
-        out: Array = np.where(self.on_total_return, adjusted_by, 1.0)
-        return out
+        return adjusted_by
 
     def _state(self, action: _Action, place: int) -> int:
         """Which of the things said of `action` the delivery of the bar at `place` knew."""

@@ -135,7 +135,7 @@ def test_files_failures_and_gaps_are_seen_to_by_the_daemon(tmp_path: Path) -> No
         assert asked
         assert not any("META" in key for run in asked for key in (run.tags[RANGE_START], run.tags[RANGE_END]))
         [observation] = watched.instance.fetch_observations(dg.AssetKey("raw_stocks_daily"), limit=10).records
-        assert "notes.csv: no column for date" in str(observation.asset_observation.metadata["problem"].value)
+        assert "notes.csv: the file has no header" in str(observation.asset_observation.metadata["problem"].value)
         # The gap is asked for again, and diagnosed in that run.
         watched.wait(lambda: watched.finished(asked_by="gap_sensor"))
         check = diagnosis(watched)

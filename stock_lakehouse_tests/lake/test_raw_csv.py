@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 from stock_lakehouse.lake.raw_csv import NAME, RawCsv
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.sources import Landing, delivered_table
+from stock_lakehouse.sources import Contradiction, Landing, delivered_table
 from stock_lakehouse.tables import UNREADABLE
 from stock_lakehouse_tests.conftest import bytes_of
 
@@ -141,7 +141,9 @@ def test_a_repeated_download_lands_nothing_and_touches_no_file(raw: RawCsv) -> N
 
 def test_a_changed_row_lands_alone_and_is_the_newest(raw: RawCsv, spark: SparkSession) -> None:
     land(raw, bar("2023-09-20"), bar("2023-09-21"))
-    assert land(raw, bar("2023-09-20"), bar("2023-09-21", "1.6"), now=later(1)) == Landing(2, 1, 1, 0, 1)
+    assert land(raw, bar("2023-09-20"), bar("2023-09-21", "1.6"), now=later(1)) == Landing(
+        delivered=2, landed=1, repeated=1, files=1
+    )
     rows = landed(raw, spark)
     assert [(row["date"], row["close"]) for row in rows][-1] == ("2023-09-21", "1.6")
     assert len(rows) == 3
@@ -180,7 +182,8 @@ def test_different_rows_of_one_bar_in_one_delivery_all_land_and_the_last_is_newe
 def test_a_repeated_download_that_contradicts_itself_lands_nothing(raw: RawCsv) -> None:
     contradiction = [bar(close="1.1"), bar(close="1.2"), bar("2023-09-20"), bar(close="1.1"), bar(close="1.3")]
     assert land(raw, *contradiction).landed == 5
-    assert land(raw, *contradiction, now=later(1)) == Landing(delivered=5, repeated=5)
+    told = (Contradiction("AAPL", "2023-09-21", 3, ()),)
+    assert land(raw, *contradiction, now=later(1)) == Landing(delivered=5, repeated=5, contradictions=told)
     assert land(raw, *contradiction[:2], now=later(2)).landed == 2, "what is newest changed"
 
 

@@ -54,9 +54,9 @@ def test_the_layers_on_s3_are_those_of_a_folder_run_after_run(
     spark: SparkSession, tmp_path: Path, s3_root: str
 ) -> None:
     # Characters that engines escape in the names of folders.
-    bars = {**BARS, **history(("A^B", "C=X"), DAYS[20:])}
+    bars = {**BARS, **history(("A^B", "C=F"), DAYS[20:])}
     changed = edited(edited(bars, ("A^B", DAYS[25]), volume="-1"), ("AAA", DAYS[2]), close=bars["AAA", DAYS[2]]["open"])
-    asked = rectangle(DAYS, (*TICKERS, "A^B", "C=X"))
+    asked = rectangle(DAYS, (*TICKERS, "A^B", "C=F"))
     here, there = (clocked(root, spark, asked.tickers) for root in (tmp_path / "lake", s3_root))
     for house in (here, there):
         run(house, asked, bars.values(), "11111111-run")
@@ -313,9 +313,9 @@ def jvm(s3_bucket: str, tmp_path: Path) -> Iterator[SparkSession]:
 def test_sail_and_spark_on_the_jvm_write_one_lake_on_s3_by_turns_and_at_once(
     spark: SparkSession, jvm: SparkSession, s3_root: str, tmp_path: Path
 ) -> None:
-    tickers, days = ("AAA", "A^B", "C=X"), DAYS[20:40]
+    tickers, days = ("AAA", "A^B", "C=F"), DAYS[20:40]
     bars = history(tickers, days)
-    changed = edited(edited(bars, ("AAA", days[2]), volume="-1"), ("C=X", days[5]), volume="7")
+    changed = edited(edited(bars, ("AAA", days[2]), volume="-1"), ("C=F", days[5]), volume="7")
     asked = rectangle(days, tickers)
     ours, one = clocked(s3_root, spark, tickers), clocked(tmp_path / "one", spark, tickers)
     theirs = clocked(s3_root, jvm, tickers)
