@@ -9,6 +9,7 @@ from stock_lakehouse.checks import (
     DELIVERY_CONSERVED,
     FILE_NAMES,
     ONE_ROW_A_SESSION,
+    READJUSTED,
     SOURCE_COMPLETE,
     delivery_checks,
 )
@@ -29,7 +30,7 @@ def raw_stocks_daily(retries: dg.RetryPolicy | None = None) -> dg.AssetsDefiniti
         backfill_policy=dg.BackfillPolicy.single_run(),
         io_manager_key="raw_csv",
         pool="source",  # its rate limit is a process's own, so one run at a time
-        check_specs=[DELIVERY_CONSERVED, SOURCE_COMPLETE, ONE_ROW_A_SESSION, FILE_NAMES, FILES_READ],
+        check_specs=[DELIVERY_CONSERVED, SOURCE_COMPLETE, ONE_ROW_A_SESSION, READJUSTED, FILE_NAMES, FILES_READ],
         retry_policy=retries,
     )
     def raw(

@@ -72,6 +72,12 @@ ONE_ROW_A_SESSION = dg.AssetCheckSpec(
     asset=RAW.name,
     description="No download has two different rows of one ticker and session; of two the last counts. Files are read by name.",
 )
+READJUSTED = dg.AssetCheckSpec(
+    "readjusted",
+    asset=RAW.name,
+    description="No vendor has adjusted older prices anew, for dividends that it does not name, that landed before and were not "
+    "asked for.",
+)
 FILE_NAMES = dg.AssetCheckSpec(
     "file_names", asset=RAW.name, description="Every file under raw follows the naming; others are never read."
 )
@@ -168,6 +174,21 @@ def delivery_checks(download: Download, strangers: list[str]) -> Iterator[dg.Ass
         passed=not twice,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"found": len(twice), **({"rows": dg.MetadataValue.table(twice[:LISTED])} if twice else {})},
+    )
+    anew = [dg.TableRecord({"ticker": ticker, "by": factor}) for ticker, factor in sorted(landing.readjusted.items())]
+    to_do = (
+        "older and newer bars are on two bases; run the whole history again: stock-lakehouse materialize --tickers "
+        + ",".join(sorted(landing.readjusted))
+    )
+    yield dg.AssetCheckResult(
+        asset_key=RAW.name,
+        check_name=READJUSTED.name,
+        passed=not anew,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "found": len(anew),
+            **({"rows": dg.MetadataValue.table(anew[:LISTED]), "what to do": to_do} if anew else {}),
+        },
     )
     failed = [dg.TableRecord({"ticker": t, "reason": reason}) for t, reason in sorted(download.failed.items())]
     yield dg.AssetCheckResult(

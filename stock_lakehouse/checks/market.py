@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -29,7 +30,7 @@ SMALL_CHANGE = 1e-6
 SURE = 4.0  # standard errors
 LOOKED_AT = (
     "ticker", "date", "open", "high", "low", "close", "adj_close", "volume", "dividend", "split_ratio", "basis_factor",
-    "adj_close_deviation",
+    "adj_close_deviation", "price_basis",
 )  # fmt: skip
 
 SPECS = [
@@ -64,9 +65,16 @@ SPECS = [
         description="What closes do on ex-dates, and the delivered adj_close, fit the form of prices that is set (csv_prices).",
     ),
     dg.AssetCheckSpec(
+        "one_price_basis",
+        asset=CURATED.name,
+        description="The adj_close of all bars of a ticker is on one basis: either dividends are named for all, or all have the "
+        "adjusted close of one day.",
+    ),
+    dg.AssetCheckSpec(
         "unusable_actions",
         asset=CURATED.name,
-        description="Every dividend is below the close before its ex-date; one that is not is not applied.",
+        description="Every dividend is below the close before its ex-date, or it is not applied; and no two days name an action "
+        "of one session.",
     ),
     dg.AssetCheckSpec(
         "incomplete_bars",
@@ -118,6 +126,7 @@ def _results(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
     yield _warn("adjusted_close", [look.off for _, look in sorted(looks.items()) if look.off])
     yield _warn("split_moves", [move for _, look in sorted(looks.items()) for move in look.split_moves])
     yield _warn("price_form", _forms(looks, lake, spark))
+    yield _warn("one_price_basis", _bases(looks, lake, spark))
     yield _warn("unusable_actions", _unusable(looks, lake, spark))
     yield _warn("incomplete_bars", [part for _, look in sorted(looks.items()) for part in look.incomplete])
     twice = [ticker for ticker, look in looks.items() if look.bars != look.sessions]
@@ -133,6 +142,7 @@ class Look:
     - split_moves: moves near the ratio of a split, see `near_ratio`.
     - incomplete: which prices or volumes are not known, of how many bars, from when to when.
     - off: of how many bars the delivered adj_close is off, and how far the worst; None if of none.
+    - bases: the price basis of the first bar, and each session from which it is another.
     - seems: the form that the prices seem to have, and why; None if they fit the form they are taken for, or do not say.
     """
 
@@ -145,6 +155,7 @@ class Look:
     incomplete: tuple[dict[str, Any], ...]
     off: dict[str, Any] | None
     seems: tuple[str, str] | None
+    bases: tuple[dict[str, Any], ...]
 
 
 def look_at(bars: "DataFrame", deviations: float, tolerance: float) -> dict[str, Look]:
@@ -159,7 +170,7 @@ def look_at(bars: "DataFrame", deviations: float, tolerance: float) -> dict[str,
         "jumps array<struct<session: date, move: double, usual: double>>, "
         "split_moves array<struct<session: date, ratio: double, move: double>>, "
         "incomplete array<struct<unknown: string, bars: bigint, first: date, last: date>>, "
-        "off bigint, most_off double, seems string, why string",
+        "off bigint, most_off double, seems string, why string, bases array<struct<session: date, basis: string>>",
     )
     return {row["ticker"]: _look(row) for row in looks.collect()}
 
@@ -197,6 +208,7 @@ def _look(row: Any) -> Look:
         ),
         {**ticker, "bars": row["off"], "most": row["most_off"]} if row["off"] else None,
         (row["seems"], row["why"]) if row["seems"] else None,
+        tuple({**ticker, "session": str(one["session"]), "basis": one["basis"]} for one in row["bases"]),
     )
 
 
@@ -237,6 +249,7 @@ def _looker(deviations: float, tolerance: float):  # type: ignore[no-untyped-def
         day, double, whole = pa.date32(), pa.float64(), pa.int64()
         jump = pa.struct([("session", day), ("move", double), ("usual", double)])
         moved = pa.struct([("session", day), ("ratio", double), ("move", double)])
+        based = pa.struct([("session", day), ("basis", pa.string())])
         part = pa.struct([("unknown", pa.string()), ("bars", whole), ("first", day), ("last", day)])
         return pa.table(
             {
@@ -252,6 +265,7 @@ def _looker(deviations: float, tolerance: float):  # type: ignore[no-untyped-def
                 "most_off": pa.array([pc.max(away).as_py()], double),
                 "seems": pa.array([seems], pa.string()),
                 "why": pa.array([why], pa.string()),
+                "bases": pa.array([_basis_changes(ordered)[:LISTED]], pa.list_(based)),
             }
         )
 
@@ -277,6 +291,14 @@ def _split_moves(bars: "pa.Table", close: Any) -> list[dict[str, Any]]:
                 found.append({"session": bars["date"][int(at)].as_py(), "ratio": ratio, "move": float(move)})
                 break
     return found
+
+
+def _basis_changes(bars: "pa.Table") -> list[dict[str, Any]]:
+    import numpy as np
+
+    bases = np.asarray(bars["price_basis"])
+    begins = [0, *((bases[1:] != bases[:-1]).nonzero()[0] + 1)]
+    return [{"session": bars["date"][int(at)].as_py(), "basis": str(bases[at])} for at in begins]
 
 
 def _incomplete(bars: "pa.Table") -> list[dict[str, Any]]:
@@ -347,8 +369,28 @@ def _forms(looks: Mapping[str, Look], lake: "Lake", spark: "SparkSession") -> li
     ]
 
 
+def _bases(looks: Mapping[str, Look], lake: "Lake", spark: "SparkSession") -> list[dict[str, Any]]:
+    """Where the price basis of a ticker changes, and tickers of which one download has adjusted closes of several days."""
+    from pyspark.sql import functions as F
+
+    found = [
+        {**later, "basis": later["basis"], "before": earlier["basis"]}
+        for _, look in sorted(looks.items())
+        for earlier, later in pairwise(look.bases)
+    ]
+    delivered = sorted(ticker for ticker, look in looks.items() if look.bases[0]["basis"] == "total_return_delivered")
+    if delivered:
+        bars = lake.processed.read(spark, delivered).where("NOT dividends_delivered")
+        as_of = F.coalesce("adj_close_as_of", "adjusted_to")
+        days = bars.groupBy("ticker", "ingested_at").agg(F.min(as_of).alias("first"), F.max(as_of).alias("last"))
+        for row in days.where("first < last").orderBy("ticker").collect():
+            told = {"ticker": row["ticker"], "session": str(row["first"])}
+            found.append({**told, "basis": f"adjusted closes of {row['last']}", "before": f"of {row['first']}"})
+    return found
+
+
 def _unusable(looks: Mapping[str, Look], lake: "Lake", spark: "SparkSession") -> list[dict[str, Any]]:
-    """Dividends that are not below the close before, so not applied."""
+    """Dividends that are not below the close before, so not applied; and sessions of which two days name an action."""
     from pyspark.sql import functions as F
 
     actions = lake.corporate_actions.read(spark).where("kind <> 'split' AND price_factor IS NULL").collect()
@@ -365,8 +407,18 @@ def _unusable(looks: Mapping[str, Look], lake: "Lake", spark: "SparkSession") ->
                 "kind": row["kind"],
                 "value": row["value"],
                 "close before": before[0]["close"] if before else None,
+                "why": "not below the close before: not applied",
             }
         )
+    twice = (
+        lake.processed_actions.read(spark)
+        .where("(kind = 'split' AND value <> 1) OR (kind <> 'split' AND value > 0)")
+        .groupBy("ticker", "session", "kind")
+        .agg(F.min("date").alias("first"), F.max("date").alias("last"))
+    )
+    for row in twice.where("first < last").orderBy("ticker", "session").collect():
+        told = {"ticker": row["ticker"], "session": str(row["session"]), "kind": row["kind"]}
+        found.append({**told, "why": f"named of {row['first']} and of {row['last']}: if they differ both count"})
     return found
 
 
@@ -380,6 +432,8 @@ TO_DO = {
     "split_moves": "set csv_prices to the form that the check price_form names; of files cut by year and downloaded together, "
     "csv_adjusted_to to the day of the download; then run the ticker's whole history again",
     "price_form": "set csv_prices to the form that the prices seem to have, then run the ticker's whole history again",
+    "one_price_basis": "run the whole history of the ticker again from one download, or deliver its dividends; until then "
+    "adj_close before and after that session may differ by the dividends between",
     "unusable_actions": "compare the amount with a second source: a wrong unit or currency, or a liquidation",
     "incomplete_bars": "nothing, if the vendor has no more: what is not known is null, and so is what is computed from it",
     "price_jumps": "look at the bars and at `stock-lakehouse show corporate_actions TICKER`; a split that no delivery names is "

@@ -35,9 +35,11 @@ MEANING = ["session", "decimal", "basis", "says"]
 COMPARED = [*VALUES, *MEANING]
 ANY = "\0any"
 KEY = ["ticker", "year", "key"]
+NUMERIC = ("open", "high", "low", "close", "adj_close", "volume", "dividends", "capital_gains")
 STAMP = "%Y-%m-%dT%H:%M:%S.%fZ"
 # Vendors round the prices that they adjust. Two closes of one day whose ratio is nearer to 1 are on one basis.
 SAME_BASIS = math.log(1.02)
+ROUNDED = 3e-4  # relative: what rounding an adjusted close to cents may move it by
 ONE_BAR_SAYS = math.log(1.2)  # what a single bar that differs may be: a correction, or another basis
 LISTED = 1000  # contradictions that a landing remembers
 
@@ -54,7 +56,8 @@ def place(rows: pd.DataFrame, asked: Rectangle) -> pd.DataFrame:
     """`rows` with the ticker and year of their folder, `day` (ISO text or None), `key`, and whether they are `inside`.
 
     Inside are the rows of the tickers and sessions asked; those that cannot be read, since nobody can say of what they are; and
-    rows of LOOK_BACK before the first session that name a split or dividend, which a request for later sessions would lose.
+    rows that name a split or dividend of LOOK_BACK before the first session, which a request for later sessions would lose, or
+    after the last session in its year: prices may be adjusted by it.
     """
     import numpy as np
 
@@ -66,8 +69,11 @@ def place(rows: pd.DataFrame, asked: Rectangle) -> pd.DataFrame:
     placed["year"] = [day[:4] if day else UNREADABLE for day in placed["day"]]
     covered = {day: day is None or asked.covers(date.fromisoformat(day)) for day in set(days.values())}
     since = (asked.first - LOOK_BACK).isoformat()
-    start = asked.first.isoformat()
-    recent = np.array([day is not None and since <= day < start for day in placed["day"]], dtype=bool)
+    start, end, until = asked.first.isoformat(), asked.last.isoformat(), f"{asked.last.year}-12-31"
+    # Later ones too, as far as the run reads: prices may be adjusted by them already.
+    recent = np.array(
+        [day is not None and (since <= day < start or end < day <= until) for day in placed["day"]], dtype=bool
+    )
     acting = recent.copy()
     if recent.any():
         acting[recent] = acts(placed[recent]).to_numpy(dtype=bool)
@@ -252,12 +258,13 @@ def contradictions(rows: pd.DataFrame, landed: pd.DataFrame, now: datetime) -> t
     import pandas as pd
 
     readable = (rows["ticker"] != UNREADABLE) & rows["day"].notna() & rows["problem"].isna()
-    columns = [*KEY, *VALUES, "file"]
+    columns = [*KEY, *VALUES, "decimal", "file"]
     of_now = landed[landed["ingested_at"] >= now.strftime(STAMP)] if len(landed) else landed
     if of_now.empty and not rows.duplicated(KEY).any():
         return ()
     both = pd.concat([of_now.reindex(columns=columns), rows.loc[readable, columns]], ignore_index=True)
     several = both[both.duplicated(KEY, keep=False)].fillna("")
+    several = several.assign(**{name: _numbers(several, name).fillna(several[name]) for name in NUMERIC})  # 97.1, 97.10
     different = several.drop_duplicates([*KEY, *VALUES])
     different = different[different.duplicated(KEY, keep=False)]
     delivered = set(zip(*(rows[name] for name in KEY), strict=True)) if len(different) else set()
@@ -269,80 +276,149 @@ def contradictions(rows: pd.DataFrame, landed: pd.DataFrame, now: datetime) -> t
     return tuple(found[:LISTED])
 
 
-def with_basis(placed: pd.DataFrame, landed: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[str, str]]:
-    """`placed` with `adjusted_to` put right where a vendor adjusted its prices before the ex-date had a bar, and the tickers of
-    which it is not known what their prices are adjusted for, each with the reason.
+@dataclass(frozen=True)
+class Basis:
+    """What a delivery's own prices and the landed ones say together of their basis.
+
+    - rows: the delivered rows, with `adjusted_to` put right
+    - unknown: tickers whose prices do not land, since nobody can say what they are adjusted for, each with the reason
+    - readjusted: tickers whose landed prices the vendor has adjusted anew for dividends that it does not name, with the factor
+    """
+
+    rows: pd.DataFrame
+    unknown: Mapping[str, str]
+    readjusted: Mapping[str, float]
+
+
+def basis_of(placed: pd.DataFrame, landed: pd.DataFrame, landed_splits: Callable[[str], Sequence[Split]]) -> Basis:
+    """The basis of delivered prices, held against what is landed of the same days; `landed_splits` are all of a ticker.
 
     A vendor that adjusts at night delivers yesterday's bar on the new basis on the morning of a split's ex-date. What is landed
     tells: closes of the same days differ by the split's ratio, or do not. Where no day is in both, nobody can say.
     """
-    adjusted = placed["basis"].fillna(SPLIT_ADJUSTED) == SPLIT_ADJUSTED
-    ours = placed[adjusted & placed["adjusted_to"].notna() & placed["day"].notna() & placed["problem"].isna()]
+    form = placed["basis"].fillna(SPLIT_ADJUSTED)
+    ours = placed[(placed["adjusted_to"].notna() | placed["adj_close_as_of"].notna()) & placed["day"].notna()]
+    ours = ours[ours["problem"].isna()]
     unknown: dict[str, str] = {}
+    readjusted: dict[str, float] = {}
     named, there = splits_of(placed), dict(list(landed.groupby("ticker", sort=False)))
-    for ticker, rows in ours.groupby("ticker", sort=True):
-        splits, newest = named.get(str(ticker), []), str(rows["adjusted_to"].max())
+    for name, rows in ours.groupby("ticker", sort=True):
+        ticker, before = str(name), there.get(name, landed[:0])
+        splits, newest = named.get(ticker, []), str(rows["adjusted_to"].max())
         coming = [split for split in splits if split.day > newest]
         beside = rows[~rows["inside"]]
-        if not coming and (beside.empty or ticker not in there):
+        if factor := _readjustment(beside, before, [*splits, *splits_of(before).get(ticker, [])]):
+            readjusted[ticker] = factor
+        if (form[rows.index] != SPLIT_ADJUSTED).any() or (not coming and (beside.empty or before.empty)):
             continue
-        before = there.get(ticker, landed[:0])
-        shifts = _shifts(rows if coming else beside, before)
+        shifts = _shifts(rows if coming else beside, before, "close")
         if (
             not shifts and coming and rows["file"].isna().all()
-        ):  # an answer is of now; a file may be from before the ex-date
-            unknown[str(ticker)] = (
+        ):  # an answer is of now, a file may be older than the ex-date
+            unknown[ticker] = (
                 f"a split of {coming[0].ratio:g} for 1 is named for {coming[0].day}, of which there is no bar yet: whether the "
                 "prices before are adjusted for it cannot be known; they land when that session has a bar"
             )
-        # Closes that did not move are on the basis that they were landed on: a file that grows is not adjusted anew.
-        unchanged, known = _explained(shifts, [], before), [split for split in splits if split.day <= newest]
-        if not shifts or unchanged or _explained(shifts, known, before):
+        if not shifts or _explained(shifts, splits, before, newest):
             continue
-        if coming and _explained(shifts, splits, before):
+        if coming and _explained(shifts, splits, before, coming[-1].day):
             placed.loc[rows.index, "adjusted_to"] = coming[-1].day
             # The announcement lands with the prices that are adjusted by it: until the ex-date they are taken back.
             announced = (placed["ticker"] == ticker) & placed["day"].isin([split.day for split in coming])
             placed.loc[announced, "inside"] = True
-            continue
-        middle = sorted(shift for shift, _ in shifts)[len(shifts) // 2]
-        unknown[str(ticker)] = (
-            f"its prices are {math.exp(middle):.4g} times those landed of the same sessions and no split is named that says "
-            f"so; run its whole history again: stock-lakehouse materialize --tickers {ticker}"
-        )
-    return placed, unknown
+        elif not _explained(shifts, [*splits, *landed_splits(ticker)], before, newest):
+            middle = sorted(shift.size for shift in shifts)[len(shifts) // 2]
+            unknown[ticker] = (
+                f"its prices are {math.exp(middle):.4g} times those landed of the same sessions and no split is known that says "
+                f"so; run its whole history again: stock-lakehouse materialize --tickers {ticker}"
+            )
+    return Basis(placed, unknown, readjusted)
 
 
-def _shifts(rows: pd.DataFrame, landed: pd.DataFrame) -> list[tuple[float, str]]:
-    """Of each day that is in both: the log of the delivered over the landed close, and until when the landed one is adjusted."""
+@dataclass(frozen=True)
+class _Shift:
+    """Of a day that is delivered and landed: the log of the delivered over the landed price; when that one landed, and until
+    when it is adjusted."""
+
+    day: str
+    size: float
+    until: str
+    landed_at: str
+
+
+def _shifts(rows: pd.DataFrame, landed: pd.DataFrame, column: str) -> list[_Shift]:
     newest = landed.drop_duplicates(KEY, keep="last")
-    then = dict(zip(newest["day"], zip(_numbers(newest, "close"), newest["adjusted_to"], strict=True), strict=True))
+    then = {
+        day: (price, adjusted_to if isinstance(adjusted_to, str) else day, landed_at)
+        for day, price, adjusted_to, landed_at in zip(
+            newest["day"], _numbers(newest, column), newest["adjusted_to"], newest["ingested_at"], strict=True
+        )
+    }
     found = []
-    for day, close in zip(rows["day"], _numbers(rows, "close"), strict=True):
-        was, adjusted_to = then.get(day, (0.0, None))
-        if was > 0 and close > 0:  # nan is above nothing
-            found.append((math.log(close / was), adjusted_to if isinstance(adjusted_to, str) else str(day)))
+    for day, price in zip(rows["day"], _numbers(rows, column), strict=True):
+        was, until, landed_at = then.get(day, (0.0, "", ""))
+        if was > 0 and price > 0:  # nan is above nothing
+            found.append(_Shift(str(day), math.log(price / was), until, landed_at))
     return found
 
 
-def _explained(shifts: Sequence[tuple[float, str]], splits: Sequence[Split], landed: pd.DataFrame) -> bool:
-    """Whether most closes moved as `splits` say: by those after the landed bar's basis, and by what a vendor corrected of others.
-
-    A single day that moved by less than ONE_BAR_SAYS is a correction of that bar.
+def _explained(
+    shifts: Sequence[_Shift], splits: Sequence[Split], landed: pd.DataFrame, to: str, within: float = SAME_BASIS
+) -> bool:
+    """Whether most closes, now adjusted up to `to`, moved as they would: not at all, since a file that grows is not adjusted
+    anew; by the splits that the landed delivery did not know, or knew otherwise; or by those that it should have been
+    adjusted by and was not. A single day that moved by less than ONE_BAR_SAYS is a correction of that bar.
     """
-    named = landed[landed["day"].isin([split.day for split in splits])].drop_duplicates(KEY, keep="last")
-    said = dict(zip(named["day"], _ratios(named), strict=True))
+    ratios = {split.day: split.ratio for split in splits}
+    versions = landed[landed["day"].isin(ratios)]
+    said: dict[str, list[tuple[str, float]]] = {}
+    for day, at, ratio in zip(versions["day"], versions["ingested_at"], _ratios(versions), strict=True):
+        if ratio is not None:
+            said.setdefault(day, []).append((at, ratio))
 
-    def expected(until: str) -> float:
-        return -sum(
-            math.log(split.ratio if split.day > until else split.ratio / (said.get(split.day) or split.ratio))
-            for split in splits
-        )
+    def then(day: str, landed_at: str) -> float:
+        known = said.get(day) or [("", ratios[day])]
+        return ([ratio for at, ratio in known if at <= landed_at] or [known[0][1]])[-1]
 
-    away = [abs(shift - expected(until)) for shift, until in shifts]
-    if len(away) == 1 and away[0] < ONE_BAR_SAYS:
-        return True
-    return sum(distance < SAME_BASIS for distance in away) * 2 > len(away)
+    def by_knowledge(shift: _Shift) -> float:
+        moved = 0.0
+        for day, ratio in ratios.items():
+            now = ratio if shift.day < day <= to else 1.0
+            was = then(day, shift.landed_at) if shift.day < day <= shift.until else 1.0
+            moved -= math.log(now / was)
+        return moved
+
+    def by_all(shift: _Shift) -> float:
+        return -sum(math.log(ratio) for day, ratio in ratios.items() if shift.day < day <= to)
+
+    def none(_: _Shift) -> float:
+        return 0.0
+
+    for expected in (none, by_knowledge, by_all):
+        away = [abs(shift.size - expected(shift)) for shift in shifts]
+        if len(away) == 1 and away[0] < ONE_BAR_SAYS and within == SAME_BASIS:
+            return True
+        if sum(distance < within for distance in away) * 2 > len(away):
+            return True
+    return False
+
+
+def _readjustment(beside: pd.DataFrame, landed: pd.DataFrame, splits: Sequence[Split]) -> float | None:
+    """By what factor a vendor that names no dividends has adjusted its older prices since they landed; None if by none.
+
+    Of prices on total return the close tells, of others the adjusted close. `beside` are rows that are not asked for, so
+    they do not land: those that do are on another basis then.
+    """
+    silent = beside[~beside["says"].fillna("").str.contains("dividends")]
+    if silent.empty or landed.empty:
+        return None
+    on_total_return = silent["basis"] == TOTAL_RETURN
+    for rows, column in ((silent[on_total_return], "close"), (silent[~on_total_return], "adj_close")):
+        shifts = _shifts(rows, landed, column)
+        to = str(rows["adj_close_as_of"].fillna(rows["adjusted_to"]).max()) if len(rows) else ""
+        if shifts and not _explained(shifts, splits, landed, to, ROUNDED):
+            return math.exp(sorted(shift.size for shift in shifts)[len(shifts) // 2])
+    return None
 
 
 def splits_of(rows: pd.DataFrame) -> dict[str, list[Split]]:

@@ -18,6 +18,8 @@ from stock_lakehouse.lake.landing import (
     ANY,
     MEANING,
     VALUES,
+    Split,
+    basis_of,
     contradictions,
     counted,
     day_of,
@@ -27,7 +29,7 @@ from stock_lakehouse.lake.landing import (
     place,
     proves_newer_basis,
     reverting,
-    with_basis,
+    splits_of,
 )
 from stock_lakehouse.lake.lock import confirm, one_writer
 from stock_lakehouse.lake.publish import of_tickers, partition_folder, partition_of
@@ -190,8 +192,6 @@ class RawCsv:
     def landed(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The landed rows of the ticker-years of `rows` that may be of one of its days, oldest first, with COMPARED, ingested_at,
         adjusted_to, file, problem, ticker, year, day, key."""
-        import pandas as pd
-
         days: dict[tuple[str, str], pd.Series] = {
             pair: group["day"].dropna() for pair, group in rows.groupby(["ticker", "year"], sort=True)
         }
@@ -201,17 +201,13 @@ class RawCsv:
             files = [one for one in walked if _is_ours(one) and _may_hold(one.name, days[pair])]
             return [self._rows_of(one).assign(ticker=pair[0], year=pair[1]) for one in files]
 
-        frames = [one for found in self._storage.map(of_pair, days) for one in found]
-        if not frames:
-            names = [*VALUES, *MEANING, "ingested_at", "adjusted_to", "file", "problem", "ticker", "year", "day", "key"]
-            return pd.DataFrame(columns=names, dtype=object)
-        landed = pd.concat(frames, ignore_index=True)
-        # Files from before `session` was there have dates that begin with it.
-        sessions = landed["session"].where(landed["session"].notna() & (landed["session"] != ANY), landed["date"])
-        days_of = {text: day_of(text) for text in sessions.unique()}
-        landed["day"] = [days_of[text] for text in sessions]
-        landed["key"] = keys_of(landed)
-        return landed.sort_values("ingested_at", kind="stable", ignore_index=True)
+        return _in_order([one for found in self._storage.map(of_pair, days) for one in found])
+
+    def splits(self, ticker: str) -> list[Split]:
+        """The splits that the landed rows of a ticker name, in ascending order; reads all of them."""
+        own = [(file, *partition_of(file.path)) for file in self.files()]
+        frames = [self._rows_of(file).assign(ticker=name, year=year) for file, name, year in own if name == ticker]
+        return splits_of(_in_order(frames).drop_duplicates("key", keep="last")).get(ticker, [])
 
     def write(self, landing: pd.DataFrame, source: str, interval: str, run_id: str, now: datetime) -> int:
         """Write rows that land, a file a ticker and year; how many files."""
@@ -262,6 +258,22 @@ class RawCsv:
     @staticmethod
     def _folder(ticker: str, year: str) -> str:
         return f"{RAW.path}/{partition_folder(ticker, year)}"
+
+
+def _in_order(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """Landed rows with the day and key of each, oldest first."""
+    import pandas as pd
+
+    if not frames:
+        names = [*VALUES, *MEANING, "ingested_at", "adjusted_to", "file", "problem", "ticker", "year", "day", "key"]
+        return pd.DataFrame(columns=names, dtype=object)
+    landed = pd.concat(frames, ignore_index=True)
+    # Files from before `session` was there have dates that begin with it.
+    sessions = landed["session"].where(landed["session"].notna() & (landed["session"] != ANY), landed["date"])
+    days = {text: day_of(text) for text in sessions.unique()}
+    landed["day"] = [days[text] for text in sessions]
+    landed["key"] = keys_of(landed)
+    return landed.sort_values("ingested_at", kind="stable", ignore_index=True)
 
 
 def _rows_in(content: bytes) -> pa.Table:
@@ -355,7 +367,8 @@ class Arrivals:
                 placed["ticker"].isin(self._asked.tickers) & (placed["day"] >= since) & placed["problem"].isna()
             )
             landed = self._raw.landed(placed[looked_at])
-            placed, unknown = with_basis(placed, landed)
+            basis = basis_of(placed, landed, self._raw.splits)
+            placed, unknown = basis.rows, basis.unknown
             withheld = placed["inside"] & placed["ticker"].isin(unknown) & placed["close"].notna()
             inside = placed[placed["inside"] & ~withheld]
             keys = keys_in(inside)
@@ -368,7 +381,7 @@ class Arrivals:
             found = self._land(inside, landed, placed)
         left = placed.drop(index=inside.index.union(keys.index[waits]))
         fates = left["inside"].map({True: "withheld", False: "outside"})
-        return found + counted(left, fates) + Landing(unknown=unknown)
+        return found + counted(left, fates) + Landing(unknown=unknown, readjusted=basis.readjusted)
 
     def finish(self) -> Landing:
         """Land what waited for the end of the download."""

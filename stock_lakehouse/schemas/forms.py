@@ -31,7 +31,7 @@ SYMBOL_BEHIND_SIGN = rf"^([+-])[{CURRENCY}]"
 SYMBOL_BEHIND = rf" ?[{CURRENCY}]\z"
 INFINITE = r"^[+-]?(inf|infinity)\z"
 # New shares for old ones: 4:1, 1/10, 4-for-1, 3 for 2. Yahoo and Nasdaq write the new shares first.
-RATIO = r"^([0-9]+[.]?[0-9]*) ?(?::|/|-for-| for |-) ?([0-9]+[.]?[0-9]*)\z"
+RATIO = r"^([0-9]+[.]?[0-9]*) ?(?::|/|-for-| for |-to-| to |-) ?([0-9]+[.]?[0-9]*)\z"
 
 
 def plain_numbers(texts: pa.Array | pa.ChunkedArray, decimal: str | None = None) -> pa.Array | pa.ChunkedArray:

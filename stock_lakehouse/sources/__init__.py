@@ -92,6 +92,7 @@ class Landing:
     - repeated: the newest landed row of the ticker and session says the same
     - outside: of other tickers or sessions than asked
     - withheld: prices of which it is not known what splits they are adjusted for; `unknown` has the reason by ticker
+    - readjusted: by ticker the factor by which its vendor has adjusted older prices anew that landed before and are not asked for
     - by_file: the counts of each file, where the source has files
     """
 
@@ -102,6 +103,7 @@ class Landing:
     withheld: int = 0
     files: int = 0
     unknown: Mapping[str, str] = field(default_factory=dict)
+    readjusted: Mapping[str, float] = field(default_factory=dict)
     contradictions: tuple[Contradiction, ...] = ()
     by_file: Mapping[str, Landing] = field(default_factory=dict)
 
@@ -113,6 +115,7 @@ class Landing:
         return Landing(
             **{name: getattr(self, name) + getattr(other, name) for name in names},
             unknown={**self.unknown, **other.unknown},
+            readjusted={**self.readjusted, **other.readjusted},
             contradictions=(*self.contradictions, *other.contradictions),
             by_file=by_file,
         )

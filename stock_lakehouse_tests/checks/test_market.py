@@ -14,7 +14,7 @@ from stock_lakehouse.market_calendar import market_calendar
 SESSIONS = market_calendar(date(2020, 1, 2)).between(date(2020, 1, 2), date(2020, 12, 31))
 SCHEMA = (
     "ticker string, date date, open double, high double, low double, close double, adj_close double, volume bigint, "
-    "dividend double, split_ratio double, basis_factor double, adj_close_deviation double"
+    "dividend double, split_ratio double, basis_factor double, adj_close_deviation double, price_basis string"
 )
 
 
@@ -23,6 +23,7 @@ def bar(ticker: str, at: int, close: float, **changed: object) -> tuple[object, 
     values: dict[str, object] = {
         **dict.fromkeys(("open", "high", "low", "close", "adj_close"), close),
         "volume": 100, "dividend": 0.0, "split_ratio": 1.0, "basis_factor": 1.0, "adj_close_deviation": None,
+        "price_basis": "total_return",
         **changed,
     }  # fmt: skip
     return (ticker, SESSIONS[at], *values.values())
@@ -110,6 +111,12 @@ def test_what_is_not_known_of_bars_is_told_and_an_index_without_volumes_is_whole
         "INDEX": (),
         "C": ({"ticker": "C", "unknown": "volume", "bars": 1, "session": days[2], "last": days[2]},),
     }
+
+
+def test_a_session_from_which_the_price_basis_is_another_is_told(spark: SparkSession) -> None:
+    rows = [bar("A", at, 10.0, price_basis="price_return" if at < 2 else "total_return") for at in range(4)]
+    bases = [(one["session"], one["basis"]) for one in looks(spark, *rows)["A"].bases]
+    assert bases == [(str(SESSIONS[0]), "price_return"), (str(SESSIONS[2]), "total_return")]
 
 
 def payer(share: float, seed: int = 0, sessions: int = 120) -> list[tuple[object, ...]]:

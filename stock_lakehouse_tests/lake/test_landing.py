@@ -152,7 +152,7 @@ def test_a_first_answer_before_the_ex_date_has_a_bar_does_not_land(raw: RawCsv) 
     before = [day for day in DAYS if day < SPLIT]
     split = bar(SPLIT, None, stock_splits="10", volume=None, adjusted_to=str(before[-1]))
     landing = land(raw, [*(bar(day, 100, adjusted_to=str(before[-1])) for day in before), split], days=before)
-    assert (landing.landed, landing.withheld, landing.outside) == (0, len(before), 1)
+    assert (landing.landed, landing.withheld, landing.outside) == (1, len(before), 0)  # the split itself is known
     assert "whether the prices before are adjusted" in landing.unknown[TICKER]
     # From a file they land: it may be from before the split.
     in_file = [{**bar(day, 100, adjusted_to=str(before[-1])), "file": "AAA.csv"} for day in before]
@@ -172,6 +172,44 @@ def test_a_single_corrected_bar_is_no_change_of_basis(raw: RawCsv) -> None:
     land(raw, [bar(day, 1000) for day in DAYS[:-1]], days=DAYS[:-1])
     corrected = [bar(day, 1050 if day == DAYS[0] else 1000) for day in DAYS]
     assert land(raw, corrected, days=DAYS[-1:], now=NOW + timedelta(days=1)).landed == 1
+
+
+def test_a_vendor_that_adjusts_days_after_the_ex_date_does_not_stop_the_daily_run(raw: RawCsv) -> None:
+    """The split is named on its day while the history is not adjusted; the vendor adjusts it the night after."""
+    named = [bar(day, 400, stock_splits="4" if day == SPLIT else "0.0", adjusted_to=str(SPLIT)) for day in DAYS[:5]]
+    on_the_day = [*named, bar(SPLIT, 100, stock_splits="4", adjusted_to=str(SPLIT))]
+    land(raw, on_the_day, days=DAYS[:6])
+    next_day = [bar(day, 100, stock_splits="4" if day == SPLIT else "0.0") for day in DAYS[:7]]
+    landing = land(raw, next_day, days=DAYS[6:7], now=NOW + timedelta(days=1))
+    assert (landing.landed, landing.unknown) == (1, {})
+
+
+def test_an_older_download_that_lands_after_a_newer_one_is_explained_by_the_splits_landed(raw: RawCsv) -> None:
+    newer = [bar(day, 100, stock_splits="4" if day == SPLIT else "0.0") for day in DAYS[2:]]
+    land(raw, newer, days=DAYS[2:])
+    older = [bar(day, 400, adjusted_to=str(DAYS[4])) for day in DAYS[:5]]
+    landing = land(raw, older, days=DAYS[:2], now=NOW + timedelta(days=1))
+    assert (landing.landed, landing.unknown) == (2, {})
+
+
+@pytest.mark.parametrize("form", ["split_adjusted", "total_return"])
+def test_older_prices_adjusted_anew_for_a_dividend_that_nobody_names_are_told(raw: RawCsv, form: str) -> None:
+    silent = {"dividends": None, "stock_splits": None, "says": None, "basis": form}
+
+    def prices(before: float) -> list[Row]:
+        return [
+            bar(day, before if form == "total_return" else 100, adj_close=repr(before), **silent)
+            if day < DAYS[5]
+            else bar(day, 100, adj_close="100", **silent)
+            for day in DAYS[:6]
+        ]
+
+    land(raw, prices(100)[:5], days=DAYS[:5])
+    assert land(raw, prices(100), days=DAYS[5:6], now=NOW + timedelta(days=1)).readjusted == {}
+    again = land(raw, prices(98), days=DAYS[5:6], now=NOW + timedelta(days=2))
+    assert again.readjusted == {TICKER: pytest.approx(0.98)}
+    # The whole history lands on the new basis, and nothing is left to tell.
+    assert land(raw, prices(98), days=DAYS[:6], now=NOW + timedelta(days=3)).readjusted == {}
 
 
 # --- what else lands, or does not ---------------------------------------------------------------------------------
