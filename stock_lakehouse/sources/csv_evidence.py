@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 from stock_lakehouse.market_calendar import MarketCalendar
@@ -21,6 +21,7 @@ from stock_lakehouse.sources import (
     DELIVERED_COLUMNS,
     SPLIT_ADJUSTED,
     TOTAL_RETURN,
+    printable,
 )
 from stock_lakehouse.sources.csv_header import Header, is_auto_adjusted
 from stock_lakehouse.sources.csv_rows import Batch, CsvRules
@@ -45,6 +46,9 @@ UNCLEAR_DECIMALS = (
 MIXED_DECIMALS = (
     "some numbers of the file have a decimal point, some a decimal comma, and some may have either (1.234): set csv_decimal "
     "to point or comma"
+)
+OTHER_DECIMALS = (
+    "csv_decimal is {setting}, but numbers of the file have a decimal {mark} ({example}): set csv_decimal to auto"
 )
 
 
@@ -92,7 +96,8 @@ class FileEvidence:
     @property
     def is_clear(self) -> bool:
         """Whether the lines seen so far say enough: others of the file would not change how they are read."""
-        return self.dates.is_clear and self.decimal[1] is None
+        is_open = self._rules.decimal != "auto" and self._marks.are_open
+        return self.dates.is_clear and self.decimal[1] is None and not is_open
 
     @property
     def _state(self) -> Any:
@@ -101,7 +106,7 @@ class FileEvidence:
     def see(self, batch: Batch) -> None:
         """Take in a batch."""
         self.dates.see(batch.parsed(self._rules.dates))
-        if self._rules.decimal == "auto" and not _is_plain(batch):
+        if self._rules.decimal == "comma" or not _is_plain(batch):
             self._marks.see(batch)
         self._footer = self._footer or batch.footer
         self._read_as.add(self._state)
@@ -117,10 +122,11 @@ class FileEvidence:
 
     @property
     def decimal(self) -> tuple[str | None, str | None]:
-        """The decimal mark where it is a comma, and why it cannot be told."""
-        if self._rules.decimal != "auto":
-            return ("," if self._rules.decimal == "comma" else None), None
-        return self._marks.verdict(self._header.separator)
+        """The decimal mark where it is a comma, and why it cannot be told, or is not the one of the settings."""
+        setting = self._rules.decimal
+        if setting == "auto":
+            return self._marks.verdict(self._header.separator)
+        return ("," if setting == "comma" else None), self._marks.contradiction(setting)
 
     @property
     def form(self) -> str:
@@ -242,15 +248,18 @@ class FileEvidence:
         return self._last[2]
 
     def _known_until(self, tickers: pa.Array) -> pa.Array:
-        """The newest day that the file, or the setting, knows of each row's ticker."""
+        """The newest day that the file or the setting, whichever is later, knows of each row's ticker."""
         import pyarrow as pa
 
-        if self._rules.adjusted_to is not None:
-            return _constant(self._rules.adjusted_to.isoformat(), len(tickers))
+        setting = "" if self._rules.adjusted_to is None else self._rules.adjusted_to.isoformat()
+
+        def known(ticker: str | None) -> str | None:
+            return max(setting, self._newest.get(ticker or "", "")) or None
+
         if self._ticker is not None:
-            return _constant(self._newest.get(self._ticker), len(tickers))
+            return _constant(known(self._ticker), len(tickers))
         encoded = tickers.dictionary_encode("encode")
-        newest = [self._newest.get(ticker) for ticker in encoded.dictionary.to_pylist()]
+        newest = [known(ticker) for ticker in encoded.dictionary.to_pylist()]
         return pa.array(newest, pa.string()).take(encoded.indices)
 
     def _see_newest(self, batch: Batch, tickers: pa.Array, dates: _Dates, problems: Sequence[pa.Array]) -> None:
@@ -304,13 +313,17 @@ def _sessions_until(today: date, calendar: MarketCalendar | None) -> frozenset[s
 
 
 class _Marks:
-    """Which decimal mark the numbers of a file have: how many can only be read with a point, with a comma, and with either."""
+    """Which decimal mark the numbers of a file have: how many can only be read with a point, with a comma, and with either.
+
+    `examples` has by mark the first number, as written, that can only be read with it.
+    """
 
     _BEFORE = rf"^[+-]?[{CURRENCY}]? ?"
     _BEHIND = rf"([eE][+-]?[0-9]+)? ?[KMBTkmbt]?[{CURRENCY}]?$"
 
     def __init__(self) -> None:
         self.points = self.commas = self.either = 0
+        self.examples: dict[str, str] = {}
 
     def see(self, batch: Batch) -> None:
         """Count the numbers of a batch."""
@@ -324,18 +337,38 @@ class _Marks:
             if not len(marked):
                 continue
             decimal = rf"(?:[0-9{SPACES}{other}]*[0-9]\{mark}[0-9]*|\{mark}[0-9]+)"
-            either = self._count(marked, rf"[1-9][0-9]{{0,2}}\{mark}[0-9]{{3}}")
-            proven = self._count(marked, decimal) - either
-            grouped = self._count(marked, rf"[0-9]{{1,3}}(?:\{mark}[0-9]{{2,3}})+\{mark}[0-9]{{3}}(?:{other}[0-9]*)?")
-            self.either += either
-            self.points += proven if mark == "." else grouped
-            self.commas += proven if mark == "," else grouped
+            either = self._matching(marked, rf"[1-9][0-9]{{0,2}}\{mark}[0-9]{{3}}")
+            proven = marked.filter(pc.and_not(self._matching(marked, decimal), either))
+            grouped = marked.filter(
+                self._matching(marked, rf"[0-9]{{1,3}}(?:\{mark}[0-9]{{2,3}})+\{mark}[0-9]{{3}}(?:{other}[0-9]*)?")
+            )
+            self.either += int(pc.sum(either).as_py() or 0)
+            self.points += len(proven if mark == "." else grouped)
+            self.commas += len(proven if mark == "," else grouped)
+            for shown, texts_of in ((mark, proven), (other, grouped)):
+                if len(texts_of):
+                    self.examples.setdefault(shown, printable(texts_of[0].as_py().strip()[:40]))
 
-    def _count(self, texts: pa.ChunkedArray, pattern: str) -> int:
+    def _matching(self, texts: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
         import pyarrow.compute as pc
 
-        matches = pc.match_substring_regex(pc.utf8_trim_whitespace(texts), f"{self._BEFORE}{pattern}{self._BEHIND}")
-        return int(pc.sum(matches).as_py() or 0)
+        return pc.match_substring_regex(pc.utf8_trim_whitespace(texts), f"{self._BEFORE}{pattern}{self._BEHIND}")
+
+    @property
+    def are_open(self) -> bool:
+        """Whether some numbers may have either mark, and none shows which."""
+        return bool(self.either) and not self.points and not self.commas
+
+    def contradiction(self, setting: Literal["point", "comma"]) -> str | None:
+        """What is wrong with the mark of the settings, if nine in ten of the numbers that show one have the other.
+
+        Of a file with more of both the setting decides: there MIXED_DECIMALS asks for it.
+        """
+        own, other = (self.points, self.commas) if setting == "point" else (self.commas, self.points)
+        if other <= 9 * own:
+            return None
+        name, mark = ("comma", ",") if setting == "point" else ("point", ".")
+        return OTHER_DECIMALS.format(setting=setting, mark=name, example=self.examples[mark])
 
     def verdict(self, separator: str) -> tuple[str | None, str | None]:
         """The mark if it is a comma, and why it cannot be told. In a file separated by commas it is a point by default."""

@@ -35,8 +35,8 @@ class CsvRules:
     """How CSV files are read, as far as they do not say it themselves.
 
     - `prices`: one of PRICE_FORMS, or auto: as the titles say, else split_adjusted.
-    - `adjusted_to`: day of the download; None: the newest bar that a file has of a ticker.
-    - `decimal`: auto: as the numbers of a file show.
+    - `adjusted_to`: day of the download; the newest bar that a file has of a ticker, where that is later or None is said.
+    - `decimal`: auto: as the numbers of a file show. Another mark than they show is refused.
     - `dates`: order of day and month, time zones.
     - `price_tolerance`: how far, relative, a close may lie outside low…high.
     - `country`: what vendors add to a ticker of the exchange: AAPL.US.

@@ -61,6 +61,7 @@ CONTRADICTING = (
     "month_first, or write them as 2024-01-31"
 )
 OTHER_ORDER = "the date is none in the order that csv_dates says: correct csv_dates, or write the date as 2024-01-31"
+PROVEN_ORDER = "csv_dates is {setting}, but dates of the file have the {shown} first ({example}): set csv_dates to auto"
 OTHER_ZONE = (
     "the file's times of day may be midnights of another time zone, written as UTC (2024-01-01 23:00:00), whose day is the next "
     "one: set csv_time_zone to that zone, such as Europe/Berlin, or to UTC if the day is right as it is written"
@@ -134,19 +135,21 @@ class _Weekdays:
 class DateEvidence:
     """What the dates of a file say about the ambiguous ones.
 
-    - Of 13/01/2024 and 01/13/2024 each fixes the order of all.
+    - Of 13/01/2024 and 01/13/2024 each fixes the order of all; a setting that says the other order is refused with all of them.
     - A moment with a UTC offset, no midnight as written, is of the exchange's day if those of the file prove to be on trading
       days, and none is after 17:00 there. Midnight of the exchange needs no proof; 9:30, when New York opens, none against it.
     - A time of day without an offset is of the day that is written, if those of the file are not proven to be a day early; after
       17:00 only if they prove to be on trading days.
 
     `names_zone`: every date is a midnight with its UTC offset, as yfinance writes them. `numeric`: some depend on the order.
+    `example`: the first date that shows it.
     """
 
     rules: DateRules
     numeric: bool = False
     day_first: bool = False
     month_first: bool = False
+    example: str = ""
     epochs: bool = False
     midnights: bool = False
     others: bool = False
@@ -161,8 +164,10 @@ class DateEvidence:
             self.midnights |= parsed.is_zoned_midnight
             self.others |= parsed != _UNREAD and not parsed.is_zoned_midnight
             if parsed.parts:
-                first, second, _ = parsed.parts
+                first, second, year = parsed.parts
                 self.numeric = True
+                if not self.example and max(first, second) > 12:
+                    self.example = f"{first:02}/{second:02}/{year}"
                 self.day_first |= first > 12
                 self.month_first |= second > 12
             if parsed.moment:
@@ -180,7 +185,7 @@ class DateEvidence:
     @property
     def is_clear(self) -> bool:
         """Whether nothing is left open that other dates of the file could settle."""
-        unordered = self.numeric and self.rules.order == "auto" and not (self.day_first or self.month_first)
+        unordered = self.numeric and not (self.day_first or self.month_first)
         open_moments = self.moments.seen and not self._are_wrong(self.moments) and not self.moments.are_sessions
         return not (unordered or open_moments or (self.walls.late and not self.walls.are_sessions))
 
@@ -195,6 +200,16 @@ class DateEvidence:
         if self.rules.order != "auto" or self.day_first == self.month_first:
             return self.rules.order
         return "day_first" if self.day_first else "month_first"
+
+    @property
+    def contradiction(self) -> str | None:
+        """What is wrong with the order of the settings, if the file's dates show the other one alone."""
+        if self.rules.order == "auto" or self.day_first == self.month_first:
+            return None
+        shown = "day" if self.day_first else "month"
+        if self.rules.order == f"{shown}_first":
+            return None
+        return PROVEN_ORDER.format(setting=self.rules.order, shown=shown, example=self.example)
 
     def read(self, dates: Iterable[Parsed]) -> list[Reading]:
         """What each of `dates` means."""
@@ -237,6 +252,8 @@ class DateEvidence:
         order = self.order
         if order == "auto":
             return Reading(None, CONTRADICTING if self.day_first else AMBIGUOUS, parsed.clock, supposed)
+        if wrong := self.contradiction:
+            return Reading(None, wrong, parsed.clock, supposed)
         day = _day(year, second, first) if order == "day_first" else _day(year, first, second)
         return Reading(day, None if day else OTHER_ORDER, parsed.clock, day or supposed)
 

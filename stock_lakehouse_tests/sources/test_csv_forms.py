@@ -32,7 +32,7 @@ from stock_lakehouse.sources.csv_evidence import (
 )
 from stock_lakehouse.sources.csv_folder import CsvFolderSource
 from stock_lakehouse.sources.csv_rows import ABOVE_HEADER, CsvRules
-from stock_lakehouse.sources.dates import AMBIGUOUS, DateRules
+from stock_lakehouse.sources.dates import AMBIGUOUS, PROVEN_ORDER, DateRules
 
 FIRST, LAST = date(2013, 1, 2), date(2024, 12, 31)
 NOW = datetime(2024, 7, 1, 12, 0, tzinfo=UTC)
@@ -489,6 +489,57 @@ def test_numbers_of_both_marks_beside_one_that_may_be_either_are_refused(tmp_pat
     assert problems(read(tmp_path, text)[0]) == {MIXED_DECIMALS}
 
 
+@pytest.mark.parametrize(
+    ("setting", "separator", "numbers", "shown"),
+    [
+        ("comma", ",", ("9.014", "8.98"), "a decimal point (8.98)"),
+        ("comma", ",", ("9.014", "9.0141"), "a decimal point (9.0141)"),
+        ("comma", ";", ("9.014", "0.123"), "a decimal point (0.123)"),
+        ("comma", ";", ("1,234", "1,234.5"), "a decimal point (1,234.5)"),
+        ("point", ";", ("9,014", "8,98"), "a decimal comma (8,98)"),
+        ("point", ",", ('"9,014"', '"8,98"'), "a decimal comma (8,98)"),
+    ],
+)
+@pytest.mark.parametrize("rows_a_batch", [1, 50_000])
+def test_a_decimal_mark_of_the_settings_that_the_numbers_disprove_refuses_every_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: Any, separator: str, numbers: Sequence[str],
+    shown: str, rows_a_batch: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(csv_rows, "ROWS_A_BATCH", rows_a_batch)
+    lines = [separator.join((f"2024-01-0{day}", number)) for day, number in enumerate((*numbers, "7"), 2)]
+    text = bars(*lines, header=f"Date{separator}Close")
+    rows, _ = read(tmp_path, text, rules=replace(RULES, decimal=setting))
+    assert problems(rows) == {
+        f"csv_decimal is {setting}, but numbers of the file have {shown}: set csv_decimal to auto"
+    }
+    assert len(rows) == 3
+    assert {row["adjusted_to"] for row in rows} == {None}
+    assert problems(read(tmp_path, text)[0]) == {None}
+
+
+@pytest.mark.parametrize(("setting", "decimal"), [("comma", ","), ("point", None)])
+def test_a_decimal_mark_of_the_settings_holds_where_numbers_of_the_file_have_both(
+    tmp_path: Path, setting: Any, decimal: str | None
+) -> None:
+    text = bars("2024-01-02;1,23", "2024-01-03;1.23", "2024-01-04;1.234", header="Date;Close")
+    rows, _ = read(tmp_path, text, rules=replace(RULES, decimal=setting))
+    assert (problems(rows), {row["decimal"] for row in rows}) == ({None}, {decimal})
+
+
+@pytest.mark.parametrize(("setting", "shown"), [("month_first", "16/01/2024"), ("day_first", "01/16/2024")])
+@pytest.mark.parametrize("rows_a_batch", [1, 50_000])
+def test_an_order_of_the_settings_that_a_date_disproves_refuses_every_numeric_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: Any, shown: str, rows_a_batch: int
+) -> None:
+    monkeypatch.setattr(csv_rows, "ROWS_A_BATCH", rows_a_batch)
+    text = bars("02/01/2024,1,2,1,2,3", "2024-01-03,1,2,1,2,3", f"{shown},1,2,1,2,3")
+    rows, _ = read(tmp_path, text, rules=replace(RULES, dates=DateRules(setting)))
+    wrong = PROVEN_ORDER.format(setting=setting, shown="month" if setting == "day_first" else "day", example=shown)
+    assert [row["problem"] for row in rows] == [wrong, None, wrong]
+    assert [row["session"] for row in rows] == [None, "2024-01-03", None]
+    assert {row["adjusted_to"] for row in rows} == {"2024-01-03"}
+
+
 def test_bars_of_parts_of_a_session_are_refused_those_of_a_session_that_has_but_one_included(tmp_path: Path) -> None:
     hours = [f"2024-01-0{day} {hour}:30:00-05:00,1,2,1,2,3" for day in (2, 3) for hour in (10, 11, 12)]
     rows, _ = read(tmp_path, bars("2023-12-29 15:30:00-05:00,1,2,1,2,3", *hours))
@@ -662,6 +713,19 @@ def test_the_setting_says_what_prices_are_adjusted_for(
     assert rows[0]["adj_close_as_of"] == (None if as_of is None else "2024-06-03")
 
 
+@pytest.mark.parametrize("name", ["AAPL.csv", "prices.csv"])
+def test_a_bar_that_is_later_than_the_day_of_the_settings_counts(tmp_path: Path, name: str) -> None:
+    lines = ("2024-01-02,AAPL,1,1", "2024-01-04,AAPL,1,1", "2024-01-02,BRK-B,1,1")
+    lines = lines[:2] if name == "AAPL.csv" else lines
+    rules = replace(RULES, adjusted_to=date(2024, 1, 3))
+    text = bars(*lines, header="Date,Symbol,Close,Adj Close")
+    rows, _ = read(tmp_path, text, name, rules)
+    days = ["2024-01-04", "2024-01-04", "2024-01-03"][: len(lines)]
+    assert [row["adjusted_to"] for row in rows] == days
+    rows, _ = read(tmp_path, text, name, replace(rules, prices="as_traded"))
+    assert [row["adj_close_as_of"] for row in rows] == days
+
+
 def test_the_setting_wins_over_what_the_titles_say(tmp_path: Path) -> None:
     rows, notes = read(tmp_path, FORMS["Tiingo"].text, rules=replace(RULES, prices="split_adjusted"))
     assert {row["basis"] for row in rows} == {"split_adjusted"}
@@ -703,6 +767,23 @@ def test_the_tail_of_a_file_is_read_as_the_whole_file(tmp_path: Path) -> None:
     source = CsvFolderSource(tmp_path, rules=RULES)
     (delivery,) = source.read(tmp_path / "AAPL.csv", TICKERS, skip=len(head))
     assert [(row["session"], row["line_number"]) for row in delivery.rows.to_pylist()] == [("2024-02-01", None)]
+
+
+@pytest.mark.parametrize(
+    ("head", "tail", "rules"),
+    [
+        ("01/16/2024,1.5", "02/01/2024,1.5", replace(RULES, dates=DateRules("day_first"))),
+        ("2024-01-02,1.5", "2024-01-03,1.234", replace(RULES, decimal="comma")),
+    ],
+)
+def test_what_disproves_a_setting_before_the_tail_of_a_file_refuses_the_tail(
+    tmp_path: Path, head: str, tail: str, rules: CsvRules
+) -> None:
+    before = bars(head, header="Date,Close")
+    (tmp_path / "AAPL.csv").write_text(f"{before}{tail}\n")
+    (delivery,) = CsvFolderSource(tmp_path, rules=rules).read(tmp_path / "AAPL.csv", TICKERS, skip=len(before))
+    (row,) = delivery.rows.to_pylist()
+    assert "to auto" in str(row["problem"])
 
 
 # --- files thrown by dice -----------------------------------------------------------------------------------

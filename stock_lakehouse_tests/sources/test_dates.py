@@ -166,6 +166,19 @@ def test_dates_that_contradict_each_other_are_none_without_the_setting() -> None
     ]
 
 
+@pytest.mark.parametrize(
+    ("rules", "proof", "words"),
+    [
+        (DateRules("month_first"), "13/01/2024", "csv_dates is month_first, but dates of the file have the day first"),
+        (DateRules("day_first"), "01/13/2024", "csv_dates is day_first, but dates of the file have the month first"),
+    ],
+)
+def test_a_setting_that_a_date_disproves_refuses_every_numeric_date(rules: DateRules, proof: str, words: str) -> None:
+    readings = read("02/01/2024", "2024-01-03", proof, rules=rules)
+    wrong = f"{words} ({proof}): set csv_dates to auto"
+    assert [(one.session, one.problem) for one in readings] == [(None, wrong), (date(2024, 1, 3), None), (None, wrong)]
+
+
 def test_dates_of_other_forms_are_read_beside_ambiguous_ones() -> None:
     assert sessions("01/02/2024", "2024-01-02", "2 Jan 2024") == [None, "2024-01-02", "2024-01-02"]
 
