@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
-from stock_lakehouse.sources import AS_TRADED_ADJUSTED_CLOSE, PRICE_FORMS, SPLIT_ADJUSTED
+from stock_lakehouse.sources import AS_TRADED_ADJUSTED_CLOSE, PRICE_FORMS, SPLIT_ADJUSTED, TOTAL_RETURN
 from stock_lakehouse_tests.graph import Clocked, clocked, rectangle, run, sessions_of
 from stock_lakehouse_tests.vendor import Vendor
 
@@ -156,6 +156,23 @@ def test_very_many_deliveries_in_any_order_give_one_table(
     spark: SparkSession, tmp_path: Path, parts: list[tuple[int, int, int, str]]
 ) -> None:
     assert_any_deliveries(spark, tmp_path, parts)
+
+
+@pytest.mark.parametrize("form", [form for form in PRICE_FORMS if form != TOTAL_RETURN])
+def test_a_lake_that_ends_before_its_file_has_prices_on_the_splits_until_its_end(
+    spark: SparkSession, tmp_path: Path, form: str
+) -> None:
+    """The file is adjusted for a split after the lake's end, which it names: the closes are those before it."""
+    house = clocked(tmp_path / "lake", spark, (TICKER,))
+    days = SESSIONS[:20]
+    assert days[-1] < SESSIONS[22]
+    run(house, rectangle(days, [TICKER]), VENDOR.deliver(SESSIONS[-1], form=form))
+    for day, bar in published(house).items():
+        ratio = 3.0 if day < SESSIONS[9] else 1.0
+        assert bar["close"] == pytest.approx(VENDOR.close(day) / ratio, rel=1e-9), day
+    assert {row["ex_date"] for row in house.lake.corporate_actions.open().to_pyarrow_table().to_pylist()} == {
+        day for day in (*SPLITS, *DIVIDENDS) if day <= days[-1]
+    }
 
 
 def test_an_adjusted_close_of_the_download_beside_traded_prices_is_used_where_no_action_is_named(

@@ -386,6 +386,25 @@ def _bases(looks: Mapping[str, Look], lake: "Lake", spark: "SparkSession") -> li
         for row in days.where("first < last").orderBy("ticker").collect():
             told = {"ticker": row["ticker"], "session": str(row["first"])}
             found.append({**told, "basis": f"adjusted closes of {row['last']}", "before": f"of {row['first']}"})
+    paid = lake.processed_actions.read(spark).where("kind <> 'split' AND value > 0")
+    newest = paid.groupBy("ticker").agg(F.max("session").alias("session")).collect()
+    later = {
+        row["ticker"]: row["session"]
+        for row in newest
+        if row["ticker"] in looks and row["session"] > looks[row["ticker"]].last
+    }
+    if later:  # what such a price was before the dividend follows from the close before it, which the lake lacks
+        bars = lake.processed.read(spark, sorted(later)).where("basis = 'total_return' AND adjusted_to > date")
+        until = bars.groupBy("ticker").agg(F.max("adjusted_to").alias("until")).collect()
+        found += [
+            {
+                "ticker": row["ticker"],
+                "session": str(later[row["ticker"]]),
+                "basis": "total_return, adjusted for a dividend after the last bar: closes are approximate",
+            }
+            for row in sorted(until)
+            if row["until"] >= later[row["ticker"]]
+        ]
     return found
 
 
@@ -433,7 +452,8 @@ TO_DO = {
     "csv_adjusted_to to the day of the download; then run the ticker's whole history again",
     "price_form": "set csv_prices to the form that the prices seem to have, then run the ticker's whole history again",
     "one_price_basis": "run the whole history of the ticker again from one download, or deliver its dividends; until then "
-    "adj_close before and after that session may differ by the dividends between",
+    "adj_close before and after that session may differ by the dividends between. Of a lake that ends before its files: set a "
+    "later last_date",
     "unusable_actions": "compare the amount with a second source: a wrong unit or currency, or a liquidation",
     "incomplete_bars": "nothing, if the vendor has no more: what is not known is null, and so is what is computed from it",
     "price_jumps": "look at the bars and at `stock-lakehouse show corporate_actions TICKER`; a split that no delivery names is "
