@@ -304,7 +304,7 @@ def basis_of(placed: pd.DataFrame, landed: pd.DataFrame, landed_splits: Callable
     named, there = splits_of(placed), dict(list(landed.groupby("ticker", sort=False)))
     for name, rows in ours.groupby("ticker", sort=True):
         ticker, before = str(name), there.get(name, landed[:0])
-        splits, newest = named.get(ticker, []), str(rows["adjusted_to"].max())
+        splits, newest = named.get(ticker, []), max(rows["adjusted_to"].dropna(), default="")
         coming = [split for split in splits if split.day > newest]
         beside = rows[~rows["inside"]]
         if factor := _readjustment(beside, before, [*splits, *splits_of(before).get(ticker, [])]):
@@ -415,7 +415,7 @@ def _readjustment(beside: pd.DataFrame, landed: pd.DataFrame, splits: Sequence[S
     on_total_return = silent["basis"] == TOTAL_RETURN
     for rows, column in ((silent[on_total_return], "close"), (silent[~on_total_return], "adj_close")):
         shifts = _shifts(rows, landed, column)
-        to = str(rows["adj_close_as_of"].fillna(rows["adjusted_to"]).max()) if len(rows) else ""
+        to = max(rows["adj_close_as_of"].fillna(rows["adjusted_to"]).dropna(), default="")
         if shifts and not _explained(shifts, splits, landed, to, ROUNDED):
             return math.exp(sorted(shift.size for shift in shifts)[len(shifts) // 2])
     return None

@@ -100,6 +100,7 @@ def test_the_cluster_s_own_session_publishes_what_the_embedded_engine_does(spark
         "conservation",
         "schema",
         "quarantine_schema",
+        "actions_schema",
         "quarantine",
         "schema",
         "schema",

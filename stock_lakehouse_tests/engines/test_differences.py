@@ -6,7 +6,7 @@ lake/test_engine_traps.py holds Sail's own traps; a red test here is news of the
 from __future__ import annotations
 
 import tempfile
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import deltalake
@@ -120,7 +120,7 @@ def landed(folder: Path, texts: list[dict[str, str | None]]) -> Lake:
     return lake
 
 
-FREE = [name for name in DELIVERED_COLUMNS if name not in ("ticker", "date")]
+FREE = [name for name in DELIVERED_COLUMNS if name not in ("ticker", "date", "session")]  # which say where a row lies
 
 
 @bounded(12)
@@ -156,7 +156,7 @@ def rows_of(frame: DataFrame, order: str) -> list[dict[str, object]]:
 
 @pytest.fixture(scope="module")
 def markets(spark: SparkSession, jvm: SparkSession) -> list[tuple[SparkSession, DataFrame]]:
-    table = market_calendar(date(2012, 1, 3)).table(timedelta(minutes=30))
+    table = market_calendar(date(2012, 1, 3)).days()
     return [(engine, engine.createDataFrame(table)) for engine in (spark, jvm)]
 
 
