@@ -27,6 +27,23 @@ RESTATED_DAYS = 30
 LISTED = 50  # entries of a list in a check's metadata
 
 
+def warning(table: Table, name: str, found: list[dict[str, Any]], to_do: str = "", **facts: str) -> dg.AssetCheckResult:
+    """The result of a check that warns of each of `found`; `to_do` says what to do about them."""
+    rows = [dg.TableRecord(one) for one in found[:LISTED]]
+    return dg.AssetCheckResult(
+        asset_key=table.name,
+        check_name=name,
+        passed=not found,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "found": len(found),
+            **facts,
+            **({"rows": dg.MetadataValue.table(rows)} if rows else {}),
+            **({"what to do": to_do} if rows and to_do else {}),
+        },
+    )
+
+
 def audit_spec(table: Table, asset: Table | None = None) -> dg.AssetCheckSpec:
     """The blocking check that a frame conforms to `table`'s schema before `asset` (the table's own) publishes it."""
     return dg.AssetCheckSpec(
@@ -158,37 +175,16 @@ def delivery_checks(download: Download, strangers: list[str]) -> Iterator[dg.Ass
         metadata=dict(landing.counts),
     )
     twice = [
-        dg.TableRecord(
-            {
-                "ticker": one.ticker,
-                "session": one.session,
-                "rows": one.rows,
-                "files": ", ".join(map(printable, one.files)),
-            }
-        )
+        {"ticker": one.ticker, "session": one.session, "rows": one.rows, "files": ", ".join(map(printable, one.files))}
         for one in landing.contradictions
     ]
-    yield dg.AssetCheckResult(
-        asset_key=RAW.name,
-        check_name=ONE_ROW_A_SESSION.name,
-        passed=not twice,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"found": len(twice), **({"rows": dg.MetadataValue.table(twice[:LISTED])} if twice else {})},
-    )
-    anew = [dg.TableRecord({"ticker": ticker, "by": factor}) for ticker, factor in sorted(landing.readjusted.items())]
-    to_do = (
+    yield warning(RAW, ONE_ROW_A_SESSION.name, twice)
+    yield warning(
+        RAW,
+        READJUSTED.name,
+        [{"ticker": ticker, "by": factor} for ticker, factor in sorted(landing.readjusted.items())],
         "older and newer bars are on two bases; run the whole history again: stock-lakehouse materialize --tickers "
-        + ",".join(sorted(landing.readjusted))
-    )
-    yield dg.AssetCheckResult(
-        asset_key=RAW.name,
-        check_name=READJUSTED.name,
-        passed=not anew,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={
-            "found": len(anew),
-            **({"rows": dg.MetadataValue.table(anew[:LISTED]), "what to do": to_do} if anew else {}),
-        },
+        + ",".join(sorted(landing.readjusted)),
     )
     failed = [dg.TableRecord({"ticker": t, "reason": reason}) for t, reason in sorted(download.failed.items())]
     yield dg.AssetCheckResult(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from stock_lakehouse.checks import LISTED
+from stock_lakehouse.checks import LISTED, warning
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import CURATED
 
@@ -462,16 +462,4 @@ TO_DO = {
 
 
 def _warn(name: str, found: list[dict[str, Any]], **facts: str) -> dg.AssetCheckResult:
-    records = [dg.TableRecord(one) for one in found]
-    return dg.AssetCheckResult(
-        asset_key=CURATED.name,
-        check_name=name,
-        passed=not found,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={
-            "found": len(found),
-            **facts,
-            **({"rows": dg.MetadataValue.table(records[:LISTED])} if records else {}),
-            **({"what to do": TO_DO[name]} if records and name in TO_DO else {}),
-        },
-    )
+    return warning(CURATED, name, found, TO_DO.get(name, ""), **facts)

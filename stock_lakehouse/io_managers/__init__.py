@@ -11,6 +11,7 @@ import dagster as dg
 
 from stock_lakehouse.curation import Curation, window_of
 from stock_lakehouse.curation import publish as publish_curation
+from stock_lakehouse.lake.raw_csv import Arrivals
 from stock_lakehouse.lineage import column_lineage
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.sources import printable
@@ -46,7 +47,8 @@ class RawCsvIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: Download) -> None:
         house, total = self.lakehouse, obj.landing
         rectangle = house.rectangle(context.asset_partition_keys)
-        arrivals = house.lake.raw.arrivals(
+        arrivals = Arrivals(
+            house.lake.raw,
             rectangle,
             source=obj.source.name,
             interval=obj.source.interval,

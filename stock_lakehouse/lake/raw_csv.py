@@ -89,26 +89,9 @@ class RawCsv:
         now: datetime,
         final_at: Callable[[date], datetime | None],
     ) -> Landing:
-        """Land a delivery that is one table: `arrivals`, filled and finished."""
-        arrivals = self.arrivals(asked, source=source, interval=interval, run_id=run_id, now=now, final_at=final_at)
+        """Land a delivery that is one table: `Arrivals`, filled and finished."""
+        arrivals = Arrivals(self, asked, source, interval, run_id, now, final_at)
         return arrivals.add(rows) + arrivals.finish()
-
-    def arrivals(
-        self,
-        asked: Rectangle,
-        *,
-        source: str,
-        interval: str,
-        run_id: str,
-        now: datetime,
-        final_at: Callable[[date], datetime | None],
-    ) -> Arrivals:
-        """One download on its way into raw: see `Arrivals`.
-
-        Rows of other tickers or days than `asked` are outside and do not land. `final_at` gives when a session's bar becomes
-        final, None for a day that is no session.
-        """
-        return Arrivals(self, asked, source, interval, run_id, now, final_at)
 
     def read(
         self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None
@@ -339,6 +322,9 @@ class Arrivals:
     whole lands once, by its content; a bar that landed before its session's close lands once more after it. Where deliveries
     give a session several times the last row is the newest; delivered again, none lands: a row that had landed before the
     newest one waits for `finish`, since the newest may still be delivered too. No lock is held between two calls.
+
+    Rows of other tickers or days than `asked` are outside and do not land. `final_at` gives when a session's bar becomes final,
+    None for a day that is no session.
     """
 
     def __init__(

@@ -5,6 +5,7 @@ Pure Spark around a numpy kernel. Not here: which of the rows a run may publish,
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -178,6 +179,10 @@ class _Action:
         """Whether it counts."""
         return self.value != self.none
 
+    def known_at(self, landed: int) -> int:
+        """Which of `values` a delivery that landed then knew: the newest said by then, or, if none had been, the first."""
+        return max(bisect_right(self.seen, landed) - 1, 0)
+
     @property
     def first_seen(self) -> int:
         """Since when deliveries say the value that they say now."""
@@ -250,8 +255,7 @@ class _Ticker:
         """The ratio that one delivery's prices are adjusted by."""
         if adjusted_to < action.ex_date:
             return 1.0
-        at = max(sum(1 for seen in action.seen if seen <= landed) - 1, 0)
-        return float(action.factors[at] or 1.0)
+        return float(action.factors[action.known_at(landed)] or 1.0)
 
     def factor_then(self, action: _Action, adjusted_to: Array) -> Array:
         """By bar: the factor of an action that the bar's delivery is adjusted by, 1 where it did not know it.
@@ -334,7 +338,7 @@ class _Ticker:
             traded = float(delivered[place] / adjusted_by[place])
             if self.on_total_return[place]:
                 known = [one for one in group if self.adjusted_to[place] >= one.ex_date]
-                traded += sum(one.values[self._state(one, place)] for one in known)
+                traded += sum(one.values[one.known_at(int(self.landed[place]))] for one in known)
             self._drop_gain_in_dividend(group, place, traded)
             left = traded
             for one in group:
@@ -349,10 +353,6 @@ class _Ticker:
                 if one.factors[-1] is not None:
                     left -= one.value
         return adjusted_by
-
-    def _state(self, action: _Action, place: int) -> int:
-        """Which of the things said of `action` the delivery of the bar at `place` knew."""
-        return max(sum(1 for seen in action.seen if seen <= self.landed[place]) - 1, 0)
 
     def _drop_gain_in_dividend(self, group: list[_Action], place: int, traded: float) -> None:
         """Take a capital gain for none where the delivered adj_close shows that the dividend beside it has it in already.

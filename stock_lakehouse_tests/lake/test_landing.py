@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from stock_lakehouse.lake import raw_csv
-from stock_lakehouse.lake.raw_csv import RawCsv
+from stock_lakehouse.lake.raw_csv import Arrivals, RawCsv
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.sources import Contradiction, Landing, delivered_table
@@ -53,8 +53,8 @@ def table(rows: Sequence[Row]) -> Any:
 
 
 def land(raw: RawCsv, *batches: Sequence[Row], now: datetime = NOW, days: Sequence[date] = DAYS) -> Landing:
-    arrivals = raw.arrivals(
-        Rectangle(tuple(days), (TICKER,)), source="test", interval="1d", run_id="11111111", now=now,
+    arrivals = Arrivals(
+        raw, Rectangle(tuple(days), (TICKER,)), source="test", interval="1d", run_id="11111111", now=now,
         final_at=lambda day: datetime(day.year, day.month, day.day, tzinfo=UTC),
     )  # fmt: skip
     return sum((arrivals.add(table(rows)) for rows in batches), Landing()) + arrivals.finish()
