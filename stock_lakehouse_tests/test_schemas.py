@@ -198,6 +198,7 @@ def test_the_quick_questions_let_no_broken_rule_pass(spark: SparkSession, name: 
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+@pytest.mark.usefixtures("spark")  # fromDDL needs a session
 def test_a_column_is_described_once_and_its_type_is_one_of_sparks(table: Table) -> None:
     assert len(set(table.column_names)) == len(table.columns)
     assert all(column.description for column in table.columns)
