@@ -305,7 +305,7 @@ def basis_of(placed: pd.DataFrame, landed: pd.DataFrame, landed_splits: Callable
     for name, rows in ours.groupby("ticker", sort=True):
         ticker, before = str(name), there.get(name, landed[:0])
         splits, newest = named.get(ticker, []), max(rows["adjusted_to"].dropna(), default="")
-        coming = [split for split in splits if split.day > newest]
+        coming = [split for split in splits if newest and split.day > newest]  # where nobody says, none
         beside = rows[~rows["inside"]]
         if factor := _readjustment(beside, before, [*splits, *splits_of(before).get(ticker, [])]):
             readjusted[ticker] = factor

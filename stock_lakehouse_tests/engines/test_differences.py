@@ -22,7 +22,7 @@ from stock_lakehouse.engines import SESSION_SETTINGS
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.market_calendar import market_calendar
-from stock_lakehouse.sources import DELIVERED_COLUMNS
+from stock_lakehouse.sources import DELIVERED_COLUMNS, Landing
 from stock_lakehouse.tables import UNREADABLE
 from stock_lakehouse_tests.graph import NOW, delivery, rectangle
 from stock_lakehouse_tests.lake.test_engine_traps import ROW, delta_at, held
@@ -101,14 +101,14 @@ HOSTILE = st.one_of(
 )
 
 
-def landed(folder: Path, texts: list[dict[str, str | None]]) -> Lake:
-    """A lake of one landing: a row a session, with these texts beside a good date."""
+def landed(folder: Path, texts: list[dict[str, str | None]]) -> tuple[Lake, Landing]:
+    """A lake of one landing: a row a session, with these texts beside a good date; and what became of them."""
     lake = Lake(folder)
     sessions = market_calendar(date(2019, 1, 2)).between(date(2019, 1, 2), date(2019, 12, 31))
     rows = [
         {"ticker": "AAA", "date": session.isoformat(), **text} for session, text in zip(sessions, texts, strict=False)
     ]
-    lake.raw.land(
+    landing = lake.raw.land(
         delivery(rows),
         rectangle(sessions, ["AAA"]),
         source="s",
@@ -117,7 +117,7 @@ def landed(folder: Path, texts: list[dict[str, str | None]]) -> Lake:
         now=NOW,
         final_at=lambda _: None,
     )
-    return lake
+    return lake, landing
 
 
 FREE = [name for name in DELIVERED_COLUMNS if name not in ("ticker", "date", "session")]  # which say where a row lies
@@ -143,9 +143,11 @@ def test_both_engines_read_very_much_landed_text_alike(
 
 def check_text(spark: SparkSession, jvm: SparkSession, texts: list[dict[str, str | None]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        lake = landed(Path(folder), texts)
+        lake, landing = landed(Path(folder), texts)
+        # Prices of an unknown basis do not land: any text may happen to be a split of which there is no bar.
+        assert landing.landed + landing.withheld == len(texts)
         by_sail, by_jvm = (rows_of(lake.raw.read(engine), "date") for engine in (spark, jvm))
-        assert len(by_sail) == len(texts)
+        assert len(by_sail) == landing.landed
         assert by_jvm == by_sail
 
 
