@@ -35,7 +35,7 @@ def one_run(first: date, last: date) -> dict[str, Any]:
 
     from stock_lakehouse.market_calendar import market_calendar, utc_now
     from stock_lakehouse.partitions import PartitionScheme
-    from stock_lakehouse.runs import run_rectangle
+    from stock_lakehouse.runs.run import run_rectangle
     from stock_lakehouse.settings import load_settings
 
     started = time.perf_counter()

@@ -19,7 +19,7 @@ from dagster._core.storage.event_log import SqliteEventLogStorage
 
 from benchmarks.figures import Figure, print_figures, print_table
 from stock_lakehouse.automation.jobs import PROGRESS, progress_logger
-from stock_lakehouse.event_storage import (
+from stock_lakehouse.instance.event_log import (
     BatchedSqliteEventLogStorage,
     bulk_run_environment,
 )

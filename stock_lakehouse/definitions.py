@@ -10,10 +10,10 @@ from stock_lakehouse.assets import all_assets
 from stock_lakehouse.assets.raw import NETWORK_RETRIES
 from stock_lakehouse.automation.choose import automated, automation_of
 from stock_lakehouse.automation.jobs import PROGRESS, lakehouse_job, progress_logger
-from stock_lakehouse.automation.upkeep import upkeep_job
+from stock_lakehouse.automation.upkeep_schedule import upkeep_job
 from stock_lakehouse.checks.gaps import gap_diagnosis
 from stock_lakehouse.checks.market import market_checks
-from stock_lakehouse.event_storage import batch_events
+from stock_lakehouse.instance.event_log import batch_events
 from stock_lakehouse.io_managers import DeltaIOManager, ParquetIOManager, RawCsvIOManager
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import PartitionScheme

@@ -1,6 +1,6 @@
 """Upkeep of a lake: every table tended, and held against its files, its schema and what would be computed now.
 
-Here: what is looked at and what a finding says to do. Not here: what is done to a table (lake/upkeep.py), when (automation/).
+Here: what is looked at, what a finding says to do. Not here: what is done to a table (lake/maintenance.py), when (automation/).
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.curation import COMPUTE_ANEW, is_outdated, moving, note_moving
 from stock_lakehouse.exchanges import XNYS
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.lock import TableBusyError
+from stock_lakehouse.lake.maintenance import Damage, Tended, drop, examine, examine_files, tend
 from stock_lakehouse.lake.parquet_table import ParquetTable
 from stock_lakehouse.lake.publish import PublishError, partition_of
 from stock_lakehouse.lake.staging import clear_abandoned
-from stock_lakehouse.lake.upkeep import Damage, Tended, drop, examine, examine_files, tend
+from stock_lakehouse.layers.curated import COMPUTE_ANEW, is_outdated, moving, note_moving
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.schemas.audit import failures
@@ -293,7 +293,7 @@ def _bits(column: pa.ChunkedArray) -> pa.Array:
 
 def _present(stored: DataFrame, table: Table) -> DataFrame:
     """Features by the present formulas; the check `present_formulas` is for others."""
-    from stock_lakehouse.transforms.indicators import indicator_spec
+    from stock_lakehouse.indicators.registry import indicator_spec
 
     return stored.where(stored["indicator_spec"] == indicator_spec()) if table == FEATURES else stored
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import talib
 
-from stock_lakehouse.transforms.indicators import EQUAL_WITHIN, INDICATORS, Indicator, compute, indicator_spec
+from stock_lakehouse.indicators.registry import EQUAL_WITHIN, INDICATORS, Indicator, compute, indicator_spec
 from stock_lakehouse_tests import histories
 from stock_lakehouse_tests.histories import FAMILIES, Bars
 from stock_lakehouse_tests.transforms import reference
@@ -33,7 +33,7 @@ Values = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Formula:
-    """What a function of transforms/indicators.py computes; `definition` is filled in with an indicator's parameters."""
+    """What a function of indicators/kernel.py computes; `definition` is filled in with an indicator's parameters."""
 
     definition: str
     source: str
@@ -479,7 +479,7 @@ TA-Lib adds the new price to a running sum and subtracts the oldest, so the roun
 they have left the window: after a fall from 1e6 to 1e-2 its averages, and the bands about them, are off by 1e-7 for the rest
 of the history, and where all volumes of a window are 0 after large ones, its average is not (∞). Split-adjusted histories
 fall like that. So the product has averages of its own (`window_sums`), and deviations in two passes (`rolling_deviation`), in
-[indicators.py](../stock_lakehouse/transforms/indicators.py): both are of each window alone.
+[kernel.py](../stock_lakehouse/indicators/kernel.py): both are of each window alone.
 """
 
 

@@ -16,7 +16,7 @@ from random import Random
 
 import numpy as np
 
-from stock_lakehouse.transforms.indicators import INDICATORS
+from stock_lakehouse.indicators.registry import INDICATORS
 
 Bars = dict[str, np.ndarray]
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from stock_lakehouse.cli import _rectangle
-from stock_lakehouse.reading import read_table
-from stock_lakehouse.runs import RunReport, run_rectangle
+from stock_lakehouse.cli.app import _rectangle
+from stock_lakehouse.lake.reading import read_table
+from stock_lakehouse.runs.run import RunReport, run_rectangle
 from stock_lakehouse.settings import Settings, load_settings
 
 CASES = Path(__file__).parent / "cases"

@@ -20,13 +20,13 @@ from pyspark.sql import SparkSession
 from typer.testing import CliRunner, Result
 
 from stock_lakehouse import tables
-from stock_lakehouse.backfill import FEATURES_ALONE, Chunk, cut, plan_backfill, run_backfill
-from stock_lakehouse.cli import app
-from stock_lakehouse.holdings import record_held
+from stock_lakehouse.cli.app import app
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import PartitionScheme, Rectangle
-from stock_lakehouse.runs import PROGRAM_TAG, end_dead_runs, prune_runs, record_rectangle, run_rectangle
+from stock_lakehouse.runs.backfill import FEATURES_ALONE, Chunk, cut, plan_backfill, run_backfill
+from stock_lakehouse.runs.record import record_held
+from stock_lakehouse.runs.run import PROGRAM_TAG, end_dead_runs, prune_runs, record_rectangle, run_rectangle
 from stock_lakehouse.settings import Settings
 from stock_lakehouse_tests.conftest import bytes_of
 from stock_lakehouse_tests.graph import LANDINGS, contents
@@ -132,7 +132,8 @@ def test_adding_a_ticker_backfills_that_ticker_alone(spark: SparkSession, small:
 
 
 def test_features_by_older_formulas_are_run_again_alone(spark: SparkSession, small: Settings) -> None:
-    from stock_lakehouse.transforms import features, indicators
+    from stock_lakehouse.indicators import registry as indicators
+    from stock_lakehouse.transforms import features
 
     lake = Lake(small.lake_root)
     with pytest.MonkeyPatch.context() as older:
@@ -302,7 +303,7 @@ def test_a_killed_backfill_goes_on_where_it_stopped_and_ends_in_the_same_tables(
 
 
 def test_a_run_of_a_living_process_is_not_ended(small: Settings) -> None:
-    from stock_lakehouse.runs import _alive
+    from stock_lakehouse.runs.run import _alive
 
     with dg.DagsterInstance.ephemeral() as instance:
         runs = [

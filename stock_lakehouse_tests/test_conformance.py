@@ -10,7 +10,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from stock_lakehouse.transforms.indicators import INDICATORS, Indicator
+from stock_lakehouse.indicators.registry import INDICATORS, Indicator
 from stock_lakehouse_tests import conformance, histories
 from stock_lakehouse_tests.conformance import MINE, TALIBS_OWN, Case, Certificate
 from stock_lakehouse_tests.histories import bars, walk

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from stock_lakehouse import curation
 from stock_lakehouse.checks import restated_share
+from stock_lakehouse.indicators import registry as indicators
 from stock_lakehouse.lake.delta_table import DeltaTable
+from stock_lakehouse.layers import curated as curation
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, FEATURES, PROCESSED, RAW
-from stock_lakehouse.transforms import indicators
 from stock_lakehouse_tests.graph import (
     Clocked,
     clocked,

@@ -13,11 +13,11 @@ import pytest
 
 from stock_lakehouse import tables
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB
-from stock_lakehouse.instance import dagster_home
+from stock_lakehouse.instance.home import dagster_home
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import RANGE_END, RANGE_START, PartitionScheme, Rectangle
-from stock_lakehouse.runs import run_rectangle
+from stock_lakehouse.runs.run import run_rectangle
 from stock_lakehouse.settings import Settings
 from stock_lakehouse_tests.graph import LANDINGS, contents, keys_of
 from stock_lakehouse_tests.live import live_dagster

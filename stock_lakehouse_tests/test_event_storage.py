@@ -41,8 +41,8 @@ from dagster._serdes import deserialize_value, serialize_value
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from stock_lakehouse import event_storage
-from stock_lakehouse.event_storage import (
+from stock_lakehouse.instance import event_log as event_storage
+from stock_lakehouse.instance.event_log import (
     BULK_ENVIRONMENT,
     BatchedSqliteEventLogStorage,
     bulk_run_environment,
@@ -453,7 +453,7 @@ from pathlib import Path
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._serdes import deserialize_value
-from stock_lakehouse.event_storage import BatchedSqliteEventLogStorage
+from stock_lakehouse.instance.event_log import BatchedSqliteEventLogStorage
 
 base, source, size, kill_in_batch, kind = sys.argv[1:]
 storage = {"stock": SqliteEventLogStorage, "batched": BatchedSqliteEventLogStorage}[kind](base)
@@ -478,7 +478,7 @@ def start_writer(
     kind: str = "batched",
 ) -> subprocess.Popen[bytes]:
     source.write_text("\n".join(json_of(events)))
-    root = str(Path(event_storage.__file__).parents[1])
+    root = str(Path(event_storage.__file__).parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     arguments = [sys.executable, "-c", WRITER, str(base), str(source), str(size), str(kill_in_batch), kind]
     return subprocess.Popen(arguments, env={**os.environ, "PYTHONPATH": path})

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from stock_lakehouse import tables
-from stock_lakehouse.cli import app
-from stock_lakehouse.event_storage import BatchedSqliteEventLogStorage
-from stock_lakehouse.instance import LAKEHOUSE_TOML, LAPTOP, POSTGRES_VARIABLE, PRODUCTION
+from stock_lakehouse.cli.app import app
+from stock_lakehouse.instance.event_log import BatchedSqliteEventLogStorage
+from stock_lakehouse.instance.home import LAKEHOUSE_TOML, LAPTOP, POSTGRES_VARIABLE, PRODUCTION
 from stock_lakehouse_tests.postgres import find_server, postgres
 
 CONFIG = """

@@ -281,7 +281,7 @@ def test_another_name_of_an_exchange_means_its_mic(name: str, exchange: str) -> 
 
 @pytest.mark.parametrize(("days", "state"), [(300, "ok"), (60, "note"), (7, "broken")])
 def test_doctor_says_in_time_that_a_calendar_ends(monkeypatch: pytest.MonkeyPatch, days: int, state: str) -> None:
-    from stock_lakehouse import doctor
+    from stock_lakehouse.cli import doctor
 
     settings = Settings(exchange="XSHG", tickers=("600519.SS",))
     end = market_calendar(settings.first_date, "XSHG").sessions[-1]

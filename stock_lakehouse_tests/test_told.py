@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from stock_lakehouse.cli import _finding_lines, app
-from stock_lakehouse.runs import CheckFinding
+from stock_lakehouse.cli.app import _finding_lines, app
+from stock_lakehouse.runs.run import CheckFinding
 
 CONFIG = """
 tickers = ["AAPL", "NVDA"]

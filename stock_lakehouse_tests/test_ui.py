@@ -13,7 +13,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from stock_lakehouse import tables
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB
-from stock_lakehouse.instance import dagster_home
+from stock_lakehouse.instance.home import dagster_home
 from stock_lakehouse_tests.live import LiveDagster, live_dagster
 from stock_lakehouse_tests.test_doors import assert_as_in_one_run, project_of, whole
 

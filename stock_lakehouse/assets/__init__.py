@@ -11,7 +11,7 @@ from stock_lakehouse.assets.features import stocks_features
 from stock_lakehouse.assets.ledger import restatements
 from stock_lakehouse.assets.processed import processed_actions, processed_quarantine, processed_stocks_daily
 from stock_lakehouse.assets.raw import raw_stocks_daily
-from stock_lakehouse.lineage import column_lineage
+from stock_lakehouse.schemas.lineage import column_lineage
 from stock_lakehouse.tables import BY_NAME, LAYERS, Table
 
 OWNER = "team:market-data"

@@ -7,7 +7,7 @@ import dagster as dg
 from pyspark.sql import DataFrame  # at runtime: Dagster reads annotations
 
 from stock_lakehouse.checks import audit_spec, audited
-from stock_lakehouse.curation import curate
+from stock_lakehouse.layers.curated import curate
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED
 

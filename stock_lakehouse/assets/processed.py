@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame  # at runtime: Dagster reads annotations
 
 from stock_lakehouse.checks import ROWS_CONSERVED, audit_spec, audited, rows_conserved
 from stock_lakehouse.checks.files import QUARANTINED, quarantine_grew
-from stock_lakehouse.report import new_in_quarantine
+from stock_lakehouse.lake.status import new_in_quarantine
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import PROCESSED, PROCESSED_ACTIONS, QUARANTINE
 from stock_lakehouse.transforms.processed import classify, delivered_actions, processed_bars, quarantined

@@ -13,7 +13,7 @@ from stock_lakehouse.automation.csv_files import csv_folder_sensor
 from stock_lakehouse.automation.failures import run_failure_sensor
 from stock_lakehouse.automation.schedules import market_day_schedule
 from stock_lakehouse.automation.sensors import gap_sensor, new_market_day_sensor
-from stock_lakehouse.automation.upkeep import upkeep_schedule
+from stock_lakehouse.automation.upkeep_schedule import upkeep_schedule
 from stock_lakehouse.market_calendar import MarketCalendar
 from stock_lakehouse.settings import Settings
 

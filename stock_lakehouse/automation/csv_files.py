@@ -18,7 +18,7 @@ import dagster as dg
 from stock_lakehouse.automation.decisions import Plan, due_session, rectangles_of
 from stock_lakehouse.automation.jobs import lakehouse_job
 from stock_lakehouse.automation.sensors import Eyes
-from stock_lakehouse.run_tags import ASKED_BY
+from stock_lakehouse.instance.run_tags import ASKED_BY
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources import printable
 from stock_lakehouse.sources.choose import csv_source

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
-from stock_lakehouse.lake.holdings import Gap, Held, find_gaps
+from stock_lakehouse.instance.run_tags import Bringing
+from stock_lakehouse.lake.coverage import Gap, Held, find_gaps
 from stock_lakehouse.market_calendar import CalendarError, MarketCalendar
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.run_tags import Bringing
 
 MOST_RUNS = 3  # of scattered tickers; where there are more groups, one run takes the tickers between them along
 QUIET_AFTER = 10  # sessions; until then a ticker's past is asked for with the new day

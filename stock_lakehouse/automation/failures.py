@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from stock_lakehouse.instance.run_tags import keys_of
 from stock_lakehouse.market_calendar import utc_now
-from stock_lakehouse.run_tags import keys_of
 from stock_lakehouse.settings import Settings
 
 if TYPE_CHECKING:

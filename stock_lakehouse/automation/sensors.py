@@ -16,11 +16,11 @@ import dagster as dg
 from stock_lakehouse.automation.decisions import Asked, Decision, Plan, gaps, new_market_days
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB, lakehouse_job
 from stock_lakehouse.clock import clock_of
+from stock_lakehouse.instance.run_tags import ASKED_BY, Bringing, bringing
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.holdings import Held, HoldingsError, read_holdings
+from stock_lakehouse.lake.coverage import Held, HoldingsError, read_holdings
 from stock_lakehouse.market_calendar import MarketCalendar, market_calendar
 from stock_lakehouse.partitions import PartitionScheme
-from stock_lakehouse.run_tags import ASKED_BY, Bringing, bringing
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.tables import FEATURES
 

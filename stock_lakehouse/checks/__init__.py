@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from stock_lakehouse.indicators.registry import indicator_spec
 from stock_lakehouse.lake.causes import VENDOR_EDIT, WITHDRAWN
-from stock_lakehouse.report import outdated_rows
+from stock_lakehouse.lake.status import outdated_rows
 from stock_lakehouse.schemas.audit import failures
 from stock_lakehouse.sources import printable
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, PROCESSED_ACTIONS, QUARANTINE, RAW, RESTATEMENTS, Table
-from stock_lakehouse.transforms.indicators import indicator_spec
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

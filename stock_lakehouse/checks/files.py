@@ -1,6 +1,6 @@
 """Checks of what was delivered: files that gave nothing, and rows that this run put into the quarantine. They do not block.
 
-Here: their specs and results. Not here: counting a file's rows (sources/file_report.py) or the quarantine's (report.py).
+Here: their specs and results. Not here: counting a file's rows (sources/file_report.py) or the quarantine's (lake/status.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stock_lakehouse.sources.file_report import why_useless
 from stock_lakehouse.tables import PROCESSED, RAW
 
 if TYPE_CHECKING:
-    from stock_lakehouse.report import Rejected
+    from stock_lakehouse.lake.status import Rejected
     from stock_lakehouse.sources import Download
 
 FILES_READ = dg.AssetCheckSpec(

@@ -12,9 +12,9 @@ import dagster as dg
 
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB
 from stock_lakehouse.checks import LISTED, SOURCE_COMPLETE
-from stock_lakehouse.lake.holdings import Gap, Held, find_gaps, read_holdings
+from stock_lakehouse.instance.run_tags import ASKED_BY, Bringing, bringing
+from stock_lakehouse.lake.coverage import Gap, Held, find_gaps, read_holdings
 from stock_lakehouse.resources.lakehouse import LakehouseResource
-from stock_lakehouse.run_tags import ASKED_BY, Bringing, bringing
 from stock_lakehouse.tables import CURATED
 
 if TYPE_CHECKING:

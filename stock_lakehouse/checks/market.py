@@ -230,7 +230,7 @@ def _looker(deviations: float, tolerance: float):  # type: ignore[no-untyped-def
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        from stock_lakehouse.transforms.indicators import rolling_deviation
+        from stock_lakehouse.indicators.kernel import rolling_deviation
 
         ordered = bars.sort_by("date")
         close = ordered["close"].to_numpy()

@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from stock_lakehouse.curation import curate, publish, window_of
 from stock_lakehouse.databricks_jobs.order import Order
+from stock_lakehouse.indicators.registry import indicator_spec
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.publish import Published
 from stock_lakehouse.lake.staging import Staging
+from stock_lakehouse.lake.status import new_in_quarantine, outdated_rows
 from stock_lakehouse.lake.storage import lake_root
-from stock_lakehouse.report import new_in_quarantine, outdated_rows
+from stock_lakehouse.layers.curated import curate, publish, window_of
 from stock_lakehouse.schemas.audit import failures
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, PROCESSED_ACTIONS, QUARANTINE, UNREADABLE, Table
 from stock_lakehouse.transforms.features import features
-from stock_lakehouse.transforms.indicators import indicator_spec
 from stock_lakehouse.transforms.processed import classify, delivered_actions, processed_bars, quarantined
 
 if TYPE_CHECKING:

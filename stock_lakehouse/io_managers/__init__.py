@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from stock_lakehouse.curation import Curation, window_of
-from stock_lakehouse.curation import publish as publish_curation
 from stock_lakehouse.lake.raw_csv import Arrivals
-from stock_lakehouse.lineage import column_lineage
+from stock_lakehouse.layers.curated import Curation, window_of
+from stock_lakehouse.layers.curated import publish as publish_curation
 from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.schemas.lineage import column_lineage
 from stock_lakehouse.sources import printable
 from stock_lakehouse.sources.file_report import file_line, file_lines
 from stock_lakehouse.tables import PROCESSED, PROCESSED_ACTIONS, QUARANTINE, UNREADABLE, Table
@@ -93,7 +93,7 @@ class RawCsvIOManager(dg.ConfigurableIOManager):
 class ParquetIOManager(dg.ConfigurableIOManager):
     """Publishes frames by table name to Parquet: a table with a key by the run's rectangle, one without as it is.
 
-    Loads processed bars as a DataFrame: all of the run's tickers in the years that `curation.window_of` says.
+    Loads processed bars as a DataFrame: all of the run's tickers in the years that `layers.curated.window_of` says.
     """
 
     lakehouse: LakehouseResource

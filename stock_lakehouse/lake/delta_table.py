@@ -151,7 +151,7 @@ class DeltaTable:
         """The table's properties in its log: of which columns files have statistics, and for how long versions are kept.
 
         Every engine would remove the log of 30 days ago when it writes a checkpoint, Sail at each tenth commit, and with any
-        retention the version that was still the newest at its end; so only upkeep removes (lake/upkeep.py).
+        retention the version that was still the newest at its end; so only upkeep removes (lake/maintenance.py).
         """
         exact = [one.name for one in self.table.columns if one.type in EXACT_IN_JSON]
         return {

@@ -17,7 +17,7 @@ from stock_lakehouse import __version__
 from stock_lakehouse.databricks_jobs.order import Order
 from stock_lakehouse.engines import EngineError
 from stock_lakehouse.engines.databricks import workspace
-from stock_lakehouse.lineage import column_lineage
+from stock_lakehouse.schemas.lineage import column_lineage
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient

@@ -1,7 +1,7 @@
 """Features: the indicators of a ticker and session, from the registry, and what identifies them."""
 
+from stock_lakehouse.indicators.registry import INDICATORS
 from stock_lakehouse.schemas import PRICE_BASIS, SESSION_DATE, TICKER, YEAR, Column
-from stock_lakehouse.transforms.indicators import INDICATORS
 
 COLUMNS = (
     TICKER,

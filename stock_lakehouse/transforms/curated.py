@@ -1,6 +1,6 @@
 """From processed to curated bars: prices on one basis with all splits and dividends known now, and whether the bar is final.
 
-Pure Spark around a numpy kernel. Not here: which of the rows a run may publish, and which bars it must look at (curation.py).
+Pure Spark around a numpy kernel. Not here: which of the rows a run may publish and which bars it looks at (layers/curated.py).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stock_lakehouse.transforms.indicators import INDICATORS, Indicator, compute, indicator_spec
+from stock_lakehouse.indicators.registry import INDICATORS, Indicator, compute, indicator_spec
 
 if TYPE_CHECKING:
     import pyarrow as pa

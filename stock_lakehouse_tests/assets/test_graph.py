@@ -15,9 +15,9 @@ from stock_lakehouse import tables
 from stock_lakehouse.assets.curated import curated_stocks_daily
 from stock_lakehouse.definitions import build_definitions
 from stock_lakehouse.io_managers import RICH_KEYS
+from stock_lakehouse.lake.reading import read_table
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import PartitionScheme
-from stock_lakehouse.reading import read_table
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources import Delivery, delivered_table
@@ -177,7 +177,7 @@ def test_the_step_fails_when_no_ticker_is_delivered(run: Run, instance: dg.Dagst
 def test_a_frame_that_fails_its_audit_is_not_published_and_stops_what_comes_after(
     run: Run, settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stock_lakehouse import curation
+    from stock_lakehouse.layers import curated as curation
 
     real = curation.adjusted
     monkeypatch.setattr(curation, "adjusted", lambda *given: real(*given).union(real(*given)))
@@ -225,7 +225,7 @@ def test_every_asset_says_what_it_is(settings: Settings) -> None:
 
 
 def test_column_lineage_names_columns_that_exist_and_covers_every_indicator() -> None:
-    from stock_lakehouse.lineage import column_lineage
+    from stock_lakehouse.schemas.lineage import column_lineage
 
     for table in (tables.PROCESSED, tables.QUARANTINE, tables.CURATED, tables.FEATURES):
         for column, sources in column_lineage(table).deps_by_column.items():

@@ -18,7 +18,7 @@ from typing import Any
 
 import dagster as dg
 
-from stock_lakehouse.instance import dagster_home
+from stock_lakehouse.instance.home import dagster_home
 from stock_lakehouse.settings import load_settings
 
 PATIENCE_SECONDS = 400.0

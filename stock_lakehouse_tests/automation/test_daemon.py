@@ -15,12 +15,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from stock_lakehouse.cli.live_demo import run_live_demo
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.holdings import read_holdings
-from stock_lakehouse.live_demo import run_live_demo
+from stock_lakehouse.lake.coverage import read_holdings
 from stock_lakehouse.market_calendar import market_calendar, utc_now
 from stock_lakehouse.partitions import RANGE_END, RANGE_START, Rectangle
-from stock_lakehouse.runs import run_rectangle
+from stock_lakehouse.runs.run import run_rectangle
 from stock_lakehouse.settings import Settings, load_settings
 from stock_lakehouse_tests.automation.daemon import Daemon, daemon
 

@@ -16,10 +16,10 @@ from stock_lakehouse.automation.decisions import (
     new_market_days,
     rectangles_of,
 )
-from stock_lakehouse.lake.holdings import Held, find_gaps
+from stock_lakehouse.instance.run_tags import Bringing
+from stock_lakehouse.lake.coverage import Held, find_gaps
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.run_tags import Bringing
 
 FIRST = date(2023, 1, 3)
 CALENDAR = market_calendar(FIRST)

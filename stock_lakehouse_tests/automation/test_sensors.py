@@ -14,9 +14,9 @@ from stock_lakehouse.automation.decisions import Asked
 from stock_lakehouse.automation.sensors import ASKED_BY, asked_from, asked_text, new_market_day_sensor
 from stock_lakehouse.clock import set_simulated
 from stock_lakehouse.definitions import build_definitions
-from stock_lakehouse.lake.holdings import HoldingsError
+from stock_lakehouse.instance.run_tags import Bringing, bringing
+from stock_lakehouse.lake.coverage import HoldingsError
 from stock_lakehouse.partitions import RANGE_END, RANGE_START
-from stock_lakehouse.run_tags import Bringing, bringing
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.tables import FEATURES
 

@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from stock_lakehouse.automation.choose import automation_of
-from stock_lakehouse.automation.upkeep import JOB, SCHEDULE
+from stock_lakehouse.automation.upkeep_schedule import JOB, SCHEDULE
 from stock_lakehouse.definitions import build_definitions
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.settings import Settings

@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 
 from stock_lakehouse.checks.gaps import GONE_AFTER, UNKNOWN, Facts, _company, diagnose
-from stock_lakehouse.lake.holdings import Gap, Held
+from stock_lakehouse.lake.coverage import Gap, Held
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.sources.sample import SampleSource
 

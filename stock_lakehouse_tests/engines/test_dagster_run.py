@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.runs import dagster_home, run_rectangle
+from stock_lakehouse.runs.run import dagster_home, run_rectangle
 from stock_lakehouse.settings import Settings
 from stock_lakehouse_tests.graph import LANDINGS, clocked, layers
 

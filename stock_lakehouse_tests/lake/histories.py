@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
+from stock_lakehouse.lake.reading import WITH_HISTORY, read_table
 from stock_lakehouse.market_calendar import utc_now
-from stock_lakehouse.reading import WITH_HISTORY, read_table
 from stock_lakehouse.tables import RAW
 from stock_lakehouse_tests.graph import TICKERS, Bars, Clocked, edited, history, plain, rectangle, run, year_boundary
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
+from stock_lakehouse.lake.maintenance import tend
 from stock_lakehouse.lake.staging import clear_abandoned
 from stock_lakehouse.lake.storage import lake_root
-from stock_lakehouse.lake.upkeep import tend
 from stock_lakehouse.tables import RESTATEMENTS, TABLES
 from stock_lakehouse.upkeep import repair
 from stock_lakehouse_tests.reliability.scenario import Points

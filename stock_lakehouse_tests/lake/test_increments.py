@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 
+from stock_lakehouse.indicators.registry import INDICATORS, compute
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.publish import PublishError
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.tables import FEATURES
-from stock_lakehouse.transforms.indicators import INDICATORS, compute
 from stock_lakehouse_tests.conftest import bytes_of
 from stock_lakehouse_tests.graph import (
     NOW,

@@ -129,7 +129,7 @@ class Keeper:
 
 def within_retention(lake: Lake, at: datetime) -> dict[str, list[dict[str, Any]]]:
     """What the tables said then whose files no test damaged."""
-    from stock_lakehouse.reading import read_table
+    from stock_lakehouse.lake.reading import read_table
     from stock_lakehouse_tests.graph import plain
 
     return {CURATED.name: plain(read_table(CURATED.name, as_of=at, lake_root=lake.root))}

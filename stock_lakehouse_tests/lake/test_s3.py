@@ -15,7 +15,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql.connect.readwriter import DataFrameWriter
 
-from stock_lakehouse import doctor
+from stock_lakehouse.cli import doctor
 from stock_lakehouse.engines import spark_session
 from stock_lakehouse.lake import lease
 from stock_lakehouse.lake.lease import LeaseLostError

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from stock_lakehouse.curation import OutdatedTableError
+from stock_lakehouse.indicators.registry import INDICATORS, Indicator, indicator_spec, moving_average
 from stock_lakehouse.lake.delta_table import DeltaTable, SchemaEvolutionError
 from stock_lakehouse.lake.publish import Published
+from stock_lakehouse.layers.curated import OutdatedTableError
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.schemas import Column
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, Table
 from stock_lakehouse.transforms.features import features
-from stock_lakehouse.transforms.indicators import INDICATORS, Indicator, indicator_spec, moving_average
 from stock_lakehouse_tests.conftest import bytes_of
 from stock_lakehouse_tests.graph import NOW, Clocked, clocked, contents, history, ledger, rectangle, run, year_boundary
 

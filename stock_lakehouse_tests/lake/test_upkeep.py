@@ -18,10 +18,10 @@ from pyspark.sql import SparkSession
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import EXACT_IN_JSON
 from stock_lakehouse.lake.history import NoVersionError, commits, files_of
+from stock_lakehouse.lake.maintenance import UNCOMMITTED, tend
 from stock_lakehouse.lake.publish import partition_of
-from stock_lakehouse.lake.upkeep import UNCOMMITTED, tend
+from stock_lakehouse.lake.reading import moment, read_table
 from stock_lakehouse.market_calendar import utc_now
-from stock_lakehouse.reading import moment, read_table
 from stock_lakehouse.tables import (
     BY_NAME,
     CORPORATE_ACTIONS,

@@ -18,7 +18,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from stock_lakehouse.clock import set_simulated
-from stock_lakehouse.instance import open_instance
+from stock_lakehouse.instance.home import open_instance
 from stock_lakehouse_tests.faults import Faults
 from stock_lakehouse_tests.graph import history, sessions_of
 from stock_lakehouse_tests.reliability.states import State

@@ -24,7 +24,7 @@ from pyspark.sql.connect.readwriter import DataFrameWriter
 from stock_lakehouse.engines import EngineError, loss, spark_session
 from stock_lakehouse.engines.loss import AskAgain, EngineLostError
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.runs import RunReport, run_rectangle
+from stock_lakehouse.runs.run import RunReport, run_rectangle
 from stock_lakehouse.settings import Settings
 from stock_lakehouse_tests.engines.servers import JAVA, Server, java, jvm_server, sail_server
 from stock_lakehouse_tests.faults import Faults

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
+from stock_lakehouse.indicators.registry import INDICATORS, compute, indicator_spec
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, FEATURES, PROCESSED, PROCESSED_ACTIONS
 from stock_lakehouse.transforms.curated import adjusted, bars_in
 from stock_lakehouse.transforms.features import features
-from stock_lakehouse.transforms.indicators import INDICATORS, compute, indicator_spec
 from stock_lakehouse_tests.conftest import frame, rows_of
 
 GRACE = timedelta(minutes=30)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stock_lakehouse.transforms import indicators
-from stock_lakehouse.transforms.indicators import INDICATORS, compute, indicator_spec
+from stock_lakehouse.indicators import kernel, registry
+from stock_lakehouse.indicators.registry import INDICATORS, compute, indicator_spec
 from stock_lakehouse_tests import histories
 from stock_lakehouse_tests.histories import TICKERS, Bars, bars
 from stock_lakehouse_tests.transforms import reference
@@ -313,11 +313,11 @@ def test_the_spec_changes_with_every_parameter_function_and_name_and_with_the_fo
     specs = [
         indicator_spec(),
         with_first(parameters={"source": "close", "window": 21}),
-        with_first(function=indicators.exponential_average),
+        with_first(function=kernel.exponential_average),
         with_first(name="sma_twenty"),
         indicator_spec(INDICATORS[1:]),
     ]
-    monkeypatch.setattr(indicators, "FORMULA_VERSION", indicators.FORMULA_VERSION + 1)
+    monkeypatch.setattr(registry, "FORMULA_VERSION", registry.FORMULA_VERSION + 1)
     specs.append(indicator_spec())
     assert len(set(specs)) == len(specs)
 
@@ -371,7 +371,7 @@ def test_a_changed_formula_raises_the_spec(sample: dict[str, Bars]) -> None:
     if changed and indicator_spec() == PINNED_SPEC:
         pytest.fail(
             f"values of {', '.join(changed)} changed, but indicator_spec() is still {PINNED_SPEC}: published rows "
-            "would claim a formula that they do not follow. Raise FORMULA_VERSION in transforms/indicators.py, then "
+            "would claim a formula that they do not follow. Raise FORMULA_VERSION in indicators/kernel.py, then "
             f"set PINNED_SPEC here to the new spec and PINNED to {found}"
         )
     if indicator_spec() != PINNED_SPEC or changed:

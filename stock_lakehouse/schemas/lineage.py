@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from stock_lakehouse.indicators.registry import INDICATORS
 from stock_lakehouse.tables import (
     CORPORATE_ACTIONS,
     CURATED,
@@ -15,7 +16,6 @@ from stock_lakehouse.tables import (
     RESTATEMENTS,
     Table,
 )
-from stock_lakehouse.transforms.indicators import INDICATORS
 
 UPSTREAM = {
     PROCESSED: (RAW,),

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.automation.sensors import Eyes
 from stock_lakehouse.clock import set_simulated
-from stock_lakehouse.event_storage import BULK_ENVIRONMENT
-from stock_lakehouse.instance import dagster_folder, dagster_home
+from stock_lakehouse.instance.event_log import BULK_ENVIRONMENT
+from stock_lakehouse.instance.home import dagster_folder, dagster_home
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.settings import CONFIG_VARIABLE, PREFIX, Settings, load_settings
 

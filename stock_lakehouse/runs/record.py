@@ -25,8 +25,8 @@ def held_cells(lake: Lake, spark: SparkSession, asked: Rectangle, table: Table) 
     import pyarrow as pa
     from pyspark.sql import functions as F
 
-    from stock_lakehouse.report import session_of
-    from stock_lakehouse.transforms.indicators import indicator_spec
+    from stock_lakehouse.indicators.registry import indicator_spec
+    from stock_lakehouse.lake.status import session_of
 
     frame = lake.read(table.name, spark)
     if table == FEATURES:

@@ -1,15 +1,11 @@
-"""The registry of indicators: one line a feature, and the functions behind them.
+"""The formulas behind the indicators, over one ticker's history as numpy arrays.
 
-Here: formulas over one ticker's history as numpy arrays. Not here: frames, tickers, storage. To add an indicator add a line
-to INDICATORS; its column, schema, docs and backfill follow. TA-Lib is the kernel; definitions are TA-Lib's unless a comment
-says why not.
+TA-Lib is the kernel; definitions are TA-Lib's unless a comment says why not. Not here: which indicators there are (registry.py).
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,10 +13,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
     Columns = Mapping[str, Array]
-
-# Raise it when a function below changes its result: parameters and names are part of the spec by themselves. A test holds
-# a digest of the sample's values against the spec, so a forgotten change is red.
-FORMULA_VERSION = 2
 
 # Two averages closer than this, relative, are equal: averages of 50 and of 200 equal prices may round differently, which
 # would otherwise make crosses out of a flat price.
@@ -153,102 +145,3 @@ def cross(columns: Columns, above: str, below: str) -> Array:
     out = np.zeros(len(now), dtype=bool)
     out[1:] = now[1:] & ~now[:-1] & known[1:] & known[:-1]
     return out
-
-
-@dataclass(frozen=True)
-class Indicator:
-    """One column of features. `warm_up` is how many sessions at the start of a history have no value."""
-
-    name: str
-    function: Callable[..., Array]
-    parameters: Mapping[str, Any]
-    warm_up: int
-    description: str
-    minimum: float | None = None
-    maximum: float | None = None
-    type: str = field(default="double")
-
-
-_MACD = {"source": "close", "fast": 12, "slow": 26, "signal": 9}
-_BANDS = {"source": "close", "window": 20}
-
-# In order of evaluation: a function may read the bars and every column above its own.
-INDICATORS: tuple[Indicator, ...] = (
-    Indicator("sma_20", moving_average, {"source": "close", "window": 20}, 19, "Average close of 20 sessions", 0),
-    Indicator("sma_50", moving_average, {"source": "close", "window": 50}, 49, "Average close of 50 sessions", 0),
-    Indicator("sma_200", moving_average, {"source": "close", "window": 200}, 199, "Average close of 200 sessions", 0),
-    Indicator(
-        "ema_12", exponential_average, {"source": "close", "window": 12}, 11, "Exponential average of 12 sessions", 0
-    ),
-    Indicator(
-        "ema_26", exponential_average, {"source": "close", "window": 26}, 25, "Exponential average of 26 sessions", 0
-    ),
-    Indicator("rsi_14", rsi, {"source": "close", "window": 14}, 14, "Wilder's relative strength index", 0, 100),
-    Indicator("macd", macd, {**_MACD, "part": 0}, 33, "MACD line of (12, 26, 9)"),
-    Indicator("macd_signal", macd, {**_MACD, "part": 1}, 33, "MACD signal line"),
-    Indicator("macd_hist", macd, {**_MACD, "part": 2}, 33, "MACD histogram: line minus signal line"),
-    Indicator(
-        "bb_upper", bollinger, {**_BANDS, "deviations": 2.0}, 19, "Upper Bollinger band, 20 sessions, 2 deviations"
-    ),
-    Indicator("bb_mid", bollinger, {**_BANDS, "deviations": 0.0}, 19, "Middle Bollinger band: the average", 0),
-    Indicator("bb_lower", bollinger, {**_BANDS, "deviations": -2.0}, 19, "Lower Bollinger band"),
-    Indicator(
-        "volume_sma_20", moving_average, {"source": "volume", "window": 20}, 19, "Average volume of 20 sessions", 0
-    ),
-    Indicator(
-        "volume_sma_50", moving_average, {"source": "volume", "window": 50}, 49, "Average volume of 50 sessions", 0
-    ),
-    Indicator("return_1d", simple_return, {}, 1, "Total return since the session before, 0.01 is 1 %"),
-    Indicator("volatility_20", volatility, {"window": 20}, 20, "Sample deviation of return_1d over 20 sessions", 0),
-    Indicator(
-        "buy_signal",
-        signal,
-        {"above": "sma_20", "below": "sma_50", "rsi_under": 30.0},
-        49,
-        "sma_20 > sma_50 and rsi_14 < 30",
-        type="boolean",
-    ),
-    Indicator(
-        "sell_signal",
-        signal,
-        {"above": "sma_50", "below": "sma_20", "rsi_over": 70.0},
-        49,
-        "sma_20 < sma_50 and rsi_14 > 70",
-        type="boolean",
-    ),
-    Indicator(
-        "golden_cross",
-        cross,
-        {"above": "sma_50", "below": "sma_200"},
-        200,
-        "sma_50 passes above sma_200 since the session before",
-        type="boolean",
-    ),
-    Indicator(
-        "death_cross",
-        cross,
-        {"above": "sma_200", "below": "sma_50"},
-        200,
-        "sma_50 passes below sma_200 since the session before",
-        type="boolean",
-    ),
-)
-
-
-def indicator_spec(indicators: tuple[Indicator, ...] = INDICATORS) -> str:
-    """The version string of all formulas and parameters, like `1-3f9a0c21`."""
-    lines = [f"{one.name}={one.function.__name__}({sorted(one.parameters.items())})" for one in indicators]
-    return f"{FORMULA_VERSION}-{hashlib.sha256(repr(lines).encode()).hexdigest()[:8]}"
-
-
-def compute(bars: Columns, indicators: tuple[Indicator, ...] = INDICATORS) -> dict[str, Array]:
-    """Every indicator over one ticker's whole history.
-
-    `bars` has close, adj_close, volume and dividend (float64; dividend is nan where the delivery did not say) and total_return
-    (bool: adj_close is a delivered one), one value a session in ascending order.
-    Returns one array an indicator, of the same length: float64 with nan in the warm-up, or bool.
-    """
-    columns: dict[str, Array] = dict(bars)
-    for one in indicators:
-        columns[one.name] = one.function(columns, **one.parameters)
-    return {one.name: columns[one.name] for one in indicators}

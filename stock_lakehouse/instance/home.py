@@ -1,6 +1,6 @@
 """The Dagster instance of a lake: where it is, and the dagster.yaml of a laptop and of production.
 
-Not here: what runs in it (runs.py).
+Not here: what runs in it (runs/).
 """
 
 from __future__ import annotations

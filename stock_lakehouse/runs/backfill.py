@@ -1,7 +1,7 @@
 """Backfills: what the lake lacks of a rectangle, cut into runs, which are then run one after the other.
 
 The lake itself says what is done, so a backfill that was killed goes on where it stopped when it is run again. Not here: one
-run (runs.py), and printing (cli.py).
+run (run.py), and printing (cli/).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
-from stock_lakehouse.holdings import held_cells
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.runs import check_select, run_rectangle
+from stock_lakehouse.runs.record import held_cells
+from stock_lakehouse.runs.run import check_select, run_rectangle
 from stock_lakehouse.tables import CURATED, FEATURES, LAYERS, RESTATEMENTS
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.partitions import Cells
-    from stock_lakehouse.runs import RunReport
+    from stock_lakehouse.runs.run import RunReport
     from stock_lakehouse.settings import Settings
 
 CHUNK_BARS = 100_000

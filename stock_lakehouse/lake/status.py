@@ -1,6 +1,6 @@
 """What the lake holds, for people: per table and ticker, and the newest indicators and crosses.
 
-Here: reading and counting, into plain records. Not here: printing them (cli.py).
+Here: reading and counting, into plain records. Not here: printing them (cli/).
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def outdated_rows(features: DataFrame) -> dict[str, int]:
     """Rows of features by other formulas than the program's, by ticker."""
     from pyspark.sql import functions as F
 
-    from stock_lakehouse.transforms.indicators import indicator_spec
+    from stock_lakehouse.indicators.registry import indicator_spec
 
     older = features.where(~F.col("indicator_spec").eqNullSafe(indicator_spec())).groupBy("ticker").count()
     return {row["ticker"]: row["count"] for row in sorted(older.collect())}

@@ -1,6 +1,6 @@
 """Runs started from here: one run of the graph over a rectangle, in this process.
 
-Not here: what a run does (assets/), and how it is asked for (cli.py).
+Not here: what a run does (assets/), and how it is asked for (cli/).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB, PROGRESS, PROGRESS_LOGGER
-from stock_lakehouse.instance import dagster_home, open_instance
+from stock_lakehouse.instance.home import dagster_home, open_instance
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.settings import Settings
 
@@ -86,7 +86,7 @@ def run_rectangle(
     import dagster as dg
 
     from stock_lakehouse.definitions import build_definitions
-    from stock_lakehouse.event_storage import bulk_run_environment
+    from stock_lakehouse.instance.event_log import bulk_run_environment
     from stock_lakehouse.market_calendar import market_calendar
     from stock_lakehouse.partitions import PartitionScheme
 
@@ -114,11 +114,11 @@ def run_rectangle(
 
 def record_rectangle(settings: Settings, asked: Rectangle, spark: SparkSession) -> dict[str, int]:
     """`holdings.record_held` in the lake's instance."""
-    from stock_lakehouse.event_storage import bulk_run_environment
-    from stock_lakehouse.holdings import record_held
+    from stock_lakehouse.instance.event_log import bulk_run_environment
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.market_calendar import market_calendar
     from stock_lakehouse.partitions import PartitionScheme
+    from stock_lakehouse.runs.record import record_held
 
     scheme = PartitionScheme(settings, market_calendar(settings.first_date, settings.exchange))
     home = dagster_home(settings)

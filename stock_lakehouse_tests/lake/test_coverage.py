@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from stock_lakehouse.lake import Lake
+from stock_lakehouse.lake.coverage import Held, HoldingsError, read_holdings
 from stock_lakehouse.lake.delta_table import DeltaTable
-from stock_lakehouse.lake.holdings import Held, HoldingsError, read_holdings
 from stock_lakehouse.market_calendar import market_calendar
 
 FIRST = date(2022, 12, 1)

@@ -1,0 +1,5 @@
+"""`python -m stock_lakehouse.cli`."""
+
+from stock_lakehouse.cli import main
+
+main()

@@ -1,0 +1,80 @@
+"""What every command begins with: settings, the rectangle that is asked for, an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from stock_lakehouse.cli.printing import wrong
+
+if TYPE_CHECKING:
+    from stock_lakehouse.partitions import Rectangle
+    from stock_lakehouse.settings import Settings
+
+
+def settings_of_process() -> Settings:
+    from stock_lakehouse.settings import SettingsError, load_settings
+
+    try:
+        return load_settings()
+    except SettingsError as error:
+        wrong(str(error))
+
+
+def check_partitions(settings: Settings) -> None:
+    asked_rectangle(settings, None, None, None)
+
+
+def asked_rectangle(
+    settings: Settings, tickers: str | None, first: datetime | None, last: datetime | None
+) -> Rectangle:
+    from stock_lakehouse.clock import ClockError, clock_of
+    from stock_lakehouse.market_calendar import CalendarError, market_calendar
+    from stock_lakehouse.partitions import PartitionError, PartitionScheme
+    from stock_lakehouse.settings import check_tickers
+
+    try:
+        calendar = market_calendar(settings.first_date, settings.exchange)
+        scheme = PartitionScheme(settings, calendar)
+        asked = check_tickers(tuple(one.strip() for one in tickers.split(","))) if tickers else None
+        newest = calendar.latest_finished(
+            clock_of(settings.simulated_clock)(), timedelta(minutes=settings.close_grace_minutes)
+        )
+        return scheme.ask(asked, day_of(first), day_of(last), newest)
+    except (PartitionError, CalendarError, ClockError, ValueError) as error:
+        wrong(str(error))
+
+
+def day_of(value: datetime | None) -> date | None:
+    return value.date() if value else None
+
+
+@contextmanager
+def engine(settings: Settings) -> Iterator[Any]:
+    from stock_lakehouse.engines import EngineError, spark_session
+    from stock_lakehouse.lake.storage import StorageError, storage_at
+
+    remote = settings.spark_remote.get_secret_value() if settings.spark_remote else None
+    try:
+        storage_at(settings.lake_root).check()
+        with spark_session(
+            settings.engine, remote, settings.databricks, lambda line: typer.echo(line, err=True)
+        ) as spark:
+            yield spark
+    except (EngineError, StorageError) as error:
+        wrong(str(error))
+
+
+def data_files(settings: Settings) -> set[tuple[str, str]]:
+    """Every data file of the lake with a mark: the same before and after means that nothing was written."""
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.lake.storage import StorageError
+
+    try:
+        return Lake(settings.lake_root).marks()
+    except StorageError as error:
+        wrong(str(error))

@@ -1,0 +1,175 @@
+"""Commands of who operates a lake: init, doctor, upkeep, ui."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stock_lakehouse.cli.app import app
+from stock_lakehouse.cli.context import asked_rectangle, check_partitions, engine, settings_of_process
+from stock_lakehouse.cli.outcome import run_and_print
+from stock_lakehouse.cli.printing import aside, new_grid, print_grid, progress_printer, say, wrong
+
+if TYPE_CHECKING:
+    from stock_lakehouse.settings import Settings
+    from stock_lakehouse.upkeep import Upkeep
+
+
+@app.command()
+def upkeep(
+    check_only: Annotated[bool, typer.Option("--check-only", help="Look, and change nothing.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="First take damaged files out of their tables and compute their bars anew.")
+    ] = False,
+    sample: Annotated[
+        int, typer.Option(min=0, metavar="TICKERS", help="How many tickers are computed anew and compared.")
+    ] = 10,
+) -> None:
+    """Join small files, remove versions beyond `retention_days`, and hold every table against its files, schema and computation.
+
+    Runs beside everything else: it waits for its turn at a table, and readers never wait. Ends with 1 if something was
+    found; each finding says what to do.
+    """
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.lake.storage import StorageError, storage_at
+    from stock_lakehouse.market_calendar import market_calendar
+    from stock_lakehouse.upkeep import keep_up
+
+    if repair and check_only:
+        wrong("--repair, --check-only: give one of them")
+    settings = settings_of_process()
+    try:
+        storage_at(settings.lake_root).check()
+        if repair:
+            _repair(settings)
+        lake = Lake(settings.lake_root, retention_days=settings.retention_days)
+        with engine(settings) as spark:
+            calendar = market_calendar(settings.first_date, settings.exchange)
+            sessions = spark.createDataFrame(calendar.table(timedelta(minutes=settings.close_grace_minutes)))
+            done = keep_up(lake, spark, sessions, check_only=check_only, sample=sample, progress=progress_printer())
+    except StorageError as error:
+        wrong(str(error))
+    _print_upkeep(done)
+    if done.findings:
+        raise typer.Exit(1)
+
+
+def _repair(settings: Settings) -> None:
+    """Take out what is damaged, and run the layers below raw for it."""
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.tables import RAW, TABLES
+    from stock_lakehouse.upkeep import DamageError, rectangle_to_heal
+    from stock_lakehouse.upkeep import repair as take_out
+
+    try:
+        todo = take_out(Lake(settings.lake_root, retention_days=settings.retention_days))
+    except DamageError as error:
+        wrong(str(error))
+    if not todo:
+        say("Nothing to repair.")
+        return
+    everything = asked_rectangle(settings, None, None, None)
+    rectangle = rectangle_to_heal(todo, everything.sessions, settings.tickers, settings.exchange)
+    say("To be computed anew: " + ", ".join(f"{ticker} {year}" for ticker, year in sorted(todo)))
+    removed = sorted({ticker for ticker, _ in todo} - set(settings.tickers))
+    if removed:
+        say(
+            f"Not in the settings, so not computed: {', '.join(removed)}; put them back into `tickers` and repair again."
+        )
+    if rectangle is not None:
+        run_and_print(settings, rectangle, [table.name for table in TABLES if table != RAW])
+
+
+def _print_upkeep(done: Upkeep) -> None:
+    from rich.markup import escape
+
+    from stock_lakehouse.upkeep import facts
+
+    figures = [facts(one) for one in done.tables]
+    grid = new_grid("table", *figures[0])
+    for one, of_table in zip(done.tables, figures, strict=True):
+        grid.add_row(one.table, *(f"{value:,}" for value in of_table.values()))
+    print_grid(grid)
+    if done.recomputed:
+        say(f"Computed anew and compared: {', '.join(done.recomputed)}")
+    if done.staging_removed:
+        say(f"Folders of killed runs removed from .staging: {done.staging_removed}")
+    for finding in done.findings:
+        say(f"[red]{finding.table}[/]: {escape(finding.what)}")
+        say(f"  to do: {escape(finding.todo)}")
+    if not done.findings:
+        say("Every table is as its log, its schema and its computation say.")
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 3000,
+) -> None:
+    """Open Dagster on 127.0.0.1, on this lake and its instance."""
+    from stock_lakehouse.instance.home import dagster_home
+
+    settings = settings_of_process()
+    check_partitions(settings)
+    home = dagster_home(settings)
+    say(f"Dagster on http://127.0.0.1:{port} (instance in {home}); stop it with Ctrl-C")
+    program = os.path.join(os.path.dirname(sys.executable), "dagster")
+    arguments = ["dev", "-m", "stock_lakehouse.definitions", "--host", "127.0.0.1", "--port", str(port)]
+    os.execv(program, [program, *arguments])
+
+
+@app.command()
+def init(
+    production: Annotated[
+        bool, typer.Option("--production", help="Dagster on Postgres, for a server; else on SQLite, for a laptop.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write dagster.yaml anew if it is there already.")] = False,
+) -> None:
+    """Write lakehouse.toml if there is none, and the dagster.yaml of a laptop or of production."""
+    from stock_lakehouse.instance.home import (
+        LAKEHOUSE_TOML,
+        LAPTOP,
+        POSTGRES_VARIABLE,
+        PRODUCTION,
+        dagster_folder,
+        write_new,
+    )
+    from stock_lakehouse.settings import config_file
+
+    toml = config_file()
+    toml_written = write_new(toml, LAKEHOUSE_TOML, force=False)
+    say(f"{'written' if toml_written else 'kept, it is there already'}: {toml}")
+    path = dagster_folder(settings_of_process()) / "dagster.yaml"
+    wanted = PRODUCTION if production else LAPTOP
+    if path.is_file() and path.read_text(encoding="utf-8") == wanted:
+        say(f"kept, it is just so already: {path}")
+    elif write_new(path, wanted, force):
+        say(f"written: {path}")
+    else:
+        wrong(f"{path} is there already and says something else; --force writes it anew")
+    if production:
+        say(
+            f"Dagster needs DAGSTER_HOME={path.parent} and {POSTGRES_VARIABLE} in its environment; docs/operations.md has "
+            "units for systemd. With a lake filled before, `stock-lakehouse record` tells the new instance of it."
+        )
+    else:
+        say("Next: `stock-lakehouse doctor`, then `stock-lakehouse demo`.")
+
+
+@app.command()
+def doctor() -> None:
+    """Whether everything that a run needs is there; each line says how to mend what is not."""
+    from rich.markup import escape
+
+    from stock_lakehouse.cli.doctor import examine
+
+    broken = False
+    for finding in examine(aside):
+        mark = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "broken": "[red]broken[/]"}[finding.state]
+        say(f"{mark:<22} {finding.what}: {escape(finding.detail)}")
+        broken = broken or finding.state == "broken"
+    if broken:
+        raise typer.Exit(1)

@@ -1,0 +1,230 @@
+"""Commands that run the graph: demo, materialize, backfill; and what Dagster knows of runs: record, prune."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stock_lakehouse.cli.app import Assets, First, Last, Tickers, app
+from stock_lakehouse.cli.context import asked_rectangle, data_files, engine, settings_of_process
+from stock_lakehouse.cli.outcome import end, print_outcome, print_tables, record_held_bars, run_and_print
+from stock_lakehouse.cli.printing import (
+    as_text,
+    duration,
+    new_grid,
+    print_grid,
+    print_rows,
+    progress_printer,
+    say,
+    wrong,
+)
+
+if TYPE_CHECKING:
+    from stock_lakehouse.runs.backfill import Plan
+    from stock_lakehouse.runs.run import RunReport
+    from stock_lakehouse.settings import Settings
+
+
+@app.command()
+def demo(
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live", help="Days of trading in minutes, offline: daemon and sensor at work, in a lake of their own."
+        ),
+    ] = False,
+    sessions: Annotated[int, typer.Option(min=1, max=200, help="With --live: how many sessions are held back.")] = 10,
+) -> None:
+    """Load everything the settings name, in one Dagster run, and show what came out."""
+    settings = settings_of_process()
+    if live:
+        _live(settings, sessions)
+        return
+    rectangle = asked_rectangle(settings, None, None, None)
+    before = data_files(settings)
+    report = run_and_print(settings, rectangle, None)
+    changed = data_files(settings) != before
+    _summary(settings, report, changed)
+    end([report])
+
+
+@app.command()
+def materialize(
+    tickers: Tickers = None,
+    first: First = None,
+    last: Last = None,
+    select: Assets = None,
+) -> None:
+    """Run the graph for tickers × sessions in one Dagster run, whether the lake holds them or not.
+
+    To fill what is missing, in runs that can be stopped and continued, use `backfill`.
+    """
+    settings = settings_of_process()
+    rectangle = asked_rectangle(settings, tickers, first, last)
+    before = data_files(settings)
+    report = run_and_print(settings, rectangle, select.split(",") if select else None)
+    if data_files(settings) == before:
+        say("Nothing changed: the lake holds all of it already.")
+    end([report])
+
+
+@app.command()
+def backfill(
+    tickers: Tickers = None,
+    first: First = None,
+    last: Last = None,
+    select: Assets = None,
+    chunk: Annotated[int, typer.Option(min=0, metavar="BARS", help="Bars a run; 0: everything in one run.")] = 100_000,
+    again: Annotated[bool, typer.Option("--again", help="Run what the lake holds already too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the runs and do nothing.")] = False,
+) -> None:
+    """Fill what the lake lacks of tickers × sessions, a run a chunk, with an estimate of the time left.
+
+    What the lake holds is skipped, so a backfill that was stopped or killed goes on when it is started again. Features by
+    older formulas count as lacking: they are computed again, alone. `materialize` is one run of everything it is asked.
+    """
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.runs.backfill import plan_backfill, run_backfill
+
+    settings = settings_of_process()
+    asked = asked_rectangle(settings, tickers, first, last)
+
+    def plan(run_again: bool) -> Plan:
+        with engine(settings) as spark:
+            try:
+                return plan_backfill(
+                    Lake(settings.lake_root), spark, asked, select.split(",") if select else None, chunk or sys.maxsize,
+                    run_again,
+                )  # fmt: skip
+            except ValueError as error:
+                wrong(str(error))
+
+    planned = plan(again)
+    _print_plan(planned)
+    if dry_run:
+        return
+    progress = progress_printer()
+    reports: list[RunReport] = []
+    for step in run_backfill(settings, planned, progress):
+        print_outcome(step.report)
+        reports.append(step.report)
+        rest = f", about {duration(step.seconds_left)} left" if step.number < step.of and step.report.success else ""
+        progress(f"run {step.number} of {step.of} ended; {step.done:.0%} done{rest}")
+    record_held_bars(settings, asked)
+    if not planned.chunks:
+        return
+    left = plan(False).missing
+    if left:
+        say(
+            f"{left:,} bars are still missing: the source has none, or they are in quarantine (`stock-lakehouse status`)."
+        )
+    else:
+        say("The lake holds all of it.")
+    if not all(report.success for report in reports):
+        say("Not every run ended well; when the cause is mended start the same backfill again: it goes on from here.")
+    end(reports)
+
+
+@app.command()
+def record() -> None:
+    """Mark in Dagster as materialized what the lake holds and Dagster does not know of.
+
+    For after `partition_by` was changed, or with a new DAGSTER_HOME: the lake stays as it is, and nothing is computed. A
+    second time it marks nothing.
+    """
+    settings = settings_of_process()
+    if not record_held_bars(settings, asked_rectangle(settings, None, None, None)):
+        say("Nothing to mark: Dagster knows of everything that the lake holds.")
+
+
+@app.command()
+def prune(
+    days: Annotated[int, typer.Option(min=1, metavar="N", help="Delete runs that ended more than N days ago.")],
+) -> None:
+    """Delete Dagster's records of old runs, logs and events; the lake stays as it is.
+
+    What the lake holds is marked as materialized again, so that every partition stays green.
+    """
+    from stock_lakehouse.market_calendar import utc_now
+    from stock_lakehouse.runs.run import prune_runs
+
+    settings = settings_of_process()
+    everything = asked_rectangle(settings, None, None, None)
+    say(f"{prune_runs(settings, utc_now() - timedelta(days=days)):,} runs deleted")
+    record_held_bars(settings, everything)
+
+
+def _print_plan(plan: Plan) -> None:
+    if not plan.chunks:
+        say(f"Nothing to do: the lake holds all {plan.asked:,} bars. `--again` runs them all the same.")
+        return
+    say(f"{plan.missing:,} of {plan.asked:,} bars to do, in {len(plan.chunks)} run(s):")
+    grid = new_grid("run", "bars", "tickers", "from", "to", "assets")
+    for number, chunk in enumerate(plan.chunks, start=1):
+        names = chunk.rectangle.tickers
+        shown = ", ".join(names) if len(names) <= 6 else f"{len(names)} tickers, {names[0]} to {names[-1]}"
+        days = (str(chunk.rectangle.first), str(chunk.rectangle.last))
+        grid.add_row(str(number), f"{chunk.missing:,}", shown, *days, ", ".join(chunk.select or ("all",)))
+    print_grid(grid)
+
+
+def _live(settings: Settings, sessions: int) -> None:
+    """What `demo --live` prints."""
+    from stock_lakehouse.cli.live_demo import LiveDemoError, live_folder, run_live_demo
+
+    say(
+        f"The sample's last {sessions} sessions are held back. A simulated clock moves through them; Dagster's daemon and "
+    )
+    say("new_market_day_sensor, as in production, bring them in one by one. No network.\n")
+    try:
+        brought = run_live_demo(settings, sessions, say)
+    except LiveDemoError as error:
+        typer.echo(f"stock-lakehouse: {error}", err=True)
+        raise typer.Exit(1) from None
+    grid = new_grid("brought to", "run", "seconds", "bars", "new")
+    for before, one in zip([None, *brought], brought, strict=False):
+        new = one.bars - before.bars if before else one.bars
+        grid.add_row(str(one.session), one.run_id[:8], f"{one.seconds:.1f}", f"{one.bars:,}", f"{new:,}")
+    say("")
+    print_grid(grid)
+    config = live_folder(settings) / "lakehouse.toml"
+    say(
+        f"{len(brought)} runs; nothing was asked for twice. Look at it:  STOCK_LAKEHOUSE_CONFIG={config} stock-lakehouse ui"
+    )
+
+
+def _summary(settings: Settings, report: RunReport, changed: bool) -> None:
+    """What `demo` prints after its run."""
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.lake.status import crosses, latest_indicators, superseded
+    from stock_lakehouse.lake.status import status as read_status
+    from stock_lakehouse.market_calendar import market_calendar
+
+    lake = Lake(settings.lake_root)
+    with engine(settings) as spark:
+        tables = read_status(lake, spark, market_calendar(settings.first_date, settings.exchange), settings.tickers)
+        latest, crossed = latest_indicators(lake, spark), crosses(lake, spark)
+    print_tables(tables, report)
+    rows = {one.table: one.rows for one in tables}
+    say(f"{rows['processed_quarantine']:,} rows in quarantine, {superseded(tables):,} superseded by a newer delivery\n")
+    short = {"volatility_20": "vol_20", "buy_signal": "buy", "sell_signal": "sell"}
+    if latest:
+        print_rows([{short.get(name, name): as_text(value) for name, value in one.items()} for one in latest])
+    grid = new_grid("ticker", "golden crosses", "death crosses")
+    for ticker in sorted({one["ticker"] for one in crossed}):
+        days = {
+            kind: ", ".join(str(one["date"]) for one in crossed if one["ticker"] == ticker and one["cross"] == kind)
+            for kind in ("golden", "death")
+        }
+        grid.add_row(ticker, days["golden"], days["death"])
+    print_grid(grid)
+    if not changed:
+        say("Nothing changed: the lake held all of it already, and no data file was written.")
+    say(
+        "Next:  [bold]make ui[/]  the same in Dagster, on http://127.0.0.1:3000\n"
+        "       [bold].venv/bin/stock-lakehouse show stocks_features NVDA --last 5[/]\n"
+        "       [bold].venv/bin/stock-lakehouse status[/]   and   [bold]--help[/]   for the rest"
+    )

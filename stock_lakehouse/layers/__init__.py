@@ -1,0 +1,1 @@
+"""What the step of a layer does, once: read, compute, audit, publish. No Dagster here."""
