@@ -14,7 +14,8 @@ from stock_lakehouse.automation.upkeep_schedule import upkeep_job
 from stock_lakehouse.checks.gaps import gap_diagnosis
 from stock_lakehouse.checks.market import market_checks
 from stock_lakehouse.instance.event_log import batch_events
-from stock_lakehouse.io_managers import DeltaIOManager, ParquetIOManager, RawCsvIOManager
+from stock_lakehouse.io_managers.raw_csv import RawCsvIOManager
+from stock_lakehouse.io_managers.table import TableIOManager
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import PartitionScheme
 from stock_lakehouse.resources.lakehouse import LakehouseResource
@@ -40,8 +41,8 @@ def build_definitions(settings: Settings, ticker_order: Sequence[str] | None = N
             "spark": lakehouse.spark,
             "source": source_of(settings),
             "raw_csv": RawCsvIOManager(lakehouse=lakehouse),
-            "parquet": ParquetIOManager(lakehouse=lakehouse),
-            "delta": DeltaIOManager(lakehouse=lakehouse),
+            "parquet": TableIOManager(lakehouse=lakehouse),
+            "delta": TableIOManager(lakehouse=lakehouse),
         },
         executor=dg.in_process_executor,
         loggers={"console": dg.colored_console_logger, PROGRESS: progress_logger},

@@ -1,6 +1,7 @@
-"""The lake's tables: name, layer, format, place, key, columns.
+"""The lake's tables: name, layer, format, place, key, columns; what each is made from, and in which steps it is written.
 
-Here: facts about tables, as data. Not here: reading and writing them (lake/), producing them (assets/).
+Here: facts about tables, as data; the flow of the lake is derived from them. Not here: reading and writing tables (lake/),
+computing them (layers/).
 """
 
 from __future__ import annotations
@@ -16,9 +17,22 @@ if TYPE_CHECKING:
 UNREADABLE = "__unreadable__"  # stands for a ticker or a year that could not be read; no ticker can have this form
 
 
+SESSIONS_A_YEAR = 252
+
+
 @dataclass(frozen=True)
 class Table:
-    """One table. `path` is under the lake root; `key` is unique, and empty where nothing is."""
+    """One table of the lake.
+
+    - path: under the lake's root
+    - made_from: the tables whose rows its rows are computed from, by name
+    - written_by: the tables in whose steps it is written, by name; its own step if empty
+    - partition_by: the columns that its folders are named after
+    - key: the columns that identify a row; empty where nothing does
+    - rows_a_partition: about how many rows a partition has, for bounds of memory
+    - provenance: columns that say where a value came from; a change of one alone is published and restates nothing
+    - ledger: how the ledger records what changed after it was published: a line a value, a line a ticker and run, or not at all
+    """
 
     name: str
     layer: str
@@ -26,8 +40,24 @@ class Table:
     path: str
     columns: tuple[Column, ...]
     description: str
+    made_from: tuple[str, ...] = ()
+    written_by: tuple[str, ...] = ()
     partition_by: tuple[str, ...] = ("ticker", "year")
     key: tuple[str, ...] = ("ticker", "date")
+    rows_a_partition: int = SESSIONS_A_YEAR
+    provenance: tuple[str, ...] = ()
+    ledger: Literal["values", "tickers"] | None = None
+
+    @property
+    def has_step(self) -> bool:
+        """Whether a step of its own writes it; the asset of another table only reports."""
+        return not self.written_by
+
+    @property
+    def session(self) -> str:
+        """The column of its key that is a session. Raises StopIteration for a table whose rows are of no session."""
+        types = {column.name: column.type for column in self.columns}
+        return next(name for name in self.key if types[name] == "date")
 
     @property
     def ddl(self) -> str:
@@ -73,6 +103,7 @@ PROCESSED = Table(
     "processed/stocks_daily",
     processed.COLUMNS,
     "The newest valid delivered bar of each ticker and session, typed.",
+    made_from=("raw_stocks_daily",),
 )
 QUARANTINE = Table(
     "processed_quarantine",
@@ -80,9 +111,11 @@ QUARANTINE = Table(
     "parquet",
     "processed/quarantine",
     processed.QUARANTINE_COLUMNS,
-    "Delivered rows that cannot be typed or are impossible, with every reason. Written by the step of "
-    "processed_stocks_daily, since a row goes to exactly one of the two.",
+    "Delivered rows that cannot be typed or are impossible, with every reason. A row goes to exactly one of "
+    "processed_stocks_daily and this table.",
     key=(),
+    made_from=("raw_stocks_daily",),
+    written_by=("processed_stocks_daily",),
 )
 PROCESSED_ACTIONS = Table(
     "processed_actions",
@@ -90,10 +123,11 @@ PROCESSED_ACTIONS = Table(
     "delta",
     "processed/actions",
     processed.ACTION_COLUMNS,
-    "The splits and dividends that delivered rows name, whatever became of the rows' bars, with what each delivery said when. "
-    "Written by the step of processed_stocks_daily.",
+    "The splits and dividends that delivered rows name, whatever became of the rows' bars, with what each delivery said when.",
     partition_by=(),
     key=("ticker", "date", "kind", "first_seen"),
+    made_from=("raw_stocks_daily",),
+    written_by=("processed_stocks_daily",),
 )
 CURATED = Table(
     "curated_stocks_daily",
@@ -102,6 +136,9 @@ CURATED = Table(
     "curated/stocks_daily",
     curated.COLUMNS,
     "The one bar of a ticker and session, on one named price basis.",
+    made_from=("processed_stocks_daily", "processed_actions"),
+    provenance=("ingested_at", "split_factor", "basis_factor", "adj_close_deviation"),
+    ledger="values",
 )
 CORPORATE_ACTIONS = Table(
     "corporate_actions",
@@ -109,10 +146,11 @@ CORPORATE_ACTIONS = Table(
     "delta",
     "curated/corporate_actions",
     corporate_actions.COLUMNS,
-    "The splits and dividends that count, on their sessions. Written by the step of curated_stocks_daily, whose bars are "
-    "adjusted by them.",
+    "The splits and dividends that count, on their sessions. The bars of curated_stocks_daily are adjusted by them.",
     partition_by=(),
     key=("ticker", "ex_date", "kind"),
+    made_from=("processed_stocks_daily", "processed_actions"),
+    written_by=("curated_stocks_daily",),
 )
 FEATURES = Table(
     "stocks_features",
@@ -121,6 +159,8 @@ FEATURES = Table(
     "curated/stocks_features",
     features.COLUMNS,
     "Indicators and signals of a ticker and session, computed from the ticker's whole history.",
+    made_from=("curated_stocks_daily",),
+    ledger="tickers",
 )
 RESTATEMENTS = Table(
     "restatements",
@@ -132,8 +172,26 @@ RESTATEMENTS = Table(
     "formula changed the whole history; of features a line a ticker and run.",
     partition_by=("table_name",),
     key=(),
+    written_by=("curated_stocks_daily", "stocks_features"),
 )
 
-LAYERS = (RAW, PROCESSED, CURATED, FEATURES)
 TABLES = (RAW, PROCESSED, QUARANTINE, PROCESSED_ACTIONS, CURATED, CORPORATE_ACTIONS, FEATURES, RESTATEMENTS)
 BY_NAME = {table.name: table for table in TABLES}
+LAYERS = tuple(
+    table for table in TABLES if table.has_step
+)  # in the order of the flow; each partitioned by the run's keys
+
+
+def upstream(table: Table) -> tuple[Table, ...]:
+    """The tables that `table` is made from."""
+    return tuple(BY_NAME[name] for name in table.made_from)
+
+
+def written_in_step(layer: Table) -> tuple[Table, ...]:
+    """The tables that the step of `layer` writes, itself first."""
+    return (layer, *(table for table in TABLES if layer.name in table.written_by))
+
+
+def adjacent_layers() -> tuple[tuple[Table, Table], ...]:
+    """The pairs (upstream, downstream) of layers of which one is made from the other."""
+    return tuple((source, layer) for layer in LAYERS for source in upstream(layer) if source.has_step)

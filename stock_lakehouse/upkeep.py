@@ -15,7 +15,7 @@ from stock_lakehouse.exchanges import XNYS
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.lock import TableBusyError
-from stock_lakehouse.lake.maintenance import Damage, Tended, drop, examine, examine_files, tend
+from stock_lakehouse.lake.maintenance import Damage, Tended, drop, tend
 from stock_lakehouse.lake.parquet_table import ParquetTable
 from stock_lakehouse.lake.publish import PublishError, partition_of
 from stock_lakehouse.lake.staging import clear_abandoned
@@ -149,9 +149,9 @@ def repair(lake: Lake) -> dict[TickerYear, set[str]]:
         stored, damages = lake.stored(table.name), damages_of(lake, table)
         if not damages:
             continue
-        if len(damages) * 2 > len(lake.sizes(table.name)) > NAMED:
+        if len(damages) * 2 > len(lake.stored(table.name).sizes()) > NAMED:
             raise DamageError(
-                f"{table.name}: {len(damages)} of {len(lake.sizes(table.name))} files are damaged, the first {damages[0].path} "
+                f"{table.name}: {len(damages)} of {len(lake.stored(table.name).sizes())} files are damaged, the first {damages[0].path} "
                 f"{damages[0].wrong}; nothing was done. See whether its disk or bucket is all there, or move the table away and "
                 "run `stock-lakehouse backfill`"
             )
@@ -196,8 +196,7 @@ def rectangle_to_heal(
 
 def damages_of(lake: Lake, table: Table) -> list[Damage]:
     """The files of a table that are not as its log, or its schema, says."""
-    stored = lake.stored(table.name)
-    return examine(stored) if isinstance(stored, DeltaTable) else examine_files(stored)
+    return lake.stored(table.name).damages()
 
 
 def lacking(lake: Lake) -> dict[str, list[TickerYear]]:
@@ -366,11 +365,7 @@ def _tickers(lake: Lake) -> list[str]:
 
 
 def _ticker_years(lake: Lake, table: Table) -> set[TickerYear]:
-    stored = lake.stored(table.name)
-    if isinstance(stored, DeltaTable | ParquetTable):
-        return stored.ticker_years()
-    pairs = (partition_of(file.path) for file in stored.files())
-    return {(ticker, int(year)) for ticker, year in pairs if year.isdigit()}
+    return lake.stored(table.name).ticker_years()
 
 
 def facts(one: TableUpkeep) -> Mapping[str, Any]:

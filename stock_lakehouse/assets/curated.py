@@ -6,8 +6,9 @@ from typing import Any
 import dagster as dg
 from pyspark.sql import DataFrame  # at runtime: Dagster reads annotations
 
-from stock_lakehouse.checks import audit_spec, audited
-from stock_lakehouse.layers.curated import curate
+from stock_lakehouse.assets.layer import layer_step
+from stock_lakehouse.checks import audit_spec
+from stock_lakehouse.io_managers.table import ReadByJob
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED
 
@@ -21,21 +22,9 @@ NEWEST = 10
     check_specs=[audit_spec(CURATED)],
 )
 def curated_stocks_daily(
-    context: dg.AssetExecutionContext, processed_stocks_daily: DataFrame | None, lakehouse: LakehouseResource
+    context: dg.AssetExecutionContext, processed_stocks_daily: DataFrame | ReadByJob, lakehouse: LakehouseResource
 ) -> Iterator[Any]:
-    if processed_stocks_daily is None:  # the run is a job on Databricks
-        yield from lakehouse.publish_by_job(context, CURATED)
-        return
-    curation = curate(
-        lakehouse.lake,
-        lakehouse.session,
-        processed_stocks_daily,
-        lakehouse.rectangle(context.partition_keys),
-        lakehouse.sessions,
-        lakehouse.stage_by_ticker,
-    )
-    yield from audited(curation.bars, CURATED)
-    yield dg.Output(curation)
+    yield from layer_step(CURATED, context, processed_stocks_daily, lakehouse)
 
 
 @dg.asset(deps=[curated_stocks_daily])

@@ -6,12 +6,12 @@ from typing import Any
 import dagster as dg
 from pyspark.sql import DataFrame  # at runtime: Dagster reads annotations
 
-from stock_lakehouse.checks import ROWS_CONSERVED, audit_spec, audited, rows_conserved
-from stock_lakehouse.checks.files import QUARANTINED, quarantine_grew
-from stock_lakehouse.lake.status import new_in_quarantine
+from stock_lakehouse.assets.layer import layer_step
+from stock_lakehouse.checks import ROWS_CONSERVED, audit_spec
+from stock_lakehouse.checks.files import QUARANTINED
+from stock_lakehouse.io_managers.table import ReadByJob
 from stock_lakehouse.resources.lakehouse import LakehouseResource
-from stock_lakehouse.tables import PROCESSED, PROCESSED_ACTIONS, QUARANTINE
-from stock_lakehouse.transforms.processed import classify, delivered_actions, processed_bars, quarantined
+from stock_lakehouse.tables import PROCESSED, written_in_step
 
 
 @dg.asset(
@@ -20,42 +20,14 @@ from stock_lakehouse.transforms.processed import classify, delivered_actions, pr
     pool=PROCESSED.name,
     check_specs=[
         ROWS_CONSERVED,
-        audit_spec(PROCESSED),
-        audit_spec(QUARANTINE, PROCESSED),
-        audit_spec(PROCESSED_ACTIONS, PROCESSED),
+        *(audit_spec(table, PROCESSED) for table in written_in_step(PROCESSED)),
         QUARANTINED,
     ],
 )
 def processed_stocks_daily(
-    context: dg.AssetExecutionContext, raw_stocks_daily: DataFrame | None, lakehouse: LakehouseResource
+    context: dg.AssetExecutionContext, raw_stocks_daily: DataFrame | ReadByJob, lakehouse: LakehouseResource
 ) -> Iterator[Any]:
-    if raw_stocks_daily is None:  # the run is a job on Databricks
-        yield from lakehouse.publish_by_job(context, PROCESSED)
-        return
-    asked, days = lakehouse.rectangle(context.partition_keys), lakehouse.days
-    with lakehouse.lake.raw.at_rest():  # rows that land between the two readings would count as lost
-        rows = lakehouse.stage_by_ticker(
-            lambda raw: classify(raw, days, lakehouse.price_tolerance),
-            raw_stocks_daily,
-            asked.tickers,
-            len(asked.read_years),
-        )
-        delivered = raw_stocks_daily.count()
-    fates = {row["fate"]: row["count"] for row in rows.groupBy("fate").count().collect()}
-    yield from rows_conserved(delivered, fates)
-    frames = {
-        PROCESSED.name: processed_bars(rows),
-        QUARANTINE.name: quarantined(rows),
-        PROCESSED_ACTIONS.name: delivered_actions(rows),
-    }
-    yield from audited(frames[PROCESSED.name], PROCESSED)
-    yield from audited(frames[QUARANTINE.name], QUARANTINE, PROCESSED)
-    yield from audited(frames[PROCESSED_ACTIONS.name], PROCESSED_ACTIONS, PROCESSED)
-    # Before they are published: a run that is killed now has told of them, and the next one tells again.
-    rejected = frames[QUARANTINE.name]
-    new = new_in_quarantine(rejected, lakehouse.lake, lakehouse.session, asked, fates.get("quarantined", 0))
-    yield quarantine_grew(new)
-    yield dg.Output(frames)
+    yield from layer_step(PROCESSED, context, raw_stocks_daily, lakehouse)
 
 
 @dg.asset(deps=[processed_stocks_daily])

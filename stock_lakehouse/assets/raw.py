@@ -14,8 +14,10 @@ from stock_lakehouse.checks import (
     delivery_checks,
 )
 from stock_lakehouse.checks.files import FILES_READ, files_read
+from stock_lakehouse.layers.raw import land
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.sources import Download, Source
+from stock_lakehouse.sources.file_report import file_lines
 from stock_lakehouse.tables import RAW
 
 # When nothing came at all; the source has tried each ticker several times before.
@@ -38,6 +40,17 @@ def raw_stocks_daily(retries: dg.RetryPolicy | None = None) -> dg.AssetsDefiniti
     ) -> Iterator[Any]:
         asked = lakehouse.rectangle(context.partition_keys)
         download = Download(source, asked.tickers, asked.first, asked.last, lakehouse.tickers)
+        land(
+            download,
+            lakehouse.lake.raw,
+            asked,
+            run_id=context.run_id,
+            now=lakehouse.now(),
+            final_at=lakehouse.final_at,
+            say=context.log.info,
+        )
+        for line in file_lines(download.files.values(), download.landing.by_file, download.known):
+            context.log.info(line)
         yield dg.Output(download)
         yield from delivery_checks(download, lakehouse.lake.raw.strangers())
         yield files_read(download)

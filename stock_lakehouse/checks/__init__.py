@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from stock_lakehouse.indicators.registry import indicator_spec
 from stock_lakehouse.lake.causes import VENDOR_EDIT, WITHDRAWN
-from stock_lakehouse.lake.status import outdated_rows
-from stock_lakehouse.schemas.audit import failures
+from stock_lakehouse.layers.step import LISTED, CheckResult, audit_name
 from stock_lakehouse.sources import printable
-from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, PROCESSED_ACTIONS, QUARANTINE, RAW, RESTATEMENTS, Table
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW, RESTATEMENTS, Table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from stock_lakehouse.sources import Download
 
 RESTATED_DAYS = 30
-LISTED = 50  # entries of a list in a check's metadata
 
 
 def warning(table: Table, name: str, found: list[dict[str, Any]], to_do: str = "", **facts: str) -> dg.AssetCheckResult:
@@ -47,35 +44,28 @@ def warning(table: Table, name: str, found: list[dict[str, Any]], to_do: str = "
 def audit_spec(table: Table, asset: Table | None = None) -> dg.AssetCheckSpec:
     """The blocking check that a frame conforms to `table`'s schema before `asset` (the table's own) publishes it."""
     return dg.AssetCheckSpec(
-        _audit_name(table),
+        audit_name(table),
         asset=(asset or table).name,
         blocking=True,
         description=f"Every row to be published conforms to the schema of {table.name}; if not, nothing is published.",
     )
 
 
-def audited(frame: DataFrame, table: Table, asset: Table | None = None) -> Iterator[dg.AssetCheckResult]:
-    """Yield the audit's result; raise dg.Failure after a failed one, so that nothing is published."""
-    found = failures(frame, table)
-    rows = [dg.TableRecord(dict(failure)) for failure in found[:LISTED]]
-    yield dg.AssetCheckResult(
-        asset_key=(asset or table).name,
-        check_name=_audit_name(table),
-        passed=not found,
-        severity=dg.AssetCheckSeverity.ERROR,
-        metadata={"failures": dg.MetadataValue.table(rows)} if rows else {"failures": 0},
+def as_dagster(result: CheckResult) -> dg.AssetCheckResult:
+    """The result of a check of a layer's step, as Dagster records it."""
+    return dg.AssetCheckResult(
+        asset_key=result.table.name,
+        check_name=result.name,
+        passed=result.passed,
+        severity=dg.AssetCheckSeverity[result.severity],
+        metadata={name: _as_metadata(fact) for name, fact in result.facts.items()},
     )
-    if found:
-        first = found[0]
-        raise dg.Failure(
-            f"{table.name}: {len(found)} failures of its schema, the first in {first['column']}: {first['error']}. "
-            "Nothing was published; the check's metadata lists them.",
-            allow_retries=False,
-        )
 
 
-def _audit_name(table: Table) -> str:
-    return {QUARANTINE: "quarantine_schema", PROCESSED_ACTIONS: "actions_schema"}.get(table, "schema")
+def _as_metadata(fact: Any) -> Any:
+    if isinstance(fact, list):
+        return dg.MetadataValue.table([dg.TableRecord(row) for row in fact[:LISTED]])
+    return fact
 
 
 DELIVERY_CONSERVED = dg.AssetCheckSpec(
@@ -111,24 +101,6 @@ PRESENT_FORMULAS = dg.AssetCheckSpec(
     asset=FEATURES.name,
     description="Every row of features is by the program's present formulas (indicator_spec).",
 )
-
-
-def present_formulas(features: DataFrame) -> dg.AssetCheckResult:
-    """The check of the published features: rows by older formulas, by ticker, and what brings them up to date."""
-    outdated = outdated_rows(features)
-    rows = [dg.TableRecord({"ticker": ticker, "rows": count}) for ticker, count in list(outdated.items())[:LISTED]]
-    to_do = "`stock-lakehouse backfill` computes them again; those of tickers that are not in the settings stay"
-    return dg.AssetCheckResult(
-        asset_key=FEATURES.name,
-        check_name=PRESENT_FORMULAS.name,
-        passed=not outdated,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={
-            "indicator_spec": indicator_spec(),
-            "outdated rows": sum(outdated.values()),
-            **({"tickers": dg.MetadataValue.table(rows), "what to do": to_do} if outdated else {}),
-        },
-    )
 
 
 RESTATED_SHARE = dg.AssetCheckSpec(
@@ -201,19 +173,3 @@ def delivery_checks(download: Download, strangers: list[str]) -> Iterator[dg.Ass
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"never read": "\n".join(strangers[:LISTED]), "files": len(strangers)},
     )
-
-
-def rows_conserved(delivered: int, fates: dict[str, int]) -> Iterator[dg.AssetCheckResult]:
-    """`delivered` rows were read from raw; `fates` counts the rows by what they became. Raise dg.Failure if any is lost."""
-    figures: dict[str, Any] = {fate: fates.get(fate, 0) for fate in ("processed", "quarantined", "superseded")}
-    kept = sum(fates.values())
-    yield dg.AssetCheckResult(
-        asset_key=PROCESSED.name,
-        check_name="conservation",
-        passed=delivered == kept == sum(figures.values()),
-        metadata={"delivered": delivered, **figures},
-    )
-    if delivered != kept or kept != sum(figures.values()):
-        raise dg.Failure(
-            f"{delivered} rows were read from raw but {figures} came out; nothing was published", allow_retries=False
-        )

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from stock_lakehouse.checks import LISTED
+from stock_lakehouse.layers.step import LISTED
 from stock_lakehouse.sources import printable
 from stock_lakehouse.sources.file_report import why_useless
 from stock_lakehouse.tables import PROCESSED, RAW
 
 if TYPE_CHECKING:
-    from stock_lakehouse.lake.status import Rejected
     from stock_lakehouse.sources import Download
 
 FILES_READ = dg.AssetCheckSpec(
@@ -58,17 +57,6 @@ def files_read(download: Download) -> dg.AssetCheckResult:
             **({"reason": _none_of(download.tickers) if nothing_came else _reason(download)} if rows else {}),
             **({"what to do": "`stock-lakehouse doctor` shows what each file has"} if rows else {}),
         },
-    )
-
-
-def quarantine_grew(rejected: Rejected) -> dg.AssetCheckResult:
-    """The check of the rows that are new in the quarantine. Told once: a run of the same delivery is green again."""
-    return dg.AssetCheckResult(
-        asset_key=PROCESSED.name,
-        check_name=QUARANTINED.name,
-        passed=not rejected.found,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={**rejected.facts(), **(_table(rejected.rows) if rejected.rows else {})},
     )
 
 

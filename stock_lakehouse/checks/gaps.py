@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB
-from stock_lakehouse.checks import LISTED, SOURCE_COMPLETE
+from stock_lakehouse.checks import SOURCE_COMPLETE
 from stock_lakehouse.instance.run_tags import ASKED_BY, Bringing, bringing
 from stock_lakehouse.lake.coverage import Gap, Held, find_gaps, read_holdings
+from stock_lakehouse.layers.step import LISTED
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import CURATED
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from stock_lakehouse.checks import LISTED, warning
+from stock_lakehouse.checks import warning
+from stock_lakehouse.layers.step import LISTED
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import CURATED
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from datetime import date
+from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.databricks_jobs.layers import BlockedError, Layers
 from stock_lakehouse.databricks_jobs.order import Order
 from stock_lakehouse.engines import apply_settings, spark_session
+from stock_lakehouse.lake import Lake
+from stock_lakehouse.lake.staging import Staging
+from stock_lakehouse.lake.storage import lake_root
+from stock_lakehouse.layers import run
+from stock_lakehouse.layers.step import BlockedError, CheckResult, Step
 
 if TYPE_CHECKING:
     import dagster_pipes
@@ -28,23 +33,48 @@ def main() -> None:
     with dagster_pipes.open_dagster_pipes(params_loader=params, **_exchange(params)) as pipes:
         order = Order.of(pipes.extras)
 
-        def check(name: str, passed: bool, metadata: dict[str, Any], severity: Literal["ERROR", "WARN"]) -> None:
-            pipes.report_asset_check(name, passed, severity, metadata, order.name)
+        def tell(result: CheckResult) -> None:
+            pipes.report_asset_check(result.name, result.passed, result.severity, result.facts, result.table.name)
 
         with job_session() as spark:
             pipes.log.info(
                 f"{order.name}: {len(order.tickers)} tickers × {len(order.sessions):,} sessions, Spark {spark.version}"
             )
             try:
-                metadata = Layers(order, spark, check).publish()
+                metadata = publish(order, spark, tell)
             except BlockedError as error:
-                pipes.log.error(f"{error}; nothing was published")
+                pipes.log.error(str(error))
                 return
         pipes.log.info(
-            f"{order.name}: {metadata['added']:,} rows added, {metadata['corrected']:,} corrected, "
-            f"{metadata['withdrawn']:,} withdrawn"
+            f"{order.name}: {metadata['rows added']:,} rows added, {metadata['rows corrected']:,} corrected, "
+            f"{metadata['rows withdrawn']:,} withdrawn"
         )
         pipes.report_asset_materialization(asset_key=order.name, metadata=metadata)
+
+
+def publish(order: Order, spark: SparkSession, tell: Callable[[CheckResult], None]) -> dict[str, Any]:
+    """Do the step of the table that `order` names; what it did, by name. Raises BlockedError."""
+    root = lake_root(order.root)
+    lake = Lake(root, order.bars_per_chunk, order.partitions_per_write, order.retention_days)
+    staging = Staging(root)
+    step = Step(
+        lake=lake,
+        spark=spark,
+        staging=staging,
+        asked=order.rectangle,
+        calendar=order.calendar,
+        first_date=date.fromisoformat(order.first_date),
+        grace=order.grace,
+        price_tolerance=order.price_tolerance,
+        bars_per_chunk=order.bars_per_chunk,
+        run_id=order.run_id,
+        now=order.ordered_at,
+        tell=tell,
+    )
+    try:
+        return run(step, order.table)
+    finally:
+        staging.clear()
 
 
 @contextmanager

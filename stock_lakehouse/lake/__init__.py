@@ -10,6 +10,7 @@ from stock_lakehouse.lake.parquet_table import ParquetTable
 from stock_lakehouse.lake.publish import BARS_PER_CHUNK
 from stock_lakehouse.lake.raw_csv import RawCsv
 from stock_lakehouse.lake.storage import LakeRoot, storage_at
+from stock_lakehouse.lake.stored import StoredTable
 from stock_lakehouse.tables import (
     CORPORATE_ACTIONS,
     CURATED,
@@ -40,13 +41,46 @@ class Lake:
         self.root = root
         self.storage = storage_at(root)
         self.raw = RawCsv(root)
-        self.processed = ParquetTable(root, PROCESSED, bars_per_chunk, partitions_per_write)
-        self.quarantine = ParquetTable(root, QUARANTINE, bars_per_chunk, partitions_per_write)
-        self.processed_actions = DeltaTable(root, PROCESSED_ACTIONS, retention_days=retention_days)
-        self.curated = DeltaTable(root, CURATED, bars_per_chunk, retention_days)
-        self.corporate_actions = DeltaTable(root, CORPORATE_ACTIONS, retention_days=retention_days)
-        self.features = DeltaTable(root, FEATURES, bars_per_chunk, retention_days)
-        self.ledger = Ledger(root, retention_days)
+        self.parquet = {
+            table.name: ParquetTable(root, table, bars_per_chunk, partitions_per_write)
+            for table in TABLES
+            if table.format == "parquet"
+        }
+        self.delta = {
+            table.name: DeltaTable(root, table, bars_per_chunk, retention_days)
+            for table in TABLES
+            if table.format == "delta"
+        }
+        self.ledger = Ledger(self.delta[RESTATEMENTS.name])
+        self._stored: dict[str, StoredTable] = {RAW.name: self.raw, **self.parquet, **self.delta}
+
+    @property
+    def processed(self) -> ParquetTable:
+        return self.parquet[PROCESSED.name]
+
+    @property
+    def quarantine(self) -> ParquetTable:
+        return self.parquet[QUARANTINE.name]
+
+    @property
+    def processed_actions(self) -> DeltaTable:
+        return self.delta[PROCESSED_ACTIONS.name]
+
+    @property
+    def curated(self) -> DeltaTable:
+        return self.delta[CURATED.name]
+
+    @property
+    def corporate_actions(self) -> DeltaTable:
+        return self.delta[CORPORATE_ACTIONS.name]
+
+    @property
+    def features(self) -> DeltaTable:
+        return self.delta[FEATURES.name]
+
+    def stored(self, name: str) -> StoredTable:
+        """The table of that name, as it is stored. Raises KeyError for no such table."""
+        return self._stored[name]
 
     def read(self, name: str, spark: SparkSession) -> DataFrame:
         """All rows of the table of that name; of the ledger those whose commit came. Raises KeyError for no such table."""
@@ -54,43 +88,10 @@ class Lake:
             return self.restatements(spark)
         return self._stored[name].read(spark)
 
-    def sizes(self, name: str) -> list[int]:
-        """Bytes of each file that the table of that name consists of."""
-        stored = self._stored[name]
-        if isinstance(stored, DeltaTable):
-            return stored.sizes()
-        return [file.size for file in stored.files()]
+    def restatements(self, spark: SparkSession) -> DataFrame:
+        """The ledger's lines whose commit came."""
+        return self.ledger.read(spark, [self.delta[table.name] for table in TABLES if table.ledger])
 
     def marks(self) -> set[tuple[str, str]]:
         """Every data file with its mark: the same before and after means that nothing was written."""
         return {(file.path, file.mark) for table in TABLES for file in self.storage.walk(table.path)}
-
-    def version(self, name: str) -> int | None:
-        """The version of the Delta table of that name; None for other formats and before its first publish."""
-        stored = self._stored[name]
-        return stored.version() if isinstance(stored, DeltaTable) else None
-
-    def stored(self, name: str) -> RawCsv | ParquetTable | DeltaTable:
-        """The table of that name, as it is stored."""
-        return self._stored[name]
-
-    @property
-    def _stored(self) -> dict[str, RawCsv | ParquetTable | DeltaTable]:
-        return {
-            RAW.name: self.raw,
-            PROCESSED.name: self.processed,
-            QUARANTINE.name: self.quarantine,
-            PROCESSED_ACTIONS.name: self.processed_actions,
-            CURATED.name: self.curated,
-            CORPORATE_ACTIONS.name: self.corporate_actions,
-            FEATURES.name: self.features,
-            RESTATEMENTS.name: self.ledger.stored,
-        }
-
-    def delta(self, name: str) -> DeltaTable:
-        """The Delta table of that name."""
-        return {CURATED.name: self.curated, FEATURES.name: self.features}[name]
-
-    def restatements(self, spark: SparkSession) -> DataFrame:
-        """The ledger's lines whose commit came."""
-        return self.ledger.read(spark, (self.curated, self.features))

@@ -1,50 +1,35 @@
-"""A Delta table of the lake: published by comparison, one atomic commit, and announced to the ledger.
+"""A Delta table of the lake as it is stored: creation, schema evolution, reading, and commits that can be killed.
 
-Here: creation, schema evolution, the comparison and the commit. Not here: the ledger's lines (ledger.py), what the rows mean.
+Not here: which rows a publish writes (delta_publish.py), history and maintenance (history.py, maintenance.py).
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from functools import partial
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
-from stock_lakehouse.lake.causes import cause_of
-from stock_lakehouse.lake.lease import LeaseLostError
-from stock_lakehouse.lake.lock import confirm, one_writer
+from stock_lakehouse.lake.lock import confirm
 from stock_lakehouse.lake.publish import (
     BARS_PER_CHUNK,
     Partition,
-    Published,
     PublishError,
-    chunks,
-    differing_partitions,
-    in_keys,
-    literals,
-    partition_predicate,
-    publishable,
 )
-from stock_lakehouse.lake.staging import Staging
-from stock_lakehouse.lake.storage import LakeRoot, named, under
-from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.tables import CURATED, Table
+from stock_lakehouse.lake.storage import LakeRoot, named, storage_at, under
+from stock_lakehouse.lake.stored import Damage, rows_or_reason
+from stock_lakehouse.tables import Table
 
 if TYPE_CHECKING:
     import deltalake
     import pyarrow as pa
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
-    from stock_lakehouse.lake.ledger import Ledger
 
 # Statistics only where JSON holds a value exactly. DataFusion reads a column whose minimum and maximum agree from
 # the log instead of the file, and a double can come back one bit off (18 % of files with one row), a timestamp cut to
 # milliseconds.
 EXACT_IN_JSON = ("date", "int", "bigint")
-# Provenance: a change of it alone is published, but restates nothing.
-NOT_A_VALUE = ("ingested_at", "split_factor", "basis_factor", "adj_close_deviation")
-COMMIT_ATTEMPTS = 5
 RETENTION_DAYS = 365
 
 
@@ -66,8 +51,8 @@ class DeltaTable:
         self.table = table
         self.retention_days = retention_days
         self.path = under(lake_root, table.path)
-        self._lake_root = lake_root
-        self._bars_per_chunk = bars_per_chunk
+        self.lake_root = lake_root
+        self.bars_per_chunk = bars_per_chunk
 
     def exists(self) -> bool:
         import deltalake
@@ -85,20 +70,76 @@ class DeltaTable:
         """The table's version, None before its first publish."""
         return self.open().version() if self.exists() else None
 
+    @property
+    def location(self) -> str:
+        return str(self.path)
+
+    def paths(self) -> list[str]:
+        """The files of the present version, under the lake's root."""
+        return [self._path_of(add) for add in self._adds()]
+
     def sizes(self) -> list[int]:
         """Bytes of each file of the present version."""
-        return [add["size_bytes"] for add in adds_of(self.open())] if self.exists() else []
+        return [add["size_bytes"] for add in self._adds()]
+
+    def state(self, tickers: Sequence[str]) -> Hashable:
+        """The files of `tickers`; of a table without partitions by ticker, which is small, its rows of `tickers`."""
+        import pyarrow.compute as pc
+
+        asked = set(tickers)
+        if "ticker" in self.table.partition_by:
+            return frozenset(add["path"] for add in self._adds() if add["partition.ticker"] in asked)
+        if not self.exists():
+            return None
+        own = pc.field("ticker").isin(sorted(asked))
+        return tuple(rows_in_order(self.open().to_pyarrow_dataset().to_table(filter=own)))
+
+    def damages(self) -> list[Damage]:
+        """The files of the present version that are missing, cannot be read, or hold other rows than the log says.
+
+        By size and Parquet footer: two small reads a file.
+        """
+        import pyarrow.parquet as pq
+
+        storage = storage_at(self.lake_root)
+        there = {file.path: file for file in storage.walk(self.table.path)}
+
+        def look(add: dict[str, Any]) -> Damage | None:
+            path = self._path_of(add)
+            if path not in there:
+                return Damage(path, "is missing")
+            size = there[path].size
+            if size != add["size_bytes"]:
+                return Damage(path, f"has {size:,} bytes, its log says {add['size_bytes']:,}")
+            rows = rows_or_reason(lambda: int(pq.read_metadata(storage.source(path)).num_rows))
+            if isinstance(rows, str):
+                return Damage(path, rows)
+            if rows != add["num_records"]:
+                return Damage(path, f"holds {rows:,} rows, its log says {add['num_records']:,}")
+            return None
+
+        return [damage for damage in storage.map(look, self._adds()) if damage is not None]
+
+    def _adds(self) -> list[dict[str, Any]]:
+        """The add actions of the present version; none where there is no table yet."""
+        return adds_of(self.open()) if self.exists() else []
+
+    def _path_of(self, add: Mapping[str, Any]) -> str:
+        """The path under the lake's root of a file that the log names, as a URI."""
+        return f"{self.table.path}/{unquote(add['path'])}"
 
     def ticker_years(self) -> set[tuple[str, int]]:
         """The ticker-years that hold rows, by the log; of a table by ticker and year."""
         return (
-            {(ticker, int(year)) for (ticker, year), rows in _rows_of(self.open()).items() if rows}
+            {(ticker, int(year)) for (ticker, year), rows in rows_of(self.open()).items() if rows}
             if self.exists()
             else set()
         )
 
-    def read(self, spark: SparkSession, tickers: Sequence[str] | None = None) -> DataFrame:
-        """The table's rows, of all tickers or of some, in the order of columns of its schema."""
+    def read(
+        self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None
+    ) -> DataFrame:
+        """The table's rows, of all tickers and years or of some, in the order of columns of its schema."""
         from pyspark.sql import functions as F
 
         if not self.exists():
@@ -106,6 +147,8 @@ class DeltaTable:
         frame = spark.read.format("delta").load(str(self.path))
         if tickers is not None:
             frame = frame.where(F.col("ticker").isin(list(tickers)))
+        if years is not None:
+            frame = frame.where(F.col("year").isin(list(years)))
         # A column that the next publish will add is not there yet.
         types = {one.name: one.type for one in self.table.columns}
         return frame.select(
@@ -169,98 +212,11 @@ class DeltaTable:
         if lacking:
             opened.alter.set_table_properties(lacking, raise_if_not_exists=False)
 
-    def publish(
-        self,
-        computed: DataFrame,
-        rectangle: Rectangle,
-        staging: Staging,
-        ledger: Ledger,
-        *,
-        run_id: str,
-        now: datetime,
-        within: str | None = None,
-    ) -> Published:
-        """Bring the table to what a run for `rectangle` may publish of `computed`; write only ticker-years that differ.
-
-        `computed` holds all rows of the rectangle's tickers, or those of the ticker-years of which the SQL `within` holds. One
-        commit; before it, the ledger says what will change. Safe to kill and repeat at any point.
-        Raises PublishError when another writer keeps winning, or the commit does not hold what was computed; StorageError
-        when the disk is full or the store fails.
-        """
-        spark = computed.sparkSession
-        with named(self.table.name), one_writer(self._lake_root, self.table.name):
-            if self.exists():
-                # Before a column is added: that is a commit too, past which a line announced in vain would count.
-                ledger.settle(self.table.name, self.open())
-            self.prepare()
-            for _ in range(COMMIT_ATTEMPTS):
-                before = self.open()
-                published = self.read(spark, rectangle.tickers).where(within or "true") if before.file_uris() else None
-                changes = self._changes(computed, published, rectangle, staging)
-                if changes is None:
-                    return Published(version=before.version())
-                kinds = {
-                    (row["ticker"], row["year"], row["kind"]): row["count"]
-                    for row in changes.groupBy("ticker", "year", "kind").count().collect()
-                }
-                pairs = sorted({(ticker, year) for ticker, year, _ in kinds})
-                if not pairs:
-                    return Published(version=before.version())
-                if any(kind != "added" for _, _, kind in kinds):
-                    ledger.announce(self.table, changes, staging, run_id=run_id, now=now, before=before)
-                predicate = partition_predicate(pairs)
-                # The predicate on both sides of the join inside: a year of the key says it of the other side too.
-                there = published.where(predicate) if published is not None else None
-                wanted = publishable(computed.where(predicate), there, rectangle).select(*self._columns(before))
-                # Before a version is taken back, too: past that, a line of it would count.
-                retract = partial(ledger.retract, run_id, before)
-                try:
-                    if self._commit(wanted, predicate, before.version(), retract):
-                        return self._verify(pairs, kinds, before, retract)
-                except (PublishError, LeaseLostError):
-                    retract()
-                    raise
-                # A writer outside the lock (another machine) came first: compare again with what it left.
-                retract()
-        raise PublishError(
-            f"{self.table.name}: another writer committed {COMMIT_ATTEMPTS} times while this run compared; "
-            "run it again when the other has ended"
-        )
-
-    def replace(self, rows: pa.Table, tickers: Sequence[str], years: Sequence[int] | None = None) -> bool:
-        """Make `rows` all that the table holds of `tickers`, in `years` if these are given; whether it was a change.
-
-        One commit, or none. For tables of few rows without partitions. Raises PublishError.
-        """
-        import deltalake
-        import deltalake.exceptions
-        import pyarrow.compute as pc
-
-        if not tickers:
-            return False
-        with named(self.table.name), one_writer(self._lake_root, self.table.name):
-            self.prepare()
-            confirm(self._lake_root)
-            opened = self.open()
-            mine, own = f"ticker IN ({literals(tickers)})", pc.field("ticker").isin(list(tickers))
-            if years is not None:
-                mine, own = f"{mine} AND year IN ({literals(years)})", own & pc.field("year").isin(list(years))
-            names = [one.name for one in opened.schema().fields]
-            new = rows.select(names)
-            there = opened.to_pyarrow_dataset().to_table(columns=names, filter=own)
-            if _rows(new) == _rows(there):
-                return False
-            try:
-                deltalake.write_deltalake(opened, new, mode="overwrite", predicate=mine)
-            except deltalake.exceptions.CommitFailedError as error:
-                raise PublishError(f"{self.table.name}: another writer came first, run it again: {error}") from error
-        return True
-
-    def _commit(self, wanted: DataFrame, predicate: str, version: int, retract: Callable[[], None]) -> bool:
+    def overwrite(self, wanted: DataFrame, predicate: str, version: int, retract: Callable[[], None]) -> bool:
         """Replace the rows of `predicate` by `wanted` in one commit on top of `version`; False if that is not the latest."""
         from pyspark.errors import PySparkException
 
-        confirm(self._lake_root)
+        confirm(self.lake_root)
         if self.version() != version:
             return False
         mark = uuid.uuid4().hex
@@ -306,96 +262,9 @@ class DeltaTable:
             opened.restore(mine[0] - 1)
         return False
 
-    def _columns(self, opened: deltalake.DeltaTable) -> list[str]:
-        """replaceWhere wants the table's columns in the table's order."""
-        return [one.name for one in opened.schema().fields]
 
-    def _changes(
-        self, computed: DataFrame, published: DataFrame | None, rectangle: Rectangle, staging: Staging
-    ) -> DataFrame | None:
-        """A row for each row that differs, None if surely none does: ticker, year, date, kind (added, corrected, withdrawn)
-        and what changed.
-
-        `cells` holds (column, old, new, cause) of each value that changed; where the ledger keeps a line a ticker, names only.
-        """
-        from pyspark.sql import functions as F
-
-        if published is None:  # nothing to compare with, and the rows are only counted
-            inside = computed.where(in_keys(rectangle))
-            return inside.select(*self.table.key, "year", F.lit("added").alias("kind"), _nothing().alias("cells"))
-        pairs = differing_partitions(computed, published)
-        compared = [
-            self._compared(computed.where(predicate), published.where(predicate), rectangle)
-            for predicate in map(partition_predicate, chunks(pairs, self._bars_per_chunk))
-        ]
-        return staging.stage(*compared) if compared else None
-
-    def _compared(self, computed: DataFrame, published: DataFrame, rectangle: Rectangle) -> DataFrame:
-        """`_changes` of the two frames, row by row."""
-        from pyspark.sql import functions as F
-
-        values = [name for name in self.table.column_names if name not in (*self.table.key, "year")]
-        key = [*self.table.key, "year"]
-        new = computed.select(*key, F.struct(*values).alias("new"), F.lit(True).alias("is_computed"))
-        old = published.select(*key, F.struct(*values).alias("old"), F.lit(True).alias("is_published"))
-        kind = (
-            F.when(F.col("is_published").isNull(), "added")
-            .when(F.col("is_computed").isNull(), "withdrawn")
-            .otherwise("corrected")
-        )
-        differs = (
-            F.col("is_published").isNull() | F.col("is_computed").isNull() | ~F.col("new").eqNullSafe(F.col("old"))
-        )
-        both = new.join(old, key, "full").where(differs).where(in_keys(rectangle) | F.col("is_published"))
-        cells = F.array_compact(F.array(*(self._cell(name) for name in values if name not in NOT_A_VALUE)))
-        return both.select(
-            *key, kind.alias("kind"), F.when(F.col("is_published"), cells).otherwise(_nothing()).alias("cells")
-        )
-
-    def _cell(self, name: str) -> Column:
-        from pyspark.sql import functions as F
-
-        old, new = F.col(f"old.{name}"), F.col(f"new.{name}")
-        said = (old, new, cause_of(name)) if self.table == CURATED else (F.lit(None),) * 3
-        texts = (one.cast("string").alias(part) for one, part in zip(said, ("old", "new", "cause"), strict=True))
-        cell = F.struct(F.lit(name).alias("column"), *texts)
-        return F.when(~old.eqNullSafe(new), cell)
-
-    def _verify(
-        self,
-        pairs: Sequence[Partition],
-        kinds: dict[tuple[str, int | str, str], int],
-        before: deltalake.DeltaTable,
-        retract: Callable[[], None],
-    ) -> Published:
-        """Hold the commit's own row counts against what the comparison said: an engine that drops rows says nothing."""
-
-        def count(kind: str) -> int:
-            return sum(number for (_, _, one), number in kinds.items() if one == kind)
-
-        after = self.open()
-        version = after.version()
-        rows_before, rows_after = _rows_of(before), _rows_of(after)
-        for pair in pairs:
-            expected = rows_before.get(pair, 0) + kinds.get((*pair, "added"), 0) - kinds.get((*pair, "withdrawn"), 0)
-            if rows_after.get(pair, 0) != expected:
-                retract()
-                after.restore(before.version())
-                raise PublishError(
-                    f"{self.table.name}: version {version} holds {rows_after.get(pair, 0)} rows of {pair}, not "
-                    f"{expected}; the table was put back to version {before.version()}, run it again"
-                )
-        return Published(
-            rows=sum(rows_after.get(pair, 0) for pair in pairs),
-            partitions=len(pairs),
-            added=count("added"),
-            corrected=count("corrected"),
-            withdrawn=count("withdrawn"),
-            version=version,
-        )
-
-
-def _rows(table: pa.Table) -> list[tuple[object, ...]]:
+def rows_in_order(table: pa.Table) -> list[tuple[object, ...]]:
+    """The rows of a small table, in an order that is the same for the same rows."""
     return sorted(zip(*(column.to_pylist() for column in table.columns), strict=True), key=repr)
 
 
@@ -404,13 +273,6 @@ def _commits_of(mark: str, opened: deltalake.DeltaTable, version: int) -> list[i
     since = opened.version() - version
     commits = opened.history(since) if since else []
     return sorted(one["version"] for one in commits if one.get("userMetadata") == mark)
-
-
-def _nothing() -> Column:
-    """The `cells` of a row of which no published value changed."""
-    from pyspark.sql import functions as F
-
-    return F.array().cast("array<struct<column:string,old:string,new:string,cause:string>>")
 
 
 def _delta_schema(table: Table) -> deltalake.Schema:
@@ -427,7 +289,7 @@ def adds_of(opened: deltalake.DeltaTable) -> list[dict[str, Any]]:
     return rows
 
 
-def _rows_of(opened: deltalake.DeltaTable) -> dict[Partition, int]:
+def rows_of(opened: deltalake.DeltaTable) -> dict[Partition, int]:
     """Rows of each (ticker, year) by the log."""
     rows: dict[Partition, int] = {}
     for add in adds_of(opened):

@@ -43,7 +43,7 @@ def commits(table: DeltaTable, now: datetime | None = None) -> list[Commit]:
     """The versions that the table's log can still give, ascending; their times never fall."""
     opened = table.open()
     said = {one["version"]: one.get("timestamp") for one in opened.history()}
-    first = _first_readable(table._lake_root, table.table.path, said)
+    first = _first_readable(table.lake_root, table.table.path, said)
     versions = range(first, opened.version() + 1)
     times = believed([said.get(version) for version in versions], _milliseconds(now or utc_now()))
     return [
@@ -91,7 +91,7 @@ def open_as_of(table: DeltaTable, at: datetime) -> deltalake.DeltaTable:
         raise NoVersionError(f"{table.table.name}: there is no table yet at {table.path}")
     known = commits(table)
     version = version_at(known, at)
-    there = {file.path for file in storage_at(table._lake_root).walk(table.table.path)}
+    there = {file.path for file in storage_at(table.lake_root).walk(table.table.path)}
     if version is not None and (opened := _whole(table, version, there)) is not None:
         return opened
     later = [one for one in known if version is None or one.version > version]

@@ -11,11 +11,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake.causes import OF_HISTORIES, causes_of_features
-from stock_lakehouse.lake.delta_table import RETENTION_DAYS, DeltaTable, adds_of
+from stock_lakehouse.lake.delta_table import DeltaTable, adds_of
 from stock_lakehouse.lake.lock import one_writer
 from stock_lakehouse.lake.staging import Staging
-from stock_lakehouse.lake.storage import LakeRoot
-from stock_lakehouse.tables import CURATED, RESTATEMENTS, Table
+from stock_lakehouse.tables import RESTATEMENTS, Table
 
 if TYPE_CHECKING:
     import deltalake
@@ -27,9 +26,8 @@ class Ledger:
     replaces: a line counts once the table is past that version, and what a killed run announced in vain is removed by
     the next publish. Lines of a table that was later moved away and built anew stay."""
 
-    def __init__(self, lake_root: LakeRoot, retention_days: int = RETENTION_DAYS) -> None:
-        self.stored = DeltaTable(lake_root, RESTATEMENTS, retention_days=retention_days)
-        self._lake_root = lake_root
+    def __init__(self, stored: DeltaTable) -> None:
+        self.stored = stored
 
     def announce(
         self,
@@ -41,13 +39,16 @@ class Ledger:
         now: datetime,
         before: deltalake.DeltaTable,
     ) -> None:
-        """Write what `changes` (of `DeltaTable._changes`) will restate of the version `before`, and why.
+        """Write what `changes` (of a publish) will restate of the version `before`, and why.
 
-        Of curated a line a value, or a ticker and column where whole histories change; a line a ticker of the others.
+        Where the table's ledger is of values: a line a value, or a ticker and column where whole histories change. Else a line a
+        ticker.
         """
         from pyspark.sql import functions as F
 
-        lines = _lines_of_bars(changes) if table == CURATED else self._lines_of_features(changes, run_id)
+        lines = (
+            _lines_of_values(changes) if table.ledger == "values" else self._lines_of_tickers(table, changes, run_id)
+        )
         lines = staging.stage(
             lines.withColumns(
                 {
@@ -59,11 +60,11 @@ class Ledger:
                 }
             ).select(*RESTATEMENTS.column_names)
         )
-        with one_writer(self._lake_root, RESTATEMENTS.name):
+        with one_writer(self.stored.lake_root, RESTATEMENTS.name):
             self.stored.prepare()
             self.stored.append(lines)
 
-    def _lines_of_features(self, changes: DataFrame, run_id: str) -> DataFrame:
+    def _lines_of_tickers(self, table: Table, changes: DataFrame, run_id: str) -> DataFrame:
         from pyspark.sql import functions as F
 
         def first(kind: str) -> Column:
@@ -77,7 +78,7 @@ class Ledger:
         )  # fmt: skip
         moved = changes.groupBy("ticker").agg(first("added"), first("withdrawn"))
         found = whole.join(moved, "ticker").collect()
-        of_bars = self._causes_of_bars(changes.sparkSession, [row["ticker"] for row in found], run_id)
+        of_bars = self._causes_upstream(table, changes.sparkSession, [row["ticker"] for row in found], run_id)
         rows = [
             (
                 row["ticker"], row["first"], ",".join(sorted(row["columns"])), None, None, row["rows"],
@@ -90,12 +91,14 @@ class Ledger:
         ddl = "ticker string, date date, columns string, old string, new string, rows bigint, cause string"
         return changes.sparkSession.createDataFrame(rows, ddl)
 
-    def _causes_of_bars(self, spark: SparkSession, tickers: Sequence[str], run_id: str) -> dict[str, set[str]]:
-        """Why the curated bars of each ticker changed in this run, or if they did not in the run that last changed them: it may
-        have been killed before its features."""
+    def _causes_upstream(
+        self, table: Table, spark: SparkSession, tickers: Sequence[str], run_id: str
+    ) -> dict[str, set[str]]:
+        """Why the rows that `table` is made from changed, by ticker: in this run, or if they did not in the run that last changed
+        them, which may have been killed before it published `table`."""
         from pyspark.sql import functions as F
 
-        mine = (F.col("table_name") == CURATED.name) & F.col("cause").isNotNull()
+        mine = (F.col("table_name").isin(*table.made_from)) & F.col("cause").isNotNull()
         lines = self.stored.read(spark, tickers).where(mine).groupBy("ticker", "run_id", "cause")
         newest: dict[str, tuple[tuple[bool, datetime], str]] = {}
         causes: dict[tuple[str, str], set[str]] = {}
@@ -111,7 +114,7 @@ class Ledger:
         """Remove the lines that announce a commit which never came: those from the present version of a table or later."""
         if not self.stored.exists():
             return
-        with one_writer(self._lake_root, RESTATEMENTS.name):
+        with one_writer(self.stored.lake_root, RESTATEMENTS.name):
             opened = self.stored.open()
             if any(
                 add["partition.table_name"] == table_name and (add["max.from_version"] or 0) >= present.version()
@@ -121,7 +124,7 @@ class Ledger:
 
     def retract(self, run_id: str, before: deltalake.DeltaTable) -> None:
         """Remove what this run announced for a commit on top of `before` that it could not make."""
-        with one_writer(self._lake_root, RESTATEMENTS.name):
+        with one_writer(self.stored.lake_root, RESTATEMENTS.name):
             if self.stored.exists():
                 mine = (
                     f"table_id = '{before.metadata().id}' AND from_version = {before.version()} AND run_id = '{run_id}'"
@@ -141,7 +144,7 @@ class Ledger:
         return self.stored.read(spark).where(~in_vain)
 
 
-def _lines_of_bars(changes: DataFrame) -> DataFrame:
+def _lines_of_values(changes: DataFrame) -> DataFrame:
     from pyspark.sql import functions as F
 
     cells = changes.where("kind <> 'added'").select("ticker", "date", F.explode("cells").alias("cell"))

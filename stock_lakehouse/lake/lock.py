@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from stock_lakehouse.lake.lease import Lease
@@ -81,25 +81,3 @@ def _leases() -> list[tuple[str, Lease]]:
         _of_thread.leases = []
     leases: list[tuple[str, Lease]] = _of_thread.leases
     return leases
-
-
-class Turns:
-    """Whose turn it is to bring a table up to date: from the reading of the layer above to the publish.
-
-    A run that read before another published would publish over it: its frame lacks what the other added.
-    """
-
-    def __init__(self) -> None:
-        self._held: dict[tuple[LakeRoot, str], ExitStack] = {}
-
-    def take(self, lake_root: LakeRoot, table: str) -> None:
-        """Wait for the turn at `table`; it ends with `end`, or with the process."""
-        if (lake_root, table) not in self._held:
-            stack = ExitStack()
-            stack.enter_context(one_writer(lake_root, f"{table}.turn"))
-            self._held[lake_root, table] = stack
-
-    def end(self, lake_root: LakeRoot, table: str | None = None) -> None:
-        """End the turn at `table`, or all turns at the lake."""
-        for key in [key for key in self._held if key[0] == lake_root and table in (None, key[1])]:
-            self._held.pop(key).close()

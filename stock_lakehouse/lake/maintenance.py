@@ -69,7 +69,7 @@ def examine(table: DeltaTable) -> list[Damage]:
 
     if not table.exists():
         return []
-    storage, opened = storage_at(table._lake_root), table.open()
+    storage, opened = storage_at(table.lake_root), table.open()
     there = {file.path: file for file in storage.walk(table.table.path)}
 
     def look(add: dict[str, Any]) -> Damage | None:
@@ -124,9 +124,9 @@ def drop(table: DeltaTable | ParquetTable, damages: Sequence[Damage], ledger: Le
 
     What is there of a file is kept under .damaged/. Rows are missing from then on; they are a function of the layer above.
     """
-    storage = storage_at(table._lake_root)
-    with one_writer(table._lake_root, table.table.name):
-        confirm(table._lake_root)
+    storage = storage_at(table.lake_root)
+    with one_writer(table.lake_root, table.table.name):
+        confirm(table.lake_root)
         if isinstance(table, DeltaTable) and ledger is not None:
             ledger.settle(table.table.name, table.open())
         for one in damages:
@@ -143,17 +143,17 @@ def tend(table: DeltaTable, ledger: Ledger | None, now: datetime | None = None) 
     """
     if not table.exists():
         return Tended()
-    with one_writer(table._lake_root, table.table.name):
+    with one_writer(table.lake_root, table.table.name):
         if ledger is not None:
             ledger.settle(table.table.name, table.open())
-        confirm(table._lake_root)
+        confirm(table.lake_root)
         table.set_properties()
         before = len(table.sizes())
         _compact(table)
         opened = table.open()
         if not _has_checkpoint(table, opened.version()):
             opened.create_checkpoint()
-        confirm(table._lake_root)
+        confirm(table.lake_root)
         return replace(_remove_old(table, now or utc_now()), files_before=before, files_after=len(table.sizes()))
 
 
@@ -179,7 +179,7 @@ def _remove_old(table: DeltaTable, now: datetime) -> Tended:
     the version that was the newest at the end of the retention. Time runs to the newest commit at most, so that a clock
     that jumped ahead removes nothing.
     """
-    known, storage, path = commits(table, now), storage_at(table._lake_root), table.table.path
+    known, storage, path = commits(table, now), storage_at(table.lake_root), table.table.path
     latest = min(now, known[-1].at)
     kept = version_at(known, latest - timedelta(days=table.retention_days))
     oldest = known[0].version if kept is None else kept
@@ -215,7 +215,7 @@ def _named_since(table: DeltaTable, oldest: int, newest: int) -> set[str]:
     """The data files of every version from `oldest` to `newest`."""
     import deltalake
 
-    storage, path = storage_at(table._lake_root), table.table.path
+    storage, path = storage_at(table.lake_root), table.table.path
     named = files_of(deltalake.DeltaTable(str(table.path), version=oldest), path)
     logs = [f"{path}/{LOG}/{version:020d}.json" for version in range(oldest + 1, newest + 1)]
     for text in storage.map(storage.read, logs):
@@ -236,7 +236,7 @@ def _set_aside(storage: Storage, path: str) -> None:
 
 
 def _has_checkpoint(table: DeltaTable, version: int) -> bool:
-    found = (CHECKPOINT.fullmatch(file.name) for file in storage_at(table._lake_root).walk(f"{table.table.path}/{LOG}"))
+    found = (CHECKPOINT.fullmatch(file.name) for file in storage_at(table.lake_root).walk(f"{table.table.path}/{LOG}"))
     return any(match is not None and int(match[1]) == version for match in found)
 
 

@@ -25,6 +25,7 @@ from stock_lakehouse.lake.publish import (
 )
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.storage import ChangedError, File, LakeRoot, storage_at, under
+from stock_lakehouse.lake.stored import Damage, rows_or_reason
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.tables import Table
 
@@ -41,7 +42,7 @@ class ParquetTable:
     def __init__(self, lake_root: LakeRoot, table: Table, bars_per_chunk: int, partitions_per_write: int) -> None:
         self.table = table
         self.root = under(lake_root, table.path)
-        self._lake_root = lake_root
+        self.lake_root = lake_root
         self._storage = storage_at(lake_root)
         self._bars_per_chunk = bars_per_chunk
         self._partitions_per_write = partitions_per_write
@@ -61,9 +62,51 @@ class ParquetTable:
             frame = frame.where(F.col("year").isin(list(years)))
         return frame
 
+    @property
+    def location(self) -> str:
+        return str(self.root)
+
     def files(self) -> list[File]:
         """The table's files, one a ticker and year."""
-        return sorted(self._walk(), key=lambda one: one.path)
+        return sorted(self._walk(), key=lambda file: file.path)
+
+    def paths(self) -> list[str]:
+        return [file.path for file in self.files()]
+
+    def sizes(self) -> list[int]:
+        return [file.size for file in self.files()]
+
+    def version(self) -> None:
+        """None: its files have no version."""
+        return None
+
+    def state(self, tickers: Sequence[str]) -> frozenset[tuple[str, str]]:
+        """The files of `tickers`, each with the mark of its content."""
+        asked = set(tickers)
+        return frozenset((file.path, file.mark) for file in self._walk() if partition_of(file.path)[0] in asked)
+
+    def damages(self) -> list[Damage]:
+        """Its files that cannot be read with the table's schema."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        wanted = {
+            field.name: field.type for field in self.table.arrow_schema if field.name not in self.table.partition_by
+        }
+
+        def rows_in(file: File) -> int:
+            rows = pq.ParquetFile(self._storage.source(file.path)).read()
+            # A file from before a column was added lacks it, and is read with nulls.
+            there = {name: rows.schema.field(name).type for name in rows.column_names}
+            if lacking := sorted(name for name, kind in wanted.items() if there.get(name, kind) != kind):
+                raise pa.ArrowInvalid(f"{', '.join(lacking)} not as in its schema")
+            return int(rows.num_rows)
+
+        def look(file: File) -> Damage | None:
+            rows = rows_or_reason(lambda: rows_in(file))
+            return Damage(file.path, rows) if isinstance(rows, str) else None
+
+        return [damage for damage in self._storage.map(look, self.files()) if damage is not None]
 
     def years(self) -> set[int]:
         """The years that have a file."""
@@ -91,13 +134,13 @@ class ParquetTable:
         completes one ticker-year.
         """
         spark = computed.sparkSession
-        with one_writer(self._lake_root, self.table.name):
+        with one_writer(self.lake_root, self.table.name):
             there = self._storage.compared(self.table.path)
             published = self.read(spark, tickers, years)
-            wanted = publishable(computed, published, rectangle) if rectangle else computed
+            wanted = publishable(self.table, computed, published, rectangle) if rectangle else computed
             wanted = staging.stage(wanted.select(*self.table.column_names))
             changed: dict[Partition, _Difference] = {}
-            for pairs in chunks(differing_partitions(wanted, published), self._bars_per_chunk):
+            for pairs in chunks(self.table, differing_partitions(wanted, published), self._bars_per_chunk):
                 predicate = partition_predicate(pairs)
                 changed |= _differing(wanted.where(predicate), published.where(predicate))
             names = sorted(changed)
@@ -150,7 +193,7 @@ class ParquetTable:
                 moves.append((paths[0], target, there.get(target)))
             else:
                 gone.append(target)
-        confirm(self._lake_root)
+        confirm(self.lake_root)
         try:
             for _ in self._storage.map(lambda move: self._storage.take(staging.storage, *move), moves):
                 pass

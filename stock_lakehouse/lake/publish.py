@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse.tables import Table
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-KEY = ("ticker", "date")
 LONG_LIST = 50
-SESSIONS_A_YEAR = 252
 BARS_PER_CHUNK = 750_000
 
 Partition = tuple[str, int | str]  # ticker, year
@@ -43,30 +42,31 @@ class Published:
         return self.partitions > 0
 
 
-def in_keys(rectangle: Rectangle) -> Column:
-    """Whether a row (ticker, date) lies in the partition keys of the run."""
+def in_keys(table: Table, rectangle: Rectangle) -> Column:
+    """Whether a row of `table` lies in the partition keys of the run."""
     from pyspark.sql import functions as F
 
+    session = F.col(table.session)
     days = (
-        F.col("date").between(F.lit(rectangle.first), F.lit(rectangle.last))
+        session.between(F.lit(rectangle.first), F.lit(rectangle.last))
         if rectangle.is_consecutive
-        else F.col("date").isin(list(rectangle.sessions))
+        else session.isin(list(rectangle.sessions))
     )
     return F.col("ticker").isin(list(rectangle.tickers)) & days
 
 
-def publishable(computed: DataFrame, published: DataFrame | None, rectangle: Rectangle) -> DataFrame:
-    """The rows of `computed` that the table should hold after the run.
+def publishable(table: Table, computed: DataFrame, published: DataFrame | None, rectangle: Rectangle) -> DataFrame:
+    """The rows of `computed` that `table` should hold after the run.
 
     Rows inside the run's keys, and rows outside them that are published already (they may be corrected); nothing else, so
     that a partition is in the table only if a run for it was.
     """
     if published is None:
-        return computed.where(in_keys(rectangle))
+        return computed.where(in_keys(table, rectangle))
     from pyspark.sql import functions as F
 
-    there = published.select(*KEY, F.lit(True).alias("is_published"))
-    kept = computed.join(there, list(KEY), "left").where(in_keys(rectangle) | F.col("is_published"))
+    there = published.select(*table.key, F.lit(True).alias("is_published"))
+    kept = computed.join(there, list(table.key), "left").where(in_keys(table, rectangle) | F.col("is_published"))
     return kept.select(*computed.columns)
 
 
@@ -98,9 +98,9 @@ def differing_partitions(computed: DataFrame, published: DataFrame) -> list[Part
     return sorted(pair for pair in new.keys() | old.keys() if new.get(pair) != old.get(pair))
 
 
-def chunks(pairs: Sequence[Partition], bars: int) -> Iterator[Sequence[Partition]]:
-    """`pairs` in runs of about `bars` bars each."""
-    size = max(bars // SESSIONS_A_YEAR, 1)
+def chunks(table: Table, pairs: Sequence[Partition], bars: int) -> Iterator[Sequence[Partition]]:
+    """`pairs` of `table` in groups of about `bars` rows each."""
+    size = max(bars // table.rows_a_partition, 1)
     return (pairs[start : start + size] for start in range(0, len(pairs), size))
 
 

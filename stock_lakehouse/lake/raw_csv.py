@@ -34,6 +34,7 @@ from stock_lakehouse.lake.landing import (
 from stock_lakehouse.lake.lock import confirm, one_writer
 from stock_lakehouse.lake.publish import of_tickers, partition_folder, partition_of
 from stock_lakehouse.lake.storage import File, LakeRoot, StorageError, storage_at, under
+from stock_lakehouse.lake.stored import Damage, TickerYear
 from stock_lakehouse.partitions import LOOK_BACK, Rectangle
 from stock_lakehouse.schemas import raw as schema
 from stock_lakehouse.sources import Landing, printable
@@ -73,9 +74,11 @@ class CorruptRawFileError(StorageError):
 class RawCsv:
     """The raw table under a lake root."""
 
+    table = RAW
+
     def __init__(self, lake_root: LakeRoot) -> None:
         self.root = under(lake_root, RAW.path)
-        self._lake_root = lake_root
+        self.lake_root = lake_root
         self._storage = storage_at(lake_root)
 
     def land(
@@ -125,12 +128,43 @@ class RawCsv:
     @contextmanager
     def at_rest(self) -> Iterator[None]:
         """No row lands meanwhile, so what is read twice is the same twice, and nobody else lands. A run that lands waits."""
-        with one_writer(self._lake_root, RAW.name):
+        with one_writer(self.lake_root, RAW.name):
             yield
 
     def files(self) -> list[File]:
         """Every landed file."""
         return sorted((one for one in self._storage.walk(RAW.path) if _is_ours(one)), key=lambda one: one.path)
+
+    @property
+    def location(self) -> str:
+        return str(self.root)
+
+    def paths(self) -> list[str]:
+        return [file.path for file in self.files()]
+
+    def sizes(self) -> list[int]:
+        return [file.size for file in self.files()]
+
+    def version(self) -> None:
+        """None: landed files are never changed, and have no version."""
+        return None
+
+    def ticker_years(self) -> set[TickerYear]:
+        pairs = (partition_of(file.path) for file in self.files())
+        return {(ticker, int(year)) for ticker, year in pairs if year.isdigit()}
+
+    def state(self, tickers: Sequence[str]) -> frozenset[str]:
+        """The landed files that may hold a row of `tickers`, or one whose ticker could not be read."""
+        asked = {*tickers, UNREADABLE}
+        return frozenset(file.path for file in self.files() if partition_of(file.path)[0] in asked)
+
+    def damages(self) -> list[Damage]:
+        """The files that are not what landed."""
+        files = self.files()
+        found = self._storage.map(lambda file: self._damage(file, in_full=True), files)
+        return [
+            Damage(file.path, f"is not what landed: {wrong}") for file, wrong in zip(files, found, strict=True) if wrong
+        ]
 
     def damaged(
         self, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None, in_full: bool = True
@@ -194,7 +228,7 @@ class RawCsv:
 
     def write(self, landing: pd.DataFrame, source: str, interval: str, run_id: str, now: datetime) -> int:
         """Write rows that land, a file a ticker and year; how many files."""
-        confirm(self._lake_root)
+        confirm(self.lake_root)
         files = 0
         for (ticker, year), group in landing.groupby(["ticker", "year"], sort=True):
             self._write(group, ticker, year, source, interval, run_id, now)

@@ -14,7 +14,7 @@ from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.history import NoVersionError, commits, in_words, open_as_of, version_at
 from stock_lakehouse.lake.publish import partition_of
-from stock_lakehouse.lake.raw_csv import FILE_COLUMNS, LARGEST_ROW, CorruptRawFileError, RawCsv
+from stock_lakehouse.lake.raw_csv import FILE_COLUMNS, LARGEST_ROW, CorruptRawFileError
 from stock_lakehouse.tables import BY_NAME, RAW, RESTATEMENTS, TABLES, Table
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ def moment(said: Moment) -> datetime:
 def _delta(lake: Lake, table: Table, tickers: Sequence[str] | None, at: datetime | None) -> pa.Table:
     import pyarrow.compute as pc
 
-    stored = lake.stored(table.name)
-    assert isinstance(stored, DeltaTable)
+    stored = lake.delta[table.name]
     if not stored.exists() if at is None else _not_made_yet(lake, stored, at):
         return table.arrow_schema.empty_table()
     opened = stored.open() if at is None else open_as_of(stored, at)
@@ -108,8 +107,8 @@ def _came_true(lake: Lake, lines: pa.Table, at: datetime | None) -> pa.Table:
 
     in_vain = pc.equal(lines["from_version"], -1)
     for name in {*pc.unique(lines["table_name"]).to_pylist()} & BY_NAME.keys():
-        told = lake.stored(name)
-        if not isinstance(told, DeltaTable) or not told.exists():
+        told = lake.delta.get(name)
+        if told is None or not told.exists():
             continue
         version = told.version() if at is None else version_at(commits(told), at)
         its_own = pc.equal(lines["table_id"], str(told.open().metadata().id))
@@ -149,11 +148,9 @@ def _plain_files(lake: Lake, table: Table, tickers: Sequence[str] | None) -> pa.
             rows = rows.append_column(name, pa.array([value] * rows.num_rows, pa.string()).cast(kind))
         return _conformed(rows, table)
 
-    stored = lake.stored(table.name)
-    assert not isinstance(stored, DeltaTable)
-    if isinstance(stored, RawCsv) and (damaged := stored.damaged(tickers, in_full=isinstance(stored.root, Path))):
+    if table == RAW and (damaged := lake.raw.damaged(tickers, in_full=isinstance(lake.raw.root, Path))):
         raise CorruptRawFileError(damaged)
-    paths = [file.path for file in stored.files()]
+    paths = lake.stored(table.name).paths()
     asked = [path for path in paths if tickers is None or partition_of(path)[0] in tickers]
     return pa.concat_tables([table.arrow_schema.empty_table(), *lake.storage.map(read, asked)])
 

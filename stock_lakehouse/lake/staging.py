@@ -12,8 +12,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stock_lakehouse.lake.publish import SESSIONS_A_YEAR
 from stock_lakehouse.lake.storage import Folder, LakeRoot, Storage, storage_at
+from stock_lakehouse.tables import SESSIONS_A_YEAR
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock

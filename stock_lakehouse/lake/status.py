@@ -114,13 +114,13 @@ def _table_status(
         )
         for row in sorted(per_ticker.collect(), key=lambda row: str(row["ticker"]))
     }
-    sizes = lake.sizes(table.name)
+    sizes = lake.stored(table.name).sizes()
     return TableStatus(
         table=table.name,
         rows=sum(one.rows for one in tickers.values()),
         files=len(sizes),
         bytes=sum(sizes),
-        version=lake.version(table.name),
+        version=lake.stored(table.name).version(),
         tickers=tickers,
         absent=tuple(ticker for ticker in of_settings if ticker not in tickers) if gaps_matter else (),
     )

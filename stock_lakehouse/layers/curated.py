@@ -8,36 +8,54 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake import Lake
+from stock_lakehouse.lake.delta_publish import replace
 from stock_lakehouse.lake.publish import Published, literals
-from stock_lakehouse.lake.staging import Staging
+from stock_lakehouse.layers.step import Inputs, Step, publish_rows
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.tables import CORPORATE_ACTIONS, PROCESSED
+from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, PROCESSED, upstream
 from stock_lakehouse.transforms.curated import actions_in, adjusted, bars_in
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
 # What a run is changing the histories of; there after a kill, so that the next run of such a ticker looks at all of it.
 MOVING = f"{CORPORATE_ACTIONS.path}/_moving"
-Stage = Callable[[Callable[["DataFrame"], "DataFrame"], "DataFrame", Sequence[str], int], "DataFrame"]
 
 
 @dataclass(frozen=True)
 class Curation:
-    """Curated bars to be published. `bars` are of `years`, all years of `moved`: tickers whose actions are not as published.
-    `actions` are those of `moved`."""
+    """Curated bars to be published, of `years` (None: all) and of all years of the tickers `moved`, whose actions are not as
+    published; and the actions of `moved`."""
 
     bars: DataFrame
     years: tuple[int, ...] | None
     moved: tuple[str, ...]
     actions: pa.Table
+    inputs: Inputs
+
+    def publish(self, step: Step) -> Published:
+        """Publish the bars, then the actions that they were adjusted by; say what was done to the bars.
+
+        In this order, and with a marker under MOVING while it is done: a run that is killed in between leaves actions that
+        differ from the bars', or the marker, and the next one of the ticker does all of it again.
+        """
+        within = None if self.years is None else f"year IN ({literals(self.years)})"
+        with step.publishing(CURATED, self.inputs):
+            if self.moved:
+                if within is not None:
+                    within += f" OR ticker IN ({literals(self.moved)})"
+                note_moving(step.lake, self.moved)
+            published = publish_rows(step, CURATED, self.bars, within)
+            if self.moved:
+                replace(step.lake.corporate_actions, self.actions, self.moved)
+                _settle(step.lake, self.moved)
+            return published
 
 
 class OutdatedTableError(Exception):
@@ -84,29 +102,32 @@ def window_of(lake: Lake, asked: Rectangle) -> Window:
     return Window(tuple(range(start, end + 1)), tuple(range(first - 1, end + 1)))
 
 
-def curate(
-    lake: Lake, spark: SparkSession, processed: DataFrame, asked: Rectangle, sessions: DataFrame, stage: Stage
-) -> Curation:
-    """The curated bars that a run for `asked` has to publish.
+def compute(step: Step, processed: DataFrame) -> Curation:
+    """The curated bars that a run has to publish, from all processed bars of its tickers.
 
-    `processed` has the bars of the tickers asked in the years that `window_of` says. Only where their corporate actions are not
-    just as published, a ticker's whole history is computed: an action changes all of it, anything else the years around alone.
-    `stage` computes a transform of a frame once, by tickers, of which each has so many years. Raises OutdatedTableError.
+    Only where their corporate actions are not just as published, a ticker's whole history is computed: an action changes all of
+    it, anything else the years around alone. Raises OutdatedTableError, BlockedError.
     """
     import pyarrow as pa
+    from pyspark.sql import functions as F
 
-    if is_outdated(processed):
-        raise OutdatedTableError(f"{PROCESSED.name} was written by an earlier version of this program. {COMPUTE_ANEW}")
+    lake, asked = step.lake, step.asked
+    inputs = step.inputs(*upstream(CURATED), CORPORATE_ACTIONS)
     window = window_of(lake, asked)
-    known, delivered = (table.read(spark, asked.tickers) for table in (lake.corporate_actions, lake.processed_actions))
+    loaded = processed if window.loaded is None else processed.where(F.col("year").isin(list(window.loaded)))
+    if is_outdated(loaded):
+        raise OutdatedTableError(f"{PROCESSED.name} was written by an earlier version of this program. {COMPUTE_ANEW}")
+    known, delivered = (
+        table.read(step.spark, asked.tickers) for table in (lake.corporate_actions, lake.processed_actions)
+    )
 
     def computed(bars: DataFrame, tickers: Sequence[str], of_years: tuple[int, ...] | None, count: int) -> DataFrame:
         def of_some(some: DataFrame) -> DataFrame:
-            return adjusted(some, delivered, known, sessions, of_years)
+            return adjusted(some, delivered, known, step.sessions, of_years)
 
-        return stage(of_some, bars, tickers, count)
+        return step.by_ticker(of_some, bars, count, tickers)
 
-    rows = computed(processed, asked.tickers, window.computed, len(window.loaded or asked.years))
+    rows = computed(loaded, asked.tickers, window.computed, len(window.loaded or asked.years))
     actions, published = actions_in(rows).toArrow(), known.toArrow()
     moved = _differing(actions, published, window.computed) | (moving(lake) & set(asked.tickers))
     if window.computed is not None:
@@ -114,11 +135,13 @@ def curate(
     bars = bars_in(rows)
     if moved and window.computed is not None:
         tickers, years = sorted(moved), lake.processed.years()
-        history = computed(lake.processed.read(spark, tickers), tickers, None, max(years) - min(years) + 1)
+        of_moved = processed.where(F.col("ticker").isin(tickers))
+        history = computed(of_moved, tickers, None, max(years) - min(years) + 1)
         actions = actions_in(history).toArrow()
         bars = bars.where(~bars["ticker"].isin(tickers)).unionByName(bars_in(history))
     own = pa.compute.is_in(actions["ticker"], value_set=pa.array(sorted(moved), pa.string()))
-    return Curation(bars, window.computed, tuple(sorted(moved)), actions.filter(own))
+    step.audit(bars, CURATED)
+    return Curation(bars, window.computed, tuple(sorted(moved)), actions.filter(own), inputs)
 
 
 def _corrected_after(delivered: pa.Table, year: int) -> set[str]:
@@ -130,26 +153,6 @@ def _corrected_after(delivered: pa.Table, year: int) -> set[str]:
             key = (row["ticker"], row["date"], row["kind"])
             said[key] = said.get(key, 0) + 1
     return {ticker for (ticker, _, _), count in said.items() if count > 1}
-
-
-def publish(
-    curation: Curation, lake: Lake, asked: Rectangle, staging: Staging, *, run_id: str, now: datetime
-) -> Published:
-    """Publish the bars, then the actions that they were adjusted by; say what was done to the bars.
-
-    In this order, and with a note of it under MOVING while it is done: a run that is killed in between leaves actions that
-    differ from the bars', or the note, and the next one of the ticker does all of it again.
-    """
-    within = None if curation.years is None else f"year IN ({literals(curation.years)})"
-    if curation.moved:
-        if within is not None:
-            within += f" OR ticker IN ({literals(curation.moved)})"
-        note_moving(lake, curation.moved)
-    published = lake.curated.publish(curation.bars, asked, staging, lake.ledger, run_id=run_id, now=now, within=within)
-    if curation.moved:
-        lake.corporate_actions.replace(curation.actions, curation.moved)
-        _settle(lake, curation.moved)
-    return published
 
 
 def note_moving(lake: Lake, tickers: Sequence[str]) -> None:

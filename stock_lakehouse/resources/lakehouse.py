@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +17,14 @@ from pydantic import PrivateAttr
 
 from stock_lakehouse.clock import clock_of
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.lock import Turns
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.storage import LakeRoot, lake_root
+from stock_lakehouse.layers.step import CheckResult, Step
 from stock_lakehouse.market_calendar import CalendarError, MarketCalendar, market_calendar
 from stock_lakehouse.partitions import Rectangle, rectangle_of, tickers_of_run
 from stock_lakehouse.resources.spark import SparkResource
 from stock_lakehouse.settings import Databricks
-from stock_lakehouse.tables import LAYERS, Table
+from stock_lakehouse.tables import Table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -82,16 +81,6 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         self.staging.clear()
-        _turns().end(self.lake_root)
-
-    def take_turn(self, above: str) -> None:
-        """Wait until no other run is between reading the layer `above` and publishing the one below it."""
-        names = [table.name for table in LAYERS]
-        _turns().take(self.lake_root, names[names.index(above) + 1])
-
-    def end_turn(self, table: str) -> None:
-        """Let the next run read for `table`."""
-        _turns().end(self.lake_root, table)
 
     @property
     def lake_root(self) -> LakeRoot:
@@ -128,15 +117,6 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
         """A row a session: date, final_at, next_session."""
         return self.session.createDataFrame(self.calendar.table(self.grace))
 
-    @property
-    def days(self) -> DataFrame:
-        """A row a calendar day: date, session on or after it."""
-        return self.session.createDataFrame(self.calendar.days())
-
-    def years_until(self, day: date) -> int:
-        """How many years of the lake lie before the end of `day`'s."""
-        return day.year - date.fromisoformat(self.first_date).year + 1
-
     def now(self) -> datetime:
         return clock_of(Path(self.simulated_clock) if self.simulated_clock else None)()
 
@@ -154,15 +134,22 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
             return finished
         return self.calendar.between(self.calendar.sessions[0], min(finished, date.fromisoformat(self.last_date)))[-1]
 
-    def stage_by_ticker(
-        self, transform: Callable[[DataFrame], DataFrame], frame: DataFrame, tickers: Sequence[str], years: int
-    ) -> DataFrame:
-        """`transform(frame)` computed once, some tickers at a time, so that memory does not grow with their number.
-
-        The rows that `transform` gives for a ticker must depend on that ticker's rows alone. `tickers` are the frame's, each with
-        about `years` years of bars.
-        """
-        return self.staging.by_ticker(transform, frame, tickers, years, self.bars_per_chunk)
+    def step(self, asked: Rectangle, run_id: str, tell: Callable[[CheckResult], None] = lambda result: None) -> Step:
+        """What the step of a layer works with, in the run `run_id` for `asked`; `tell` hears the results of its checks."""
+        return Step(
+            lake=self.lake,
+            spark=self.session,
+            staging=self.staging,
+            asked=asked,
+            calendar=self.calendar,
+            first_date=date.fromisoformat(self.first_date),
+            grace=self.grace,
+            price_tolerance=self.price_tolerance,
+            bars_per_chunk=self.bars_per_chunk,
+            run_id=run_id,
+            now=self.now(),
+            tell=tell,
+        )
 
     def is_job(self, asked: Rectangle) -> bool:
         """Whether a run for `asked` is published by Databricks jobs, or by the session that this process has."""
@@ -193,18 +180,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
             now=self.now().isoformat(),
         )
         yield from publish_by_job(context, order, Databricks(**self.spark.databricks))
-        self.end_turn(table.name)
 
     def rectangle(self, keys: Iterable[str]) -> Rectangle:
         """The rectangle that the run's partition keys form, narrowed by its tags."""
         return rectangle_of(keys, tickers_of_run(self._run_tags, self.tickers), self.exchange)
-
-
-_of_thread = threading.local()  # a run's steps are in one thread; Dagster copies the resource, so it cannot keep them
-
-
-def _turns() -> Turns:
-    if not hasattr(_of_thread, "turns"):
-        _of_thread.turns = Turns()
-    turns: Turns = _of_thread.turns
-    return turns

@@ -1,0 +1,45 @@
+"""The step of a layer as an asset's: computed here or by a job on Databricks, checked, handed to the IO manager."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from stock_lakehouse.checks import as_dagster
+from stock_lakehouse.io_managers.table import ReadByJob
+from stock_lakehouse.layers import COMPUTED
+from stock_lakehouse.layers.step import INPUT_ATTEMPTS, BlockedError, CheckResult, InputMovedError
+from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.tables import Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def layer_step(
+    table: Table, context: dg.AssetExecutionContext, frame: DataFrame | ReadByJob, lakehouse: LakehouseResource
+) -> Iterator[Any]:
+    """Yield the check results and the output of the step of `table`, computed from `frame`, the layer upstream.
+
+    Raises dg.Failure when a check blocks the publish; nothing is published then, and nothing downstream runs.
+    """
+    if isinstance(frame, ReadByJob):
+        yield from lakehouse.publish_by_job(context, table)
+        return
+    layer, results = COMPUTED[table.name], list[CheckResult]()
+    step = lakehouse.step(lakehouse.rectangle(context.partition_keys), context.run_id, results.append)
+    try:
+        computed = layer.compute(step, frame)
+    except BlockedError as error:
+        yield from map(as_dagster, results)
+        raise dg.Failure(str(error), allow_retries=False) from None
+    except InputMovedError as error:
+        context.log.info(str(error))
+        raise dg.RetryRequested(max_retries=INPUT_ATTEMPTS - 1) from error
+    yield from map(as_dagster, results)
+    yield dg.Output(computed)
+    results.clear()
+    layer.check_published(step)
+    yield from map(as_dagster, results)

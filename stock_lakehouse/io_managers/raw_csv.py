@@ -1,0 +1,49 @@
+"""Raw rows as assets see them: landed text, loaded as a DataFrame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from stock_lakehouse.io_managers.metadata import files_read, preview, tell
+from stock_lakehouse.io_managers.table import ReadByJob, is_read_by_job
+from stock_lakehouse.resources.lakehouse import LakehouseResource
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from stock_lakehouse.sources import Download
+
+
+class RawCsvIOManager(dg.ConfigurableIOManager):
+    """Loads the landed rows of the run's tickers and years as a DataFrame of text.
+
+    The rows of a `Download` have landed in the step itself (layers/raw.py); here is told what became of them.
+    """
+
+    lakehouse: LakehouseResource
+
+    def handle_output(self, context: dg.OutputContext, obj: Download) -> None:
+        house, landing = self.lakehouse, obj.landing
+        rectangle, stored = house.rectangle(context.asset_partition_keys), house.lake.raw
+        sizes = stored.sizes()
+        facts: dict[str, Any] = {
+            "bytes": sum(sizes),
+            "files": len(sizes),
+            "location": dg.MetadataValue.path(stored.location),
+            **landing.counts,
+            "landed files": landing.files,
+        }
+        if obj.files:
+            facts["files read"] = files_read(obj)
+        if not house.is_job(rectangle):  # which needs no session here
+            newest = stored.read(house.session, rectangle.tickers[:1], rectangle.years[-1:])
+            facts["preview"] = preview(newest, rectangle)
+        tell(context, facts)
+
+    def load_input(self, context: dg.InputContext) -> DataFrame | ReadByJob:
+        house, rectangle = self.lakehouse, self.lakehouse.rectangle(context.asset_partition_keys)
+        if is_read_by_job(context, house, rectangle):
+            return ReadByJob()
+        return house.lake.raw.read(house.session, rectangle.tickers, rectangle.read_years)

@@ -1,0 +1,90 @@
+"""The tables of the lake, Parquet and Delta, as assets see them: DataFrames of PySpark, loaded and published.
+
+Here: Dagster's side. Not here: what a publish writes (layers/step.py, lake/).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from stock_lakehouse.io_managers.metadata import lineage_of, preview, tell
+from stock_lakehouse.layers import COMPUTED
+from stock_lakehouse.layers.step import INPUT_ATTEMPTS, Computed, InputMovedError, Rows, facts_of
+from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.tables import BY_NAME, Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from stock_lakehouse.partitions import Rectangle
+
+
+@dataclass(frozen=True)
+class ReadByJob:
+    """Stands for the rows of a layer in a run whose layers are published by jobs on Databricks: a job reads by itself."""
+
+
+class TableIOManager(dg.ConfigurableIOManager):
+    """Loads a table's rows of the run's tickers, all years; publishes a frame, or what a layer's step computed, to its table.
+
+    The table is the one in tables.py that has the asset's name. A frame holds all rows of the run's tickers: those of the run's
+    keys are added, published rows are corrected or withdrawn, and ticker-years without a difference are not written.
+    """
+
+    lakehouse: LakehouseResource
+
+    def handle_output(self, context: dg.OutputContext, obj: DataFrame | Computed) -> None:
+        house, table = self.lakehouse, table_of(context.asset_key)
+        rectangle = house.rectangle(context.asset_partition_keys)
+        from pyspark.sql import DataFrame
+
+        step = house.step(rectangle, context.run_id)
+        computed = Rows(table, obj) if isinstance(obj, DataFrame) else obj
+        try:
+            published = computed.publish(step)
+        except InputMovedError as error:
+            context.log.info(str(error))
+            raise dg.RetryRequested(max_retries=INPUT_ATTEMPTS - 1) from error
+        context.log.info(
+            f"{table.name}: {published.added:,} rows added, {published.corrected:,} corrected, "
+            f"{published.withdrawn:,} withdrawn; {len(context.asset_partition_keys):,} partitions to record"
+        )
+        facts = facts_of(step, table, published)
+        rows = house.lake.stored(table.name).read(house.session, rectangle.tickers[:1], rectangle.years[-2:])
+        tell(
+            context,
+            {
+                **facts,
+                "location": dg.MetadataValue.path(facts["location"]),
+                "preview": preview(rows, rectangle),
+                "dagster/column_lineage": lineage_of(table),
+            },
+        )
+
+    def load_input(self, context: dg.InputContext) -> DataFrame | ReadByJob:
+        house, table = self.lakehouse, table_of(context.asset_key)
+        stored = house.lake.stored(table.name)
+        if not context.has_asset_partitions:
+            return stored.read(house.session)
+        rectangle = house.rectangle(context.asset_partition_keys)
+        if is_read_by_job(context, house, rectangle):
+            return ReadByJob()
+        return stored.read(house.session, rectangle.tickers)
+
+
+def table_of(key: dg.AssetKey) -> Table:
+    """The table of an asset. Raises dg.DagsterInvariantViolationError for an asset that has none."""
+    name = key.path[-1]
+    if name not in BY_NAME:
+        raise dg.DagsterInvariantViolationError(
+            f"{name}: no table of that name in stock_lakehouse/tables.py; add one, or give the asset another IO manager"
+        )
+    return BY_NAME[name]
+
+
+def is_read_by_job(context: dg.InputContext, house: LakehouseResource, rectangle: Rectangle) -> bool:
+    """Whether the asset that takes the input is a layer that a job on Databricks publishes. Any other asset gets its frame."""
+    return context.op_def is not None and context.op_def.name in COMPUTED and house.is_job(rectangle)
