@@ -13,27 +13,30 @@ from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.exchanges import XNYS
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.lock import TableBusyError
-from stock_lakehouse.lake.maintenance import Damage, Tended, drop, tend
-from stock_lakehouse.lake.parquet_table import ParquetTable
+from stock_lakehouse.lake.maintenance import Tended, drop, tend
+from stock_lakehouse.lake.markers import Marker, Markers
 from stock_lakehouse.lake.publish import PublishError, partition_of
 from stock_lakehouse.lake.staging import clear_abandoned
+from stock_lakehouse.lake.stored import Damage, TickerYear
 from stock_lakehouse.layers.curated import COMPUTE_ANEW, is_outdated, moving, note_moving
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.schemas.audit import failures
 from stock_lakehouse.tables import (
+    BY_NAME,
     CORPORATE_ACTIONS,
     CURATED,
     FEATURES,
+    LAYERS,
     PROCESSED,
     PROCESSED_ACTIONS,
-    QUARANTINE,
     RAW,
     RESTATEMENTS,
     TABLES,
+    UNREADABLE,
     Table,
+    adjacent_layers,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +47,10 @@ SAMPLE = 10
 LOOKS, PAUSE_SECONDS = 3, 20.0  # a run between publishing curated and features looks like a difference, for a moment
 NAMED = 5
 REPAIR = "`stock-lakehouse upkeep --repair` takes what is damaged out of the table and computes it anew"
-TickerYear = tuple[str, int]
+Removed = Mapping[str, frozenset[TickerYear]]  # what a repair took out of the tables, by table
+# Crash markers of repairs: what was taken out of which table, until it is computed anew.
+REPAIRS = ".repairs"
+REPAIRED = tuple(table for table in TABLES if table.made_from)
 
 
 class DamageError(Exception):
@@ -117,6 +123,8 @@ def keep_up(
         )
     for name, pairs in lacking(lake).items():
         found[name].findings.append(_lacks(name, pairs))
+    for name, pairs in removed_by_repairs(lake).items():
+        found[name].findings.append(_removed(name, pairs))
     tickers = sampled(_tickers(lake), sample, moment.date())
     readable = not any(
         found[name].findings for name in (PROCESSED.name, CURATED.name, CORPORATE_ACTIONS.name, FEATURES.name)
@@ -141,41 +149,114 @@ def keep_up(
 def repair(lake: Lake) -> dict[TickerYear, set[str]]:
     """Take damaged files out of the tables that are computed; the ticker-years to be computed anew, with their tables.
 
-    Ticker-years that one of them lacks and a layer below has are among them, so what a killed repair took out is too.
-    Raises DamageError where more than half of a table is damaged.
+    What is taken out is written to a marker first, which stays until `end_repairs`. So the answer has also what earlier repairs
+    took out that were stopped before their run ended, and ticker-years that a table lacks though one computed from it has them.
+    Raises DamageError, and changes nothing, where more than half of a table is damaged.
     """
-    todo: dict[TickerYear, set[str]] = {}
-    for table in (PROCESSED, QUARANTINE, PROCESSED_ACTIONS, CURATED, CORPORATE_ACTIONS, FEATURES):
-        stored, damages = lake.stored(table.name), damages_of(lake, table)
-        if not damages:
-            continue
-        if len(damages) * 2 > len(lake.stored(table.name).sizes()) > NAMED:
+    damaged = {table: damages for table in REPAIRED if (damages := damages_of(lake, table))}
+    for table, damages in damaged.items():
+        files = len(lake.stored(table.name).paths())
+        if len(damages) * 2 > files > NAMED:
             raise DamageError(
-                f"{table.name}: {len(damages)} of {len(lake.stored(table.name).sizes())} files are damaged, the first {damages[0].path} "
+                f"{table.name}: {len(damages)} of {files} files are damaged, the first {damages[0].path} "
                 f"{damages[0].wrong}; nothing was done. See whether its disk or bucket is all there, or move the table away and "
                 "run `stock-lakehouse backfill`"
             )
-        assert isinstance(stored, DeltaTable | ParquetTable)
-        if table == CORPORATE_ACTIONS:
-            # Any ticker's may be in the file, and an action changes all of its bars: the next run of each looks at all of them.
-            note_moving(lake, _tickers(lake))
-        if table == PROCESSED_ACTIONS:
-            # Any ticker's may be in the file: all are read anew from raw, and their bars with them.
-            for pair in _ticker_years(lake, PROCESSED):
-                todo.setdefault(pair, set()).add(table.name)
-            note_moving(lake, _tickers(lake))
-        drop(stored, damages, lake.ledger)
-        for one in damages if "ticker" in table.partition_by else ():
-            ticker, year = partition_of(one.path)
-            if year.isdigit():
-                todo.setdefault((ticker, int(year)), set()).add(table.name)
-    for name, pairs in lacking(lake).items():
+    if damaged:
+        removed = {table.name: sorted(_concerned(lake, table, damages)) for table, damages in damaged.items()}
+        _repairs(lake).write(removed)
+    if damaged.keys() & {CORPORATE_ACTIONS, PROCESSED_ACTIONS}:
+        # An action changes all bars of its ticker: the next run of each looks at all of them.
+        note_moving(lake, _tickers(lake))
+    for table, damages in damaged.items():
+        drop(lake, table, damages)
+    todo: dict[TickerYear, set[str]] = {}
+    for name, pairs in (*removed_by_repairs(lake).items(), *lacking(lake).items()):
         for pair in pairs if name != RAW.name else ():
             todo.setdefault(pair, set()).add(name)
     newest = dict(sorted(_ticker_years(lake, CURATED)))
-    for ticker in moving(lake) & newest.keys():
+    for ticker in moving(lake, newest):
         todo.setdefault((ticker, newest[ticker]), set()).add(CORPORATE_ACTIONS.name)
     return todo
+
+
+def pending_repairs(lake: Lake) -> list[Marker[Removed]]:
+    """The markers of repairs whose run has not ended: to be read before the run, and given to `end_repairs` after it."""
+    return _repairs(lake).read()
+
+
+def end_repairs(lake: Lake, markers: Sequence[Marker[Removed]], computed: Rectangle) -> None:
+    """Take out of `markers` what a run for `computed` has computed anew; what is left stays marked."""
+    years = set(computed.years)
+    left: dict[str, set[TickerYear]] = {}
+    for name, pairs in _by_table(lake, markers).items():
+        if rest := {pair for pair in pairs if pair[0] not in computed.tickers or pair[1] not in years}:
+            left[name] = rest
+    if left:
+        _repairs(lake).write({name: sorted(pairs) for name, pairs in left.items()})
+    _repairs(lake).remove(markers)
+
+
+def removed_by_repairs(lake: Lake) -> dict[str, list[TickerYear]]:
+    """The ticker-years that repairs took out of each table and that no run has computed anew yet."""
+    return {name: sorted(pairs) for name, pairs in _by_table(lake, pending_repairs(lake)).items()}
+
+
+def _by_table(lake: Lake, markers: Iterable[Marker[Removed]]) -> dict[str, set[TickerYear]]:
+    """What `markers` name; every ticker-year of the tables that are by ticker and year if one of them cannot be read."""
+    found: dict[str, set[TickerYear]] = {}
+    for marker in markers:
+        content = marker.content
+        if content is None:
+            content = {table.name: frozenset(_landed(lake)) for table in REPAIRED if table.partition_by}
+        for name, pairs in content.items():
+            found.setdefault(name, set()).update(pairs)
+    return found
+
+
+def _concerned(lake: Lake, table: Table, damages: Sequence[Damage]) -> set[TickerYear]:
+    """The ticker-years to be computed so that the rows of the damaged files of `table` are there again."""
+    if not table.partition_by:
+        # Any ticker's rows may be in the file. Delivered actions are read anew from all of raw; what counts of them follows
+        # from a run of any year, since it looks at the whole history.
+        return _landed(lake) if table == PROCESSED_ACTIONS else _newest(_ticker_years(lake, CURATED))
+    concerned: set[TickerYear] = set()
+    for damage in damages:
+        ticker, year = partition_of(damage.path)
+        tickers = {name for name, _ in _landed(lake)} if ticker == UNREADABLE else {ticker}
+        # A run reads the rows without a readable ticker or year beside those of its own tickers and years.
+        if year.isdigit():
+            concerned |= {(name, int(year)) for name in tickers}
+        else:
+            concerned |= {pair for pair in _newest(_landed(lake)) if pair[0] in tickers}
+    return concerned
+
+
+def _newest(pairs: Iterable[TickerYear]) -> set[TickerYear]:
+    """The newest year of each ticker."""
+    return set(dict(sorted(pairs)).items())
+
+
+def _landed(lake: Lake) -> set[TickerYear]:
+    """Every ticker-year that can be computed from raw, or is computed already."""
+    pairs = _ticker_years(lake, RAW) | _ticker_years(lake, PROCESSED) | _ticker_years(lake, CURATED)
+    return {pair for pair in pairs if pair[0] != UNREADABLE}
+
+
+def _repairs(lake: Lake) -> Markers[Removed]:
+    return Markers(lake.storage, REPAIRS, _removed_in)
+
+
+def _removed_in(content: object) -> Removed:
+    """What a marker of a repair says. Raises ValueError where it says something else."""
+    if not isinstance(content, dict) or not content.keys() <= BY_NAME.keys():
+        raise ValueError("no tables")
+    try:
+        return {
+            str(name): frozenset((str(ticker), int(year)) for ticker, year in pairs) for name, pairs in content.items()
+        }
+    except TypeError as error:
+        raise ValueError("no ticker-years") from error
 
 
 def rectangle_to_heal(
@@ -201,9 +282,12 @@ def damages_of(lake: Lake, table: Table) -> list[Damage]:
 
 def lacking(lake: Lake) -> dict[str, list[TickerYear]]:
     """Ticker-years that a layer lacks though the layer computed from it has them, by table; by logs and folders."""
-    held = {table.name: _ticker_years(lake, table) for table in (RAW, PROCESSED, CURATED, FEATURES)}
-    below = ((RAW, PROCESSED), (PROCESSED, CURATED), (CURATED, FEATURES))
-    return {above.name: missing for above, one in below if (missing := sorted(held[one.name] - held[above.name]))}
+    held = {table.name: _ticker_years(lake, table) for table in LAYERS}
+    return {
+        source.name: missing
+        for source, layer in adjacent_layers()
+        if (missing := sorted(held[layer.name] - held[source.name]))
+    }
 
 
 def sampled(tickers: Sequence[str], size: int, day: date) -> list[str]:
@@ -298,10 +382,8 @@ def _present(stored: DataFrame, table: Table) -> DataFrame:
 
 
 def _tend(lake: Lake, one: TableUpkeep, now: datetime) -> None:
-    stored = lake.stored(one.table)
-    assert isinstance(stored, DeltaTable)
     try:
-        one.tended = tend(stored, None if one.table == RESTATEMENTS.name else lake.ledger, now)
+        one.tended = tend(lake.delta[one.table], None if one.table == RESTATEMENTS.name else lake.ledger, now)
     except TableBusyError as error:
         one.findings.append(Finding(one.table, str(error), "upkeep of it is done next time"))
     except PublishError as error:
@@ -341,9 +423,20 @@ def _damaged(table: Table, damages: Sequence[Damage]) -> Finding:
     return Finding(table.name, f"{len(damages)} files: {named}{more}", todo)
 
 
+def _removed(name: str, pairs: Sequence[TickerYear]) -> Finding:
+    what = (
+        f"a repair took out rows of {len(pairs)} ticker-years, and no run has computed them anew yet: {_named(pairs)}"
+    )
+    return Finding(name, what, REPAIR)
+
+
+def _named(pairs: Sequence[TickerYear]) -> str:
+    more = f" and {len(pairs) - NAMED} more" if len(pairs) > NAMED else ""
+    return ", ".join(f"{ticker} {year}" for ticker, year in pairs[:NAMED]) + more
+
+
 def _lacks(name: str, pairs: Sequence[TickerYear]) -> Finding:
-    named = ", ".join(f"{ticker} {year}" for ticker, year in pairs[:NAMED])
-    what = f"it lacks {len(pairs)} ticker-years that the layer below has: {named}"
+    what = f"it lacks {len(pairs)} ticker-years that the layer below has: {_named(pairs)}"
     if name == RAW.name:
         return Finding(
             name, what, "bring its files back from a backup before the next run, which would withdraw their bars"

@@ -62,11 +62,12 @@ def _repair(settings: Settings) -> None:
     """Take out what is damaged, and run the layers below raw for it."""
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.tables import RAW, TABLES
-    from stock_lakehouse.upkeep import DamageError, rectangle_to_heal
+    from stock_lakehouse.upkeep import DamageError, end_repairs, pending_repairs, rectangle_to_heal
     from stock_lakehouse.upkeep import repair as take_out
 
+    lake = Lake(settings.lake_root, retention_days=settings.retention_days)
     try:
-        todo = take_out(Lake(settings.lake_root, retention_days=settings.retention_days))
+        todo = take_out(lake)
     except DamageError as error:
         wrong(str(error))
     if not todo:
@@ -81,7 +82,9 @@ def _repair(settings: Settings) -> None:
             f"Not in the settings, so not computed: {', '.join(removed)}; put them back into `tickers` and repair again."
         )
     if rectangle is not None:
+        markers = pending_repairs(lake)
         run_and_print(settings, rectangle, [table.name for table in TABLES if table != RAW])
+        end_repairs(lake, markers, rectangle)
 
 
 def _print_upkeep(done: Upkeep) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable, adds_of
 from stock_lakehouse.lake.history import (
     CHECKPOINT,
@@ -27,26 +28,17 @@ from stock_lakehouse.lake.history import (
 from stock_lakehouse.lake.ledger import Ledger
 from stock_lakehouse.lake.lock import confirm, one_writer
 from stock_lakehouse.lake.publish import PublishError
-from stock_lakehouse.lake.storage import File, Storage, storage_at
+from stock_lakehouse.lake.storage import Storage, storage_at
+from stock_lakehouse.lake.stored import Damage
 from stock_lakehouse.market_calendar import utc_now
+from stock_lakehouse.tables import Table
 
 if TYPE_CHECKING:
     import deltalake
 
-    from stock_lakehouse.lake.parquet_table import ParquetTable
-    from stock_lakehouse.lake.raw_csv import RawCsv
-
 DAMAGED = ".damaged"
 UNCOMMITTED = timedelta(days=7)  # what no version names may belong to a commit on its way; none takes so long
 VERSION = slice(0, 20)  # of a file's name in the log
-
-
-@dataclass(frozen=True)
-class Damage:
-    """A file that is not as its table says: its path under the lake's root, and what is wrong."""
-
-    path: str
-    wrong: str
 
 
 @dataclass(frozen=True)
@@ -60,79 +52,20 @@ class Tended:
     versions_removed: int = 0
 
 
-def examine(table: DeltaTable) -> list[Damage]:
-    """The files of the present version that are missing, cannot be read, or hold other rows than the log says.
-
-    By size and Parquet footer: two small reads a file.
-    """
-    import pyarrow.parquet as pq
-
-    if not table.exists():
-        return []
-    storage, opened = storage_at(table.lake_root), table.open()
-    there = {file.path: file for file in storage.walk(table.table.path)}
-
-    def look(add: dict[str, Any]) -> Damage | None:
-        path = f"{table.table.path}/{file_name(add['path'])}"
-        if path not in there:
-            return Damage(path, "is missing")
-        size = there[path].size
-        if size != add["size_bytes"]:
-            return Damage(path, f"has {size:,} bytes, its log says {add['size_bytes']:,}")
-        rows = _rows(lambda: pq.read_metadata(storage.source(path)).num_rows)
-        if isinstance(rows, str):
-            return Damage(path, rows)
-        return (
-            Damage(path, f"holds {rows:,} rows, its log says {add['num_records']:,}")
-            if rows != add["num_records"]
-            else None
-        )
-
-    return [one for one in storage.map(look, adds_of(opened)) if one is not None]
-
-
-def examine_files(table: ParquetTable | RawCsv) -> list[Damage]:
-    """The files of a Parquet table that cannot be read with its schema, or of raw that are not what landed."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from stock_lakehouse.lake.parquet_table import ParquetTable
-
-    storage = table._storage
-    if not isinstance(table, ParquetTable):
-        told = storage.map(lambda file: (file.path, table._damage(file, in_full=True)), table.files())
-        return [Damage(path, f"is not what landed: {wrong}") for path, wrong in told if wrong]
-    wanted = {one.name: one.type for one in table.table.arrow_schema if one.name not in table.table.partition_by}
-
-    def look(file: File) -> Damage | None:
-        def read() -> int:
-            rows = pq.ParquetFile(storage.source(file.path)).read()
-            # A file from before a column was added lacks it, and is read with nulls.
-            lacking = {name for name, kind in wanted.items() if _type(rows, name) not in (kind, None)}
-            if lacking:
-                raise pa.ArrowInvalid(f"{', '.join(sorted(lacking))} not as in its schema")
-            return int(rows.num_rows)
-
-        rows = _rows(read)
-        return Damage(file.path, rows) if isinstance(rows, str) else None
-
-    return [one for one in storage.map(look, table.files()) if one is not None]
-
-
-def drop(table: DeltaTable | ParquetTable, damages: Sequence[Damage], ledger: Ledger | None = None) -> None:
-    """Take damaged files out of the table, so that what is left can be read and the next run publishes the rest anew.
+def drop(lake: Lake, table: Table, damages: Sequence[Damage]) -> None:
+    """Take damaged files out of a table, so that what is left can be read and the next run publishes the rest anew.
 
     What is there of a file is kept under .damaged/. Rows are missing from then on; they are a function of the layer above.
     """
-    storage = storage_at(table.lake_root)
-    with one_writer(table.lake_root, table.table.name):
-        confirm(table.lake_root)
-        if isinstance(table, DeltaTable) and ledger is not None:
-            ledger.settle(table.table.name, table.open())
-        for one in damages:
-            _set_aside(storage, one.path)
-        if isinstance(table, DeltaTable):
-            table.open().repair()
+    delta = lake.delta.get(table.name)
+    with one_writer(lake.root, table.name):
+        confirm(lake.root)
+        if delta is not None:
+            lake.ledger.settle(table.name, delta.open())
+        for damage in damages:
+            _set_aside(lake.storage, damage.path)
+        if delta is not None:
+            delta.open().repair()
 
 
 def tend(table: DeltaTable, ledger: Ledger | None, now: datetime | None = None) -> Tended:
@@ -249,17 +182,3 @@ def _partitions(opened: deltalake.DeltaTable) -> dict[tuple[Any, ...], tuple[int
         files[key] += 1
         rows[key] += add["num_records"]
     return {key: (files[key], rows[key]) for key in files}
-
-
-def _rows(read: Any) -> int | str:
-    """What `read` gives, or why it cannot."""
-    try:
-        return int(read())
-    except FileNotFoundError:
-        return "is missing"
-    except (OSError, ValueError) as error:  # pyarrow's errors are both; one of the storage is not, and is raised
-        return f"cannot be read: {str(error).splitlines()[0][:200]}"
-
-
-def _type(rows: Any, name: str) -> Any:
-    return rows.schema.field(name).type if name in rows.column_names else None

@@ -6,14 +6,13 @@ how a table is published (lake/).
 
 from __future__ import annotations
 
-import json
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_publish import replace
+from stock_lakehouse.lake.markers import Markers
 from stock_lakehouse.lake.publish import Published, literals
 from stock_lakehouse.layers.step import Inputs, Step, publish_rows
 from stock_lakehouse.partitions import Rectangle
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
-# What a run is changing the histories of; there after a kill, so that the next run of such a ticker looks at all of it.
+# Crash markers: tickers whose whole history a run is rewriting. If the run dies, the next run recomputes them in full.
 MOVING = f"{CORPORATE_ACTIONS.path}/_moving"
 
 
@@ -129,7 +128,7 @@ def compute(step: Step, processed: DataFrame) -> Curation:
 
     rows = computed(loaded, asked.tickers, window.computed, len(window.loaded or asked.years))
     actions, published = actions_in(rows).toArrow(), known.toArrow()
-    moved = _differing(actions, published, window.computed) | (moving(lake) & set(asked.tickers))
+    moved = _differing(actions, published, window.computed) | moving(lake, asked.tickers)
     if window.computed is not None:
         moved |= _corrected_after(delivered.toArrow(), max(window.computed))
     bars = bars_in(rows)
@@ -157,21 +156,46 @@ def _corrected_after(delivered: pa.Table, year: int) -> set[str]:
 
 def note_moving(lake: Lake, tickers: Sequence[str]) -> None:
     """Have the next run of each of `tickers` look at its whole history."""
-    lake.storage.create(f"{MOVING}/{uuid.uuid4().hex}.json", json.dumps(tickers).encode())
+    _markers(lake).write(list(tickers))
 
 
-def moving(lake: Lake) -> set[str]:
-    """The tickers whose whole history is to be looked at: a killed run was changing it."""
-    return {ticker for file in lake.storage.walk(MOVING) for ticker in json.loads(lake.storage.read(file.path))}
+def moving(lake: Lake, tickers: Iterable[str]) -> set[str]:
+    """Those of `tickers` whose whole history is to be looked at: a killed run was changing it.
+
+    They are all of them while there is a marker that cannot be read: it may be of any ticker.
+    """
+    asked, named = set(tickers), set[str]()
+    for marker in _markers(lake).read():
+        named |= asked if marker.content is None else asked & marker.content
+    return named
 
 
 def _settle(lake: Lake, done: Iterable[str]) -> None:
-    """Take `done` out of the notes under MOVING."""
-    notes = [file.path for file in lake.storage.walk(MOVING)]
-    left = sorted(moving(lake) - set(done))
-    if left:
-        note_moving(lake, left)
-    lake.storage.delete(notes)
+    """Take `done` out of the markers under MOVING. What is left is written before the markers that said it are removed.
+
+    A marker that cannot be read becomes one of every ticker of the lake but `done`, so that it goes when all were looked at.
+    """
+    markers = _markers(lake)
+    found, left = markers.read(), set[str]()
+    for marker in found:
+        left |= _all_tickers(lake) if marker.content is None else marker.content
+    if left := left - set(done):
+        markers.write(sorted(left))
+    markers.remove(found)
+
+
+def _all_tickers(lake: Lake) -> set[str]:
+    return {ticker for table in (lake.processed, lake.curated) for ticker, _ in table.ticker_years()}
+
+
+def _markers(lake: Lake) -> Markers[frozenset[str]]:
+    return Markers(lake.storage, MOVING, _tickers_in)
+
+
+def _tickers_in(content: object) -> frozenset[str]:
+    if not isinstance(content, list) or not all(isinstance(ticker, str) for ticker in content):
+        raise ValueError("no list of tickers")
+    return frozenset(content)
 
 
 def _differing(computed: pa.Table, published: pa.Table, years: Sequence[int] | None) -> set[str]:

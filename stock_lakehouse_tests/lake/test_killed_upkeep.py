@@ -22,7 +22,7 @@ from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.history import commits
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED
-from stock_lakehouse.upkeep import rectangle_to_heal, repair
+from stock_lakehouse.upkeep import end_repairs, pending_repairs, rectangle_to_heal, repair
 from stock_lakehouse_tests.faults import Faults
 from stock_lakehouse_tests.graph import TICKERS, Clocked, clocked, contents, layers, ledger, run
 from stock_lakehouse_tests.lake.histories import (
@@ -36,9 +36,10 @@ from stock_lakehouse_tests.lake.histories import (
     time_passes,
 )
 from stock_lakehouse_tests.lake.killed_upkeep import RETENTION_DAYS, maintain
-from stock_lakehouse_tests.lake.test_upkeep import damaged_files
+from stock_lakehouse_tests.lake.test_upkeep import damaged_files, kept_up
 
-DAMAGED = ("AAA", 2019)
+# Two ticker-years, so that what brings one back does not bring the other back by chance.
+DAMAGED = {PROCESSED.name: "AAA 2019", FEATURES.name: "CCC 2020"}
 
 
 class Keeper:
@@ -82,7 +83,7 @@ class Keeper:
         """The lake with a file truncated of features and one of processed gone."""
         root = self.folder / name
         shutil.copytree(self.prepared, root, copy_function=shutil.copy2)
-        victim = damaged_files(Lake(root), FEATURES.name)[0]
+        victim = damaged_files(Lake(root), FEATURES.name)[-1]
         victim.write_bytes(victim.read_bytes()[:50])
         victim = damaged_files(Lake(root), PROCESSED.name)[0]
         victim.write_bytes(b"x")
@@ -108,6 +109,7 @@ class Keeper:
         assert contents(house.lake.curated) == self.before["curated"]
         assert ledger(house) == self.lines
         assert within_retention(house.lake, self.at)[CURATED.name] == self.memory[CURATED.name]
+        self.look(house)
         began = time.monotonic()
         maintain(root)
         assert state(house.lake) == self.after
@@ -118,13 +120,22 @@ class Keeper:
         faults.tried("upkeep killed", 1, lost, healed)
         assert there == self.before
         assert ledger(house) == self.lines
+        assert kept_up(house) == {}
         shutil.rmtree(root)
 
+    def look(self, house: Clocked) -> None:
+        """A plain look names each damaged ticker-year, as damaged or as taken out."""
+        findings = kept_up(house, check_only=True, sample=0)
+        for name, ticker_year in DAMAGED.items():
+            ticker, year = ticker_year.split()
+            assert ticker_year in findings[name] or f"ticker={ticker}/year={year}/" in findings[name]
+
     def heal(self, house: Clocked) -> None:
-        todo = {DAMAGED, *repair(house.lake)}
-        asked = rectangle_to_heal(todo, SESSIONS, TICKERS)
+        asked = rectangle_to_heal(repair(house.lake), SESSIONS, TICKERS)
         assert asked is not None
+        markers = pending_repairs(house.lake)
         run(house, asked, steps=(PROCESSED.name, CURATED.name, FEATURES.name))
+        end_repairs(house.lake, markers, asked)
 
 
 def within_retention(lake: Lake, at: datetime) -> dict[str, list[dict[str, Any]]]:

@@ -16,7 +16,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.delta_table import EXACT_IN_JSON
+from stock_lakehouse.lake.delta_table import EXACT_IN_JSON, DeltaTable
 from stock_lakehouse.lake.history import NoVersionError, commits, files_of
 from stock_lakehouse.lake.maintenance import UNCOMMITTED, tend
 from stock_lakehouse.lake.publish import partition_of
@@ -28,22 +28,38 @@ from stock_lakehouse.tables import (
     CURATED,
     FEATURES,
     PROCESSED,
+    PROCESSED_ACTIONS,
     QUARANTINE,
     RAW,
     RESTATEMENTS,
 )
 from stock_lakehouse.upkeep import (
+    REPAIRS,
     DamageError,
     damages_of,
+    end_repairs,
     keep_up,
     lacking,
+    pending_repairs,
     rectangle_to_heal,
     repair,
     sampled,
 )
 from stock_lakehouse_tests.conftest import bytes_of
 from stock_lakehouse_tests.faults import Faults
-from stock_lakehouse_tests.graph import TICKERS, Clocked, clocked, history, layers, ledger, plain, raw_contents, run
+from stock_lakehouse_tests.graph import (
+    TICKERS,
+    Clocked,
+    clocked,
+    contents,
+    history,
+    layers,
+    ledger,
+    plain,
+    raw_contents,
+    rectangle,
+    run,
+)
 from stock_lakehouse_tests.lake.histories import (
     DELTA,
     SESSIONS,
@@ -255,12 +271,28 @@ def test_on_s3_versions_beyond_retention_stay_within_it_and_files_are_joined(spa
 # What is found
 
 
+def everything(house: Clocked) -> dict[str, list[dict[str, object]]]:
+    """What all tables hold that are computed from raw, by name."""
+    names = (PROCESSED, QUARANTINE, PROCESSED_ACTIONS, CURATED, CORPORATE_ACTIONS, FEATURES)
+    return {table.name: contents(house.lake.stored(table.name)) for table in names}  # type: ignore[arg-type]
+
+
 def damaged_files(lake: Lake, name: str) -> list[Path]:
     root = Path(str(lake.root))
-    if name in DELTA:
-        table = lake.delta(name)
+    table = lake.stored(name)
+    if isinstance(table, DeltaTable):
         return sorted(root / path for path in files_of(table.open(), table.table.path))
     return sorted(root / file.path for file in lake.stored(name).files())  # type: ignore[union-attr]
+
+
+def heal(house: Clocked) -> set[tuple[str, int]]:
+    """What `upkeep --repair` does; the ticker-years that its run computed anew."""
+    todo = repair(house.lake)
+    asked = rectangle_to_heal(todo, SESSIONS, TICKERS) or pytest.fail("nothing to compute")
+    markers = pending_repairs(house.lake)
+    run(house, asked, steps=(PROCESSED.name, CURATED.name, FEATURES.name))
+    end_repairs(house.lake, markers, asked)
+    return set(todo)
 
 
 def truncate(path: Path) -> None:
@@ -284,13 +316,8 @@ def test_a_damaged_file_is_named_and_heals(
     assert set(told) == {name}
     assert "`stock-lakehouse upkeep --repair`" in told[name]
     began = time.monotonic()
-    todo = repair(lake)
     ticker, year = partition_of(str(victim))
-    assert set(todo) == {(ticker, int(year))}
-    asked = rectangle_to_heal(todo, SESSIONS, TICKERS)
-    assert asked is not None
-    assert {day.year for day in asked.sessions} == {int(year)}
-    run(filled, asked, steps=(PROCESSED.name, CURATED.name, FEATURES.name))
+    assert heal(filled) == {(ticker, int(year))}
     healed = time.monotonic() - began
     there = layers(filled)
     assert there == before
@@ -308,11 +335,66 @@ def test_a_repair_killed_before_its_run_is_found_again(filled: Clocked) -> None:
     assert set(lacking(lake)) == {CURATED.name}
     assert "AAA 2019" in kept_up(filled)[CURATED.name]
     assert set(repair(lake)) == {("AAA", 2019)}
-    asked = rectangle_to_heal(repair(lake), SESSIONS, TICKERS)
-    assert asked is not None
-    run(filled, asked, steps=(PROCESSED.name, CURATED.name, FEATURES.name))
+    assert heal(filled) == {("AAA", 2019)}
     assert layers(filled) == before
     assert lacking(lake) == {}
+    assert kept_up(filled) == {}
+
+
+@pytest.mark.parametrize("name", [QUARANTINE.name, PROCESSED_ACTIONS.name, FEATURES.name])
+def test_what_a_killed_repair_took_out_is_named_until_a_repair_ends(filled: Clocked, name: str) -> None:
+    """Nothing is computed from these tables by ticker and year, so no other table says that they lack something."""
+    deliver(filled, {key: {**bar, "volume": "-3"} for key, bar in correction(4).items()})
+    deliver(filled, correction(5))
+    lake, before, lines = filled.lake, everything(filled), ledger(filled)
+    taken_out = damaged_files(lake, name)[0]
+    truncate(taken_out)
+    repair(lake)  # and killed before its run
+    assert everything(filled)[name] != before[name]
+    assert "a repair took out rows of" in kept_up(filled)[name]
+    asked = rectangle_to_heal(repair(lake), SESSIONS, TICKERS) or pytest.fail("nothing to compute")
+    run(filled, asked, steps=(PROCESSED.name,))  # killed in its run
+    assert "a repair took out rows of" in kept_up(filled, sample=0)[name]
+    heal(filled)
+    assert everything(filled) == before
+    assert ledger(filled) == lines
+    assert kept_up(filled) == {}
+    assert list(lake.storage.walk(REPAIRS)) == []
+
+
+@pytest.mark.parametrize("partition", ["ticker=__unreadable__/year=__unreadable__", "ticker=BBB/year=__unreadable__"])
+def test_quarantined_rows_without_a_ticker_or_a_year_come_back(filled: Clocked, partition: str) -> None:
+    rows = [
+        {"ticker": "BBB", "symbol": "BBB", "date": "some day", "close": "1"},
+        {"ticker": None, "problem": "file.csv, line 7: 3 fields", "line": "a,b,c"},
+    ]
+    run(filled, rectangle(SESSIONS, TICKERS), rows, "22222222-run")
+    before = layers(filled)
+    (victim,) = (path for path in damaged_files(filled.lake, QUARANTINE.name) if partition in str(path))
+    truncate(victim)
+    assert heal(filled)
+    assert layers(filled) == before
+    assert kept_up(filled) == {}
+
+
+def test_the_mark_of_a_repair_that_is_cut_stands_for_every_ticker_year(filled: Clocked) -> None:
+    lake, before = filled.lake, layers(filled)
+    truncate(damaged_files(lake, FEATURES.name)[2])
+    repair(lake)
+    (marker,) = lake.storage.walk(REPAIRS)
+    (Path(str(lake.root)) / marker.path).write_bytes(b'{"stocks_fea')
+    assert "6 ticker-years" in kept_up(filled)[FEATURES.name]
+    heal(filled)
+    assert layers(filled) == before
+    assert kept_up(filled) == {}
+
+
+def test_a_repair_ends_for_what_its_run_computed_and_stays_marked_for_the_rest(filled: Clocked) -> None:
+    for path in damaged_files(filled.lake, FEATURES.name)[1:4:2]:
+        truncate(path)
+    assert set(repair(filled.lake)) == {("AAA", 2020), ("BBB", 2020)}
+    end_repairs(filled.lake, pending_repairs(filled.lake), rectangle(SESSIONS, ["AAA"]))
+    assert set(repair(filled.lake)) == {("BBB", 2020)}
 
 
 def test_a_disk_that_is_gone_is_not_repaired(filled: Clocked, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,11 +495,7 @@ def test_a_lost_file_of_corporate_actions_heals_and_no_bar_is_ever_adjusted_with
     # A run of the year before the dividends: it knows by the note that it must look further.
     run(house, rectangle_to_heal([("AAA", 2019)], SESSIONS, TICKERS) or pytest.fail("none"), steps=(CURATED.name,))
     assert layers(house)["curated"] == before["curated"]
-    run(
-        house,
-        rectangle_to_heal(repair(lake), SESSIONS, TICKERS) or pytest.fail("none"),
-        steps=(PROCESSED.name, CURATED.name, FEATURES.name),
-    )
+    heal(house)
     assert layers(house) == before
     assert ledger(house) == lines
     assert plain(read_table(CORPORATE_ACTIONS.name, lake_root=lake.root)) == actions
