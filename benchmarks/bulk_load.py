@@ -111,7 +111,7 @@ def _tables(lake_root: Path, rows: int) -> dict[str, dict[str, int]]:
         raise RuntimeError(
             f"{rows} rows were generated, but: {wrong}, {len(lake.quarantine.files())} files in quarantine"
         )
-    sizes = {name: lake.sizes(name) for name in LAYERS}
+    sizes = {name: lake.stored(name).sizes() for name in LAYERS}
     return {name: {"rows": counted[name], "files": len(sizes[name]), "bytes": sum(sizes[name])} for name in LAYERS}
 
 

@@ -70,11 +70,12 @@ def _platform(spark: SparkSession, bars: Path, out: Path, repeats: int) -> dict[
 
     def to_parquet() -> None:
         house.staging.clear()
-        house.stage_by_ticker(
+        house.staging.by_ticker(
             lambda rows: features(rows, sessions),
             spark.read.parquet(str(bars)),
             tickers,
-            house.years_until(days[-1]),
+            days[-1].year - days[0].year + 1,
+            house.bars_per_chunk,
         )
 
     return timed(to_parquet, repeats)

@@ -152,6 +152,7 @@ def measure_ours(bars: Path, out: Path, repeats: int) -> dict[str, dict[str, flo
 
     from stock_lakehouse.engines import spark_session
     from stock_lakehouse.lake import Lake
+    from stock_lakehouse.lake.delta_publish import publish as publish_delta
     from stock_lakehouse.lake.staging import Staging
     from stock_lakehouse.market_calendar import market_calendar
     from stock_lakehouse.partitions import Rectangle
@@ -178,8 +179,8 @@ def measure_ours(bars: Path, out: Path, repeats: int) -> dict[str, dict[str, flo
             lake, staging = Lake(out / "lake"), Staging(out / "lake")
             try:
                 rows = staging.stage(computed())
-                done = lake.features.publish(
-                    rows, rectangle, staging, lake.ledger, run_id="benchmark", now=datetime.now(UTC)
+                done = publish_delta(
+                    lake.features, rows, rectangle, staging, lake.ledger, run_id="benchmark", now=datetime.now(UTC)
                 )
                 return done.added
             finally:

@@ -215,7 +215,7 @@ def test_a_run_that_ends_amid_an_action_is_made_good_by_the_next_of_any_year(
         delivered(one, vendor, SESSIONS[SESSIONS.index(SPLIT) - 1], SESSIONS[0], 1)
     delivered(right, vendor, SPLIT, SPLIT, 2)
 
-    real = DeltaTable.replace
+    real = curation.replace
 
     def ends(first: object, *rest: Any) -> bool:
         if isinstance(first, DeltaTable) and first.table != CORPORATE_ACTIONS:
@@ -223,7 +223,7 @@ def test_a_run_that_ends_amid_an_action_is_made_good_by_the_next_of_any_year(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(*((DeltaTable, "replace") if before == "replace" else (curation, "_settle")), ends)
+        patched.setattr(*((curation, "replace") if before == "replace" else (curation, "_settle")), ends)
         with pytest.raises(KeyboardInterrupt):
             delivered(house, vendor, SPLIT, SPLIT, 2)
     # Of a year that has nothing to do with it.

@@ -253,7 +253,9 @@ def test_the_newest_version_at_or_before_a_moment_counts() -> None:
 
 
 def test_versions_are_told_from_the_oldest_that_a_reader_can_start_from(tmp_path: Path) -> None:
-    table = DeltaTable(tmp_path, Table("t", "curated", "delta", "t", (Column("year", "int", "A year"),), "T", ()))
+    table = DeltaTable(
+        tmp_path, Table("t", "curated", "delta", "t", (Column("year", "int", "A year"),), "T", partition_by=())
+    )
     table.prepare()
     for year in range(6):
         deltalake.write_deltalake(str(table.path), pa.table({"year": pa.array([year], pa.int32())}), mode="append")

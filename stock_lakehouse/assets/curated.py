@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame  # at runtime: Dagster reads annotations
 
 from stock_lakehouse.assets.layer import layer_step
 from stock_lakehouse.checks import audit_spec
-from stock_lakehouse.io_managers.table import ReadByJob
+from stock_lakehouse.io_managers.table import FRAME, ReadByJob
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED
 
@@ -16,6 +16,7 @@ NEWEST = 10
 
 
 @dg.asset(
+    ins={"processed_stocks_daily": dg.AssetIn(dagster_type=FRAME)},
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="delta",
     pool=CURATED.name,

@@ -8,12 +8,13 @@ from pyspark.sql import DataFrame  # at runtime: Dagster reads annotations
 
 from stock_lakehouse.assets.layer import layer_step
 from stock_lakehouse.checks import PRESENT_FORMULAS, audit_spec
-from stock_lakehouse.io_managers.table import ReadByJob
+from stock_lakehouse.io_managers.table import FRAME, ReadByJob
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import FEATURES
 
 
 @dg.asset(
+    ins={"curated_stocks_daily": dg.AssetIn(dagster_type=FRAME)},
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="delta",
     pool=FEATURES.name,

@@ -9,12 +9,13 @@ from pyspark.sql import DataFrame  # at runtime: Dagster reads annotations
 from stock_lakehouse.assets.layer import layer_step
 from stock_lakehouse.checks import ROWS_CONSERVED, audit_spec
 from stock_lakehouse.checks.files import QUARANTINED
-from stock_lakehouse.io_managers.table import ReadByJob
+from stock_lakehouse.io_managers.table import FRAME, ReadByJob
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import PROCESSED, written_in_step
 
 
 @dg.asset(
+    ins={"raw_stocks_daily": dg.AssetIn(dagster_type=FRAME)},
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="parquet",
     pool=PROCESSED.name,

@@ -46,8 +46,8 @@ def main() -> None:
                 pipes.log.error(str(error))
                 return
         pipes.log.info(
-            f"{order.name}: {metadata['rows added']:,} rows added, {metadata['rows corrected']:,} corrected, "
-            f"{metadata['rows withdrawn']:,} withdrawn"
+            f"{order.name}: {metadata['added']:,} rows added, {metadata['corrected']:,} corrected, "
+            f"{metadata['withdrawn']:,} withdrawn"
         )
         pipes.report_asset_materialization(asset_key=order.name, metadata=metadata)
 

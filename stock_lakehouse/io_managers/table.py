@@ -27,6 +27,18 @@ class ReadByJob:
     """Stands for the rows of a layer in a run whose layers are published by jobs on Databricks: a job reads by itself."""
 
 
+def _is_frame(_: object, value: object) -> bool:
+    from pyspark.sql import DataFrame
+
+    return isinstance(value, DataFrame | ReadByJob)
+
+
+# What a layer's asset takes: Dagster knows no type for a union.
+FRAME = dg.DagsterType(
+    _is_frame, name="PySparkDataFrame", description="Rows of the layer upstream, of the run's tickers."
+)
+
+
 class TableIOManager(dg.ConfigurableIOManager):
     """Loads a table's rows of the run's tickers, all years; publishes a frame, or what a layer's step computed, to its table.
 

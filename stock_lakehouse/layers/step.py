@@ -201,9 +201,9 @@ def facts_of(step: Step, table: Table, published: Published) -> dict[str, Any]:
         "dagster/row_count": step.lake.read(table.name, step.spark).count(),
         "bytes": sum(stored.sizes()),
         "location": stored.location,
-        "rows added": published.added,
-        "rows corrected": published.corrected,
-        "rows withdrawn": published.withdrawn,
+        "added": published.added,
+        "corrected": published.corrected,
+        "withdrawn": published.withdrawn,
         "ticker-years written": published.partitions,
         **({} if published.version is None else {"table version": published.version}),
     }

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from stock_lakehouse import tables
 from stock_lakehouse.assets.curated import curated_stocks_daily
 from stock_lakehouse.definitions import build_definitions
-from stock_lakehouse.io_managers import RICH_KEYS
+from stock_lakehouse.io_managers.metadata import RICH_KEYS
 from stock_lakehouse.lake.reading import read_table
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import PartitionScheme

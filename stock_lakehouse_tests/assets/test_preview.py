@@ -9,7 +9,7 @@ from datetime import date
 import pytest
 from pyspark.sql import SparkSession
 
-from stock_lakehouse.io_managers import _preview
+from stock_lakehouse.io_managers.metadata import preview
 from stock_lakehouse_tests.conftest import frame
 from stock_lakehouse_tests.graph import rectangle
 
@@ -33,7 +33,7 @@ ASKED = rectangle([date(2023, 9, 21)], ["AAA"])
 )
 def test_a_preview_is_a_table_in_which_delivered_text_is_only_text(spark: SparkSession, text: str) -> None:
     rows = frame(spark, "ticker string, date string, open string", ("AAA", "2023-09-21", text))
-    header, _, row = _preview(rows, ASKED).md_str.split("\n")  # type: ignore[union-attr]
+    header, _, row = preview(rows, ASKED).md_str.split("\n")  # type: ignore[union-attr]
     assert header == "| ticker | date | open |"
     cells = [one.strip() for one in row.strip("|").split("|")]
     assert len(cells) == 3
@@ -43,4 +43,4 @@ def test_a_preview_is_a_table_in_which_delivered_text_is_only_text(spark: SparkS
 
 def test_a_long_cell_is_cut(spark: SparkSession) -> None:
     rows = frame(spark, "ticker string, date string, open string", ("AAA", "2023-09-21", "9" * 4_000))
-    assert len(_preview(rows, ASKED).md_str or "") < 250
+    assert len(preview(rows, ASKED).md_str or "") < 250

@@ -19,14 +19,13 @@ from stock_lakehouse_tests.graph import FIRST, NOW, TICKERS, clocked, history, l
 DAYS = year_boundary(5, 5)
 JOBS = """
 import json, sys
-from stock_lakehouse.databricks_jobs.layers import Layers
-from stock_lakehouse.databricks_jobs.main import job_session
+from stock_lakehouse.databricks_jobs.main import job_session, publish
 from stock_lakehouse.databricks_jobs.order import Order
 with job_session() as spark:
     kind = type(spark).__module__
     said = []
     for order in json.load(sys.stdin):
-        Layers(Order.of(order), spark, lambda name, passed, *_: said.append([name, passed])).publish()
+        publish(Order.of(order), spark, lambda result: said.append([result.name, result.passed]))
     spark.stop()
 print(json.dumps([kind, said]))
 """

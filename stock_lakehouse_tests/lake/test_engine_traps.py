@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from stock_lakehouse.lake import Lake
+from stock_lakehouse.lake.delta_publish import publish
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.publish import partition_predicate
 from stock_lakehouse.lake.staging import Staging
@@ -167,11 +168,11 @@ def test_one_row_ticker_years_round_trip_bit_for_bit(spark: SparkSession, tmp_pa
     computed = spark.createDataFrame(rows, table.ddl)
     asked = Rectangle((date(2019, 1, 2),), tuple(sorted(row[0] for row in rows)))
     staging = Staging(tmp_path)
-    first = delta.publish(staging.stage(computed), asked, staging, lake.ledger, run_id="run", now=NOW)
+    first = publish(delta, staging.stage(computed), asked, staging, lake.ledger, run_id="run", now=NOW)
     assert (first.added, first.partitions) == (150, 150)
     found = delta.read(spark).orderBy("ticker").toArrow().to_pylist()
     assert [tuple(row.values()) for row in found] == sorted(rows)
-    again = delta.publish(staging.stage(computed), asked, staging, lake.ledger, run_id="run", now=NOW)
+    again = publish(delta, staging.stage(computed), asked, staging, lake.ledger, run_id="run", now=NOW)
     assert not again.changed
 
 

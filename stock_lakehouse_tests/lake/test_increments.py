@@ -453,12 +453,12 @@ def test_a_commit_that_lost_rows_is_taken_back_and_restates_nothing(
     day = year_boundary(230, 30)[-1]
     new = edited(bars, ("AAA", day), close=bars["AAA", day]["open"])
     before = layers(house)
-    whole = DeltaTable._commit
+    whole = DeltaTable.overwrite
 
     def loses_a_row(self: DeltaTable, wanted: DataFrame, *more: Any) -> bool:
         return whole(self, wanted.where(f"date <> '{day}'"), *more)
 
-    monkeypatch.setattr(DeltaTable, "_commit", loses_a_row)
+    monkeypatch.setattr(DeltaTable, "overwrite", loses_a_row)
     with pytest.raises(PublishError, match=r"version 2 holds 29 rows of \('AAA', 2020\), not 30; .* back to version 1"):
         run(house, rectangle([day], ["AAA"]), [new["AAA", day]], "22222222-run")
     assert layers(house)["curated"] == before["curated"]
@@ -475,7 +475,7 @@ def test_a_run_that_ends_after_it_took_a_commit_back_leaves_no_line_of_it(
     day = year_boundary(230, 30)[-1]
     new = edited(bars, ("AAA", day), close=bars["AAA", day]["open"])
     before = layers(house)
-    whole, restore = DeltaTable._commit, deltalake.DeltaTable.restore
+    whole, restore = DeltaTable.overwrite, deltalake.DeltaTable.restore
 
     def loses_a_row(self: DeltaTable, wanted: DataFrame, *more: Any) -> bool:
         return whole(self, wanted.where(f"date <> '{day}'"), *more)
@@ -484,7 +484,7 @@ def test_a_run_that_ends_after_it_took_a_commit_back_leaves_no_line_of_it(
         restore(self, version)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(DeltaTable, "_commit", loses_a_row)
+    monkeypatch.setattr(DeltaTable, "overwrite", loses_a_row)
     monkeypatch.setattr(deltalake.DeltaTable, "restore", restores_and_ends)
     with pytest.raises(KeyboardInterrupt):
         run(house, rectangle([day], ["AAA"]), [new["AAA", day]], "22222222-run")

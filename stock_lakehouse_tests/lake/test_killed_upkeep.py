@@ -150,7 +150,7 @@ def state(lake: Lake) -> dict[str, Any]:
     """What upkeep makes of a lake: what it says, its files a table, the versions left, and what lies about."""
     return {
         "said": said(lake),
-        "files": {name: len(lake.sizes(name)) for name in DELTA},
+        "files": {name: len(lake.stored(name).sizes()) for name in DELTA},
         "versions": {name: commits(lake.stored(name))[0].version for name in DELTA},  # type: ignore[arg-type]
         "properties": {name: lake.stored(name).open().metadata().configuration for name in DELTA},  # type: ignore[union-attr]
         "parquet": len([one for one in lake.storage.walk("curated") if one.name.startswith("part-")]),

@@ -15,7 +15,7 @@ import pytest
 
 from stock_lakehouse.lake import lease
 from stock_lakehouse.lake.lease import LeaseLostError
-from stock_lakehouse.lake.lock import TableBusyError, Turns, confirm, one_writer
+from stock_lakehouse.lake.lock import TableBusyError, confirm, one_writer
 from stock_lakehouse.lake.storage import Bucket, StorageError
 
 HOLDER = """
@@ -161,12 +161,6 @@ def test_threads_take_a_lease_one_after_the_other(s3_root: str, monkeypatch: pyt
 
 
 def test_what_another_thread_or_lake_lost_does_not_stop_this_one(s3_root: str) -> None:
-    turns = Turns()
-    turns.take(s3_root, "a_table")
-    Bucket(s3_root).put(
-        ".locks/a_table.turn.lease", b'{"seconds": 60}', Bucket(s3_root).look(".locks/a_table.turn.lease")[1]
-    )
-    confirm(f"{s3_root}/other")
     told: list[BaseException | None] = []
 
     def other() -> None:
@@ -174,11 +168,14 @@ def test_what_another_thread_or_lake_lost_does_not_stop_this_one(s3_root: str) -
             confirm(s3_root)
         told.append(None)
 
-    thread = threading.Thread(target=other)
-    thread.start()
-    thread.join(30)
-    assert told == [None]
-    with pytest.raises(LeaseLostError, match=r"^a_table\.turn: this run was silent"):
-        confirm(s3_root)
-    turns.end(s3_root)
+    path = ".locks/a_table.step.lease"
+    with one_writer(s3_root, "a_table.step"):
+        Bucket(s3_root).put(path, b'{"seconds": 60}', Bucket(s3_root).look(path)[1])
+        confirm(f"{s3_root}/other")
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(30)
+        assert told == [None]
+        with pytest.raises(LeaseLostError, match=r"^a_table\.step: this run was silent"):
+            confirm(s3_root)
     confirm(s3_root)

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from stock_lakehouse.lake.publish import chunks, differing_partitions
 from stock_lakehouse.resources.lakehouse import LakehouseResource
-from stock_lakehouse.tables import UNREADABLE
+from stock_lakehouse.tables import CURATED, UNREADABLE
 from stock_lakehouse_tests.conftest import frame, rows_of
 
 SCHEMA = "ticker string, date date, close double, adj_close double, is_final boolean, year int"
@@ -57,8 +57,8 @@ def test_just_the_ticker_years_that_differ_are_named(
 def test_chunks_hold_every_ticker_year_once() -> None:
     pairs = [(f"T{number}", 2020) for number in range(7)]
     for bars in (1, 252, 600, 10_000):
-        assert [pair for chunk in chunks(pairs, bars) for pair in chunk] == pairs
-    assert [len(chunk) for chunk in chunks(pairs, 3 * 252)] == [3, 3, 1]
+        assert [pair for chunk in chunks(CURATED, pairs, bars) for pair in chunk] == pairs
+    assert [len(chunk) for chunk in chunks(CURATED, pairs, 3 * 252)] == [3, 3, 1]
 
 
 @pytest.mark.parametrize("tickers_at_a_time", [1, 2, 3, 100])
@@ -74,9 +74,7 @@ def test_a_frame_staged_in_parts_has_every_row_whatever_its_ticker(
         seen.append(part)
         return part.withColumn("number", 2 * F.col("number"))
 
-    cut = house.model_copy(update={"bars_per_chunk": tickers_at_a_time * 252 * 2})
-    cut.spark._session = spark
-    staged = cut.stage_by_ticker(doubled, whole, tickers, years=2)
+    staged = house.staging.by_ticker(doubled, whole, tickers, 2, tickers_at_a_time * 252 * 2)
     assert len(seen) == -(-len(tickers) // tickers_at_a_time)
     assert rows_of(staged, "ticker", "number") == rows_of(doubled(whole), "ticker", "number")
-    cut.staging.clear()
+    house.staging.clear()

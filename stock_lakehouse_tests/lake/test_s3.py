@@ -23,6 +23,7 @@ from stock_lakehouse.lake.lock import TableBusyError, one_writer
 from stock_lakehouse.lake.publish import PublishError
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.storage import Bucket, File, LakeRoot, StorageError
+from stock_lakehouse.layers.step import Step
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, RAW
 from stock_lakehouse_tests import s3
@@ -145,29 +146,38 @@ def test_a_reader_meets_whole_files_while_raw_and_processed_are_written(spark: S
 
 
 @pytest.fixture
-def stale(spark: SparkSession, s3_root: str, request: pytest.FixtureRequest) -> tuple[LakehouseResource, Any]:
-    """A run that has read and computed a layer, and whose turn another machine has taken since."""
+def stale(
+    spark: SparkSession, s3_root: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> tuple[LakehouseResource, Any]:
+    """A run that has computed a layer, and of which another machine takes the lease as soon as it has it."""
     layer: str = request.param
     house = clocked(s3_root, spark)
     run(house, ALL, BARS.values(), "11111111-run")
     order = [RAW.name, PROCESSED.name, CURATED.name, FEATURES.name]
     run(house, ALL, EDITED.values(), "22222222-run", steps=order[: order.index(layer)])
     publish = step(house, layer, ALL, "22222222-run")
-    bucket, path = Bucket(s3_root), f".locks/{layer}.turn.lease"
-    bucket.put(path, json.dumps({"token": "another", "seconds": 0.1}).encode(), bucket.look(path)[1])
+    bucket, path = Bucket(s3_root), f".locks/{layer}.step.lease"
+
+    def taken(*_: object) -> None:
+        bucket.put(path, json.dumps({"token": "another", "seconds": 0.1}).encode(), bucket.look(path)[1])
+
+    monkeypatch.setattr(Step, "confirm", taken)
     return house, publish
 
 
 @pytest.mark.parametrize("stale", [CURATED.name, pytest.param(PROCESSED.name, marks=pytest.mark.soak)], indirect=True)
-def test_a_run_that_lost_its_turn_publishes_nothing(stale: tuple[LakehouseResource, Any]) -> None:
+def test_a_run_that_lost_its_lease_publishes_nothing(
+    stale: tuple[LakehouseResource, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     house, publish = stale
-    before, lines, versions = layers(house), ledger(house), house.lake.version(CURATED.name)
+    before, lines, versions = layers(house), ledger(house), house.lake.stored(CURATED.name).version()
     with pytest.raises(LeaseLostError, match="another took its place; nothing more was published, run it again"):
         publish()
+    monkeypatch.undo()
     house.teardown_after_execution(None)  # type: ignore[arg-type]
     names = {"processed", "curated", "features"}
     assert {name: layers(house)[name] for name in names} == {name: before[name] for name in names}
-    assert house.lake.version(CURATED.name) == versions
+    assert house.lake.stored(CURATED.name).version() == versions
     assert ledger(house) == lines
     run(house, ALL, EDITED.values(), "33333333-run")
     assert layers(house)["features"] != before["features"]

@@ -13,6 +13,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from stock_lakehouse.indicators.registry import INDICATORS, Indicator, indicator_spec, moving_average
+from stock_lakehouse.lake.delta_publish import publish as publish_delta
 from stock_lakehouse.lake.delta_table import DeltaTable, SchemaEvolutionError
 from stock_lakehouse.lake.publish import Published
 from stock_lakehouse.layers.curated import OutdatedTableError
@@ -58,7 +59,9 @@ def publish(
     delta = DeltaTable(lake.root, table_of(indicators))
     bars = lake.curated.read(house.session, asked.tickers)
     computed = house.staging.stage(features(bars, house.sessions, indicators))
-    return delta, delta.publish(computed, asked, house.staging, lake.ledger, run_id=run_id, now=NOW + timedelta(days=1))
+    return delta, publish_delta(
+        delta, computed, asked, house.staging, lake.ledger, run_id=run_id, now=NOW + timedelta(days=1)
+    )
 
 
 def without(rows: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
@@ -143,10 +146,16 @@ def test_a_line_announced_in_vain_stays_unseen_when_a_column_comes(
     def dies(*_: object) -> bool:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(DeltaTable, "_commit", dies)
+    monkeypatch.setattr(DeltaTable, "overwrite", dies)
     with pytest.raises(KeyboardInterrupt):
-        lake.features.publish(
-            house.staging.stage(shifted), ONE_DAY, house.staging, lake.ledger, run_id="33333333-run", now=NOW
+        publish_delta(
+            lake.features,
+            house.staging.stage(shifted),
+            ONE_DAY,
+            house.staging,
+            lake.ledger,
+            run_id="33333333-run",
+            now=NOW,
         )
     monkeypatch.undo()
     assert [row["run_id"] for row in lake.ledger.stored.read(house.session).collect()] == ["33333333-run"]

@@ -112,14 +112,14 @@ def test_small_files_are_joined_bit_for_bit_with_statistics_that_json_holds_exac
     scattered(lake.curated, 4)
     scattered(lake.features, 3)
     before, told = said(lake), layers(filled)
-    scatter = {name: len(lake.sizes(name)) for name in DELTA}
+    scatter = {name: len(lake.stored(name).sizes()) for name in DELTA}
     tend_all(lake)
     assert said(lake) == before
     assert layers(filled) == told
     for name in (CURATED.name, FEATURES.name):
-        assert len(lake.sizes(name)) == 2 * len(TICKERS) < scatter[name]
+        assert len(lake.stored(name).sizes()) == 2 * len(TICKERS) < scatter[name]
         assert plain(lake.read(name, filled.session).toArrow()) == before[name]
-    assert len(lake.sizes(RESTATEMENTS.name)) == 2 < scatter[RESTATEMENTS.name]
+    assert len(lake.stored(RESTATEMENTS.name).sizes()) == 2 < scatter[RESTATEMENTS.name]
     for name in DELTA:
         exact = {one.name for one in BY_NAME[name].columns if one.type in EXACT_IN_JSON}
         for add in adds_of(lake.stored(name)):  # type: ignore[arg-type]

@@ -21,18 +21,16 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from stock_lakehouse.io_managers import RawCsvIOManager
+from stock_lakehouse.layers.raw import land
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.sources import Delivery, Download, Landing, Source
 from stock_lakehouse.sources.csv_folder import CsvFolderSource
-from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW, UNREADABLE
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, UNREADABLE
 from stock_lakehouse_tests.faults import Faults
 from stock_lakehouse_tests.graph import (
     TICKERS,
-    OutputContext,
     clocked,
-    keys_of,
     layers,
     raw_contents,
     rectangle,
@@ -108,8 +106,7 @@ def is_inside(row: Row, day: date | None, asked: Rectangle) -> bool:
 def one_batch(house: LakehouseResource, source: Source, asked: Rectangle = ASKED) -> Landing:
     """The files of a folder through the whole pipeline, in one run."""
     download = Download(source, asked.tickers, asked.first, asked.last)
-    context = OutputContext(RAW.name, keys_of(asked), RUN)
-    RawCsvIOManager(lakehouse=house).handle_output(context, download)  # type: ignore[arg-type]
+    land(download, house.lake.raw, asked, run_id=RUN, now=house.now(), final_at=house.final_at, say=lambda line: None)
     run(house, asked, run_id=RUN, steps=(PROCESSED.name, CURATED.name, FEATURES.name))
     return download.landing
 
