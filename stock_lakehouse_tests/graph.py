@@ -36,7 +36,8 @@ from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.settings import Settings
-from stock_lakehouse.sources import Delivery, Download, delivered_table
+from stock_lakehouse.sources import Delivery, delivered_table
+from stock_lakehouse.sources.download import Download
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW
 
 FIRST = date(2019, 1, 2)

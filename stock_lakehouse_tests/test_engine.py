@@ -52,7 +52,7 @@ def test_the_whole_graph_runs_on_a_spark_connect_server(
 def test_a_server_that_is_not_there_is_a_named_error_that_keeps_the_address_to_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("stock_lakehouse.engines.ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("stock_lakehouse.engines.connect.ANSWER_SECONDS", 1.0)
     with (
         pytest.raises(EngineError, match="check STOCK_LAKEHOUSE_SPARK_REMOTE") as caught,
         spark_session("spark_connect", "sc://localhost:9/;token=very-secret"),

@@ -12,7 +12,7 @@ from stock_lakehouse.assets.ledger import restatements
 from stock_lakehouse.assets.processed import processed_actions, processed_quarantine, processed_stocks_daily
 from stock_lakehouse.assets.raw import raw_stocks_daily
 from stock_lakehouse.schemas.lineage import column_lineage
-from stock_lakehouse.tables import BY_NAME, LAYERS, Table
+from stock_lakehouse.tables import BY_NAME, Table
 
 OWNER = "team:market-data"
 KINDS = {"csv": {"csv"}, "parquet": {"parquet", "pyspark"}, "delta": {"deltalake", "pyspark"}}
@@ -24,9 +24,11 @@ def all_assets(
     """Every asset, its layers partitioned by `partitions`; `source_retries` for the step that asks the source."""
 
     def described(spec: dg.AssetSpec) -> dg.AssetSpec:
-        table = BY_NAME[spec.key.path[-1]]
+        table = BY_NAME.get(spec.key.path[-1])
+        if table is None:  # an asset that is no table says these things of itself
+            return spec.replace_attributes(owners=[*spec.owners] or [OWNER])
         return spec.replace_attributes(
-            partitions_def=partitions if table in LAYERS else None,
+            partitions_def=partitions if table.has_step else None,
             group_name=table.layer,
             owners=[OWNER],
             kinds=KINDS[table.format],

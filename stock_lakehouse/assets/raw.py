@@ -16,7 +16,8 @@ from stock_lakehouse.checks import (
 from stock_lakehouse.checks.files import FILES_READ, files_read
 from stock_lakehouse.layers.raw import land
 from stock_lakehouse.resources.lakehouse import LakehouseResource
-from stock_lakehouse.sources import Download, Source
+from stock_lakehouse.sources import Source
+from stock_lakehouse.sources.download import Download
 from stock_lakehouse.sources.file_report import file_lines
 from stock_lakehouse.tables import RAW
 

@@ -48,11 +48,10 @@ def automated(
     """`assets` with the conditions and freshness policies that the settings ask for."""
 
     def described(spec: dg.AssetSpec) -> dg.AssetSpec:
-        name = spec.key.path[-1]
         declarative = settings.automation == "declarative"
         return spec.replace_attributes(
-            automation_condition=condition_of(name, settings, calendar) if declarative else None,
-            freshness_policy=freshness_of(name, settings, calendar),
+            automation_condition=condition_of(spec, settings, calendar) if declarative else None,
+            freshness_policy=freshness_of(spec, settings, calendar),
         )
 
     return dg.map_asset_specs(described, assets)

@@ -10,15 +10,16 @@ from typing import Any, cast
 
 import dagster as dg
 
+from stock_lakehouse.automation.jobs import GROUPS
 from stock_lakehouse.automation.schedules import cron
 from stock_lakehouse.market_calendar import MarketCalendar
 from stock_lakehouse.settings import Settings
-from stock_lakehouse.tables import BY_NAME, CURATED, FEATURES, LAYERS, RAW
+from stock_lakehouse.tables import CURATED, FEATURES, RAW
 
 Condition: Any = dg.AutomationCondition  # its static methods are typed for assets or checks, one excluding the other
 # `eager()` looks at the newest session alone. Without a window a new ticker would ask for its whole history, a run a day.
 WINDOW = timedelta(days=14)
-SERVED = (CURATED, FEATURES)
+SERVED = (CURATED.layer, FEATURES.layer)
 LATE = timedelta(hours=6)  # for a run's queue, retries and duration
 # For assets and checks without partitions.
 AFTER_CHANGE: dg.AutomationCondition[Any] = (
@@ -26,27 +27,27 @@ AFTER_CHANGE: dg.AutomationCondition[Any] = (
 ).with_label("something above has changed")
 
 
-def condition_of(asset: str, settings: Settings, calendar: MarketCalendar) -> dg.AutomationCondition[Any]:
-    """When `asset` is to be materialized in declarative mode."""
+def condition_of(spec: dg.AssetSpec, settings: Settings, calendar: MarketCalendar) -> dg.AutomationCondition[Any]:
+    """When an asset is to be materialized in declarative mode."""
     newest = Condition.in_latest_time_window()
     window = Condition.in_latest_time_window(WINDOW)
-    if asset == RAW.name:
+    if spec.group_name == RAW.layer:
         # Nothing is above raw, so the clock asks: for the newest session, and for those of the window that never came.
         after_close = cron(calendar, settings.close_grace_minutes)
         tick = Condition.cron_tick_passed(after_close, calendar.time_zone).since_last_handled()
         closed = window & (newest | Condition.missing()) & tick & ~Condition.in_progress()
         return cast("dg.AutomationCondition[Any]", closed.with_label("the session has closed"))
-    if BY_NAME[asset] in LAYERS:
+    if spec.partitions_def is not None:
         return cast("dg.AutomationCondition[Any]", Condition.eager().replace(newest, window))
     return AFTER_CHANGE
 
 
-def freshness_of(asset: str, settings: Settings, calendar: MarketCalendar) -> dg.FreshnessPolicy | None:
-    """How old the last materialization of a served table may be: as long as the exchange was ever closed, and LATE.
+def freshness_of(spec: dg.AssetSpec, settings: Settings, calendar: MarketCalendar) -> dg.FreshnessPolicy | None:
+    """How old the last materialization of a served layer may be: as long as the exchange was ever closed, and LATE.
 
-    None for other tables, and where the lake ends on a day. Which session is the last is the check `stale_tickers`.
+    None for other assets, and where the lake ends on a day. Which session is the last is the check `stale_tickers`.
     """
-    if settings.last_date is not None or BY_NAME[asset] not in SERVED:
+    if settings.last_date is not None or spec.partitions_def is None or spec.group_name not in SERVED:
         return None
     grace = timedelta(minutes=settings.close_grace_minutes)
     return dg.FreshnessPolicy.time_window(fail_window=calendar.longest_closure(settings.first_date) + grace + LATE)
@@ -56,7 +57,7 @@ def condition_sensor(settings: Settings) -> dg.AutomationConditionSensorDefiniti
     """The sensor that evaluates the conditions."""
     return dg.AutomationConditionSensorDefinition(
         "automation_condition_sensor",
-        target=dg.AssetSelection.all(),
+        target=dg.AssetSelection.groups(*GROUPS),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=settings.sensor_interval_seconds,
         description="Materializes what the assets' automation conditions ask for.",

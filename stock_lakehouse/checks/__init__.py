@@ -19,7 +19,7 @@ from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW, RESTATEMEN
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from stock_lakehouse.sources import Download
+    from stock_lakehouse.sources.download import Download
 
 RESTATED_DAYS = 30
 

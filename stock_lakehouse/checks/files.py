@@ -16,7 +16,7 @@ from stock_lakehouse.sources.file_report import why_useless
 from stock_lakehouse.tables import PROCESSED, RAW
 
 if TYPE_CHECKING:
-    from stock_lakehouse.sources import Download
+    from stock_lakehouse.sources.download import Download
 
 FILES_READ = dg.AssetCheckSpec(
     "files_read",

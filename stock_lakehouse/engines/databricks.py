@@ -17,7 +17,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse import __version__
-from stock_lakehouse.engines import PRODUCT, EngineError, Say, connected
+from stock_lakehouse.engines.connect import PRODUCT, Say, connected
+from stock_lakehouse.engines.errors import CREDENTIALS, CredentialsError, EngineError
+from stock_lakehouse.engines.interceptor import Authenticated
 from stock_lakehouse.engines.workers import check_workers
 
 if TYPE_CHECKING:
@@ -26,16 +28,8 @@ if TYPE_CHECKING:
 
     from stock_lakehouse.settings import Databricks
 
-CREDENTIALS = (
-    "set DATABRICKS_TOKEN, or DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET, "
-    "or databricks.profile to a profile of ~/.databrickscfg"
-)
 HTTP_SECONDS, RETRY_SECONDS = 30, 60
 POLL_SECONDS = 5.0
-
-
-class CredentialsError(EngineError):
-    """Databricks does not take the credentials, or there are none; the message says which variables to set."""
 
 
 class ClusterError(EngineError):
@@ -144,8 +138,6 @@ def channel_builder(host: str, credentials: Callable[[], Mapping[str, str]], clu
     `credentials` asked anew for every call, so that a token may be renewed in the middle of a run."""
     import grpc
     from pyspark.sql.connect.client import ChannelBuilder
-
-    from stock_lakehouse.engines.interceptor import Authenticated
 
     url = urllib.parse.urlparse(host)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from stock_lakehouse.engines.databricks import CREDENTIALS, CredentialsError
+from stock_lakehouse.engines.errors import CREDENTIALS, CredentialsError
 
 REFUSED = {
     grpc.StatusCode.UNAUTHENTICATED: "the token has expired or was revoked",

@@ -13,7 +13,7 @@ import time
 import grpc
 from pyspark.sql.connect.client.retries import DefaultPolicy, RetryPolicyState
 
-from stock_lakehouse.engines import EngineError
+from stock_lakehouse.engines.errors import EngineError
 from stock_lakehouse.lake.storage import StorageError, storage_error
 
 # Pauses of 0.05, 0.2, 0.8, 3.2 and then 5 s: 34 s, time for a network's hiccup or a load balancer to pass.

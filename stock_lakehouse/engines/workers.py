@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from stock_lakehouse import __version__
-from stock_lakehouse.engines import EngineError
+from stock_lakehouse.engines.errors import EngineError
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from stock_lakehouse.partitions import Rectangle
-    from stock_lakehouse.sources import Download
+    from stock_lakehouse.sources.download import Download
 
 # Output metadata is stored once for every partition key, 0.1 ms for ten entries; with more keys than this what is long
 # goes into one observation of the run.

@@ -13,7 +13,7 @@ from stock_lakehouse.resources.lakehouse import LakehouseResource
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-    from stock_lakehouse.sources import Download
+    from stock_lakehouse.sources.download import Download
 
 
 class RawCsvIOManager(dg.ConfigurableIOManager):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake.raw_csv import Arrivals, RawCsv
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.sources import Download
+from stock_lakehouse.sources.download import Download
 
 if TYPE_CHECKING:
     import pyarrow as pa

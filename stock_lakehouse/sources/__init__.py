@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from stock_lakehouse.sources.file_report import FileReport
 
 UNUSED = "not used"  # in a note of a delivery: a column is left out that should perhaps have been read
 
@@ -164,35 +163,3 @@ def delivered_table(columns: Mapping[str, Sequence[str | None]]) -> pa.Table:
 def printable(text: str) -> str:
     """Delivered text, or a file's name, for people: what steers a terminal, ends a line or is no UTF-8 stands as its code."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-
-
-class Download:
-    """All deliveries of one request, once; it remembers what failed, what each file gave, and what the raw layer made of them.
-
-    `known` are the tickers of the settings, of which a run may ask for some: a file of the others is no useless one. Iterating
-    raises SourceError at the end if every ticker failed.
-    """
-
-    def __init__(
-        self, source: Source, tickers: Sequence[str], first: date, last: date, known: Sequence[str] = ()
-    ) -> None:
-        self.source = source
-        self.tickers = tuple(tickers)
-        self.first = first
-        self.last = last
-        self.known = tuple(dict.fromkeys((*tickers, *known)))
-        self.failed: dict[str, str] = {}
-        self.files: dict[str, FileReport] = {}
-        self.landing = Landing()
-
-    def __iter__(self) -> Iterator[Delivery]:
-        from stock_lakehouse.sources.file_report import collect
-
-        asked, known = set(self.tickers), set(self.known)
-        for delivery in self.source.deliver(self.tickers, self.first, self.last):
-            self.failed.update(delivery.failed)
-            collect(self.files, delivery, asked, known)
-            yield delivery
-        if self.failed and self.failed.keys() >= set(self.tickers):
-            reasons = "; ".join(f"{ticker}: {reason}" for ticker, reason in sorted(self.failed.items())[:5])
-            raise SourceError(f"{self.source.name} delivered none of {len(self.tickers)} tickers: {reasons}")

@@ -17,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stock_lakehouse.settings import Settings
-from stock_lakehouse.sources import DELIVERED_COLUMNS, Delivery, Download, SourceError, csv_rows, delivered_table
+from stock_lakehouse.sources import DELIVERED_COLUMNS, Delivery, SourceError, csv_rows, delivered_table
 from stock_lakehouse.sources.choose import source_of
 from stock_lakehouse.sources.csv_folder import CsvFolderSource
 from stock_lakehouse.sources.csv_header import HeaderError, columns_of
 from stock_lakehouse.sources.csv_rows import CsvRules
 from stock_lakehouse.sources.dates import DateRules
+from stock_lakehouse.sources.download import Download
 from stock_lakehouse.sources.sample import SampleSource
 
 FIRST, LAST = date(2013, 1, 2), date(2023, 9, 21)

@@ -24,8 +24,9 @@ from pyspark.sql import SparkSession
 from stock_lakehouse.layers.raw import land
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.resources.lakehouse import LakehouseResource
-from stock_lakehouse.sources import Delivery, Download, Landing, Source
+from stock_lakehouse.sources import Delivery, Landing, Source
 from stock_lakehouse.sources.csv_folder import CsvFolderSource
+from stock_lakehouse.sources.download import Download
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, UNREADABLE
 from stock_lakehouse_tests.faults import Faults
 from stock_lakehouse_tests.graph import (
