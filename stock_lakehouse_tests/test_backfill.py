@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 
 from stock_lakehouse import tables
 from stock_lakehouse.cli.app import app
+from stock_lakehouse.instance.home import dagster_folder, open_instance
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import PartitionScheme, Rectangle
@@ -181,14 +182,11 @@ def known(instance: dg.DagsterInstance, scheme: PartitionScheme, asset: str) -> 
     return set(value.deserialize_materialized_partition_subsets(definition).get_partition_keys())
 
 
-def test_a_lake_moves_to_another_scheme_and_back_as_it_is(
-    spark: SparkSession, small: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lake_moves_to_another_scheme_and_back_as_it_is(spark: SparkSession, small: Settings) -> None:
     run_rectangle(small, Rectangle(whole(small).sessions[3:5], ("AAPL", "NVDA")))
     lake, before = Lake(small.lake_root), bytes_of(small.lake_root / "curated")
     bars = {f"2023-08-0{day}|{ticker}" for day in (4, 7) for ticker in ("AAPL", "NVDA")}
-    monkeypatch.setenv("DAGSTER_HOME", str(small.lake_root / ".dagster"))
-    with dg.DagsterInstance.get() as instance:
+    with open_instance(dagster_folder(small)) as instance:
         for by, expected, new in (
             ("date_ticker", bars, 0),
             ("session", {"2023-08-04", "2023-08-07"}, 2),
@@ -234,13 +232,13 @@ def test_pruned_runs_are_gone_and_what_the_lake_holds_stays_marked(spark: SparkS
     failed = run_rectangle(
         small.model_copy(update={"source": "csv", "csv_folder": Path("nowhere")}), whole(small)
     ).run_id
-    with dg.DagsterInstance.get() as instance:
+    with open_instance(dagster_folder(small)) as instance:
         (record,) = instance.get_run_records(dg.RunsFilter(run_ids=[failed]))
         cutoff = record.update_timestamp + timedelta(microseconds=1)
     new = run_rectangle(small, Rectangle(whole(small).sessions, ("AMZN",))).run_id
     assert prune_runs(small, cutoff) == 2
     record_rectangle(small, whole(small), spark)
-    with dg.DagsterInstance.get() as instance:
+    with open_instance(dagster_folder(small)) as instance:
         assert [run.run_id for run in instance.get_runs()] == [new]
         assert not instance.get_records_for_run(old).records
         for name in LAYERS:
@@ -280,7 +278,6 @@ def test_a_killed_backfill_goes_on_where_it_stopped_and_ends_in_the_same_tables(
     assert "Nothing to do: the lake holds all 111 bars" in third.output
 
     undisturbed = small.model_copy(update={"lake_root": project / "undisturbed"})
-    os.environ.pop("DAGSTER_HOME", None)
     run_rectangle(undisturbed, whole(undisturbed))
     one, other = Lake(small.lake_root), Lake(undisturbed.lake_root)
     for table in ("processed", "curated", "features"):
@@ -292,7 +289,7 @@ def test_a_killed_backfill_goes_on_where_it_stopped_and_ends_in_the_same_tables(
             for lake in (one, other)
         ]
         assert rows[0] == rows[1]
-    with dg.DagsterInstance.from_config(str(small.lake_root / ".dagster")) as instance:
+    with open_instance(small.lake_root / ".dagster") as instance:
         statuses = {run.status for run in instance.get_runs()}
         assert statuses == {
             dg.DagsterRunStatus.SUCCESS,

@@ -13,7 +13,7 @@ import pytest
 
 from stock_lakehouse import tables
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB
-from stock_lakehouse.instance.home import dagster_home
+from stock_lakehouse.instance.home import ensure_dagster_home, open_instance
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import RANGE_END, RANGE_START, PartitionScheme, Rectangle
@@ -50,23 +50,20 @@ def tables_of(lake: Lake) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def assert_as_in_one_run(settings: Settings, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def assert_as_in_one_run(settings: Settings, home: Path) -> None:
     """The lake holds what one undisturbed run over everything would have left, and Dagster knows of every key."""
     undisturbed = settings.model_copy(update={"lake_root": settings.lake_root.with_name("undisturbed")})
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
     assert run_rectangle(undisturbed, whole(undisturbed)).success
     assert tables_of(Lake(settings.lake_root)) == tables_of(Lake(undisturbed.lake_root))
-    monkeypatch.setenv("DAGSTER_HOME", str(home))
-    with dg.DagsterInstance.get() as instance:
+    with open_instance(home) as instance:
         for name in LAYERS:
             assert instance.get_materialized_partitions(dg.AssetKey(name)) == set(keys_of(whole(settings)))
 
 
-def keys_by_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+def keys_by_run(home: Path) -> dict[str, list[str]]:
     """The keys of features that each run materialized, ascending."""
-    monkeypatch.setenv("DAGSTER_HOME", str(home))
     found: dict[str, list[str]] = {}
-    with dg.DagsterInstance.get() as instance:
+    with open_instance(home) as instance:
         for record in instance.fetch_materializations(dg.AssetKey("stocks_features"), limit=10_000).records:
             found.setdefault(record.run_id, []).append(str(record.partition_key))
     return {run: sorted(keys) for run, keys in found.items()}
@@ -74,10 +71,10 @@ def keys_by_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[s
 
 @pytest.mark.timeout(600)
 def test_overlapping_backfills_of_assets_and_of_the_job_and_a_run_over_graphql_end_in_the_right_tables(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     settings = project_of(tmp_path, ("AAPL", "NVDA"), date(2023, 9, 19))
-    home = dagster_home(settings)
+    home = ensure_dagster_home(settings)
     config = home / "dagster.yaml"
     without_pool = config.read_text().replace("default_limit: 1 ", "# no limit ")
     assert without_pool != config.read_text()
@@ -90,7 +87,7 @@ def test_overlapping_backfills_of_assets_and_of_the_job_and_a_run_over_graphql_e
     assert {run["status"] for run in runs} == {"SUCCESS"}
     spans = sorted((run["startTime"], run["endTime"]) for run in runs)
     assert any(later[0] < earlier[1] for earlier, later in pairwise(spans))  # two were in progress at once
-    keys = keys_by_run(home, monkeypatch)
+    keys = keys_by_run(home)
     expected = {
         ("2023-09-19|AAPL", "2023-09-19|AAPL"): ["2023-09-19|AAPL"],
         ("2023-09-20|NVDA", "2023-09-20|NVDA"): ["2023-09-20|NVDA"],
@@ -101,4 +98,4 @@ def test_overlapping_backfills_of_assets_and_of_the_job_and_a_run_over_graphql_e
         ],
     }
     assert {(run["tags"][RANGE_START], run["tags"][RANGE_END]): keys[run["runId"]] for run in runs} == expected
-    assert_as_in_one_run(settings, home, monkeypatch)
+    assert_as_in_one_run(settings, home)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -14,7 +15,17 @@ from typer.testing import CliRunner, Result
 from stock_lakehouse import tables
 from stock_lakehouse.cli.app import app
 from stock_lakehouse.instance.event_log import BatchedSqliteEventLogStorage
-from stock_lakehouse.instance.home import LAKEHOUSE_TOML, LAPTOP, POSTGRES_VARIABLE, PRODUCTION
+from stock_lakehouse.instance.home import (
+    LAKEHOUSE_TOML,
+    LAPTOP,
+    POSTGRES_VARIABLE,
+    PRODUCTION,
+    dagster_folder,
+    open_instance,
+)
+from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse.runs.run import run_rectangle
+from stock_lakehouse.settings import Settings
 from stock_lakehouse_tests.postgres import find_server, postgres
 
 CONFIG = """
@@ -118,3 +129,23 @@ def instance_days(first: date, last: date) -> tuple[date, ...]:
     from stock_lakehouse.market_calendar import market_calendar
 
     return market_calendar(first).between(first, last)
+
+
+@pytest.mark.usefixtures("spark")
+def test_two_lakes_in_one_process_are_each_recorded_in_their_own_instance(tmp_path: Path) -> None:
+    days = instance_days(date(2023, 9, 20), date(2023, 9, 21))
+    runs = {}
+    for name, tickers in (("one", ("AAPL",)), ("two", ("NVDA",))):
+        settings = Settings(tickers=tickers, lake_root=tmp_path / name, last_date=date(2023, 9, 21))
+        report = run_rectangle(settings, Rectangle(days, tickers))
+        assert report.success, report.failures
+        assert "DAGSTER_HOME" not in os.environ
+        runs[name] = (settings, report.run_id, {f"{day}|{tickers[0]}" for day in days})
+    for name, (settings, run_id, keys) in runs.items():
+        home = tmp_path / name / ".dagster"
+        assert dagster_folder(settings) == home
+        with open_instance(home) as instance:
+            assert [run.run_id for run in instance.get_runs()] == [run_id]
+            assert instance.get_materialized_partitions(dg.AssetKey("stocks_features")) == keys
+            assert isinstance(instance.event_log_storage, BatchedSqliteEventLogStorage)
+        assert (home / "history" / "runs" / "index.db").is_file()

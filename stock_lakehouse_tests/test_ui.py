@@ -13,7 +13,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from stock_lakehouse import tables
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB
-from stock_lakehouse.instance.home import dagster_home
+from stock_lakehouse.instance.home import ensure_dagster_home
 from stock_lakehouse_tests.live import LiveDagster, live_dagster
 from stock_lakehouse_tests.test_doors import assert_as_in_one_run, project_of, whole
 
@@ -87,11 +87,9 @@ def states(page: Page, dagster: LiveDagster, asset: str, pictures: Path) -> dict
 
 
 @pytest.mark.soak
-def test_a_rectangle_and_then_what_is_missing_launched_in_the_browser_end_green(
-    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rectangle_and_then_what_is_missing_launched_in_the_browser_end_green(page: Page, tmp_path: Path) -> None:
     settings = project_of(tmp_path, ("AAPL", "AMZN", "NVDA"), date(2023, 9, 11))
-    home = dagster_home(settings)
+    home = ensure_dagster_home(settings)
     bars = len(whole(settings).sessions) * 3
     layers = [table.name for table in tables.LAYERS]
     with live_dagster(tmp_path, home) as dagster:
@@ -105,4 +103,4 @@ def test_a_rectangle_and_then_what_is_missing_launched_in_the_browser_end_green(
         for name in layers:
             green = {"Failed": 0, "Materialized": bars, "Materializing": 0, "Missing": 0}
             assert states(page, dagster, name, tmp_path) == green
-    assert_as_in_one_run(settings, home, monkeypatch)
+    assert_as_in_one_run(settings, home)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -57,11 +57,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class Memory:
-    """The cursor: failures to `after` are dealt with, `told` those near it; `causes` holds for each when it was last told and
-    how often it was not told since; `attempts` are vain posts of the next message, which is due at `again`."""
+    """The cursor.
+
+    - `after`: failures to this time have been handled.
+    - `handled`: when the runs near it were recorded, by run id: all within OVERLAP, and the newest RUNS_A_LOOK of the others.
+    - `causes`: when each cause was last reported, and how often it was not reported since.
+    - `attempts`: the failed posts of the next message, which is due at `again`.
+    """
 
     after: datetime
-    told: tuple[str, ...] = ()
+    handled: Mapping[str, datetime] = field(default_factory=dict)
     causes: dict[str, tuple[datetime, int]] = field(default_factory=dict)
     attempts: int = 0
     again: datetime | None = None
@@ -70,7 +75,7 @@ class Memory:
         return json.dumps(
             {
                 "after": self.after.isoformat(),
-                "told": self.told,
+                "handled": {run_id: at.isoformat() for run_id, at in self.handled.items()},
                 "causes": {cause: [at.isoformat(), more] for cause, (at, more) in self.causes.items()},
                 "attempts": self.attempts,
                 "again": self.again.isoformat() if self.again else None,
@@ -83,9 +88,12 @@ class Memory:
         if not cursor:
             return cls(now)
         read = json.loads(cursor)
+        latest = datetime.fromisoformat(read["after"])
+        # Older cursors list the ids under `told`, without times.
+        handled = read["handled"] if "handled" in read else dict.fromkeys(read["told"], read["after"])
         return cls(
-            datetime.fromisoformat(read["after"]),
-            tuple(read["told"]),
+            latest,
+            {run_id: datetime.fromisoformat(at) for run_id, at in handled.items()},
             {cause: (datetime.fromisoformat(at), more) for cause, (at, more) in read["causes"].items()},
             read["attempts"],
             datetime.fromisoformat(read["again"]) if read["again"] else None,
@@ -103,10 +111,20 @@ def after(failure: Failure, memory: Memory, told: bool) -> Memory:
     at, more = memory.causes.get(failure.cause, (failure.ended, 0))
     known = {cause: one for cause, one in memory.causes.items() if failure.ended - one[0] < KEPT}
     known[failure.cause] = (failure.ended, 0) if told else (at, more + 1)
-    latest = max(memory.after, failure.ended)
-    return replace(
-        memory, after=latest, told=(*memory.told, failure.run_id)[-RUNS_A_LOOK:], causes=known, attempts=0, again=None
-    )
+    return replace(passed(memory, failure.run_id, failure.ended), causes=known, attempts=0, again=None)
+
+
+def passed(memory: Memory, run_id: str, recorded: datetime) -> Memory:
+    """`memory` once the run is handled.
+
+    It remembers every run that the next look reads again, however many failed within OVERLAP: a run that it forgets would take
+    the place of one that was not reported yet.
+    """
+    latest = max(memory.after, recorded)
+    handled = {**memory.handled, run_id: recorded}
+    newest = set(list(handled)[-RUNS_A_LOOK:])
+    kept = {one: at for one, at in handled.items() if one in newest or at > latest - OVERLAP}
+    return replace(memory, after=latest, handled=kept)
 
 
 def message(failure: Failure, more: int, settings: Settings) -> dict[str, Any]:
@@ -170,7 +188,11 @@ def _tell(context: dg.SensorEvaluationContext, settings: Settings, memory: Memor
     assert settings.webhook_url is not None  # automation_of defines the sensor only with it
     cooldown = timedelta(minutes=settings.webhook_cooldown_minutes)
     sent = counted = 0
-    for failure in _failures(context.instance, memory):
+    for run, recorded in _failed_runs(context.instance, memory):
+        if run.tags.get(WILL_RETRY) == "true":
+            memory = passed(memory, run.run_id, recorded)
+            continue
+        failure = failure_of(context.instance, run, recorded)
         told = is_told(failure, memory, cooldown)
         if told:
             more = memory.causes.get(failure.cause, (now, 0))[1]
@@ -188,20 +210,21 @@ def _tell(context: dg.SensorEvaluationContext, settings: Settings, memory: Memor
     return dg.SensorResult(skip_reason=reason, cursor=memory.as_text())
 
 
-def _failures(instance: DagsterInstance, memory: Memory) -> Iterable[Failure]:
-    """Failed runs that are not dealt with, oldest first."""
+def _failed_runs(instance: DagsterInstance, memory: Memory) -> list[tuple[dg.DagsterRun, datetime]]:
+    """At most RUNS_A_LOOK failed runs that are not handled yet and when they were recorded, oldest first."""
     records = instance.get_run_records(
         dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=memory.after - OVERLAP),
-        limit=RUNS_A_LOOK,
+        limit=len(memory.handled) + RUNS_A_LOOK,  # the handled ones may be among them and must not fill the answer
         order_by="update_timestamp",
         ascending=True,
     )
-    for record in records:
-        run = record.dagster_run
-        if run.run_id in memory.told or run.tags.get(WILL_RETRY) == "true":
-            continue
-        ended = record.update_timestamp
-        yield failure_of(instance, run, ended if ended.tzinfo else ended.replace(tzinfo=UTC))
+    new = [record for record in records if record.dagster_run.run_id not in memory.handled]
+    return [(record.dagster_run, _utc(record.update_timestamp)) for record in new[:RUNS_A_LOOK]]
+
+
+def _utc(moment: datetime) -> datetime:
+    """SQLite gives times without a zone; they are UTC."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def failure_of(instance: DagsterInstance, run: dg.DagsterRun, ended: datetime) -> Failure:

@@ -3,7 +3,7 @@
 Here: the evidence, the rules and the check. Not here: asking again for a gap (automation/).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GONE_AFTER = 10  # sessions without a bar: exchanges seldom halt a stock for longer and let it come back
 UNKNOWN = ("does not know it", "not in the sample")  # how sources say that they have no such ticker
-RUNS_LOOKED_AT = 200
+RUNS_A_PAGE = 200
 BEFORE_LISTING = "before listing"
 
 
@@ -75,7 +75,7 @@ def gap_diagnosis(condition: dg.AutomationCondition[dg.AssetCheckKey] | None = N
         lake = lakehouse.lake
         holdings = read_holdings(lake.curated, lake.curated, lakehouse.calendar)
         gaps = find_gaps(lakehouse.calendar, holdings, lakehouse.tickers, lakehouse.expected_last_session())
-        history = _History(context.instance, lakehouse.tickers) if gaps else None
+        history = History(context.instance, lakehouse.tickers) if gaps else None
         rejected = _rejected(lake.quarantine.read(lakehouse.session), gaps) if gaps else {}
         rows = [
             _row(gap, history.facts(gap, rejected.get(gap.key, ()), *_company(gap, holdings)))
@@ -128,22 +128,45 @@ def _before_listing(holdings: Mapping[str, Held], lakehouse: LakehouseResource) 
     return rows
 
 
-class _History:
-    """What the newest runs asked the source for, newest first, and what it said."""
+class History:
+    """What runs asked the source for, and what it said. Runs are read newest first, a page at a time, as far as gaps need."""
 
     def __init__(self, instance: dg.DagsterInstance, tickers: Sequence[str]) -> None:
         self._instance = instance
-        self._runs: list[tuple[Bringing, bool]] = []
-        for run in instance.get_runs(dg.RunsFilter(job_name=LAKEHOUSE_JOB), limit=RUNS_LOOKED_AT):
-            if (one := bringing(run, tuple(tickers))) is not None:
-                self._runs.append((one, run.tags.get(ASKED_BY) == "gap_sensor"))
+        self._tickers = tuple(tickers)
+        asked_again = instance.get_runs(dg.RunsFilter(job_name=LAKEHOUSE_JOB, tags={ASKED_BY: "gap_sensor"}))
+        self._asked_again = self._bringing(asked_again)
+        self._newest: list[Bringing] = []
+        self._cursor: str | None = None
+        self._all_read = False
         self._said: dict[str, dict[str, str]] = {}
 
     def facts(self, gap: Gap, rejected: tuple[str, ...], others: int, lacking: int) -> Facts:
         """What is known of `gap`; the source's failure counts only if the newest run that asked for the gap met it."""
-        asked = [(run, again) for run, again in self._runs if run.brings(gap.ticker, gap.sessions[0])]
-        failure = self._failures(asked[0][0].run_id).get(gap.ticker) if asked else None
-        return Facts(rejected, failure, others, lacking, sum(again for _, again in asked))
+        run_id = self.newest_run(gap.ticker, gap.sessions[0])
+        failure = self._failures(run_id).get(gap.ticker) if run_id else None
+        again = sum(run.brings(gap.ticker, gap.sessions[0]) for run in self._asked_again)
+        return Facts(rejected, failure, others, lacking, again)
+
+    def newest_run(self, ticker: str, session: date) -> str | None:
+        """The id of the newest run that asked the source for a bar."""
+        return next((run.run_id for run in self._runs() if run.brings(ticker, session)), None)
+
+    def _runs(self) -> Iterator[Bringing]:
+        """All runs that bring bars, newest first."""
+        yield from self._newest
+        while not self._all_read:
+            page = self._instance.get_runs(
+                dg.RunsFilter(job_name=LAKEHOUSE_JOB), cursor=self._cursor, limit=RUNS_A_PAGE
+            )
+            self._all_read = len(page) < RUNS_A_PAGE
+            self._cursor = page[-1].run_id if page else self._cursor
+            found = self._bringing(page)
+            self._newest += found
+            yield from found
+
+    def _bringing(self, runs: Sequence[dg.DagsterRun]) -> list[Bringing]:
+        return [found for run in runs if (found := bringing(run, self._tickers)) is not None]
 
     def _failures(self, run_id: str) -> dict[str, str]:
         """By ticker, what the check source_complete of a run holds."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from stock_lakehouse.automation.sensors import Eyes
 from stock_lakehouse.clock import set_simulated
 from stock_lakehouse.instance.event_log import BULK_ENVIRONMENT
-from stock_lakehouse.instance.home import dagster_folder, dagster_home
+from stock_lakehouse.instance.home import dagster_folder, ensure_dagster_home
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.settings import CONFIG_VARIABLE, PREFIX, Settings, load_settings
 
@@ -187,7 +187,7 @@ def _own_environment(folder: Path, first: date) -> Iterator[Settings]:
     os.environ[PREFIX + "SIMULATED_CLOCK"] = str(clock)
     try:
         settings = load_settings()
-        dagster_home(settings)
+        os.environ["DAGSTER_HOME"] = str(ensure_dagster_home(settings))  # the daemon's
         yield settings
     finally:
         for name in (CONFIG_VARIABLE, PREFIX + "SIMULATED_CLOCK", "DAGSTER_HOME"):

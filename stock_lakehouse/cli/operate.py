@@ -113,15 +113,15 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 3000,
 ) -> None:
     """Open Dagster on 127.0.0.1, on this lake and its instance."""
-    from stock_lakehouse.instance.home import dagster_home
+    from stock_lakehouse.instance.home import ensure_dagster_home
 
     settings = settings_of_process()
     check_partitions(settings)
-    home = dagster_home(settings)
+    home = ensure_dagster_home(settings)
     say(f"Dagster on http://127.0.0.1:{port} (instance in {home}); stop it with Ctrl-C")
     program = os.path.join(os.path.dirname(sys.executable), "dagster")
     arguments = ["dev", "-m", "stock_lakehouse.definitions", "--host", "127.0.0.1", "--port", str(port)]
-    os.execv(program, [program, *arguments])
+    os.execve(program, [program, *arguments], {**os.environ, "DAGSTER_HOME": str(home)})
 
 
 @app.command()

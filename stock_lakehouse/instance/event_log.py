@@ -10,11 +10,14 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Final, Self
 
 from dagster import Field, StringSource
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+from dagster._core.errors import DagsterHomeNotSetError
 from dagster._core.events import ASSET_EVENTS, DagsterEventType
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log import SqliteEventLogStorage
@@ -23,6 +26,7 @@ from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Connection
 
 _log = logging.getLogger(__name__)
+_opened_home: ContextVar[str | None] = ContextVar("opened_home", default=None)
 
 # Dagster reads both at each call, none at import. The second is read where the run is created: one planned
 # event an asset instead of one a key, so the UI shows none of the run's keys as in progress, nor as failed.
@@ -120,12 +124,13 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
 
     @classmethod
     def config_type(cls) -> Any:
-        """`base_dir`: the folder of the files; `history/runs` in DAGSTER_HOME, as the stock storage's, if left out."""
+        """`base_dir`: the folder of the files; if left out `history/runs`, as the stock storage's, in the home that
+        `events_below` names, else in DAGSTER_HOME."""
         return {"base_dir": Field(StringSource, is_required=False)}
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
-        base_dir = config_value.get("base_dir") or os.path.join(os.environ["DAGSTER_HOME"], "history", "runs")
+        base_dir = config_value.get("base_dir") or os.path.join(_home(), "history", "runs")
         return cls(base_dir=base_dir, inst_data=inst_data)
 
     def store_event(self, event: EventLogEntry) -> None:
@@ -206,6 +211,26 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
             conn.exec_driver_sql("ATTACH DATABASE ? AS shard", (self.path_for_shard(run_id),))
             conn.exec_driver_sql("BEGIN IMMEDIATE")
             yield conn
+
+
+def _home() -> str:
+    """The folder of the instance that is being opened: Dagster does not tell a storage with a class of its own."""
+    home = _opened_home.get() or os.environ.get("DAGSTER_HOME")
+    if not home:
+        raise DagsterHomeNotSetError(
+            "DAGSTER_HOME is not set, so the event log has no folder. Set it to the folder of dagster.yaml"
+        )
+    return home
+
+
+@contextmanager
+def events_below(home: Path) -> Iterator[None]:
+    """An instance that is opened in this block, by this thread, has its events in `home`, whatever DAGSTER_HOME is."""
+    token = _opened_home.set(str(home))
+    try:
+        yield
+    finally:
+        _opened_home.reset(token)
 
 
 def _planned_once(event: EventLogEntry) -> EventLogEntry:

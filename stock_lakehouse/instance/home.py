@@ -96,13 +96,15 @@ def dagster_folder(settings: Settings) -> Path:
     return root / ".dagster"
 
 
-def dagster_home(settings: Settings) -> Path:
-    """`dagster_folder`, made with a laptop's dagster.yaml if it is not there, and DAGSTER_HOME set to it."""
+def ensure_dagster_home(settings: Settings) -> Path:
+    """`dagster_folder`, created with a laptop's dagster.yaml if it does not exist.
+
+    DAGSTER_HOME stays as it is: a process may work on several lakes, each with an instance of its own.
+    """
     home = dagster_folder(settings)
     home.mkdir(parents=True, exist_ok=True)
     with _opening(home):
         write_new(home / "dagster.yaml", LAPTOP, force=False)
-    os.environ["DAGSTER_HOME"] = str(home)
     return home
 
 
@@ -112,7 +114,9 @@ def open_instance(home: Path) -> Iterator[dg.DagsterInstance]:
     SQLite files, and Dagster takes a table that another has just made for an error."""
     import dagster as dg
 
-    with _opening(home):
+    from stock_lakehouse.event_storage import events_below
+
+    with _opening(home), events_below(home):
         instance = dg.DagsterInstance.from_config(str(home))
     with instance:
         yield instance

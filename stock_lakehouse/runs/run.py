@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB, PROGRESS, PROGRESS_LOGGER
-from stock_lakehouse.instance.home import dagster_home, open_instance
+from stock_lakehouse.instance.home import ensure_dagster_home, open_instance
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.settings import Settings
 
@@ -92,7 +92,7 @@ def run_rectangle(
 
     check_select(select)
     scheme = PartitionScheme(settings, market_calendar(settings.first_date, settings.exchange))
-    home = dagster_home(settings)
+    home = ensure_dagster_home(settings)
     job = build_definitions(settings, scheme.ticker_order(rectangle)).resolve_job_def(LAKEHOUSE_JOB)
     with ExitStack() as stack:
         stack.enter_context(bulk_run_environment())
@@ -121,7 +121,7 @@ def record_rectangle(settings: Settings, asked: Rectangle, spark: SparkSession) 
     from stock_lakehouse.runs.record import record_held
 
     scheme = PartitionScheme(settings, market_calendar(settings.first_date, settings.exchange))
-    home = dagster_home(settings)
+    home = ensure_dagster_home(settings)
     with bulk_run_environment(), open_instance(home) as instance:
         end_dead_runs(instance, home)
         return record_held(instance, scheme, Lake(settings.lake_root), spark, asked)
@@ -135,7 +135,7 @@ def prune_runs(settings: Settings, ended_before: datetime) -> int:
     import dagster as dg
 
     ended = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-    with open_instance(dagster_home(settings)) as instance:
+    with open_instance(ensure_dagster_home(settings)) as instance:
         runs = instance.get_run_records(dg.RunsFilter(statuses=ended, updated_before=ended_before))
         for record in runs:
             instance.delete_run(record.dagster_run.run_id)

@@ -18,7 +18,7 @@ from typing import Any
 
 import dagster as dg
 
-from stock_lakehouse.instance.home import dagster_home
+from stock_lakehouse.instance.home import ensure_dagster_home, open_instance
 from stock_lakehouse.settings import load_settings
 
 PATIENCE_SECONDS = 400.0
@@ -66,10 +66,10 @@ def daemon(folder: Path, config: str, variables: Mapping[str, str] | None = None
     (folder / "lakehouse.toml").write_text(config, encoding="utf-8")
     for name, value in (variables or {}).items():
         os.environ[name] = value  # conftest takes them away again before the next test
-    home = dagster_home(load_settings())
+    home = ensure_dagster_home(load_settings())
     program = os.path.join(os.path.dirname(sys.executable), "dagster-daemon")
     log = folder / "daemon.log"
-    with log.open("wb") as output, dg.DagsterInstance.from_config(str(home)) as instance:
+    with log.open("wb") as output, open_instance(home) as instance:
         # Its SQLite files must be there before two processes would make them at once.
         instance.get_runs_count(), instance.all_instigator_state(), instance.get_asset_keys(limit=1)
         process = subprocess.Popen(
@@ -77,7 +77,12 @@ def daemon(folder: Path, config: str, variables: Mapping[str, str] | None = None
             cwd=folder,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "DAGSTER_EVENT_BATCH_SIZE": "1000", "FRESHNESS_DAEMON_INTERVAL_SECONDS": "2"},
+            env={
+                **os.environ,
+                "DAGSTER_HOME": str(home),
+                "DAGSTER_EVENT_BATCH_SIZE": "1000",
+                "FRESHNESS_DAEMON_INTERVAL_SECONDS": "2",
+            },
             start_new_session=True,
         )
         try:

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from stock_lakehouse.automation.failures import (
     POST_ATTEMPTS,
+    RUNS_A_LOOK,
     Failure,
     Memory,
     WebhookError,
@@ -186,3 +187,39 @@ def test_a_message_that_could_not_be_posted_is_posted_later_and_not_for_ever(end
         dropped = look(sensor, instance, last.as_text())
     assert "no run failed" not in str(dropped.skip_reason)
     assert Memory.from_text(dropped.cursor, AT).attempts == 0
+
+
+@pytest.mark.parametrize("retried", [False, True])
+def test_more_failures_at_once_than_one_look_reads_hide_none_of_them_nor_later_ones(
+    endpoint: Endpoint, retried: bool
+) -> None:
+    sensor = run_failure_sensor(Settings(webhook_url=SecretStr(endpoint.url)))
+    tags = {"dagster/will_retry": "true"} if retried else {}
+    with dg.DagsterInstance.ephemeral() as instance:
+        cursor = look(sensor, instance, None).cursor
+        at_once = [
+            instance.create_run_for_job(broken_job, status=dg.DagsterRunStatus.FAILURE, tags=tags).run_id
+            for _ in range(3 * RUNS_A_LOOK + 1)
+        ]
+        for _ in range(3):
+            cursor = look(sensor, instance, cursor).cursor
+        later = fail(instance)
+        seen = [look(sensor, instance, cursor)]
+        seen.append(look(sensor, instance, seen[-1].cursor))
+    memory = Memory.from_text(seen[-1].cursor, AT)
+    counted = sum(more for _, more in memory.causes.values())
+    assert counted == (0 if retried else len(at_once) - 1)
+    assert [body["run_id"] for body in endpoint.bodies if body["assets"]] == [later]
+    assert "no run failed" in str(seen[-1].skip_reason)
+
+
+@dg.job
+def broken_job() -> None:
+    """No step."""
+
+
+def test_a_cursor_of_an_older_version_is_read() -> None:
+    old = {"after": AT.isoformat(), "told": ["a", "b"], "causes": {}, "attempts": 0, "again": None}
+    memory = Memory.from_text(json.dumps(old), AT)
+    assert memory == Memory(AT, {"a": AT, "b": AT})
+    assert Memory.from_text(memory.as_text(), AT) == memory

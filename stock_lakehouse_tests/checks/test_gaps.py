@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from datetime import date
 
+import dagster as dg
 import pytest
+from stock_lakehouse.run_tags import ASKED_BY
 
-from stock_lakehouse.checks.gaps import GONE_AFTER, UNKNOWN, Facts, _company, diagnose
+from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB
+from stock_lakehouse.checks.gaps import GONE_AFTER, UNKNOWN, Facts, History, _company, diagnose
 from stock_lakehouse.lake.coverage import Gap, Held
 from stock_lakehouse.market_calendar import market_calendar
+from stock_lakehouse.partitions import RANGE_END, RANGE_START
 from stock_lakehouse.sources.sample import SampleSource
 
 CALENDAR = market_calendar(date(2023, 1, 3))
@@ -53,3 +57,23 @@ def test_the_company_of_a_gap_is_who_had_begun_and_not_ended() -> None:
         "LATE": Held(DAYS[0], DAYS[3]),
     }
     assert _company(Gap("NVDA", DAYS[3:5], True), holdings) == (3, 2)
+
+
+def test_many_newer_runs_do_not_hide_what_was_asked_for_a_gap() -> None:
+    @dg.job(name=LAKEHOUSE_JOB)
+    def lakehouse() -> None:
+        """No step."""
+
+    def tags(ticker: str, by: str) -> dict[str, str]:
+        key = f"{DAYS[0]}|{ticker}"
+        return {RANGE_START: key, RANGE_END: key, ASKED_BY: by}
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(2):
+            instance.create_run_for_job(lakehouse, tags=tags("NVDA", "gap_sensor"))
+        for _ in range(450):
+            instance.create_run_for_job(lakehouse, tags=tags("AAPL", "csv_folder_sensor"))
+        history = History(instance, ("AAPL", "NVDA"))
+        assert history.facts(gap(1), (), 0, 0).asked == 2
+        assert history.newest_run("NVDA", DAYS[0]) is not None
+        assert history.newest_run("AAPL", DAYS[1]) is None

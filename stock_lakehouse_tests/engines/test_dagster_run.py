@@ -10,9 +10,10 @@ import dagster as dg
 import pytest
 from pyspark.sql import SparkSession
 
+from stock_lakehouse.instance import dagster_folder, open_instance
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.runs.run import dagster_home, run_rectangle
+from stock_lakehouse.runs.run import run_rectangle
 from stock_lakehouse.settings import Settings
 from stock_lakehouse_tests.graph import LANDINGS, clocked, layers
 
@@ -26,7 +27,7 @@ def run_sample(settings: Settings, first: date) -> dict[str, Any]:
     sessions = market_calendar(settings.first_date).between(first, LAST)
     report = run_rectangle(settings, Rectangle(sessions, tuple(sorted(settings.tickers))))
     assert report.success, report.failures
-    with dg.DagsterInstance.from_config(str(dagster_home(settings))) as instance:
+    with open_instance(dagster_folder(settings)) as instance:
         records = instance.get_records_for_run(report.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     checks: dict[str, Any] = {}
     for record in records.records:
@@ -52,7 +53,6 @@ def check_sample(
         settings = Settings(
             tickers=tickers, lake_root=tmp_path / engine, last_date=LAST, engine=engine, spark_remote=address
         )
-        monkeypatch.delenv("DAGSTER_HOME", raising=False)
         checks[engine] = run_sample(settings, first)
         rows = layers(clocked(settings.lake_root, spark, tickers))
         # The one value that the clock gives.

@@ -105,10 +105,9 @@ def place(root: str) -> Path | str:
 
 
 def test_overlapping_backfills_started_at_once_on_an_empty_lake_end_in_the_tables_of_one_run(
-    tmp_path: Path, spark: SparkSession, faults: Faults, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, spark: SparkSession, faults: Faults
 ) -> None:
     check(Desk(tmp_path), f"{tmp_path}/many", f"{tmp_path}/one", spark, faults, 2, "backfill")
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "many" / ".dagster"))
     with open_instance(tmp_path / "many" / ".dagster") as instance:
         runs = instance.get_runs()
         assert len(runs) >= 2
