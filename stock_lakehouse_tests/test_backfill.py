@@ -20,7 +20,7 @@ from pyspark.sql import SparkSession
 from typer.testing import CliRunner, Result
 
 from stock_lakehouse import tables
-from stock_lakehouse.cli.app import app
+from stock_lakehouse.cli import app
 from stock_lakehouse.instance.home import dagster_folder, open_instance
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.market_calendar import market_calendar

@@ -16,7 +16,7 @@ import pytest
 from pyspark.sql import SparkSession
 from typer.testing import CliRunner
 
-from stock_lakehouse.cli.app import app
+from stock_lakehouse.cli import app
 from stock_lakehouse_tests.conftest import bytes_of
 from stock_lakehouse_tests.pipeline import (
     CASES,

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner, Result
 
-from stock_lakehouse.cli.app import app
+from stock_lakehouse.cli import app
 
 CONFIG = """
 tickers = ["AAPL", "NVDA"]
@@ -213,7 +213,7 @@ def test_doctor_refuses_a_store_that_takes_no_notice_of_conditions_on_writes(
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from typer.testing import CliRunner; from stock_lakehouse.cli.app import app\n"
+        "import sys; from typer.testing import CliRunner; from stock_lakehouse.cli import app\n"
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
         "heavy = {'dagster', 'pyspark', 'pandas', 'pyarrow', 'exchange_calendars', 'pandas_market_calendars', 'pydantic'}\n"
         "heavy &= sys.modules.keys()\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from stock_lakehouse.cli.app import app
+from stock_lakehouse.cli import app
 from stock_lakehouse.engines import EngineError, spark_session
 from stock_lakehouse.resources.spark import SparkResource
 from stock_lakehouse_tests.engines.servers import sail_server

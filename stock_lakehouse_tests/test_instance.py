@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from stock_lakehouse import tables
-from stock_lakehouse.cli.app import app
+from stock_lakehouse.cli import app
 from stock_lakehouse.instance.event_log import BatchedSqliteEventLogStorage
 from stock_lakehouse.instance.home import (
     LAKEHOUSE_TOML,

@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 from typer.testing import CliRunner
 
 import stock_lakehouse
-from stock_lakehouse.cli.app import app
+from stock_lakehouse.cli import app
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.history import EPOCH, Commit, NoVersionError, believed, commits, version_at
 from stock_lakehouse.lake.reading import WITH_HISTORY, moment, read_table

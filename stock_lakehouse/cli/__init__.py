@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from stock_lakehouse.cli import look, operate, run
-from stock_lakehouse.cli.app import app
+from stock_lakehouse.cli.program import app
 
 __all__ = ["app", "look", "main", "operate", "run"]
 

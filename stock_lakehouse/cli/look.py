@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stock_lakehouse.cli.app import app
 from stock_lakehouse.cli.context import engine, settings_of_process
 from stock_lakehouse.cli.outcome import print_tables
 from stock_lakehouse.cli.printing import as_text, new_grid, print_grid, print_rows, say, wrong
+from stock_lakehouse.cli.program import app
 
 if TYPE_CHECKING:
     from stock_lakehouse.lake.status import TableStatus, TickerStatus

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stock_lakehouse.cli.app import app
 from stock_lakehouse.cli.context import asked_rectangle, check_partitions, engine, settings_of_process
 from stock_lakehouse.cli.outcome import run_and_print
 from stock_lakehouse.cli.printing import aside, new_grid, print_grid, progress_printer, say, wrong
+from stock_lakehouse.cli.program import app
 
 if TYPE_CHECKING:
     from stock_lakehouse.settings import Settings

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stock_lakehouse.cli.app import Assets, First, Last, Tickers, app
 from stock_lakehouse.cli.context import asked_rectangle, data_files, engine, settings_of_process
 from stock_lakehouse.cli.outcome import end, print_outcome, print_tables, record_held_bars, run_and_print
 from stock_lakehouse.cli.printing import (
@@ -21,6 +20,7 @@ from stock_lakehouse.cli.printing import (
     say,
     wrong,
 )
+from stock_lakehouse.cli.program import Assets, First, Last, Tickers, app
 
 if TYPE_CHECKING:
     from stock_lakehouse.runs.backfill import Plan

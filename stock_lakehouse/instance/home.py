@@ -114,7 +114,7 @@ def open_instance(home: Path) -> Iterator[dg.DagsterInstance]:
     SQLite files, and Dagster takes a table that another has just made for an error."""
     import dagster as dg
 
-    from stock_lakehouse.event_storage import events_below
+    from stock_lakehouse.instance.event_log import events_below
 
     with _opening(home), events_below(home):
         instance = dg.DagsterInstance.from_config(str(home))

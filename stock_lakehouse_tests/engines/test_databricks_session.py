@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from typer.testing import CliRunner, Result
 
 from stock_lakehouse import __version__
-from stock_lakehouse.cli.app import app
+from stock_lakehouse.cli import app
 from stock_lakehouse.engines import SESSION_SETTINGS, EngineError, apply_settings
 from stock_lakehouse.engines.databricks import ClusterError, CredentialsError
 from stock_lakehouse.engines.workers import WorkerError, workers_python
