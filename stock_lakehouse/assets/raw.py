@@ -39,7 +39,7 @@ def raw_stocks_daily(retries: dg.RetryPolicy | None = None) -> dg.AssetsDefiniti
         asked = lakehouse.rectangle(context.partition_keys)
         download = Download(source, asked.tickers, asked.first, asked.last, lakehouse.tickers)
         yield dg.Output(download)
-        yield from delivery_checks(download, lakehouse.lake.raw.strangers())
+        yield from delivery_checks(download, lakehouse.lake.raw.strangers(in_flight=False))
         yield files_read(download)
 
     return raw
