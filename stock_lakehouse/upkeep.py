@@ -121,6 +121,8 @@ def keep_up(
         progress(
             f"{table.name}: {one.rows_checked:,} rows checked" + (f", {len(damages)} files damaged" if damages else "")
         )
+    if strangers := lake.raw.strangers(in_flight=False):
+        found[RAW.name].findings.append(_never_read(strangers))
     for name, pairs in lacking(lake).items():
         found[name].findings.append(_lacks(name, pairs))
     for name, pairs in removed_by_repairs(lake).items():
@@ -421,6 +423,14 @@ def _damaged(table: Table, damages: Sequence[Damage]) -> Finding:
         "`python -c \"import deltalake; deltalake.DeltaTable('…').repair()\"` goes on without a missing file",
     }.get(table, REPAIR)
     return Finding(table.name, f"{len(damages)} files: {named}{more}", todo)
+
+
+def _never_read(paths: Sequence[str]) -> Finding:
+    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+    what = f"{len(paths)} files that no landing names so, and that are never read: {', '.join(paths[:NAMED])}{more}"
+    return Finding(
+        RAW.name, what, "move them away; a hidden file that ends in .tmp is what a killed run left: remove it"
+    )
 
 
 def _removed(name: str, pairs: Sequence[TickerYear]) -> Finding:

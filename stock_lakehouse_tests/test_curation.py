@@ -237,6 +237,26 @@ def test_a_run_that_ends_amid_an_action_is_made_good_by_the_next_of_any_year(
     assert actions(house) == actions(right)
 
 
+@pytest.mark.parametrize("content", [b"", b'["AA', b'{"AAA": 1}', b"[1]", b"\xff\xfe"])
+def test_a_cut_marker_may_be_of_any_ticker_and_goes_when_all_were_looked_at(
+    spark: SparkSession, tmp_path: Path, content: bytes
+) -> None:
+    tickers = ("AAA", "BBB")
+    house = clocked(tmp_path / "lake", spark, tickers)
+    days = SESSIONS[:5]
+    run(house, rectangle(days, tickers), history(tickers, days).values())
+    lake, before = house.lake, layers(house)
+    lake.storage.create(f"{curation.MOVING}/cut.json", content)
+    lake.storage.create(f"{curation.MOVING}/.never-renamed.json.tmp", content)
+    assert curation.moving(lake, ("AAA", "BBB", "ZZZ")) == {"AAA", "BBB", "ZZZ"}
+    run(house, rectangle(days, ("AAA",)), steps=[CURATED.name])
+    assert curation.moving(lake, ("AAA", "BBB")) == {"BBB"}
+    run(house, rectangle(days, ("BBB",)), steps=[CURATED.name])
+    assert curation.moving(lake, ("AAA", "BBB")) == set()
+    assert [file.name for file in lake.storage.walk(curation.MOVING)] == [".never-renamed.json.tmp"]
+    assert layers(house) == before
+
+
 def test_an_action_that_the_vendor_takes_back_is_taken_back_everywhere(
     spark: SparkSession, tmp_path: Path, vendor: Vendor
 ) -> None:

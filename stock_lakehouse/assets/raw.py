@@ -53,7 +53,7 @@ def raw_stocks_daily(retries: dg.RetryPolicy | None = None) -> dg.AssetsDefiniti
         for line in file_lines(download.files.values(), download.landing.by_file, download.known):
             context.log.info(line)
         yield dg.Output(download)
-        yield from delivery_checks(download, lakehouse.lake.raw.strangers())
+        yield from delivery_checks(download, lakehouse.lake.raw.strangers(in_flight=False))
         yield files_read(download)
 
     return raw

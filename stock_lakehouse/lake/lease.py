@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 import uuid
+from typing import Any
 
 from stock_lakehouse.lake.storage import Bucket, ChangedError, StorageError
 
@@ -128,7 +129,7 @@ class Lease:
             content, mark = self._bucket.look(self._path)
         except FileNotFoundError:
             return None
-        said = json.loads(content)
+        said = _said(content)
         if said.get("token") != self._token:
             return None
         self._mark = mark
@@ -140,5 +141,18 @@ class Lease:
             content, mark = self._bucket.look(self._path)
         except FileNotFoundError:
             return None, 0.0
+        said = _said(content)
+        if "free" in said:
+            return mark, 0.0
+        seconds = said.get("seconds")
+        # Of an object that cannot be read nobody knows how long its holder may be silent: as long as any may.
+        return mark, float(seconds) if isinstance(seconds, int | float) else SECONDS
+
+
+def _said(content: bytes) -> dict[str, Any]:
+    """What the object of a lease says; nothing where it is empty or no lease."""
+    try:
         said = json.loads(content)
-        return mark, 0.0 if "free" in said else float(said["seconds"])
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -33,7 +34,15 @@ from stock_lakehouse.lake.landing import (
 )
 from stock_lakehouse.lake.lock import confirm, one_writer
 from stock_lakehouse.lake.publish import of_tickers, partition_folder, partition_of
-from stock_lakehouse.lake.storage import File, LakeRoot, StorageError, storage_at, under
+from stock_lakehouse.lake.storage import (
+    AT_A_TIME,
+    ORPHAN_SECONDS,
+    File,
+    LakeRoot,
+    StorageError,
+    storage_at,
+    under,
+)
 from stock_lakehouse.lake.stored import Damage, TickerYear
 from stock_lakehouse.partitions import LOOK_BACK, Rectangle
 from stock_lakehouse.schemas import raw as schema
@@ -202,9 +211,21 @@ class RawCsv:
             return printable(str(error))[:200]
         return None
 
-    def strangers(self) -> list[str]:
-        """Files under the raw root that do not follow the naming, so are never read; a kill leaves hidden ones."""
-        return sorted(self._storage.uri(one.path) for one in self._storage.walk(RAW.path) if not _is_ours(one))
+    def strangers(self, in_flight: bool = True) -> list[str]:
+        """Files under the raw root that do not follow the naming, so are never read; a kill leaves temporary ones.
+
+        Without `in_flight` a temporary file is left out that a landing may be writing: one that is not ORPHAN_SECONDS older than
+        the newest file.
+        """
+        files = list(self._storage.walk(RAW.path))
+        newest = max((file.changed for file in files), default=0.0)
+
+        def may_be_written(file: File) -> bool:
+            hidden = file.name.startswith(".") and file.name.endswith(".tmp")
+            return hidden and newest - file.changed <= ORPHAN_SECONDS
+
+        found = [file for file in files if not _is_ours(file) and (in_flight or not may_be_written(file))]
+        return sorted(self._storage.uri(file.path) for file in found)
 
     def landed(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The landed rows of the ticker-years of `rows` that may be of one of its days, oldest first, with COMPARED, ingested_at,
@@ -229,11 +250,16 @@ class RawCsv:
     def write(self, landing: pd.DataFrame, source: str, interval: str, run_id: str, now: datetime) -> int:
         """Write rows that land, a file a ticker and year; how many files."""
         confirm(self.lake_root)
-        files = 0
-        for (ticker, year), group in landing.groupby(["ticker", "year"], sort=True):
-            self._write(group, ticker, year, source, interval, run_id, now)
-            files += 1
-        return files
+
+        def create(file: tuple[str, str, bytes]) -> None:
+            folder, days, content = file
+            self._create(folder, days, content, run_id, now)
+
+        # Each creation waits for the disk (fsync, 4 ms) or the network: one after the other, 10,500 files take 45 s longer.
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
+            groups = landing.groupby(["ticker", "year"], sort=True)
+            files = ((self._folder(ticker, year), *_file_of(rows, source, interval)) for (ticker, year), rows in groups)
+            return sum(1 for _ in pool.map(create, files))
 
     def _rows_of(self, file: File) -> pd.DataFrame:
         content = self._storage.read(file.path)
@@ -244,29 +270,16 @@ class RawCsv:
         except CSV_ERRORS as error:
             raise CorruptRawFileError([f"{self._storage.uri(file.path)} ({printable(str(error))[:200]})"]) from None
 
-    def _write(
-        self, group: pd.DataFrame, ticker: str, year: str, source: str, interval: str, run_id: str, now: datetime
-    ) -> None:
-        import pyarrow as pa
-        from pyarrow import csv
-
-        group = group.assign(source=source, interval=interval)
-        table = pa.Table.from_pandas(
-            group[FILE_COLUMNS], schema=pa.schema([(name, pa.string()) for name in FILE_COLUMNS]), preserve_index=False
-        )
-        text = pa.BufferOutputStream()
-        csv.write_csv(table, text, csv.WriteOptions(quoting_style="all_valid"))
-        content = text.getvalue().to_pybytes()
-        days = [day for day in group["day"] if day] or [NO_DAY]
+    def _create(self, folder: str, days: str, content: bytes, run_id: str, now: datetime) -> None:
         run = run_id.replace("-", "")[:8]
         if not re.fullmatch(
             "[0-9a-f]{8}", run
         ):  # an id of a caller's own: under another name the file would not be read
             run = hashlib.sha256(run_id.encode()).hexdigest()[:8]
         while True:
-            name = f"bars_{min(days)}_{max(days)}_{now:%Y%m%dT%H%M%S%f}Z_{run}_{_seal(content)}.csv"
+            name = f"bars_{days}_{now:%Y%m%dT%H%M%S%f}Z_{run}_{_seal(content)}.csv"
             try:
-                self._storage.create(f"{self._folder(ticker, year)}/{name}", content)
+                self._storage.create(f"{folder}/{name}", content)
             except FileExistsError:  # the clock stands still
                 now += timedelta(microseconds=1)
             else:
@@ -275,6 +288,21 @@ class RawCsv:
     @staticmethod
     def _folder(ticker: str, year: str) -> str:
         return f"{RAW.path}/{partition_folder(ticker, year)}"
+
+
+def _file_of(rows: pd.DataFrame, source: str, interval: str) -> tuple[str, bytes]:
+    """The first and last session of rows that land, as a file's name gives them, and the file's content."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    rows = rows.assign(source=source, interval=interval)
+    table = pa.Table.from_pandas(
+        rows[FILE_COLUMNS], schema=pa.schema([(name, pa.string()) for name in FILE_COLUMNS]), preserve_index=False
+    )
+    text = pa.BufferOutputStream()
+    csv.write_csv(table, text, csv.WriteOptions(quoting_style="all_valid"))
+    days = [day for day in rows["day"] if day] or [NO_DAY]
+    return f"{min(days)}_{max(days)}", text.getvalue().to_pybytes()
 
 
 def _in_order(frames: list[pd.DataFrame]) -> pd.DataFrame:

@@ -179,3 +179,16 @@ def test_what_another_thread_or_lake_lost_does_not_stop_this_one(s3_root: str) -
         with pytest.raises(LeaseLostError, match=r"^a_table\.step: this run was silent"):
             confirm(s3_root)
     confirm(s3_root)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"token": "of the d', b"[]", b'{"seconds": null}', b"\xff"])
+def test_a_lease_that_cannot_be_read_is_taken_once_it_has_not_changed_for_as_long_as_any_holder_may_be_silent(
+    s3_root: str, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr(lease, "SECONDS", 0.5)
+    monkeypatch.setattr(lease, "POLL_SECONDS", 0.1)
+    Bucket(s3_root).put(".locks/a_table.lease", content, None)
+    with pytest.raises(TableBusyError), one_writer(s3_root, "a_table", wait_seconds=0.2):
+        pass
+    with one_writer(s3_root, "a_table", wait_seconds=5):
+        confirm(s3_root)

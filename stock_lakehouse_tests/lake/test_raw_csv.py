@@ -307,7 +307,7 @@ def test_a_reader_never_sees_part_of_a_file(raw: RawCsv, monkeypatch: pytest.Mon
     assert len(list(raw.files())) == 1
 
 
-def test_what_a_killed_landing_left_is_never_read_and_the_next_landing_removes_it(
+def test_what_a_killed_landing_left_is_never_read_and_a_landing_of_a_day_later_removes_it(
     raw: RawCsv, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import os
@@ -323,8 +323,14 @@ def test_what_a_killed_landing_left_is_never_read_and_the_next_landing_removes_i
     assert Path(left).name.startswith(".bars_")
     assert landed(raw, spark) == []
     assert land(raw, bar(close="1.1"), now=later(1), run_id="b" * 32).landed == 1
+    assert raw.strangers() == [left], "another writer may be at it"
+    assert raw.strangers(in_flight=False) == []
+    then = Path(left).stat().st_mtime - 25 * 3600
+    os.utime(left, (then, then))
+    assert raw.strangers(in_flight=False) == [left]
+    assert land(raw, bar(close="1.2"), now=later(2), run_id="c" * 32).landed == 1
     assert raw.strangers() == []
-    assert [row["close"] for row in landed(raw, spark)] == ["1.1"]
+    assert [row["close"] for row in landed(raw, spark)] == ["1.1", "1.2"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,44 @@ def behaves(storage: Storage) -> None:
     assert list(storage.walk("raw")) == []
     assert [file.path for file in storage.walk("rawer")] == ["rawer/three.csv"]
     assert list(storage.map(len, ["a", "bb"])) == [1, 2]
+
+
+def test_two_writers_of_a_folder_leave_each_others_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is between its temporary file and the rename while the other creates a file, even one of the same name."""
+    folder, write = storage_at(tmp_path / "lake"), Path.write_bytes
+    names = iter(["b.csv", "a.csv"])
+
+    def another_writes_meanwhile(path: Path, content: bytes) -> int:
+        written = write(path, content)
+        if name := next(names, None):
+            folder.create(f"raw/{name}", content)
+        return written
+
+    monkeypatch.setattr(Path, "write_bytes", another_writes_meanwhile)
+    folder.create("raw/a.csv", b"1")
+    assert {file.name for file in folder.walk("raw")} == {"a.csv", "b.csv"}
+
+
+def test_a_file_is_on_the_disk_before_its_name_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of a disk that loses power: what was not synced is gone, content and name apart."""
+    folder, done = storage_at(tmp_path / "lake"), list[tuple[str, str]]()
+    sync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        done.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        sync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        done.append(("rename", str(target)))
+        assert done[-2] == ("sync", str(source)), "a name without its bytes"
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    folder.create("raw/ticker=A/one.csv", b"1")
+    target = tmp_path / "lake" / "raw" / "ticker=A" / "one.csv"
+    after = {path for what, path in done[done.index(("rename", str(target))) :] if what == "sync"}
+    assert after == {str(one) for one in target.parents[:4]}, "the folder of the name, and those of new folders' names"
 
 
 def test_a_bucket_takes_nothing_in_place_of_a_file_that_changed_since_it_was_looked_at(s3_root: str) -> None:

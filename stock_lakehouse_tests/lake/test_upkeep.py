@@ -465,6 +465,19 @@ def test_the_quarantine_is_looked_at_too(filled: Clocked) -> None:
     assert damages_of(filled.lake, QUARANTINE)[0].path == str(first.relative_to(str(filled.lake_root)))
 
 
+def test_files_that_no_landing_names_are_listed_and_one_that_may_be_on_its_way_is_not(filled: Clocked) -> None:
+    folder = Path(str(filled.lake.raw.root)) / "ticker=AAA" / "year=2020"
+    (folder / "mine.csv").write_bytes(b"x")
+    for name, age in (("old", timedelta(hours=25)), ("young", timedelta(hours=1))):
+        (folder / f".{name}.tmp").write_bytes(b"x")
+        then = time.time() - age.total_seconds()
+        os.utime(folder / f".{name}.tmp", (then, then))
+    told = kept_up(filled, check_only=True, sample=0)[RAW.name]
+    assert "2 files that no landing names so" in told
+    assert "mine.csv" in told
+    assert ".old.tmp" in told
+
+
 def test_every_ticker_has_its_turn_in_the_sample() -> None:
     dice, tickers = random.Random(1), [f"T{number}" for number in range(23)]
     start = date(2026, 1, 4) + timedelta(weeks=dice.randint(0, 1000))
