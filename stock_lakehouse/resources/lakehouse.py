@@ -21,7 +21,15 @@ from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.storage import LakeRoot, lake_root
 from stock_lakehouse.layers.step import CheckResult, Step
 from stock_lakehouse.market_calendar import CalendarError, MarketCalendar, market_calendar
-from stock_lakehouse.partitions import Rectangle, rectangle_of, tickers_of_run
+from stock_lakehouse.partitions import (
+    TICKERS_TAG,
+    PartitionError,
+    Rectangle,
+    named_tickers,
+    narrow_ranges,
+    rectangle_of,
+    tickers_of_run,
+)
 from stock_lakehouse.resources.spark import SparkResource
 from stock_lakehouse.settings import Databricks
 from stock_lakehouse.tables import Table
@@ -78,8 +86,10 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         self._run_tags = context.run.tags if context.run else {}
+        narrow_ranges(named_tickers(self._run_tags))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        narrow_ranges(None)
         self.staging.clear()
 
     @property
@@ -183,4 +193,11 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
 
     def rectangle(self, keys: Iterable[str]) -> Rectangle:
         """The rectangle that the run's partition keys form, narrowed by its tags."""
-        return rectangle_of(keys, tickers_of_run(self._run_tags, self.tickers), self.exchange)
+        asked = tickers_of_run(self._run_tags, self.tickers)
+        rectangle = rectangle_of(keys, asked, self.exchange)
+        if not set(rectangle.tickers) <= set(asked):
+            raise PartitionError(
+                f"the run's keys are of {', '.join(rectangle.tickers)}, its tag {TICKERS_TAG} names {', '.join(asked)}; "
+                "change one of them"
+            )
+        return rectangle
