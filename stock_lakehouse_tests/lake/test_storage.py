@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import deltalake
+import pyarrow as pa
 import pytest
+import sqlalchemy.exc
+from deltalake.exceptions import DeltaError
+from pyspark.errors import PySparkException, PythonException
+from pyspark.sql import SparkSession
 
-from stock_lakehouse.lake.storage import Bucket, ChangedError, Storage, StorageError, lake_root, storage_at
+from stock_lakehouse.lake.storage import (
+    Bucket,
+    ChangedError,
+    Storage,
+    StorageError,
+    lake_root,
+    storage_at,
+    storage_error,
+)
 from stock_lakehouse_tests import s3
 
 
@@ -220,3 +237,80 @@ def test_a_variable_that_is_missing_or_wrong_is_named(name: str, value: str | No
     bucket = Bucket(f"s3://{name.lower().replace('_', '-')}/lake")
     with s3.variables({one: text for one, text in values.items() if text}), pytest.raises(StorageError, match=told):
         bucket.check()
+
+
+def what_is_told(error: BaseException) -> str | None:
+    found = storage_error("a table", error)
+    return None if found is None else f"{type(found).__name__}: {found}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("InternalError in my transform"),
+        RuntimeError("Generic S3 error: 500 Internal Server Error"),
+        KeyError("SlowDown"),
+        ValueError("No space left on device"),
+        FileNotFoundError(2, "No such file or directory", "/lake/503 Service Unavailable/No space left on device"),
+        sqlite3.OperationalError("no such table: InternalError"),
+        DeltaError("column InternalError is not in the table"),
+        PySparkException("cannot resolve column InternalError, SlowDown"),
+        PythonException("ValueError: Error performing GET http://me: 500 Internal Server Error"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_no_word_in_an_error_makes_it_one_of_the_store(error: Exception) -> None:
+    assert what_is_told(error) is None
+
+
+S3_503 = (
+    "Generic S3 error: Error performing PUT http://127.0.0.1:1/b/k in 1ms, after 1 retries, max_retries: 1, retry_timeout: 3s  - "
+    "Server returned non-2xx status code: 503 Service Unavailable: <Error><Code>SlowDown</Code></Error>"
+)
+
+
+@pytest.mark.parametrize("error", [OSError(S3_503), DeltaError(S3_503), PySparkException(S3_503)])
+def test_a_store_that_fails_is_known_by_what_its_client_says(error: Exception) -> None:
+    assert str(what_is_told(error)).startswith("StorageError: a table: the store did not do what was asked")
+
+
+def test_a_full_disk_is_known_by_its_number_and_sqlites_by_its_code(tmp_path: Path) -> None:
+    assert str(what_is_told(OSError(errno.ENOSPC, "whatever it is called here"))).startswith("NoSpaceError")
+    assert str(what_is_told(PySparkException("object store error: No space left on device (os error 28)"))).startswith(
+        "NoSpaceError"
+    )
+    with contextlib.closing(sqlite3.connect(tmp_path / "records.db")) as database:
+        database.execute("PRAGMA max_page_count = 2")
+        database.execute("CREATE TABLE one (value)")
+        with pytest.raises(sqlite3.OperationalError) as full:
+            database.execute("INSERT INTO one VALUES (zeroblob(100000))")
+    wrapped = sqlalchemy.exc.OperationalError("INSERT", {}, full.value)
+    for error in (full.value, wrapped):
+        assert str(what_is_told(error)).startswith("NoSpaceError")
+
+
+def test_deltalakes_error_of_a_store_that_fails_is_named() -> None:
+    with (
+        answering(500, "InternalError", ("GET",)) as endpoint,
+        s3.variables(s3.environment(endpoint)),
+        pytest.raises(OSError, match="500 Internal Server Error") as failed,
+    ):
+        deltalake.DeltaTable("s3://failing/table", storage_options={"max_retries": "1", "retry_timeout": "3s"})
+    assert str(what_is_told(failed.value)).startswith("StorageError")
+
+
+def test_a_bucket_called_like_a_code_is_not_taken_for_it() -> None:
+    with (
+        answering(418, "Teapot", ("GET",)) as endpoint,
+        s3.variables(s3.environment(endpoint)),
+        pytest.raises(StorageError, match=r"^s3://slow/AccessDenied/SlowDown: Generic S3 error: .*418"),
+    ):
+        next(Bucket("s3://slow/AccessDenied").walk("SlowDown"), None)
+
+
+def test_what_a_function_of_the_users_raises_on_the_engine_is_not_told_as_the_stores(spark: SparkSession) -> None:
+    def fail(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        raise ValueError("InternalError in my transform")
+
+    with pytest.raises(PythonException, match="ValueError: InternalError in my transform"):
+        spark.range(3).mapInArrow(fail, "id bigint").collect()
