@@ -106,12 +106,13 @@ def backfill(
     """
     from stock_lakehouse.backfill import plan_backfill, run_backfill
     from stock_lakehouse.lake import Lake
+    from stock_lakehouse.tables import LAYERS
 
     settings = _settings()
     asked = _rectangle(settings, tickers, first, last)
 
     def plan(run_again: bool) -> Plan:
-        with _engine(settings) as spark:
+        with _engine(settings, *(table.name for table in LAYERS)) as spark:
             try:
                 return plan_backfill(
                     Lake(settings.lake_root), spark, asked, select.split(",") if select else None, chunk or sys.maxsize,
@@ -191,7 +192,7 @@ def upkeep(
     found; each finding says what to do.
     """
     from stock_lakehouse.lake import Lake
-    from stock_lakehouse.lake.storage import StorageError, storage_at
+    from stock_lakehouse.lake.storage import StorageError
     from stock_lakehouse.market_calendar import market_calendar
     from stock_lakehouse.upkeep import keep_up
 
@@ -199,10 +200,10 @@ def upkeep(
         _wrong("--repair, --check-only: give one of them")
     settings = _settings()
     try:
-        storage_at(settings.lake_root).check()
+        lake = Lake(settings.lake_root, retention_days=settings.retention_days)
+        lake.check()
         if repair:
             _repair(settings)
-        lake = Lake(settings.lake_root, retention_days=settings.retention_days)
         with _engine(settings) as spark:
             calendar = market_calendar(settings.first_date, settings.exchange)
             sessions = spark.createDataFrame(calendar.table(timedelta(minutes=settings.close_grace_minutes)))
@@ -267,8 +268,9 @@ def _print_upkeep(done: Upkeep) -> None:
 def _record(settings: Settings, asked: Rectangle) -> int:
     """How many partitions Dagster did not know of."""
     from stock_lakehouse.runs import record_rectangle
+    from stock_lakehouse.tables import LAYERS
 
-    with _engine(settings) as spark:
+    with _engine(settings, *(table.name for table in LAYERS)) as spark:
         counts = record_rectangle(settings, asked, spark)
     for table, count in counts.items():
         if count:
@@ -394,8 +396,10 @@ def restatements(
     last: Annotated[int, typer.Option(min=1, help="How many of the newest lines.")] = 20,
 ) -> None:
     """What was published of a ticker and later changed: old and new value, why, and in which run."""
+    from stock_lakehouse.tables import RESTATEMENTS
+
     settings = _settings()
-    with _engine(settings) as spark:
+    with _engine(settings, RESTATEMENTS.name) as spark:
         from stock_lakehouse.lake import Lake
         from stock_lakehouse.report import restatement_lines
 
@@ -676,13 +680,15 @@ def _status(settings: Settings) -> list[TableStatus]:
 
 
 @contextmanager
-def _engine(settings: Settings) -> Iterator[Any]:
+def _engine(settings: Settings, *tables: str) -> Iterator[Any]:
+    """A session, once the `tables` to be read (none: all) may be listed."""
     from stock_lakehouse.engines import EngineError, spark_session
-    from stock_lakehouse.lake.storage import StorageError, storage_at
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.lake.storage import StorageError
 
     remote = settings.spark_remote.get_secret_value() if settings.spark_remote else None
     try:
-        storage_at(settings.lake_root).check()
+        Lake(settings.lake_root).check(*tables)
         with spark_session(
             settings.engine, remote, settings.databricks, lambda line: typer.echo(line, err=True)
         ) as spark:

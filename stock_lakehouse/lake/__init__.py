@@ -11,6 +11,7 @@ from stock_lakehouse.lake.publish import BARS_PER_CHUNK
 from stock_lakehouse.lake.raw_csv import RawCsv
 from stock_lakehouse.lake.storage import LakeRoot, storage_at
 from stock_lakehouse.tables import (
+    BY_NAME,
     CORPORATE_ACTIONS,
     CURATED,
     FEATURES,
@@ -53,6 +54,13 @@ class Lake:
         if name == RESTATEMENTS.name:
             return self.restatements(spark)
         return self._stored[name].read(spark)
+
+    def check(self, *names: str) -> None:
+        """Raises StorageError when the lake cannot be reached, or one of the tables `names` (none: all) may not be listed."""
+        asked = set(names or BY_NAME)
+        if RESTATEMENTS.name in asked:  # which of its lines count depends on the versions of these
+            asked |= {CURATED.name, FEATURES.name}
+        self.storage.check(BY_NAME[name].path for name in sorted(asked))
 
     def sizes(self, name: str) -> list[int]:
         """Bytes of each file that the table of that name consists of."""

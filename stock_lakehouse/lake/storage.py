@@ -106,8 +106,11 @@ class Storage(Protocol):
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """`function` of each item, in order; many at a time where each waits for a network."""
 
-    def check(self) -> None:
-        """Raises StorageError when the lake cannot be reached."""
+    def check(self, folders: Iterable[str]) -> None:
+        """Raises StorageError when the lake cannot be reached, or one of `folders` may not be listed.
+
+        The root is not asked: where rights are by path nobody may list it.
+        """
 
 
 def lake_root(text: str) -> LakeRoot:
@@ -196,7 +199,7 @@ class Folder:
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         return map(function, items)
 
-    def check(self) -> None:
+    def check(self, folders: Iterable[str]) -> None:
         return None
 
 
@@ -335,8 +338,9 @@ class Bucket:
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             yield from pool.map(function, items)
 
-    def check(self) -> None:
-        next(self.walk(""), None)
+    def check(self, folders: Iterable[str]) -> None:
+        for _ in self.map(lambda folder: next(self.walk(folder), None), folders):
+            pass
 
     @contextlib.contextmanager
     def _named(self, path: str, action: str) -> Iterator[None]:
