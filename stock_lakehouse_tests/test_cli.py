@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner, Result
 
+from stock_lakehouse import cli
 from stock_lakehouse.cli import app
 
 CONFIG = """
@@ -281,3 +283,25 @@ def test_upkeep_names_what_is_damaged_and_repairs_it_when_told_to(project: Path)
     assert "To be computed anew: NVDA 2023" in repaired.output
     assert call("show", "curated_stocks_daily", "NVDA", "--last", "40").output == before
     assert call("upkeep", "--repair", "--check-only").exit_code == 2
+
+
+def test_an_error_whose_text_sounds_like_the_stores_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise ValueError("InternalError in my transform")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(ValueError, match="InternalError in my transform"):
+        cli.main()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_full_disk_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    assert "no space is left on the disk" in capsys.readouterr().err

@@ -14,11 +14,17 @@ def main() -> None:
     """The program's entry point."""
     try:
         app()
-    except Exception as error:
-        from stock_lakehouse.lake.storage import StorageError, storage_error
+    except _store_errors() as error:  # evaluated only when something is raised: the libraries are loaded by then
+        from stock_lakehouse.lake.storage import storage_error
 
-        told = error if isinstance(error, StorageError) else storage_error("the lake or Dagster's records", str(error))
+        told = storage_error("the lake or Dagster's records", error)
         if told is None:
             raise
         typer.echo(f"stock-lakehouse: {told}", err=True)
         raise SystemExit(1) from None
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    from stock_lakehouse.lake.storage import error_types
+
+    return error_types()

@@ -54,13 +54,15 @@ def day_of(value: datetime | None) -> date | None:
 
 
 @contextmanager
-def engine(settings: Settings) -> Iterator[Any]:
+def engine(settings: Settings, *tables: str) -> Iterator[Any]:
+    """A session, once the `tables` to be read (none: all) may be listed."""
     from stock_lakehouse.engines import EngineError, spark_session
-    from stock_lakehouse.lake.storage import StorageError, storage_at
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.lake.storage import StorageError
 
     remote = settings.spark_remote.get_secret_value() if settings.spark_remote else None
     try:
-        storage_at(settings.lake_root).check()
+        Lake(settings.lake_root).check(*tables)
         with spark_session(
             settings.engine, remote, settings.databricks, lambda line: typer.echo(line, err=True)
         ) as spark:

@@ -75,10 +75,11 @@ def _lake(settings: Settings) -> Finding:
 def _bucket(root: str) -> Finding:
     """Do once what a run does: list, write on condition, read, delete."""
     from stock_lakehouse.lake.storage import Bucket, ChangedError, StorageError
+    from stock_lakehouse.tables import TABLES
 
     bucket, path = Bucket(root), f".locks/doctor-{uuid.uuid4().hex}"
     try:
-        bucket.check()
+        bucket.check(table.path for table in TABLES)
         bucket.put(path, b"", None)
         try:
             for mark in (None, '"not the mark"'):

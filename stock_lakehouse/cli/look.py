@@ -117,8 +117,10 @@ def restatements(
     last: Annotated[int, typer.Option(min=1, help="How many of the newest lines.")] = 20,
 ) -> None:
     """What was published of a ticker and later changed: old and new value, why, and in which run."""
+    from stock_lakehouse.tables import RESTATEMENTS
+
     settings = settings_of_process()
-    with engine(settings) as spark:
+    with engine(settings, RESTATEMENTS.name) as spark:
         from stock_lakehouse.lake import Lake
         from stock_lakehouse.lake.status import restatement_lines
 

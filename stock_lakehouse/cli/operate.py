@@ -35,7 +35,7 @@ def upkeep(
     found; each finding says what to do.
     """
     from stock_lakehouse.lake import Lake
-    from stock_lakehouse.lake.storage import StorageError, storage_at
+    from stock_lakehouse.lake.storage import StorageError
     from stock_lakehouse.market_calendar import market_calendar
     from stock_lakehouse.upkeep import keep_up
 
@@ -43,10 +43,10 @@ def upkeep(
         wrong("--repair, --check-only: give one of them")
     settings = settings_of_process()
     try:
-        storage_at(settings.lake_root).check()
+        lake = Lake(settings.lake_root, retention_days=settings.retention_days)
+        lake.check()
         if repair:
             _repair(settings)
-        lake = Lake(settings.lake_root, retention_days=settings.retention_days)
         with engine(settings) as spark:
             calendar = market_calendar(settings.first_date, settings.exchange)
             sessions = spark.createDataFrame(calendar.table(timedelta(minutes=settings.close_grace_minutes)))

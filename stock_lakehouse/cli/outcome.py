@@ -107,8 +107,9 @@ def end(reports: Sequence[RunReport]) -> None:
 def record_held_bars(settings: Settings, asked: Rectangle) -> int:
     """How many partitions Dagster did not know of."""
     from stock_lakehouse.runs.run import record_rectangle
+    from stock_lakehouse.tables import LAYERS
 
-    with engine(settings) as spark:
+    with engine(settings, *(table.name for table in LAYERS)) as spark:
         counts = record_rectangle(settings, asked, spark)
     for table, count in counts.items():
         if count:

@@ -88,12 +88,13 @@ def backfill(
     """
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.runs.backfill import plan_backfill, run_backfill
+    from stock_lakehouse.tables import LAYERS
 
     settings = settings_of_process()
     asked = asked_rectangle(settings, tickers, first, last)
 
     def plan(run_again: bool) -> Plan:
-        with engine(settings) as spark:
+        with engine(settings, *(table.name for table in LAYERS)) as spark:
             try:
                 return plan_backfill(
                     Lake(settings.lake_root), spark, asked, select.split(",") if select else None, chunk or sys.maxsize,

@@ -85,8 +85,8 @@ def _started_anew(error: BaseException) -> bool:
 def _of_storage(error: BaseException | None) -> StorageError | None:
     """What the engine met at the lake's disk or store, which it has asked again by itself."""
     if not isinstance(error, grpc.RpcError) or error.code() == grpc.StatusCode.UNAVAILABLE:
-        return None  # the second: what the client says of the way to the engine
-    return storage_error("the engine at the lake", str(error.details()))
+        return None  # UNAVAILABLE means that the connection to the engine failed, not the lake's storage
+    return storage_error("the engine at the lake", error)
 
 
 def _code(error: BaseException | None) -> str:

@@ -12,6 +12,7 @@ from stock_lakehouse.lake.raw_csv import RawCsv
 from stock_lakehouse.lake.storage import LakeRoot, storage_at
 from stock_lakehouse.lake.stored import StoredTable
 from stock_lakehouse.tables import (
+    BY_NAME,
     CORPORATE_ACTIONS,
     CURATED,
     FEATURES,
@@ -91,6 +92,15 @@ class Lake:
     def restatements(self, spark: SparkSession) -> DataFrame:
         """The ledger's lines whose commit came."""
         return self.ledger.read(spark, [self.delta[table.name] for table in TABLES if table.ledger])
+
+    def check(self, *names: str) -> None:
+        """Raises StorageError when the lake cannot be reached, or one of the tables `names` (none: all) may not be listed."""
+        asked = set(names or BY_NAME)
+        if (
+            RESTATEMENTS.name in asked
+        ):  # which of its lines count depends on the versions of the tables that they are about
+            asked |= {table.name for table in TABLES if table.ledger}
+        self.storage.check(BY_NAME[name].path for name in sorted(asked))
 
     def marks(self) -> set[tuple[str, str]]:
         """Every data file with its mark: the same before and after means that nothing was written."""

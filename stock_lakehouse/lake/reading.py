@@ -54,7 +54,7 @@ def read_table(
 
         lake_root = load_settings().lake_root
     lake = Lake(lake_root)
-    lake.storage.check()
+    lake.check(name)
     if table.format == "delta":
         found = _delta(lake, table, tickers, at)
     else:

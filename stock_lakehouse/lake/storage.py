@@ -9,7 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
+import sqlite3
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -103,8 +106,11 @@ class Storage(Protocol):
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """`function` of each item, in order; many at a time where each waits for a network."""
 
-    def check(self) -> None:
-        """Raises StorageError when the lake cannot be reached."""
+    def check(self, folders: Iterable[str]) -> None:
+        """Raises StorageError when the lake cannot be reached, or one of `folders` may not be listed.
+
+        The root is not asked: where rights are by path nobody may list it.
+        """
 
 
 def lake_root(text: str) -> LakeRoot:
@@ -193,7 +199,7 @@ class Folder:
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         return map(function, items)
 
-    def check(self) -> None:
+    def check(self, folders: Iterable[str]) -> None:
         return None
 
 
@@ -281,7 +287,7 @@ class Bucket:
             except (AlreadyExistsError, PreconditionError):
                 raise ChangedError(self.uri(path)) from None
             except FileNotFoundError as error:
-                if there is None or "NoSuchBucket" in str(error):
+                if there is None or _codes("NoSuchBucket")[0] in str(error):
                     raise
                 raise ChangedError(self.uri(path)) from None
         return str(answer["e_tag"])
@@ -332,8 +338,9 @@ class Bucket:
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             yield from pool.map(function, items)
 
-    def check(self) -> None:
-        next(self.walk(""), None)
+    def check(self, folders: Iterable[str]) -> None:
+        for _ in self.map(lambda folder: next(self.walk(folder), None), folders):
+            pass
 
     @contextlib.contextmanager
     def _named(self, path: str, action: str) -> Iterator[None]:
@@ -365,22 +372,33 @@ def _until_answered(ask: Callable[[], R]) -> R:
 
 def _told(error: Exception) -> str | None:
     """What to say of an error of the store; None if only its own words will do."""
-    text = f"{type(error).__name__} {error}"
+    text = f"{type(error).__name__}: {error}"
     return next((told for signs, told in TOLD if any(sign in text for sign in signs)), None)
+
+
+def _codes(*names: str) -> tuple[str, ...]:
+    """Codes of S3 as its answers write them: a bucket or a file may be called like one."""
+    return tuple(f"<Code>{name}</Code>" for name in names)
 
 
 NO_ANSWER = "error sending request"
 
-# By the codes of S3, the client's class of error and its words, the most particular first.
+# By the codes and status of S3, the client's class of error and its words, the most particular first.
 TOLD = (
-    (("NoSuchBucket",), "there is no bucket BUCKET; create it, or set lake_root to one that is there"),
+    (_codes("NoSuchBucket"), "there is no bucket BUCKET; create it, or set lake_root to one that is there"),
     (
-        ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "UnauthenticatedError"),
+        (
+            *_codes("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"),
+            "UnauthenticatedError: ",
+        ),
         "the store does not know these credentials; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN",
     ),
-    (("PermanentRedirect", "AuthorizationHeaderMalformed"), "the bucket is in another region; set AWS_REGION"),
     (
-        ("PermissionDeniedError", "403 Forbidden", "AccessDenied"),
+        (*_codes("PermanentRedirect", "AuthorizationHeaderMalformed"), "Received redirect without LOCATION"),
+        "the bucket is in another region; set AWS_REGION",
+    ),
+    (
+        ("PermissionDeniedError: ", "status code: 403 Forbidden", *_codes("AccessDenied")),
         "access denied; the policy of these credentials must allow ACTION here",
     ),
     (
@@ -388,7 +406,10 @@ TOLD = (
         "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role gives them",
     ),
     (
-        ("500 Internal Server Error", "503 Service Unavailable", "SlowDown", "InternalError"),
+        (
+            *("status code: 500 Internal Server Error", "status code: 503 Service Unavailable"),
+            *_codes("InternalError", "SlowDown"),
+        ),
         "the store answers that it cannot, after every retry; nothing is half-published, run the same again when it can",
     ),
     (("BadScheme",), "AWS_ENDPOINT_URL is http and not https; set AWS_ALLOW_HTTP=true if that is meant"),
@@ -400,41 +421,91 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n", 1)[0][:300]
 
 
-# How the operating system, engines, deltalake and SQLite say it.
-FULL = (
-    "No space left on device",
-    "os error 28",
-    "Disk quota exceeded",
-    "os error 122",
-    "disk is full",
-    "disk I/O error",
+# The classes of libraries that report a disk or a store, by module. Looked up among the modules that are loaded: a library that
+# is not loaded has raised nothing.
+LIBRARIES = (
+    ("obstore.exceptions", "BaseError"),
+    ("deltalake.exceptions", "DeltaError"),
+    ("grpc", "RpcError"),
+    ("pyspark.errors", "PySparkException"),
+    ("botocore.exceptions", "ClientError"),
 )
+# Their errors wrap another library's, which says what happened.
+WRAPPERS = (("sqlalchemy.exc", "DBAPIError"), ("dagster", "DagsterError"))
+# What a function of the user's raised on an engine: its text says nothing of the lake's store, whatever words are in it.
+OF_FUNCTIONS = ("pyspark.errors", "PythonException")
+
+# How these libraries and engines say it, who have no codes for it.
+FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
+OF_A_STORE = r"Generic S3 error|Error performing (?:[A-Z]+ https?://|list request)|awssdk\.services\.s3|fs\.s3a\."
 UNABLE = (
-    *("500 Internal Server Error", "503 Service Unavailable", "InternalError", "SlowDown"),
-    *(
-        NO_ANSWER,
-        "Connection reset",
-        "os error 104",
-        "error decoding response body",
-        "connection closed before message",
-    ),
+    r"\b500 Internal Server Error|\b503 Service Unavailable|<Code>(?:InternalError|SlowDown)</Code>|Status Code: 50[03]\b"
+    rf"|{NO_ANSWER}|Connection reset|os error 104\b|error decoding response body|connection closed before message"
 )
+STORE_IS_UNABLE = re.compile(f"(?:{OF_A_STORE}).*?(?:{UNABLE})", re.DOTALL)
+CODES_OF_S3 = ("InternalError", "SlowDown", "ServiceUnavailable")
 
 
-def storage_error(what: str, text: str) -> StorageError | None:
-    """The error to raise for what somebody else said of a file or request of the lake while doing `what`; None if neither a full
-    disk nor a store that fails is the cause."""
-    if any(sign in text for sign in FULL):
+def error_types() -> tuple[type[Exception], ...]:
+    """The classes of errors that may say that the lake's disk or store failed."""
+    return (StorageError, OSError, sqlite3.Error, *_loaded(*LIBRARIES, *WRAPPERS))
+
+
+def storage_error(what: str, error: BaseException) -> StorageError | None:
+    """The error to raise for what another library met at the lake's files or store while doing `what`.
+
+    None if neither a full disk nor a store that fails is the cause. That is decided by the class and code of the error; by its
+    text only where it is of a library that has no codes.
+    """
+    while isinstance(error, _loaded(*WRAPPERS)):
+        inner = getattr(error, "orig", None) or error.__cause__
+        if inner is None:
+            return None
+        error = inner
+    if isinstance(error, StorageError):
+        return error
+    if _is_full(error):
         return NoSpaceError(
             f"{what}: no space is left on the disk, or it cannot be written; nothing is half-published: free some, then run "
             "the same again"
         )
-    if any(sign in text for sign in UNABLE):
+    if _is_unable(error):
         return StorageError(
             f"{what}: the store did not do what was asked, after every retry; nothing is half-published: run the same "
             "again when it answers"
         )
     return None
+
+
+def _is_full(error: BaseException) -> bool:
+    if isinstance(error, sqlite3.Error):
+        # The low byte is the kind, the rest which of its cases.
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return any(sign in _library_text(error) for sign in FULL)
+
+
+def _is_unable(error: BaseException) -> bool:
+    if isinstance(error, _loaded(("botocore.exceptions", "ClientError"))):
+        return getattr(error, "response", {}).get("Error", {}).get("Code") in CODES_OF_S3
+    return STORE_IS_UNABLE.search(_library_text(error)) is not None
+
+
+def _library_text(error: BaseException) -> str:
+    """What a library that reports the store by text alone says; nothing for any other error."""
+    if isinstance(error, _loaded(OF_FUNCTIONS)):
+        return ""
+    if isinstance(error, _loaded(("grpc", "RpcError"))) and hasattr(error, "details"):
+        return str(error.details())
+    # deltalake and pyarrow raise an OSError without a number.
+    is_known = isinstance(error, _loaded(*LIBRARIES)) or (isinstance(error, OSError) and error.errno is None)
+    return str(error) if is_known else ""
+
+
+def _loaded(*names: tuple[str, str]) -> tuple[type[Exception], ...]:
+    """Those of the classes `names` whose modules are loaded."""
+    return tuple(getattr(sys.modules[module], name) for module, name in names if module in sys.modules)
 
 
 @contextlib.contextmanager
@@ -450,7 +521,7 @@ def named(what: str) -> Iterator[None]:
             "half-published: run the same again"
         ) from error
     except (DeltaError, OSError) as error:
-        told = storage_error(what, str(error))
+        told = storage_error(what, error)
         if told is None:
             raise
         raise told from error

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import re
+import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
+import deltalake
+import pyarrow as pa
 import pytest
+import sqlalchemy.exc
+from deltalake.exceptions import DeltaError
+from pyspark.errors import PySparkException, PythonException
+from pyspark.sql import SparkSession
+from stock_lakehouse.reading import read_table
 
-from stock_lakehouse.lake.storage import Bucket, ChangedError, Storage, StorageError, lake_root, storage_at
+from stock_lakehouse.lake import Lake
+from stock_lakehouse.lake.storage import (
+    Bucket,
+    ChangedError,
+    Storage,
+    StorageError,
+    lake_root,
+    storage_at,
+    storage_error,
+)
+from stock_lakehouse.tables import FEATURES, PROCESSED, RESTATEMENTS, TABLES
 from stock_lakehouse_tests import s3
 
 
@@ -140,17 +162,19 @@ def test_of_many_that_create_a_file_at_once_one_does(s3_root: str) -> None:
 def test_a_bucket_that_is_not_there_is_said_to_be_missing(s3_bucket: str) -> None:
     for root in ("s3://no-such-bucket/lake", "s3://no-such-bucket"):
         with pytest.raises(StorageError, match="there is no bucket no-such-bucket; create it, or set lake_root"):
-            Bucket(root).check()
+            Bucket(root).check(["raw"])
 
 
 @contextmanager
-def answering(status: int, code: str, methods: tuple[str, ...]) -> Iterator[str]:
-    """A store that answers requests of `methods` with an error, others with an empty listing."""
+def answering(
+    status: int, code: str, methods: tuple[str, ...], fails: Callable[[str], bool] = lambda path: True
+) -> Iterator[str]:
+    """A store that answers requests of `methods` whose path and query `fails` with an error, others with an empty listing."""
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("content-length") or 0))
-            failed = self.command in methods
+            failed = self.command in methods and fails(unquote(self.path))
             body = f"<Error><Code>{code}</Code></Error>" if failed else "<ListBucketResult></ListBucketResult>"
             self.send_response(status if failed else 200)
             self.send_header("content-length", str(len(body)))
@@ -178,19 +202,19 @@ DENIED = "access denied; the policy of these credentials must allow"
 @pytest.mark.parametrize(
     ("status", "code", "told"),
     [
-        (403, "AccessDenied", f"^s3://accessdenied/lake: {DENIED} s3:ListBucket here$"),
+        (403, "AccessDenied", f"^s3://accessdenied/lake/raw: {DENIED} s3:ListBucket here$"),
         (403, "InvalidAccessKeyId", "does not know these credentials; check AWS_ACCESS_KEY_ID"),
         (403, "SignatureDoesNotMatch", "does not know these credentials"),
         (400, "ExpiredToken", "AWS_SESSION_TOKEN"),
         (400, "AuthorizationHeaderMalformed", "the bucket is in another region; set AWS_REGION"),
-        (418, "Teapot", "^s3://teapot/lake: Generic S3 error: .*418"),
+        (418, "Teapot", "^s3://teapot/lake/raw: Generic S3 error: .*418"),
     ],
 )
 def test_what_a_store_refuses_is_said_with_what_to_change(status: int, code: str, told: str) -> None:
     with answering(status, code, ("GET",)) as endpoint, s3.variables(s3.environment(endpoint)):
         bucket = Bucket(f"s3://{code.lower()}/lake")  # another for each: clients are kept
         with pytest.raises(StorageError, match=told):
-            bucket.check()
+            bucket.check(["raw"])
 
 
 def test_what_may_not_be_written_or_removed_is_said_with_the_permission_that_lacks() -> None:
@@ -199,12 +223,49 @@ def test_what_may_not_be_written_or_removed_is_said_with_the_permission_that_lac
         s3.variables(s3.environment(endpoint)),
     ):
         bucket = Bucket("s3://read-only/lake")
-        bucket.check()
+        bucket.check(["raw"])
         with pytest.raises(StorageError, match=f"^s3://read-only/lake/k: {DENIED} s3:PutObject here$"):
             bucket.put("k", b"", None)
         with pytest.raises(StorageError, match=f"^s3://read-only/lake/k: {DENIED} s3:DeleteObject here$"):
             bucket.delete(["k"])
         bucket.delete_folder(".staging/k")
+
+
+def may_list(*folders: str) -> Callable[[str], bool]:
+    """Which requests are refused where only `folders` of the lake may be listed."""
+
+    def refused(request: str) -> bool:
+        prefix = re.search(r"[?&]prefix=([^&]*)", request)
+        return prefix is not None and not any(prefix[1].startswith(f"lake/{folder}/") for folder in folders)
+
+    return refused
+
+
+def test_no_one_needs_the_right_to_list_the_root_of_the_lake() -> None:
+    tables = [table.path for table in TABLES]
+    with (
+        answering(403, "AccessDenied", ("GET",), may_list(*tables)) as endpoint,
+        s3.variables(s3.environment(endpoint)),
+    ):
+        lake = Lake("s3://by-path/lake")
+        with pytest.raises(StorageError, match="s3:ListBucket"):
+            next(lake.storage.walk(""), None)
+        lake.check()
+        assert lake.marks() == set()
+
+
+def test_who_reads_a_table_needs_the_right_to_list_that_table_and_is_told_so() -> None:
+    with (
+        answering(403, "AccessDenied", ("GET",), may_list(PROCESSED.path)) as endpoint,
+        s3.variables(s3.environment(endpoint)),
+    ):
+        root = "s3://of-one-table/lake"
+        assert read_table(PROCESSED.name, lake_root=root).num_rows == 0
+        for name in (FEATURES.name, RESTATEMENTS.name):
+            with pytest.raises(StorageError, match=f"lake/curated/.*: {DENIED} s3:ListBucket here$"):
+                read_table(name, lake_root=root)
+        with pytest.raises(StorageError, match=DENIED):
+            Lake(root).check()
 
 
 @pytest.mark.parametrize(
@@ -219,4 +280,81 @@ def test_a_variable_that_is_missing_or_wrong_is_named(name: str, value: str | No
     values = {**s3.environment("http://127.0.0.1:9"), name: value}
     bucket = Bucket(f"s3://{name.lower().replace('_', '-')}/lake")
     with s3.variables({one: text for one, text in values.items() if text}), pytest.raises(StorageError, match=told):
-        bucket.check()
+        bucket.check(["raw"])
+
+
+def what_is_told(error: BaseException) -> str | None:
+    found = storage_error("a table", error)
+    return None if found is None else f"{type(found).__name__}: {found}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("InternalError in my transform"),
+        RuntimeError("Generic S3 error: 500 Internal Server Error"),
+        KeyError("SlowDown"),
+        ValueError("No space left on device"),
+        FileNotFoundError(2, "No such file or directory", "/lake/503 Service Unavailable/No space left on device"),
+        sqlite3.OperationalError("no such table: InternalError"),
+        DeltaError("column InternalError is not in the table"),
+        PySparkException("cannot resolve column InternalError, SlowDown"),
+        PythonException("ValueError: Error performing GET http://me: 500 Internal Server Error"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_no_word_in_an_error_makes_it_one_of_the_store(error: Exception) -> None:
+    assert what_is_told(error) is None
+
+
+S3_503 = (
+    "Generic S3 error: Error performing PUT http://127.0.0.1:1/b/k in 1ms, after 1 retries, max_retries: 1, retry_timeout: 3s  - "
+    "Server returned non-2xx status code: 503 Service Unavailable: <Error><Code>SlowDown</Code></Error>"
+)
+
+
+@pytest.mark.parametrize("error", [OSError(S3_503), DeltaError(S3_503), PySparkException(S3_503)])
+def test_a_store_that_fails_is_known_by_what_its_client_says(error: Exception) -> None:
+    assert str(what_is_told(error)).startswith("StorageError: a table: the store did not do what was asked")
+
+
+def test_a_full_disk_is_known_by_its_number_and_sqlites_by_its_code(tmp_path: Path) -> None:
+    assert str(what_is_told(OSError(errno.ENOSPC, "whatever it is called here"))).startswith("NoSpaceError")
+    assert str(what_is_told(PySparkException("object store error: No space left on device (os error 28)"))).startswith(
+        "NoSpaceError"
+    )
+    with contextlib.closing(sqlite3.connect(tmp_path / "records.db")) as database:
+        database.execute("PRAGMA max_page_count = 2")
+        database.execute("CREATE TABLE one (value)")
+        with pytest.raises(sqlite3.OperationalError) as full:
+            database.execute("INSERT INTO one VALUES (zeroblob(100000))")
+    wrapped = sqlalchemy.exc.OperationalError("INSERT", {}, full.value)
+    for error in (full.value, wrapped):
+        assert str(what_is_told(error)).startswith("NoSpaceError")
+
+
+def test_deltalakes_error_of_a_store_that_fails_is_named() -> None:
+    with (
+        answering(500, "InternalError", ("GET",)) as endpoint,
+        s3.variables(s3.environment(endpoint)),
+        pytest.raises(OSError, match="500 Internal Server Error") as failed,
+    ):
+        deltalake.DeltaTable("s3://failing/table", storage_options={"max_retries": "1", "retry_timeout": "3s"})
+    assert str(what_is_told(failed.value)).startswith("StorageError")
+
+
+def test_a_bucket_called_like_a_code_is_not_taken_for_it() -> None:
+    with (
+        answering(418, "Teapot", ("GET",)) as endpoint,
+        s3.variables(s3.environment(endpoint)),
+        pytest.raises(StorageError, match=r"^s3://slow/AccessDenied/SlowDown: Generic S3 error: .*418"),
+    ):
+        next(Bucket("s3://slow/AccessDenied").walk("SlowDown"), None)
+
+
+def test_what_a_function_of_the_users_raises_on_the_engine_is_not_told_as_the_stores(spark: SparkSession) -> None:
+    def fail(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        raise ValueError("InternalError in my transform")
+
+    with pytest.raises(PythonException, match="ValueError: InternalError in my transform"):
+        spark.range(3).mapInArrow(fail, "id bigint").collect()
