@@ -6,9 +6,11 @@ Here: the partitions definition of a scheme, and the rectangle that a run's keys
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import cached_property, lru_cache
+from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.exchanges import XNYS
@@ -25,11 +27,14 @@ if TYPE_CHECKING:
 LOOK_BACK = timedelta(days=14)  # how far before its first session a run reads actions that were delivered late
 MAX_KEYS = 100_000  # an asset; beyond it Dagster's UI and event log become slow
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
-# Where a partition is a session, a run's tickers by comma; without it a run is for all of them.
+# A run's tickers by comma, continued in TICKERS_TAG.2 and so on; without it a run is for all tickers of its keys. A range of
+# Dagster cannot say that: it holds every ticker that the settings name between its first and its last.
 TICKERS_TAG = "stock_lakehouse/tickers"
+TAG_LENGTH = 1_000  # characters: PostgreSQL indexes run tags, and refuses a row of more than 2,704 bytes there
 LOOK_BACK = timedelta(
     days=14
 )  # longer than exchanges close: a day without a session is at most so long before its session
+_run_tickers: ContextVar[frozenset[str] | None] = ContextVar("run_tickers", default=None)
 
 
 class PartitionError(Exception):
@@ -92,18 +97,50 @@ class Rectangle:
         return frozenset(self.sessions)
 
 
+def tags_of_tickers(tickers: Iterable[str]) -> dict[str, str]:
+    """The run tags that name `tickers`."""
+    values: list[str] = []
+    for ticker in tickers:
+        if values and len(values[-1]) + 1 + len(ticker) <= TAG_LENGTH:
+            values[-1] += f",{ticker}"
+        else:
+            values.append(ticker)
+    return {_tickers_tag(number): value for number, value in enumerate(values, start=1)}
+
+
+def _tickers_tag(number: int) -> str:
+    return TICKERS_TAG if number == 1 else f"{TICKERS_TAG}.{number}"
+
+
+def named_tickers(tags: Mapping[str, str]) -> list[str] | None:
+    """The tickers that a run's tags name; None where they name none."""
+    if TICKERS_TAG not in tags:
+        return None
+    present = takewhile(lambda tag: tag in tags, map(_tickers_tag, count(1)))
+    return [ticker.strip() for tag in present for ticker in tags[tag].split(",") if ticker.strip()]
+
+
 def tickers_of_run(tags: Mapping[str, str], all_tickers: Sequence[str]) -> Sequence[str]:
-    """The tickers that a run's tags narrow a session's key to; `all_tickers` where they do not.
+    """The tickers to which a run's tags narrow its keys; `all_tickers` where they do not.
 
     Raises PartitionError for a ticker that `all_tickers` lacks.
     """
-    if TICKERS_TAG not in tags:
+    asked = named_tickers(tags)
+    if asked is None:
         return all_tickers
-    asked = [one.strip() for one in tags[TICKERS_TAG].split(",") if one.strip()]
     unknown = sorted(set(asked) - set(all_tickers))
     if unknown or not asked:
         raise PartitionError(f"tag {TICKERS_TAG}: {', '.join(unknown) or 'empty'}; allowed: tickers of the settings")
     return asked
+
+
+def narrow_ranges(tickers: Iterable[str] | None) -> None:
+    """From now on in this thread, ranges of `date|ticker` keys hold keys of `tickers` alone; None ends that.
+
+    For the process of a run: Dagster reads the run's range, and records a materialization for each of its keys. A run that is
+    executed again from the UI has the tickers of its tag, and all tickers between them in its range.
+    """
+    _run_tickers.set(None if tickers is None else frozenset(tickers))
 
 
 def rectangle_of(keys: Iterable[str], all_tickers: Sequence[str], exchange: str = XNYS) -> Rectangle:
@@ -133,6 +170,14 @@ def _bar_partitions() -> type[dg.MultiPartitionsDefinition]:
         def get_tags_for_partition_key(self, partition_key: str) -> Mapping[str, str]:
             return dg.PartitionsDefinition.get_tags_for_partition_key(self, partition_key)
 
+        def get_partition_keys_in_range(
+            self, partition_key_range: dg.PartitionKeyRange, *more: Any, **options: Any
+        ) -> Sequence[dg.MultiPartitionKey]:
+            """The keys of a range, of the tickers of `narrow_ranges` alone."""
+            keys: Sequence[Any] = super().get_partition_keys_in_range(partition_key_range, *more, **options)
+            tickers = _run_tickers.get()
+            return keys if tickers is None else [key for key in keys if key.keys_by_dimension["ticker"] in tickers]
+
     return BarPartitions
 
 
@@ -148,10 +193,10 @@ class PartitionScheme:
         self.first = settings.first_date
         self.last = settings.last_date
         self._calendar = calendar
-        count = len(self.tickers) * len(calendar.between(self.first, self.last or calendar.sessions[-1]))
-        if self.by == "date_ticker" and count > MAX_KEYS:
+        keys = len(self.tickers) * len(calendar.between(self.first, self.last or calendar.sessions[-1]))
+        if self.by == "date_ticker" and keys > MAX_KEYS:
             raise PartitionError(
-                f"{len(self.tickers)} tickers since {self.first} are {count:,} partition keys an asset, more than "
+                f"{len(self.tickers)} tickers since {self.first} are {keys:,} partition keys an asset, more than "
                 f'{MAX_KEYS:,}; set partition_by = "session" in lakehouse.toml: one key a session, any number of tickers; '
                 "a lake that is there is kept, and `stock-lakehouse record` marks it under the new keys"
             )
@@ -201,22 +246,13 @@ class PartitionScheme:
         return Rectangle(sessions, tuple(sorted(tickers or self.tickers)), self._calendar.exchange)
 
     def range_tags(self, rectangle: Rectangle) -> dict[str, str]:
-        """The run tags that make `rectangle` one run; its tickers must be neighbours in the definition.
-
-        Where a partition is a session, tickers that are not all of the settings' stand in TICKERS_TAG.
-        """
-        keys = (rectangle.first.isoformat(), rectangle.last.isoformat())
-        if self.by == "session":
-            narrow = set(rectangle.tickers) != set(self.tickers)
-            return {
-                RANGE_START: keys[0],
-                RANGE_END: keys[1],
-                **({TICKERS_TAG: ",".join(rectangle.tickers)} if narrow else {}),
-            }
-        order = self.ticker_order(rectangle)
-        start = order.index(min(rectangle.tickers, key=order.index))
-        end = start + len(rectangle.tickers) - 1
-        return {RANGE_START: f"{keys[0]}|{order[start]}", RANGE_END: f"{keys[1]}|{order[end]}"}
+        """The run tags that make `rectangle` one run. They name its tickers unless those are all of the settings'."""
+        first, last = rectangle.first.isoformat(), rectangle.last.isoformat()
+        if self.by == "date_ticker":
+            places = sorted(map(self.tickers.index, rectangle.tickers))
+            first, last = f"{first}|{self.tickers[places[0]]}", f"{last}|{self.tickers[places[-1]]}"
+        named = {} if set(rectangle.tickers) == set(self.tickers) else tags_of_tickers(rectangle.tickers)
+        return {RANGE_START: first, RANGE_END: last, **named}
 
     def keys_of(self, rectangle: Rectangle, cells: Cells) -> Iterator[str]:
         """The keys of the bars of `rectangle` that `cells` marks; of the sessions with one where a key is a session."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
-from stock_lakehouse.partitions import RANGE_END, RANGE_START, PartitionError, tickers_of_run
+from stock_lakehouse.partitions import RANGE_END, RANGE_START, PartitionError, named_tickers, tickers_of_run
 from stock_lakehouse.tables import FEATURES, RAW
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ASKED_BY = "stock_lakehouse/asked_by"  # the sensor or schedule that asked
 PARTITION = "dagster/partition"
+LISTED = 10  # tickers that a text names
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,27 @@ def bringing(run: dg.DagsterRun, tickers: Sequence[str]) -> Bringing | None:
         return None
     (first_day, bar, start), (last_day, _, end) = first.partition("|"), last.partition("|")
     try:
-        asked = tickers_of_run(run.tags, tickers)
+        asked = frozenset(tickers_of_run(run.tags, tickers))
         if bar:
-            asked = tickers[tickers.index(start) : tickers.index(end) + 1]
+            asked &= frozenset(tickers[tickers.index(start) : tickers.index(end) + 1])
     except (PartitionError, ValueError):
         return None  # its tickers are not the settings' any more
-    return Bringing(run.run_id, date.fromisoformat(first_day), date.fromisoformat(last_day), frozenset(asked))
+    return Bringing(run.run_id, date.fromisoformat(first_day), date.fromisoformat(last_day), asked)
 
 
 def keys_of(run: dg.DagsterRun) -> str:
-    """The partition keys of `run` in words."""
+    """The partition keys of `run` in words, with its tickers where its tags name them."""
     first, last = run.tags.get(RANGE_START), run.tags.get(RANGE_END)
-    if first and last:
+    if not first or not last:
+        return run.tags.get(PARTITION) or "no partition"
+    (first_day, _, start), (last_day, _, end) = first.partition("|"), last.partition("|")
+    tickers = named_tickers(run.tags)
+    if not tickers or (start and start == end):  # the keys themselves say it
         return first if first == last else f"{first} to {last}"
-    return run.tags.get(PARTITION) or "no partition"
+    days = first_day if first_day == last_day else f"{first_day} to {last_day}"
+    return f"{days} of {_listed(tickers)}"
+
+
+def _listed(tickers: Sequence[str]) -> str:
+    more = len(tickers) - LISTED
+    return ", ".join(tickers) if more <= 0 else f"{', '.join(tickers[:LISTED])} and {more} more"

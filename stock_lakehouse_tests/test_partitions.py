@@ -19,9 +19,13 @@ from stock_lakehouse.partitions import (
     PartitionError,
     PartitionScheme,
     Rectangle,
+    named_tickers,
+    narrow_ranges,
     rectangle_of,
+    tags_of_tickers,
     tickers_of_run,
 )
+from stock_lakehouse.run_tags import Bringing, bringing
 from stock_lakehouse.settings import Settings
 
 FIRST, LAST = date(2013, 1, 2), date(2023, 9, 21)
@@ -307,9 +311,50 @@ def test_neighbouring_tickers_keep_the_settings_order_and_others_are_moved_toget
     day = (date(2023, 9, 21),)
     neighbours, apart = Rectangle(day, ("AAPL", "META")), Rectangle(day, ("GOOG", "NVDA"))
     assert one.ticker_order(neighbours) == ("NVDA", "AAPL", "META", "GOOG")
-    assert one.range_tags(neighbours) == {RANGE_START: "2023-09-21|AAPL", RANGE_END: "2023-09-21|META"}
+    assert one.range_tags(neighbours) == {
+        RANGE_START: "2023-09-21|AAPL",
+        RANGE_END: "2023-09-21|META",
+        TICKERS_TAG: "AAPL,META",
+    }
     assert one.ticker_order(apart) == ("NVDA", "GOOG", "AAPL", "META")
-    assert one.range_tags(apart) == {RANGE_START: "2023-09-21|NVDA", RANGE_END: "2023-09-21|GOOG"}
+    assert one.range_tags(apart) == {
+        RANGE_START: "2023-09-21|NVDA",
+        RANGE_END: "2023-09-21|GOOG",
+        TICKERS_TAG: "GOOG,NVDA",
+    }
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.permutations(TICKERS).map(tuple),
+    st.sets(st.sampled_from(TICKERS), min_size=1),
+    st.sampled_from(["date_ticker", "session"]),
+)
+def test_a_run_is_read_back_as_a_run_for_exactly_its_tickers(
+    order: tuple[str, ...], tickers: set[str], by: str
+) -> None:
+    one = scheme(tickers=order, partition_by=by)
+    asked = Rectangle(CALENDAR.between(date(2023, 9, 20), date(2023, 9, 21)), tuple(sorted(tickers)))
+    tags = one.range_tags(asked)
+    run = dg.DagsterRun(job_name="stock_lakehouse", run_id="1", tags=tags)
+    assert bringing(run, order) == Bringing("1", asked.first, asked.last, frozenset(tickers))
+    # Executed again, it is read with the settings' order of tickers.
+    named = named_tickers(tags)
+    narrow_ranges(named)
+    try:
+        keys = in_range(one.definition(), tags)
+    finally:
+        narrow_ranges(None)
+    assert rectangle_of(keys, tickers_of_run(tags, order)) == asked
+
+
+def test_many_tickers_fit_into_the_tags_that_postgres_can_index() -> None:
+    tickers = [f"{number:06}.KS" for number in range(2_000)]
+    tags = tags_of_tickers(tickers)
+    assert max(map(len, tags.values())) <= 2_000
+    assert named_tickers({**tags, RANGE_START: "2023-09-20"}) == tickers
+    assert tickers_of_run({TICKERS_TAG: ",".join(tickers)}, tickers) == tickers  # as older versions wrote it
+    assert named_tickers({}) is None
 
 
 @settings(max_examples=40, deadline=None)

@@ -22,7 +22,15 @@ from stock_lakehouse.lake.lock import Turns
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.storage import LakeRoot, lake_root
 from stock_lakehouse.market_calendar import CalendarError, MarketCalendar, market_calendar
-from stock_lakehouse.partitions import Rectangle, rectangle_of, tickers_of_run
+from stock_lakehouse.partitions import (
+    TICKERS_TAG,
+    PartitionError,
+    Rectangle,
+    named_tickers,
+    narrow_ranges,
+    rectangle_of,
+    tickers_of_run,
+)
 from stock_lakehouse.resources.spark import SparkResource
 from stock_lakehouse.settings import Databricks
 from stock_lakehouse.tables import LAYERS, Table
@@ -79,8 +87,10 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         self._run_tags = context.run.tags if context.run else {}
+        narrow_ranges(named_tickers(self._run_tags))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        narrow_ranges(None)
         self.staging.clear()
         _turns().end(self.lake_root)
 
@@ -197,7 +207,14 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
 
     def rectangle(self, keys: Iterable[str]) -> Rectangle:
         """The rectangle that the run's partition keys form, narrowed by its tags."""
-        return rectangle_of(keys, tickers_of_run(self._run_tags, self.tickers), self.exchange)
+        asked = tickers_of_run(self._run_tags, self.tickers)
+        rectangle = rectangle_of(keys, asked, self.exchange)
+        if not set(rectangle.tickers) <= set(asked):
+            raise PartitionError(
+                f"the run's keys are of {', '.join(rectangle.tickers)}, its tag {TICKERS_TAG} names {', '.join(asked)}; "
+                "change one of them"
+            )
+        return rectangle
 
 
 _of_thread = threading.local()  # a run's steps are in one thread; Dagster copies the resource, so it cannot keep them

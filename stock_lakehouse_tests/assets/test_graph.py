@@ -104,6 +104,25 @@ def test_tickers_that_are_no_neighbours_are_still_one_run(
     assert {key.split("|")[1] for key in keys} == {"AAPL", "GOOG", "NVDA"}
 
 
+def test_a_run_that_is_executed_again_by_dagster_is_for_its_own_tickers_alone(
+    run: Run, instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    first = run(("AAPL", "NVDA"), "2023-09-20", "2023-09-21")
+    tags = {name: value for name, value in first.dagster_run.tags.items() if not name.startswith("dagster/grpc")}
+    expected = {f"2023-09-{day}|{ticker}" for day in (20, 21) for ticker in ("AAPL", "NVDA")}
+    with dg.DagsterInstance.ephemeral() as other:
+        # "Re-execute" takes the tags of the run, and the code location, whose tickers are in the settings' order.
+        job = build_definitions(settings).resolve_job_def("stock_lakehouse")
+        again = job.execute_in_process(instance=other, tags=tags, run_config={"loggers": {"progress": {}}})
+        for name in LAYERS:
+            assert set(other.get_materialized_partitions(dg.AssetKey(name))) == expected
+    [complete] = [one for one in again.get_asset_check_evaluations() if one.check_name == "source_complete"]
+    assert complete.metadata["tickers"].value == 2
+    whole = {f"2023-09-21|{ticker}" for ticker in settings.tickers}
+    assert run(settings.tickers, "2023-09-21", "2023-09-21").success  # the next run of the process is not narrowed
+    assert whole <= set(instance.get_materialized_partitions(dg.AssetKey("stocks_features")))
+
+
 def test_a_second_run_writes_no_file_and_says_so_in_its_metadata(run: Run, settings: Settings) -> None:
     run(("AAPL",), "2023-09-18", "2023-09-21")
     before = bytes_of(settings.lake_root)

@@ -16,7 +16,7 @@ from stock_lakehouse.clock import set_simulated
 from stock_lakehouse.definitions import build_definitions
 from stock_lakehouse.lake.holdings import HoldingsError
 from stock_lakehouse.partitions import RANGE_END, RANGE_START
-from stock_lakehouse.run_tags import Bringing, bringing
+from stock_lakehouse.run_tags import Bringing, bringing, keys_of
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.tables import FEATURES
 
@@ -43,6 +43,10 @@ def span(start: str, end: str, **more: str) -> dict[str, str]:
             run({**span("2023-09-20", "2023-09-20"), "stock_lakehouse/tickers": "GOOG"}),
             Bringing("1", DAY, DAY, frozenset({"GOOG"})),
         ),
+        (
+            run({**span("2023-09-20|AAPL", "2023-09-20|NVDA"), "stock_lakehouse/tickers": "AAPL,NVDA"}),
+            Bringing("1", DAY, DAY, frozenset({"AAPL", "NVDA"})),
+        ),
         (run(span("2023-09-20", "2023-09-20"), "raw_stocks_daily"), None),
         (run(span("2023-09-20", "2023-09-20"), "curated_stocks_daily", "stocks_features"), None),
         (run(span("2023-09-20|GONE", "2023-09-20|NVDA")), None),
@@ -51,6 +55,28 @@ def span(start: str, end: str, **more: str) -> dict[str, str]:
 )  # fmt: skip
 def test_a_runs_tags_say_what_it_brings(given: dg.DagsterRun, brings: Bringing | None) -> None:
     assert bringing(given, TICKERS) == brings
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        (span("2023-09-18|GOOG", "2023-09-20|NVDA"), "2023-09-18|GOOG to 2023-09-20|NVDA"),
+        (span("2023-09-20|GOOG", "2023-09-20|GOOG", **{"stock_lakehouse/tickers": "GOOG"}), "2023-09-20|GOOG"),
+        (
+            span("2023-09-18|AAPL", "2023-09-20|NVDA", **{"stock_lakehouse/tickers": "AAPL,NVDA"}),
+            "2023-09-18 to 2023-09-20 of AAPL, NVDA",
+        ),
+        (span("2023-09-20", "2023-09-20", **{"stock_lakehouse/tickers": "GOOG"}), "2023-09-20 of GOOG"),
+        (
+            span("2023-09-20", "2023-09-20", **{"stock_lakehouse/tickers": ",".join("ABCDEFGHIJKL")}),
+            "2023-09-20 of A, B, C, D, E, F, G, H, I, J and 2 more",
+        ),
+        ({"dagster/partition": "2023-09-20|AAPL"}, "2023-09-20|AAPL"),
+        ({}, "no partition"),
+    ],
+)
+def test_a_runs_keys_in_words_name_its_tickers_and_no_others(tags: dict[str, str], words: str) -> None:
+    assert keys_of(run(tags)) == words
 
 
 def test_the_cursor_holds_what_was_asked_for() -> None:
