@@ -170,11 +170,13 @@ def _bar_partitions() -> type[dg.MultiPartitionsDefinition]:
         def get_tags_for_partition_key(self, partition_key: str) -> Mapping[str, str]:
             return dg.PartitionsDefinition.get_tags_for_partition_key(self, partition_key)
 
-        def get_partition_keys_in_range(self, *arguments: Any, **options: Any) -> Sequence[str]:
+        def get_partition_keys_in_range(
+            self, partition_key_range: dg.PartitionKeyRange, *more: Any, **options: Any
+        ) -> Sequence[dg.MultiPartitionKey]:
             """The keys of a range, of the tickers of `narrow_ranges` alone."""
-            keys = super().get_partition_keys_in_range(*arguments, **options)
+            keys: Sequence[Any] = super().get_partition_keys_in_range(partition_key_range, *more, **options)
             tickers = _run_tickers.get()
-            return keys if tickers is None else [key for key in keys if str(key).partition("|")[2] in tickers]
+            return keys if tickers is None else [key for key in keys if key.keys_by_dimension["ticker"] in tickers]
 
     return BarPartitions
 
