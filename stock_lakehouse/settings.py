@@ -16,28 +16,26 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
-from stock_lakehouse.exchanges import XNYS, exchange_of, known_from, listed_elsewhere
+from stock_lakehouse.exchanges import known_from, listed_elsewhere
+from stock_lakehouse.lake_options import LakeOptions
 
 PREFIX = "STOCK_LAKEHOUSE_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
-S3_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=-]+)*")
 # Delta tables in folders with other characters are written elsewhere or not found again: the libraries below take a path for an
 # address, and a space for %20.
 FOLDER = re.compile(r"[A-Za-z0-9._/&+=@,;:!$'()-]+")
-TICKER = re.compile(r"\^?[A-Z0-9][A-Z0-9.^=-]{0,14}")
 MOST_SENTENCES = 5  # about tickers of other exchanges, in one message
 
 M = TypeVar("M", bound=BaseModel)
@@ -103,15 +101,11 @@ class Databricks(Group):
         return self
 
 
-class Settings(BaseSettings):
+class Settings(LakeOptions, BaseSettings):
     """Every setting of the platform. Relative paths are relative to the folder of lakehouse.toml."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
-    tickers: Annotated[tuple[str, ...], NoDecode] = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
-    exchange: str = Field(XNYS, description="whose sessions the lake has: a MIC, 24/7 (crypto) or 24/5 (currencies)")
-    first_date: date = date(2013, 1, 2)
-    last_date: date | None = None
     source: Literal["sample", "csv", "yfinance"] = "sample"
     csv_folder: Path | None = None
     csv_prices: Literal["auto", "split_adjusted", "as_traded", "as_traded_adjusted_close", "total_return"] = Field(
@@ -130,35 +124,14 @@ class Settings(BaseSettings):
     csv_time_zone: str | None = Field(
         None, description="whose day a timestamp with a UTC offset means (Europe/Berlin); none: the exchange's"
     )
-    lake_root: Path | str = Path("lakehouse")
     engine: Literal["embedded", "spark_connect", "databricks"] = "embedded"
     spark_remote: SecretStr | None = None
     databricks: Databricks = Databricks()
     partition_by: Literal["date_ticker", "session"] = "date_ticker"
 
     tickers_per_batch: int = Field(25, ge=1, description="tickers that a source is asked for, and raw lands, at a time")
-    bars_per_chunk: int = Field(
-        750_000, ge=1, description="bars computed or compared at a time: 1 GB of memory a million"
-    )
-    partitions_per_write: int = Field(250, ge=1, description="ticker-years written to Parquet at a time: 2 MB each")
     requests_per_second: float = Field(2.0, gt=0, description="yfinance: rate limit shared by all requests")
     request_attempts: int = Field(4, ge=1, description="yfinance: tries a ticker before it counts as failed")
-    close_grace_minutes: int = Field(30, ge=0, description="a bar delivered before close plus this is provisional")
-    price_tolerance: float = Field(1e-4, ge=0, lt=1, description="how far, relative, open or close may leave low…high")
-    jump_deviations: float = Field(25.0, gt=0, description="a larger daily move is reported")
-    adj_close_tolerance: float = Field(
-        1e-3,
-        gt=0,
-        description="how far, relative, the delivered adj_close may be from the derived one before it is reported",
-    )
-    restated_share: float = Field(
-        0.01,
-        ge=0,
-        le=1,
-        description="share of a ticker's bars that its vendor may change in 30 days before it is reported",
-    )
-
-    retention_days: int = Field(365, ge=1, description="versions of Delta tables that are so old may be removed")
 
     automation: Literal["off", "sensor", "schedule", "declarative"] = "off"
     sensor_interval_seconds: int = Field(60, ge=1, description="pause between two looks of a sensor")
@@ -174,36 +147,6 @@ class Settings(BaseSettings):
     webhook_form: Literal["json", "slack"] = "json"
     webhook_cooldown_minutes: int = Field(240, ge=0, description="one message a cause in this time")
     ui_url: str = Field("http://127.0.0.1:3000", description="where Dagster's UI is; for links in messages")
-    simulated_clock: Path | None = Field(
-        None, json_schema_extra={"variable_only": "is for one process and its children"}
-    )
-
-    @field_validator("tickers", mode="before")
-    @classmethod
-    def _split_tickers(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-    @field_validator("tickers")
-    @classmethod
-    def _check_tickers(cls, tickers: tuple[str, ...]) -> tuple[str, ...]:
-        if not tickers:
-            raise ValueError("at least one ticker is needed, like AAPL,NVDA")
-        return check_tickers(tickers)
-
-    @field_validator("exchange")
-    @classmethod
-    def _check_exchange(cls, name: str) -> str:
-        return exchange_of(name)
-
-    @field_validator("lake_root", mode="before")
-    @classmethod
-    def _check_lake_root(cls, value: Any) -> Any:
-        if not isinstance(value, str) or "://" not in value:
-            return Path(value)
-        uri = value.rstrip("/")
-        if not S3_URI.fullmatch(uri):
-            raise ValueError(f"{value!r} is no place for a lake; allowed: a folder, or s3://bucket/prefix")
-        return uri
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:
@@ -271,19 +214,14 @@ class Settings(BaseSettings):
             )
         return settings
 
+    @property
+    def lake_options(self) -> LakeOptions:
+        """The settings that the lake, Dagster's resource and a Databricks job share; no secret is among them."""
+        return LakeOptions(**{name: getattr(self, name) for name in LakeOptions.model_fields})
+
     def secrets(self) -> list[str]:
         """Every secret that is set, for texts that leave the process without them."""
         return list(_secrets_in(self))
-
-
-def check_tickers(tickers: tuple[str, ...]) -> tuple[str, ...]:
-    """`tickers` as they are. Raises ValueError for one that is not of the form `TICKER`, or given twice."""
-    for ticker in tickers:
-        if not TICKER.fullmatch(ticker):
-            raise ValueError(f"{ticker!r} is not a ticker; allowed: ^{TICKER.pattern}$, like BRK-B")
-    if len(set(tickers)) != len(tickers):
-        raise ValueError("a ticker stands there twice")
-    return tickers
 
 
 def config_file() -> Path:

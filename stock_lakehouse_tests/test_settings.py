@@ -8,16 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import Field, SecretStr
 
-from stock_lakehouse.settings import (
-    PREFIX,
-    TICKER,
-    Group,
-    Settings,
-    SettingsError,
-    fields_of,
-    load_settings,
-    variable_of,
-)
+from stock_lakehouse.lake_options import TICKER
+from stock_lakehouse.settings import PREFIX, Group, Settings, SettingsError, fields_of, load_settings, variable_of
 
 TOKEN = "sc://host:443/;use_ssl=true;token=dapi0123456789"
 

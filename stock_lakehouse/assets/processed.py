@@ -35,7 +35,7 @@ def processed_stocks_daily(
     asked, days = lakehouse.rectangle(context.partition_keys), lakehouse.days
     with lakehouse.lake.raw.at_rest():  # rows that land between the two readings would count as lost
         rows = lakehouse.stage_by_ticker(
-            lambda raw: classify(raw, days, lakehouse.price_tolerance),
+            lambda raw: classify(raw, days, lakehouse.lake_options.price_tolerance),
             raw_stocks_daily,
             asked.tickers,
             len(asked.read_years),

@@ -48,7 +48,7 @@ def freshness_of(asset: str, settings: Settings, calendar: MarketCalendar) -> dg
     """
     if settings.last_date is not None or BY_NAME[asset] not in SERVED:
         return None
-    grace = timedelta(minutes=settings.close_grace_minutes)
+    grace = settings.grace
     return dg.FreshnessPolicy.time_window(fail_window=calendar.longest_closure(settings.first_date) + grace + LATE)
 
 

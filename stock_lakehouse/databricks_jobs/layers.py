@@ -14,7 +14,6 @@ from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.publish import Published
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.status import new_in_quarantine, outdated_rows
-from stock_lakehouse.lake.storage import lake_root
 from stock_lakehouse.layers.curated import curate, publish, window_of
 from stock_lakehouse.schemas.audit import failures
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, PROCESSED_ACTIONS, QUARANTINE, UNREADABLE, Table
@@ -37,12 +36,12 @@ class Layers:
 
     def __init__(self, order: Order, spark: SparkSession, check: Check) -> None:
         self._order, self._spark, self._check = order, spark, check
-        root = lake_root(order.root)
-        self._lake = Lake(root, order.bars_per_chunk, order.partitions_per_write, order.retention_days)
-        self._staging = Staging(root)
+        self._options = order.lake_options
+        self._lake = Lake(self._options)
+        self._staging = Staging(self._lake.root)
         self._asked = order.rectangle
-        self._sessions = spark.createDataFrame(order.calendar.table(order.grace))
-        self._days = spark.createDataFrame(order.calendar.days())
+        self._sessions = spark.createDataFrame(self._options.calendar.table(self._options.grace))
+        self._days = spark.createDataFrame(self._options.calendar.days())
 
     def publish(self) -> dict[str, Any]:
         """Publish the order's table; what it holds then and what was done, by name. Raises BlockedError."""
@@ -66,7 +65,7 @@ class Layers:
         raw = lake.raw.read(self._spark, asked.tickers, asked.read_years)
         with lake.raw.at_rest():  # rows that land between the two readings would count as lost
             rows = self._by_ticker(
-                lambda some: classify(some, self._days, self._order.price_tolerance),
+                lambda some: classify(some, self._days, self._options.price_tolerance),
                 raw,
                 asked.tickers,
                 len(asked.read_years),
@@ -95,7 +94,7 @@ class Layers:
 
     def _features(self) -> Published:
         bars = self._lake.curated.read(self._spark, self._asked.tickers)
-        years = self._asked.last.year - self._order.calendar.sessions[0].year + 1
+        years = self._asked.last.year - self._options.calendar.sessions[0].year + 1
         rows = self._by_ticker(lambda some: features(some, self._sessions), bars, self._asked.tickers, years)
         self._audit(rows, FEATURES, "schema")
         published = self._lake.features.publish(
@@ -109,7 +108,7 @@ class Layers:
     def _by_ticker(
         self, transform: Callable[[DataFrame], DataFrame], frame: DataFrame, tickers: Sequence[str], years: int
     ) -> DataFrame:
-        return self._staging.by_ticker(transform, frame, tickers, years, self._order.bars_per_chunk)
+        return self._staging.by_ticker(transform, frame, tickers, years, self._options.bars_per_chunk)
 
     def _audit(self, frame: DataFrame, table: Table, name: str) -> None:
         found = failures(frame, table)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stock_lakehouse.lake.delta_table import RETENTION_DAYS, DeltaTable
+from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.ledger import Ledger
 from stock_lakehouse.lake.parquet_table import ParquetTable
-from stock_lakehouse.lake.publish import BARS_PER_CHUNK
 from stock_lakehouse.lake.raw_csv import RawCsv
 from stock_lakehouse.lake.storage import LakeRoot, storage_at
+from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.tables import (
     CORPORATE_ACTIONS,
     CURATED,
@@ -27,26 +27,20 @@ if TYPE_CHECKING:
 
 
 class Lake:
-    """Every table of the lake at `root`: a folder, or s3://bucket/prefix. The numbers bound the memory of a publish, see the
-    tables."""
+    """Every table of the lake that `options` describe; of a root alone, a folder or s3://bucket/prefix, with the defaults."""
 
-    def __init__(
-        self,
-        root: LakeRoot,
-        bars_per_chunk: int = BARS_PER_CHUNK,
-        partitions_per_write: int = 250,
-        retention_days: int = RETENTION_DAYS,
-    ) -> None:
-        self.root = root
-        self.storage = storage_at(root)
-        self.raw = RawCsv(root)
-        self.processed = ParquetTable(root, PROCESSED, bars_per_chunk, partitions_per_write)
-        self.quarantine = ParquetTable(root, QUARANTINE, bars_per_chunk, partitions_per_write)
-        self.processed_actions = DeltaTable(root, PROCESSED_ACTIONS, retention_days=retention_days)
-        self.curated = DeltaTable(root, CURATED, bars_per_chunk, retention_days)
-        self.corporate_actions = DeltaTable(root, CORPORATE_ACTIONS, retention_days=retention_days)
-        self.features = DeltaTable(root, FEATURES, bars_per_chunk, retention_days)
-        self.ledger = Ledger(root, retention_days)
+    def __init__(self, options: LakeOptions | LakeRoot) -> None:
+        self.options = LakeOptions.of(options)
+        self.root = self.options.lake_root
+        self.storage = storage_at(self.root)
+        self.raw = RawCsv(self.root)
+        self.processed = ParquetTable(self.options, PROCESSED)
+        self.quarantine = ParquetTable(self.options, QUARANTINE)
+        self.processed_actions = DeltaTable(self.options, PROCESSED_ACTIONS)
+        self.curated = DeltaTable(self.options, CURATED)
+        self.corporate_actions = DeltaTable(self.options, CORPORATE_ACTIONS)
+        self.features = DeltaTable(self.options, FEATURES)
+        self.ledger = Ledger(self.options)
 
     def read(self, name: str, spark: SparkSession) -> DataFrame:
         """All rows of the table of that name; of the ledger those whose commit came. Raises KeyError for no such table."""

@@ -15,7 +15,6 @@ from stock_lakehouse.lake.causes import cause_of
 from stock_lakehouse.lake.lease import LeaseLostError
 from stock_lakehouse.lake.lock import confirm, one_writer
 from stock_lakehouse.lake.publish import (
-    BARS_PER_CHUNK,
     Partition,
     Published,
     PublishError,
@@ -28,6 +27,7 @@ from stock_lakehouse.lake.publish import (
 )
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.storage import LakeRoot, named, under
+from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.tables import CURATED, Table
 
@@ -45,7 +45,6 @@ EXACT_IN_JSON = ("date", "int", "bigint")
 # Provenance: a change of it alone is published, but restates nothing.
 NOT_A_VALUE = ("ingested_at", "split_factor", "basis_factor", "adj_close_deviation")
 COMMIT_ATTEMPTS = 5
-RETENTION_DAYS = 365
 
 
 class SchemaEvolutionError(Exception):
@@ -53,21 +52,16 @@ class SchemaEvolutionError(Exception):
 
 
 class DeltaTable:
-    """`table` under `lake_root`. `bars_per_chunk` bounds how many rows a publish compares one by one at a time. Versions of
-    the last `retention_days` are kept."""
+    """`table` of the lake that `options` describe, or at that root with the defaults. `bars_per_chunk` bounds how many rows a
+    publish compares one by one at a time. Versions of the last `retention_days` are kept."""
 
-    def __init__(
-        self,
-        lake_root: LakeRoot,
-        table: Table,
-        bars_per_chunk: int = BARS_PER_CHUNK,
-        retention_days: int = RETENTION_DAYS,
-    ) -> None:
+    def __init__(self, options: LakeOptions | LakeRoot, table: Table) -> None:
+        options = LakeOptions.of(options)
         self.table = table
-        self.retention_days = retention_days
-        self.path = under(lake_root, table.path)
-        self._lake_root = lake_root
-        self._bars_per_chunk = bars_per_chunk
+        self.retention_days = options.retention_days
+        self.path = under(options.lake_root, table.path)
+        self._lake_root = options.lake_root
+        self._bars_per_chunk = options.bars_per_chunk
 
     def exists(self) -> bool:
         import deltalake

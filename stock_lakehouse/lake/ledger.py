@@ -11,10 +11,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake.causes import OF_HISTORIES, causes_of_features
-from stock_lakehouse.lake.delta_table import RETENTION_DAYS, DeltaTable, adds_of
+from stock_lakehouse.lake.delta_table import DeltaTable, adds_of
 from stock_lakehouse.lake.lock import one_writer
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.storage import LakeRoot
+from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.tables import CURATED, RESTATEMENTS, Table
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ class Ledger:
     replaces: a line counts once the table is past that version, and what a killed run announced in vain is removed by
     the next publish. Lines of a table that was later moved away and built anew stay."""
 
-    def __init__(self, lake_root: LakeRoot, retention_days: int = RETENTION_DAYS) -> None:
-        self.stored = DeltaTable(lake_root, RESTATEMENTS, retention_days=retention_days)
-        self._lake_root = lake_root
+    def __init__(self, options: LakeOptions | LakeRoot) -> None:
+        options = LakeOptions.of(options)
+        self.stored = DeltaTable(options, RESTATEMENTS)
+        self._lake_root = options.lake_root
 
     def announce(
         self,

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 KEY = ("ticker", "date")
 LONG_LIST = 50
 SESSIONS_A_YEAR = 252
-BARS_PER_CHUNK = 750_000
 
 Partition = tuple[str, int | str]  # ticker, year
 

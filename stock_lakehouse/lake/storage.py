@@ -102,11 +102,6 @@ class Storage(Protocol):
         """Raises StorageError when the lake cannot be reached."""
 
 
-def lake_root(text: str) -> LakeRoot:
-    """A lake's root from its text."""
-    return text if text.startswith("s3://") else Path(text)
-
-
 def under(root: LakeRoot, path: str) -> LakeRoot:
     """The place `path` of the lake at `root`."""
     return root / path if isinstance(root, Path) else f"{root}/{path}"

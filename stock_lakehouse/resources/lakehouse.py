@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,8 @@ from stock_lakehouse.clock import clock_of
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.lock import Turns
 from stock_lakehouse.lake.staging import Staging
-from stock_lakehouse.lake.storage import LakeRoot, lake_root
-from stock_lakehouse.market_calendar import CalendarError, MarketCalendar, market_calendar
+from stock_lakehouse.lake_options import LakeOptions
+from stock_lakehouse.market_calendar import CalendarError, MarketCalendar
 from stock_lakehouse.partitions import Rectangle, rectangle_of, tickers_of_run
 from stock_lakehouse.resources.spark import SparkResource
 from stock_lakehouse.settings import Databricks
@@ -34,23 +35,13 @@ if TYPE_CHECKING:
 
 
 class LakehouseResource(dg.ConfigurableResource[Any]):
-    """The lake at `root` and the engine of the run. Staged frames live as long as the run."""
+    """The lake and the engine of the run. Staged frames live as long as the run.
+
+    `options`: the lake's, as `LakeOptions.as_json` gives them; `lake_options` is what they say.
+    """
 
     spark: SparkResource
-    root: str
-    tickers: list[str]
-    exchange: str
-    first_date: str
-    last_date: str | None
-    bars_per_chunk: int
-    partitions_per_write: int
-    retention_days: int
-    close_grace_minutes: int
-    price_tolerance: float
-    jump_deviations: float
-    adj_close_tolerance: float
-    restated_share: float
-    simulated_clock: str | None = None
+    options: dict[str, Any]
     _staging: Staging | None = PrivateAttr(default=None)
     _run_tags: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
@@ -61,20 +52,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
             spark=SparkResource(
                 engine=settings.engine, databricks=settings.databricks.model_dump(exclude_defaults=True)
             ),
-            root=str(settings.lake_root),
-            tickers=list(settings.tickers),
-            exchange=settings.exchange,
-            first_date=settings.first_date.isoformat(),
-            last_date=settings.last_date.isoformat() if settings.last_date else None,
-            bars_per_chunk=settings.bars_per_chunk,
-            partitions_per_write=settings.partitions_per_write,
-            retention_days=settings.retention_days,
-            close_grace_minutes=settings.close_grace_minutes,
-            price_tolerance=settings.price_tolerance,
-            jump_deviations=settings.jump_deviations,
-            adj_close_tolerance=settings.adj_close_tolerance,
-            restated_share=settings.restated_share,
-            simulated_clock=str(settings.simulated_clock) if settings.simulated_clock else None,
+            options=settings.lake_options.as_json(),
         )
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
@@ -82,24 +60,24 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         self.staging.clear()
-        _turns().end(self.lake_root)
+        _turns().end(self.lake_options.lake_root)
 
     def take_turn(self, above: str) -> None:
         """Wait until no other run is between reading the layer `above` and publishing the one below it."""
         names = [table.name for table in LAYERS]
-        _turns().take(self.lake_root, names[names.index(above) + 1])
+        _turns().take(self.lake_options.lake_root, names[names.index(above) + 1])
 
     def end_turn(self, table: str) -> None:
         """Let the next run read for `table`."""
-        _turns().end(self.lake_root, table)
+        _turns().end(self.lake_options.lake_root, table)
 
-    @property
-    def lake_root(self) -> LakeRoot:
-        return lake_root(self.root)
+    @cached_property
+    def lake_options(self) -> LakeOptions:
+        return LakeOptions.model_validate(self.options)
 
     @property
     def lake(self) -> Lake:
-        return Lake(self.lake_root, self.bars_per_chunk, self.partitions_per_write, self.retention_days)
+        return Lake(self.lake_options)
 
     @property
     def session(self) -> SparkSession:
@@ -109,19 +87,18 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     def staging(self) -> Staging:
         if self._staging is None:
             # Every look of the engine at a staged frame would be requests to the bucket, hundreds a run.
-            near = self.spark.engine == "embedded" and not isinstance(self.lake_root, Path)
-            self._staging = Staging(
-                Path(tempfile.gettempdir(), f"stock_lakehouse-{os.getuid()}") if near else self.lake_root
-            )
+            root = self.lake_options.lake_root
+            near = self.spark.engine == "embedded" and not isinstance(root, Path)
+            self._staging = Staging(Path(tempfile.gettempdir(), f"stock_lakehouse-{os.getuid()}") if near else root)
         return self._staging
 
     @property
     def calendar(self) -> MarketCalendar:
-        return market_calendar(date.fromisoformat(self.first_date), self.exchange)
+        return self.lake_options.calendar
 
     @property
     def grace(self) -> timedelta:
-        return timedelta(minutes=self.close_grace_minutes)
+        return self.lake_options.grace
 
     @property
     def sessions(self) -> DataFrame:
@@ -135,10 +112,10 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
 
     def years_until(self, day: date) -> int:
         """How many years of the lake lie before the end of `day`'s."""
-        return day.year - date.fromisoformat(self.first_date).year + 1
+        return day.year - self.lake_options.first_date.year + 1
 
     def now(self) -> datetime:
-        return clock_of(Path(self.simulated_clock) if self.simulated_clock else None)()
+        return clock_of(self.lake_options.simulated_clock)()
 
     def final_at(self, day: date) -> datetime | None:
         """When a bar of `day` becomes final; None if `day` is no session."""
@@ -150,9 +127,8 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     def expected_last_session(self) -> date:
         """The last session that the lake should hold by now."""
         finished = self.calendar.latest_finished(self.now(), self.grace)
-        if self.last_date is None:
-            return finished
-        return self.calendar.between(self.calendar.sessions[0], min(finished, date.fromisoformat(self.last_date)))[-1]
+        last = self.lake_options.last_date
+        return finished if last is None else self.calendar.between(self.calendar.sessions[0], min(finished, last))[-1]
 
     def stage_by_ticker(
         self, transform: Callable[[DataFrame], DataFrame], frame: DataFrame, tickers: Sequence[str], years: int
@@ -162,7 +138,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
         The rows that `transform` gives for a ticker must depend on that ticker's rows alone. `tickers` are the frame's, each with
         about `years` years of bars.
         """
-        return self.staging.by_ticker(transform, frame, tickers, years, self.bars_per_chunk)
+        return self.staging.by_ticker(transform, frame, tickers, years, self.lake_options.bars_per_chunk)
 
     def is_job(self, asked: Rectangle) -> bool:
         """Whether a run for `asked` is published by Databricks jobs, or by the session that this process has."""
@@ -179,25 +155,18 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
         asked = self.rectangle(context.partition_keys)
         order = Order(
             name=table.name,
-            root=self.root,
             sessions=[session.isoformat() for session in asked.sessions],
             tickers=list(asked.tickers),
-            exchange=self.exchange,
-            first_date=self.first_date,
-            close_grace_minutes=self.close_grace_minutes,
-            price_tolerance=self.price_tolerance,
-            bars_per_chunk=self.bars_per_chunk,
-            partitions_per_write=self.partitions_per_write,
-            retention_days=self.retention_days,
             run_id=context.run_id,
             now=self.now().isoformat(),
+            options=self.options,
         )
         yield from publish_by_job(context, order, Databricks(**self.spark.databricks))
         self.end_turn(table.name)
 
     def rectangle(self, keys: Iterable[str]) -> Rectangle:
         """The rectangle that the run's partition keys form, narrowed by its tags."""
-        return rectangle_of(keys, tickers_of_run(self._run_tags, self.tickers), self.exchange)
+        return rectangle_of(keys, tickers_of_run(self._run_tags, self.lake_options.tickers), self.lake_options.exchange)
 
 
 _of_thread = threading.local()  # a run's steps are in one thread; Dagster copies the resource, so it cannot keep them

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from stock_lakehouse.lake.publish import chunks, differing_partitions
 from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.settings import Settings
 from stock_lakehouse.tables import UNREADABLE
 from stock_lakehouse_tests.conftest import frame, rows_of
 
@@ -63,7 +64,7 @@ def test_chunks_hold_every_ticker_year_once() -> None:
 
 @pytest.mark.parametrize("tickers_at_a_time", [1, 2, 3, 100])
 def test_a_frame_staged_in_parts_has_every_row_whatever_its_ticker(
-    spark: SparkSession, house: LakehouseResource, tickers_at_a_time: int
+    spark: SparkSession, settings: Settings, tickers_at_a_time: int
 ) -> None:
     tickers = ["A", "AAPL", "BRK-B", "MSFT", "ZM"]
     rows = [(ticker, number) for ticker in [*tickers, "0050", UNREADABLE] for number in range(3)]
@@ -74,7 +75,7 @@ def test_a_frame_staged_in_parts_has_every_row_whatever_its_ticker(
         seen.append(part)
         return part.withColumn("number", 2 * F.col("number"))
 
-    cut = house.model_copy(update={"bars_per_chunk": tickers_at_a_time * 252 * 2})
+    cut = LakehouseResource.of(settings.model_copy(update={"bars_per_chunk": tickers_at_a_time * 252 * 2}))
     cut.spark._session = spark
     staged = cut.stage_by_ticker(doubled, whole, tickers, years=2)
     assert len(seen) == -(-len(tickers) // tickers_at_a_time)

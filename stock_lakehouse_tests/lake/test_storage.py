@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stock_lakehouse.lake.storage import Bucket, ChangedError, Storage, StorageError, lake_root, storage_at
+from stock_lakehouse.lake.storage import Bucket, ChangedError, Storage, StorageError, storage_at
 from stock_lakehouse_tests import s3
 
 
@@ -19,7 +19,7 @@ def test_a_folder_lists_creates_replaces_and_removes(tmp_path: Path) -> None:
 
 
 def test_a_bucket_does_what_a_folder_does(s3_root: str) -> None:
-    behaves(storage_at(lake_root(s3_root)))
+    behaves(storage_at(s3_root))
 
 
 def behaves(storage: Storage) -> None:
