@@ -31,9 +31,7 @@ def one_run(first: date, last: date) -> dict[str, Any]:
 
     Progress goes to standard error. Raises RuntimeError when the run or a check of it fails.
     """
-    from datetime import timedelta
-
-    from stock_lakehouse.market_calendar import market_calendar, utc_now
+    from stock_lakehouse.market_calendar import utc_now
     from stock_lakehouse.partitions import PartitionScheme
     from stock_lakehouse.runs.run import run_rectangle
     from stock_lakehouse.settings import load_settings
@@ -44,8 +42,8 @@ def one_run(first: date, last: date) -> dict[str, Any]:
         print(f"{time.perf_counter() - started:7.1f} s  {line}", file=sys.stderr, flush=True)
 
     settings = load_settings()
-    calendar = market_calendar(settings.first_date)
-    newest = calendar.latest_finished(utc_now(), timedelta(minutes=settings.close_grace_minutes))
+    calendar = settings.calendar
+    newest = calendar.latest_finished(utc_now(), settings.grace)
     rectangle = PartitionScheme(settings, calendar).ask(None, first, last, newest)
     report = run_rectangle(settings, rectangle, progress=progress)
     # A bulk load ends before the newest session, so its tickers are stale; nothing else may be red.

@@ -75,7 +75,7 @@ def _platform(spark: SparkSession, bars: Path, out: Path, repeats: int) -> dict[
             spark.read.parquet(str(bars)),
             tickers,
             days[-1].year - days[0].year + 1,
-            house.bars_per_chunk,
+            house.lake_options.bars_per_chunk,
         )
 
     return timed(to_parquet, repeats)

@@ -146,7 +146,7 @@ def timed(work: Callable[[], None], repeats: int) -> dict[str, float]:
 
 def measure_ours(bars: Path, out: Path, repeats: int) -> dict[str, dict[str, float]]:
     """The kernel to Parquet; the same as a run does it, staged and published to an empty table; and published again."""
-    from datetime import UTC, date, datetime, timedelta
+    from datetime import UTC, date, datetime
 
     import pyarrow.dataset as ds
 
@@ -154,6 +154,7 @@ def measure_ours(bars: Path, out: Path, repeats: int) -> dict[str, dict[str, flo
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.lake.delta_publish import publish as publish_delta
     from stock_lakehouse.lake.staging import Staging
+    from stock_lakehouse.lake_options import LakeOptions
     from stock_lakehouse.market_calendar import market_calendar
     from stock_lakehouse.partitions import Rectangle
     from stock_lakehouse.transforms.features import features
@@ -162,7 +163,7 @@ def measure_ours(bars: Path, out: Path, repeats: int) -> dict[str, dict[str, flo
     keys = stored.to_table(columns=["ticker", "date"])
     days: list[date] = sorted(keys["date"].unique().to_pylist())
     rectangle = Rectangle(tuple(days), tuple(sorted(keys["ticker"].unique().to_pylist())))
-    table = market_calendar(days[0]).table(timedelta(minutes=30))
+    table = market_calendar(days[0]).table(LakeOptions().grace)
     with spark_session("embedded") as spark:
         sessions = spark.createDataFrame(table)
         spark.read.parquet(str(bars)).count()  # the engine is up, and the input in the page cache

@@ -16,7 +16,6 @@ from stock_lakehouse.checks.market import market_checks
 from stock_lakehouse.instance.event_log import batch_events
 from stock_lakehouse.io_managers.raw_csv import RawCsvIOManager
 from stock_lakehouse.io_managers.table import TableIOManager
-from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import PartitionScheme
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.settings import Settings, load_settings
@@ -25,7 +24,7 @@ from stock_lakehouse.sources.choose import source_of
 
 def build_definitions(settings: Settings, ticker_order: Sequence[str] | None = None) -> dg.Definitions:
     """The code location that `settings` describe; `ticker_order` as in `PartitionScheme.definition`."""
-    calendar = market_calendar(settings.first_date, settings.exchange)
+    calendar = settings.calendar
     scheme = PartitionScheme(settings, calendar)
     lakehouse = LakehouseResource.of(settings)
     automation = automation_of(settings, calendar)

@@ -1,6 +1,9 @@
 """What is decided once: lakehouse.toml and STOCK_LAKEHOUSE_* variables, validated into typed settings.
 
 Here: names, types, defaults and the errors a wrong value gives. Not here: anything that acts on a setting.
+
+A new layer gets a group: a subclass of `Group`, and a field of Settings with that type. Its table in lakehouse.toml, its
+variables, the errors for unknown names and the refusal of secrets in the file follow from the fields.
 """
 
 from __future__ import annotations
@@ -9,44 +12,51 @@ import json
 import os
 import re
 import tomllib
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
-from stock_lakehouse.exchanges import XNYS, exchange_of, known_from, listed_elsewhere
+from stock_lakehouse.exchanges import known_from, listed_elsewhere
+from stock_lakehouse.lake_options import LakeOptions
 
 PREFIX = "STOCK_LAKEHOUSE_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
-S3_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=-]+)*")
 # Delta tables in folders with other characters are written elsewhere or not found again: the libraries below take a path for an
 # address, and a space for %20.
 FOLDER = re.compile(r"[A-Za-z0-9._/&+=@,;:!$'()-]+")
-TICKER = re.compile(r"\^?[A-Z0-9][A-Z0-9.^=-]{0,14}")
 MOST_SENTENCES = 5  # about tickers of other exchanges, in one message
-SECRETS = ("spark_remote", "webhook_url")
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class SettingsError(Exception):
     """lakehouse.toml or a variable is wrong; the message names each field and what it may hold."""
 
 
-class Databricks(BaseModel):
-    """Where on Databricks: the table [databricks] of lakehouse.toml, or variables STOCK_LAKEHOUSE_DATABRICKS_<NAME>.
-
-    Credentials are not here: the Databricks SDK reads its own variables (DATABRICKS_TOKEN, …) and profiles.
-    """
+class Group(BaseModel):
+    """The settings of one layer. For a field `name` of Settings: the table [name] of lakehouse.toml, or variables
+    STOCK_LAKEHOUSE_<NAME>_<FIELD>."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    credentials: ClassVar[str] = ""  # where the layer's credentials come from; ends the error for an unknown name
+
+
+class Databricks(Group):
+    """Where on Databricks. Credentials are not here: the Databricks SDK reads its own variables and profiles."""
+
+    credentials = "credentials come from the Databricks SDK's variables, like DATABRICKS_TOKEN"
 
     host: str | None = Field(
         default=None, pattern="^https?://[^/]+/?$", description="else DATABRICKS_HOST or the profile's"
@@ -76,11 +86,6 @@ class Databricks(BaseModel):
             return "a new cluster"
         return f"cluster {self.cluster_id}" if self.cluster_id else "serverless compute"
 
-    @field_validator("job_cluster", mode="before")
-    @classmethod
-    def _from_variable(cls, value: Any) -> Any:
-        return json.loads(value) if isinstance(value, str) else value
-
     @model_validator(mode="after")
     def _check_together(self) -> Databricks:
         if self.cluster_id and self.serverless:
@@ -96,18 +101,11 @@ class Databricks(BaseModel):
         return self
 
 
-DATABRICKS_VARIABLES = {name: f"{PREFIX}DATABRICKS_{name.upper()}" for name in Databricks.model_fields}
-
-
-class Settings(BaseSettings):
+class Settings(LakeOptions, BaseSettings):
     """Every setting of the platform. Relative paths are relative to the folder of lakehouse.toml."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
-    tickers: Annotated[tuple[str, ...], NoDecode] = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
-    exchange: str = Field(XNYS, description="whose sessions the lake has: a MIC, 24/7 (crypto) or 24/5 (currencies)")
-    first_date: date = date(2013, 1, 2)
-    last_date: date | None = None
     source: Literal["sample", "csv", "yfinance"] = "sample"
     csv_folder: Path | None = None
     csv_prices: Literal["auto", "split_adjusted", "as_traded", "as_traded_adjusted_close", "total_return"] = Field(
@@ -126,35 +124,14 @@ class Settings(BaseSettings):
     csv_time_zone: str | None = Field(
         None, description="whose day a timestamp with a UTC offset means (Europe/Berlin); none: the exchange's"
     )
-    lake_root: Path | str = Path("lakehouse")
     engine: Literal["embedded", "spark_connect", "databricks"] = "embedded"
     spark_remote: SecretStr | None = None
     databricks: Databricks = Databricks()
     partition_by: Literal["date_ticker", "session"] = "date_ticker"
 
     tickers_per_batch: int = Field(25, ge=1, description="tickers that a source is asked for, and raw lands, at a time")
-    bars_per_chunk: int = Field(
-        750_000, ge=1, description="bars computed or compared at a time: 1 GB of memory a million"
-    )
-    partitions_per_write: int = Field(250, ge=1, description="ticker-years written to Parquet at a time: 2 MB each")
     requests_per_second: float = Field(2.0, gt=0, description="yfinance: rate limit shared by all requests")
     request_attempts: int = Field(4, ge=1, description="yfinance: tries a ticker before it counts as failed")
-    close_grace_minutes: int = Field(30, ge=0, description="a bar delivered before close plus this is provisional")
-    price_tolerance: float = Field(1e-4, ge=0, lt=1, description="how far, relative, open or close may leave low…high")
-    jump_deviations: float = Field(25.0, gt=0, description="a larger daily move is reported")
-    adj_close_tolerance: float = Field(
-        1e-3,
-        gt=0,
-        description="how far, relative, the delivered adj_close may be from the derived one before it is reported",
-    )
-    restated_share: float = Field(
-        0.01,
-        ge=0,
-        le=1,
-        description="share of a ticker's bars that its vendor may change in 30 days before it is reported",
-    )
-
-    retention_days: int = Field(365, ge=1, description="versions of Delta tables that are so old may be removed")
 
     automation: Literal["off", "sensor", "schedule", "declarative"] = "off"
     sensor_interval_seconds: int = Field(60, ge=1, description="pause between two looks of a sensor")
@@ -170,34 +147,6 @@ class Settings(BaseSettings):
     webhook_form: Literal["json", "slack"] = "json"
     webhook_cooldown_minutes: int = Field(240, ge=0, description="one message a cause in this time")
     ui_url: str = Field("http://127.0.0.1:3000", description="where Dagster's UI is; for links in messages")
-    simulated_clock: Path | None = None
-
-    @field_validator("tickers", mode="before")
-    @classmethod
-    def _split_tickers(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-    @field_validator("tickers")
-    @classmethod
-    def _check_tickers(cls, tickers: tuple[str, ...]) -> tuple[str, ...]:
-        if not tickers:
-            raise ValueError("at least one ticker is needed, like AAPL,NVDA")
-        return check_tickers(tickers)
-
-    @field_validator("exchange")
-    @classmethod
-    def _check_exchange(cls, name: str) -> str:
-        return exchange_of(name)
-
-    @field_validator("lake_root", mode="before")
-    @classmethod
-    def _check_lake_root(cls, value: Any) -> Any:
-        if not isinstance(value, str) or "://" not in value:
-            return Path(value)
-        uri = value.rstrip("/")
-        if not S3_URI.fullmatch(uri):
-            raise ValueError(f"{value!r} is no place for a lake; allowed: a folder, or s3://bucket/prefix")
-        return uri
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:
@@ -238,23 +187,41 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments first, then variables, then lakehouse.toml."""
-        toml = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
-        given = {name: os.environ.get(variable) for name, variable in DATABRICKS_VARIABLES.items()}
-        # Not by env_nested_delimiter: with "_" TICKERS_PER_WRITE would be a part of TICKERS.
-        databricks = InitSettingsSource(
-            settings_cls, {"databricks": {name: value for name, value in given.items() if value is not None}}
-        )
-        return init_settings, env_settings, databricks, toml
+        # Not pydantic-settings' own source: with "_" between a group and its field, TICKERS_PER_BATCH would be a part of TICKERS.
+        variables = InitSettingsSource(settings_cls, _given_by_variables(settings_cls))
+        return init_settings, variables, TomlConfigSettingsSource(settings_cls, toml_file=config_file())
 
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """The settings of this process, paths absolute. Raises SettingsError that names every field that is wrong."""
+        file = config_file()
+        if CONFIG_VARIABLE in os.environ and not file.is_file():
+            raise SettingsError(f"{CONFIG_VARIABLE}: there is no file {file}")
+        known = {CONFIG_VARIABLE, *(variable_of(path) for path, _ in fields_of(cls))}
+        unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name not in known)
+        if unknown:
+            raise SettingsError(f"{unknown[0]}: no such setting; allowed: {', '.join(sorted(known))}")
+        _refuse_variables_in(file, cls)
+        try:
+            settings = _with_absolute_paths(cls(**overrides), file.parent)
+        except ValidationError as error:
+            raise SettingsError("; ".join(_describe(e, cls) for e in error.errors())) from None
+        root = settings.lake_root
+        if isinstance(root, Path) and not FOLDER.fullmatch(str(root)):
+            raise SettingsError(
+                f"lake_root: the path {root} has a character that tables cannot have in theirs; allowed: {FOLDER.pattern}. Set "
+                "lake_root to another folder, or move this one"
+            )
+        return settings
 
-def check_tickers(tickers: tuple[str, ...]) -> tuple[str, ...]:
-    """`tickers` as they are. Raises ValueError for one that is not of the form `TICKER`, or given twice."""
-    for ticker in tickers:
-        if not TICKER.fullmatch(ticker):
-            raise ValueError(f"{ticker!r} is not a ticker; allowed: ^{TICKER.pattern}$, like BRK-B")
-    if len(set(tickers)) != len(tickers):
-        raise ValueError("a ticker stands there twice")
-    return tickers
+    @property
+    def lake_options(self) -> LakeOptions:
+        """The settings that the lake, Dagster's resource and a Databricks job share; no secret is among them."""
+        return LakeOptions(**{name: getattr(self, name) for name in LakeOptions.model_fields})
+
+    def secrets(self) -> list[str]:
+        """Every secret that is set, for texts that leave the process without them."""
+        return list(_secrets_in(self))
 
 
 def config_file() -> Path:
@@ -264,57 +231,119 @@ def config_file() -> Path:
 
 def load_settings(**overrides: Any) -> Settings:
     """The settings of this process, paths absolute. Raises SettingsError that names every field that is wrong."""
-    file = config_file()
-    if CONFIG_VARIABLE in os.environ and not file.is_file():
-        raise SettingsError(f"{CONFIG_VARIABLE}: there is no file {file}")
-    known = {PREFIX + name.upper() for name in Settings.model_fields if name != "databricks"}
-    known |= {*DATABRICKS_VARIABLES.values(), CONFIG_VARIABLE}
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
-    if unknown:
-        raise SettingsError(f"{unknown[0]}: no such setting; allowed: {', '.join(sorted(known))}")
-    _refuse_secrets_in(file)
-    try:
-        settings = Settings(**overrides)
-    except ValidationError as error:
-        raise SettingsError("; ".join(_describe(e) for e in error.errors())) from None
-    base = file.parent
-    folder = base / settings.lake_root.expanduser() if isinstance(settings.lake_root, Path) else None
-    if folder is not None and not FOLDER.fullmatch(str(folder)):
-        raise SettingsError(
-            f"lake_root: the path {folder} has a character that tables cannot have in theirs; allowed: {FOLDER.pattern}. Set "
-            "lake_root to another folder, or move this one"
-        )
-    return settings.model_copy(
-        update={
-            "lake_root": folder or settings.lake_root,
-            "csv_folder": base / settings.csv_folder.expanduser() if settings.csv_folder else None,
-            "simulated_clock": settings.simulated_clock.absolute() if settings.simulated_clock else None,
-        }
-    )
+    return Settings.load(**overrides)
 
 
-def _refuse_secrets_in(file: Path) -> None:
+def groups_of(settings_class: type[Settings]) -> dict[str, type[Group]]:
+    """The groups of settings by the name of their field."""
+    return {
+        name: field.annotation
+        for name, field in settings_class.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Group)
+    }
+
+
+def fields_of(settings_class: type[Settings]) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    """Every setting with its path: ("tickers",), or of a group ("databricks", "host")."""
+    groups = groups_of(settings_class)
+    for name, field in settings_class.model_fields.items():
+        if name not in groups:
+            yield (name,), field
+    for group, model in groups.items():
+        for name, field in model.model_fields.items():
+            yield (group, name), field
+
+
+def variable_of(path: tuple[str, ...]) -> str:
+    """The environment variable of the setting at `path`."""
+    return PREFIX + "_".join(path).upper()
+
+
+def variable_only(field: FieldInfo) -> str | None:
+    """Why a setting comes from its variable and never from lakehouse.toml; None if it may stand there."""
+    if _holds_secret(field.annotation):
+        return "may hold a secret"
+    extra = field.json_schema_extra
+    return str(extra["variable_only"]) if isinstance(extra, dict) and "variable_only" in extra else None
+
+
+def _holds_secret(annotation: Any) -> bool:
+    return annotation is SecretStr or any(map(_holds_secret, get_args(annotation)))
+
+
+def _secrets_in(value: Any) -> Iterator[str]:
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, dict | BaseModel):
+        for _, inner in value.items() if isinstance(value, dict) else value:
+            yield from _secrets_in(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _secrets_in(inner)
+
+
+def types_of(field: FieldInfo) -> tuple[Any, ...]:
+    """The types that the field's value may have, without None."""
+    annotation = field.annotation
+    types = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return tuple(each for each in types if each is not NoneType)
+
+
+def _given_by_variables(settings_class: type[BaseSettings]) -> dict[str, Any]:
+    """The values of variables, those of a group in a dict of their own. A list or table is JSON, or as the field's validator
+    reads it. Raises SettingsError for broken JSON."""
+    assert issubclass(settings_class, Settings)
+    given: dict[str, Any] = {}
+    for path, field in fields_of(settings_class):
+        value: Any = os.environ.get(variable_of(path))
+        if value is None:
+            continue
+        if any(get_origin(each) in (dict, list, tuple) for each in types_of(field)) and value.lstrip().startswith(
+            ("{", "[")
+        ):
+            try:
+                value = json.loads(value)
+            except ValueError as error:
+                raise SettingsError(f"{variable_of(path)}: is not JSON ({error})") from None
+        place = given if len(path) == 1 else given.setdefault(path[0], {})
+        place[path[-1]] = value
+    return given
+
+
+def _refuse_variables_in(file: Path, settings_class: type[Settings]) -> None:
+    """Raises SettingsError if `file` is no TOML, or has a setting that only its variable may give."""
     if not file.is_file():
         return
     try:
         written = tomllib.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:  # no TOML, or no UTF-8
         raise SettingsError(f"{file}: {error}") from None
-    for name in SECRETS:
-        if name in written:
-            raise SettingsError(f"{name}: may hold a secret, so it is not read from a file; set {PREFIX}{name.upper()}")
-    if "simulated_clock" in written:
-        raise SettingsError(
-            f"simulated_clock: is for one process and its children, so it is not read from a file; set {PREFIX}SIMULATED_CLOCK"
-        )
+    for path, field in fields_of(settings_class):
+        table = written if len(path) == 1 else written.get(path[0])
+        reason = variable_only(field)
+        if reason and isinstance(table, dict) and path[-1] in table:
+            raise SettingsError(f"{'.'.join(path)}: {reason}, so it is not read from a file; set {variable_of(path)}")
 
 
-def _describe(error: Any) -> str:
-    field = ".".join(str(part) for part in error["loc"])
+def _with_absolute_paths(model: M, folder: Path) -> M:
+    """`model` and its groups with relative paths taken from `folder`, those that only a variable gives from the working
+    directory."""
+    absolute: dict[str, Any] = {}
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, Group):
+            absolute[name] = _with_absolute_paths(value, folder)
+        elif isinstance(value, Path):
+            absolute[name] = (Path.cwd() if variable_only(field) else folder) / value.expanduser()
+    return model.model_copy(update=absolute)
+
+
+def _describe(error: Any, settings_class: type[Settings]) -> str:
+    path = [str(part) for part in error["loc"]]
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        fields = Databricks.model_fields if field.startswith("databricks.") else Settings.model_fields
-        message = f"no such setting; allowed: {', '.join(sorted(fields))}"
-        if field.startswith("databricks."):
-            message += "; credentials come from the Databricks SDK's variables, like DATABRICKS_TOKEN"
-    return f"{field}: {message}" if field else message
+        group = groups_of(settings_class).get(path[0])
+        message = f"no such setting; allowed: {', '.join(sorted((group or settings_class).model_fields))}"
+        if group and group.credentials:
+            message += f"; {group.credentials}"
+    return f"{'.'.join(path)}: {message}" if path else message

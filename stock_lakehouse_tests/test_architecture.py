@@ -13,8 +13,9 @@ PACKAGE = Path(__file__).parents[1] / "stock_lakehouse"
 # A room imports only rooms on lines above its own, and itself.
 ORDER = (
     ("exchanges", "indicators"),
-    ("schemas", "market_calendar", "settings"),
-    ("tables", "partitions", "clock"),
+    ("schemas", "market_calendar"),
+    ("tables", "partitions", "clock", "lake_options"),
+    ("settings",),
     ("schemas.lineage", "transforms", "sources", "instance"),
     ("lake", "event_storage"),
     ("layers", "engines", "package"),

@@ -53,7 +53,7 @@ A_MOMENT = 0.003  # seconds: a commit's time is cut to milliseconds
 
 
 def said(house: Clocked, name: str, as_of: datetime | None = None) -> list[dict[str, Any]]:
-    return plain(read_table(name, as_of=as_of, lake_root=house.lake_root))
+    return plain(read_table(name, as_of=as_of, lake_root=house.lake.root))
 
 
 def deliver(house: Clocked, bars: Bars, tickers: tuple[str, ...] = TICKERS) -> None:
@@ -139,11 +139,11 @@ def test_every_table_reads_as_the_engine_reads_it(spark: SparkSession, tmp_path:
     deliver(house, bars)
     deliver(house, near(near(bars, ("AAA", SESSIONS[2])), ("BBB", SESSIONS[2])))
     for table in TABLES:
-        rows = read_table(table.name, lake_root=house.lake_root)
+        rows = read_table(table.name, lake_root=house.lake.root)
         assert rows.schema == table.arrow_schema
         assert rows.num_rows > 0
         assert plain(rows) == plain(house.lake.read(table.name, spark).toArrow()), table.name
-        some = read_table(table.name, tickers=["BBB", "ZZZ"], lake_root=house.lake_root)
+        some = read_table(table.name, tickers=["BBB", "ZZZ"], lake_root=house.lake.root)
         assert plain(some) == [row for row in plain(rows) if row["ticker"] == "BBB"]
 
 
@@ -299,7 +299,7 @@ def test_show_as_of_prints_what_was_said_then(
     deliver(house, edited(bars, ("AAA", SESSIONS[2]), volume="123454321"))
     at = now_and_never_again()
     deliver(house, edited(bars, ("AAA", SESSIONS[2]), volume="777767777"))
-    monkeypatch.setenv("STOCK_LAKEHOUSE_LAKE_ROOT", str(house.lake_root))
+    monkeypatch.setenv("STOCK_LAKEHOUSE_LAKE_ROOT", str(house.lake.root))
 
     def show(*arguments: str) -> Any:
         return CliRunner().invoke(app, ["show", *arguments])

@@ -6,8 +6,10 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from pydantic import Field, SecretStr
 
-from stock_lakehouse.settings import PREFIX, TICKER, Settings, SettingsError, load_settings
+from stock_lakehouse.lake_options import TICKER
+from stock_lakehouse.settings import PREFIX, Group, Settings, SettingsError, fields_of, load_settings, variable_of
 
 TOKEN = "sc://host:443/;use_ssl=true;token=dapi0123456789"
 
@@ -330,3 +332,122 @@ def test_a_folder_in_which_tables_would_not_be_found_again_is_refused(
     monkeypatch.setenv("STOCK_LAKEHOUSE_LAKE_ROOT", folder)
     with pytest.raises(SettingsError, match=r"^lake_root: the path .* has a character that tables cannot have"):
         load_settings()
+
+
+class Warehouse(Group):
+    """A group that the product does not have."""
+
+    credentials = "the password comes from WAREHOUSE_PASSWORD"
+
+    file: Path | None = Field(None, description="database file")
+    threads: int = Field(2, ge=1, description="threads of a query")
+    layouts: dict[str, str] = Field(default_factory=dict, description="layout of each table")
+    schemas: tuple[str, ...] = Field(("main",), description="schemas that are created")
+    token: SecretStr | None = Field(None, description="token of the server")
+    passwords: dict[str, SecretStr] = Field(default_factory=dict, description="password of each user")
+    port_file: Path | None = Field(
+        None, description="where the port is written", json_schema_extra={"variable_only": "changes with each start"}
+    )
+
+
+class WithWarehouse(Settings):
+    warehouse: Warehouse = Warehouse()
+
+
+def refused() -> str:
+    with pytest.raises(SettingsError) as caught:
+        WithWarehouse.load()
+    return str(caught.value)
+
+
+def test_a_new_group_is_a_table_of_the_file_with_variables_of_its_own_and_paths_beside_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    file = written(folder, 'tickers = ["A"]\n[warehouse]\nfile = "w.duckdb"\nthreads = 3\nschemas = ["a", "b"]\n')
+    monkeypatch.setenv("STOCK_LAKEHOUSE_CONFIG", str(file))
+    monkeypatch.setenv("STOCK_LAKEHOUSE_WAREHOUSE_THREADS", "5")
+    monkeypatch.setenv("STOCK_LAKEHOUSE_WAREHOUSE_LAYOUTS", '{"bars": "wide"}')
+    monkeypatch.setenv("STOCK_LAKEHOUSE_WAREHOUSE_PORT_FILE", "port")
+    warehouse = WithWarehouse.load().warehouse
+    assert warehouse.file == folder / "w.duckdb"
+    assert (warehouse.threads, warehouse.schemas, warehouse.layouts) == (5, ("a", "b"), {"bars": "wide"})
+    assert warehouse.port_file == tmp_path / "port"
+    monkeypatch.setenv("STOCK_LAKEHOUSE_WAREHOUSE_SCHEMAS", '["c"]')
+    assert WithWarehouse.load().warehouse.schemas == ("c",)
+    with pytest.raises(ValueError, match="frozen"):
+        warehouse.threads = 1  # type: ignore[misc]
+
+
+def test_an_unknown_name_of_a_new_group_is_an_error_that_lists_its_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, "[warehouse]\nthread = 3\n")
+    assert refused() == (
+        "warehouse.thread: no such setting; allowed: file, layouts, passwords, port_file, schemas, threads, token; the password "
+        "comes from WAREHOUSE_PASSWORD"
+    )
+    monkeypatch.setenv("STOCK_LAKEHOUSE_WAREHOUSE_THREAD", "3")
+    message = refused()
+    assert message.startswith("STOCK_LAKEHOUSE_WAREHOUSE_THREAD: no such setting; allowed: ")
+    assert "STOCK_LAKEHOUSE_WAREHOUSE_THREADS" in message
+    monkeypatch.delenv("STOCK_LAKEHOUSE_WAREHOUSE_THREAD")
+    assert "warehouse: no such setting" in message_of()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("threads = 0\n", "warehouse.threads: Input should be greater than or equal to 1"),
+        (
+            'token = "s3cret"\n',
+            "warehouse.token: may hold a secret, so it is not read from a file; set STOCK_LAKEHOUSE_",
+        ),
+        (
+            'passwords = {a = "s3cret"}\n',
+            "warehouse.passwords: may hold a secret, so it is not read from a file; set STOCK_",
+        ),
+        (
+            'port_file = "port"\n',
+            "warehouse.port_file: changes with each start, so it is not read from a file; set STOCK_",
+        ),
+    ],
+)
+def test_a_wrong_or_secret_value_of_a_new_group_is_refused_by_its_name(tmp_path: Path, text: str, said: str) -> None:
+    written(tmp_path, f"[warehouse]\n{text}")
+    message = refused()
+    assert message.startswith(said)
+    assert "s3cret" not in message
+
+
+def test_a_group_that_is_written_as_a_plain_value_is_an_error(tmp_path: Path) -> None:
+    written(tmp_path, 'warehouse = "w.duckdb"\n')
+    assert refused().startswith("warehouse: Input should be a valid dictionary")
+
+
+def test_secrets_of_every_group_are_known_so_that_no_message_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{PREFIX}SPARK_REMOTE", TOKEN)
+    monkeypatch.setenv(f"{PREFIX}WAREHOUSE_TOKEN", "s3cret")
+    monkeypatch.setenv(f"{PREFIX}WAREHOUSE_PASSWORDS", '{"a": "hush"}')
+    settings = WithWarehouse.load()
+    assert sorted(settings.secrets()) == ["hush", "s3cret", TOKEN]
+    assert "s3cret" not in repr(settings)
+
+
+def test_a_variable_that_is_not_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{PREFIX}DATABRICKS_JOB_CLUSTER", '{"num_workers": 2')
+    assert message_of().startswith("STOCK_LAKEHOUSE_DATABRICKS_JOB_CLUSTER: is not JSON (")
+    monkeypatch.setenv(f"{PREFIX}DATABRICKS_JOB_CLUSTER", "2 workers")
+    assert message_of().startswith("databricks.job_cluster: Input should be a valid dictionary")
+
+
+def test_a_variable_in_small_letters_is_an_error_and_not_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("stock_lakehouse_tickers", "NVDA")
+    assert message_of().startswith("stock_lakehouse_tickers: no such setting; allowed: STOCK_LAKEHOUSE_")
+
+
+def test_no_two_settings_share_a_variable() -> None:
+    """`sql_engine` and the field `engine` of a group `sql` would."""
+    variables = [variable_of(path) for path, _ in fields_of(Settings)]
+    assert len(set(variables)) == len(variables)

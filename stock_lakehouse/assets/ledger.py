@@ -29,7 +29,10 @@ def restatements(context: dg.AssetExecutionContext, lakehouse: LakehouseResource
         },
         check_results=[
             restated_share(
-                lines, lakehouse.lake.curated.read(lakehouse.session), lakehouse.now(), lakehouse.restated_share
+                lines,
+                lakehouse.lake.curated.read(lakehouse.session),
+                lakehouse.now(),
+                lakehouse.lake_options.restated_share,
             )
         ],
     )

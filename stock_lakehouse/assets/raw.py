@@ -40,7 +40,7 @@ def raw_stocks_daily(retries: dg.RetryPolicy | None = None) -> dg.AssetsDefiniti
         context: dg.AssetExecutionContext, source: dg.ResourceParam[Source], lakehouse: LakehouseResource
     ) -> Iterator[Any]:
         asked = lakehouse.rectangle(context.partition_keys)
-        download = Download(source, asked.tickers, asked.first, asked.last, lakehouse.tickers)
+        download = Download(source, asked.tickers, asked.first, asked.last, lakehouse.lake_options.tickers)
         land(
             download,
             lakehouse.lake.raw,

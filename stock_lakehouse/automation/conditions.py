@@ -49,7 +49,7 @@ def freshness_of(spec: dg.AssetSpec, settings: Settings, calendar: MarketCalenda
     """
     if settings.last_date is not None or spec.partitions_def is None or spec.group_name not in SERVED:
         return None
-    grace = timedelta(minutes=settings.close_grace_minutes)
+    grace = settings.grace
     return dg.FreshnessPolicy.time_window(fail_window=calendar.longest_closure(settings.first_date) + grace + LATE)
 
 

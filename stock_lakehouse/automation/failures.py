@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -252,9 +252,8 @@ def failure_of(instance: DagsterInstance, run: dg.DagsterRun, ended: datetime) -
 
 
 def _without_secrets(text: str, settings: Settings) -> str:
-    secrets: Sequence[Any] = [one for one in (settings.spark_remote, settings.webhook_url) if one is not None]
-    for secret in secrets:
-        text = text.replace(secret.get_secret_value(), "***")
+    for secret in settings.secrets():
+        text = text.replace(secret, "***")
     text = re.sub(r"(?i)\b((?:token|password|secret)\s*[=:]\s*)[^\s;,&]+", r"\1***", text)
     return text if len(text) <= ERROR_LENGTH else text[:ERROR_LENGTH] + " …"
 

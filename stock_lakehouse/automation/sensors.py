@@ -19,7 +19,7 @@ from stock_lakehouse.clock import clock_of
 from stock_lakehouse.instance.run_tags import ASKED_BY, Bringing, bringing
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.coverage import Held, HoldingsError, read_holdings
-from stock_lakehouse.market_calendar import MarketCalendar, market_calendar
+from stock_lakehouse.market_calendar import MarketCalendar
 from stock_lakehouse.partitions import PartitionScheme
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.tables import FEATURES
@@ -43,7 +43,7 @@ class Eyes:
             tickers=settings.tickers,
             first=settings.first_date,
             last=settings.last_date,
-            grace=timedelta(minutes=settings.close_grace_minutes),
+            grace=settings.grace,
             session_attempts=settings.session_attempts,
             session_pause=timedelta(minutes=settings.session_retry_minutes),
             gap_attempts=settings.gap_attempts,
@@ -55,11 +55,11 @@ class Eyes:
 
     @property
     def calendar(self) -> MarketCalendar:
-        return market_calendar(self._settings.first_date, self._settings.exchange)
+        return self._settings.calendar
 
     def holdings(self, instance: dg.DagsterInstance) -> dict[str, Held]:
         """What the lake holds. Raises HoldingsError if that cannot be read, or a table that was there is not."""
-        lake = Lake(self._settings.lake_root)
+        lake = Lake(self._settings.lake_options)
         held = read_holdings(lake.features, lake.curated, self.calendar)
         if not held and instance.get_latest_materialization_event(dg.AssetKey(FEATURES.name)) is not None:
             raise HoldingsError(

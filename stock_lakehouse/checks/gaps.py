@@ -74,8 +74,10 @@ def gap_diagnosis(condition: dg.AutomationCondition[dg.AssetCheckKey] | None = N
     def check(context: dg.AssetCheckExecutionContext, lakehouse: LakehouseResource) -> dg.AssetCheckResult:
         lake = lakehouse.lake
         holdings = read_holdings(lake.curated, lake.curated, lakehouse.calendar)
-        gaps = find_gaps(lakehouse.calendar, holdings, lakehouse.tickers, lakehouse.expected_last_session())
-        history = History(context.instance, lakehouse.tickers) if gaps else None
+        gaps = find_gaps(
+            lakehouse.calendar, holdings, lakehouse.lake_options.tickers, lakehouse.expected_last_session()
+        )
+        history = History(context.instance, lakehouse.lake_options.tickers) if gaps else None
         rejected = _rejected(lake.quarantine.read(lakehouse.session), gaps) if gaps else {}
         rows = [
             _row(gap, history.facts(gap, rejected.get(gap.key, ()), *_company(gap, holdings)))
@@ -120,9 +122,9 @@ def _company(gap: Gap, holdings: Mapping[str, Held]) -> tuple[int, int]:
 
 def _before_listing(holdings: Mapping[str, Held], lakehouse: LakehouseResource) -> list[dg.TableRecord]:
     rows = []
-    for ticker in lakehouse.tickers:
+    for ticker in lakehouse.lake_options.tickers:
         held = holdings.get(ticker)
-        before = lakehouse.calendar.between(date.fromisoformat(lakehouse.first_date), held.first)[:-1] if held else ()
+        before = lakehouse.calendar.between(lakehouse.lake_options.first_date, held.first)[:-1] if held else ()
         if held and before:
             rows.append(dg.TableRecord({"ticker": ticker, "sessions": len(before), "first bar": str(held.first)}))
     return rows

@@ -95,9 +95,9 @@ def market_checks(condition: Condition | None = None) -> dg.AssetChecksDefinitio
 
 def _results(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
     """The results of SPECS, of the curated bars."""
-    lake, spark = lakehouse.lake, lakehouse.session
+    lake, spark, options = lakehouse.lake, lakehouse.session, lakehouse.lake_options
     bars = lake.curated.read(spark).select(*LOOKED_AT)
-    looks = look_at(bars, lakehouse.jump_deviations, lakehouse.adj_close_tolerance)
+    looks = look_at(bars, options.jump_deviations, options.adj_close_tolerance)
     missing = {}
     for ticker, look in looks.items():
         expected = lakehouse.calendar.between(look.first, look.last)
@@ -117,11 +117,11 @@ def _results(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
         "stale_tickers",
         [
             {"ticker": ticker, "last session": str(looks[ticker].last) if ticker in looks else "none"}
-            for ticker in sorted(lakehouse.tickers)
+            for ticker in sorted(options.tickers)
             if ticker not in looks or looks[ticker].last < expected_last
         ],
         expected_last=str(expected_last),
-        kept_without_a_place_in_the_settings=", ".join(sorted(set(looks) - set(lakehouse.tickers))) or "none",
+        kept_without_a_place_in_the_settings=", ".join(sorted(set(looks) - set(options.tickers))) or "none",
     )
     yield _warn("price_jumps", [jump for _, look in sorted(looks.items()) for jump in look.jumps])
     yield _warn("adjusted_close", [look.off for _, look in sorted(looks.items()) if look.off])

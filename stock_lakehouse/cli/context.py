@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -33,17 +33,15 @@ def asked_rectangle(
     settings: Settings, tickers: str | None, first: datetime | None, last: datetime | None
 ) -> Rectangle:
     from stock_lakehouse.clock import ClockError, clock_of
-    from stock_lakehouse.market_calendar import CalendarError, market_calendar
+    from stock_lakehouse.lake_options import check_tickers
+    from stock_lakehouse.market_calendar import CalendarError
     from stock_lakehouse.partitions import PartitionError, PartitionScheme
-    from stock_lakehouse.settings import check_tickers
 
     try:
-        calendar = market_calendar(settings.first_date, settings.exchange)
+        calendar = settings.calendar
         scheme = PartitionScheme(settings, calendar)
         asked = check_tickers(tuple(one.strip() for one in tickers.split(","))) if tickers else None
-        newest = calendar.latest_finished(
-            clock_of(settings.simulated_clock)(), timedelta(minutes=settings.close_grace_minutes)
-        )
+        newest = calendar.latest_finished(clock_of(settings.simulated_clock)(), settings.grace)
         return scheme.ask(asked, day_of(first), day_of(last), newest)
     except (PartitionError, CalendarError, ClockError, ValueError) as error:
         wrong(str(error))
@@ -77,6 +75,6 @@ def data_files(settings: Settings) -> set[tuple[str, str]]:
     from stock_lakehouse.lake.storage import StorageError
 
     try:
-        return Lake(settings.lake_root).marks()
+        return Lake(settings.lake_options).marks()
     except StorageError as error:
         wrong(str(error))

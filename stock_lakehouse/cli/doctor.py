@@ -100,10 +100,10 @@ def _bucket(root: str) -> Finding:
 
 
 def _calendar(settings: Settings) -> Finding:
-    from stock_lakehouse.market_calendar import market_calendar, utc_now
+    from stock_lakehouse.market_calendar import utc_now
     from stock_lakehouse.partitions import PartitionError, PartitionScheme
 
-    calendar = market_calendar(settings.first_date, settings.exchange)
+    calendar = settings.calendar
     try:
         PartitionScheme(settings, calendar)
     except PartitionError as error:

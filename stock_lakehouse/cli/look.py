@@ -124,7 +124,7 @@ def restatements(
         from stock_lakehouse.lake import Lake
         from stock_lakehouse.lake.status import restatement_lines
 
-        lines = restatement_lines(Lake(settings.lake_root), spark, ticker.upper(), last)
+        lines = restatement_lines(Lake(settings.lake_options), spark, ticker.upper(), last)
     if not lines:
         say(f"Nothing that was published of {ticker.upper()} has changed.")
         return
@@ -134,9 +134,6 @@ def restatements(
 def _status(settings: Settings) -> list[TableStatus]:
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.lake.status import status as read_status
-    from stock_lakehouse.market_calendar import market_calendar
 
     with engine(settings) as spark:
-        return read_status(
-            Lake(settings.lake_root), spark, market_calendar(settings.first_date, settings.exchange), settings.tickers
-        )
+        return read_status(Lake(settings.lake_options), spark, settings.calendar, settings.tickers)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,20 +35,19 @@ def upkeep(
     """
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.lake.storage import StorageError
-    from stock_lakehouse.market_calendar import market_calendar
     from stock_lakehouse.upkeep import keep_up
 
     if repair and check_only:
         wrong("--repair, --check-only: give one of them")
     settings = settings_of_process()
     try:
-        lake = Lake(settings.lake_root, retention_days=settings.retention_days)
+        lake = Lake(settings.lake_options)
         lake.check()
         if repair:
             _repair(settings)
         with engine(settings) as spark:
-            calendar = market_calendar(settings.first_date, settings.exchange)
-            sessions = spark.createDataFrame(calendar.table(timedelta(minutes=settings.close_grace_minutes)))
+            calendar = settings.calendar
+            sessions = spark.createDataFrame(calendar.table(settings.grace))
             done = keep_up(lake, spark, sessions, check_only=check_only, sample=sample, progress=progress_printer())
     except StorageError as error:
         wrong(str(error))
@@ -65,7 +63,7 @@ def _repair(settings: Settings) -> None:
     from stock_lakehouse.upkeep import DamageError, end_repairs, pending_repairs, rectangle_to_heal
     from stock_lakehouse.upkeep import repair as take_out
 
-    lake = Lake(settings.lake_root, retention_days=settings.retention_days)
+    lake = Lake(settings.lake_options)
     try:
         todo = take_out(lake)
     except DamageError as error:

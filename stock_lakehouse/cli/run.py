@@ -97,7 +97,7 @@ def backfill(
         with engine(settings, *(table.name for table in LAYERS)) as spark:
             try:
                 return plan_backfill(
-                    Lake(settings.lake_root), spark, asked, select.split(",") if select else None, chunk or sys.maxsize,
+                    Lake(settings.lake_options), spark, asked, select.split(",") if select else None, chunk or sys.maxsize,
                     run_again,
                 )  # fmt: skip
             except ValueError as error:
@@ -202,11 +202,10 @@ def _summary(settings: Settings, report: RunReport, changed: bool) -> None:
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.lake.status import crosses, latest_indicators, superseded
     from stock_lakehouse.lake.status import status as read_status
-    from stock_lakehouse.market_calendar import market_calendar
 
-    lake = Lake(settings.lake_root)
+    lake = Lake(settings.lake_options)
     with engine(settings) as spark:
-        tables = read_status(lake, spark, market_calendar(settings.first_date, settings.exchange), settings.tickers)
+        tables = read_status(lake, spark, settings.calendar, settings.tickers)
         latest, crossed = latest_indicators(lake, spark), crosses(lake, spark)
     print_tables(tables, report)
     rows = {one.table: one.rows for one in tables}

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.databricks_jobs.order import Order
 from stock_lakehouse.engines import apply_settings, spark_session
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.staging import Staging
-from stock_lakehouse.lake.storage import lake_root
 from stock_lakehouse.layers import run
 from stock_lakehouse.layers.step import BlockedError, CheckResult, Step
 
@@ -54,23 +52,9 @@ def main() -> None:
 
 def publish(order: Order, spark: SparkSession, tell: Callable[[CheckResult], None]) -> dict[str, Any]:
     """Do the step of the table that `order` names; what it did, by name. Raises BlockedError."""
-    root = lake_root(order.root)
-    lake = Lake(root, order.bars_per_chunk, order.partitions_per_write, order.retention_days)
-    staging = Staging(root)
-    step = Step(
-        lake=lake,
-        spark=spark,
-        staging=staging,
-        asked=order.rectangle,
-        calendar=order.calendar,
-        first_date=date.fromisoformat(order.first_date),
-        grace=order.grace,
-        price_tolerance=order.price_tolerance,
-        bars_per_chunk=order.bars_per_chunk,
-        run_id=order.run_id,
-        now=order.ordered_at,
-        tell=tell,
-    )
+    lake = Lake(order.lake_options)
+    staging = Staging(lake.root)
+    step = Step(lake, spark, staging, order.rectangle, order.run_id, order.ordered_at, tell)
     try:
         return run(step, order.table)
     finally:

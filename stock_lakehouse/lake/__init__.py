@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stock_lakehouse.lake.delta_table import RETENTION_DAYS, DeltaTable
+from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.ledger import Ledger
 from stock_lakehouse.lake.parquet_table import ParquetTable
-from stock_lakehouse.lake.publish import BARS_PER_CHUNK
 from stock_lakehouse.lake.raw_csv import RawCsv
 from stock_lakehouse.lake.storage import LakeRoot, storage_at
 from stock_lakehouse.lake.stored import StoredTable
+from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.tables import (
     BY_NAME,
     CORPORATE_ACTIONS,
@@ -29,29 +29,15 @@ if TYPE_CHECKING:
 
 
 class Lake:
-    """Every table of the lake at `root`: a folder, or s3://bucket/prefix. The numbers bound the memory of a publish, see the
-    tables."""
+    """Every table of the lake that `options` describe; of a root alone, a folder or s3://bucket/prefix, with the defaults."""
 
-    def __init__(
-        self,
-        root: LakeRoot,
-        bars_per_chunk: int = BARS_PER_CHUNK,
-        partitions_per_write: int = 250,
-        retention_days: int = RETENTION_DAYS,
-    ) -> None:
-        self.root = root
-        self.storage = storage_at(root)
-        self.raw = RawCsv(root)
-        self.parquet = {
-            table.name: ParquetTable(root, table, bars_per_chunk, partitions_per_write)
-            for table in TABLES
-            if table.format == "parquet"
-        }
-        self.delta = {
-            table.name: DeltaTable(root, table, bars_per_chunk, retention_days)
-            for table in TABLES
-            if table.format == "delta"
-        }
+    def __init__(self, options: LakeOptions | LakeRoot) -> None:
+        self.options = LakeOptions.of(options)
+        self.root = self.options.lake_root
+        self.storage = storage_at(self.root)
+        self.raw = RawCsv(self.root)
+        self.parquet = {table.name: ParquetTable(self.options, table) for table in TABLES if table.format == "parquet"}
+        self.delta = {table.name: DeltaTable(self.options, table) for table in TABLES if table.format == "delta"}
         self.ledger = Ledger(self.delta[RESTATEMENTS.name])
         self._stored: dict[str, StoredTable] = {RAW.name: self.raw, **self.parquet, **self.delta}
 

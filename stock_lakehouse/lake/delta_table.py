@@ -12,12 +12,12 @@ from urllib.parse import unquote
 
 from stock_lakehouse.lake.lock import confirm
 from stock_lakehouse.lake.publish import (
-    BARS_PER_CHUNK,
     Partition,
     PublishError,
 )
 from stock_lakehouse.lake.storage import LakeRoot, named, storage_at, under
 from stock_lakehouse.lake.stored import Damage, rows_or_reason
+from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.tables import Table
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 # the log instead of the file, and a double can come back one bit off (18 % of files with one row), a timestamp cut to
 # milliseconds.
 EXACT_IN_JSON = ("date", "int", "bigint")
-RETENTION_DAYS = 365
 
 
 class SchemaEvolutionError(Exception):
@@ -38,21 +37,16 @@ class SchemaEvolutionError(Exception):
 
 
 class DeltaTable:
-    """`table` under `lake_root`. `bars_per_chunk` bounds how many rows a publish compares one by one at a time. Versions of
-    the last `retention_days` are kept."""
+    """`table` of the lake that `options` describe, or at that root with the defaults. `bars_per_chunk` bounds how many rows a
+    publish compares one by one at a time. Versions of the last `retention_days` are kept."""
 
-    def __init__(
-        self,
-        lake_root: LakeRoot,
-        table: Table,
-        bars_per_chunk: int = BARS_PER_CHUNK,
-        retention_days: int = RETENTION_DAYS,
-    ) -> None:
+    def __init__(self, options: LakeOptions | LakeRoot, table: Table) -> None:
+        options = LakeOptions.of(options)
         self.table = table
-        self.retention_days = retention_days
-        self.path = under(lake_root, table.path)
-        self.lake_root = lake_root
-        self.bars_per_chunk = bars_per_chunk
+        self.retention_days = options.retention_days
+        self.path = under(options.lake_root, table.path)
+        self.lake_root = options.lake_root
+        self.bars_per_chunk = options.bars_per_chunk
 
     def exists(self) -> bool:
         import deltalake

@@ -26,6 +26,7 @@ from stock_lakehouse.lake.publish import (
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.storage import ChangedError, File, LakeRoot, storage_at, under
 from stock_lakehouse.lake.stored import Damage, rows_or_reason
+from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.tables import Table
 
@@ -36,16 +37,17 @@ FILE = "data.parquet"
 
 
 class ParquetTable:
-    """`table` under `lake_root`. `bars_per_chunk` bounds how many rows a publish compares one by one at a time,
-    `partitions_per_write` the engine's open files, 2 MB of memory a ticker and year."""
+    """`table` of the lake that `options` describe, or at that root with the defaults. `bars_per_chunk` bounds how many rows a
+    publish compares one by one at a time, `partitions_per_write` the engine's open files, 2 MB of memory a ticker and year."""
 
-    def __init__(self, lake_root: LakeRoot, table: Table, bars_per_chunk: int, partitions_per_write: int) -> None:
+    def __init__(self, options: LakeOptions | LakeRoot, table: Table) -> None:
+        options = LakeOptions.of(options)
         self.table = table
-        self.root = under(lake_root, table.path)
-        self.lake_root = lake_root
-        self._storage = storage_at(lake_root)
-        self._bars_per_chunk = bars_per_chunk
-        self._partitions_per_write = partitions_per_write
+        self.root = under(options.lake_root, table.path)
+        self.lake_root = options.lake_root
+        self._storage = storage_at(options.lake_root)
+        self._bars_per_chunk = options.bars_per_chunk
+        self._partitions_per_write = options.partitions_per_write
 
     def read(
         self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int | str] | None = None

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 LONG_LIST = 50
-BARS_PER_CHUNK = 750_000
 
 Partition = tuple[str, int | str]  # ticker, year
 

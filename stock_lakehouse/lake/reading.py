@@ -52,8 +52,9 @@ def read_table(
     if lake_root is None:
         from stock_lakehouse.settings import load_settings
 
-        lake_root = load_settings().lake_root
-    lake = Lake(lake_root)
+        lake = Lake(load_settings().lake_options)
+    else:
+        lake = Lake(lake_root)
     lake.check(name)
     if table.format == "delta":
         found = _delta(lake, table, tickers, at)

@@ -113,11 +113,6 @@ class Storage(Protocol):
         """
 
 
-def lake_root(text: str) -> LakeRoot:
-    """A lake's root from its text."""
-    return text if text.startswith("s3://") else Path(text)
-
-
 def under(root: LakeRoot, path: str) -> LakeRoot:
     """The place `path` of the lake at `root`."""
     return root / path if isinstance(root, Path) else f"{root}/{path}"

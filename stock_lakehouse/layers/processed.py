@@ -44,7 +44,7 @@ class Classified:
 def compute(step: Step, raw: DataFrame) -> Classified:
     """Classify `raw`, all landed rows of the run's tickers and years. Raises BlockedError, InputMovedError."""
     inputs, years = step.inputs(RAW), len(step.asked.read_years)
-    rows = step.by_ticker(lambda some: classify(some, step.days, step.price_tolerance), raw, years)
+    rows = step.by_ticker(lambda some: classify(some, step.days, step.options.price_tolerance), raw, years)
     delivered = raw.count()
     fates = {row["fate"]: row["count"] for row in rows.groupBy("fate").count().collect()}
     step.confirm(inputs)  # rows that landed between the two readings would count as lost

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -17,16 +17,13 @@ from stock_lakehouse.lake.delta_publish import publish as publish_delta
 from stock_lakehouse.lake.lock import one_writer
 from stock_lakehouse.lake.publish import Published
 from stock_lakehouse.lake.staging import Staging
+from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.schemas.audit import failures
 from stock_lakehouse.tables import Table
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from pyspark.sql import DataFrame, SparkSession
-
-    from stock_lakehouse.market_calendar import MarketCalendar
 
 LISTED = 50  # entries of a list in a check's result
 INPUT_ATTEMPTS = 5  # of a step whose input moved while it computed
@@ -63,7 +60,7 @@ NO_INPUTS = Inputs({})
 
 @dataclass(frozen=True)
 class Step:
-    """The step of a layer in a run for `asked`: the lake, an engine, a place for staged frames, the settings of the transforms.
+    """The step of a layer in a run for `asked`: the lake with its options, an engine, a place for staged frames.
 
     `tell` hears the result of every check, as it comes. `now` is the time of everything that the step restates.
     """
@@ -72,29 +69,28 @@ class Step:
     spark: SparkSession
     staging: Staging
     asked: Rectangle
-    calendar: MarketCalendar
-    first_date: date
-    grace: timedelta
-    price_tolerance: float
-    bars_per_chunk: int
     run_id: str
     now: datetime
     tell: Callable[[CheckResult], None]
 
+    @property
+    def options(self) -> LakeOptions:
+        return self.lake.options
+
     @cached_property
     def sessions(self) -> DataFrame:
         """A row a session: date, final_at, next_session."""
-        return self.spark.createDataFrame(self.calendar.table(self.grace))
+        return self.spark.createDataFrame(self.options.calendar.table(self.options.grace))
 
     @cached_property
     def days(self) -> DataFrame:
         """A row a calendar day: date, session on or after it."""
-        return self.spark.createDataFrame(self.calendar.days())
+        return self.spark.createDataFrame(self.options.calendar.days())
 
     @property
     def history_years(self) -> int:
         """How many years of bars a ticker may have, from the lake's first day to the run's last."""
-        return self.asked.last.year - self.first_date.year + 1
+        return self.asked.last.year - self.options.first_date.year + 1
 
     def by_ticker(
         self,
@@ -109,7 +105,7 @@ class Step:
         run's), each with about `years` years of bars.
         """
         names = self.asked.tickers if tickers is None else tickers
-        return self.staging.by_ticker(transform, frame, names, years, self.bars_per_chunk)
+        return self.staging.by_ticker(transform, frame, names, years, self.options.bars_per_chunk)
 
     def inputs(self, *tables: Table) -> Inputs:
         """What `tables` hold now. To be called before the first frame of them is computed: frames are read when computed."""

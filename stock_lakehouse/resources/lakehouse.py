@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,9 @@ from pydantic import PrivateAttr
 from stock_lakehouse.clock import clock_of
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.staging import Staging
-from stock_lakehouse.lake.storage import LakeRoot, lake_root
+from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.layers.step import CheckResult, Step
-from stock_lakehouse.market_calendar import CalendarError, MarketCalendar, market_calendar
+from stock_lakehouse.market_calendar import CalendarError, MarketCalendar
 from stock_lakehouse.partitions import (
     TICKERS_TAG,
     PartitionError,
@@ -41,23 +42,13 @@ if TYPE_CHECKING:
 
 
 class LakehouseResource(dg.ConfigurableResource[Any]):
-    """The lake at `root` and the engine of the run. Staged frames live as long as the run."""
+    """The lake and the engine of the run. Staged frames live as long as the run.
+
+    `options`: the lake's, as `LakeOptions.as_json` gives them; `lake_options` is what they say.
+    """
 
     spark: SparkResource
-    root: str
-    tickers: list[str]
-    exchange: str
-    first_date: str
-    last_date: str | None
-    bars_per_chunk: int
-    partitions_per_write: int
-    retention_days: int
-    close_grace_minutes: int
-    price_tolerance: float
-    jump_deviations: float
-    adj_close_tolerance: float
-    restated_share: float
-    simulated_clock: str | None = None
+    options: dict[str, Any]
     _staging: Staging | None = PrivateAttr(default=None)
     _run_tags: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
@@ -68,20 +59,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
             spark=SparkResource(
                 engine=settings.engine, databricks=settings.databricks.model_dump(exclude_defaults=True)
             ),
-            root=str(settings.lake_root),
-            tickers=list(settings.tickers),
-            exchange=settings.exchange,
-            first_date=settings.first_date.isoformat(),
-            last_date=settings.last_date.isoformat() if settings.last_date else None,
-            bars_per_chunk=settings.bars_per_chunk,
-            partitions_per_write=settings.partitions_per_write,
-            retention_days=settings.retention_days,
-            close_grace_minutes=settings.close_grace_minutes,
-            price_tolerance=settings.price_tolerance,
-            jump_deviations=settings.jump_deviations,
-            adj_close_tolerance=settings.adj_close_tolerance,
-            restated_share=settings.restated_share,
-            simulated_clock=str(settings.simulated_clock) if settings.simulated_clock else None,
+            options=settings.lake_options.as_json(),
         )
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
@@ -92,13 +70,13 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
         narrow_ranges(None)
         self.staging.clear()
 
-    @property
-    def lake_root(self) -> LakeRoot:
-        return lake_root(self.root)
+    @cached_property
+    def lake_options(self) -> LakeOptions:
+        return LakeOptions.model_validate(self.options)
 
     @property
     def lake(self) -> Lake:
-        return Lake(self.lake_root, self.bars_per_chunk, self.partitions_per_write, self.retention_days)
+        return Lake(self.lake_options)
 
     @property
     def session(self) -> SparkSession:
@@ -108,19 +86,18 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     def staging(self) -> Staging:
         if self._staging is None:
             # Every look of the engine at a staged frame would be requests to the bucket, hundreds a run.
-            near = self.spark.engine == "embedded" and not isinstance(self.lake_root, Path)
-            self._staging = Staging(
-                Path(tempfile.gettempdir(), f"stock_lakehouse-{os.getuid()}") if near else self.lake_root
-            )
+            root = self.lake_options.lake_root
+            near = self.spark.engine == "embedded" and not isinstance(root, Path)
+            self._staging = Staging(Path(tempfile.gettempdir(), f"stock_lakehouse-{os.getuid()}") if near else root)
         return self._staging
 
     @property
     def calendar(self) -> MarketCalendar:
-        return market_calendar(date.fromisoformat(self.first_date), self.exchange)
+        return self.lake_options.calendar
 
     @property
     def grace(self) -> timedelta:
-        return timedelta(minutes=self.close_grace_minutes)
+        return self.lake_options.grace
 
     @property
     def sessions(self) -> DataFrame:
@@ -128,7 +105,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
         return self.session.createDataFrame(self.calendar.table(self.grace))
 
     def now(self) -> datetime:
-        return clock_of(Path(self.simulated_clock) if self.simulated_clock else None)()
+        return clock_of(self.lake_options.simulated_clock)()
 
     def final_at(self, day: date) -> datetime | None:
         """When a bar of `day` becomes final; None if `day` is no session."""
@@ -140,26 +117,12 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     def expected_last_session(self) -> date:
         """The last session that the lake should hold by now."""
         finished = self.calendar.latest_finished(self.now(), self.grace)
-        if self.last_date is None:
-            return finished
-        return self.calendar.between(self.calendar.sessions[0], min(finished, date.fromisoformat(self.last_date)))[-1]
+        last = self.lake_options.last_date
+        return finished if last is None else self.calendar.between(self.calendar.sessions[0], min(finished, last))[-1]
 
     def step(self, asked: Rectangle, run_id: str, tell: Callable[[CheckResult], None] = lambda result: None) -> Step:
         """What the step of a layer works with, in the run `run_id` for `asked`; `tell` hears the results of its checks."""
-        return Step(
-            lake=self.lake,
-            spark=self.session,
-            staging=self.staging,
-            asked=asked,
-            calendar=self.calendar,
-            first_date=date.fromisoformat(self.first_date),
-            grace=self.grace,
-            price_tolerance=self.price_tolerance,
-            bars_per_chunk=self.bars_per_chunk,
-            run_id=run_id,
-            now=self.now(),
-            tell=tell,
-        )
+        return Step(self.lake, self.session, self.staging, asked, run_id, self.now(), tell)
 
     def is_job(self, asked: Rectangle) -> bool:
         """Whether a run for `asked` is published by Databricks jobs, or by the session that this process has."""
@@ -176,25 +139,18 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
         asked = self.rectangle(context.partition_keys)
         order = Order(
             name=table.name,
-            root=self.root,
             sessions=[session.isoformat() for session in asked.sessions],
             tickers=list(asked.tickers),
-            exchange=self.exchange,
-            first_date=self.first_date,
-            close_grace_minutes=self.close_grace_minutes,
-            price_tolerance=self.price_tolerance,
-            bars_per_chunk=self.bars_per_chunk,
-            partitions_per_write=self.partitions_per_write,
-            retention_days=self.retention_days,
             run_id=context.run_id,
             now=self.now().isoformat(),
+            options=self.options,
         )
         yield from publish_by_job(context, order, Databricks(**self.spark.databricks))
 
     def rectangle(self, keys: Iterable[str]) -> Rectangle:
         """The rectangle that the run's partition keys form, narrowed by its tags."""
-        asked = tickers_of_run(self._run_tags, self.tickers)
-        rectangle = rectangle_of(keys, asked, self.exchange)
+        asked = tickers_of_run(self._run_tags, self.lake_options.tickers)
+        rectangle = rectangle_of(keys, asked, self.lake_options.exchange)
         if not set(rectangle.tickers) <= set(asked):
             raise PartitionError(
                 f"the run's keys are of {', '.join(rectangle.tickers)}, its tag {TICKERS_TAG} names {', '.join(asked)}; "

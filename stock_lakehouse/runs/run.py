@@ -87,11 +87,10 @@ def run_rectangle(
 
     from stock_lakehouse.definitions import build_definitions
     from stock_lakehouse.instance.event_log import bulk_run_environment
-    from stock_lakehouse.market_calendar import market_calendar
     from stock_lakehouse.partitions import PartitionScheme
 
     check_select(select)
-    scheme = PartitionScheme(settings, market_calendar(settings.first_date, settings.exchange))
+    scheme = PartitionScheme(settings, settings.calendar)
     home = ensure_dagster_home(settings)
     job = build_definitions(settings, scheme.ticker_order(rectangle)).resolve_job_def(LAKEHOUSE_JOB)
     with ExitStack() as stack:
@@ -116,15 +115,14 @@ def record_rectangle(settings: Settings, asked: Rectangle, spark: SparkSession) 
     """`holdings.record_held` in the lake's instance."""
     from stock_lakehouse.instance.event_log import bulk_run_environment
     from stock_lakehouse.lake import Lake
-    from stock_lakehouse.market_calendar import market_calendar
     from stock_lakehouse.partitions import PartitionScheme
     from stock_lakehouse.runs.record import record_held
 
-    scheme = PartitionScheme(settings, market_calendar(settings.first_date, settings.exchange))
+    scheme = PartitionScheme(settings, settings.calendar)
     home = ensure_dagster_home(settings)
     with bulk_run_environment(), open_instance(home) as instance:
         end_dead_runs(instance, home)
-        return record_held(instance, scheme, Lake(settings.lake_root), spark, asked)
+        return record_held(instance, scheme, Lake(settings.lake_options), spark, asked)
 
 
 def prune_runs(settings: Settings, ended_before: datetime) -> int:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from stock_lakehouse.clock import clock_of
 from stock_lakehouse.exchanges import XNYS
-from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources import Source
 
@@ -39,7 +38,7 @@ def csv_source(settings: Settings, settle_seconds: int = 0) -> CsvFolderSource:
     from stock_lakehouse.sources.dates import DateRules
 
     assert settings.csv_folder is not None  # settings refuse source = "csv" without it
-    calendar = market_calendar(settings.first_date, settings.exchange)
+    calendar = settings.calendar
     rules = CsvRules(
         prices=settings.csv_prices,
         adjusted_to=settings.csv_adjusted_to,

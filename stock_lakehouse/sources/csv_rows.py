@@ -13,6 +13,7 @@ from datetime import date, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.market_calendar import MarketCalendar, utc_now
 from stock_lakehouse.sources import printable
 from stock_lakehouse.sources.csv_header import Header
@@ -47,7 +48,7 @@ class CsvRules:
     adjusted_to: date | None = None
     decimal: Literal["auto", "point", "comma"] = "auto"
     dates: DateRules = field(default_factory=DateRules)
-    price_tolerance: float = 1e-4
+    price_tolerance: float = LakeOptions().price_tolerance
     country: str | None = "US"
     calendar: MarketCalendar | None = field(default=None, compare=False)
     now: Callable[[], datetime] = field(default=utc_now, compare=False)

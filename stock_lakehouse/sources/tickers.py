@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from stock_lakehouse.lake_options import TICKER
 from stock_lakehouse.schemas.forms import BLANKS
-from stock_lakehouse.settings import TICKER
 
 # A class of shares is written BRK-B, BRK.B, BRK/B and BRK B.
 _SEPARATOR = re.compile(r"[./ -]")

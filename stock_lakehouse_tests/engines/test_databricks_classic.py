@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from stock_lakehouse.databricks_jobs.order import Order
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW
 from stock_lakehouse_tests.engines.servers import DELTA, IN_PYSPARK, JAVA, java
-from stock_lakehouse_tests.graph import FIRST, NOW, TICKERS, clocked, history, layers, rectangle, run, year_boundary
+from stock_lakehouse_tests.graph import NOW, TICKERS, clocked, history, layers, rectangle, run, year_boundary
 
 DAYS = year_boundary(5, 5)
 JOBS = """
@@ -69,18 +69,11 @@ def test_the_cluster_s_own_session_publishes_what_the_embedded_engine_does(spark
     orders = [
         Order(
             name=name,
-            root=str(tmp_path / "far"),
             sessions=[day.isoformat() for day in DAYS],
             tickers=list(asked.tickers),
-            exchange=near.exchange,
-            first_date=FIRST.isoformat(),
-            close_grace_minutes=near.close_grace_minutes,
-            price_tolerance=near.price_tolerance,
-            bars_per_chunk=near.bars_per_chunk,
-            partitions_per_write=near.partitions_per_write,
-            retention_days=near.retention_days,
             run_id="a-run",
             now=NOW.isoformat(),
+            options=far.options,
         )
         for name in (PROCESSED.name, CURATED.name, FEATURES.name)
     ]

@@ -315,19 +315,7 @@ def wait_for(found: Callable[[], Any]) -> Any:
 
 
 ORDER = Order(
-    "curated_stocks_daily",
-    "s3://lake",
-    ["2023-09-21"],
-    ["AAPL"],
-    "XNYS",
-    "2013-01-02",
-    30,
-    1e-4,
-    10,
-    10,
-    365,
-    "a-run",
-    "2024-01-02",
+    "curated_stocks_daily", ["2023-09-21"], ["AAPL"], "a-run", "2024-01-02", {"lake_root": "s3://a-bucket/lake"}
 )
 
 

@@ -15,7 +15,7 @@ from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.maintenance import tend
 from stock_lakehouse.lake.staging import clear_abandoned
-from stock_lakehouse.lake.storage import lake_root
+from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.tables import RESTATEMENTS, TABLES
 from stock_lakehouse.upkeep import repair
 from stock_lakehouse_tests.reliability.scenario import Points
@@ -25,7 +25,7 @@ RETENTION_DAYS = 100
 
 def maintain(root: Path | str) -> None:
     """Every write of `stock-lakehouse upkeep --repair` but those of its run."""
-    lake = Lake(root, retention_days=RETENTION_DAYS)
+    lake = Lake(LakeOptions(lake_root=root, retention_days=RETENTION_DAYS))
     repair(lake)
     for table in TABLES:
         stored = lake.stored(table.name)
@@ -43,7 +43,7 @@ def main() -> None:
             try:
                 points = Points(root, int(point) if point.isdigit() else None)
                 points.install()
-                maintain(lake_root(root))
+                maintain(root)
                 Path(points_file).write_text(json.dumps(points.seen), encoding="utf-8")
                 code = 0
             finally:

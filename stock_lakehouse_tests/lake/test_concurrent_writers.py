@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 
 from stock_lakehouse.engines import spark_session
 from stock_lakehouse.lake.lock import TableBusyError, one_writer
-from stock_lakehouse.lake.storage import LakeRoot, lake_root
+from stock_lakehouse.lake.storage import LakeRoot
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW
 from stock_lakehouse_tests.graph import (
@@ -48,7 +48,7 @@ ABOVE = {PROCESSED.name: RAW.name, CURATED.name: PROCESSED.name, FEATURES.name: 
 def publish_at_once(root: str, asked: tuple[Rectangle, ...], run_id: str, together: Any) -> None:
     """In a process of its own: a layer after the other, each begun when every process has ended the one above."""
     with spark_session("embedded") as spark:
-        house = clocked(lake_root(root), spark)
+        house = clocked(root, spark)
         for layer in ABOVE:
             together.wait(120)
             for one in asked:

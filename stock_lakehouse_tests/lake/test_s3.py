@@ -292,7 +292,7 @@ def test_the_policy_of_the_documentation_allows_what_runs_do_and_little_else(
             assert doctor._bucket("s3://policed/some/prefix").state == "ok"
             run(one, FEW, BARS.values())
             # In a process of its own: Sail looks for credentials once.
-            process = multiprocessing.get_context("spawn").Process(target=run_few, args=(house.root,))
+            process = multiprocessing.get_context("spawn").Process(target=run_few, args=(house.lake.root,))
             process.start()
             process.join(120)
             assert process.exitcode == 0

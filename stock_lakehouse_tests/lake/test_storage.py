@@ -24,15 +24,7 @@ from pyspark.sql import SparkSession
 from stock_lakehouse.reading import read_table
 
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.storage import (
-    Bucket,
-    ChangedError,
-    Storage,
-    StorageError,
-    lake_root,
-    storage_at,
-    storage_error,
-)
+from stock_lakehouse.lake.storage import Bucket, ChangedError, Storage, StorageError, storage_at, storage_error
 from stock_lakehouse.tables import FEATURES, PROCESSED, RESTATEMENTS, TABLES
 from stock_lakehouse_tests import s3
 
@@ -42,7 +34,7 @@ def test_a_folder_lists_creates_replaces_and_removes(tmp_path: Path) -> None:
 
 
 def test_a_bucket_does_what_a_folder_does(s3_root: str) -> None:
-    behaves(storage_at(lake_root(s3_root)))
+    behaves(storage_at(s3_root))
 
 
 def behaves(storage: Storage) -> None:

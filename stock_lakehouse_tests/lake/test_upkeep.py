@@ -21,6 +21,7 @@ from stock_lakehouse.lake.history import NoVersionError, commits, files_of
 from stock_lakehouse.lake.maintenance import UNCOMMITTED, tend
 from stock_lakehouse.lake.publish import partition_of
 from stock_lakehouse.lake.reading import moment, read_table
+from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.tables import (
     BY_NAME,
@@ -130,7 +131,7 @@ def test_small_files_are_joined_bit_for_bit_with_statistics_that_json_holds_exac
 
 def test_an_upkeep_repeated_writes_nothing_and_one_that_only_looks_never(filled: Clocked) -> None:
     scattered(filled.lake.curated, 2)
-    root = Path(str(filled.lake_root))
+    root = Path(str(filled.lake.root))
     before = bytes_of(root)
     assert kept_up(filled, check_only=True) == {}
     assert bytes_of(root) == before
@@ -163,7 +164,7 @@ def test_a_line_announced_in_vain_does_not_count_after_a_compaction(filled: Cloc
 
 
 def test_what_a_killed_run_staged_goes_after_a_day(filled: Clocked) -> None:
-    root = Path(str(filled.lake_root))
+    root = Path(str(filled.lake.root))
     for name, age in (("old", 25), ("young", 23)):
         (root / ".staging" / name).mkdir(parents=True)
         (root / ".staging" / name / "part.parquet").write_bytes(b"x")
@@ -179,12 +180,12 @@ def months(house: Clocked, count: int, retention_days: int) -> list[tuple[int, d
     """Deliver, keep up and let a month pass, `count` times; the moments of each, as months ago, with what was said."""
     deliver(house, first_delivery())
     memories = []
-    root = Path(str(house.lake_root))
+    root = Path(str(house.lake.root))
     for number in range(1, count + 1):
         deliver(house, correction(number))
         time_passes(root, timedelta(hours=1))
         memories.append(said(house.lake))
-        tend_all(Lake(house.lake_root, retention_days=retention_days))
+        tend_all(Lake(LakeOptions(lake_root=house.lake.root, retention_days=retention_days)))
         assert said(house.lake) == memories[-1]
         time_passes(root, MONTH)
     return [(count - at, what) for at, what in enumerate(memories)]
@@ -201,12 +202,12 @@ def test_versions_within_retention_are_read_back_exactly_and_before_them_an_erro
         at = now - ago * MONTH - timedelta(minutes=30) * ago
         for name in DELTA:
             try:
-                rows = plain(read_table(name, as_of=at, lake_root=house.lake_root))
+                rows = plain(read_table(name, as_of=at, lake_root=house.lake.root))
             except NoVersionError as error:
                 assert ago > 4, "within retention, and what was the newest at its end"
                 earliest = str(error).split("available is of ")[1].split(",")[0]
                 assert moment(earliest) > at
-                assert read_table(name, as_of=earliest, lake_root=house.lake_root).num_rows
+                assert read_table(name, as_of=earliest, lake_root=house.lake.root).num_rows
                 errors += 1
             else:
                 assert rows == what[name], (name, ago)
@@ -462,7 +463,7 @@ def test_the_quarantine_is_looked_at_too(filled: Clocked) -> None:
     assert kept_up(filled) == {}
     truncate(first)
     assert set(kept_up(filled)) == {QUARANTINE.name}
-    assert damages_of(filled.lake, QUARANTINE)[0].path == str(first.relative_to(str(filled.lake_root)))
+    assert damages_of(filled.lake, QUARANTINE)[0].path == str(first.relative_to(str(filled.lake.root)))
 
 
 def test_files_that_no_landing_names_are_listed_and_one_that_may_be_on_its_way_is_not(filled: Clocked) -> None:

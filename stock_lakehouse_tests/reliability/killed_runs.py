@@ -23,7 +23,8 @@ from typing import Any
 
 from stock_lakehouse.engines import spark_session
 from stock_lakehouse.lake import lease
-from stock_lakehouse.lake.storage import LakeRoot, lake_root
+from stock_lakehouse.lake.storage import LakeRoot
+from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse_tests.graph import clocked
 from stock_lakehouse_tests.reliability.scenario import ASKED, SHARES, Points, die, second_run
@@ -107,7 +108,9 @@ def main() -> None:
         root, points_file, *points = line.split()
         shares = SHARES if len(points) > 1 else (ASKED,)
         children = [
-            fork(lake_root(root), Path(f"{points_file}.{number}"), point, share, f"ddddddd{number:x}-run")
+            fork(
+                LakeOptions.of(root).lake_root, Path(f"{points_file}.{number}"), point, share, f"ddddddd{number:x}-run"
+            )
             for number, (point, share) in enumerate(zip(points, shares, strict=False))
         ]
         print(*(os.waitpid(process, 0)[1] for process in children), flush=True)  # noqa: T201
