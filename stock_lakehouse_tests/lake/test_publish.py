@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from stock_lakehouse.lake.publish import chunks, differing_partitions
+from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import CURATED, UNREADABLE
 from stock_lakehouse_tests.conftest import frame, rows_of
 
