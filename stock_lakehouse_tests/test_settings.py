@@ -10,6 +10,7 @@ from typing import get_args
 import pytest
 from pydantic import Field, SecretStr
 
+from stock_lakehouse.engines import REMOTE_VARIABLE
 from stock_lakehouse.instance.home import LAKEHOUSE_TOML
 from stock_lakehouse.lake_options import TICKER
 from stock_lakehouse.settings import PREFIX, Group, Settings, SettingsError, fields_of, load_settings, variable_of
@@ -474,6 +475,11 @@ def test_no_two_settings_share_a_variable() -> None:
     """`sql_engine` and the field `engine` of a group `sql` would."""
     variables = [variable_of(path) for path, _ in fields_of(Settings)]
     assert len(set(variables)) == len(variables)
+
+
+def test_an_engine_knows_the_variable_of_its_address_without_the_settings() -> None:
+    """A job on Databricks imports the engines, and not the settings."""
+    assert variable_of(("spark_remote",)) == REMOTE_VARIABLE
 
 
 # docs/settings.md
