@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo ui test test-engines lint weed soak bench conformance lock clean
+.PHONY: demo ui test test-engines lint weed soak bench conformance docs lock clean
 
 demo: .venv/installed
 	@$(BIN)/stock-lakehouse demo
@@ -37,6 +37,10 @@ bench: .venv/installed
 # docs/conformance.md: every indicator against TA-Lib and an independent implementation. `make test` fails when it is stale.
 conformance: .venv/installed
 	$(BIN)/python -m stock_lakehouse_tests.conformance
+
+# The tables of docs/settings.md, from the descriptions of the settings. `make test` fails when they are stale.
+docs: .venv/installed
+	$(BIN)/python -m stock_lakehouse_tests.settings_tables
 
 lock: .venv/installed
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header \

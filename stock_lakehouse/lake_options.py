@@ -28,42 +28,70 @@ class LakeOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tickers: tuple[str, ...] = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
-    exchange: str = Field(
-        default=XNYS, description="whose sessions the lake has: a MIC, 24/7 (crypto) or 24/5 (currencies)"
+    tickers: tuple[str, ...] = Field(
+        default=("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA"),
+        description=f"Tickers of the lake. Each matches `^{TICKER.pattern}$`. A ticker with the suffix of another exchange is "
+        "refused. As a variable: separated by commas.",
     )
-    first_date: date = date(2013, 1, 2)
-    last_date: date | None = None
-    lake_root: Path | str = Path("lakehouse")
+    exchange: str = Field(
+        default=XNYS,
+        description="Exchange whose sessions the lake has: a MIC, `24/7` (crypto) or `24/5` (currencies); "
+        "see docs/settings.md#the-exchange.",
+    )
+    first_date: date = Field(default=date(2013, 1, 2), description="First day of the lake.")
+    last_date: date | None = Field(
+        default=None,
+        description="Last day of the lake. None: the newest finished session, so the lake grows with every session.",
+    )
+    lake_root: Path | str = Field(default=Path("lakehouse"), description="Folder of the lake, or `s3://bucket/prefix`.")
     bars_per_chunk: int = Field(
-        default=750_000, ge=1, description="bars computed or compared at a time: 1 GB of memory a million"
+        default=750_000,
+        ge=1,
+        description="Bars that are computed or compared at a time, however many tickers there are. A million bars need about "
+        "1 GB of memory.",
     )
     partitions_per_write: int = Field(
-        default=250, ge=1, description="ticker-years written to Parquet at a time: 2 MB each"
+        default=250,
+        ge=1,
+        description="Ticker-years that are written to Parquet at a time. Each needs about 2 MB of memory.",
     )
     retention_days: int = Field(
-        default=365, ge=1, description="versions of Delta tables that are so old may be removed"
+        default=365,
+        ge=1,
+        description="Days for which replaced versions of Delta tables are kept at least, so that `--as-of` can read them; see "
+        "docs/operations.md#history-and-as-of.",
     )
     close_grace_minutes: int = Field(
-        default=30, ge=0, description="a bar delivered before close plus this is provisional"
+        default=30,
+        ge=0,
+        description="Minutes after the close of a session. A bar that is delivered before they have passed is `provisional`.",
     )
     price_tolerance: float = Field(
-        default=1e-4, ge=0, lt=1, description="how far, relative, open or close may leave low…high"
+        default=1e-4,
+        ge=0,
+        lt=1,
+        description="How far open and close may lie outside low…high, as a share of the price: vendors round.",
     )
-    jump_deviations: float = Field(default=25.0, gt=0, description="a larger daily move is reported")
+    jump_deviations: float = Field(
+        default=25.0,
+        gt=0,
+        description="A daily move is reported when it is more than this number of standard deviations of the moves before it.",
+    )
     adj_close_tolerance: float = Field(
         default=1e-3,
         gt=0,
-        description="how far, relative, the delivered adj_close may be from the derived one before it is reported",
+        description="How far the delivered adj_close may be from the derived one, as a share of it, before it is reported.",
     )
     restated_share: float = Field(
         default=0.01,
         ge=0,
         le=1,
-        description="share of a ticker's bars that its vendor may change in 30 days before it is reported",
+        description="Share of a ticker's bars that its vendor may change or withdraw in 30 days before it is reported.",
     )
     simulated_clock: Path | None = Field(
-        default=None, json_schema_extra={"variable_only": "is for one process and its children"}
+        default=None,
+        description='File that holds the time, for demonstrations. It is refused with `source = "yfinance"`.',
+        json_schema_extra={"variable_only": "is for one process and its children"},
     )
 
     @classmethod

@@ -59,24 +59,40 @@ class Databricks(Group):
     credentials = "credentials come from the Databricks SDK's variables, like DATABRICKS_TOKEN"
 
     host: str | None = Field(
-        default=None, pattern="^https?://[^/]+/?$", description="else DATABRICKS_HOST or the profile's"
+        default=None,
+        pattern="^https?://[^/]+/?$",
+        description="Address of the workspace, `https://…`. None: `DATABRICKS_HOST`, or the profile's.",
     )
-    profile: str | None = None
-    cluster_id: str | None = None
-    serverless: bool = False
-    start_minutes: float = Field(default=20.0, gt=0, description="how long a cluster may take to start")
-    work: Literal["auto", "session", "job"] = "auto"
+    profile: str | None = Field(
+        default=None, description="Profile of `~/.databrickscfg`. None: `DATABRICKS_CONFIG_PROFILE`."
+    )
+    cluster_id: str | None = Field(
+        default=None, description="Cluster for sessions, and for jobs without `job_cluster`."
+    )
+    serverless: bool = Field(default=False, description="Sessions run on serverless compute. Set this or `cluster_id`.")
+    start_minutes: float = Field(default=20.0, gt=0, description="How long a terminated cluster may take to start.")
+    work: Literal["auto", "session", "job"] = Field(
+        default="auto",
+        description="`session`: runs use Spark Connect. `job`: runs use Databricks jobs. `auto`: jobs from `job_bars` on.",
+    )
     job_bars: int = Field(
-        default=100_000, ge=1, description="with work = 'auto': from so many ticker-sessions on a run is a job"
+        default=100_000, ge=1, description='With `work = "auto"`: number of ticker-sessions from which a run uses jobs.'
     )
     job_cluster: dict[str, Any] | None = Field(
-        default=None, description="a new cluster for each job, as the Clusters API writes it"
+        default=None, description="New cluster for each job, as the Clusters API writes it. As a variable: JSON."
     )
-    job_minutes: float = Field(default=240.0, gt=0, description="how long a job may take")
-    wheel: str | None = Field(default=None, description="this package's wheel, as Databricks sees it")
-    workspace_folder: str = Field(default="/Workspace/Shared/stock_lakehouse", description="where job scripts are put")
+    job_minutes: float = Field(default=240.0, gt=0, description="How long a job may take.")
+    wheel: str | None = Field(
+        default=None,
+        description="This package's wheel, as Databricks sees it. Needed for jobs on a new cluster or serverless compute.",
+    )
+    workspace_folder: str = Field(
+        default="/Workspace/Shared/stock_lakehouse", description="Workspace folder where the script of the jobs is put."
+    )
     messages: str | None = Field(
-        default=None, pattern="^(/Volumes/.+|s3://[^/]+/?)$", description="where jobs and Dagster exchange messages"
+        default=None,
+        pattern="^(/Volumes/.+|s3://[^/]+/?)$",
+        description="Where jobs and Dagster exchange messages: `/Volumes/…` or `s3://bucket`. Without it no run uses jobs.",
     )
 
     @property
@@ -106,47 +122,91 @@ class Settings(LakeOptions, BaseSettings):
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
-    source: Literal["sample", "csv", "yfinance"] = "sample"
-    csv_folder: Path | None = None
+    source: Literal["sample", "csv", "yfinance"] = Field(
+        "sample",
+        description="Where prices come from: the sample that is part of the package, CSV files, or Yahoo Finance; see "
+        "docs/sources.md.",
+    )
+    csv_folder: Path | None = Field(None, description='Folder of CSV files with prices. Needed with `source = "csv"`.')
     csv_prices: Literal["auto", "split_adjusted", "as_traded", "as_traded_adjusted_close", "total_return"] = Field(
         "auto",
-        description="what the prices of CSV files are adjusted for; auto: what a file's columns say, else for splits",
+        description="What the prices of CSV files are adjusted for. `auto`: what the columns of a file say, else splits.",
     )
     csv_adjusted_to: date | None = Field(
-        None, description="day of the download of CSV files; none: the newest bar that a file has of a ticker"
+        None,
+        description="Day on which CSV files were downloaded. None: the day of the newest bar that a file has of a ticker. That "
+        "day also counts where it is later than this setting.",
     )
     csv_dates: Literal["auto", "day_first", "month_first"] = Field(
-        "auto", description="what 01/02/2024 is; auto: as the file's other dates show, and refused where they do not"
+        "auto",
+        description="Order of day and month in a date like 01/02/2024. `auto`: as the other dates of the file show; a file that "
+        "does not show it is refused. An order that the dates of a file disprove is refused.",
     )
     csv_decimal: Literal["auto", "point", "comma"] = Field(
-        "auto", description="decimal mark of CSV files; auto: as a file's numbers show, and refused where they do not"
+        "auto",
+        description="Decimal mark of CSV files. `auto`: as the numbers of the file show; a file that does not show it is "
+        "refused. A mark that the numbers of a file disprove is refused.",
     )
     csv_time_zone: str | None = Field(
-        None, description="whose day a timestamp with a UTC offset means (Europe/Berlin); none: the exchange's"
+        None,
+        description="Time zone whose day a timestamp with a UTC offset means, like `Europe/Berlin`. None: that of the exchange; "
+        "a file where it is in doubt is refused.",
     )
-    engine: Literal["embedded", "spark_connect", "databricks"] = "embedded"
-    spark_remote: SecretStr | None = None
-    databricks: Databricks = Databricks()
-    partition_by: Literal["date_ticker", "session"] = "date_ticker"
+    csv_stable_seconds: int = Field(
+        30, ge=0, description="A watched CSV file is read when it has not changed for this time."
+    )
+    tickers_per_batch: int = Field(
+        25, ge=1, description="Tickers that Yahoo Finance is asked for, and whose rows are landed, at a time."
+    )
+    requests_per_second: float = Field(
+        2.0, gt=0, description="Rate limit of requests to Yahoo Finance, shared by all requests of a process."
+    )
+    request_attempts: int = Field(
+        4, ge=1, description="How often Yahoo Finance is asked for a ticker before the ticker counts as failed."
+    )
+    engine: Literal["embedded", "spark_connect", "databricks"] = Field(
+        "embedded",
+        description="Where Spark runs: in the process, on a Spark Connect server, or on Databricks; see docs/engines.md.",
+    )
+    spark_remote: SecretStr | None = Field(
+        None,
+        description="Address of the Spark Connect server, like `sc://localhost:15002`; it may hold a token. Needed with "
+        '`engine = "spark_connect"`.',
+    )
+    databricks: Databricks = Field(Databricks(), description="Where on Databricks runs are computed.")
+    partition_by: Literal["date_ticker", "session"] = Field(
+        "date_ticker",
+        description="What a partition is: `date_ticker`, a bar (`2023-09-21|NVDA`), up to 100,000 keys; or `session`, a session "
+        "of all tickers.",
+    )
 
-    tickers_per_batch: int = Field(25, ge=1, description="tickers that a source is asked for, and raw lands, at a time")
-    requests_per_second: float = Field(2.0, gt=0, description="yfinance: rate limit shared by all requests")
-    request_attempts: int = Field(4, ge=1, description="yfinance: tries a ticker before it counts as failed")
-
-    automation: Literal["off", "sensor", "schedule", "declarative"] = "off"
-    sensor_interval_seconds: int = Field(60, ge=1, description="pause between two looks of a sensor")
-    session_attempts: int = Field(4, ge=1, description="times that a new session is asked for on its day")
+    automation: Literal["off", "sensor", "schedule", "declarative"] = Field(
+        "off",
+        description="What starts runs: only you, sensors, a schedule, or Dagster's declarative automation; see "
+        "docs/automation.md.",
+    )
+    sensor_interval_seconds: int = Field(60, ge=1, description="Pause between two evaluations of a sensor.")
+    session_attempts: int = Field(
+        4, ge=1, description="How many runs are requested for a new session on its day, at most."
+    )
     session_retry_minutes: float = Field(
-        15, gt=0, description="pause before the second ask; doubled before each further one"
+        15,
+        gt=0,
+        description="Pause before the second run that is requested for a new session. It doubles before each further one.",
     )
     gap_attempts: int = Field(
-        5, ge=1, description="times that a gap is asked for: 0, 1, 3, 7, 15 days after it is found"
+        5,
+        ge=1,
+        description="How many runs are requested for a gap, at most: 0, 1, 3, 7 and 15 days after it is found.",
     )
-    csv_stable_seconds: int = Field(30, ge=0, description="a CSV file is read when it has not changed for so long")
-    webhook_url: SecretStr | None = None
-    webhook_form: Literal["json", "slack"] = "json"
-    webhook_cooldown_minutes: int = Field(240, ge=0, description="one message a cause in this time")
-    ui_url: str = Field("http://127.0.0.1:3000", description="where Dagster's UI is; for links in messages")
+    webhook_url: SecretStr | None = Field(None, description="Address to which failed runs are posted. It is a secret.")
+    webhook_form: Literal["json", "slack"] = Field(
+        "json", description="Form of what is posted: plain JSON, or a message of Slack."
+    )
+    webhook_cooldown_minutes: int = Field(
+        240, ge=0, description="For this time after a failure was posted, the same cause is not posted again."
+    )
+    ui_url: str = Field("http://127.0.0.1:3000", description="Address of Dagster's UI, for links in messages.")
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:

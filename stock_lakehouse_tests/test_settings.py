@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import tomllib
 from datetime import date
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import Field, SecretStr
 
+from stock_lakehouse.engines import REMOTE_VARIABLE
+from stock_lakehouse.instance.home import LAKEHOUSE_TOML
 from stock_lakehouse.lake_options import TICKER
 from stock_lakehouse.settings import PREFIX, Group, Settings, SettingsError, fields_of, load_settings, variable_of
+from stock_lakehouse_tests import settings_tables
 
 TOKEN = "sc://host:443/;use_ssl=true;token=dapi0123456789"
 
@@ -273,6 +278,25 @@ def test_the_shipped_file_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.lake_root == shipped.parent / "lakehouse"
 
 
+def test_the_shipped_file_has_the_defaults_and_lists_every_allowed_value() -> None:
+    given = tomllib.loads(LAKEHOUSE_TOML)
+    assert given.pop("last_date") == date(2023, 9, 21)  # of the sample; without it the lake has no end
+    defaults = dict(Settings())
+    assert {name: str(defaults[name]) for name in given if name != "tickers"} == {
+        name: str(value) for name, value in given.items() if name != "tickers"
+    }
+    assert list(defaults["tickers"]) == given["tickers"]
+    listed = {}
+    for line in LAKEHOUSE_TOML.splitlines():
+        name, comment = line.partition(" = ")[0], line.partition("#")[2]
+        if name in given and name != "exchange" and " | " in comment:
+            listed[name] = [part.split()[0].rstrip(":") for part in comment.split(" | ")]
+    fields = Settings.model_fields
+    assert listed == {
+        name: list(get_args(fields[name].annotation)) for name in ("source", "engine", "partition_by", "automation")
+    }
+
+
 DATABRICKS = 'engine = "databricks"\n[databricks]\n'
 
 
@@ -451,3 +475,72 @@ def test_no_two_settings_share_a_variable() -> None:
     """`sql_engine` and the field `engine` of a group `sql` would."""
     variables = [variable_of(path) for path, _ in fields_of(Settings)]
     assert len(set(variables)) == len(variables)
+
+
+def test_an_engine_knows_the_variable_of_its_address_without_the_settings() -> None:
+    """A job on Databricks imports the engines, and not the settings."""
+    assert variable_of(("spark_remote",)) == REMOTE_VARIABLE
+
+
+# docs/settings.md
+
+
+def test_the_tables_of_the_document_are_up_to_date() -> None:
+    text = settings_tables.DOCUMENT.read_text(encoding="utf-8")
+    if settings_tables.written(text) != text:
+        pytest.fail("docs/settings.md is stale: run `make docs`, and look at what it changed")
+
+
+def test_every_setting_has_a_description() -> None:
+    assert [".".join(path) for path, field in fields_of(Settings) if not field.description] == []
+
+
+def test_a_new_group_needs_a_place_in_the_document_and_gets_its_table_there() -> None:
+    text = settings_tables.DOCUMENT.read_text(encoding="utf-8")
+    with pytest.raises(settings_tables.TableError, match=r"there are settings of .*, warehouse$"):
+        settings_tables.written(text, WithWarehouse)
+    place = "\n## Warehouse\n\n<!-- settings of warehouse -->\nold\n<!-- end of settings -->\n\nMore text.\n"
+    assert settings_tables.written(text + place, WithWarehouse) == (
+        text
+        + """
+## Warehouse
+
+<!-- settings of warehouse -->
+
+| name | type or allowed values | default | what it is |
+|---|---|---|---|
+| `file` | path | none | database file |
+| `threads` | whole number, ≥ 1 | 2 | threads of a query |
+| `layouts` | table | none | layout of each table |
+| `schemas` | list | `main` | schemas that are created |
+| `token`, only as the variable `STOCK_LAKEHOUSE_WAREHOUSE_TOKEN` | text | none | token of the server |
+| `passwords`, only as the variable `STOCK_LAKEHOUSE_WAREHOUSE_PASSWORDS` | table | none | password of each user |
+| `port_file`, only as the variable `STOCK_LAKEHOUSE_WAREHOUSE_PORT_FILE` | path | none | where the port is written |
+
+<!-- end of settings -->
+
+More text.
+"""
+    )
+
+
+def test_a_setting_that_cannot_be_described_is_an_error() -> None:
+    class Silent(Settings):
+        silent: int = 1
+
+    with pytest.raises(settings_tables.TableError, match="silent: has no description"):
+        settings_tables.tables_of(Silent)
+
+    class Strange(Settings):
+        strange: bytes = Field(b"", description="of a type that the tables do not know")
+
+    with pytest.raises(settings_tables.TableError, match=r"strange: .*bytes.* has no name for operators yet"):
+        settings_tables.tables_of(Strange)
+
+
+def test_a_description_names_files_of_the_documentation_which_become_links() -> None:
+    class Linking(Settings):
+        linking: float | str = Field(0.5, description="a|b, docs/sources.md, docs/settings.md#the-exchange")
+
+    line = settings_tables.tables_of(Linking)["Settings"].splitlines()[-1]
+    assert line == r"| `linking` | number or text | 0.5 | a\|b, [sources.md](sources.md), [below](#the-exchange) |"

@@ -14,6 +14,7 @@ from stock_lakehouse.instance.run_tags import Bringing
 from stock_lakehouse.lake.coverage import Gap, Held, find_gaps
 from stock_lakehouse.market_calendar import CalendarError, MarketCalendar
 from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse.settings import Settings
 
 MOST_RUNS = 3  # of scattered tickers; where there are more groups, one run takes the tickers between them along
 QUIET_AFTER = 10  # sessions; until then a ticker's past is asked for with the new day
@@ -35,9 +36,9 @@ class Plan:
     first: date
     last: date | None
     grace: timedelta
-    session_attempts: int = 4
-    session_pause: timedelta = timedelta(minutes=15)
-    gap_attempts: int = 5
+    session_attempts: int = Settings.model_fields["session_attempts"].default
+    session_pause: timedelta = timedelta(minutes=Settings.model_fields["session_retry_minutes"].default)
+    gap_attempts: int = Settings.model_fields["gap_attempts"].default
     by_session: bool = False
     new_sessions: bool = True
 

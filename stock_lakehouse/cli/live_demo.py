@@ -23,7 +23,7 @@ from stock_lakehouse.clock import set_simulated
 from stock_lakehouse.instance.event_log import BULK_ENVIRONMENT
 from stock_lakehouse.instance.home import dagster_folder, ensure_dagster_home
 from stock_lakehouse.market_calendar import utc_now
-from stock_lakehouse.settings import CONFIG_VARIABLE, PREFIX, Settings, load_settings
+from stock_lakehouse.settings import CONFIG_VARIABLE, PREFIX, Settings, load_settings, variable_of
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -184,13 +184,13 @@ def _own_environment(folder: Path, first: date) -> Iterator[Settings]:
         name: os.environ.pop(name) for name in list(os.environ) if name.startswith(PREFIX) or name == "DAGSTER_HOME"
     }
     os.environ[CONFIG_VARIABLE] = str(config)
-    os.environ[PREFIX + "SIMULATED_CLOCK"] = str(clock)
+    os.environ[variable_of(("simulated_clock",))] = str(clock)
     try:
         settings = load_settings()
         os.environ["DAGSTER_HOME"] = str(ensure_dagster_home(settings))  # the daemon's
         yield settings
     finally:
-        for name in (CONFIG_VARIABLE, PREFIX + "SIMULATED_CLOCK", "DAGSTER_HOME"):
+        for name in (CONFIG_VARIABLE, variable_of(("simulated_clock",)), "DAGSTER_HOME"):
             os.environ.pop(name, None)
         os.environ.update(before)
 

@@ -19,6 +19,7 @@ import tenacity
 
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.partitions import LOOK_BACK
+from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources import SPLIT_ADJUSTED, Delivery, SourceError, delivered_table
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ class YahooSource:
 
     name = "yfinance"
     interval = "1d"
-    batch_size: int = 25
-    requests_per_second: float = 2.0
-    attempts: int = 4
+    batch_size: int = Settings.model_fields["tickers_per_batch"].default
+    requests_per_second: float = Settings.model_fields["requests_per_second"].default
+    attempts: int = Settings.model_fields["request_attempts"].default
     backoff_seconds: float = 2.0
     timeout_seconds: float = 10.0
     sleep: Callable[[float], None] = time.sleep
