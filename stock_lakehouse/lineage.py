@@ -15,7 +15,7 @@ from stock_lakehouse.tables import (
     RESTATEMENTS,
     Table,
 )
-from stock_lakehouse.transforms.indicators import INDICATORS
+from stock_lakehouse.transforms.indicators import BAR_COLUMNS, INDICATORS
 
 UPSTREAM = {
     PROCESSED: (RAW,),
@@ -61,6 +61,7 @@ MADE_OF = {
     (CURATED, "bar_status"): ("date", "ingested_at"),
     (FEATURES, "tradable_from"): ("date",),
 }
+BY_NAME = {indicator.name: indicator for indicator in INDICATORS}
 
 
 def column_lineage(table: Table) -> dg.TableColumnLineage:
@@ -75,17 +76,7 @@ def column_lineage(table: Table) -> dg.TableColumnLineage:
 
 
 def _inputs(name: str) -> tuple[str, ...]:
-    """The columns of curated that an indicator reads, through other indicators if need be."""
-    one = next((one for one in INDICATORS if one.name == name), None)
-    if one is None:
-        return (name,)
-    read = {str(value) for value in one.parameters.values() if isinstance(value, str)}
-    if name == "return_1d":
-        read = {"adj_close", "close", "dividend", "price_basis"}
-    elif name == "volatility_20":
-        read = {"return_1d"}
-    elif name.endswith("_signal") and "above" in one.parameters:
-        read.add("rsi_14")
-    return tuple(
-        sorted({source for part in read for source in ((part,) if part in CURATED.column_names else _inputs(part))})
-    )
+    """The columns of curated that a column of features is computed from, through other indicators if need be."""
+    if name not in BY_NAME:
+        return (BAR_COLUMNS.get(name, name),)
+    return tuple(sorted({source for read in BY_NAME[name].reads for source in _inputs(read)}))

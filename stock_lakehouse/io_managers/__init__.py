@@ -14,7 +14,7 @@ from stock_lakehouse.curation import publish as publish_curation
 from stock_lakehouse.lake.raw_csv import Arrivals
 from stock_lakehouse.lineage import column_lineage
 from stock_lakehouse.resources.lakehouse import LakehouseResource
-from stock_lakehouse.sources import printable
+from stock_lakehouse.sources import DeliveryFailure, FailureKind, printable
 from stock_lakehouse.sources.file_report import file_line, file_lines
 from stock_lakehouse.tables import PROCESSED, PROCESSED_ACTIONS, QUARANTINE, UNREADABLE, Table
 
@@ -69,7 +69,8 @@ class RawCsvIOManager(dg.ConfigurableIOManager):
         if rest.delivered:
             total = landed(total + rest)
         obj.landing = total
-        obj.failed.update(total.unknown)
+        withheld = total.unknown.items()
+        obj.failed.update({ticker: DeliveryFailure(FailureKind.WITHHELD, reason) for ticker, reason in withheld})
         for line in file_lines(obj.files.values(), total.by_file, obj.known):
             context.log.info(line)
         sizes = [file.size for file in house.lake.raw.files()]

@@ -20,7 +20,7 @@ from stock_lakehouse.partitions import PartitionScheme
 from stock_lakehouse.reading import read_table
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.settings import Settings
-from stock_lakehouse.sources import Delivery, delivered_table
+from stock_lakehouse.sources import Delivery, DeliveryFailure, FailureKind, delivered_table
 from stock_lakehouse.sources.sample import SampleSource
 from stock_lakehouse_tests.conftest import bytes_of, rows_of
 from stock_lakehouse_tests.graph import OutputContext, output_of
@@ -37,7 +37,12 @@ class FailingSource(SampleSource):
     def deliver(self, tickers: Sequence[str], first: date, last: date) -> Iterator[Delivery]:
         yield from super().deliver([ticker for ticker in tickers if ticker not in self.failing], first, last)
         yield Delivery(
-            delivered_table({}), {ticker: "HTTP 503, 4 times" for ticker in tickers if ticker in self.failing}
+            delivered_table({}),
+            {
+                ticker: DeliveryFailure(FailureKind.UNAVAILABLE, "HTTP 503, 4 times")
+                for ticker in tickers
+                if ticker in self.failing
+            },
         )
 
 
@@ -254,6 +259,8 @@ def test_column_lineage_names_columns_that_exist_and_covers_every_indicator() ->
     deps = column_lineage(tables.FEATURES).deps_by_column
     assert {one.column_name for one in deps["golden_cross"]} == {"close"}
     assert {one.column_name for one in deps["volatility_20"]} == {"adj_close", "close", "dividend", "price_basis"}
+    assert {one.column_name for one in deps["buy_signal"]} == {"close"}
+    assert {one.column_name for one in deps["volume_sma_50"]} == {"volume"}
     assert set(deps) == set(tables.FEATURES.column_names) - {"indicator_spec"}
 
 
