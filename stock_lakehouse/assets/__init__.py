@@ -11,7 +11,7 @@ from stock_lakehouse.assets.features import stocks_features
 from stock_lakehouse.assets.ledger import restatements
 from stock_lakehouse.assets.processed import processed_actions, processed_quarantine, processed_stocks_daily
 from stock_lakehouse.assets.raw import raw_stocks_daily
-from stock_lakehouse.schemas.lineage import column_lineage
+from stock_lakehouse.io_managers.metadata import lineage_of
 from stock_lakehouse.tables import BY_NAME, Table
 
 OWNER = "team:market-data"
@@ -60,6 +60,6 @@ def _metadata(table: Table) -> dict[str, dg.MetadataValue]:
     ]
     return {
         "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns)),
-        "dagster/column_lineage": dg.MetadataValue.column_lineage(column_lineage(table)),
+        "dagster/column_lineage": lineage_of(table),
         "dagster/table_name": dg.MetadataValue.text(table.name),
     }

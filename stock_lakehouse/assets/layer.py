@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from stock_lakehouse.checks import as_dagster
+from stock_lakehouse.io_managers.metadata import lineage_of
 from stock_lakehouse.io_managers.table import ReadByJob
 from stock_lakehouse.layers import COMPUTED
 from stock_lakehouse.layers.step import INPUT_ATTEMPTS, BlockedError, CheckResult, InputMovedError
@@ -26,7 +27,11 @@ def layer_step(
     Raises dg.Failure when a check blocks the publish; nothing is published then, and nothing downstream runs.
     """
     if isinstance(frame, ReadByJob):
-        yield from lakehouse.publish_by_job(context, table)
+        for result in lakehouse.publish_by_job(context, table):
+            if isinstance(result, dg.MaterializeResult):
+                yield result._replace(metadata={**(result.metadata or {}), "dagster/column_lineage": lineage_of(table)})
+            else:
+                yield result
         return
     layer, results = COMPUTED[table.name], list[CheckResult]()
     step = lakehouse.step(lakehouse.rectangle(context.partition_keys), context.run_id, results.append)

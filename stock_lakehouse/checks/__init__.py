@@ -158,7 +158,10 @@ def delivery_checks(download: Download, strangers: list[str]) -> Iterator[dg.Ass
         "older and newer bars are on two bases; run the whole history again: stock-lakehouse materialize --tickers "
         + ",".join(sorted(landing.readjusted)),
     )
-    failed = [dg.TableRecord({"ticker": t, "reason": reason}) for t, reason in sorted(download.failed.items())]
+    failed = [
+        dg.TableRecord({"ticker": ticker, "reason": failure.reason, "kind": failure.kind.value})
+        for ticker, failure in sorted(download.failed.items())
+    ]
     yield dg.AssetCheckResult(
         asset_key=RAW.name,
         check_name="source_complete",

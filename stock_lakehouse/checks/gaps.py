@@ -16,13 +16,18 @@ from stock_lakehouse.instance.run_tags import ASKED_BY, Bringing, bringing
 from stock_lakehouse.lake.coverage import Gap, Held, find_gaps, read_holdings
 from stock_lakehouse.layers.step import LISTED
 from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.sources import DeliveryFailure, FailureKind
 from stock_lakehouse.tables import CURATED
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 GONE_AFTER = 10  # sessions without a bar: exchanges seldom halt a stock for longer and let it come back
-UNKNOWN = ("does not know it", "not in the sample")  # how sources say that they have no such ticker
+LOOKS = {  # what a gap looks like whose ticker failed
+    FailureKind.UNKNOWN_TICKER: "delisted or renamed",
+    FailureKind.UNAVAILABLE: "throttled",
+    FailureKind.WITHHELD: "vendor gap",
+}
 RUNS_A_PAGE = 200
 BEFORE_LISTING = "before listing"
 
@@ -33,7 +38,7 @@ class Facts:
     other tickers were trading then and how many of them lack a session of it too, and how often it was asked for."""
 
     rejected: tuple[str, ...] = ()
-    failure: str | None = None
+    failure: DeliveryFailure | None = None
     others: int = 0
     lacking: int = 0
     asked: int = 0
@@ -49,8 +54,7 @@ def diagnose(gap: Gap, facts: Facts) -> tuple[str, str]:
     if facts.rejected:
         return "vendor gap", f"delivered, but in quarantine: {', '.join(facts.rejected)}"
     if facts.failure:
-        unknown = any(words in facts.failure for words in UNKNOWN)
-        return "delisted or renamed" if unknown else "throttled", f"the source failed: {facts.failure}"
+        return LOOKS[facts.failure.kind], f"the source failed: {facts.failure.reason}"
     if not gap.ended:
         looks = "delisted or renamed" if len(gap.sessions) >= GONE_AFTER else "halted"
         return looks, f"no bar for {length} since the one before {gap.sessions[0]}; {company}"
@@ -141,7 +145,7 @@ class History:
         self._newest: list[Bringing] = []
         self._cursor: str | None = None
         self._all_read = False
-        self._said: dict[str, dict[str, str]] = {}
+        self._said: dict[str, dict[str, DeliveryFailure]] = {}
 
     def facts(self, gap: Gap, rejected: tuple[str, ...], others: int, lacking: int) -> Facts:
         """What is known of `gap`; the source's failure counts only if the newest run that asked for the gap met it."""
@@ -170,7 +174,7 @@ class History:
     def _bringing(self, runs: Sequence[dg.DagsterRun]) -> list[Bringing]:
         return [found for run in runs if (found := bringing(run, self._tickers)) is not None]
 
-    def _failures(self, run_id: str) -> dict[str, str]:
+    def _failures(self, run_id: str) -> dict[str, DeliveryFailure]:
         """By ticker, what the check source_complete of a run holds."""
         if run_id not in self._said:
             said = self._said[run_id] = {}
@@ -180,8 +184,13 @@ class History:
                 evaluation: Any = event.event_specific_data if event else None
                 if evaluation is not None and evaluation.check_name == SOURCE_COMPLETE.name:
                     failed = evaluation.metadata.get("failed")
-                    said.update({row.data["ticker"]: row.data["reason"] for row in failed.records} if failed else {})
+                    said.update({row.data["ticker"]: _failure(row.data) for row in failed.records} if failed else {})
         return self._said[run_id]
+
+
+def _failure(row: Mapping[str, Any]) -> DeliveryFailure:
+    """A line of source_complete; those of older versions have no kind."""
+    return DeliveryFailure(FailureKind(row.get("kind", FailureKind.UNAVAILABLE)), row["reason"])
 
 
 def _rejected(quarantine: "DataFrame", gaps: Sequence[Gap]) -> dict[str, tuple[str, ...]]:

@@ -33,7 +33,11 @@ FORMULA_VERSION = 2
 
 @dataclass(frozen=True)
 class Indicator:
-    """One column of features. `warm_up` is how many sessions at the start of a history have no value."""
+    """One column of features.
+
+    - `warm_up`: how many sessions at the start of a history have no value.
+    - `inputs`: the columns that the function reads beside those that its parameters name.
+    """
 
     name: str
     function: Callable[..., Array]
@@ -43,10 +47,19 @@ class Indicator:
     minimum: float | None = None
     maximum: float | None = None
     type: str = field(default="double")
+    inputs: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The bars' columns and the indicators that it is computed from."""
+        named = (value for value in self.parameters.values() if isinstance(value, str))
+        return frozenset((*named, *self.inputs))
 
 
 _MACD = {"source": "close", "fast": 12, "slow": 26, "signal": 9}
 _BANDS = {"source": "close", "window": 20}
+
+BAR_COLUMNS = {"total_return": "price_basis"}  # what of curated a bar's column is computed from, where the names differ
 
 # In order of evaluation: a function may read the bars and every column above its own.
 INDICATORS: tuple[Indicator, ...] = (
@@ -74,8 +87,23 @@ INDICATORS: tuple[Indicator, ...] = (
     Indicator(
         "volume_sma_50", moving_average, {"source": "volume", "window": 50}, 49, "Average volume of 50 sessions", 0
     ),
-    Indicator("return_1d", simple_return, {}, 1, "Total return since the session before, 0.01 is 1 %"),
-    Indicator("volatility_20", volatility, {"window": 20}, 20, "Sample deviation of return_1d over 20 sessions", 0),
+    Indicator(
+        "return_1d",
+        simple_return,
+        {},
+        1,
+        "Total return since the session before, 0.01 is 1 %",
+        inputs=("close", "adj_close", "dividend", "total_return"),
+    ),
+    Indicator(
+        "volatility_20",
+        volatility,
+        {"window": 20},
+        20,
+        "Sample deviation of return_1d over 20 sessions",
+        0,
+        inputs=("return_1d",),
+    ),
     Indicator(
         "buy_signal",
         signal,
@@ -83,6 +111,7 @@ INDICATORS: tuple[Indicator, ...] = (
         49,
         "sma_20 > sma_50 and rsi_14 < 30",
         type="boolean",
+        inputs=("rsi_14",),
     ),
     Indicator(
         "sell_signal",
@@ -91,6 +120,7 @@ INDICATORS: tuple[Indicator, ...] = (
         49,
         "sma_20 < sma_50 and rsi_14 > 70",
         type="boolean",
+        inputs=("rsi_14",),
     ),
     Indicator(
         "golden_cross",

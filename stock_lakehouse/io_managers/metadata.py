@@ -81,4 +81,12 @@ def files_read(download: Download) -> dg.TableMetadataValue:
 
 def lineage_of(table: Table) -> dg.TableColumnLineageMetadataValue:
     """The lineage of its columns: the UI draws it from a materialization; on the definition it stands always."""
-    return dg.MetadataValue.column_lineage(column_lineage(table))
+    columns = column_lineage(table)
+    return dg.MetadataValue.column_lineage(
+        dg.TableColumnLineage(
+            {
+                name: [dg.TableColumnDep(dg.AssetKey(made_from), column) for made_from, column in sources]
+                for name, sources in columns.items()
+            }
+        )
+    )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake.raw_csv import Arrivals, RawCsv
 from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse.sources import DeliveryFailure, FailureKind
 from stock_lakehouse.sources.download import Download
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def land(
         total += rest
         progress()
     download.landing = total
-    download.failed.update(total.unknown)
+    withheld = total.unknown.items()
+    download.failed.update({ticker: DeliveryFailure(FailureKind.WITHHELD, reason) for ticker, reason in withheld})
 
 
 def _in_landings(download: Download) -> Iterator[pa.Table]:

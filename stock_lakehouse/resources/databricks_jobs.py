@@ -17,7 +17,6 @@ from stock_lakehouse import __version__
 from stock_lakehouse.databricks_jobs.order import Order
 from stock_lakehouse.engines import EngineError
 from stock_lakehouse.engines.databricks import workspace
-from stock_lakehouse.schemas.lineage import column_lineage
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -59,13 +58,8 @@ def publish_by_job(context: dg.AssetExecutionContext, order: Order, databricks: 
         ) from error
     published = False
     for result in done.get_results(implicit_materializations=False):
-        if isinstance(result, dg.MaterializeResult):
-            published = True
-            # The UI draws column lineage from a materialization.
-            lineage = dg.MetadataValue.column_lineage(column_lineage(order.table))
-            yield result._replace(metadata={**(result.metadata or {}), "dagster/column_lineage": lineage})
-        else:
-            yield result
+        published = published or isinstance(result, dg.MaterializeResult)
+        yield result
     if not published:
         raise dg.Failure(
             f"{order.name}: the job published nothing; its log and the check that failed say why", allow_retries=False

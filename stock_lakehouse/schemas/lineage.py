@@ -1,10 +1,8 @@
-"""Which columns of the layer above a column is made of. Only differences from "the one of the same name" are listed."""
+"""Which upstream columns a column is made of. Only differences from "the one of the same name" are listed."""
 
 from __future__ import annotations
 
-import dagster as dg
-
-from stock_lakehouse.indicators.registry import INDICATORS
+from stock_lakehouse.indicators.registry import BAR_COLUMNS, INDICATORS
 from stock_lakehouse.tables import (
     CORPORATE_ACTIONS,
     CURATED,
@@ -13,19 +11,10 @@ from stock_lakehouse.tables import (
     PROCESSED_ACTIONS,
     QUARANTINE,
     RAW,
-    RESTATEMENTS,
     Table,
+    upstream,
 )
 
-UPSTREAM = {
-    PROCESSED: (RAW,),
-    QUARANTINE: (RAW,),
-    PROCESSED_ACTIONS: (RAW,),
-    CURATED: (PROCESSED, PROCESSED_ACTIONS),
-    CORPORATE_ACTIONS: (PROCESSED, PROCESSED_ACTIONS),
-    FEATURES: (CURATED,),
-    RESTATEMENTS: (),
-}
 KNOWN = ("adjusted_to", "ingested_at", "session", "value", "first_seen", "kind")  # which splits a delivery knew
 TOTAL_RETURN = ("basis",)  # prices delivered on total return are taken back to what was traded
 MADE_OF = {
@@ -61,31 +50,23 @@ MADE_OF = {
     (CURATED, "bar_status"): ("date", "ingested_at"),
     (FEATURES, "tradable_from"): ("date",),
 }
+BY_NAME = {indicator.name: indicator for indicator in INDICATORS}
 
 
-def column_lineage(table: Table) -> dg.TableColumnLineage:
-    """The lineage of every column of `table` that is made of columns above it."""
-    found: dict[str, list[dg.TableColumnDep]] = {}
+def column_lineage(table: Table) -> dict[str, list[tuple[str, str]]]:
+    """The columns, as (table, column), that each column of `table` is made of; without those that are made of none."""
+    found: dict[str, list[tuple[str, str]]] = {}
     for name in table.column_names:
         sources = MADE_OF.get((table, name), _inputs(name) if table == FEATURES else (name,))
-        for above in UPSTREAM.get(table, ()):
-            deps = [dg.TableColumnDep(above.name, source) for source in sources if source in above.column_names]
-            found[name] = [*found.get(name, []), *deps]
-    return dg.TableColumnLineage({name: deps for name, deps in found.items() if deps})
+        for made_from in upstream(table):
+            found.setdefault(name, []).extend(
+                (made_from.name, source) for source in sources if source in made_from.column_names
+            )
+    return {name: columns for name, columns in found.items() if columns}
 
 
 def _inputs(name: str) -> tuple[str, ...]:
-    """The columns of curated that an indicator reads, through other indicators if need be."""
-    one = next((one for one in INDICATORS if one.name == name), None)
-    if one is None:
-        return (name,)
-    read = {str(value) for value in one.parameters.values() if isinstance(value, str)}
-    if name == "return_1d":
-        read = {"adj_close", "close", "dividend", "price_basis"}
-    elif name == "volatility_20":
-        read = {"return_1d"}
-    elif name.endswith("_signal") and "above" in one.parameters:
-        read.add("rsi_14")
-    return tuple(
-        sorted({source for part in read for source in ((part,) if part in CURATED.column_names else _inputs(part))})
-    )
+    """The columns of curated that a column of features is computed from, through other indicators if need be."""
+    if name not in BY_NAME:
+        return (BAR_COLUMNS.get(name, name),)
+    return tuple(sorted({source for read in BY_NAME[name].reads for source in _inputs(read)}))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -59,18 +60,34 @@ class SourceError(Exception):
     """A source cannot deliver at all; the message says what to change."""
 
 
+class FailureKind(StrEnum):
+    """Why a ticker could not be had."""
+
+    UNKNOWN_TICKER = "unknown ticker"  # the source says that it has no such ticker
+    UNAVAILABLE = "unavailable"  # no usable answer after every retry
+    WITHHELD = "withheld"  # delivered, but nobody can say what its prices are adjusted for
+
+
+@dataclass(frozen=True)
+class DeliveryFailure:
+    """A ticker that could not be had: the kind, for programs, and the reason in words, for people."""
+
+    kind: FailureKind
+    reason: str
+
+
 @dataclass(frozen=True)
 class Delivery:
     """What one request, or one file, brought.
 
     `rows` holds `DELIVERED_COLUMNS`, all text and nullable, in the order delivered. `failed` maps each ticker that could
-    not be had, after every retry, to the reason; a ticker that answered "no bars in this range" has not failed. `notes` has by
+    not be had, after every retry, to its failure; a ticker that answered "no bars in this range" has not failed. `notes` has by
     file what its reader says of the file as a whole: which form it recognised, which of two columns it took, which column is
     UNUSED (the check `files_read` is then red). A file without any row is named there too, be it without a note.
     """
 
     rows: pa.Table
-    failed: Mapping[str, str] = field(default_factory=dict)
+    failed: Mapping[str, DeliveryFailure] = field(default_factory=dict)
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import date
 
-from stock_lakehouse.sources import Delivery, Landing, Source, SourceError
+from stock_lakehouse.sources import Delivery, DeliveryFailure, Landing, Source, SourceError
 from stock_lakehouse.sources.file_report import FileReport, collect
 
 
@@ -24,7 +24,7 @@ class Download:
         self.first = first
         self.last = last
         self.known = tuple(dict.fromkeys((*tickers, *known)))
-        self.failed: dict[str, str] = {}
+        self.failed: dict[str, DeliveryFailure] = {}
         self.files: dict[str, FileReport] = {}
         self.landing = Landing()
 
@@ -35,5 +35,5 @@ class Download:
             collect(self.files, delivery, asked, known)
             yield delivery
         if self.failed and self.failed.keys() >= set(self.tickers):
-            reasons = "; ".join(f"{ticker}: {reason}" for ticker, reason in sorted(self.failed.items())[:5])
+            reasons = "; ".join(f"{ticker}: {self.failed[ticker].reason}" for ticker in sorted(self.failed)[:5])
             raise SourceError(f"{self.source.name} delivered none of {len(self.tickers)} tickers: {reasons}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 from importlib import resources
 
-from stock_lakehouse.sources import SPLIT_ADJUSTED, Delivery, delivered_table
+from stock_lakehouse.sources import SPLIT_ADJUSTED, Delivery, DeliveryFailure, FailureKind, delivered_table
 from stock_lakehouse.sources.csv_folder import deliveries_of
 from stock_lakehouse.sources.csv_rows import CsvRules
 from stock_lakehouse.sources.tickers import Tickers
@@ -31,8 +31,9 @@ class SampleSource:
         import pyarrow as pa
         import pyarrow.compute as pc
 
+        reason = f"not in the sample, which has {', '.join(TICKERS)}"
         failed = {
-            ticker: f"not in the sample, which has {', '.join(TICKERS)}" for ticker in tickers if ticker not in TICKERS
+            ticker: DeliveryFailure(FailureKind.UNKNOWN_TICKER, reason) for ticker in tickers if ticker not in TICKERS
         }
         packed = resources.files("stock_lakehouse.sources") / "sample_data" / FILE
         rules = CsvRules(prices=SPLIT_ADJUSTED, adjusted_to=LAST)

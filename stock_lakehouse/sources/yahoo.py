@@ -20,7 +20,7 @@ import tenacity
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.partitions import LOOK_BACK
 from stock_lakehouse.settings import Settings
-from stock_lakehouse.sources import SPLIT_ADJUSTED, Delivery, SourceError, delivered_table
+from stock_lakehouse.sources import SPLIT_ADJUSTED, Delivery, DeliveryFailure, FailureKind, SourceError, delivered_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -84,11 +84,12 @@ class YahooSource:
             batch = tickers[start : start + self.batch_size]
             with ThreadPoolExecutor(WORKERS, "yahoo") as pool:
                 answers = list(pool.map(lambda ticker: self._ask(session, ticker, first, last), batch))
-            tables = [answer for answer in answers if not isinstance(answer, str)]
-            failed = {t: answer for t, answer in zip(batch, answers, strict=True) if isinstance(answer, str)}
+            tables = [answer for answer in answers if not isinstance(answer, DeliveryFailure)]
+            answered = zip(batch, answers, strict=True)
+            failed = {ticker: answer for ticker, answer in answered if isinstance(answer, DeliveryFailure)}
             yield Delivery(pa.concat_tables([delivered_table({}), *tables]), failed)
 
-    def _ask(self, session: requests.Session[Any], ticker: str, first: date, last: date) -> pa.Table | str:
+    def _ask(self, session: requests.Session[Any], ticker: str, first: date, last: date) -> pa.Table | DeliveryFailure:
         """The rows of `ticker`, or why they could not be had."""
         from yfinance.exceptions import YFException
 
@@ -98,9 +99,10 @@ class YahooSource:
         try:
             symbol, frame, actions = retrying(_history, session, ticker, first - LOOK_BACK, last)
         except UnknownTickerError as error:
-            return f"Yahoo does not know it: {error}"
+            return DeliveryFailure(FailureKind.UNKNOWN_TICKER, f"Yahoo does not know it: {error}")
         except passing as error:
-            return f"gave up after {self.attempts} attempts: {type(error).__name__}: {error}"
+            reason = f"gave up after {self.attempts} attempts: {type(error).__name__}: {error}"
+            return DeliveryFailure(FailureKind.UNAVAILABLE, reason)
         return delivered_table({}) if frame is None else _rows(ticker, symbol, frame, actions, first - LOOK_BACK, last)
 
     def _wait(self, state: tenacity.RetryCallState) -> float:

@@ -20,7 +20,7 @@ from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import PartitionScheme
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.settings import Settings
-from stock_lakehouse.sources import Delivery, delivered_table
+from stock_lakehouse.sources import Delivery, DeliveryFailure, FailureKind, delivered_table
 from stock_lakehouse.sources.sample import SampleSource
 from stock_lakehouse_tests.conftest import bytes_of, rows_of
 from stock_lakehouse_tests.graph import OutputContext, output_of
@@ -37,7 +37,12 @@ class FailingSource(SampleSource):
     def deliver(self, tickers: Sequence[str], first: date, last: date) -> Iterator[Delivery]:
         yield from super().deliver([ticker for ticker in tickers if ticker not in self.failing], first, last)
         yield Delivery(
-            delivered_table({}), {ticker: "HTTP 503, 4 times" for ticker in tickers if ticker in self.failing}
+            delivered_table({}),
+            {
+                ticker: DeliveryFailure(FailureKind.UNAVAILABLE, "HTTP 503, 4 times")
+                for ticker in tickers
+                if ticker in self.failing
+            },
         )
 
 
@@ -247,13 +252,16 @@ def test_column_lineage_names_columns_that_exist_and_covers_every_indicator() ->
     from stock_lakehouse.schemas.lineage import column_lineage
 
     for table in (tables.PROCESSED, tables.QUARANTINE, tables.CURATED, tables.FEATURES):
-        for column, sources in column_lineage(table).deps_by_column.items():
+        for column, sources in column_lineage(table).items():
             assert column in table.column_names
-            for one in sources:
-                assert one.column_name in tables.BY_NAME[one.asset_key.to_user_string()].column_names
-    deps = column_lineage(tables.FEATURES).deps_by_column
-    assert {one.column_name for one in deps["golden_cross"]} == {"close"}
-    assert {one.column_name for one in deps["volatility_20"]} == {"adj_close", "close", "dividend", "price_basis"}
+            for source, name in sources:
+                assert source in table.made_from
+                assert name in tables.BY_NAME[source].column_names
+    deps = column_lineage(tables.FEATURES)
+    assert {name for _, name in deps["golden_cross"]} == {"close"}
+    assert {name for _, name in deps["volatility_20"]} == {"adj_close", "close", "dividend", "price_basis"}
+    assert {name for _, name in deps["buy_signal"]} == {"close"}
+    assert {name for _, name in deps["volume_sma_50"]} == {"volume"}
     assert set(deps) == set(tables.FEATURES.column_names) - {"indicator_spec"}
 
 

@@ -17,7 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stock_lakehouse.settings import Settings
-from stock_lakehouse.sources import DELIVERED_COLUMNS, Delivery, SourceError, csv_rows, delivered_table
+from stock_lakehouse.sources import (
+    DELIVERED_COLUMNS,
+    Delivery,
+    DeliveryFailure,
+    FailureKind,
+    SourceError,
+    csv_rows,
+    delivered_table,
+)
 from stock_lakehouse.sources.choose import source_of
 from stock_lakehouse.sources.csv_folder import CsvFolderSource
 from stock_lakehouse.sources.csv_header import HeaderError, columns_of
@@ -394,7 +402,8 @@ def test_the_sample_gives_only_what_was_asked() -> None:
 def test_tickers_that_the_sample_lacks_fail_with_the_reason_while_others_are_delivered() -> None:
     download = Download(SampleSource(), ["AAPL", "MSFT"], FIRST, LAST)
     assert sum(delivery.rows.num_rows for delivery in download) == 2_699
-    assert download.failed == {"MSFT": "not in the sample, which has AAPL, AMZN, GOOG, META, NFLX, NVDA"}
+    reason = "not in the sample, which has AAPL, AMZN, GOOG, META, NFLX, NVDA"
+    assert download.failed == {"MSFT": DeliveryFailure(FailureKind.UNKNOWN_TICKER, reason)}
 
 
 class Scripted:
@@ -409,18 +418,24 @@ class Scripted:
         yield from self.deliveries
 
 
+BUSY = DeliveryFailure(FailureKind.UNAVAILABLE, "429")
+
+
 def test_a_download_of_which_every_ticker_failed_is_an_error_with_the_reasons() -> None:
     nothing = delivered_table({})
-    failed = [Delivery(nothing, {"AAPL": "429"}), Delivery(nothing, {"NVDA": "timed out"})]
+    failed = [
+        Delivery(nothing, {"AAPL": BUSY}),
+        Delivery(nothing, {"NVDA": DeliveryFailure(FailureKind.UNAVAILABLE, "timed out")}),
+    ]
     with pytest.raises(SourceError, match=r"scripted delivered none of 2 tickers: AAPL: 429; NVDA: timed out"):
         list(Download(Scripted(*failed), ["AAPL", "NVDA"], FIRST, LAST))
 
 
 def test_a_download_of_which_some_tickers_failed_goes_on_and_remembers_them() -> None:
     nothing = delivered_table({})
-    download = Download(Scripted(Delivery(nothing, {"AAPL": "429"}), Delivery(nothing)), ["AAPL", "NVDA"], FIRST, LAST)
+    download = Download(Scripted(Delivery(nothing, {"AAPL": BUSY}), Delivery(nothing)), ["AAPL", "NVDA"], FIRST, LAST)
     assert len(list(download)) == 2
-    assert download.failed == {"AAPL": "429"}
+    assert download.failed == {"AAPL": BUSY}
 
 
 def test_a_download_without_bars_has_not_failed() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from stock_lakehouse.sources import DELIVERED_COLUMNS, Delivery, Source, SourceError
+from stock_lakehouse.sources import DELIVERED_COLUMNS, Delivery, DeliveryFailure, FailureKind, Source, SourceError
 from stock_lakehouse.sources.yahoo import YahooSource
 from stock_lakehouse_tests.yahoo_server import (
     DAYS,
@@ -294,7 +294,8 @@ def test_an_empty_range_is_no_failure_and_is_not_asked_again(yahoo, source, slep
 def test_an_unknown_ticker_fails_with_yahoos_words_and_without_retries(yahoo, source, slept):
     yahoo.answers["AAPL"] = [bars("AAPL")]
     delivery = ask(source, "NOSUCH", "AAPL")
-    assert delivery.failed == {"NOSUCH": "Yahoo does not know it: No data found, symbol may be delisted"}
+    reason = "Yahoo does not know it: No data found, symbol may be delisted"
+    assert delivery.failed == {"NOSUCH": DeliveryFailure(FailureKind.UNKNOWN_TICKER, reason)}
     assert set(column(delivery, "ticker")) == {"AAPL"}
     assert slept == []
     assert yahoo.requests()["NOSUCH"] == 2  # yfinance asks once more with another cookie
@@ -342,8 +343,9 @@ def test_a_lasting_fault_ends_after_the_attempts_with_its_reason_and_the_others_
     yahoo.answers |= {"AAPL": [fault], "MSFT": [bars("MSFT")]}
     delivery = ask(source, "AAPL", "MSFT")
     assert list(delivery.failed) == ["AAPL"]
-    assert delivery.failed["AAPL"].startswith("gave up after 4 attempts: ")
-    assert words in delivery.failed["AAPL"]
+    assert delivery.failed["AAPL"].kind == "unavailable"
+    assert delivery.failed["AAPL"].reason.startswith("gave up after 4 attempts: ")
+    assert words in delivery.failed["AAPL"].reason
     assert column(delivery, "date") == column(delivery, "date", "MSFT") == [day.isoformat() for day in DAYS]
     assert yahoo.requests()["AAPL"] == 4 * requests_an_attempt
     assert len(slept) == 3
@@ -384,7 +386,7 @@ def test_a_server_that_never_answers_costs_its_ticker_only_and_ends(yahoo, slept
     delivery = ask(source, "AAPL", "MSFT")
     assert time.monotonic() - before < 10  # about 2; yfinance's own timeouts would make it 20
     assert list(delivery.failed) == ["AAPL"]
-    assert "Timeout" in delivery.failed["AAPL"]
+    assert "Timeout" in delivery.failed["AAPL"].reason
     assert set(column(delivery, "ticker")) == {"MSFT"}
     assert yahoo.requests()["AAPL"] == 2
 

@@ -379,3 +379,28 @@ def test_a_changed_formula_raises_the_spec(sample: dict[str, Bars]) -> None:
             f"the spec went from {PINNED_SPEC} to {indicator_spec()}, as it should when a formula, a parameter or the "
             f"registry changes. If that is meant, set PINNED_SPEC here to {indicator_spec()!r} and PINNED to {found}"
         )
+
+
+def test_the_registry_names_every_column_that_an_indicator_reads() -> None:
+    class Recorded(dict[str, np.ndarray]):
+        read: set[str]
+
+        def __getitem__(self, name: str) -> np.ndarray:
+            self.read.add(name)
+            return super().__getitem__(name)
+
+    rng = np.random.default_rng(12)
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.02, 300)))
+    columns: dict[str, np.ndarray] = {
+        "close": close,
+        "adj_close": close,
+        "volume": rng.uniform(1e5, 1e6, 300),
+        "dividend": np.zeros(300),
+        "total_return": np.zeros(300, dtype=bool),
+    }
+    columns |= compute(columns)
+    for one in INDICATORS:
+        recorded = Recorded(columns)
+        recorded.read = set()
+        one.function(recorded, **one.parameters)
+        assert recorded.read == one.reads, one.name
