@@ -38,6 +38,12 @@ class Curation:
     moved: tuple[str, ...]
     actions: pa.Table
 
+    def actions_frame(self, spark: SparkSession) -> DataFrame:
+        """`actions` as the engine audits them."""
+        if not self.actions.num_rows:  # of which the engine infers no schema
+            return spark.createDataFrame([], CORPORATE_ACTIONS.ddl)
+        return spark.createDataFrame(self.actions)
+
 
 class OutdatedTableError(Exception):
     """A table was written by an earlier version of this program; the message says how to compute it anew."""

@@ -18,7 +18,7 @@ NEWEST = 10
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="delta",
     pool=CURATED.name,
-    check_specs=[audit_spec(CURATED)],
+    check_specs=[audit_spec(CURATED), audit_spec(CORPORATE_ACTIONS, CURATED)],
 )
 def curated_stocks_daily(
     context: dg.AssetExecutionContext, processed_stocks_daily: DataFrame | None, lakehouse: LakehouseResource
@@ -35,6 +35,7 @@ def curated_stocks_daily(
         lakehouse.stage_by_ticker,
     )
     yield from audited(curation.bars, CURATED)
+    yield from audited(curation.actions_frame(lakehouse.session), CORPORATE_ACTIONS, CURATED)
     yield dg.Output(curation)
 
 

@@ -13,9 +13,19 @@ import dagster as dg
 
 from stock_lakehouse.lake.causes import VENDOR_EDIT, WITHDRAWN
 from stock_lakehouse.report import outdated_rows
-from stock_lakehouse.schemas.audit import failures
+from stock_lakehouse.schemas.audit import AuditError, failures
 from stock_lakehouse.sources import printable
-from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, PROCESSED_ACTIONS, QUARANTINE, RAW, RESTATEMENTS, Table
+from stock_lakehouse.tables import (
+    CORPORATE_ACTIONS,
+    CURATED,
+    FEATURES,
+    PROCESSED,
+    PROCESSED_ACTIONS,
+    QUARANTINE,
+    RAW,
+    RESTATEMENTS,
+    Table,
+)
 from stock_lakehouse.transforms.indicators import indicator_spec
 
 if TYPE_CHECKING:
@@ -57,25 +67,33 @@ def audit_spec(table: Table, asset: Table | None = None) -> dg.AssetCheckSpec:
 def audited(frame: DataFrame, table: Table, asset: Table | None = None) -> Iterator[dg.AssetCheckResult]:
     """Yield the audit's result; raise dg.Failure after a failed one, so that nothing is published."""
     found = failures(frame, table)
-    rows = [dg.TableRecord(dict(failure)) for failure in found[:LISTED]]
     yield dg.AssetCheckResult(
         asset_key=(asset or table).name,
         check_name=_audit_name(table),
         passed=not found,
         severity=dg.AssetCheckSeverity.ERROR,
-        metadata={"failures": dg.MetadataValue.table(rows)} if rows else {"failures": 0},
+        metadata={"failures": _listed(found) if found else 0},
     )
     if found:
-        first = found[0]
-        raise dg.Failure(
-            f"{table.name}: {len(found)} failures of its schema, the first in {first['column']}: {first['error']}. "
-            "Nothing was published; the check's metadata lists them.",
-            allow_retries=False,
-        )
+        raise blocked(AuditError(table, found))
+
+
+def blocked(error: AuditError) -> dg.Failure:
+    """The failure of a step whose rows break a schema; it is not retried, since it would compute the same."""
+    return dg.Failure(
+        f"{error}. Nothing was published; the failure's metadata lists them.",
+        metadata={"failures": _listed(error.failures)},
+        allow_retries=False,
+    )
+
+
+def _listed(found: list[dict[str, str]]) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table([dg.TableRecord(dict(failure)) for failure in found[:LISTED]])
 
 
 def _audit_name(table: Table) -> str:
-    return {QUARANTINE: "quarantine_schema", PROCESSED_ACTIONS: "actions_schema"}.get(table, "schema")
+    names = {QUARANTINE: "quarantine_schema", PROCESSED_ACTIONS: "actions_schema", CORPORATE_ACTIONS: "actions_schema"}
+    return names.get(table, "schema")
 
 
 DELIVERY_CONSERVED = dg.AssetCheckSpec(

@@ -15,8 +15,17 @@ from stock_lakehouse.lake.publish import Published
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.storage import lake_root
 from stock_lakehouse.report import new_in_quarantine, outdated_rows
-from stock_lakehouse.schemas.audit import failures
-from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, PROCESSED_ACTIONS, QUARANTINE, UNREADABLE, Table
+from stock_lakehouse.schemas.audit import AuditError, failures
+from stock_lakehouse.tables import (
+    CORPORATE_ACTIONS,
+    CURATED,
+    FEATURES,
+    PROCESSED,
+    PROCESSED_ACTIONS,
+    QUARANTINE,
+    UNREADABLE,
+    Table,
+)
 from stock_lakehouse.transforms.features import features
 from stock_lakehouse.transforms.indicators import indicator_spec
 from stock_lakehouse.transforms.processed import classify, delivered_actions, processed_bars, quarantined
@@ -49,6 +58,8 @@ class Layers:
         publish = {PROCESSED.name: self._processed, CURATED.name: self._curated, FEATURES.name: self._features}
         try:
             published = publish[self._order.name]()
+        except AuditError as error:
+            raise BlockedError(str(error)) from error
         finally:
             self._staging.clear()
         return {
@@ -91,6 +102,7 @@ class Layers:
         processed = lake.processed.read(self._spark, asked.tickers, window_of(lake, asked).loaded)
         curation = curate(lake, self._spark, processed, asked, self._sessions, self._by_ticker)
         self._audit(curation.bars, CURATED, "schema")
+        self._audit(curation.actions_frame(self._spark), CORPORATE_ACTIONS, "actions_schema")
         return publish(curation, lake, asked, self._staging, run_id=order.run_id, now=order.ordered_at)
 
     def _features(self) -> Published:
@@ -115,10 +127,7 @@ class Layers:
         found = failures(frame, table)
         self._check(name, not found, {"failures": found[:LISTED] if found else 0}, "ERROR")
         if found:
-            first = found[0]
-            raise BlockedError(
-                f"{table.name}: {len(found)} failures of its schema, the first in {first['column']}: {first['error']}"
-            )
+            raise AuditError(table, found)
 
     def _conserve(self, delivered: int, fates: dict[str, int]) -> None:
         figures = {fate: fates.get(fate, 0) for fate in ("processed", "quarantined", "superseded")}

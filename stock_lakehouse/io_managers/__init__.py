@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from stock_lakehouse.checks import blocked
 from stock_lakehouse.curation import Curation, window_of
 from stock_lakehouse.curation import publish as publish_curation
 from stock_lakehouse.lake.raw_csv import Arrivals
 from stock_lakehouse.lineage import column_lineage
 from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.schemas.audit import AuditError
 from stock_lakehouse.sources import printable
 from stock_lakehouse.sources.file_report import file_line, file_lines
 from stock_lakehouse.tables import PROCESSED, PROCESSED_ACTIONS, QUARANTINE, UNREADABLE, Table
@@ -150,10 +152,13 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         rectangle = house.rectangle(context.asset_partition_keys)
         delta = house.lake.delta(context.asset_key.path[-1])
         told: dict[str, Any] = {"run_id": context.run_id, "now": house.now()}
-        if isinstance(obj, Curation):
-            published = publish_curation(obj, house.lake, rectangle, house.staging, **told)
-        else:
-            published = delta.publish(obj, rectangle, house.staging, house.lake.ledger, **told)
+        try:
+            if isinstance(obj, Curation):
+                published = publish_curation(obj, house.lake, rectangle, house.staging, **told)
+            else:
+                published = delta.publish(obj, rectangle, house.staging, house.lake.ledger, **told)
+        except AuditError as error:  # of the ledger's lines, which are known only once the table is compared
+            raise blocked(error) from error
         house.end_turn(delta.table.name)
         _report(
             context,

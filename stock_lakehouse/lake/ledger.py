@@ -15,6 +15,7 @@ from stock_lakehouse.lake.delta_table import RETENTION_DAYS, DeltaTable, adds_of
 from stock_lakehouse.lake.lock import one_writer
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.storage import LakeRoot
+from stock_lakehouse.schemas.audit import audit
 from stock_lakehouse.tables import CURATED, RESTATEMENTS, Table
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Ledger:
         """Write what `changes` (of `DeltaTable._changes`) will restate of the version `before`, and why.
 
         Of curated a line a value, or a ticker and column where whole histories change; a line a ticker of the others.
+        Raises AuditError, and writes nothing, where a line does not conform to the ledger's schema.
         """
         from pyspark.sql import functions as F
 
@@ -59,6 +61,7 @@ class Ledger:
                 }
             ).select(*RESTATEMENTS.column_names)
         )
+        audit(lines, RESTATEMENTS)
         with one_writer(self._lake_root, RESTATEMENTS.name):
             self.stored.prepare()
             self.stored.append(lines)

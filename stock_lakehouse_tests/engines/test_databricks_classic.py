@@ -103,6 +103,7 @@ def test_the_cluster_s_own_session_publishes_what_the_embedded_engine_does(spark
         "actions_schema",
         "quarantine",
         "schema",
+        "actions_schema",
         "schema",
         "present_formulas",
     ]
