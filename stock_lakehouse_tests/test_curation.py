@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
+import pyarrow.compute as pc
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from stock_lakehouse.checks import restated_share
 from stock_lakehouse.indicators import registry as indicators
+from stock_lakehouse.lake import ledger as ledger_module
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.layers import curated as curation
 from stock_lakehouse.settings import Settings
-from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, FEATURES, PROCESSED, RAW
+from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, FEATURES, PROCESSED, RAW, Table
 from stock_lakehouse_tests.graph import (
     Clocked,
     clocked,
@@ -427,3 +432,58 @@ def test_a_real_history_delivered_in_parts_is_as_if_delivered_in_a_piece_and_has
     assert max(abs(row["adj_close"] / yahoos[row["date"]] - 1) for row in rows) < 1e-6
     kinds = [row["kind"] for row in actions(parts)]
     assert (kinds.count("split"), kinds.count("dividend")) == (2, 43)
+
+
+def test_actions_that_break_their_schema_are_not_published_nor_the_bars_adjusted_by_them(
+    spark: SparkSession, tmp_path: Path, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = clocked(tmp_path / "lake", spark)
+    delivered(house, vendor, SESSIONS[SESSIONS.index(SPLIT) - 1], SESSIONS[0], 1)
+    before, lines = layers(house), ledger(house)
+    compute = curation.curate
+
+    def with_a_negative_value(*arguments: Any) -> curation.Curation:
+        computed = compute(*arguments)
+        at = computed.actions.schema.get_field_index("value")
+        values = pc.negate(computed.actions["value"])
+        return dataclasses.replace(computed, actions=computed.actions.set_column(at, "value", values))
+
+    monkeypatch.setattr("stock_lakehouse.assets.curated.curate", with_a_negative_value)
+    with pytest.raises(
+        dg.Failure, match=r"corporate_actions: \d+ failures of its schema, the first in value: .*"
+    ) as failed:
+        delivered(house, vendor, SPLIT, SPLIT, 2)
+    assert failed.value.allow_retries is False
+    assert {name: rows for name, rows in layers(house).items() if name != "processed"} == {
+        name: rows for name, rows in before.items() if name != "processed"
+    }
+    assert ledger(house) == lines
+
+
+@pytest.mark.parametrize(("table", "computes"), [(CURATED, "_lines_of_bars"), (FEATURES, "Ledger._lines_of_features")])
+def test_lines_that_break_the_ledgers_schema_are_not_written_nor_what_they_are_about(
+    spark: SparkSession, tmp_path: Path, vendor: Vendor, monkeypatch: pytest.MonkeyPatch, table: Table, computes: str
+) -> None:
+    house = clocked(tmp_path / "lake", spark)
+    delivered(house, vendor, SESSIONS[60], SESSIONS[0], 1)
+    edited = {**vendor.deliver(SESSIONS[60])[40], "volume": "7"}
+    steps = [RAW.name, PROCESSED.name, CURATED.name, FEATURES.name]
+    house._at += timedelta(days=1)
+    asked = rectangle([SESSIONS[40]], [TICKER])
+    run(house, asked, [edited], "00000002-run", steps=steps[: steps.index(table.name)])
+    before, lines = layers(house), ledger(house)
+    owner, _, name = computes.rpartition(".")
+    holder = getattr(ledger_module, owner) if owner else ledger_module
+    compute = getattr(holder, name)
+
+    def with_no_rows(*arguments: Any) -> DataFrame:
+        return compute(*arguments).withColumn("rows", F.lit(0).cast("bigint"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(holder, name, with_no_rows)
+        with pytest.raises(dg.Failure, match="restatements: 1 failures of its schema, the first in rows"):
+            run(house, asked, (), "00000002-run", steps=[table.name])
+    assert layers(house) == before
+    assert ledger(house) == lines
+    run(house, asked, (), "00000003-run", steps=[table.name])
+    assert "00000003-run" in {line["run_id"] for line in ledger(house)}

@@ -20,7 +20,7 @@ NEWEST = 10
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="delta",
     pool=CURATED.name,
-    check_specs=[audit_spec(CURATED)],
+    check_specs=[audit_spec(CURATED), audit_spec(CORPORATE_ACTIONS, CURATED)],
 )
 def curated_stocks_daily(
     context: dg.AssetExecutionContext, processed_stocks_daily: DataFrame | ReadByJob, lakehouse: LakehouseResource

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from stock_lakehouse.checks import as_dagster
-from stock_lakehouse.io_managers.metadata import lineage_of
+from stock_lakehouse.io_managers.metadata import blocked, lineage_of
 from stock_lakehouse.io_managers.table import ReadByJob
 from stock_lakehouse.layers import COMPUTED
-from stock_lakehouse.layers.step import INPUT_ATTEMPTS, BlockedError, CheckResult, InputMovedError
+from stock_lakehouse.layers.step import BLOCKED, INPUT_ATTEMPTS, CheckResult, InputMovedError
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import Table
 
@@ -37,9 +37,9 @@ def layer_step(
     step = lakehouse.step(lakehouse.rectangle(context.partition_keys), context.run_id, results.append)
     try:
         computed = layer.compute(step, frame)
-    except BlockedError as error:
+    except BLOCKED as error:
         yield from map(as_dagster, results)
-        raise dg.Failure(str(error), allow_retries=False) from None
+        raise blocked(error) from None
     except InputMovedError as error:
         context.log.info(str(error))
         raise dg.RetryRequested(max_retries=INPUT_ATTEMPTS - 1) from error

@@ -12,7 +12,7 @@ from stock_lakehouse.engines import apply_settings, spark_session
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.layers import run
-from stock_lakehouse.layers.step import BlockedError, CheckResult, Step
+from stock_lakehouse.layers.step import BLOCKED, CheckResult, Step
 
 if TYPE_CHECKING:
     import dagster_pipes
@@ -40,8 +40,8 @@ def main() -> None:
             )
             try:
                 metadata = publish(order, spark, tell)
-            except BlockedError as error:
-                pipes.log.error(str(error))
+            except BLOCKED as error:
+                pipes.log.error(f"{error}; nothing was published")
                 return
         pipes.log.info(
             f"{order.name}: {metadata['added']:,} rows added, {metadata['corrected']:,} corrected, "
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def publish(order: Order, spark: SparkSession, tell: Callable[[CheckResult], None]) -> dict[str, Any]:
-    """Do the step of the table that `order` names; what it did, by name. Raises BlockedError."""
+    """Do the step of the table that `order` names; what it did, by name. Raises one of BLOCKED."""
     lake = Lake(order.lake_options)
     staging = Staging(lake.root)
     step = Step(lake, spark, staging, order.rectangle, order.run_id, order.ordered_at, tell)

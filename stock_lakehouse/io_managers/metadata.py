@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from stock_lakehouse.layers.step import LISTED
+from stock_lakehouse.schemas.audit import AuditError
 from stock_lakehouse.schemas.lineage import column_lineage
 from stock_lakehouse.sources import printable
 from stock_lakehouse.sources.file_report import file_line
@@ -89,4 +91,15 @@ def lineage_of(table: Table) -> dg.TableColumnLineageMetadataValue:
                 for name, sources in columns.items()
             }
         )
+    )
+
+
+def blocked(error: Exception) -> dg.Failure:
+    """The failure of a step that one of `layers.step.BLOCKED` stopped; it is not retried, since it would compute the same."""
+    found = error.failures if isinstance(error, AuditError) else []
+    rows = [dg.TableRecord(dict(failure)) for failure in found[:LISTED]]
+    return dg.Failure(
+        f"{error}. Nothing was published" + ("; the failure's metadata lists them." if rows else "."),
+        metadata={"failures": dg.MetadataValue.table(rows)} if rows else {},
+        allow_retries=False,
     )

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from stock_lakehouse.io_managers.metadata import lineage_of, preview, tell
+from stock_lakehouse.io_managers.metadata import blocked, lineage_of, preview, tell
 from stock_lakehouse.layers import COMPUTED
 from stock_lakehouse.layers.step import INPUT_ATTEMPTS, Computed, InputMovedError, Rows, facts_of
 from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.schemas.audit import AuditError
 from stock_lakehouse.tables import BY_NAME, Table
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class TableIOManager(dg.ConfigurableIOManager):
         computed = Rows(table, obj) if isinstance(obj, DataFrame) else obj
         try:
             published = computed.publish(step)
+        except AuditError as error:  # of the ledger's lines, which are known only once the table is compared
+            raise blocked(error) from error
         except InputMovedError as error:
             context.log.info(str(error))
             raise dg.RetryRequested(max_retries=INPUT_ATTEMPTS - 1) from error

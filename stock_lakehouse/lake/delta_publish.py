@@ -56,8 +56,8 @@ def publish(
 
     `computed` holds all rows of the rectangle's tickers, or those of the ticker-years of which the SQL `within` holds. One
     commit; before it, the ledger says what will change. Safe to kill and repeat at any point.
-    Raises PublishError when another writer keeps winning, or the commit does not hold what was computed; StorageError
-    when the disk is full or the store fails.
+    Raises PublishError when another writer keeps winning, or the commit does not hold what was computed; AuditError when the
+    ledger's lines break its schema; StorageError when the disk is full or the store fails.
     """
     spark = computed.sparkSession
     with named(stored.table.name), one_writer(stored.lake_root, stored.table.name):

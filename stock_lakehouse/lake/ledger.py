@@ -14,6 +14,7 @@ from stock_lakehouse.lake.causes import OF_HISTORIES, causes_of_features
 from stock_lakehouse.lake.delta_table import DeltaTable, adds_of
 from stock_lakehouse.lake.lock import one_writer
 from stock_lakehouse.lake.staging import Staging
+from stock_lakehouse.schemas.audit import audit
 from stock_lakehouse.tables import RESTATEMENTS, Table
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Ledger:
         """Write what `changes` (of a publish) will restate of the version `before`, and why.
 
         Where the table's ledger is of values: a line a value, or a ticker and column where whole histories change. Else a line a
-        ticker.
+        ticker. Raises AuditError, and writes nothing, where a line does not conform to the ledger's schema.
         """
         from pyspark.sql import functions as F
 
@@ -60,6 +61,7 @@ class Ledger:
                 }
             ).select(*RESTATEMENTS.column_names)
         )
+        audit(lines, RESTATEMENTS)
         with one_writer(self.stored.lake_root, RESTATEMENTS.name):
             self.stored.prepare()
             self.stored.append(lines)

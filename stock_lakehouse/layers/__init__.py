@@ -35,7 +35,7 @@ COMPUTED = {
 
 
 def run(step: Step, table: Table) -> dict[str, Any]:
-    """The whole step of `table`; what it did, by name. Raises BlockedError, or InputMovedError after INPUT_ATTEMPTS."""
+    """The whole step of `table`; what it did, by name. Raises one of BLOCKED, or InputMovedError after INPUT_ATTEMPTS."""
     layer = COMPUTED[table.name]
     attempt = 1
     while True:

@@ -21,7 +21,7 @@ from stock_lakehouse.transforms.curated import actions_in, adjusted, bars_in
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
 # Crash markers: tickers whose whole history a run is rewriting. If the run dies, the next run recomputes them in full.
 MOVING = f"{CORPORATE_ACTIONS.path}/_moving"
@@ -105,7 +105,7 @@ def compute(step: Step, processed: DataFrame) -> Curation:
     """The curated bars that a run has to publish, from all processed bars of its tickers.
 
     Only where their corporate actions are not just as published, a ticker's whole history is computed: an action changes all of
-    it, anything else the years around alone. Raises OutdatedTableError, BlockedError.
+    it, anything else the years around alone. Raises OutdatedTableError, AuditError.
     """
     import pyarrow as pa
     from pyspark.sql import functions as F
@@ -139,8 +139,17 @@ def compute(step: Step, processed: DataFrame) -> Curation:
         actions = actions_in(history).toArrow()
         bars = bars.where(~bars["ticker"].isin(tickers)).unionByName(bars_in(history))
     own = pa.compute.is_in(actions["ticker"], value_set=pa.array(sorted(moved), pa.string()))
+    counting = actions.filter(own)
     step.audit(bars, CURATED)
-    return Curation(bars, window.computed, tuple(sorted(moved)), actions.filter(own), inputs)
+    step.audit(_frame_of(counting, step.spark), CORPORATE_ACTIONS, CURATED)
+    return Curation(bars, window.computed, tuple(sorted(moved)), counting, inputs)
+
+
+def _frame_of(actions: pa.Table, spark: SparkSession) -> DataFrame:
+    """Corporate actions as the engine audits them."""
+    if not actions.num_rows:  # of which the engine infers no schema
+        return spark.createDataFrame([], CORPORATE_ACTIONS.ddl)
+    return spark.createDataFrame(actions)
 
 
 def _corrected_after(delivered: pa.Table, year: int) -> set[str]:

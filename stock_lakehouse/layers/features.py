@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def compute(step: Step, bars: DataFrame) -> Rows:
-    """The features of `bars`, all curated bars of the run's tickers. Raises BlockedError."""
+    """The features of `bars`, all curated bars of the run's tickers. Raises AuditError."""
     inputs = step.inputs(CURATED)
     rows = step.by_ticker(lambda some: features(some, step.sessions), bars, step.history_years)
     step.audit(rows, FEATURES)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from stock_lakehouse.lake.delta_publish import replace
 from stock_lakehouse.lake.publish import Published
 from stock_lakehouse.lake.status import new_in_quarantine
-from stock_lakehouse.layers.step import BlockedError, CheckResult, Inputs, Step, publish_rows
+from stock_lakehouse.layers.step import CheckResult, Inputs, LostRowsError, Step, publish_rows
 from stock_lakehouse.tables import PROCESSED, PROCESSED_ACTIONS, QUARANTINE, RAW, UNREADABLE
 from stock_lakehouse.transforms.processed import classify, delivered_actions, processed_bars, quarantined
 
@@ -42,7 +42,7 @@ class Classified:
 
 
 def compute(step: Step, raw: DataFrame) -> Classified:
-    """Classify `raw`, all landed rows of the run's tickers and years. Raises BlockedError, InputMovedError."""
+    """Classify `raw`, all landed rows of the run's tickers and years. Raises AuditError, LostRowsError, InputMovedError."""
     inputs, years = step.inputs(RAW), len(step.asked.read_years)
     rows = step.by_ticker(lambda some: classify(some, step.days, step.options.price_tolerance), raw, years)
     delivered = raw.count()
@@ -61,9 +61,9 @@ def compute(step: Step, raw: DataFrame) -> Classified:
 
 
 def _conserve(step: Step, delivered: int, fates: dict[str, int]) -> None:
-    """`delivered` rows were read from raw; `fates` counts the rows by what they became. Raises BlockedError if any is lost."""
+    """`delivered` rows were read from raw; `fates` counts the rows by what they became. Raises LostRowsError."""
     figures = {fate: fates.get(fate, 0) for fate in FATES}
     passed = delivered == sum(fates.values()) == sum(figures.values())
     step.tell(CheckResult(PROCESSED, "conservation", passed, {"delivered": delivered, **figures}))
     if not passed:
-        raise BlockedError(f"{delivered} rows were read from raw but {figures} came out; nothing was published")
+        raise LostRowsError(f"{delivered} rows were read from raw but {figures} came out")

@@ -19,7 +19,7 @@ from stock_lakehouse.lake.publish import Published
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.schemas.audit import failures
+from stock_lakehouse.schemas.audit import AuditError, failures
 from stock_lakehouse.tables import Table
 
 if TYPE_CHECKING:
@@ -29,8 +29,11 @@ LISTED = 50  # entries of a list in a check's result
 INPUT_ATTEMPTS = 5  # of a step whose input moved while it computed
 
 
-class BlockedError(Exception):
-    """A check that blocks the publish failed; the message names it. Nothing was published."""
+class LostRowsError(Exception):
+    """Rows that were read came out of a step neither published nor rejected; the message counts them. Nothing was published."""
+
+
+BLOCKED = (AuditError, LostRowsError)  # a check failed that blocks the publish
 
 
 class InputMovedError(Exception):
@@ -133,18 +136,14 @@ class Step:
     def audit(self, frame: DataFrame, table: Table, layer: Table | None = None) -> None:
         """Hold a frame against the schema of `table` before the step of `layer` (the table's own) publishes it.
 
-        Raises BlockedError.
+        Raises AuditError.
         """
         found = failures(frame, table)
         self.tell(
             CheckResult(layer or table, audit_name(table), not found, {"failures": found[:LISTED] if found else 0})
         )
         if found:
-            first = found[0]
-            raise BlockedError(
-                f"{table.name}: {len(found)} failures of its schema, the first in {first['column']}: {first['error']}. "
-                "Nothing was published; the check's metadata lists them."
-            )
+            raise AuditError(table, found)
 
 
 def audit_name(table: Table) -> str:

@@ -39,6 +39,23 @@ def pandera_schema(table: Table) -> Any:
     return pa.DataFrameSchema(columns, name=table.name, strict=True, unique=list(table.key) or None)
 
 
+class AuditError(Exception):
+    """Rows to be published do not conform to their table's schema; nothing of them was published. `failures` lists why."""
+
+    def __init__(self, table: Table, found: list[dict[str, str]]) -> None:
+        self.failures = found
+        first = found[0]
+        super().__init__(
+            f"{table.name}: {len(found)} failures of its schema, the first in {first['column']}: {first['error']}"
+        )
+
+
+def audit(frame: DataFrame, table: Table) -> None:
+    """Raises AuditError where `frame` does not conform to `table`'s schema."""
+    if found := failures(frame, table):
+        raise AuditError(table, found)
+
+
 def failures(frame: DataFrame, table: Table) -> list[dict[str, str]]:
     """What `frame` does wrong, a dict a failure: kind, column, check, error; empty if it conforms.
 

@@ -95,6 +95,7 @@ def test_the_cluster_s_own_session_publishes_what_the_embedded_engine_does(spark
         "actions_schema",
         "quarantine",
         "schema",
+        "corporate_actions_schema",
         "schema",
         "present_formulas",
     ]
