@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pyarrow.compute as pc
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -440,15 +438,12 @@ def test_actions_that_break_their_schema_are_not_published_nor_the_bars_adjusted
     house = clocked(tmp_path / "lake", spark)
     delivered(house, vendor, SESSIONS[SESSIONS.index(SPLIT) - 1], SESSIONS[0], 1)
     before, lines = layers(house), ledger(house)
-    compute = curation.curate
+    actions_in = curation.actions_in
 
-    def with_a_negative_value(*arguments: Any) -> curation.Curation:
-        computed = compute(*arguments)
-        at = computed.actions.schema.get_field_index("value")
-        values = pc.negate(computed.actions["value"])
-        return dataclasses.replace(computed, actions=computed.actions.set_column(at, "value", values))
+    def with_negative_values(bars: DataFrame) -> DataFrame:
+        return actions_in(bars).withColumn("value", -F.col("value"))
 
-    monkeypatch.setattr("stock_lakehouse.assets.curated.curate", with_a_negative_value)
+    monkeypatch.setattr(curation, "actions_in", with_negative_values)
     with pytest.raises(
         dg.Failure, match=r"corporate_actions: \d+ failures of its schema, the first in value: .*"
     ) as failed:
@@ -460,7 +455,7 @@ def test_actions_that_break_their_schema_are_not_published_nor_the_bars_adjusted
     assert ledger(house) == lines
 
 
-@pytest.mark.parametrize(("table", "computes"), [(CURATED, "_lines_of_bars"), (FEATURES, "Ledger._lines_of_features")])
+@pytest.mark.parametrize(("table", "computes"), [(CURATED, "_lines_of_values"), (FEATURES, "Ledger._lines_of_tickers")])
 def test_lines_that_break_the_ledgers_schema_are_not_written_nor_what_they_are_about(
     spark: SparkSession, tmp_path: Path, vendor: Vendor, monkeypatch: pytest.MonkeyPatch, table: Table, computes: str
 ) -> None:
