@@ -78,7 +78,7 @@ def publish(
             pairs = sorted({(ticker, year) for ticker, year, _ in kinds})
             if not pairs:
                 return Published(version=before.version())
-            if any(kind != "added" for _, _, kind in kinds):
+            if stored.table.ledger and any(kind != "added" for _, _, kind in kinds):
                 ledger.announce(stored.table, changes, staging, run_id=run_id, now=now, before=before)
             predicate = partition_predicate(pairs)
             # The predicate on both sides of the join inside: a year of the key says it of the other side too.

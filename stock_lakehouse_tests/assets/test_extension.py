@@ -11,12 +11,14 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from stock_lakehouse.definitions import build_definitions
+from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.reading import read_table
 from stock_lakehouse.layers.step import INPUT_ATTEMPTS, InputMovedError, Inputs, Step
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import PartitionScheme
+from stock_lakehouse.schemas import Column
 from stock_lakehouse.settings import Settings
-from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, Table
+from stock_lakehouse.tables import BY_NAME, CURATED, FEATURES, PROCESSED, TABLES, Table
 
 FIRST, BEFORE_LAST, LAST = date(2023, 9, 18), date(2023, 9, 20), date(2023, 9, 21)
 TICKERS = ("AAPL", "AMZN")  # neighbours in the settings
@@ -80,6 +82,60 @@ def test_assets_of_a_user_take_frames_of_the_layers(
     assert result.success
     # Of the sample's closes of these days one alone is above the one before it: 179.07 after 177.97.
     assert result.output_for_node("hottest") == "AAPL 2023-09-19"
+
+
+MOMENTUM = Table(
+    "momentum",
+    "research",
+    "delta",
+    "curated/momentum",
+    (
+        Column("ticker", "string", "Ticker"),
+        Column("date", "date", "Session"),
+        Column("above_average", "double", "Close over its average of 20 sessions"),
+        Column("year", "int", "Year of the session"),
+    ),
+    "How far a close is above its average.",
+    made_from=(FEATURES.name,),
+)
+
+
+def test_a_user_adds_a_table_and_the_asset_that_returns_its_frame(
+    spark: SparkSession, settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stock_lakehouse.lake.TABLES", (*TABLES, MOMENTUM))
+    monkeypatch.setitem(BY_NAME, MOMENTUM.name, MOMENTUM)
+
+    @dg.asset(
+        partitions_def=scheme_of(settings).definition(),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        io_manager_key="delta",
+        group_name="research",
+    )
+    def momentum(stocks_features: DataFrame, curated_stocks_daily: DataFrame) -> DataFrame:
+        both = curated_stocks_daily.join(stocks_features.select("ticker", "date", "sma_20"), ["ticker", "date"])
+        above = (both["close"] / both["sma_20"]).alias("above_average")
+        return both.select("ticker", "date", above, "year")
+
+    own = dg.Definitions(
+        assets=[momentum], jobs=[dg.define_asset_job("own", selection=[momentum])], executor=dg.in_process_executor
+    )
+    definitions = dg.Definitions.merge(build_definitions(settings), own)
+    assert run(definitions, "stock_lakehouse", settings, instance, (date(2023, 8, 21), LAST)).success
+    for days, added in (((FIRST, BEFORE_LAST), 6), ((FIRST, LAST), 2), ((FIRST, LAST), 0)):
+        result = run(definitions, "own", settings, instance, days)
+        assert result.success
+        (*_, event) = result.asset_materializations_for_node("momentum")
+        assert event.metadata["added"].value == added
+    rows = Lake(settings.lake_root).delta[MOMENTUM.name].read(spark, ["AAPL"]).orderBy("date").collect()
+    # By hand from the sample: the average of the 20 closes until the 18th, and the close of that day.
+    sample = [
+        row["close"] for row in read_table(CURATED.name, tickers=["AAPL"], lake_root=settings.lake_root).to_pylist()
+    ]
+    assert len(sample) == 23
+    assert [row["above_average"] for row in rows] == pytest.approx(
+        [sample[day] / (sum(sample[day - 19 : day + 1]) / 20) for day in range(19, 23)], rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("layer", [PROCESSED, CURATED, FEATURES], ids=lambda table: table.name)
