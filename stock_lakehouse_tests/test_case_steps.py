@@ -234,7 +234,7 @@ def test_k26_files_that_contradict_each_other_are_named_and_land_once(
     tmp_path: Path, instance: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The two lie in different landings. By the real bound that takes 100,000 rows between them.
-    monkeypatch.setattr("stock_lakehouse.io_managers.ROWS_A_LANDING", 1000)
+    monkeypatch.setattr("stock_lakehouse.layers.raw.ROWS_A_LANDING", 1000)
     others = [f"T{number:02}" for number in range(1, 11)]
     house = new_house(tmp_path / "house", instance, ["T00", *others])
     bars = bars_in(CASES / "k07_intraday_and_twice/two_files/prices/AAPL.csv")

@@ -216,7 +216,7 @@ def test_a_frame_that_fails_its_audit_is_not_published_and_stops_what_comes_afte
 
 
 def test_rows_lost_on_the_way_fail_the_conservation_check(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stock_lakehouse.assets import processed
+    from stock_lakehouse.layers import processed
 
     real = processed.classify
     monkeypatch.setattr(processed, "classify", lambda *given: real(*given).where("date <> '2023-09-20'"))
