@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-UNUSED = "not used"  # in a note of a delivery: a column is left out that should perhaps have been read
-
 # The columns of a delivered row, all text, in order; what each means stands in `schemas/raw.py`. `ticker` is the ticker that was
 # asked for, or the file's; null where neither is known. `symbol` is what the row itself says.
 # A row that cannot be read as a whole has `problem`, a sentence that says why and what to change; one that could not be split
@@ -56,6 +54,10 @@ AS_TRADED_ADJUSTED_CLOSE, TOTAL_RETURN = "as_traded_adjusted_close", "total_retu
 PRICE_FORMS = (SPLIT_ADJUSTED, AS_TRADED, AS_TRADED_ADJUSTED_CLOSE, TOTAL_RETURN)
 
 
+class UnusedColumn(str):
+    """The note of a delivery that a column is left out which should perhaps have been read."""
+
+
 class SourceError(Exception):
     """A source cannot deliver at all; the message says what to change."""
 
@@ -82,8 +84,9 @@ class Delivery:
 
     `rows` holds `DELIVERED_COLUMNS`, all text and nullable, in the order delivered. `failed` maps each ticker that could
     not be had, after every retry, to its failure; a ticker that answered "no bars in this range" has not failed. `notes` has by
-    file what its reader says of the file as a whole: which form it recognised, which of two columns it took, which column is
-    UNUSED (the check `files_read` is then red). A file without any row is named there too, be it without a note.
+    file what its reader says of the file as a whole: which form it recognised, which of two columns it took, which
+    column is left out (an UnusedColumn: the check `files_read` is then red). A file without any row is named there too, be it
+    without a note.
     """
 
     rows: pa.Table

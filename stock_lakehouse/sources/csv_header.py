@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stock_lakehouse.schemas.forms import BLANKS
-from stock_lakehouse.sources import AS_TRADED, AS_TRADED_ADJUSTED_CLOSE, TOTAL_RETURN, UNUSED, printable
+from stock_lakehouse.sources import AS_TRADED, AS_TRADED_ADJUSTED_CLOSE, TOTAL_RETURN, UnusedColumn, printable
 from stock_lakehouse.sources.csv_text import split_line
 
 # Yahoo's web table has the explanations in its titles.
@@ -251,7 +251,7 @@ def _notes(found: Columns, where: Mapping[str, int], skipped: Sequence[str], clo
     for index, title in enumerate(found.titles):
         is_action = any(part in plain[index] for part in ("div", "split"))
         if is_action and index not in where.values() and not any(index in left for left in found.left.values()):
-            notes.append(f"the column {printable(title)!r} is {UNUSED}")
+            notes.append(UnusedColumn(f"the column {printable(title)!r} is not used"))
     missing = [name for name in USUAL if name not in where]
     if missing:
         notes.append(f"there is no column for {', '.join(missing)}")

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.sources import UNUSED, Delivery, Landing, printable
+from stock_lakehouse.sources import Delivery, Landing, UnusedColumn, printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,7 +79,7 @@ class FileReport:
     @property
     def unused(self) -> tuple[str, ...]:
         """The notes that name a column which should have been used."""
-        return tuple(note for note in self.notes if UNUSED in note)
+        return tuple(note for note in self.notes if isinstance(note, UnusedColumn))
 
     @property
     def has_complaints(self) -> bool:

@@ -149,7 +149,7 @@ def test_files_failures_and_gaps_are_seen_to_by_the_daemon(tmp_path: Path) -> No
         assert gap_run.tags[RANGE_START] == gap_run.tags[RANGE_END] == "2023-09-12|NVDA"
         [message] = received
         assert message["assets"] == ["processed_stocks_daily"]
-        assert "2023-09-01|AAPL" in message["keys"]
+        assert message["keys"] == "2023-09-01 to 2023-09-21 of AAPL, NVDA"
         assert message["link"].endswith(f"/runs/{message['run_id']}")
         assert watched.errors("csv_folder_sensor") == watched.errors("gap_sensor") == []
         secret = address.rsplit("/", 1)[1]

@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from stock_lakehouse.assets.processed import processed_stocks_daily
 from stock_lakehouse.checks.files import files_read
-from stock_lakehouse.sources import Delivery
+from stock_lakehouse.sources import Delivery, Download, UnusedColumn
 from stock_lakehouse.sources.download import Download
 from stock_lakehouse.tables import PROCESSED, RAW, UNREADABLE
 from stock_lakehouse_tests.graph import (
@@ -77,11 +77,11 @@ def test_it_is_an_error_if_no_file_gave_a_row_that_was_asked_for() -> None:
 
 
 def test_a_column_of_dividends_that_is_left_out_is_red_and_what_a_reader_recognised_is_not() -> None:
-    notes = {"AAA.csv": ("form of Quandl", "column 'Div Yield' is not used: call it Dividends")}
+    notes = {"AAA.csv": ("form of Quandl", UnusedColumn("column 'Div Yield' is not used: call it Dividends"))}
     passed, severity, rows = check_of(Files(notes, AAA=list(BARS.values())))
     assert (passed, severity) == (False, "WARN")
     assert rows[0]["reason"] == "column 'Div Yield' is not used: call it Dividends"
-    assert check_of(Files({"AAA.csv": ("form of Quandl",)}, AAA=list(BARS.values())))[0]
+    assert check_of(Files({"AAA.csv": ("form of Quandl, which is not used any more",)}, AAA=list(BARS.values())))[0]
 
 
 def test_a_source_without_files_is_green() -> None:

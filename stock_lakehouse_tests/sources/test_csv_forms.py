@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stock_lakehouse.market_calendar import market_calendar
-from stock_lakehouse.sources import DELIVERED_COLUMNS, UNUSED, SourceError, csv_rows
+from stock_lakehouse.sources import DELIVERED_COLUMNS, SourceError, UnusedColumn, csv_rows
 from stock_lakehouse.sources.csv_evidence import (
     INTRADAY,
     MIXED_DECIMALS,
@@ -384,7 +384,7 @@ def test_files_of_vendors_are_read_as_their_first_row_says(tmp_path: Path, vendo
     assert {name: row[name] for name, _ in form.more} == dict(form.more)
     if form.note:
         assert form.note in "; ".join(notes)
-    assert UNUSED not in "; ".join(notes)
+    assert not any(isinstance(note, UnusedColumn) for note in notes)
     if form.name.endswith(".txt"):  # found in the folder too
         assert [path.name for path in CsvFolderSource(tmp_path).files()] == [form.name]
 
@@ -637,10 +637,14 @@ def test_text_files_are_read_only_if_they_are_tables_of_prices_or_named_after_a_
 def test_a_column_of_actions_that_is_not_used_is_named(tmp_path: Path) -> None:
     text = bars("2024-01-02,1,2,1,2,3,0.5,4", header="Date,Open,High,Low,Close,Volume,Dividend Yield,SplitX")
     _, notes = read(tmp_path, text)
-    assert [note for note in notes if UNUSED in note] == [
+    assert [note for note in notes if isinstance(note, UnusedColumn)] == [
         "the column 'Dividend Yield' is not used",
         "the column 'SplitX' is not used",
     ]
+    above = bars("2024-01-02,1,2,1,2,3", header="Column 8 is not used\nDate,Open,High,Low,Close,Volume")
+    _, notes = read(tmp_path, above)
+    assert "not used" in "; ".join(notes)  # the line above the header
+    assert not any(isinstance(note, UnusedColumn) for note in notes)
 
 
 @pytest.mark.parametrize(

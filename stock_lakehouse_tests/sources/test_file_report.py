@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
-from stock_lakehouse.sources import Delivery, Landing, delivered_table
+from stock_lakehouse.sources import Delivery, Landing, UnusedColumn, delivered_table
 from stock_lakehouse.sources.file_report import (
     MORE,
     MOST_KINDS,
@@ -77,7 +77,7 @@ def test_the_most_frequent_reason_comes_first_with_its_first_line() -> None:
 
 
 def test_notes_are_said_once_and_those_of_an_unused_column_are_known() -> None:
-    note = "column 'Div Yield' is not used"
+    note = UnusedColumn("column 'Div Yield' is not used")
     files = reports([bar()], all_csv=(note, "decimal commas"))
     collect(files, Delivery(delivered_table({}), notes={"all.csv": (note,)}), ASKED, KNOWN)
     assert files["all.csv"].notes == (note, "decimal commas")
