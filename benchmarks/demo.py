@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.figures import Figure, print_figures, print_table
 from benchmarks.process import ROOT, Measured, measure
 
-PROGRAM = [sys.executable, "-c", "from stock_lakehouse.cli.app import main; main()"]
+PROGRAM = [sys.executable, "-c", "from stock_lakehouse.cli import main; main()"]
 CALIBRATION = [sys.executable, "-c", "import dagster"]
 LOCATION = [sys.executable, "-c", "import stock_lakehouse.definitions as d; d.defs().get_repository_def()"]
 MAX_DEMO, MAX_HELP, MAX_LOCATION, MAX_GB = 45.0, 0.5, 2.5, 2.5

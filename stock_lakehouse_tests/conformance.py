@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import talib
 
-from stock_lakehouse.indicators.registry import EQUAL_WITHIN, INDICATORS, Indicator, compute, indicator_spec
+from stock_lakehouse.indicators.kernel import EQUAL_WITHIN
+from stock_lakehouse.indicators.registry import INDICATORS, Indicator, compute, indicator_spec
 from stock_lakehouse_tests import histories
 from stock_lakehouse_tests.histories import FAMILIES, Bars
 from stock_lakehouse_tests.transforms import reference

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from stock_lakehouse.cli.app import _rectangle
+from stock_lakehouse.cli.context import asked_rectangle
 from stock_lakehouse.lake.reading import read_table
 from stock_lakehouse.runs.run import RunReport, run_rectangle
 from stock_lakehouse.settings import Settings, load_settings
@@ -106,7 +106,7 @@ class House:
             surroundings.chdir(self.folder)
             settings = load_settings(**overrides)
             days = [None if day is None else datetime.fromisoformat(day) for day in (first, last)]
-            report = run_rectangle(settings, _rectangle(settings, None, *days))
+            report = run_rectangle(settings, asked_rectangle(settings, None, *days))
         assert report.success, report.failures
         return Outcome(settings, report).read()
 

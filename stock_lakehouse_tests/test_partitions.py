@@ -9,8 +9,8 @@ import dagster as dg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stock_lakehouse.run_tags import Bringing, bringing
 
+from stock_lakehouse.instance.run_tags import Bringing, bringing
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import (
     LOOK_BACK,

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from stock_lakehouse.cli.app import _finding_lines, app
+from stock_lakehouse.cli import app
+from stock_lakehouse.cli.outcome import finding_lines
 from stock_lakehouse.runs.run import CheckFinding
 
 CONFIG = """
@@ -205,13 +206,13 @@ def test_a_red_check_is_shown_whatever_its_table_has() -> None:
         found=70,
         to_do="look " * 30,
     )
-    lines = list(_finding_lines(finding))
+    lines = list(finding_lines(finding))
     assert lines[0] == "    A split that is named and has not been applied."
     assert lines[1] == "      ticker=NVDA  session=2023-09-10  move=0.0999"
     assert lines[6] == "      … and 65 more"
     assert lines[7].startswith("    to do: look look")
     assert all(len(line) <= 80 for line in lines)
-    assert list(_finding_lines(CheckFinding("a", "b", "WARN"))) == []
+    assert list(finding_lines(CheckFinding("a", "b", "WARN"))) == []
 
 
 def test_the_program_itself_ends_with_1_after_an_error(prices: Path) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from stock_lakehouse.run_tags import ASKED_BY
 
 from stock_lakehouse.automation.csv_files import (
     Seen,
@@ -25,6 +24,7 @@ from stock_lakehouse.automation.csv_files import (
     seen_text,
 )
 from stock_lakehouse.automation.decisions import Plan
+from stock_lakehouse.instance.run_tags import ASKED_BY
 from stock_lakehouse.partitions import RANGE_END, RANGE_START
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources.csv_folder import CsvFolderSource

@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from stock_lakehouse.assets.processed import processed_stocks_daily
 from stock_lakehouse.checks.files import files_read
-from stock_lakehouse.sources import Delivery, Download, UnusedColumn
+from stock_lakehouse.sources import Delivery, UnusedColumn
 from stock_lakehouse.sources.download import Download
 from stock_lakehouse.tables import PROCESSED, RAW, UNREADABLE
 from stock_lakehouse_tests.graph import (

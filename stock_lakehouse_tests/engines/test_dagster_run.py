@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 from pyspark.sql import SparkSession
 
-from stock_lakehouse.instance import dagster_folder, open_instance
+from stock_lakehouse.instance.home import dagster_folder, open_instance
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.runs.run import run_rectangle

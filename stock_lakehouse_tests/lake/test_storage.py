@@ -21,9 +21,9 @@ import sqlalchemy.exc
 from deltalake.exceptions import DeltaError
 from pyspark.errors import PySparkException, PythonException
 from pyspark.sql import SparkSession
-from stock_lakehouse.reading import read_table
 
 from stock_lakehouse.lake import Lake
+from stock_lakehouse.lake.reading import read_table
 from stock_lakehouse.lake.storage import Bucket, ChangedError, Storage, StorageError, storage_at, storage_error
 from stock_lakehouse.tables import FEATURES, PROCESSED, RESTATEMENTS, TABLES
 from stock_lakehouse_tests import s3

@@ -12,7 +12,7 @@ from typing import Any
 import deltalake
 from pyspark.sql import SparkSession
 
-from stock_lakehouse.lake.delta_table import NOT_A_VALUE, DeltaTable
+from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.storage import LakeRoot
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import CURATED, FEATURES
@@ -127,5 +127,5 @@ def _changes(table: DeltaTable) -> Counter[tuple[Any, ...]]:
 
 
 def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    key = ("ticker", "date", "year", *NOT_A_VALUE)
+    key = ("ticker", "date", "year", *CURATED.provenance)
     return [name for name, value in old.items() if name not in key and str(new.get(name)) != str(value)]
