@@ -76,6 +76,12 @@ class Databricks(BaseModel):
             return "a new cluster"
         return f"cluster {self.cluster_id}" if self.cluster_id else "serverless compute"
 
+    @property
+    def sends_serverless_jobs_to_s3(self) -> bool:
+        """Whether jobs on serverless compute, which has no instance profile, would exchange messages on S3."""
+        is_serverless = self.serverless and not self.job_cluster and self.work != "session"
+        return is_serverless and self.messages is not None and self.messages.startswith("s3://")
+
     @field_validator("job_cluster", mode="before")
     @classmethod
     def _from_variable(cls, value: Any) -> Any:
@@ -221,6 +227,18 @@ class Settings(BaseSettings):
         if self.engine == "databricks" and not (self.databricks.cluster_id or self.databricks.serverless):
             raise ValueError(
                 "databricks: with engine = 'databricks' set databricks.cluster_id, or databricks.serverless = true"
+            )
+        if self.engine == "databricks" and self.databricks.serverless and isinstance(self.lake_root, str):
+            raise ValueError(
+                f"databricks.serverless: serverless compute has no instance profile, so it cannot reach {self.lake_root}; set "
+                "databricks.cluster_id to a cluster whose instance profile may use the bucket, or run this program on Databricks "
+                "and set lake_root to a folder of a volume (/Volumes/…)"
+            )
+        if self.engine == "databricks" and self.databricks.sends_serverless_jobs_to_s3:
+            raise ValueError(
+                "databricks.messages: serverless jobs have no instance profile, so they cannot reach "
+                f"{self.databricks.messages}; set databricks.messages to a folder of a volume (/Volumes/…), or "
+                "databricks.job_cluster to a cluster with one"
             )
         if self.webhook_url is not None and not self.webhook_url.get_secret_value().startswith(("https://", "http://")):
             raise ValueError("webhook_url: begins with neither https:// nor http://")
