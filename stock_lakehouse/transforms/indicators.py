@@ -198,7 +198,14 @@ INDICATORS: tuple[Indicator, ...] = (
     Indicator(
         "volume_sma_50", moving_average, {"source": "volume", "window": 50}, 49, "Average volume of 50 sessions", 0
     ),
-    Indicator("return_1d", simple_return, {}, 1, "Total return since the session before, 0.01 is 1 %"),
+    Indicator(
+        "return_1d",
+        simple_return,
+        {},
+        1,
+        "Total return since the session before, 0.01 is 1 %: of close, with the dividend of the bar itself; where no dividend is "
+        "known, of the delivered adj_close, or of close alone",
+    ),
     Indicator("volatility_20", volatility, {"window": 20}, 20, "Sample deviation of return_1d over 20 sessions", 0),
     Indicator(
         "buy_signal",
