@@ -69,7 +69,11 @@ class Databricks(Group):
     cluster_id: str | None = Field(
         default=None, description="Cluster for sessions, and for jobs without `job_cluster`."
     )
-    serverless: bool = Field(default=False, description="Sessions run on serverless compute. Set this or `cluster_id`.")
+    serverless: bool = Field(
+        default=False,
+        description="Sessions run on serverless compute. Set this or `cluster_id`. Serverless compute has no instance profile, so "
+        "the lake and `messages` have to be on a volume, not on S3.",
+    )
     start_minutes: float = Field(default=20.0, gt=0, description="How long a terminated cluster may take to start.")
     work: Literal["auto", "session", "job"] = Field(
         default="auto",
@@ -101,6 +105,12 @@ class Databricks(Group):
         if self.job_cluster:
             return "a new cluster"
         return f"cluster {self.cluster_id}" if self.cluster_id else "serverless compute"
+
+    @property
+    def sends_serverless_jobs_to_s3(self) -> bool:
+        """Whether jobs on serverless compute, which has no instance profile, would exchange messages on S3."""
+        is_serverless = self.serverless and not self.job_cluster and self.work != "session"
+        return is_serverless and self.messages is not None and self.messages.startswith("s3://")
 
     @model_validator(mode="after")
     def _check_together(self) -> Databricks:
@@ -230,6 +240,18 @@ class Settings(LakeOptions, BaseSettings):
         if self.engine == "databricks" and not (self.databricks.cluster_id or self.databricks.serverless):
             raise ValueError(
                 "databricks: with engine = 'databricks' set databricks.cluster_id, or databricks.serverless = true"
+            )
+        if self.engine == "databricks" and self.databricks.serverless and isinstance(self.lake_root, str):
+            raise ValueError(
+                f"databricks.serverless: serverless compute has no instance profile, so it cannot reach {self.lake_root}; set "
+                "databricks.cluster_id to a cluster whose instance profile may use the bucket, or run this program on Databricks "
+                "and set lake_root to a folder of a volume (/Volumes/…)"
+            )
+        if self.engine == "databricks" and self.databricks.sends_serverless_jobs_to_s3:
+            raise ValueError(
+                "databricks.messages: serverless jobs have no instance profile, so they cannot reach "
+                f"{self.databricks.messages}; set databricks.messages to a folder of a volume (/Volumes/…), or "
+                "databricks.job_cluster to a cluster with one"
             )
         if self.webhook_url is not None and not self.webhook_url.get_secret_value().startswith(("https://", "http://")):
             raise ValueError("webhook_url: begins with neither https:// nor http://")

@@ -333,6 +333,52 @@ def test_a_wrong_databricks_setting_is_named(tmp_path: Path, table: str, said: s
     assert said in message_of()
 
 
+NO_PROFILE = "no instance profile, so"
+
+
+@pytest.mark.parametrize(
+    ("lake", "table", "said"),
+    [
+        (
+            "s3://bucket/lake",
+            "serverless = true\n",
+            f"databricks.serverless: serverless compute has {NO_PROFILE} it cannot reach s3://bucket/lake; "
+            "set databricks.cluster_id to a cluster",
+        ),
+        # Jobs on a cluster would reach it; the small reads beside them go by session.
+        (
+            "s3://bucket/lake",
+            'serverless = true\nwheel = "w"\nmessages = "/Volumes/a/b/c"\njob_cluster = {num_workers = 1}\n',
+            "databricks.serverless: serverless compute has",
+        ),
+        (
+            "/Volumes/a/b/lake",
+            'serverless = true\nwheel = "w"\nmessages = "s3://bucket"\n',
+            f"databricks.messages: serverless jobs have {NO_PROFILE} they cannot reach s3://bucket; "
+            "set databricks.messages to a folder of a volume",
+        ),
+    ],
+)
+def test_what_serverless_compute_cannot_reach_is_refused_with_what_to_set(
+    tmp_path: Path, lake: str, table: str, said: str
+) -> None:
+    written(tmp_path, f'lake_root = "{lake}"\n{DATABRICKS}{table}')
+    assert said in message_of()
+
+
+@pytest.mark.parametrize(
+    ("lake", "table"),
+    [
+        ("s3://bucket/lake", 'cluster_id = "a"\nmessages = "s3://bucket"\n'),
+        ("/Volumes/a/b/lake", 'serverless = true\nwheel = "w"\nmessages = "/Volumes/a/b/c"\n'),
+        ("/Volumes/a/b/lake", 'serverless = true\nwork = "session"\nwheel = "w"\nmessages = "s3://bucket"\n'),
+    ],
+)
+def test_a_lake_that_databricks_reaches_is_taken(tmp_path: Path, lake: str, table: str) -> None:
+    written(tmp_path, f'lake_root = "{lake}"\n{DATABRICKS}{table}')
+    assert str(load_settings().lake_root) == lake
+
+
 @pytest.mark.parametrize("name", ["token", "client_secret"])
 def test_a_credential_in_the_file_is_refused_with_the_variable_and_not_repeated(tmp_path: Path, name: str) -> None:
     written(tmp_path, f'{DATABRICKS}serverless = true\n{name} = "dapi0123"\n')

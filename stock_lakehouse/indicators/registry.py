@@ -92,7 +92,8 @@ INDICATORS: tuple[Indicator, ...] = (
         simple_return,
         {},
         1,
-        "Total return since the session before, 0.01 is 1 %",
+        "Total return since the session before, 0.01 is 1 %: of close, with the dividend of the bar itself; where no dividend is "
+        "known, of the delivered adj_close, or of close alone",
         inputs=("close", "adj_close", "dividend", "total_return"),
     ),
     Indicator(

@@ -18,6 +18,7 @@ from pyspark.sql.connect.readwriter import DataFrameWriter
 from stock_lakehouse.cli import doctor
 from stock_lakehouse.engines import spark_session
 from stock_lakehouse.lake import lease
+from stock_lakehouse.lake.history import files_of
 from stock_lakehouse.lake.lease import LeaseLostError
 from stock_lakehouse.lake.lock import TableBusyError, one_writer
 from stock_lakehouse.lake.publish import PublishError
@@ -301,6 +302,9 @@ def test_the_policy_of_the_documentation_allows_what_runs_do_and_little_else(
             (landed, *_) = house.lake.raw.files()
             with pytest.raises(StorageError, match="must allow s3:DeleteObject here"):
                 bucket.delete([landed.path])
+            (written, *_) = files_of(house.lake.curated.open(), CURATED.path)
+            with pytest.raises(StorageError, match="must allow s3:DeleteObject here"):
+                bucket.delete([written])
             bucket.delete([house.lake.processed.files()[0].path])
             with pytest.raises(StorageError, match="must allow s3:PutObject here"):
                 Bucket("s3://policed/another").create("k", b"")
