@@ -71,7 +71,7 @@ class Databricks(Group):
     )
     serverless: bool = Field(
         default=False,
-        description="Sessions run on serverless compute. Set this or `cluster_id`. Serverless compute has no instance profile, so "
+        description="Sessions run on serverless compute. Set this or `cluster_id`. It has no instance profile, so "
         "the lake and `messages` have to be on a volume, not on S3.",
     )
     start_minutes: float = Field(default=20.0, gt=0, description="How long a terminated cluster may take to start.")
