@@ -137,6 +137,39 @@ def fresh(
     import pandas as pd
 
     columns = list(dict.fromkeys([*KEY, "day", *COMPARED, "problem", "adjusted_to", "ingested_at", *PASSED]))
+    # Most rows are the first of their key, and need no comparison: all of a first load, almost all of a daily one.
+    are_first = ~inside.duplicated(KEY, keep=False) & ~_are_in(inside, landed)
+    firsts = inside[are_first].reindex(columns=columns).assign(ingested_at=now.strftime(STAMP))
+    if are_first.all():
+        return firsts
+    of_others = None if proven is None else proven[~are_first]
+    others = _fresh_by_comparison(inside[~are_first], landed, now, final_at, of_others, columns)
+    both = pd.concat([firsts, others]) if len(others) else firsts
+    return both.reindex(inside.index.intersection(both.index, sort=False))
+
+
+def _are_in(rows: pd.DataFrame, landed: pd.DataFrame) -> pd.Series:
+    """Which rows are of a key of `landed`."""
+    import pandas as pd
+
+    if landed.empty:
+        return pd.Series(False, index=rows.index)
+    keys, known = (pd.MultiIndex.from_frame(frame[KEY]) for frame in (rows, landed))
+    return pd.Series(keys.isin(known), index=rows.index)
+
+
+def _fresh_by_comparison(
+    inside: pd.DataFrame,
+    landed: pd.DataFrame,
+    now: datetime,
+    final_at: Callable[[date], datetime | None],
+    proven: pd.Series | None,
+    columns: Sequence[str],
+) -> pd.DataFrame:
+    """`fresh`, each row compared with the one before it of its key."""
+    import pandas as pd
+
+    landed = landed[_are_in(landed, inside)]
     newest = landed.drop_duplicates(KEY, keep="last")
     both = pd.concat(
         [newest.reindex(columns=columns).astype(object), inside.reindex(columns=columns).astype(object)],
