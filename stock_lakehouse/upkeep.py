@@ -18,6 +18,7 @@ from stock_lakehouse.lake.lock import TableBusyError
 from stock_lakehouse.lake.maintenance import Damage, Tended, drop, examine, examine_files, tend
 from stock_lakehouse.lake.parquet_table import ParquetTable
 from stock_lakehouse.lake.publish import PublishError, partition_of
+from stock_lakehouse.lake.raw_csv import RawCsv
 from stock_lakehouse.lake.staging import clear_abandoned
 from stock_lakehouse.layers.curated import COMPUTE_ANEW, is_outdated, moving, note_moving
 from stock_lakehouse.market_calendar import utc_now
@@ -95,7 +96,7 @@ def keep_up(
     now: datetime | None = None,
     pause_seconds: float = PAUSE_SECONDS,
 ) -> Upkeep:
-    """Tend every Delta table of `lake` unless `check_only`, and look at every table.
+    """Tend every Delta table of `lake` and raw's compactions unless `check_only`, and look at every table.
 
     `sessions` as the transforms take it: date, final_at, next_session. `sample` tickers are computed anew from the layer
     above and compared bit for bit, others each week. Raises StorageError; what is wrong with a table is a finding.
@@ -108,7 +109,7 @@ def keep_up(
         if damages:
             one.findings.append(_damaged(table, damages))
         else:
-            if table.format == "delta" and not check_only:
+            if (table.format == "delta" or table == RAW) and not check_only:
                 _tend(lake, one, moment)
             _audit(lake, spark, table, one)
         one.seconds = time.monotonic() - began
@@ -116,7 +117,8 @@ def keep_up(
             f"{table.name}: {one.rows_checked:,} rows checked" + (f", {len(damages)} files damaged" if damages else "")
         )
     for name, pairs in lacking(lake).items():
-        found[name].findings.append(_lacks(name, pairs))
+        if name != RAW.name or not found[name].findings:  # whose rows a damaged file has is not known
+            found[name].findings.append(_lacks(name, pairs))
     tickers = sampled(_tickers(lake), sample, moment.date())
     readable = not any(
         found[name].findings for name in (PROCESSED.name, CURATED.name, CORPORATE_ACTIONS.name, FEATURES.name)
@@ -201,7 +203,10 @@ def damages_of(lake: Lake, table: Table) -> list[Damage]:
 
 
 def lacking(lake: Lake) -> dict[str, list[TickerYear]]:
-    """Ticker-years that a layer lacks though the layer computed from it has them, by table; by logs and folders."""
+    """Ticker-years that a layer lacks though the layer computed from it has them, by table.
+
+    By logs and folders; of raw by its rows.
+    """
     held = {table.name: _ticker_years(lake, table) for table in (RAW, PROCESSED, CURATED, FEATURES)}
     below = ((RAW, PROCESSED), (PROCESSED, CURATED), (CURATED, FEATURES))
     return {above.name: missing for above, one in below if (missing := sorted(held[one.name] - held[above.name]))}
@@ -300,9 +305,13 @@ def _present(stored: DataFrame, table: Table) -> DataFrame:
 
 def _tend(lake: Lake, one: TableUpkeep, now: datetime) -> None:
     stored = lake.stored(one.table)
-    assert isinstance(stored, DeltaTable)
+    assert isinstance(stored, DeltaTable | RawCsv)
     try:
-        one.tended = tend(stored, None if one.table == RESTATEMENTS.name else lake.ledger, now)
+        if isinstance(stored, RawCsv):
+            removed, freed = stored.tend_compactions()
+            one.tended = Tended(files_removed=removed, bytes_freed=freed)
+        else:
+            one.tended = tend(stored, None if one.table == RESTATEMENTS.name else lake.ledger, now)
     except TableBusyError as error:
         one.findings.append(Finding(one.table, str(error), "upkeep of it is done next time"))
     except PublishError as error:
@@ -366,11 +375,7 @@ def _tickers(lake: Lake) -> list[str]:
 
 
 def _ticker_years(lake: Lake, table: Table) -> set[TickerYear]:
-    stored = lake.stored(table.name)
-    if isinstance(stored, DeltaTable | ParquetTable):
-        return stored.ticker_years()
-    pairs = (partition_of(file.path) for file in stored.files())
-    return {(ticker, int(year)) for ticker, year in pairs if year.isdigit()}
+    return lake.stored(table.name).ticker_years()
 
 
 def facts(one: TableUpkeep) -> Mapping[str, Any]:

@@ -28,7 +28,7 @@ from stock_lakehouse.io_managers import DeltaIOManager, ParquetIOManager, RawCsv
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.parquet_table import ParquetTable
-from stock_lakehouse.lake.raw_csv import FILE_COLUMNS
+from stock_lakehouse.lake.raw_files import FILE_COLUMNS
 from stock_lakehouse.lake.storage import File
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import Rectangle
@@ -248,7 +248,8 @@ def raw_contents(lake: Lake) -> list[dict[str, Any]]:
     for file in lake.raw.files():
         source = lake.storage.source(file.path)
         found = csv.read_csv(source, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=text)
-        rows += [{**row, "folder": "/".join(file.path.split("/")[-3:-1])} for row in found.to_pylist()]
+        folders = dict(part.split("=", 1) for part in file.path.split("/")[:-1] if "=" in part)
+        rows += [{**folders, **row} for row in found.to_pylist()]
     return sorted(rows, key=str)
 
 

@@ -64,14 +64,13 @@ class Layers:
     def _processed(self) -> Published:
         asked, lake = self._asked, self._lake
         raw = lake.raw.read(self._spark, asked.tickers, asked.read_years)
-        with lake.raw.at_rest():  # rows that land between the two readings would count as lost
-            rows = self._by_ticker(
-                lambda some: classify(some, self._days, self._order.price_tolerance),
-                raw,
-                asked.tickers,
-                len(asked.read_years),
-            )
-            delivered = raw.count()
+        rows = self._by_ticker(
+            lambda some: classify(some, self._days, self._order.price_tolerance),
+            raw,
+            asked.tickers,
+            len(asked.read_years),
+        )
+        delivered = raw.count()
         fates = {row["fate"]: row["count"] for row in rows.groupBy("fate").count().collect()}
         self._conserve(delivered, fates)
         bars, rejected, actions = processed_bars(rows), quarantined(rows), delivered_actions(rows)
