@@ -94,6 +94,7 @@ RAW = Table(
     raw.COLUMNS,
     "Bars as the source delivered them, every column text. Append-only: a row lands when it is new or differs from the "
     "newest landed row of its ticker and session, and is never changed.",
+    partition_by=("year",),
     key=(),
 )
 PROCESSED = Table(

@@ -101,7 +101,7 @@ def keep_up(
     now: datetime | None = None,
     pause_seconds: float = PAUSE_SECONDS,
 ) -> Upkeep:
-    """Tend every Delta table of `lake` unless `check_only`, and look at every table.
+    """Tend every Delta table of `lake` and raw's compactions unless `check_only`, and look at every table.
 
     `sessions` as the transforms take it: date, final_at, next_session. `sample` tickers are computed anew from the layer
     above and compared bit for bit, others each week. Raises StorageError; what is wrong with a table is a finding.
@@ -114,7 +114,7 @@ def keep_up(
         if damages:
             one.findings.append(_damaged(table, damages))
         else:
-            if table.format == "delta" and not check_only:
+            if (table.format == "delta" or table == RAW) and not check_only:
                 _tend(lake, one, moment)
             _audit(lake, spark, table, one)
         one.seconds = time.monotonic() - began
@@ -124,7 +124,8 @@ def keep_up(
     if strangers := lake.raw.strangers(in_flight=False):
         found[RAW.name].findings.append(_never_read(strangers))
     for name, pairs in lacking(lake).items():
-        found[name].findings.append(_lacks(name, pairs))
+        if name != RAW.name or not found[name].findings:  # whose rows a damaged file has is not known
+            found[name].findings.append(_lacks(name, pairs))
     for name, pairs in removed_by_repairs(lake).items():
         found[name].findings.append(_removed(name, pairs))
     tickers = sampled(_tickers(lake), sample, moment.date())
@@ -283,7 +284,10 @@ def damages_of(lake: Lake, table: Table) -> list[Damage]:
 
 
 def lacking(lake: Lake) -> dict[str, list[TickerYear]]:
-    """Ticker-years that a layer lacks though the layer computed from it has them, by table; by logs and folders."""
+    """Ticker-years that a layer lacks though the layer computed from it has them, by table.
+
+    By logs and folders; of raw by its rows.
+    """
     held = {table.name: _ticker_years(lake, table) for table in LAYERS}
     return {
         source.name: missing
@@ -385,7 +389,11 @@ def _present(stored: DataFrame, table: Table) -> DataFrame:
 
 def _tend(lake: Lake, one: TableUpkeep, now: datetime) -> None:
     try:
-        one.tended = tend(lake.delta[one.table], None if one.table == RESTATEMENTS.name else lake.ledger, now)
+        if one.table == RAW.name:
+            removed, freed = lake.raw.tend_compactions()
+            one.tended = Tended(files_removed=removed, bytes_freed=freed)
+        else:
+            one.tended = tend(lake.delta[one.table], None if one.table == RESTATEMENTS.name else lake.ledger, now)
     except TableBusyError as error:
         one.findings.append(Finding(one.table, str(error), "upkeep of it is done next time"))
     except PublishError as error:

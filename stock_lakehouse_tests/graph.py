@@ -29,7 +29,7 @@ from stock_lakehouse.io_managers.table import TableIOManager
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.parquet_table import ParquetTable
-from stock_lakehouse.lake.raw_csv import FILE_COLUMNS
+from stock_lakehouse.lake.raw_files import FILE_COLUMNS
 from stock_lakehouse.lake.storage import File, storage_at
 from stock_lakehouse.layers.raw import land
 from stock_lakehouse.market_calendar import market_calendar
@@ -138,7 +138,7 @@ class OutputContext:
     asset_partition_keys: Sequence[str]
     run_id: str
     has_asset_partitions: bool = True
-    op_def: None = None
+    op_def: Any = None
     metadata: dict[str, Any] = field(default_factory=dict)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("stock_lakehouse_tests"))
 
@@ -223,7 +223,7 @@ def step(
             CURATED.name: (curated_stocks_daily, PROCESSED, table),
             FEATURES.name: (stocks_features, CURATED, table),
         }[name]
-        frame = loads.load_input(OutputContext(upstream.name, keys, run_id))  # type: ignore[arg-type]
+        frame = loads.load_input(OutputContext(upstream.name, keys, run_id, op_def=asset.op))  # type: ignore[arg-type]
         output = output_of(asset, context, frame, house)
 
     def publish() -> dict[str, Any]:
@@ -275,7 +275,8 @@ def raw_contents(lake: Lake) -> list[dict[str, Any]]:
     for file in lake.raw.files():
         source = lake.storage.source(file.path)
         found = csv.read_csv(source, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=text)
-        rows += [{**row, "folder": "/".join(file.path.split("/")[-3:-1])} for row in found.to_pylist()]
+        folders = dict(part.split("=", 1) for part in file.path.split("/")[:-1] if "=" in part)
+        rows += [{**folders, **row} for row in found.to_pylist()]
     return sorted(rows, key=str)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from stock_lakehouse.io_managers.metadata import files_read, preview, tell
-from stock_lakehouse.io_managers.table import ReadByJob, is_read_by_job
+from stock_lakehouse.io_managers.table import ReadByJob, layer_of, rows_for
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 
 if TYPE_CHECKING:
@@ -43,7 +43,10 @@ class RawCsvIOManager(dg.ConfigurableIOManager):
         tell(context, facts)
 
     def load_input(self, context: dg.InputContext) -> DataFrame | ReadByJob:
-        house, rectangle = self.lakehouse, self.lakehouse.rectangle(context.asset_partition_keys)
-        if is_read_by_job(context, house, rectangle):
-            return ReadByJob()
+        house = self.lakehouse
+        if not context.has_asset_partitions:
+            return house.lake.raw.read(house.session)
+        rectangle = house.rectangle(context.asset_partition_keys)
+        if (layer := layer_of(context)) is not None:
+            return rows_for(layer, house, rectangle)
         return house.lake.raw.read(house.session, rectangle.tickers, rectangle.read_years)

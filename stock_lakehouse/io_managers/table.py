@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from stock_lakehouse.io_managers.metadata import blocked, lineage_of, preview, tell
-from stock_lakehouse.layers import COMPUTED
+from stock_lakehouse.layers import COMPUTED, read
 from stock_lakehouse.layers.step import INPUT_ATTEMPTS, Computed, InputMovedError, Rows, facts_of
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.schemas.audit import AuditError
@@ -85,8 +85,8 @@ class TableIOManager(dg.ConfigurableIOManager):
         if not context.has_asset_partitions:
             return stored.read(house.session)
         rectangle = house.rectangle(context.asset_partition_keys)
-        if is_read_by_job(context, house, rectangle):
-            return ReadByJob()
+        if (layer := layer_of(context)) is not None:
+            return rows_for(layer, house, rectangle)
         return stored.read(house.session, rectangle.tickers)
 
 
@@ -100,6 +100,12 @@ def table_of(key: dg.AssetKey) -> Table:
     return BY_NAME[name]
 
 
-def is_read_by_job(context: dg.InputContext, house: LakehouseResource, rectangle: Rectangle) -> bool:
-    """Whether the asset that takes the input is a layer that a job on Databricks publishes. Any other asset gets its frame."""
-    return context.op_def is not None and context.op_def.name in COMPUTED and house.is_job(rectangle)
+def layer_of(context: dg.InputContext) -> Table | None:
+    """The layer whose asset takes the input; None for any other asset."""
+    name = context.op_def.name if context.op_def is not None else None
+    return BY_NAME[name] if name in COMPUTED else None
+
+
+def rows_for(layer: Table, house: LakehouseResource, rectangle: Rectangle) -> DataFrame | ReadByJob:
+    """The rows that the step of `layer` computes from; none where a job on Databricks does the step."""
+    return ReadByJob() if house.is_job(rectangle) else read(house.lake, house.session, layer, rectangle)

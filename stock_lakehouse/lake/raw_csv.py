@@ -1,20 +1,18 @@
-"""The raw layer: append-only CSV files, one a landing, ticker and year.
+"""The raw layer: append-only CSV files, one a landing and year.
 
-Here: what lands, under which name, and how it is read. A file appears whole and is never changed; in a bucket the store itself
-refuses a second one of the name. Not here: what the text means, beyond the ticker and the year that decide where a row lies.
+Here: what lands, and how it is read. A file appears whole and is never changed; in a bucket the store itself refuses a second one
+of the name. Not here: what a file's name says (raw_files.py), and what its text means beyond ticker and year.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stock_lakehouse.lake import raw_compaction
 from stock_lakehouse.lake.landing import (
     ANY,
     MEANING,
@@ -33,19 +31,24 @@ from stock_lakehouse.lake.landing import (
     splits_of,
 )
 from stock_lakehouse.lake.lock import confirm, one_writer
-from stock_lakehouse.lake.publish import of_tickers, partition_folder, partition_of
-from stock_lakehouse.lake.storage import (
-    AT_A_TIME,
-    ORPHAN_SECONDS,
-    File,
-    LakeRoot,
-    StorageError,
-    storage_at,
-    under,
+from stock_lakehouse.lake.publish import of_tickers
+from stock_lakehouse.lake.raw_compaction import Compaction, compactions_of, member_rows, small_files
+from stock_lakehouse.lake.raw_files import (
+    CSV_ERRORS,
+    FILE_COLUMNS,
+    FILE_DDL,
+    RawFile,
+    as_csv,
+    compared_text,
+    fingerprint,
+    landing_name,
+    raw_file,
+    sealed_name,
+    text_in,
 )
-from stock_lakehouse.lake.stored import Damage, TickerYear
+from stock_lakehouse.lake.storage import ORPHAN_SECONDS, File, LakeRoot, StorageError, storage_at, under
+from stock_lakehouse.lake.stored import Damage
 from stock_lakehouse.partitions import LOOK_BACK, Rectangle
-from stock_lakehouse.schemas import raw as schema
 from stock_lakehouse.sources import Landing, printable
 from stock_lakehouse.tables import RAW, UNREADABLE
 
@@ -54,19 +57,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
-# bars_<first session>_<last session>_<landing time>_<run>_<seal>.csv; dates are zeros where none could be read. The seal tells a
-# damaged file: 12 hexadecimal digits of its size and 16 of its SHA-256. Files from before there were seals have none.
-NAME = re.compile(r"bars_\d{4}-\d{2}-\d{2}_\d{4}-\d{2}-\d{2}_\d{8}T\d{12}Z_[0-9a-f]{8}(?:_([0-9a-f]{28}))?\.csv")
-_DIGIT, _HEX = "[0-9]", "[0-9a-f]"
-_DAY = f"{_DIGIT * 4}-{_DIGIT * 2}-{_DIGIT * 2}"
-# The same, as Spark's pathGlobFilter.
-GLOB = f"bars_{_DAY}_{_DAY}_{_DIGIT * 8}T{_DIGIT * 12}Z_{_HEX * 8}{{.csv,_{_HEX * 28}.csv}}"
-NO_DAY = "0000-00-00"
-
-FILE_COLUMNS = [one.name for one in (*schema.DELIVERED, *schema.PROVENANCE, schema.CAPITAL_GAINS, *schema.READING)]
 LISTED = 3  # damaged files that an error names
-CSV_ERRORS = (ValueError, KeyError)  # of pyarrow: ragged or no UTF-8, without our columns
-LARGEST_ROW = 1 << 24  # bytes; pyarrow reads no row that is longer than its blocks, of 1 MB if nothing is said
+OPENING = 256 * 1024  # bytes that are read in the time that it takes to open a file
+KEPT_SECONDS = 24 * 3600.0  # how long a compaction is kept when there is a newer one: a run may be reading it
 
 
 class CorruptRawFileError(StorageError):
@@ -89,6 +82,7 @@ class RawCsv:
         self.root = under(lake_root, RAW.path)
         self.lake_root = lake_root
         self._storage = storage_at(lake_root)
+        self._reads_in_full = isinstance(lake_root, Path)  # a bucket holds what it was given
 
     def land(
         self,
@@ -108,31 +102,63 @@ class RawCsv:
     def read(
         self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None
     ) -> DataFrame:
-        """The landed rows of `tickers` and `years` (None: all), and those whose ticker or year could not be read.
+        """The landed rows of `tickers` and `years` (None: all), and those whose ticker or year could not be read. Rows that land
+        later are not among them, whenever the frame is computed.
 
         Raises CorruptRawFileError when a file to be read is damaged: the engine would fail without its name, or, cut at a line's
-        end, leave out rows. By size alone where all tickers are read, or a bucket, which holds what it was given.
+        end, leave out rows. By size alone where all tickers are read, or a bucket, which holds what it was given. Files of the
+        layout by ticker are compacted first, if that was not done yet: engines cannot read them by name.
         """
-        from pyspark.sql import functions as F
-
-        if damaged := self.damaged(tickers, years, in_full=tickers is not None and isinstance(self.root, Path)):
-            raise CorruptRawFileError(damaged)
-
-        reader = spark.read.schema(RAW.ddl).options(
+        sources = self._sources(tickers, years, for_engine=True, in_full=tickers is not None and self._reads_in_full)
+        if not sources:
+            return spark.createDataFrame([], RAW.ddl)
+        reader = spark.read.schema(FILE_DDL).options(
             header=True,
             escape='"',
             multiLine=True,
-            pathGlobFilter=GLOB,
             allowTruncatedRows=True,  # Sail's: files from before a column was added
         )
-        if next(self._storage.walk(RAW.path), None) is None:
-            return spark.createDataFrame([], RAW.ddl)
-        frame = reader.csv(str(self.root))
-        if tickers is not None:
-            frame = of_tickers(frame, [*tickers, UNREADABLE])
-        if years is not None:
-            frame = frame.where(F.col("year").isin([*map(str, years), UNREADABLE]))
-        return frame
+        frame = reader.csv([self._storage.uri(one.file.path) for one in sources]).select(*RAW.column_names)
+        return frame if tickers is None else of_tickers(frame, [*tickers, UNREADABLE])
+
+    def read_text(self, columns: Sequence[str], tickers: Sequence[str] | None = None) -> pa.Table:
+        """`columns` of the landed rows of `tickers` (None: all) without an engine, all text. Raises CorruptRawFileError."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        names = list(dict.fromkeys([*columns, "ticker"]))
+
+        def read(source: RawFile) -> pa.Table:
+            rows = text_in(source, self._storage.read(source.file.path), names)
+            wanted = rows if tickers is None else rows.filter(pc.is_in(rows["ticker"], pa.array(tickers, pa.string())))
+            return wanted.select(list(columns))
+
+        sources = self._sources(tickers, None, in_full=self._reads_in_full, with_unreadable=False)
+        empty = pa.schema([(name, pa.string()) for name in columns]).empty_table()
+        return pa.concat_tables([empty, *self._storage.map(read, sources)])
+
+    def ticker_years(self) -> set[tuple[str, int]]:
+        """The ticker-years that have a landed row; those of a year that could not be read, and rows of a file that is no CSV any
+        more, are left out. Reads every file."""
+
+        def pairs_in(raw: RawFile) -> set[tuple[str, int]]:
+            if not raw.year.isdigit():
+                return set()
+            if raw.ticker is not None:
+                return {(raw.ticker, int(raw.year))}
+            try:
+                tickers = text_in(raw, self._storage.read(raw.file.path), ["ticker"])["ticker"].unique().to_pylist()
+            except CSV_ERRORS:
+                return set()
+            return {(ticker, int(raw.year)) for ticker in tickers}
+
+        files, compactions = self._by_year()
+        sources: list[RawFile] = []
+        for year, own in files.items():
+            covered = compactions[year].places if year in compactions else frozenset()
+            sources += [one for one in own if one.place not in covered]
+            sources += compactions[year].parts if year in compactions else ()
+        return set().union(*self._storage.map(pairs_in, sources))
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
@@ -142,7 +168,18 @@ class RawCsv:
 
     def files(self) -> list[File]:
         """Every landed file."""
-        return sorted((one for one in self._storage.walk(RAW.path) if _is_ours(one)), key=lambda one: one.path)
+        return [one.file for one in self._landed()]
+
+    def damaged(
+        self, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None, in_full: bool = True
+    ) -> list[str]:
+        """The files that may hold rows of `tickers` and `years` (None: all) and are not what landed, each with what is wrong with
+        it.
+
+        `in_full` reads them; otherwise only their sizes are looked at, which takes no more than a listing.
+        """
+        asked = _Asked(tickers, years)
+        return self._damaged([one for one in self._landed() if asked.may_be_in(one)], in_full)
 
     @property
     def location(self) -> str:
@@ -158,58 +195,20 @@ class RawCsv:
         """None: landed files are never changed, and have no version."""
         return None
 
-    def ticker_years(self) -> set[TickerYear]:
-        pairs = (partition_of(file.path) for file in self.files())
-        return {(ticker, int(year)) for ticker, year in pairs if year.isdigit()}
-
     def state(self, tickers: Sequence[str]) -> frozenset[str]:
         """The landed files that may hold a row of `tickers`, or one whose ticker could not be read."""
-        asked = {*tickers, UNREADABLE}
-        return frozenset(file.path for file in self.files() if partition_of(file.path)[0] in asked)
+        asked = _Asked(tickers, None)
+        return frozenset(file.file.path for file in self._landed() if asked.may_be_in(file))
 
     def damages(self) -> list[Damage]:
-        """The files that are not what landed."""
-        files = self.files()
+        """Every landed file that is not what landed; reads all of them."""
+        files = self._landed()
         found = self._storage.map(lambda file: self._damage(file, in_full=True), files)
         return [
-            Damage(file.path, f"is not what landed: {wrong}") for file, wrong in zip(files, found, strict=True) if wrong
+            Damage(file.file.path, f"is not what landed: {wrong}")
+            for file, wrong in zip(files, found, strict=True)
+            if wrong
         ]
-
-    def damaged(
-        self, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None, in_full: bool = True
-    ) -> list[str]:
-        """The files of `tickers` and `years` (None: all) that are not what landed, each with what is wrong with it.
-
-        `in_full` reads them; otherwise only their sizes are looked at, which takes no more than a listing.
-        """
-        of_tickers = None if tickers is None else {*tickers, UNREADABLE}
-        of_years = None if years is None else {*map(str, years), UNREADABLE}
-
-        def is_asked(file: File) -> bool:
-            ticker, year = partition_of(file.path)
-            return (of_tickers is None or ticker in of_tickers) and (of_years is None or year in of_years)
-
-        asked = [one for one in self.files() if is_asked(one)]
-        found = self._storage.map(lambda file: self._damage(file, in_full), asked)
-        return [
-            f"{self._storage.uri(file.path)} ({damage})" for file, damage in zip(asked, found, strict=True) if damage
-        ]
-
-    def _damage(self, file: File, in_full: bool) -> str | None:
-        """What is wrong with a landed file; None if nothing is."""
-        seal = _seal_in(file.name)
-        if seal is not None and int(seal[:12], 16) != file.size:
-            return f"{file.size:,} bytes, {int(seal[:12], 16):,} landed"
-        if not in_full:
-            return None
-        content = self._storage.read(file.path)
-        if seal is not None:
-            return None if seal == _seal(content) else "other bytes than landed"
-        try:
-            _rows_in(content)
-        except CSV_ERRORS as error:
-            return printable(str(error))[:200]
-        return None
 
     def strangers(self, in_flight: bool = True) -> list[str]:
         """Files under the raw root that do not follow the naming, so are never read; a kill leaves temporary ones.
@@ -224,85 +223,230 @@ class RawCsv:
             hidden = file.name.startswith(".") and file.name.endswith(".tmp")
             return hidden and newest - file.changed <= ORPHAN_SECONDS
 
-        found = [file for file in files if not _is_ours(file) and (in_flight or not may_be_written(file))]
+        found = [file for file in files if raw_file(file) is None and (in_flight or not may_be_written(file))]
         return sorted(self._storage.uri(file.path) for file in found)
 
     def landed(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The landed rows of the ticker-years of `rows` that may be of one of its days, oldest first, with COMPARED, ingested_at,
-        adjusted_to, file, problem, ticker, year, day, key."""
-        days: dict[tuple[str, str], pd.Series] = {
-            pair: group["day"].dropna() for pair, group in rows.groupby(["ticker", "year"], sort=True)
+        """The landed rows of the tickers of `rows` in files that may hold one of its days, oldest first, with COMPARED,
+        ingested_at, adjusted_to, file, problem, ticker, year, day, key."""
+        days: dict[str, list[str]] = {
+            year: sorted(set(group.dropna())) for year, group in rows.groupby("year", sort=True)["day"]
         }
-
-        def of_pair(pair: tuple[str, str]) -> list[pd.DataFrame]:
-            walked = sorted(self._storage.walk(self._folder(*pair)), key=lambda one: one.path)
-            files = [one for one in walked if _is_ours(one) and _may_hold(one.name, days[pair])]
-            return [self._rows_of(one).assign(ticker=pair[0], year=pair[1]) for one in files]
-
-        return _in_order([one for found in self._storage.map(of_pair, days) for one in found])
+        tickers = set(rows["ticker"])
+        prints = {fingerprint([ticker]) for ticker in tickers}
+        files = [
+            one
+            for one in self._landed()
+            if one.year in days and one.may_hold_day(days[one.year]) and one.may_hold_ticker(prints, tickers)
+        ]
+        return _in_order(list(self._storage.map(lambda one: self._rows_of(one, tickers), files)))
 
     def splits(self, ticker: str) -> list[Split]:
         """The splits that the landed rows of a ticker name, in ascending order; reads all of them."""
-        own = [(file, *partition_of(file.path)) for file in self.files()]
-        frames = [self._rows_of(file).assign(ticker=name, year=year) for file, name, year in own if name == ticker]
+        sources = self._sources([ticker], None, in_full=self._reads_in_full, with_unreadable=False)
+        frames = list(self._storage.map(lambda one: self._rows_of(one, {ticker}), sources))
         return splits_of(_in_order(frames).drop_duplicates("key", keep="last")).get(ticker, [])
 
-    def write(self, landing: pd.DataFrame, source: str, interval: str, run_id: str, now: datetime) -> int:
-        """Write rows that land, a file a ticker and year; how many files."""
+    def write(self, landing: pd.DataFrame, source: str, interval: str, run_id: str, now: datetime) -> set[str]:
+        """Write rows that land, a file a year; the years."""
         confirm(self.lake_root)
+        years = set()
+        for year, group in landing.groupby("year", sort=True):
+            self._write(group.assign(source=source, interval=interval), str(year), run_id, now)
+            years.add(str(year))
+        return years
 
-        def create(file: tuple[str, str, bytes]) -> None:
-            folder, days, content = file
-            self._create(folder, days, content, run_id, now)
+    def compact_if_due(self, years: Collection[str]) -> None:
+        """Make the compactions of `years` anew that leave too much beside them."""
+        files, compactions = self._by_year(years)
+        for year, own in files.items():
+            if self._is_due(own, compactions.get(year)):
+                self._compact(own, compactions.get(year))
 
-        # Each creation waits for the disk (fsync, 4 ms) or the network: one after the other, 10,500 files take 45 s longer.
-        with ThreadPoolExecutor(AT_A_TIME) as pool:
-            groups = landing.groupby(["ticker", "year"], sort=True)
-            files = ((self._folder(ticker, year), *_file_of(rows, source, interval)) for (ticker, year), rows in groups)
-            return sum(1 for _ in pool.map(create, files))
+    def tend_compactions(self) -> tuple[int, int]:
+        """Make each year's compaction anew from the landed files if it is not what these say, and remove those that stand for
+        nothing or that a newer one has replaced for KEPT_SECONDS; how many files were removed, and their bytes.
 
-    def _rows_of(self, file: File) -> pd.DataFrame:
-        content = self._storage.read(file.path)
-        if _seal_in(file.name) not in (None, _seal(content)):
-            raise CorruptRawFileError([f"{self._storage.uri(file.path)} (other bytes than landed)"])
+        Times of files are compared with each other, never with this machine's clock.
+        """
+        with self.at_rest():
+            files, compactions = self._by_year()
+            right: set[str] = set()
+            wrong: set[str] = set()
+            for year, own in files.items():
+                held = compactions.get(year)
+                is_due = self._is_due(own, held)
+                if is_due or held:
+                    members = small_files(own) if is_due or not held else held.members
+                    rows = self._member_rows(members, None)
+                    paths = raw_compaction.part_names(members, rows)
+                    wrong |= set() if is_due or not held else {one.file.path for one in held.parts} - paths
+                    raw_compaction.compact(self._storage, members, rows)
+                    right |= paths
+            there = list(self._storage.walk(raw_compaction.PATH))
+            newest = max((one.changed for one in there), default=0.0)
+            old = {one.path for one in there if one.changed < newest - KEPT_SECONDS}
+            gone = [one for one in there if one.path in wrong | old - right]
+            if gone:
+                self._storage.delete([one.path for one in gone])
+        return len(gone), sum(one.size for one in gone)
+
+    @staticmethod
+    def _is_due(files: Sequence[RawFile], held: Compaction | None) -> bool:
+        """Whether LOOSE small files or more of a year are in no compaction, or one of the layout by ticker is."""
+        places = held.places if held else frozenset()
+        loose = [one for one in small_files(files) if one.place not in places]
+        return len(loose) >= raw_compaction.LOOSE or any(one.ticker is not None for one in loose)
+
+    def _landed(self) -> list[RawFile]:
+        named = (raw_file(one) for one in self._storage.walk(RAW.path))
+        return sorted((one for one in named if one is not None), key=lambda one: one.file.path)
+
+    def _by_year(
+        self, years: Collection[str] | None = None
+    ) -> tuple[dict[str, list[RawFile]], Mapping[str, Compaction]]:
+        """The landed files of each of `years` (None: all), and the compactions that stand for some of them."""
+        files: dict[str, list[RawFile]] = {}
+        for one in self._landed():
+            if years is None or one.year in years:
+                files.setdefault(one.year, []).append(one)
+        return files, compactions_of(files, list(self._storage.walk(raw_compaction.PATH)))
+
+    def _sources(
+        self,
+        tickers: Sequence[str] | None,
+        years: Sequence[int] | None,
+        *,
+        for_engine: bool = False,
+        in_full: bool = False,
+        with_unreadable: bool = True,
+    ) -> list[RawFile]:
+        """The files to read for the rows of `tickers` and `years`; compactions in place of what they stand for where that is
+        faster.
+
+        Raises CorruptRawFileError if a landed file of them is damaged: by its size, and with `in_full` by its content if it is to
+        be opened. A damaged compaction is passed over.
+        """
+        asked = _Asked(tickers, years, with_unreadable)
+        files, compactions = self._by_year(asked.years)
+        chosen: list[RawFile] = []
+        for year, own in sorted(files.items()):
+            needed = [one for one in own if asked.may_be_in(one)]
+            if damaged := self._damaged(needed, in_full=False):
+                raise CorruptRawFileError(damaged)
+            compaction = compactions.get(year)
+            if compaction and in_full and not self._is_whole(compaction, asked):
+                compaction = None
+            by_ticker = [one for one in needed if one.ticker is not None] if for_engine else []
+            if by_ticker and not (compaction and compaction.places.issuperset(one.place for one in by_ticker)):
+                compaction = self._compact(own, compaction)
+            if compaction and (by_ticker or _is_faster(compaction, needed, asked)):
+                needed = [one for one in needed if one.place not in compaction.places]
+                chosen += [one for one in compaction.parts if asked.may_be_in(one)]
+            if in_full and (damaged := self._damaged(needed, in_full=True)):
+                raise CorruptRawFileError(damaged)
+            chosen += needed
+        return chosen
+
+    def _is_whole(self, compaction: Compaction, asked: _Asked) -> bool:
+        parts = [one for one in compaction.parts if asked.may_be_in(one)]
+        return all(wrong is None for wrong in self._storage.map(lambda one: self._damage(one, in_full=True), parts))
+
+    def _compact(self, files: Sequence[RawFile], before: Compaction | None) -> Compaction:
+        """Compact the small ones of a year's files."""
+        members = small_files(files)
+        return raw_compaction.compact(self._storage, members, self._member_rows(members, before))
+
+    def _member_rows(self, members: Sequence[RawFile], before: Compaction | None) -> pa.Table:
+        """The rows of `members` in their order; of those that `before` stands for, the first ones, its rows."""
+        import pyarrow as pa
+
+        def read(raw: RawFile) -> pa.Table:
+            return member_rows(raw, self._content_of(raw))
+
+        parts, rest = (before.parts, members[len(before.members) :]) if before else ((), members)
         try:
-            return _rows_in(content).to_pandas()
-        except CSV_ERRORS as error:
-            raise CorruptRawFileError([f"{self._storage.uri(file.path)} ({printable(str(error))[:200]})"]) from None
+            return pa.concat_tables([*self._storage.map(read, [*parts, *rest])])
+        except CorruptRawFileError:
+            if before is None:
+                raise
+            return self._member_rows(members, None)
 
-    def _create(self, folder: str, days: str, content: bytes, run_id: str, now: datetime) -> None:
-        run = run_id.replace("-", "")[:8]
-        if not re.fullmatch(
-            "[0-9a-f]{8}", run
-        ):  # an id of a caller's own: under another name the file would not be read
-            run = hashlib.sha256(run_id.encode()).hexdigest()[:8]
+    def _damaged(self, files: Sequence[RawFile], in_full: bool) -> list[str]:
+        found = self._storage.map(lambda one: self._damage(one, in_full), files) if in_full else map(_by_size, files)
+        return [
+            f"{self._storage.uri(one.file.path)} ({wrong})" for one, wrong in zip(files, found, strict=True) if wrong
+        ]
+
+    def _damage(self, raw: RawFile, in_full: bool) -> str | None:
+        """What is wrong with a landed file; None if nothing is."""
+        return raw.damage() or (raw.damage(self._storage.read(raw.file.path)) if in_full else None)
+
+    def _content_of(self, raw: RawFile) -> bytes:
+        content = self._storage.read(raw.file.path)
+        if wrong := raw.damage(content):
+            raise CorruptRawFileError([f"{self._storage.uri(raw.file.path)} ({wrong})"])
+        return content
+
+    def _rows_of(self, raw: RawFile, tickers: Collection[str]) -> pd.DataFrame:
+        """What landing compares of the rows of `tickers` in a file."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        try:
+            rows = compared_text(self._content_of(raw))
+        except CSV_ERRORS as error:
+            raise CorruptRawFileError([f"{self._storage.uri(raw.file.path)} ({printable(str(error))[:200]})"]) from None
+        if raw.ticker is not None:
+            return rows.to_pandas().assign(ticker=raw.ticker, year=raw.year)
+        return rows.filter(pc.is_in(rows["ticker"], pa.array(list(tickers), pa.string()))).to_pandas()
+
+    def _write(self, group: pd.DataFrame, year: str, run_id: str, now: datetime) -> None:
+        import pyarrow as pa
+
+        text = pa.schema([(name, pa.string()) for name in FILE_COLUMNS])
+        content = as_csv(pa.Table.from_pandas(group[FILE_COLUMNS], schema=text, preserve_index=False))
+        days, tickers = {day for day in group["day"] if day}, set(group["ticker"])
         while True:
-            name = f"bars_{days}_{now:%Y%m%dT%H%M%S%f}Z_{run}_{_seal(content)}.csv"
+            name = sealed_name(landing_name(year, days, now, run_id, tickers), content)
             try:
-                self._storage.create(f"{folder}/{name}", content)
+                self._storage.create(f"{RAW.path}/{name}", content)
             except FileExistsError:  # the clock stands still
                 now += timedelta(microseconds=1)
             else:
                 return
 
-    @staticmethod
-    def _folder(ticker: str, year: str) -> str:
-        return f"{RAW.path}/{partition_folder(ticker, year)}"
+
+class _Asked:
+    """Whose rows are asked for: of `tickers` and `years` (None: all), and those whose ticker or year could not be read."""
+
+    def __init__(
+        self, tickers: Sequence[str] | None, years: Sequence[int] | None, with_unreadable: bool = True
+    ) -> None:
+        unreadable = [UNREADABLE] if with_unreadable else []
+        self.tickers = None if tickers is None else {*tickers, *unreadable}
+        self.years = None if years is None else {*map(str, years), *unreadable}
+        self._prints = {fingerprint([ticker]) for ticker in self.tickers or ()}
+
+    def may_be_in(self, raw: RawFile) -> bool:
+        return (self.years is None or raw.year in self.years) and (
+            self.tickers is None or raw.may_hold_ticker(self._prints, self.tickers)
+        )
 
 
-def _file_of(rows: pd.DataFrame, source: str, interval: str) -> tuple[str, bytes]:
-    """The first and last session of rows that land, as a file's name gives them, and the file's content."""
-    import pyarrow as pa
-    from pyarrow import csv
+def _by_size(raw: RawFile) -> str | None:
+    return raw.damage()
 
-    rows = rows.assign(source=source, interval=interval)
-    table = pa.Table.from_pandas(
-        rows[FILE_COLUMNS], schema=pa.schema([(name, pa.string()) for name in FILE_COLUMNS]), preserve_index=False
-    )
-    text = pa.BufferOutputStream()
-    csv.write_csv(table, text, csv.WriteOptions(quoting_style="all_valid"))
-    days = [day for day in rows["day"] if day] or [NO_DAY]
-    return f"{min(days)}_{max(days)}", text.getvalue().to_pybytes()
+
+def _is_faster(compaction: Compaction, needed: Sequence[RawFile], asked: _Asked) -> bool:
+    """Whether a compaction is read faster than those of the files `needed` that it stands for."""
+    inside = [one for one in needed if one.place in compaction.places]
+    parts = [one for one in compaction.parts if asked.may_be_in(one)]
+    return bool(inside) and _effort(parts) < _effort(inside)
+
+
+def _effort(files: Sequence[RawFile]) -> int:
+    return sum(one.file.size + OPENING for one in files)
 
 
 def _in_order(frames: list[pd.DataFrame]) -> pd.DataFrame:
@@ -319,62 +463,6 @@ def _in_order(frames: list[pd.DataFrame]) -> pd.DataFrame:
     landed["day"] = [days[text] for text in sessions]
     landed["key"] = keys_of(landed)
     return landed.sort_values("ingested_at", kind="stable", ignore_index=True)
-
-
-def _rows_in(content: bytes) -> pa.Table:
-    """What landing compares of the rows of a landed file: VALUES, MEANING and provenance. Raises one of CSV_ERRORS where it
-    is none.
-
-    A file from before a column was there has ANY in those of MEANING, null in others.
-    """
-    import pyarrow as pa
-    from pyarrow import csv
-
-    as_text = csv.ConvertOptions(
-        column_types={name: pa.string() for name in FILE_COLUMNS},
-        include_columns=[*VALUES, *MEANING, "ingested_at", "adjusted_to", "file", "problem"],
-        include_missing_columns=True,
-        strings_can_be_null=True,
-        null_values=[""],
-    )
-    rows = csv.read_csv(
-        pa.BufferReader(content),
-        read_options=csv.ReadOptions(block_size=LARGEST_ROW),
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-        convert_options=as_text,
-    )
-    if rows["ingested_at"].null_count or not rows["ingested_at"].type.equals(pa.string()):
-        raise ValueError("a row without its landing time")
-    header = content[: content.find(b"\n")].decode(errors="replace")
-    if '"session"' not in header:
-        for name in MEANING:
-            rows = rows.set_column(rows.column_names.index(name), name, pa.array([ANY] * rows.num_rows, pa.string()))
-    return rows
-
-
-def _seal(content: bytes) -> str:
-    return f"{len(content):012x}{hashlib.sha256(content).hexdigest()[:16]}"
-
-
-def _seal_in(name: str) -> str | None:
-    match = NAME.fullmatch(name)
-    return match[1] if match else None
-
-
-def _may_hold(name: str, days: pd.Series) -> bool:
-    """Whether a landed file may hold a row of one of `days` (ISO text), by the first and last session in its name."""
-    first, last = name.split("_")[1:3]
-    return first == NO_DAY or bool(((days >= first) & (days <= last)).any())
-
-
-def _is_ours(file: File) -> bool:
-    parts = file.path.removeprefix(f"{RAW.path}/").split("/")
-    return (
-        len(parts) == 3
-        and parts[0].startswith("ticker=")
-        and parts[1].startswith("year=")
-        and NAME.fullmatch(parts[2]) is not None
-    )
 
 
 class Arrivals:
@@ -402,6 +490,7 @@ class Arrivals:
         self._raw, self._asked, self._final_at = raw, asked, final_at
         self._source, self._interval, self._run_id, self._now = source, interval, run_id, now
         self._waiting: list[pd.DataFrame] = []
+        self._years: set[str] = set()  # that rows have landed in
         self._waiting_for: set[tuple[str, ...]] = set()
 
     def add(self, rows: pa.Table) -> Landing:
@@ -432,15 +521,19 @@ class Arrivals:
         return found + counted(left, fates) + Landing(unknown=unknown, readjusted=basis.readjusted)
 
     def finish(self) -> Landing:
-        """Land what waited for the end of the download."""
+        """Land what waited for the end of the download, and compact what is due."""
         import pandas as pd
 
-        if not self._waiting:
+        if not self._waiting and not self._years:
             return Landing()
-        waiting = pd.concat(self._waiting, ignore_index=True)
-        self._waiting = []
+        found = Landing()
         with self._raw.at_rest():
-            return self._land(waiting, self._raw.landed(waiting), waiting)
+            if self._waiting:
+                waiting = pd.concat(self._waiting, ignore_index=True)
+                self._waiting = []
+                found = self._land(waiting, self._raw.landed(waiting), waiting)
+            self._raw.compact_if_due(self._years)
+        return found
 
     def _land(self, inside: pd.DataFrame, landed: pd.DataFrame, delivered: pd.DataFrame) -> Landing:
         import pandas as pd
@@ -449,11 +542,12 @@ class Arrivals:
         proven = proves_newer_basis(delivered, landed, landing)
         if proven.any():
             landing = fresh(inside, landed, self._now, self._final_at, proven.reindex(inside.index, fill_value=False))
-        files = self._raw.write(landing, self._source, self._interval, self._run_id, self._now)
+        years = self._raw.write(landing, self._source, self._interval, self._run_id, self._now)
+        self._years |= years
         fates = pd.Series("repeated", index=inside.index)
         fates[landing.index] = "landed"
         found = contradictions(inside, landed, self._now)
-        return counted(inside, fates) + Landing(files=files, contradictions=found)
+        return counted(inside, fates) + Landing(files=len(years), contradictions=found)
 
 
 def _readable(rows: pa.Table) -> pa.Table:

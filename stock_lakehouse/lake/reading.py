@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.history import NoVersionError, commits, in_words, open_as_of, version_at
 from stock_lakehouse.lake.publish import partition_of
-from stock_lakehouse.lake.raw_csv import FILE_COLUMNS, LARGEST_ROW, CorruptRawFileError
 from stock_lakehouse.tables import BY_NAME, RAW, RESTATEMENTS, TABLES, Table
 
 if TYPE_CHECKING:
@@ -58,10 +56,12 @@ def read_table(
     lake.check(name)
     if table.format == "delta":
         found = _delta(lake, table, tickers, at)
-    else:
-        found = _plain_files(lake, table, tickers)
-        if table == RAW and at is not None:
+    elif table == RAW:
+        found = lake.raw.read_text(RAW.column_names, tickers)
+        if at is not None:
             found = _landed_by(found, at)
+    else:
+        found = _parquet(lake, table, tickers)
     return found.sort_by([(one, "ascending") for one in ORDER if one in table.column_names])
 
 
@@ -119,39 +119,19 @@ def _came_true(lake: Lake, lines: pa.Table, at: datetime | None) -> pa.Table:
     return lines.filter(pc.invert(in_vain))
 
 
-def _plain_files(lake: Lake, table: Table, tickers: Sequence[str] | None) -> pa.Table:
-    """Raw, or a Parquet table: the rows of its files, ticker and year by the folder."""
+def _parquet(lake: Lake, table: Table, tickers: Sequence[str] | None) -> pa.Table:
+    """The rows of a Parquet table's files, ticker and year by the folder."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from pyarrow import csv
-
-    as_text = csv.ConvertOptions(
-        column_types={name: pa.string() for name in FILE_COLUMNS},
-        include_columns=FILE_COLUMNS,
-        include_missing_columns=True,
-        strings_can_be_null=True,
-        null_values=[""],
-    )
 
     def read(path: str) -> pa.Table:
-        source = lake.storage.source(path)
-        if table == RAW:
-            rows = csv.read_csv(
-                source,
-                read_options=csv.ReadOptions(block_size=LARGEST_ROW),
-                parse_options=csv.ParseOptions(newlines_in_values=True),
-                convert_options=as_text,
-            )
-        else:
-            rows = pq.ParquetFile(source).read()
+        rows = pq.ParquetFile(lake.storage.source(path)).read()
         for name, value in zip(("ticker", "year"), partition_of(path), strict=True):
             kind = table.arrow_schema.field(name).type
             rows = rows.append_column(name, pa.array([value] * rows.num_rows, pa.string()).cast(kind))
         return _conformed(rows, table)
 
-    if table == RAW and (damaged := lake.raw.damaged(tickers, in_full=isinstance(lake.raw.root, Path))):
-        raise CorruptRawFileError(damaged)
-    paths = lake.stored(table.name).paths()
+    paths = lake.parquet[table.name].paths()
     asked = [path for path in paths if tickers is None or partition_of(path)[0] in tickers]
     return pa.concat_tables([table.arrow_schema.empty_table(), *lake.storage.map(read, asked)])
 

@@ -10,27 +10,43 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.layers import curated, features, processed
-from stock_lakehouse.layers.step import INPUT_ATTEMPTS, Computed, InputMovedError, Step, facts_of
+from stock_lakehouse.layers.step import (
+    INPUT_ATTEMPTS,
+    Computed,
+    InputMovedError,
+    Step,
+    facts_of,
+    read_inputs,
+    remember_inputs,
+)
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, Table, upstream
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
+
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.partitions import Rectangle
 
 
 @dataclass(frozen=True)
 class Layer:
-    """How a layer is computed, from the rows upstream of the run's tickers: of the years that it reads, or of all years; and
-    what is checked of the published table."""
+    """How a layer is computed from the rows upstream of the run's tickers.
+
+    - reads: the tables that its rows are computed from
+    - reads_all_years: or those of the run's years and the days before each session
+    - check_published: tells the checks of the published table
+    """
 
     compute: Callable[[Step, DataFrame], Computed]
+    reads: tuple[Table, ...]
     reads_all_years: bool = True
     check_published: Callable[[Step], None] = lambda _: None
 
 
 COMPUTED = {
-    PROCESSED.name: Layer(processed.compute, reads_all_years=False),
-    CURATED.name: Layer(curated.compute),
-    FEATURES.name: Layer(features.compute, check_published=features.check_published),
+    PROCESSED.name: Layer(processed.compute, processed.READS, reads_all_years=False),
+    CURATED.name: Layer(curated.compute, curated.READS),
+    FEATURES.name: Layer(features.compute, features.READS, check_published=features.check_published),
 }
 
 
@@ -40,7 +56,7 @@ def run(step: Step, table: Table) -> dict[str, Any]:
     attempt = 1
     while True:
         try:
-            published = layer.compute(step, read(step, table)).publish(step)
+            published = layer.compute(step, read(step.lake, step.spark, table, step.asked)).publish(step)
         except InputMovedError:
             if attempt == INPUT_ATTEMPTS:
                 raise
@@ -50,8 +66,11 @@ def run(step: Step, table: Table) -> dict[str, Any]:
             return facts_of(step, table, published)
 
 
-def read(step: Step, table: Table) -> DataFrame:
-    """The rows that the step of `table` computes from."""
-    source = next(one for one in upstream(table) if one.has_step)
-    years = None if COMPUTED[table.name].reads_all_years else step.asked.read_years
-    return step.lake.stored(source.name).read(step.spark, step.asked.tickers, years)
+def read(lake: Lake, spark: SparkSession, table: Table, asked: Rectangle) -> DataFrame:
+    """The rows that the step of `table` computes from, in a run for `asked`; what they were read from is remembered."""
+    layer = COMPUTED[table.name]
+    inputs = read_inputs(lake, layer.reads, asked.tickers)
+    source = next(source for source in upstream(table) if source.has_step)
+    frame = lake.stored(source.name).read(spark, asked.tickers, None if layer.reads_all_years else asked.read_years)
+    remember_inputs(frame, inputs)
+    return frame

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 # Crash markers: tickers whose whole history a run is rewriting. If the run dies, the next run recomputes them in full.
+READS = (*upstream(CURATED), CORPORATE_ACTIONS)
 MOVING = f"{CORPORATE_ACTIONS.path}/_moving"
 
 
@@ -111,7 +112,7 @@ def compute(step: Step, processed: DataFrame) -> Curation:
     from pyspark.sql import functions as F
 
     lake, asked = step.lake, step.asked
-    inputs = step.inputs(*upstream(CURATED), CORPORATE_ACTIONS)
+    inputs = step.inputs_of(processed, *READS)
     window = window_of(lake, asked)
     loaded = processed if window.loaded is None else processed.where(F.col("year").isin(list(window.loaded)))
     if is_outdated(loaded):

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
+READS = (CURATED,)
+
+
 def compute(step: Step, bars: DataFrame) -> Rows:
     """The features of `bars`, all curated bars of the run's tickers. Raises AuditError."""
-    inputs = step.inputs(CURATED)
+    inputs = step.inputs_of(bars, *READS)
     rows = step.by_ticker(lambda some: features(some, step.sessions), bars, step.history_years)
     step.audit(rows, FEATURES)
     return Rows(FEATURES, rows, inputs)

@@ -15,6 +15,7 @@ from stock_lakehouse.transforms.processed import classify, delivered_actions, pr
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+READS = (RAW,)
 FATES = ("processed", "quarantined", "superseded")
 
 
@@ -43,7 +44,7 @@ class Classified:
 
 def compute(step: Step, raw: DataFrame) -> Classified:
     """Classify `raw`, all landed rows of the run's tickers and years. Raises AuditError, LostRowsError, InputMovedError."""
-    inputs, years = step.inputs(RAW), len(step.asked.read_years)
+    inputs, years = step.inputs_of(raw, *READS), len(step.asked.read_years)
     rows = step.by_ticker(lambda some: classify(some, step.days, step.options.price_tolerance), raw, years)
     delivered = raw.count()
     fates = {row["fate"]: row["count"] for row in rows.groupBy("fate").count().collect()}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+from weakref import WeakKeyDictionary
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_publish import publish as publish_delta
@@ -59,6 +60,18 @@ class Inputs:
 
 
 NO_INPUTS = Inputs({})
+# What the frame was read from that an IO manager gives to a layer's asset: another run may publish before the asset begins.
+_read_from: WeakKeyDictionary[DataFrame, Inputs] = WeakKeyDictionary()
+
+
+def read_inputs(lake: Lake, tables: Sequence[Table], tickers: Sequence[str]) -> Inputs:
+    """What `tables` hold of `tickers` now. To be called before their rows are read."""
+    return Inputs({table.name: lake.stored(table.name).state(tickers) for table in tables})
+
+
+def remember_inputs(frame: DataFrame, inputs: Inputs) -> None:
+    """Remember what `frame` was read from, for `Step.inputs_of`."""
+    _read_from[frame] = inputs
 
 
 @dataclass(frozen=True)
@@ -110,9 +123,9 @@ class Step:
         names = self.asked.tickers if tickers is None else tickers
         return self.staging.by_ticker(transform, frame, names, years, self.options.bars_per_chunk)
 
-    def inputs(self, *tables: Table) -> Inputs:
-        """What `tables` hold now. To be called before the first frame of them is computed: frames are read when computed."""
-        return Inputs({table.name: self.lake.stored(table.name).state(self.asked.tickers) for table in tables})
+    def inputs_of(self, frame: DataFrame, *tables: Table) -> Inputs:
+        """What `tables` held when `frame` was read from them; what they hold now if nobody has remembered that."""
+        return _read_from.get(frame) or read_inputs(self.lake, tables, self.asked.tickers)
 
     def confirm(self, inputs: Inputs) -> None:
         """Raise InputMovedError if a table no longer holds what the step read."""

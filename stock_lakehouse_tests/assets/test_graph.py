@@ -349,7 +349,7 @@ def test_an_index_can_be_named(run: Run, settings: Settings, spark: SparkSession
         assert {(row["ticker"], str(row["date"])) for row in rows_of(table.read(spark))} == {
             ("^GSPC", day) for day in days
         }
-    assert (of.lake_root / "raw/stocks_daily/ticker=%5EGSPC/year=2023").is_dir()
+    assert (of.lake_root / "processed/stocks_daily/ticker=%5EGSPC/year=2023").is_dir()
     before = bytes_of(settings.lake_root)
     assert run(("^GSPC",), *days, of=of).success
     assert bytes_of(settings.lake_root) == before

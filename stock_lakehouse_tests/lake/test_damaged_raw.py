@@ -17,6 +17,7 @@ from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import CURATED, PROCESSED, RAW
 from stock_lakehouse_tests.faults import Faults
 from stock_lakehouse_tests.graph import TICKERS, Bars, clocked, history, layers, rectangle, run, year_boundary
+from stock_lakehouse_tests.lake.raw_by_ticker import into_layout_by_ticker
 
 DAYS = year_boundary(4, 3)
 ASKED = rectangle(DAYS, TICKERS)
@@ -64,13 +65,6 @@ def house(tmp_path: Path, spark: SparkSession) -> LakehouseResource:
 
 def landed(house: LakehouseResource) -> list[Path]:
     return [Path(str(house.lake.root), file.path) for file in house.lake.raw.files()]
-
-
-def unsealed(house: LakehouseResource) -> list[Path]:
-    """The landed files under the names that they had before there were seals."""
-    for path in landed(house):
-        path.rename(path.with_name(re.sub("_[0-9a-f]{28}", "", path.name)))
-    return landed(house)
 
 
 def damage(house: LakehouseResource, kind: str, count: int, faults: Faults) -> None:
@@ -130,7 +124,7 @@ def test_a_damaged_file_moved_out_of_the_lake_lands_anew_from_the_next_delivery(
 
 def test_files_from_before_there_were_seals_are_read_and_a_ragged_one_is_named(house: LakehouseResource) -> None:
     before = layers(house)
-    paths = unsealed(house)
+    paths = sorted(into_layout_by_ticker(Path(house.root), sealed=False))
     run(house, ASKED, BARS.values(), steps=(RAW.name, *BELOW))
     assert layers(house) == before
     assert landed(house) == paths, "nothing lands a second time"
@@ -142,9 +136,18 @@ def test_files_from_before_there_were_seals_are_read_and_a_ragged_one_is_named(h
     assert len(house.lake.raw.damaged()) == 1
 
 
-def test_a_copy_under_another_valid_name_changes_no_table(house: LakehouseResource) -> None:
+def test_a_copy_under_another_name_is_damaged_and_in_the_layout_by_ticker_changes_no_table(
+    house: LakehouseResource,
+) -> None:
     before = layers(house)
-    for path in landed(house):
+    copies = [path.with_name(path.name.replace("_11111111_", "_22222222_")) for path in landed(house)]
+    for path, copy in zip(landed(house), copies, strict=True):
+        shutil.copy(path, copy)
+    with pytest.raises(CorruptRawFileError, match=re.escape(str(copies[0]))):
+        run(house, ASKED, BARS.values(), steps=(RAW.name, *BELOW))
+    for copy in copies:
+        copy.unlink()
+    for path in into_layout_by_ticker(Path(house.root)):
         shutil.copy(path, path.with_name(path.name.replace("_11111111_", "_22222222_")))
     run(house, ASKED, BARS.values(), steps=(RAW.name, *BELOW))
     assert layers(house) == before
@@ -156,9 +159,9 @@ def test_all_damaged_files_are_listed_by_size_alone_or_in_full(house: LakehouseR
     other.write_bytes(flipped(other.read_bytes(), random.Random(1)))
     size = len(shorter.read_bytes())
     assert house.lake.raw.damaged(in_full=False) == [f"{shorter} ({size:,} bytes, {size + 1:,} landed)"]
-    assert house.lake.raw.damaged()[1:] == [f"{other} (other bytes than landed)"]
-    assert house.lake.raw.damaged(["CCC"]) == []
+    assert house.lake.raw.damaged()[1:] == [f"{other} (other bytes than landed, or another name)"]
+    assert house.lake.raw.damaged(["DDD"]) == []
     for path in paths:
         path.write_bytes(b"")
-    with pytest.raises(CorruptRawFileError, match=r"and 3 more\. Nothing was published\. Put each back"):
+    with pytest.raises(CorruptRawFileError, match=r"0 bytes, [0-9,]+ landed\)\. Nothing was published\. Put each back"):
         house.lake.raw.read(house.session)

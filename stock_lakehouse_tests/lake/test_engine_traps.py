@@ -179,7 +179,7 @@ def test_one_row_ticker_years_round_trip_bit_for_bit(spark: SparkSession, tmp_pa
 # What reading relies on
 
 
-def test_path_glob_filter_reads_files_of_the_naming_alone(spark: SparkSession, tmp_path: Path) -> None:
+def test_files_of_other_names_beside_landed_ones_are_not_read(spark: SparkSession, tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     rows = delivered_table({"ticker": ["A"], "symbol": ["A"], "date": ["2019-01-02"], "close": ["1"]})
     day = date(2019, 1, 2)
@@ -204,6 +204,17 @@ def test_path_glob_filter_reads_files_of_the_naming_alone(spark: SparkSession, t
         (landed.parent / name).write_bytes(text)
     assert lake.raw.read(spark, ["A"], [2019]).count() == 1
     assert [Path(place).name for place in lake.raw.strangers()] == sorted(strangers)
+
+
+def test_a_csv_file_given_by_its_path_has_no_columns_of_its_folders(spark: SparkSession, tmp_path: Path) -> None:
+    """So raw files have ticker and year as columns, and those of the layout by ticker are compacted before they are read."""
+    path = tmp_path / "ticker=A" / "year=2019" / "bars.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("value\n1\n", encoding="utf-8")
+    reader = spark.read.schema("value string, ticker string, year string").options(
+        header=True, allowTruncatedRows=True, basePath=str(tmp_path)
+    )
+    assert [tuple(row) for row in reader.csv([str(path)]).collect()] == [("1", None, None)]
 
 
 def test_a_read_after_a_file_was_replaced_gives_the_new_rows(spark: SparkSession, tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from stock_lakehouse.lake import raw_csv
 from stock_lakehouse.lake.raw_csv import Arrivals, RawCsv
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse.schemas import raw as schema
 from stock_lakehouse.sources import Contradiction, Landing, delivered_table
 from stock_lakehouse_tests.graph import Clocked, clocked, rectangle, run
+from stock_lakehouse_tests.lake.raw_by_ticker import into_layout_by_ticker
 
 TICKER = "AAA"
 DAYS = market_calendar(date(2020, 6, 1)).between(date(2020, 6, 1), date(2020, 6, 12))
@@ -253,11 +254,10 @@ def test_the_same_text_under_another_form_of_prices_lands(raw: RawCsv) -> None:
     assert landing.landed == len(DAYS)
 
 
-def test_rows_of_an_earlier_version_of_the_files_are_known_again(raw: RawCsv, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = [name for name in raw_csv.FILE_COLUMNS if name not in {one.name for one in raw_csv.schema.READING}]
-    with monkeypatch.context() as earlier:
-        earlier.setattr(raw_csv, "FILE_COLUMNS", [name for name in known if name != "capital_gains"])
-        land(raw, [bar(day, 100) for day in DAYS])
+def test_rows_of_an_earlier_version_of_the_files_are_known_again(raw: RawCsv) -> None:
+    land(raw, [bar(day, 100) for day in DAYS])
+    later_columns = {"capital_gains", *(column.name for column in schema.READING)}
+    into_layout_by_ticker(Path(str(raw.root)).parents[1], without=later_columns, sealed=False)
     assert land(raw, [bar(day, 100) for day in DAYS], now=NOW + timedelta(days=1)).landed == 0
     assert land(raw, [bar(DAYS[0], 101)], now=NOW + timedelta(days=2)).landed == 1
 

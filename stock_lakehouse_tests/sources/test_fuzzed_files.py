@@ -135,10 +135,7 @@ def lost_rows(house: LakehouseResource, delivered: set[tuple[Row, date | None]],
 
     As the files hold them, without the engine.
     """
-    raw = [
-        {**row, "ticker": row["folder"].split("/")[0].removeprefix("ticker="), "year": row["folder"][-4:]}
-        for row in raw_contents(house.lake)
-    ]
+    raw = raw_contents(house.lake)
     held = layers(house)
     there = {content(row) for row in raw}
     never_landed = {row for row, day in delivered if is_inside(row, day, ASKED)} - there
