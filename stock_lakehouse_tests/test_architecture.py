@@ -55,7 +55,7 @@ def room_of(module: str) -> str:
 
 
 def imports_of(path: Path) -> Iterator[str]:
-    """The dotted names that a module imports when it runs, with those that a `from` import takes out of a package."""
+    """The dotted names that a module imports when it runs; of `from a import b` a.b where that is a module of ours, else a."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for_types = {
         id(inner)
@@ -69,13 +69,18 @@ def imports_of(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if below_package(name) in MODULES else node.module
+
+
+def below_package(name: str) -> str:
+    return name.removeprefix("stock_lakehouse").lstrip(".")
 
 
 def own_imports(module: str) -> set[str]:
-    """The modules of the package that `module` imports. `from a.b import c` imports c where it is a module, else b."""
-    names = {name.removeprefix("stock_lakehouse").lstrip(".") for name in imports_of(MODULES[module]) if is_own(name)}
+    """The modules of the package that `module` imports."""
+    names = {below_package(name) for name in imports_of(MODULES[module]) if is_own(name)}
     return {name for name in names if name in MODULES and name not in ("", module)}
 
 
