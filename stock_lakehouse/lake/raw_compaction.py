@@ -55,8 +55,8 @@ class Compaction:
 def small_files(files: Sequence[RawFile]) -> list[RawFile]:
     """Those of a year's files that a compaction stands for, in its order. All of the layout by ticker are: engines find a file's
     ticker and year in its path only when they read a whole folder of that layout."""
-    small = (one for one in files if one.ticker is not None or one.file.size < SMALL)
-    return sorted(small, key=lambda one: (one.landed, one.place))
+    small = (raw for raw in files if raw.ticker is not None or raw.file.size < SMALL)
+    return sorted(small, key=lambda raw: (raw.landed, raw.place))
 
 
 def compactions_of(files: Mapping[str, Sequence[RawFile]], walked: Sequence[File]) -> dict[str, Compaction]:
@@ -81,7 +81,7 @@ def compactions_of(files: Mapping[str, Sequence[RawFile]], walked: Sequence[File
 def digest_of(members: Sequence[RawFile]) -> str:
     """A digest of which files these are, by name and size: those from before there were seals have no size in the name. And of
     how parts are cut, so that no parts of two ways stand beside each other."""
-    named = f"{PART_ROWS}\n" + "".join(f"{one.place} {one.file.size}\n" for one in members)
+    named = f"{PART_ROWS}\n" + "".join(f"{raw.place} {raw.file.size}\n" for raw in members)
     return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 

@@ -118,7 +118,7 @@ class RawCsv:
             multiLine=True,
             allowTruncatedRows=True,  # Sail's: files from before a column was added
         )
-        frame = reader.csv([self._storage.uri(one.file.path) for one in sources]).select(*RAW.column_names)
+        frame = reader.csv([self._storage.uri(raw.file.path) for raw in sources]).select(*RAW.column_names)
         return frame if tickers is None else of_tickers(frame, [*tickers, UNREADABLE])
 
     def read_text(self, columns: Sequence[str], tickers: Sequence[str] | None = None) -> pa.Table:
@@ -156,19 +156,19 @@ class RawCsv:
         sources: list[RawFile] = []
         for year, own in files.items():
             covered = compactions[year].places if year in compactions else frozenset()
-            sources += [one for one in own if one.place not in covered]
+            sources += [raw for raw in own if raw.place not in covered]
             sources += compactions[year].parts if year in compactions else ()
         return set().union(*self._storage.map(pairs_in, sources))
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """No row lands meanwhile, so what is read twice is the same twice, and nobody else lands. A run that lands waits."""
+        """Nobody else lands meanwhile: another run that lands waits."""
         with one_writer(self.lake_root, RAW.name):
             yield
 
     def files(self) -> list[File]:
         """Every landed file."""
-        return [one.file for one in self._landed()]
+        return [raw.file for raw in self._landed()]
 
     def damaged(
         self, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None, in_full: bool = True
@@ -179,7 +179,7 @@ class RawCsv:
         `in_full` reads them; otherwise only their sizes are looked at, which takes no more than a listing.
         """
         asked = _Asked(tickers, years)
-        return self._damaged([one for one in self._landed() if asked.may_be_in(one)], in_full)
+        return self._damaged([raw for raw in self._landed() if asked.may_be_in(raw)], in_full)
 
     @property
     def location(self) -> str:
@@ -235,16 +235,16 @@ class RawCsv:
         tickers = set(rows["ticker"])
         prints = {fingerprint([ticker]) for ticker in tickers}
         files = [
-            one
-            for one in self._landed()
-            if one.year in days and one.may_hold_day(days[one.year]) and one.may_hold_ticker(prints, tickers)
+            raw
+            for raw in self._landed()
+            if raw.year in days and raw.may_hold_day(days[raw.year]) and raw.may_hold_ticker(prints, tickers)
         ]
-        return _in_order(list(self._storage.map(lambda one: self._rows_of(one, tickers), files)))
+        return _in_order(list(self._storage.map(lambda raw: self._rows_of(raw, tickers), files)))
 
     def splits(self, ticker: str) -> list[Split]:
         """The splits that the landed rows of a ticker name, in ascending order; reads all of them."""
         sources = self._sources([ticker], None, in_full=self._reads_in_full, with_unreadable=False)
-        frames = list(self._storage.map(lambda one: self._rows_of(one, {ticker}), sources))
+        frames = list(self._storage.map(lambda raw: self._rows_of(raw, {ticker}), sources))
         return splits_of(_in_order(frames).drop_duplicates("key", keep="last")).get(ticker, [])
 
     def write(self, landing: pd.DataFrame, source: str, interval: str, run_id: str, now: datetime) -> set[str]:
@@ -265,7 +265,7 @@ class RawCsv:
 
     def tend_compactions(self) -> tuple[int, int]:
         """Make each year's compaction anew from the landed files if it is not what these say, and remove those that stand for
-        nothing or that a newer one has replaced for KEPT_SECONDS; how many files were removed, and their bytes.
+        nothing or were replaced KEPT_SECONDS before the newest file of raw; how many files were removed, and their bytes.
 
         Times of files are compared with each other, never with this machine's clock.
         """
@@ -280,36 +280,44 @@ class RawCsv:
                     members = small_files(own) if is_due or not held else held.members
                     rows = self._member_rows(members, None)
                     paths = raw_compaction.part_names(members, rows)
-                    wrong |= set() if is_due or not held else {one.file.path for one in held.parts} - paths
+                    wrong |= set() if is_due or not held else {raw.file.path for raw in held.parts} - paths
                     raw_compaction.compact(self._storage, members, rows)
                     right |= paths
             there = list(self._storage.walk(raw_compaction.PATH))
-            newest = max((one.changed for one in there), default=0.0)
-            old = {one.path for one in there if one.changed < newest - KEPT_SECONDS}
-            gone = [one for one in there if one.path in wrong | old - right]
+            present = max((file.changed for file in [*there, *self.files()]), default=0.0)
+            made: dict[str, float] = {}  # by folder, so by year: when what is right was made
+            for file in there:
+                if file.path in right:
+                    made[_folder(file)] = max(made.get(_folder(file), 0.0), file.changed)
+            gone = [
+                file
+                for file in there
+                if file.path in wrong
+                or (file.path not in right and made.get(_folder(file), file.changed) < present - KEPT_SECONDS)
+            ]
             if gone:
-                self._storage.delete([one.path for one in gone])
-        return len(gone), sum(one.size for one in gone)
+                self._storage.delete([file.path for file in gone])
+        return len(gone), sum(file.size for file in gone)
 
     @staticmethod
     def _is_due(files: Sequence[RawFile], held: Compaction | None) -> bool:
         """Whether LOOSE small files or more of a year are in no compaction, or one of the layout by ticker is."""
         places = held.places if held else frozenset()
-        loose = [one for one in small_files(files) if one.place not in places]
-        return len(loose) >= raw_compaction.LOOSE or any(one.ticker is not None for one in loose)
+        loose = [raw for raw in small_files(files) if raw.place not in places]
+        return len(loose) >= raw_compaction.LOOSE or any(raw.ticker is not None for raw in loose)
 
     def _landed(self) -> list[RawFile]:
-        named = (raw_file(one) for one in self._storage.walk(RAW.path))
-        return sorted((one for one in named if one is not None), key=lambda one: one.file.path)
+        named = (raw_file(raw) for raw in self._storage.walk(RAW.path))
+        return sorted((raw for raw in named if raw is not None), key=lambda raw: raw.file.path)
 
     def _by_year(
         self, years: Collection[str] | None = None
     ) -> tuple[dict[str, list[RawFile]], Mapping[str, Compaction]]:
         """The landed files of each of `years` (None: all), and the compactions that stand for some of them."""
         files: dict[str, list[RawFile]] = {}
-        for one in self._landed():
-            if years is None or one.year in years:
-                files.setdefault(one.year, []).append(one)
+        for raw in self._landed():
+            if years is None or raw.year in years:
+                files.setdefault(raw.year, []).append(raw)
         return files, compactions_of(files, list(self._storage.walk(raw_compaction.PATH)))
 
     def _sources(
@@ -331,26 +339,26 @@ class RawCsv:
         files, compactions = self._by_year(asked.years)
         chosen: list[RawFile] = []
         for year, own in sorted(files.items()):
-            needed = [one for one in own if asked.may_be_in(one)]
+            needed = [raw for raw in own if asked.may_be_in(raw)]
             if damaged := self._damaged(needed, in_full=False):
                 raise CorruptRawFileError(damaged)
             compaction = compactions.get(year)
             if compaction and in_full and not self._is_whole(compaction, asked):
                 compaction = None
-            by_ticker = [one for one in needed if one.ticker is not None] if for_engine else []
-            if by_ticker and not (compaction and compaction.places.issuperset(one.place for one in by_ticker)):
+            by_ticker = [raw for raw in needed if raw.ticker is not None] if for_engine else []
+            if by_ticker and not (compaction and compaction.places.issuperset(raw.place for raw in by_ticker)):
                 compaction = self._compact(own, compaction)
             if compaction and (by_ticker or _is_faster(compaction, needed, asked)):
-                needed = [one for one in needed if one.place not in compaction.places]
-                chosen += [one for one in compaction.parts if asked.may_be_in(one)]
+                needed = [raw for raw in needed if raw.place not in compaction.places]
+                chosen += [raw for raw in compaction.parts if asked.may_be_in(raw)]
             if in_full and (damaged := self._damaged(needed, in_full=True)):
                 raise CorruptRawFileError(damaged)
             chosen += needed
         return chosen
 
     def _is_whole(self, compaction: Compaction, asked: _Asked) -> bool:
-        parts = [one for one in compaction.parts if asked.may_be_in(one)]
-        return all(wrong is None for wrong in self._storage.map(lambda one: self._damage(one, in_full=True), parts))
+        parts = [raw for raw in compaction.parts if asked.may_be_in(raw)]
+        return all(wrong is None for wrong in self._storage.map(lambda raw: self._damage(raw, in_full=True), parts))
 
     def _compact(self, files: Sequence[RawFile], before: Compaction | None) -> Compaction:
         """Compact the small ones of a year's files."""
@@ -373,9 +381,9 @@ class RawCsv:
             return self._member_rows(members, None)
 
     def _damaged(self, files: Sequence[RawFile], in_full: bool) -> list[str]:
-        found = self._storage.map(lambda one: self._damage(one, in_full), files) if in_full else map(_by_size, files)
+        found = self._storage.map(lambda raw: self._damage(raw, in_full), files) if in_full else map(_by_size, files)
         return [
-            f"{self._storage.uri(one.file.path)} ({wrong})" for one, wrong in zip(files, found, strict=True) if wrong
+            f"{self._storage.uri(raw.file.path)} ({wrong})" for raw, wrong in zip(files, found, strict=True) if wrong
         ]
 
     def _damage(self, raw: RawFile, in_full: bool) -> str | None:
@@ -434,19 +442,23 @@ class _Asked:
         )
 
 
+def _folder(file: File) -> str:
+    return file.path.rpartition("/")[0]
+
+
 def _by_size(raw: RawFile) -> str | None:
     return raw.damage()
 
 
 def _is_faster(compaction: Compaction, needed: Sequence[RawFile], asked: _Asked) -> bool:
     """Whether a compaction is read faster than those of the files `needed` that it stands for."""
-    inside = [one for one in needed if one.place in compaction.places]
-    parts = [one for one in compaction.parts if asked.may_be_in(one)]
+    inside = [raw for raw in needed if raw.place in compaction.places]
+    parts = [raw for raw in compaction.parts if asked.may_be_in(raw)]
     return bool(inside) and _effort(parts) < _effort(inside)
 
 
 def _effort(files: Sequence[RawFile]) -> int:
-    return sum(one.file.size + OPENING for one in files)
+    return sum(raw.file.size + OPENING for raw in files)
 
 
 def _in_order(frames: list[pd.DataFrame]) -> pd.DataFrame:

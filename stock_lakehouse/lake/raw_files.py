@@ -72,7 +72,7 @@ class RawFile:
         holds."""
         if self.tickers is None:
             return self.ticker in tickers
-        return any(one & self.tickers == one for one in fingerprints)
+        return any(bits & self.tickers == bits for bits in fingerprints)
 
     def may_hold_day(self, days: Sequence[str]) -> bool:
         """Whether it may hold a row of one of `days` (ISO text, ascending)."""

@@ -299,9 +299,10 @@ def test_writers_at_once_lose_no_row_and_leave_a_compaction_of_them(
 def test_upkeep_removes_compactions_that_a_newer_one_replaced_a_day_before(raw: RawCsv, root: Path) -> None:
     land_daily(raw, YEAR[: 2 * LOOSE])
     first, second = compactions(root)
-    assert raw.tend_compactions() == (0, 0), "a run may be reading it"
-    then = first.stat().st_mtime - timedelta(days=1, seconds=1).total_seconds()
-    os.utime(first, (then, then))
+    a_day_ago = second.stat().st_mtime - timedelta(days=1, seconds=1).total_seconds()
+    os.utime(first, (a_day_ago, a_day_ago))
+    assert raw.tend_compactions() == (0, 0), "it was replaced just now, and a run may be reading it"
+    os.utime(second, (a_day_ago, a_day_ago))
     assert raw.tend_compactions()[0] == 1
     assert compactions(root) == [second]
 

@@ -433,7 +433,7 @@ def test_raw_and_the_ledger_are_not_made_anew_and_the_finding_says_what_to_do(fi
     assert raw_contents(lake) == raw
     for file in csv.parent.iterdir():
         file.unlink()
-    assert "AAA 2019. bring its files back" in kept_up(filled)[RAW.name]
+    assert "AAA 2019, BBB 2019, CCC 2019. bring its files back" in kept_up(filled)[RAW.name]
 
 
 def test_a_value_that_nothing_computes_and_one_that_breaks_its_rule_are_found(filled: Clocked) -> None:
