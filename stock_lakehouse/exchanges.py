@@ -1,4 +1,4 @@
-"""Exchanges: which names the setting `exchange` may have, and which exchange the suffix of a ticker says.
+"""Exchanges: the names that the setting `exchange` may have, and the exchange that the suffix of a ticker means.
 
 Here: names. Not here: sessions (market_calendar.py).
 """
@@ -11,12 +11,12 @@ from functools import lru_cache
 
 XNYS = "XNYS"
 CRYPTO, CURRENCIES = "24/7", "24/5"
-# The calendar NYSE of pandas_market_calendars has this history; exchange_calendars has no holidays before 1970.
+# The calendar NYSE of pandas_market_calendars begins here; exchange_calendars has no holidays before 1970.
 XNYS_KNOWN_FROM = date(1885, 1, 1)
 EXAMPLES = (XNYS, "XLON", "XETR", "XPAR", "XTSE", "XTKS", "XHKG", "XASX", "XNSE", CRYPTO, CURRENCIES)
 
-# Suffixes of Yahoo Finance ("Exchanges and data providers" in its help): the place, and the exchanges that fit, the first of them
-# to be proposed. Neighbours without a calendar of their own, like Shenzhen, stand with the exchange whose sessions they have.
+# Suffixes of Yahoo Finance ("Exchanges and data providers" in its help): the place, and the exchanges that fit; the first one is
+# proposed to the user. An exchange without a separate calendar, like Shenzhen, has the exchange with the same sessions.
 SUFFIXES: dict[str, tuple[str, tuple[str, ...]]] = {
     "AS": ("Amsterdam", ("XAMS",)),
     "AT": ("Athens", ("ASEX",)),
@@ -81,29 +81,29 @@ SUFFIXES: dict[str, tuple[str, tuple[str, ...]]] = {
     "VS": ("Vilnius", ("XLIT",)),
     "WA": ("Warsaw", ("XWAR",)),
 }
-# The one suffix that also is a class of shares in New York: MKC.V, the voting stock of McCormick. Yahoo writes it MKC-V.
+# The only suffix that is also a class of shares in New York: MKC.V, the voting stock of McCormick. Yahoo writes it MKC-V.
 CLASS_OF_SHARES = "V"
 CRYPTO_PAIR = re.compile(r"[A-Z0-9]+-(USDT?|USDC|EUR|GBP|JPY|CHF|CAD|AUD|KRW|INR|BTC|ETH)")
 
 
 @lru_cache(maxsize=64)
 def exchange_of(name: str) -> str:
-    """The MIC that `name` means (XNAS, NASDAQ and NYSE are XNYS: one calendar), or CRYPTO or CURRENCIES.
+    """The MIC that `name` means, or CRYPTO or CURRENCIES. XNAS, NASDAQ and NYSE are XNYS, since they have one calendar.
 
     Raises ValueError for a name that no calendar has.
     """
-    if name == XNYS:  # without the imports, for start-up time
+    if name == XNYS:  # avoids the imports, for start-up time
         return name
     import exchange_calendars
     import pandas_market_calendars
 
-    # exchange_calendars first: ASX, HKEX and TASE of pandas_market_calendars have hundreds of sessions too many.
+    # exchange_calendars comes first: ASX, HKEX and TASE of pandas_market_calendars have hundreds of sessions too many.
     if name in exchange_calendars.get_calendar_names():
         return str(exchange_calendars.resolve_alias(name))
     if name in pandas_market_calendars.get_calendar_names():
         return name
     raise ValueError(
-        f"{name!r} is no exchange that the calendars know; allowed: MICs, 24/7 and 24/5, like {', '.join(EXAMPLES)}"
+        f"{name!r} is not an exchange that the calendars know; allowed: MICs, 24/7 and 24/5, like {', '.join(EXAMPLES)}"
     )
 
 
@@ -121,9 +121,9 @@ def known_from(exchange: str) -> date | None:
 
 
 def listed_elsewhere(ticker: str, exchange: str, yahoo: bool = False) -> str | None:
-    """The sentence that `ticker`, by its suffix, is of another exchange than `exchange`; None if it may be of this one.
+    """A message that `ticker`, by its suffix, is listed on another exchange than `exchange`; None if it may be listed there.
 
-    `yahoo` says that the ticker is written as Yahoo Finance does, where `.V` is no class of shares.
+    `yahoo`: the ticker is in Yahoo Finance's spelling, in which `.V` is not a class of shares.
     """
     place, fitting = _by_suffix(ticker)
     if not fitting or exchange in fitting:

@@ -1,7 +1,7 @@
-"""Sessions of the exchange: which days trade, when they close, which comes next.
+"""Sessions of the exchange: which days are sessions, when they close, which comes next.
 
-Here: everything that asks a calendar library for sessions. Not here: what a run should do about a session, and which exchanges
-there are (exchanges.py).
+Here: every use of a calendar library for sessions. Not here: what a run does about a session, and the list of exchanges
+(exchanges.py).
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-# Days of margin: the calendar itself must not start after the first day that is asked for.
+# The calendar starts this long before the first requested day, so that it never starts after it.
 MARGIN = timedelta(days=14)
 AHEAD = timedelta(days=365)
-RECENT = 200  # sessions at the calendar's end that show the usual close and weekdays
+RECENT = 200  # number of sessions at the calendar's end from which the usual close and weekdays are derived
 
 
 class CalendarError(Exception):
-    """A day that the calendar does not reach; the message gives the days that it does."""
+    """A day is outside the calendar; the message gives the calendar's range."""
 
 
 class MarketCalendar:
     """Sessions of `exchange` from shortly before `first` to the calendar's end, about a year ahead of today.
 
-    `first` is moved to the first day whose sessions are recorded (`known_from`). Where the holidays of the coming year are not
-    published yet, the calendar ends with those that are. Closes are UTC instants, so early closes and daylight saving need no
-    care from callers.
+    The calendar does not start before the first day whose sessions are recorded (`known_from`). Where the holidays of the coming
+    year are not published yet, it ends with the published ones. Closes are UTC instants, so callers need not handle early closes
+    and daylight saving time.
 
-    `exchange`: as `exchange_of` gives it.
-    `sessions`: ascending.
-    `time_zone`: the IANA name of the exchange's time zone.
+    - `exchange`: in the form that `exchange_of` returns.
+    - `sessions`: ascending.
+    - `time_zone`: the IANA name of the exchange's time zone.
     """
 
     def __init__(self, first: date, exchange: str = XNYS) -> None:
@@ -50,12 +50,12 @@ class MarketCalendar:
 
     @cached_property
     def closes(self) -> tuple[datetime, ...]:
-        """The close of each of `sessions`, aware, UTC."""
+        """The close of each of `sessions`, as an aware datetime in UTC."""
         return tuple(close.to_pydatetime() for close in self._closes.dt.tz_convert("UTC"))
 
     @cached_property
     def regular_close(self) -> timedelta:
-        """The usual close, counted from midnight of the session in the exchange's time: 16 hours at XNYS, 24 for 24/7."""
+        """The usual close, as the time since midnight of the session in the exchange's time: 16 hours at XNYS, 24 for 24/7."""
         zone = ZoneInfo(self.time_zone)
         recent = zip(self.sessions[-RECENT:], self.closes[-RECENT:], strict=True)
         return mode(
@@ -64,7 +64,7 @@ class MarketCalendar:
 
     @property
     def weekdays(self) -> tuple[int, ...]:
-        """The weekdays (Monday is 0) of present sessions, ascending."""
+        """The weekdays (Monday is 0) of recent sessions, ascending."""
         return tuple(sorted({session.weekday() for session in self.sessions[-RECENT:]}))
 
     def between(self, first: date, last: date) -> tuple[date, ...]:
@@ -72,27 +72,27 @@ class MarketCalendar:
         return self.sessions[bisect_left(self.sessions, first) : bisect_right(self.sessions, last)]
 
     def close(self, session: date) -> datetime:
-        """When `session` closes. Raises CalendarError if it is not a session."""
+        """The close of `session`. Raises CalendarError if it is not a session."""
         index = bisect_left(self.sessions, session)
         if index == len(self.sessions) or self.sessions[index] != session:
             raise CalendarError(f"{session} is not a session of {self.exchange}")
         return self.closes[index]
 
     def after(self, session: date) -> date:
-        """The first session after `session`."""
+        """The first session after `session`. Raises CalendarError at the calendar's end."""
         index = bisect_right(self.sessions, session)
         if index == len(self.sessions):
             raise CalendarError(f"no session is known after {session}: the calendar ends {self.sessions[-1]}")
         return self.sessions[index]
 
     def on_or_after(self, day: date) -> date | None:
-        """`day` if it is a session, else the first session after it. None for a day that is not within the calendar."""
+        """`day` if it is a session, else the first session after it; None for a day outside the calendar."""
         if not self.sessions[0] <= day <= self.sessions[-1]:
             return None
         return self.sessions[bisect_left(self.sessions, day)]
 
     def latest_finished(self, now: datetime, grace: timedelta = timedelta()) -> date:
-        """The last session whose close plus `grace` is not after `now`."""
+        """The last session whose close plus `grace` is not after `now`. Raises CalendarError if there is none."""
         index = bisect_right(self.closes, now - grace)
         if index == 0:
             raise CalendarError(f"no session is finished at {now}: the calendar starts {self.sessions[0]}")
@@ -104,19 +104,19 @@ class MarketCalendar:
         return max(after - before for before, after in pairwise(self.closes[start:]))
 
     def closed_weekdays(self, since: date) -> tuple[int, ...]:
-        """The weekdays (Monday is 0) without a session, present ones included, from `since` to the calendar's end; ascending."""
+        """The weekdays (Monday is 0) without a session, neither from `since` to the calendar's end nor recently; ascending."""
         traded = {session.weekday() for session in self.between(since, self.sessions[-1])}
         return tuple(sorted(set(range(7)) - traded - set(self.weekdays)))
 
     def closed_days(self, first: date, last: date) -> tuple[date, ...]:
-        """The days without a session from `first` to `last`, or to the calendar's end if that is before."""
+        """The days without a session from `first` to `last`, or to the calendar's end if that comes first."""
         last = min(last, self.sessions[-1])
         days = (first + timedelta(days=n) for n in range((last - first).days + 1))
         sessions = set(self.between(first, last))
         return tuple(day for day in days if day not in sessions)
 
     def table(self, grace: timedelta) -> pa.Table:
-        """A row a session: date, final_at (close plus `grace`, UTC), next_session (null at the calendar's end)."""
+        """One row a session: date, final_at (close plus `grace`, UTC), next_session (null at the calendar's end)."""
         import pyarrow as pa
 
         following: Sequence[date | None] = [*self.sessions[1:], None]
@@ -129,7 +129,7 @@ class MarketCalendar:
         )
 
     def days(self) -> pa.Table:
-        """A row for every calendar day from the first to the last session: date, session (`on_or_after` that date)."""
+        """One row for each calendar day from the first to the last session: date, session (`on_or_after` that date)."""
         import pyarrow as pa
 
         first, last = self.sessions[0], self.sessions[-1]
@@ -143,7 +143,7 @@ class MarketCalendar:
 
 
 def market_calendar(first: date, exchange: str = XNYS) -> MarketCalendar:
-    """The calendar of `exchange` from the decade of `first` on, built once a process (0.3 s)."""
+    """The calendar of `exchange` from the start of the decade of `first`, built once a process (0.3 s)."""
     return _calendar_from(date(first.year // 10 * 10, 1, 1), exchange)
 
 
@@ -155,9 +155,9 @@ def _calendar_from(first: date, exchange: str) -> MarketCalendar:
 def _timetable(exchange: str, first: date) -> tuple[pd.Series[pd.Timestamp], str]:
     """The close of each session from `first` on, by session, and the exchange's time zone.
 
-    The calendars of exchange_calendars are asked themselves. pandas_market_calendars 5.5.0 serves them from their rules alone: it
-    loses the 40 Saturdays on which Moscow traded and all of Seoul's before 1999, gives Tel Aviv 32 other closes, fails for
-    Santiago, and goes on beyond the last published holidays (Shanghai, Singapore, Mumbai).
+    The calendars of exchange_calendars are used directly. pandas_market_calendars 5.5.0 derives them from their rules alone: it
+    lacks the 40 Saturdays on which Moscow traded and all Saturdays of Seoul before 1999, has 32 different closes for Tel Aviv,
+    fails for Santiago, and continues beyond the last published holidays (Shanghai, Singapore, Mumbai).
     """
     import exchange_calendars
 
@@ -172,5 +172,5 @@ def _timetable(exchange: str, first: date) -> tuple[pd.Series[pd.Timestamp], str
 
 
 def utc_now() -> datetime:
-    """The wall clock; whoever needs the time takes a function like this one as an argument."""
+    """The time of the wall clock, UTC. Code that needs the time takes a function like this one as an argument."""
     return datetime.now(UTC)

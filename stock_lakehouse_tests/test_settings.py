@@ -240,8 +240,8 @@ def test_every_ticker_of_another_exchange_is_named() -> None:
 @pytest.mark.parametrize("name", ["XXXX", "xlon", "", "New York"])
 def test_an_unknown_exchange_is_refused_with_some_that_are_known(name: str) -> None:
     assert message_of(exchange=name) == (
-        f"exchange: {name!r} is no exchange that the calendars know; allowed: MICs, 24/7 and 24/5, like XNYS, XLON, XETR, XPAR, "
-        "XTSE, XTKS, XHKG, XASX, XNSE, 24/7, 24/5"
+        f"exchange: {name!r} is not an exchange that the calendars know; allowed: MICs, 24/7 and 24/5, like XNYS, XLON, XETR, "
+        "XPAR, XTSE, XTKS, XHKG, XASX, XNSE, 24/7, 24/5"
     )
 
 

@@ -1,1 +1,1 @@
-"""The features of a session: which there are (registry.py), and how each is computed (kernel.py)."""
+"""The features of a session: the list of indicators (registry.py) and how each is computed (kernel.py)."""

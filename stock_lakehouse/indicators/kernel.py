@@ -1,6 +1,6 @@
 """The formulas behind the indicators, over one ticker's history as numpy arrays.
 
-TA-Lib is the kernel; definitions are TA-Lib's unless a comment says why not. Not here: which indicators there are (registry.py).
+TA-Lib is the kernel. Definitions are TA-Lib's unless a docstring says why not. Not here: the list of indicators (registry.py).
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
     Columns = Mapping[str, Array]
 
-# Two averages closer than this, relative, are equal: averages of 50 and of 200 equal prices may round differently, which
-# would otherwise make crosses out of a flat price.
+# Two averages that differ by less, relatively, are equal. Averages of 50 and of 200 equal prices may round differently, and a
+# flat price would otherwise give false crosses.
 EQUAL_WITHIN = 1e-9
 
 
 def moving_average(columns: Columns, source: str, window: int) -> Array:
-    """Simple moving average of `window` sessions; nan where one of them is nan.
+    """Simple moving average of `window` sessions; NaN where one of them is NaN.
 
-    Not TA-Lib's: its running sum keeps the rounding of prices long gone, 2e-7 relative after a fall from 1e6 to 1e-2 (split
-    adjusted histories do that), which also makes crosses out of a flat price.
+    Not TA-Lib's: its running sum keeps the rounding errors of prices that have left the window, 2e-7 relative after a fall from
+    1e6 to 1e-2 (split-adjusted histories have such falls). They also give false crosses for a flat price.
     """
     import numpy as np
 
@@ -41,14 +41,14 @@ def exponential_average(columns: Columns, source: str, window: int) -> Array:
 
 
 def rsi(columns: Columns, source: str, window: int) -> Array:
-    """Relative strength index (Wilder, New Concepts in Technical Trading Systems, 1978), 0 to 100; 0 if nothing moved."""
+    """Relative strength index (Wilder, New Concepts in Technical Trading Systems, 1978), 0 to 100; 0 if no price changed."""
     import talib
 
     return talib.RSI(columns[source], window)
 
 
 def macd(columns: Columns, source: str, fast: int, slow: int, signal: int, part: int) -> Array:
-    """MACD (Appel): line, signal or histogram by `part` 0, 1, 2.
+    """MACD (Appel). `part`: 0 is the line, 1 the signal line, 2 the histogram.
 
     TA-Lib seeds both averages at bar `slow`, so for the first weeks of a history the line is not exactly ema_12 - ema_26.
     """
@@ -58,9 +58,9 @@ def macd(columns: Columns, source: str, fast: int, slow: int, signal: int, part:
 
 
 def bollinger(columns: Columns, source: str, window: int, deviations: float) -> Array:
-    """Average plus `deviations` population deviations over `window` sessions (Bollinger).
+    """Average plus `deviations` population standard deviations over `window` sessions (Bollinger).
 
-    Not TA-Lib's: its bands lie about its average, see `moving_average`. docs/conformance.md has the errors of both.
+    Not TA-Lib's: its bands are centred on its average, see `moving_average`. docs/conformance.md has the errors of both.
     """
     band: Array = moving_average(columns, source, window) + deviations * rolling_deviation(
         columns[source], window, ddof=0
@@ -69,16 +69,21 @@ def bollinger(columns: Columns, source: str, window: int, deviations: float) -> 
 
 
 def simple_return(columns: Columns) -> Array:
-    """close / (close before - dividend) - 1 where the dividend is known: what adj_close gives by its definition
-    (transforms/curated.py), but no later dividend changes a digit of it. Else the change of the delivered adj_close, or of close
-    where one of the two bars has none. A dividend that is not below the close before counts as none."""
+    """Total return since the session before, as a fraction; NaN for the first session.
+
+    - Where the dividend is known: close / (close before - dividend) - 1. By its definition adj_close gives the same
+      (transforms/curated.py), but this value does not change with later dividends.
+    - Else: the change of the delivered adj_close, or of close where one of the two bars has no delivered adj_close.
+
+    A dividend that is not below the close before counts as 0.
+    """
     import numpy as np
 
     close, adj_close, delivered = columns["close"], columns["adj_close"], columns["total_return"]
     dividend = columns["dividend"][1:]
     out = np.full(len(close), np.nan)
     if len(close) > 1:
-        paid = np.where(dividend < close[:-1], dividend, 0.0)  # nan is below nothing
+        paid = np.where(dividend < close[:-1], dividend, 0.0)  # NaN compares False: an unknown dividend counts as 0
         out[1:] = close[1:] / (close[:-1] - paid) - 1.0
         by_vendor = np.isnan(dividend) & delivered[1:] & delivered[:-1]
         out[1:][by_vendor] = (adj_close[1:] / adj_close[:-1] - 1.0)[by_vendor]
@@ -86,25 +91,27 @@ def simple_return(columns: Columns) -> Array:
 
 
 def volatility(columns: Columns, window: int) -> Array:
-    """Sample deviation of `return_1d` over `window` sessions; per session, not annualised."""
+    """Sample standard deviation of `return_1d` over `window` sessions; per session, not annualised."""
     return rolling_deviation(columns["return_1d"], window, ddof=1)
 
 
 def rolling_deviation(values: Array, window: int, ddof: int) -> Array:
-    """Standard deviation of each full window, in two passes, so that a flat stretch gives exactly 0; nan before."""
+    """Standard deviation of each full window; NaN before. Two passes, so that equal values give exactly 0."""
     import numpy as np
 
     out = np.full(len(values), np.nan)
     if len(values) >= window:
         windows = np.lib.stride_tricks.sliding_window_view(values, window)
-        # About the window's first value: subtracting it first keeps equal values exactly equal.
+        # Subtracting the window's first value keeps equal values exactly equal.
         out[window - 1 :] = (windows - windows[:, :1]).std(axis=1, ddof=ddof)
     return out
 
 
 def window_sums(values: Array, window: int) -> Array:
-    """The sum of each full window, from sums over 1, 2, 4, … values: as fast as a running sum, and nothing is subtracted, so
-    that neither a large value nor a nan leaves anything behind once it is out of the window."""
+    """The sum of each full window, from sums over 1, 2, 4, … values.
+
+    As fast as a running sum, but without subtraction: a large value or a NaN leaves no error behind once it is out of the window.
+    """
     import numpy as np
 
     sums, width = values, 1  # sums[i] is over values[i : i + width]
@@ -119,7 +126,7 @@ def window_sums(values: Array, window: int) -> Array:
 
 
 def is_above(left: Array, right: Array) -> Array:
-    """left > right, where differences within EQUAL_WITHIN count as equal; False where either is nan."""
+    """left > right, where values within EQUAL_WITHIN count as equal; False where either is NaN."""
     import numpy as np
 
     above: Array = left - right > EQUAL_WITHIN * np.abs(right)
@@ -129,14 +136,14 @@ def is_above(left: Array, right: Array) -> Array:
 def signal(
     columns: Columns, above: str, below: str, rsi_under: float | None = None, rsi_over: float | None = None
 ) -> Array:
-    """True where average `above` is above average `below` and rsi_14 is under or over a bound."""
+    """True where the average `above` is above the average `below` and rsi_14 is under `rsi_under` or over `rsi_over`."""
     strength = columns["rsi_14"]
     bound: Array = strength < rsi_under if rsi_under is not None else strength > rsi_over
     return is_above(columns[above], columns[below]) & bound
 
 
 def cross(columns: Columns, above: str, below: str) -> Array:
-    """True where `above` passes from below or equal to above `below` between two consecutive sessions that have both."""
+    """True where `above` is above `below` and was not on the session before; both sessions must have both values."""
     import numpy as np
 
     fast, slow = columns[above], columns[below]

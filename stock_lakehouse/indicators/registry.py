@@ -1,7 +1,7 @@
 """The registry of indicators: one line a feature.
 
-To add an indicator add a line to INDICATORS; its column, schema, docs and backfill follow. Not here: formulas (kernel.py),
-frames, tickers, storage.
+To add an indicator, add a line to INDICATORS; its column, schema, docs and backfill follow from it. Not here: formulas
+(kernel.py), frames, tickers, storage.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from stock_lakehouse.indicators.kernel import (
 if TYPE_CHECKING:
     from stock_lakehouse.indicators.kernel import Array, Columns
 
-# Raise it when a function of kernel.py changes its result: parameters and names are part of the spec by themselves. A test holds
-# a digest of the sample's values against the spec, so a forgotten change is red.
+# Increase it when a function of kernel.py changes its result. Parameters and names are already part of the spec. A test compares
+# a digest of the sample's values with the spec, so it fails if this is forgotten.
 FORMULA_VERSION = 2
 
 
@@ -35,8 +35,8 @@ FORMULA_VERSION = 2
 class Indicator:
     """One column of features.
 
-    - `warm_up`: how many sessions at the start of a history have no value.
-    - `inputs`: the columns that the function reads beside those that its parameters name.
+    - `warm_up`: the number of sessions at the start of a history without a value.
+    - `inputs`: the columns that the function reads in addition to those that its parameters name.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Indicator:
 
     @property
     def reads(self) -> frozenset[str]:
-        """The bars' columns and the indicators that it is computed from."""
+        """The columns of bars, and the indicators, that it is computed from."""
         named = (value for value in self.parameters.values() if isinstance(value, str))
         return frozenset((*named, *self.inputs))
 
@@ -59,9 +59,11 @@ class Indicator:
 _MACD = {"source": "close", "fast": 12, "slow": 26, "signal": 9}
 _BANDS = {"source": "close", "window": 20}
 
-BAR_COLUMNS = {"total_return": "price_basis"}  # what of curated a bar's column is computed from, where the names differ
+BAR_COLUMNS = {
+    "total_return": "price_basis"
+}  # the curated column that a column of bars is computed from, if the names differ
 
-# In order of evaluation: a function may read the bars and every column above its own.
+# In order of evaluation: a function may read the bars and every indicator that is listed before.
 INDICATORS: tuple[Indicator, ...] = (
     Indicator("sma_20", moving_average, {"source": "close", "window": 20}, 19, "Average close of 20 sessions", 0),
     Indicator("sma_50", moving_average, {"source": "close", "window": 50}, 49, "Average close of 50 sessions", 0),
@@ -144,18 +146,25 @@ INDICATORS: tuple[Indicator, ...] = (
 
 def indicator_spec(indicators: tuple[Indicator, ...] = INDICATORS) -> str:
     """The version string of all formulas and parameters, like `1-3f9a0c21`."""
-    lines = [f"{one.name}={one.function.__name__}({sorted(one.parameters.items())})" for one in indicators]
+    lines = [
+        f"{indicator.name}={indicator.function.__name__}({sorted(indicator.parameters.items())})"
+        for indicator in indicators
+    ]
     return f"{FORMULA_VERSION}-{hashlib.sha256(repr(lines).encode()).hexdigest()[:8]}"
 
 
 def compute(bars: Columns, indicators: tuple[Indicator, ...] = INDICATORS) -> dict[str, Array]:
     """Every indicator over one ticker's whole history.
 
-    `bars` has close, adj_close, volume and dividend (float64; dividend is nan where the delivery did not say) and total_return
-    (bool: adj_close is a delivered one), one value a session in ascending order.
-    Returns one array an indicator, of the same length: float64 with nan in the warm-up, or bool.
+    `bars` has one value a session, in ascending order, in each of these columns:
+
+    - close, adj_close, volume: float64.
+    - dividend: float64; NaN where the delivery does not say it.
+    - total_return: bool; True where adj_close is a delivered one.
+
+    Returns one array an indicator, of the same length: float64 with NaN in the warm-up, or bool.
     """
     columns: dict[str, Array] = dict(bars)
-    for one in indicators:
-        columns[one.name] = one.function(columns, **one.parameters)
-    return {one.name: columns[one.name] for one in indicators}
+    for indicator in indicators:
+        columns[indicator.name] = indicator.function(columns, **indicator.parameters)
+    return {indicator.name: columns[indicator.name] for indicator in indicators}

@@ -1,6 +1,6 @@
-"""One schema a table, in plain Python: everything that needs to know a column derives from these.
+"""One schema a table, in plain Python: everything that depends on a column is derived from it.
 
-Here: what a column is. Not here: how a frame is held against its schema (audit.py) and where a table lies (tables.py).
+Here: what a column is. Not here: how a frame is validated against its schema (audit.py) and where a table is stored (tables.py).
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its Spark SQL type, what it means, and what its values must satisfy.
+    """A column of a table.
 
-    `minimum` and `maximum` are included bounds, `above` an excluded one; `one_of` lists the values allowed.
+    - `type`: the Spark SQL type.
+    - `description`: what the values mean.
+    - `minimum`, `maximum`: inclusive bounds.
+    - `above`: an exclusive lower bound.
+    - `one_of`: the allowed values.
     """
 
     name: str
@@ -32,9 +36,9 @@ PRICE_BASES = ("total_return", "total_return_delivered", "price_return")
 PRICE_BASIS = Column(
     "price_basis",
     "string",
-    "total_return: adj_close is derived from the splits and dividends. total_return_delivered: the delivery said nothing of "
-    "dividends, so adj_close is the delivered one. price_return: nor did it give adj_close, so that is close adjusted for the "
-    "dividends that are known of the ticker otherwise, often none. The other prices are always adjusted for splits",
+    "total_return: adj_close is derived from the splits and dividends. total_return_delivered: the delivery says nothing about "
+    "dividends, so adj_close is the delivered one. price_return: the delivery has no adj_close either, so adj_close is close "
+    "adjusted for the dividends that other deliveries name, often none. The other prices are always adjusted for splits",
     nullable=False,
     one_of=PRICE_BASES,
 )

@@ -1,6 +1,6 @@
-"""Holding a frame against its table's schema, with pandera.
+"""Validating a frame against its table's schema, with pandera.
 
-Here: the pandera schema of a table, and what a frame does wrong. Not here: what follows from that (checks/).
+Here: the pandera schema of a table, and the failures of a frame. Not here: what follows from failures (checks/).
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ def pandera_schema(table: Table) -> Any:
 
     struct = StructType.fromDDL(table.ddl)
     assert isinstance(struct, StructType)
-    types: dict[str, Any] = {one.name: one.dataType for one in struct.fields}
+    types: dict[str, Any] = {field.name: field.dataType for field in struct.fields}
     columns = {}
-    for one in table.columns:
+    for column in table.columns:
         checks = []
-        if one.minimum is not None:
-            checks.append(pa.Check.ge(one.minimum))
-        if one.maximum is not None:
-            checks.append(pa.Check.le(one.maximum))
-        elif one.type == "double":  # infinity is beyond it, and to Spark nan is beyond infinity
+        if column.minimum is not None:
+            checks.append(pa.Check.ge(column.minimum))
+        if column.maximum is not None:
+            checks.append(pa.Check.le(column.maximum))
+        elif column.type == "double":  # rejects infinity, and NaN, which Spark orders above infinity
             checks.append(pa.Check.le(sys.float_info.max))
-        if one.above is not None:
-            checks.append(pa.Check.gt(one.above))
-        if one.one_of is not None:
-            checks.append(pa.Check.isin(list(one.one_of)))
-        columns[one.name] = pa.Column(types[one.name], checks, nullable=one.nullable)
+        if column.above is not None:
+            checks.append(pa.Check.gt(column.above))
+        if column.one_of is not None:
+            checks.append(pa.Check.isin(list(column.one_of)))
+        columns[column.name] = pa.Column(types[column.name], checks, nullable=column.nullable)
     return pa.DataFrameSchema(columns, name=table.name, strict=True, unique=list(table.key) or None)
 
 
 class AuditError(Exception):
-    """Rows to be published do not conform to their table's schema; nothing of them was published. `failures` lists why."""
+    """Rows to be published do not conform to their table's schema; none of them was published. `failures` lists the reasons."""
 
     def __init__(self, table: Table, found: list[dict[str, str]]) -> None:
         self.failures = found
@@ -51,17 +51,17 @@ class AuditError(Exception):
 
 
 def audit(frame: DataFrame, table: Table) -> None:
-    """Raises AuditError where `frame` does not conform to `table`'s schema."""
+    """Validate `frame` against `table`'s schema. Raises AuditError if it does not conform."""
     if found := failures(frame, table):
         raise AuditError(table, found)
 
 
 def failures(frame: DataFrame, table: Table) -> list[dict[str, str]]:
-    """What `frame` does wrong, a dict a failure: kind, column, check, error; empty if it conforms.
+    """The failures of `frame`, a dict each: kind, column, error. Empty if the frame conforms.
 
-    pandera.pyspark never raises on a frame that does not conform; its `errors` are read instead. It asks the engine a question
-    a column and bound, 200 a run: a tenth of a second each on JVM Spark. So a frame is first asked two: whether any
-    value breaks a rule and whether a key repeats. Only one that does not conform is asked what is wrong with it.
+    pandera.pyspark never raises on a frame that does not conform, so its `errors` are read. It runs one query for each column and
+    bound, 200 a run, and each takes a tenth of a second on JVM Spark. So two queries come first: whether any value breaks a rule
+    and whether a key repeats. pandera only sees a frame that does not conform.
     """
     if conforms(frame, table):
         return []
@@ -85,23 +85,23 @@ def conforms(frame: DataFrame, table: Table) -> bool:
 
     struct = StructType.fromDDL(table.ddl)
     assert isinstance(struct, StructType)
-    if {one.name: one.dataType for one in frame.schema} != {one.name: one.dataType for one in struct}:
+    if {field.name: field.dataType for field in frame.schema} != {field.name: field.dataType for field in struct}:
         return False
-    breaks = F.lit(False)
-    for one in table.columns:
-        value = F.col(one.name)
-        if not one.nullable:
-            breaks = breaks | value.isNull()
-        highest = sys.float_info.max if one.maximum is None and one.type == "double" else one.maximum
-        for rule in (
-            None if one.minimum is None else value < one.minimum,
+    breaks_rule = F.lit(False)
+    for column in table.columns:
+        value = F.col(column.name)
+        if not column.nullable:
+            breaks_rule = breaks_rule | value.isNull()
+        highest = sys.float_info.max if column.maximum is None and column.type == "double" else column.maximum
+        for violation in (
+            None if column.minimum is None else value < column.minimum,
             None if highest is None else value > highest,
-            None if one.above is None else value <= one.above,
-            None if one.one_of is None else ~value.isin(list(one.one_of)),
+            None if column.above is None else value <= column.above,
+            None if column.one_of is None else ~value.isin(list(column.one_of)),
         ):
-            if rule is not None:
-                breaks = breaks | F.coalesce(rule, F.lit(False))
-    if frame.where(breaks).limit(1).count():
+            if violation is not None:
+                breaks_rule = breaks_rule | F.coalesce(violation, F.lit(False))
+    if frame.where(breaks_rule).limit(1).count():
         return False
-    # On its own: with the rules in the same aggregation it takes five times as long.
+    # A separate query: together with the rules in one aggregation it takes five times as long.
     return not table.key or not frame.groupBy(*table.key).count().where("count > 1").limit(1).count()

@@ -1,16 +1,16 @@
-"""Curated bars: the one bar of a ticker and session, on one named price basis."""
+"""Curated bars: one bar for each ticker and session, on one named price basis."""
 
 from stock_lakehouse.schemas import PRICE_BASIS, SESSION_DATE, TICKER, YEAR, Column
 
 COLUMNS = (
     TICKER,
     SESSION_DATE,
-    Column("open", "double", "First price of the session, adjusted for splits; null where not known", above=0),
-    Column("high", "double", "Highest price, adjusted for splits; null where not known", above=0),
-    Column("low", "double", "Lowest price, adjusted for splits; null where not known", above=0),
+    Column("open", "double", "First price of the session, adjusted for splits; null where unknown", above=0),
+    Column("high", "double", "Highest price, adjusted for splits; null where unknown", above=0),
+    Column("low", "double", "Lowest price, adjusted for splits; null where unknown", above=0),
     Column("close", "double", "Last price, adjusted for splits", nullable=False, above=0),
     Column("adj_close", "double", "Close adjusted for splits and dividends; see price_basis", nullable=False, above=0),
-    Column("volume", "bigint", "Shares traded, adjusted for splits; null where not known", minimum=0),
+    Column("volume", "bigint", "Shares traded, adjusted for splits; null where unknown", minimum=0),
     Column(
         "dividend",
         "double",
@@ -28,26 +28,26 @@ COLUMNS = (
     Column(
         "split_factor",
         "double",
-        "Product of the ratios of all later splits known now: prices times it are as traded, volume by it too",
+        "Product of the ratios of all later splits known now. Prices times this factor, and volume divided by it, are as traded",
         nullable=False,
         above=0,
     ),
     Column(
         "basis_factor",
         "double",
-        "Product of the ratios of the splits that the delivery did not know: the delivered prices were divided by it",
+        "Product of the ratios of the splits that the delivery did not know. The delivered prices were divided by this factor",
         above=0,
     ),
     PRICE_BASIS,
     Column(
         "adj_close_deviation",
         "double",
-        "Delivered adj_close over the one derived from the actions that the delivery knew, minus 1; null without either",
+        "Delivered adj_close divided by the one derived from the actions that the delivery knew, minus 1; null without either",
     ),
     Column(
         "bar_status",
         "string",
-        "final, or provisional: delivered before the session's close plus a grace",
+        "provisional: delivered before the session's close plus the grace period; else final",
         nullable=False,
         one_of=("final", "provisional"),
     ),

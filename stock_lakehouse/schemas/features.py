@@ -1,4 +1,4 @@
-"""Features: the indicators of a ticker and session, from the registry, and what identifies them."""
+"""Features: the indicators of a ticker and session, from the registry, and the columns that identify them."""
 
 from stock_lakehouse.indicators.registry import INDICATORS
 from stock_lakehouse.schemas import PRICE_BASIS, SESSION_DATE, TICKER, YEAR, Column
@@ -7,8 +7,15 @@ COLUMNS = (
     TICKER,
     SESSION_DATE,
     *(
-        Column(one.name, one.type, one.description, one.type != "boolean", one.minimum, one.maximum)
-        for one in INDICATORS
+        Column(
+            indicator.name,
+            indicator.type,
+            indicator.description,
+            indicator.type != "boolean",
+            indicator.minimum,
+            indicator.maximum,
+        )
+        for indicator in INDICATORS
     ),
     Column(
         "tradable_from",

@@ -1,7 +1,7 @@
-"""The forms that delivered text may have: numbers, split ratios, and the words for "missing".
+"""The forms that delivered text may have: numbers, split ratios, and words for a missing value.
 
-Here: the grammar, as constants, and what a text means in plain Python and Arrow. `transforms/processed.py` applies the same
-grammar in Spark. Not here: dates (sources/), and whether a value is possible.
+Here: the grammar, as constants, and how to read a text in Arrow. `transforms/processed.py` applies the same grammar in Spark.
+Not here: dates (sources/) and whether a value is possible.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 # Compared in lower case, trimmed. pandas writes nan, NaN and <NA>; R writes NA; Excel #N/A; Python None; SQL null.
 MISSING = ("", "none", "na", "n/a", "#n/a", "#na", "nan", "<na>", "null", "nil", "-", "--", "\u2013", "\u2014")
-BLANKS = " \t\u00a0\u202f"  # what text is trimmed of: files of spreadsheets have no-break spaces
+BLANKS = " \t\u00a0\u202f"  # trimmed from text; files of spreadsheets have no-break spaces
 SPACES = "'\u2019 \u00a0\u202f"  # thousands separators that are never a decimal mark
 CURRENCY = "$€£¥"
-# \z, not $: in Java's expressions $ also stands before a last line's end. No \d: engines differ in what is a digit ("١").
-# A plain number; thousands in groups of three, or as in India (12,34,567.5). A suffix K, M, B or T stands for an exponent.
+# \z, not $: in Java $ also matches before a line end at the text's end. [0-9], not \d: engines differ in what is a digit ("١").
+# A plain number; thousands in groups of three, or as in India (12,34,567.5). A suffix K, M, B or T means an exponent.
 NUMBER = r"^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?\z"
 GROUPED_POINT = (
     rf"^[+-]?([0-9]{{1,3}}([,{SPACES}][0-9]{{3}})+|[0-9]{{1,2}}(,[0-9]{{2}})+,[0-9]{{3}})([.][0-9]*)?(E[0-9]+)?\z"
@@ -35,9 +35,9 @@ RATIO = r"^([0-9]+[.]?[0-9]*) ?(?::|/|-for-| for |-to-| to |-) ?([0-9]+[.]?[0-9]
 
 
 def plain_numbers(texts: pa.Array | pa.ChunkedArray, decimal: str | None = None) -> pa.Array | pa.ChunkedArray:
-    """Each text as a plain number (`NUMBER`): 1,184.40 as 1184.40, $5 as 5, 45.3M as 45.3E6; null for a word for missing.
+    """Each text as a plain number (`NUMBER`): 1,184.40 as 1184.40, $5 as 5, 45.3M as 45.3E6; null for a missing value.
 
-    `decimal` is "," in a file of decimal commas. Text of another form comes back as it is, trimmed.
+    `decimal` is "," in a file with decimal commas. Text of another form is returned unchanged, but trimmed.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -54,26 +54,28 @@ def plain_numbers(texts: pa.Array | pa.ChunkedArray, decimal: str | None = None)
     text = pc.replace_substring_regex(text, SYMBOL_BEHIND.replace(r"\z", "$"), "")
     suffixed = matches(text, SUFFIXED)
     for letter, exponent in SUFFIX.items():
-        own = pc.and_(suffixed, pc.ends_with(text, letter, ignore_case=True))
+        has_letter = pc.and_(suffixed, pc.ends_with(text, letter, ignore_case=True))
         text = pc.if_else(
-            own, pc.binary_join_element_wise(pc.utf8_rtrim(text, f"{letter}{letter.lower()} "), exponent, ""), text
+            has_letter,
+            pc.binary_join_element_wise(pc.utf8_rtrim(text, f"{letter}{letter.lower()} "), exponent, ""),
+            text,
         )
     if decimal == ",":
         grouped, plain = matches(text, GROUPED_COMMA), matches(text, PLAIN_COMMA)
-        bare = pc.replace_substring_regex(text, f"[.{SPACES}]", "")
-        text = pc.if_else(grouped, bare, text)
+        ungrouped = pc.replace_substring_regex(text, f"[.{SPACES}]", "")
+        text = pc.if_else(grouped, ungrouped, text)
         read = pc.or_(grouped, plain)
-        # With a decimal comma 100.52 is no number: the point can only separate thousands.
+        # With a decimal comma 100.52 is not a number, since the point can only separate thousands. "?" makes it unreadable.
         unread = pc.binary_join_element_wise("?", text, "")
         text = pc.if_else(read, pc.replace_substring(text, ",", "."), pc.if_else(matches(text, NUMBER), unread, text))
     else:
-        bare = pc.replace_substring_regex(text, f"[,{SPACES}]", "")
-        text = pc.if_else(matches(text, GROUPED_POINT), bare, text)
+        ungrouped = pc.replace_substring_regex(text, f"[,{SPACES}]", "")
+        text = pc.if_else(matches(text, GROUPED_POINT), ungrouped, text)
     return text
 
 
 def numbers(texts: pa.Array | pa.ChunkedArray, decimal: str | None = None) -> pa.Array | pa.ChunkedArray:
-    """The double that each text means; null where it means none, or one that is not finite."""
+    """The double that each text means; null where it is not a number or not finite."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

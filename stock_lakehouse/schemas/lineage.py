@@ -1,4 +1,4 @@
-"""Which upstream columns a column is made of. Only differences from "the one of the same name" are listed."""
+"""Column lineage: the upstream columns that a column is made of. A column made of the one of the same name is not listed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,15 @@ from stock_lakehouse.tables import (
     upstream,
 )
 
-KNOWN = ("adjusted_to", "ingested_at", "session", "value", "first_seen", "kind")  # which splits a delivery knew
-TOTAL_RETURN = ("basis",)  # prices delivered on total return are taken back to what was traded
+KNOWN = (
+    "adjusted_to",
+    "ingested_at",
+    "session",
+    "value",
+    "first_seen",
+    "kind",
+)  # they decide which splits a delivery knew
+TOTAL_RETURN = ("basis",)  # prices delivered on total return are converted back to the traded prices
 MADE_OF = {
     (PROCESSED, "date"): ("session", "date"),
     (PROCESSED, "dividends_delivered"): ("says", "dividends"),
@@ -54,19 +61,19 @@ BY_NAME = {indicator.name: indicator for indicator in INDICATORS}
 
 
 def column_lineage(table: Table) -> dict[str, list[tuple[str, str]]]:
-    """The columns, as (table, column), that each column of `table` is made of; without those that are made of none."""
-    found: dict[str, list[tuple[str, str]]] = {}
+    """The upstream columns, as (table, column), of each column of `table`. Columns without upstream columns are left out."""
+    lineage: dict[str, list[tuple[str, str]]] = {}
     for name in table.column_names:
         sources = MADE_OF.get((table, name), _inputs(name) if table == FEATURES else (name,))
-        for made_from in upstream(table):
-            found.setdefault(name, []).extend(
-                (made_from.name, source) for source in sources if source in made_from.column_names
+        for upstream_table in upstream(table):
+            lineage.setdefault(name, []).extend(
+                (upstream_table.name, source) for source in sources if source in upstream_table.column_names
             )
-    return {name: columns for name, columns in found.items() if columns}
+    return {name: columns for name, columns in lineage.items() if columns}
 
 
 def _inputs(name: str) -> tuple[str, ...]:
-    """The columns of curated that a column of features is computed from, through other indicators if need be."""
+    """The curated columns that a column of features is computed from, directly or through other indicators."""
     if name not in BY_NAME:
         return (BAR_COLUMNS.get(name, name),)
     return tuple(sorted({source for read in BY_NAME[name].reads for source in _inputs(read)}))

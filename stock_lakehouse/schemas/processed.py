@@ -1,4 +1,4 @@
-"""Processed bars (typed, possible, the newest of their key), the actions delivered with them, and the quarantine of the rest."""
+"""Processed bars (typed, valid, the newest of their key), the actions delivered with them, and the quarantine of invalid rows."""
 
 from stock_lakehouse.schemas import SESSION_DATE, TICKER, YEAR, Column, raw
 
@@ -8,16 +8,16 @@ COLUMNS = (
     Column(
         "open",
         "double",
-        "First price of the session, in the ticker's currency, as `basis` says; null where it is not known",
+        "First price of the session, in the ticker's currency, adjusted as `basis` says; null where unknown",
         above=0,
     ),
-    Column("high", "double", "Highest price; null where it is not known", above=0),
-    Column("low", "double", "Lowest price; null where it is not known", above=0),
+    Column("high", "double", "Highest price; null where unknown", above=0),
+    Column("low", "double", "Lowest price; null where unknown", above=0),
     Column("close", "double", "Last price", nullable=False, above=0),
     Column("adj_close", "double", "Close adjusted for splits and dividends; null where not delivered", above=0),
-    Column("volume", "bigint", "Shares traded; null where it is not known", minimum=0),
+    Column("volume", "bigint", "Shares traded; null where unknown", minimum=0),
     Column(
-        "dividends_delivered", "boolean", "Whether the delivery said which dividend the session has", nullable=False
+        "dividends_delivered", "boolean", "Whether the delivery says which dividend the session has", nullable=False
     ),
     Column("basis", "string", "What the prices are adjusted for", nullable=False),
     Column("source", "string", "Which source delivered the bar", nullable=False),
@@ -34,18 +34,24 @@ ACTION_COLUMNS = (
     TICKER,
     Column("date", "date", "Day of the delivered row that names the action", nullable=False),
     Column(
-        "session", "date", "Session on which it counts: that day, or the next session if it is none", nullable=False
+        "session",
+        "date",
+        "Session from which the action counts: that day, or the next session if the day is not a session",
+        nullable=False,
     ),
     Column("kind", "string", "dividend, capital gain or split", nullable=False, one_of=KINDS),
     Column(
         "value",
         "double",
-        "Of a split: new shares for one old share, 1 if the delivery said that there is none. Else: currency a share, or 0",
+        "Split: new shares for one old share, or 1 if the delivery says that there is none. Otherwise: currency a share, or 0",
         nullable=False,
         minimum=0,
     ),
     Column(
-        "first_seen", "timestamp", "When the first delivery that says so landed, until the next line", nullable=False
+        "first_seen",
+        "timestamp",
+        "When the first delivery with this value landed; it holds until the next line of the action",
+        nullable=False,
     ),
     Column("adjusted_to", "date", "Day up to whose splits the delivery's dividend is adjusted"),
     YEAR,
@@ -53,7 +59,10 @@ ACTION_COLUMNS = (
 
 QUARANTINE_COLUMNS = (
     Column(
-        "ticker", "string", "Ticker asked for, or the file's; __unreadable__ where none could be read", nullable=False
+        "ticker",
+        "string",
+        "Requested ticker, or the file's; __unreadable__ where none could be read",
+        nullable=False,
     ),
     *raw.DELIVERED,
     *raw.PROVENANCE,

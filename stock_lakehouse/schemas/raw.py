@@ -1,8 +1,8 @@
-"""Raw bars: every column text, as delivered, plus where and when it came."""
+"""Raw bars: every column is text, as delivered, plus its source and time of landing."""
 
 from stock_lakehouse.schemas import Column
 
-# The text that a source delivered; two deliveries of a bar are the same if all of these are.
+# The text that a source delivered. Two deliveries of a bar are the same if all of these columns, and capital_gains, are the same.
 DELIVERED = (
     Column("symbol", "string", "Ticker as the row itself gives it"),
     Column("date", "string", "Session, exchange-local"),
@@ -17,23 +17,30 @@ DELIVERED = (
     Column("line", "string", "The whole line, where it could not be split into columns"),
 )
 PROVENANCE = (
-    Column("problem", "string", "Why the row cannot be read as a whole, and what to change; null if it can"),
+    Column("problem", "string", "Why the row cannot be read as a whole, and what to change; null if it can be read"),
     Column("source", "string", "Which source delivered the row", nullable=False),
-    Column("interval", "string", "Length of the bar, like 1d", nullable=False),
-    Column("ingested_at", "string", "When it landed, UTC; later for a newer delivery of the same bar", nullable=False),
+    Column("interval", "string", "Length of the bar, such as 1d", nullable=False),
+    Column(
+        "ingested_at",
+        "string",
+        "When the row landed, UTC; later for a newer delivery of the same bar",
+        nullable=False,
+    ),
     Column(
         "adjusted_to",
         "string",
-        "Day up to whose splits the delivered prices are adjusted: the newest that the delivery has of the ticker",
+        "Day up to whose splits the delivered prices are adjusted: the day of the delivery's newest bar of the ticker",
     ),
 )
-# Added later, so behind all others: files of a lake's first days have fewer columns, and CSV goes by position.
+# Added later, and therefore last: older files of a lake have fewer columns, and CSV columns are read by position.
 CAPITAL_GAINS = Column("capital_gains", "string", "Distribution of capital gains a share, as delivered")
 READING = (
-    Column("file", "string", "Name of the file that the row came in; null where the source has no files"),
-    Column("line_number", "string", "Line of the row in its file, the first is 1"),
+    Column("file", "string", "Name of the file of the row; null where the source has no files"),
+    Column("line_number", "string", "Line number of the row in its file, from 1"),
     Column(
-        "session", "string", "Day (ISO) that the delivered date means, as its source read it; null if it cannot be read"
+        "session",
+        "string",
+        "Day (ISO) that the delivered date means, as its source read it; null if it cannot be read",
     ),
     Column("decimal", "string", "Decimal mark of the file's numbers where it is a comma"),
     Column(
@@ -49,14 +56,17 @@ READING = (
     Column(
         "says",
         "string",
-        "Which actions the delivery has a column for, by comma: dividends, splits. In such a column a blank cell means none",
+        "Actions that the delivery has a column for, separated by commas: dividends, splits. A blank cell in it means none",
     ),
 )
-# What two deliveries of a bar are compared by.
+# The columns by which two deliveries of a bar are compared.
 TEXT = (*DELIVERED, CAPITAL_GAINS)
 PARTITION = (
     Column(
-        "ticker", "string", "Ticker asked for, or the file's; __unreadable__ where none could be read", nullable=False
+        "ticker",
+        "string",
+        "Requested ticker, or the file's; __unreadable__ where none could be read",
+        nullable=False,
     ),
     Column("year", "string", "Year of the date; __unreadable__ where no date could be read", nullable=False),
 )

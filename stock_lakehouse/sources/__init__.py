@@ -1,6 +1,6 @@
-"""What every source of bars gives: deliveries of text, exactly as the vendor wrote them.
+"""The protocol of a source of bars. A source delivers text, exactly as the vendor wrote it.
 
-Here: the protocol and its records. Not here: one vendor's ways (a module each) and any judgement of the values, which
+Here: the protocol and its records. Not here: how one vendor is read (a module each) and the validation of values, which
 belongs to `transforms/processed.py`.
 """
 
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-# The columns of a delivered row, all text, in order; what each means stands in `schemas/raw.py`. `ticker` is the ticker that was
-# asked for, or the file's; null where neither is known. `symbol` is what the row itself says.
-# A row that cannot be read as a whole has `problem`, a sentence that says why and what to change; one that could not be split
-# into columns has its text in `line` and no delivered column.
-# From `adjusted_to` on nothing is delivered; it is what the source knows of the delivery: `session` the day that the date means,
-# `adjusted_to` the day of the newest valid bar that the vendor had of the ticker (of an as-traded bar its own day), null if
-# unknown.
+# The columns of a delivered row, all text, in order. `schemas/raw.py` describes each of them.
+# - `ticker`: the requested ticker, or the ticker that the file is named after; null if neither is known.
+# - `symbol`: the ticker as the row itself gives it.
+# - `problem`: for a row that cannot be read as a whole, a sentence that says why and what to change.
+# - `line`: the text of a row that could not be split into columns; such a row has no delivered columns.
+# The columns from `adjusted_to` on are not delivered. They hold what the source knows about the delivery:
+# - `adjusted_to`: the day of the newest valid bar that the vendor had of the ticker; of an as-traded bar, its own day; null if
+#   unknown.
+# - `session`: the day that the date means.
 DELIVERED_COLUMNS = (
     "ticker",
     "symbol",
@@ -49,30 +51,37 @@ DELIVERED_COLUMNS = (
 )
 SPLIT_ADJUSTED, AS_TRADED = "split_adjusted", "as_traded"
 AS_TRADED_ADJUSTED_CLOSE, TOTAL_RETURN = "as_traded_adjusted_close", "total_return"
-# What open to close may be adjusted for: the splits until the delivery; nothing; nothing, beside an adjusted close of the day of
-# the download (Quandl, Tiingo, Alpha Vantage, EODHD); splits and dividends until the delivery (`yfinance.Ticker.history()`).
+# What open to close may be adjusted for:
+# - split_adjusted: the splits until the delivery.
+# - as_traded: nothing.
+# - as_traded_adjusted_close: nothing; the adjusted close beside is as of the download (Quandl, Tiingo, Alpha Vantage, EODHD).
+# - total_return: the splits and dividends until the delivery (`yfinance.Ticker.history()`).
 PRICE_FORMS = (SPLIT_ADJUSTED, AS_TRADED, AS_TRADED_ADJUSTED_CLOSE, TOTAL_RETURN)
 
 
 class UnusedColumn(str):
-    """The note of a delivery that a column is left out which should perhaps have been read."""
+    """A note of a delivery: a column is not used that perhaps should have been read."""
 
 
 class SourceError(Exception):
-    """A source cannot deliver at all; the message says what to change."""
+    """A source cannot deliver anything; the message says what to change."""
 
 
 class FailureKind(StrEnum):
-    """Why a ticker could not be had."""
+    """Why a ticker could not be delivered."""
 
     UNKNOWN_TICKER = "unknown ticker"  # the source says that it has no such ticker
     UNAVAILABLE = "unavailable"  # no usable answer after every retry
-    WITHHELD = "withheld"  # delivered, but nobody can say what its prices are adjusted for
+    WITHHELD = "withheld"  # delivered, but it is unknown what its prices are adjusted for
 
 
 @dataclass(frozen=True)
 class DeliveryFailure:
-    """A ticker that could not be had: the kind, for programs, and the reason in words, for people."""
+    """Why one ticker could not be delivered.
+
+    - `kind`: for programs.
+    - `reason`: in words, for people.
+    """
 
     kind: FailureKind
     reason: str
@@ -80,13 +89,14 @@ class DeliveryFailure:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What one request, or one file, brought.
+    """The result of one request or one file.
 
-    `rows` holds `DELIVERED_COLUMNS`, all text and nullable, in the order delivered. `failed` maps each ticker that could
-    not be had, after every retry, to its failure; a ticker that answered "no bars in this range" has not failed. `notes` has by
-    file what its reader says of the file as a whole: which form it recognised, which of two columns it took, which
-    column is left out (an UnusedColumn: the check `files_read` is then red). A file without any row is named there too, be it
-    without a note.
+    - `rows`: `DELIVERED_COLUMNS`, all text and nullable, in the order delivered.
+    - `failed`: the failure of each ticker that could not be delivered after every retry. A ticker that answered "no bars in this
+      range" has not failed.
+    - `notes`: by file, what its reader decided about the file as a whole: which form it recognised, which of two columns it read,
+      which column it left out (an UnusedColumn: the check `files_read` is then red). A file without rows is listed too, even if
+      it has no note.
     """
 
     rows: pa.Table
@@ -96,7 +106,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Several different rows of one ticker and session in one download: the last of them counts."""
+    """Several different rows of one ticker and session in one download. The last row counts."""
 
     ticker: str
     session: str
@@ -106,12 +116,13 @@ class Contradiction:
 
 @dataclass(frozen=True)
 class Landing:
-    """What became of delivered rows in the raw layer: `delivered` = `landed` + `repeated` + `outside` + `withheld`.
+    """What the raw layer did with delivered rows: `delivered` = `landed` + `repeated` + `outside` + `withheld`.
 
-    - repeated: the newest landed row of the ticker and session says the same
-    - outside: of other tickers or sessions than asked
-    - withheld: prices of which it is not known what splits they are adjusted for; `unknown` has the reason by ticker
-    - readjusted: by ticker the factor by which its vendor has adjusted older prices anew that landed before and are not asked for
+    - repeated: rows with the same text as the newest landed row of the ticker and session
+    - outside: rows of other tickers or sessions than requested
+    - withheld: rows of prices whose split adjustment is unknown; `unknown` has the reason by ticker
+    - readjusted: by ticker, the factor by which the vendor has since readjusted older prices that landed before and that this
+      request does not include
     - by_file: the counts of each file, where the source has files
     """
 
@@ -141,7 +152,7 @@ class Landing:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Rows by what became of them, all of `COUNTS`."""
+        """The number of rows for each of `COUNTS`."""
         return {name: getattr(self, name) for name in COUNTS}
 
 
@@ -149,37 +160,39 @@ COUNTS = ("delivered", "landed", "repeated", "outside", "withheld")
 
 
 class Source(Protocol):
-    """Somewhere that bars come from."""
+    """A provider of bars."""
 
     @property
     def name(self) -> str:
-        """As in the settings and in raw's column `source`."""
+        """The name in the settings and in raw's column `source`."""
         ...
 
     @property
     def interval(self) -> str:
-        """Length of a bar, like 1d."""
+        """Length of a bar, such as 1d."""
         ...
 
     def deliver(self, tickers: Sequence[str], first: date, last: date) -> Iterator[Delivery]:
         """Yield what the source has for `tickers` from `first` to `last`, both included, a batch at a time.
 
-        A source may bring more than was asked for; the raw layer counts what is outside and does not land it.
-        Raises SourceError when nothing can be asked (a missing folder, an impossible setting).
+        A source may deliver more than was requested; the raw layer counts what is outside the request and does not land it.
+        Raises SourceError when no request is possible (a missing folder, an invalid setting).
         """
         ...
 
 
 def delivered_table(columns: Mapping[str, Sequence[str | None]]) -> pa.Table:
-    """A table of `DELIVERED_COLUMNS` from some of them; the others are null. All columns must be of one length."""
+    """A table of `DELIVERED_COLUMNS` from some of them; the others are null. All columns must have the same length."""
     import pyarrow as pa
 
     length = len(next(iter(columns.values()), ()))
-    missing = pa.nulls(length, pa.string())
-    arrays = [pa.array(columns[name], pa.string()) if name in columns else missing for name in DELIVERED_COLUMNS]
+    nulls = pa.nulls(length, pa.string())
+    arrays = [pa.array(columns[name], pa.string()) if name in columns else nulls for name in DELIVERED_COLUMNS]
     return pa.table(arrays, names=list(DELIVERED_COLUMNS))
 
 
 def printable(text: str) -> str:
-    """Delivered text, or a file's name, for people: what steers a terminal, ends a line or is no UTF-8 stands as its code."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    """Delivered text, or a file's name, safe to print: control characters, line ends and invalid UTF-8 are escaped."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )

@@ -1,4 +1,4 @@
-"""Which source the settings name."""
+"""Building the source that the settings name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def source_of(settings: Settings) -> Source:
-    """The source of `settings.source`."""
+    """The source that `settings.source` names."""
     if settings.source == "csv":
         watched = settings.automation == "sensor"
         return csv_source(settings, settings.csv_stable_seconds if watched else 0)
@@ -32,12 +32,12 @@ def source_of(settings: Settings) -> Source:
 
 
 def csv_source(settings: Settings, settle_seconds: int = 0) -> CsvFolderSource:
-    """The folder of CSV files that the settings name, read as they say."""
+    """The folder of CSV files that the settings name, with the settings' rules for reading them."""
     from stock_lakehouse.sources.csv_folder import CsvFolderSource
     from stock_lakehouse.sources.csv_rows import CsvRules
     from stock_lakehouse.sources.dates import DateRules
 
-    assert settings.csv_folder is not None  # settings refuse source = "csv" without it
+    assert settings.csv_folder is not None  # the settings reject source = "csv" without a folder
     calendar = settings.calendar
     rules = CsvRules(
         prices=settings.csv_prices,

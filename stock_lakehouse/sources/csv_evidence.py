@@ -1,7 +1,7 @@
-"""What the lines of a CSV file say together, and its rows, each with that.
+"""What the lines of a CSV file show together, and the delivered rows that are read with that.
 
-Here: the order of its dates, its decimal mark, the newest bar of each ticker, bars of parts of a session. Not here: what one date
-means (dates.py), and whether a bar is possible (transforms/processed.py).
+Here: the order of the file's dates, its decimal mark, the newest bar of each ticker, intraday bars. Not here: what one date means
+(dates.py) and whether a bar is possible (transforms/processed.py).
 """
 
 from __future__ import annotations
@@ -31,13 +31,11 @@ from stock_lakehouse.sources.tickers import Tickers
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MOST_KEYS = 10_000  # sessions with several bars that are remembered one by one
-NO_TICKER = (
-    "which ticker the row is of is not known: name the file after its ticker, such as AAPL.csv, or add a column Symbol"
-)
+MOST_KEYS = 10_000  # sessions with several bars that are remembered individually
+NO_TICKER = "the ticker of the row is unknown: name the file after its ticker, such as AAPL.csv, or add a column Symbol"
 OTHER_TICKER = (
     "the symbol of the row is not the ticker that the file is named after: put the row into the file of its ticker, or give "
-    "the file a name that is no ticker"
+    "the file a name that is not a ticker"
 )
 INTRADAY = "several bars of one session (intraday): only daily bars are read; write one row a session"
 UNCLEAR_DECIMALS = (
@@ -55,8 +53,8 @@ OTHER_DECIMALS = (
 class _Dates(NamedTuple):
     """What the dates of a batch mean, by row.
 
-    - `sessions`, `problems`, `clocks`, `days`: as in `Reading`, as text.
-    - `are_past`: whether the day is a session of the exchange, and not to come.
+    - `sessions`, `problems`, `clocks`, `days`: the fields of `Reading`, as text.
+    - `are_past`: whether the day is a session of the exchange and not in the future.
     """
 
     sessions: pa.Array
@@ -67,36 +65,37 @@ class _Dates(NamedTuple):
 
 
 class FileEvidence:
-    """What the lines of a file say together: `see` each batch, then `rows` of each. `ticker` is the one of the file's name.
+    """What the lines of a file show together: call `see` with each batch, then `rows` with each.
 
-    Where a later batch changes how an earlier one is read, `is_settled` is False: then `forget_bars`, and see all once more.
+    `ticker` is the ticker that the file is named after. If a later batch changes how an earlier one is read, `is_settled` is
+    False: then call `forget_bars`, and `see` with every batch once more.
     """
 
     def __init__(self, name: str, header: Header, rules: CsvRules, tickers: Tickers, ticker: str | None) -> None:
         self._name, self._header, self._rules, self._tickers, self._ticker = name, header, rules, tickers, ticker
-        self._asked = tickers.all
+        self._requested = tickers.all
         self.dates = DateEvidence(rules.dates)
-        self._marks = _Marks()
+        self._decimal_marks = _DecimalMarks()
         self._footer: str | None = None
-        self._read_as: set[Any] = set()
-        self._last: tuple[Batch, Any, _Dates] | None = None
+        self._states_read: set[Any] = set()
+        self._last_dates: tuple[Batch, Any, _Dates] | None = None
         self.forget_bars()
 
     def forget_bars(self) -> None:
-        """Begin anew with what depends on the dates and numbers of all lines."""
+        """Reset what depends on how the dates and numbers of all lines are read."""
         self._newest: dict[str, str] = {}
-        self._parts = _Parts()
-        self._read_as.clear()
+        self._intraday = _IntradaySessions()
+        self._states_read.clear()
 
     @property
     def is_settled(self) -> bool:
-        """Whether every batch was read as the whole file is."""
-        return self._read_as <= {self._state}
+        """Whether every batch was read in the same way as the whole file."""
+        return self._states_read <= {self._state}
 
     @property
     def is_clear(self) -> bool:
-        """Whether the lines seen so far say enough: others of the file would not change how they are read."""
-        is_open = self._rules.decimal != "auto" and self._marks.are_open
+        """Whether the lines seen so far are enough evidence: more lines would not change how they are read."""
+        is_open = self._rules.decimal != "auto" and self._decimal_marks.are_open
         return self.dates.is_clear and self.decimal[1] is None and not is_open
 
     @property
@@ -104,17 +103,17 @@ class FileEvidence:
         return self.dates.state, self.decimal
 
     def see(self, batch: Batch) -> None:
-        """Take in a batch."""
+        """Record the evidence of a batch."""
         self.dates.see(batch.parsed(self._rules.dates))
         if self._rules.decimal == "comma" or not _is_plain(batch):
-            self._marks.see(batch)
+            self._decimal_marks.see(batch)
         self._footer = self._footer or batch.footer
-        self._read_as.add(self._state)
+        self._states_read.add(self._state)
         tickers, problems = self._tickers_of(batch)
         dates = self._read_dates(batch)
         if dates.clocks.null_count < len(dates.clocks):
-            self._parts.see(tickers, dates.days, dates.clocks, self._asked)
-        self._see_newest(batch, tickers, dates, [problems, self._parts.problems(tickers, dates.days, dates.clocks)])
+            self._intraday.see(tickers, dates.days, dates.clocks, self._requested)
+        self._see_newest(batch, tickers, dates, [problems, self._intraday.problems(tickers, dates.days, dates.clocks)])
 
     @cached_property
     def _today(self) -> date:
@@ -122,11 +121,11 @@ class FileEvidence:
 
     @property
     def decimal(self) -> tuple[str | None, str | None]:
-        """The decimal mark where it is a comma, and why it cannot be told, or is not the one of the settings."""
+        """The decimal mark if it is a comma; and the problem if it is unknown or contradicts the setting."""
         setting = self._rules.decimal
         if setting == "auto":
-            return self._marks.verdict(self._header.separator)
-        return ("," if setting == "comma" else None), self._marks.contradiction(setting)
+            return self._decimal_marks.verdict(self._header.separator)
+        return ("," if setting == "comma" else None), self._decimal_marks.contradiction(setting)
 
     @property
     def form(self) -> str:
@@ -147,14 +146,14 @@ class FileEvidence:
         if self._rules.prices == "auto" and self.form != SPLIT_ADJUSTED:
             vendor = self._header.vendor or "yfinance's Ticker.history() with auto_adjust"
             notes.append(
-                f"the columns are those of {vendor}, so prices are read as {self.form}; csv_prices can say otherwise"
+                f"the columns are those of {vendor}, so prices are read as {self.form}; set csv_prices to change that"
             )
         if self._rules.dates.order == "auto" and self.dates.numeric and self.dates.order != "auto":
-            notes.append(f"dates are read {self.dates.order.replace('_', ' ')}, as those show whose day is above 12")
+            notes.append(f"dates are read {self.dates.order.replace('_', ' ')}, as the dates with a day above 12 show")
         if self.decimal[0] and self._rules.decimal == "auto":
             notes.append("numbers are read with a decimal comma")
         if self._footer:
-            notes.append(f"the line {self._footer!r} is no row")
+            notes.append(f"the line {self._footer!r} is not a row")
         return tuple(notes)
 
     def rows(self, batch: Batch) -> pa.Table:
@@ -163,27 +162,32 @@ class FileEvidence:
         import pyarrow.compute as pc
 
         length = len(batch.fields)
-        nothing = pa.nulls(length, pa.string())
-        tickers, of_ticker = self._tickers_of(batch)
+        nulls = pa.nulls(length, pa.string())
+        tickers, ticker_problems = self._tickers_of(batch)
         dates = self._read_dates(batch)
-        decimal, of_decimal = self.decimal
+        decimal, decimal_problem = self.decimal
         form, newest = self.form, self._known_until(tickers)
-        of_line = nothing
-        lines = nothing
+        line_problems = nulls
+        lines = nulls
         if batch.broken:
-            of_line = pa.array(
+            line_problems = pa.array(
                 [batch.broken[row][0] if row in batch.broken else None for row in range(length)], pa.string()
             )
             lines = pa.array(
                 [batch.broken[row][1] if row in batch.broken else None for row in range(length)], pa.string()
             )
-        problems = [of_line, of_ticker, self._parts.problems(tickers, dates.days, dates.clocks), dates.problems]
-        if of_decimal:
-            problems.append(_constant(of_decimal, length))
+        problems = [
+            line_problems,
+            ticker_problems,
+            self._intraday.problems(tickers, dates.days, dates.clocks),
+            dates.problems,
+        ]
+        if decimal_problem:
+            problems.append(_constant(decimal_problem, length))
         as_traded = form in (AS_TRADED, AS_TRADED_ADJUSTED_CLOSE)
         columns = {
             "ticker": tickers,
-            "symbol": nothing if self._ticker and self._header.is_named else batch.symbols,
+            "symbol": nulls if self._ticker and self._header.is_named else batch.symbols,
             "problem": pc.coalesce(*problems),
             "line": lines,
             "adjusted_to": dates.sessions if as_traded else newest,
@@ -192,7 +196,7 @@ class FileEvidence:
             "session": dates.sessions,
             "decimal": _constant(decimal, length),
             "basis": _constant(form, length),
-            "adj_close_as_of": newest if form == AS_TRADED_ADJUSTED_CLOSE else nothing,
+            "adj_close_as_of": newest if form == AS_TRADED_ADJUSTED_CLOSE else nulls,
             "says": _constant(self._header.says, length),
         }
         return pa.table(
@@ -201,41 +205,41 @@ class FileEvidence:
         )
 
     def _tickers_of(self, batch: Batch) -> tuple[pa.Array, pa.Array]:
-        """The ticker of each row, and what is wrong with it."""
+        """The ticker of each row, and the problem with it."""
         import pyarrow as pa
 
         length = len(batch.fields)
-        nothing = pa.nulls(length, pa.string())
+        nulls = pa.nulls(length, pa.string())
         has_symbols = "symbol" in self._header.columns or self._header.symbol is not None
         if not has_symbols or (self._ticker and self._header.is_named):
             problem = _constant(None if self._ticker else NO_TICKER, length)
             return _constant(self._ticker, length), problem
         symbols = batch.symbols.dictionary_encode("encode")
-        read = [self._tickers.of_symbol(symbol) for symbol in symbols.dictionary.to_pylist()]
+        tickers = [self._tickers.of_symbol(symbol) for symbol in symbols.dictionary.to_pylist()]
         if self._ticker is None:
-            return pa.array(read, pa.string()).take(symbols.indices), nothing
-        wrong = [
+            return pa.array(tickers, pa.string()).take(symbols.indices), nulls
+        problems = [
             None if ticker == self._ticker or not (symbol or "").strip() else OTHER_TICKER
-            for ticker, symbol in zip(read, symbols.dictionary.to_pylist(), strict=True)
+            for ticker, symbol in zip(tickers, symbols.dictionary.to_pylist(), strict=True)
         ]
-        return _constant(self._ticker, length), pa.array(wrong, pa.string()).take(symbols.indices)
+        return _constant(self._ticker, length), pa.array(problems, pa.string()).take(symbols.indices)
 
     def _read_dates(self, batch: Batch) -> _Dates:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        if self._last is not None and self._last[0] is batch and self._last[1] == self._state:
-            return self._last[2]
+        if self._last_dates is not None and self._last_dates[0] is batch and self._last_dates[1] == self._state:
+            return self._last_dates[2]
         readings = self.dates.read(batch.parsed(self._rules.dates))
         texts = [None if reading.session is None else reading.session.isoformat() for reading in readings]
 
         def by_row(values: list[str | None] | list[bool]) -> pa.Array:
-            return pa.array(values, pa.bool_() if values is sessions else pa.string()).take(batch.dates.indices)
+            return pa.array(values, pa.bool_() if values is are_past else pa.string()).take(batch.dates.indices)
 
-        known = _sessions_until(self._today, self._rules.calendar)
-        sessions = [text in known for text in texts]
+        past_sessions = _sessions_until(self._today, self._rules.calendar)
+        are_past = [text in past_sessions for text in texts]
         problems = clocks = pa.nulls(len(batch.fields), pa.string())
-        days = read = by_row(texts)
+        days = sessions = by_row(texts)
         if any(reading.clock for reading in readings):
             clocks = by_row([reading.clock for reading in readings])
         if any(reading.problem for reading in readings):
@@ -244,11 +248,11 @@ class FileEvidence:
         if self._header.clock is not None:
             both = pc.binary_join_element_wise(batch.clocks, clocks, " ")
             clocks = pc.coalesce(both, batch.clocks, clocks)
-        self._last = batch, self._state, _Dates(read, problems, clocks, days, by_row(sessions))
-        return self._last[2]
+        self._last_dates = batch, self._state, _Dates(sessions, problems, clocks, days, by_row(are_past))
+        return self._last_dates[2]
 
     def _known_until(self, tickers: pa.Array) -> pa.Array:
-        """The newest day that the file or the setting, whichever is later, knows of each row's ticker."""
+        """The newest day known of each row's ticker: that of the file or of the setting, whichever is later."""
         import pyarrow as pa
 
         setting = "" if self._rules.adjusted_to is None else self._rules.adjusted_to.isoformat()
@@ -263,7 +267,7 @@ class FileEvidence:
         return pa.array(newest, pa.string()).take(encoded.indices)
 
     def _see_newest(self, batch: Batch, tickers: pa.Array, dates: _Dates, problems: Sequence[pa.Array]) -> None:
-        """Remember the newest valid bar of each ticker: with a close that can be, on a session that is not to come."""
+        """Record the newest valid bar of each ticker: a possible close on a session that is not in the future."""
         import pyarrow.compute as pc
 
         decimal, unclear = self.decimal
@@ -279,16 +283,16 @@ class FileEvidence:
             dates.are_past,
         )
         for name, compare in (("high", pc.less_equal), ("low", pc.greater_equal)):
-            if name in values:  # 0 is how vendors write that it is not known
+            if name in values:  # vendors write 0 for an unknown price
                 tolerated = 1 + self._rules.price_tolerance if name == "high" else 1 - self._rules.price_tolerance
                 bound = pc.multiply(values[name], tolerated)
                 unknown = pc.or_(pc.is_null(bound), pc.fill_null(pc.equal(bound, 0.0), True))
                 valid = pc.and_(valid, pc.or_(unknown, pc.fill_null(compare(values["close"], bound), True)))
-        for wrong in problems:
-            valid = pc.and_(valid, pc.is_null(wrong))
+        for problem in problems:
+            valid = pc.and_(valid, pc.is_null(problem))
         valid = pc.fill_null(valid, False)
         for ticker, session in self._newest_of(tickers.filter(valid), dates.sessions.filter(valid)):
-            if session is not None and ticker in self._asked:
+            if session is not None and ticker in self._requested:
                 self._newest[ticker] = max(session, self._newest.get(ticker, ""))
 
     def _newest_of(self, tickers: pa.Array, sessions: pa.Array) -> Iterable[tuple[str | None, str | None]]:
@@ -303,7 +307,7 @@ class FileEvidence:
 
 @lru_cache(maxsize=8)
 def _sessions_until(today: date, calendar: MarketCalendar | None) -> frozenset[str]:
-    """The days, as text, of which a bar may be."""
+    """The days, as ISO text, that a valid bar may have."""
     import numpy as np
 
     if calendar is not None:
@@ -312,10 +316,12 @@ def _sessions_until(today: date, calendar: MarketCalendar | None) -> frozenset[s
     return frozenset(np.datetime_as_string(days[np.is_busday(days)]).tolist())
 
 
-class _Marks:
-    """Which decimal mark the numbers of a file have: how many can only be read with a point, with a comma, and with either.
+class _DecimalMarks:
+    """Which decimal mark the numbers of a file have.
 
-    `examples` has by mark the first number, as written, that can only be read with it.
+    - `points`, `commas`: how many numbers can only be read with that mark.
+    - `either`: how many can be read with both.
+    - `examples`: by mark, the first number, as written, that can only be read with it.
     """
 
     _BEFORE = rf"^[+-]?[{CURRENCY}]? ?"
@@ -356,22 +362,22 @@ class _Marks:
 
     @property
     def are_open(self) -> bool:
-        """Whether some numbers may have either mark, and none shows which."""
+        """Whether some numbers may have either mark and no number shows which."""
         return bool(self.either) and not self.points and not self.commas
 
     def contradiction(self, setting: Literal["point", "comma"]) -> str | None:
-        """What is wrong with the mark of the settings, if nine in ten of the numbers that show one have the other.
+        """The problem with the mark of the setting, if nine in ten of the numbers that show a mark have the other one.
 
-        Of a file with more of both the setting decides: there MIXED_DECIMALS asks for it.
+        In a file with more numbers of each mark the setting decides, because MIXED_DECIMALS asks for it there.
         """
-        own, other = (self.points, self.commas) if setting == "point" else (self.commas, self.points)
-        if other <= 9 * own:
+        agreeing, contradicting = (self.points, self.commas) if setting == "point" else (self.commas, self.points)
+        if contradicting <= 9 * agreeing:
             return None
         name, mark = ("comma", ",") if setting == "point" else ("point", ".")
         return OTHER_DECIMALS.format(setting=setting, mark=name, example=self.examples[mark])
 
     def verdict(self, separator: str) -> tuple[str | None, str | None]:
-        """The mark if it is a comma, and why it cannot be told. In a file separated by commas it is a point by default."""
+        """The mark if it is a comma; and the problem if it is unknown. In a file separated by commas it is a point by default."""
         if self.points and self.commas:
             if self.either:
                 return None, MIXED_DECIMALS
@@ -381,8 +387,8 @@ class _Marks:
         return None, UNCLEAR_DECIMALS if self.either and not self.points and separator != "," else None
 
 
-class _Parts:
-    """Sessions of which a file has rows with different times of day. The rows of a session stand side by side in any file."""
+class _IntradaySessions:
+    """Sessions of which a file has rows with different times of day. In any file the rows of a session follow each other."""
 
     def __init__(self) -> None:
         self._sessions: Counter[str] = Counter()
@@ -390,18 +396,18 @@ class _Parts:
         self._keys: set[str] = set()
         self._last: pa.Table | None = None
 
-    def see(self, tickers: pa.Array, days: pa.Array, clocks: pa.Array, asked: frozenset[str]) -> None:
+    def see(self, tickers: pa.Array, days: pa.Array, clocks: pa.Array, requested: frozenset[str]) -> None:
         import pyarrow as pa
         import pyarrow.compute as pc
 
         rows = pa.table({"ticker": tickers, "day": days, "clock": clocks}).drop_null()
-        rows = rows.filter(pc.is_in(rows["ticker"], value_set=pa.array(sorted(asked), pa.string())))
+        rows = rows.filter(pc.is_in(rows["ticker"], value_set=pa.array(sorted(requested), pa.string())))
         if not rows.num_rows:
             return
         before, self._last = self._last, rows.slice(rows.num_rows - 1)
         if before is not None:
             rows = pa.concat_tables([before, rows])
-        if pc.count_distinct(rows["clock"]).as_py() == 1:  # a row a session
+        if pc.count_distinct(rows["clock"]).as_py() == 1:  # one row a session
             for entry in pc.value_counts(rows["ticker"]).to_pylist():
                 self._sessions[entry["values"]] += entry["counts"]
             return
@@ -414,7 +420,7 @@ class _Parts:
             self._keys.update(_keys(several["ticker"], several["day"]).to_pylist())
 
     def problems(self, tickers: pa.Array, days: pa.Array, clocks: pa.Array) -> pa.Array:
-        """INTRADAY for each row of such a session; of a ticker that mostly has such, for each row with a time of day."""
+        """INTRADAY for each row of such a session. If most sessions of a ticker are such, for each row with a time of day."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -427,8 +433,8 @@ class _Parts:
         ]
         of_mostly = pc.is_in(tickers, value_set=pa.array(mostly, pa.string()))
         of_keys = pc.is_in(_keys(tickers, days), value_set=pa.array(sorted(self._keys), pa.string()))
-        wrong = pc.and_(pc.or_(of_mostly, of_keys), pc.is_valid(clocks))
-        return pc.if_else(wrong, pa.scalar(INTRADAY, pa.string()), pa.scalar(None, pa.string()))
+        is_intraday = pc.and_(pc.or_(of_mostly, of_keys), pc.is_valid(clocks))
+        return pc.if_else(is_intraday, pa.scalar(INTRADAY, pa.string()), pa.scalar(None, pa.string()))
 
 
 def _keys(tickers: Any, days: Any) -> Any:
@@ -438,7 +444,7 @@ def _keys(tickers: Any, days: Any) -> Any:
 
 
 def _is_plain(batch: Batch) -> bool:
-    """Whether all prices are plain numbers between commas, as in most files: their marks are points then."""
+    """Whether all prices are plain numbers separated by commas, as in most files: their decimal marks are points then."""
     import pyarrow as pa
 
     if batch.is_quoted or batch.header.separator != ",":
@@ -458,7 +464,7 @@ def _constant(text: str | None, length: int) -> pa.Array:
 
 
 def _doubles(texts: pa.Array, decimal: str | None) -> pa.Array:
-    """The numbers that texts mean; null where they mean none. Plain ones, as most files have, do not need the grammar."""
+    """The number that each text means; null where it means none. Plain numbers, as in most files, do not need the grammar."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

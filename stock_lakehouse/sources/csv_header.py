@@ -13,11 +13,11 @@ from stock_lakehouse.schemas.forms import BLANKS
 from stock_lakehouse.sources import AS_TRADED, AS_TRADED_ADJUSTED_CLOSE, TOTAL_RETURN, UnusedColumn, printable
 from stock_lakehouse.sources.csv_text import split_line
 
-# Yahoo's web table has the explanations in its titles.
+# Yahoo's web table has explanations inside its titles.
 _YAHOO_CLOSE = "closeclosepriceadjustedforsplits"
 _YAHOO_ADJUSTED = "adjcloseadjustedclosepriceadjustedforsplitsanddividendandorcapitalgaindistributions"
-# The spellings of each column, best first: of two columns that could be one of ours the better is taken. Two of one rank
-# contradict each other. Titles are compared as `_plain` writes them.
+# The spellings of each delivered column, by rank, best first. If two titles match one column, the title of the better rank is
+# read; two titles of the same rank contradict each other. Titles are compared in the form that `_plain` gives them.
 SPELLINGS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "symbol": (
         ("symbol", "ticker", "tic", "tckrsymb"),
@@ -71,20 +71,20 @@ _RANK = {
     for rank, spellings in enumerate(ranks)
     for spelling in spellings
 }
-WEAK = 2  # rank of spellings of `symbol` that may stand above names too
+WEAK = 2  # rank of the spellings of `symbol` that may also be titles of company names
 REQUIRED = ("date", "close")
-USUAL = ("open", "high", "low", "volume")  # of those that are missing a note tells
-# Times of day in a column of their own: two of them in one session are bars of parts of it.
+USUAL = ("open", "high", "low", "volume")  # a note lists those that are missing
+# Titles of a separate column of times of day. Two times of day in one session mean intraday bars.
 CLOCKS = ("time", "tradetime", "hour")
 SEPARATORS = (",", ";", "\t", "|")
-SEARCHED = 20  # lines of a file among which its header is looked for
+SEARCHED = 20  # number of lines at the start of a file among which the header is searched
 EXAMPLE = "Date,Open,High,Low,Close,Volume"
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
-_NUMBERED = re.compile(r"^[0-9]+[a-z]?[.] *")  # "5. volume", as Alpha Vantage writes them
+_NUMBERED = re.compile(r"^[0-9]+[a-z]?[.] *")  # Alpha Vantage writes "5. volume"
 _UNIT = re.compile(r" *\((USD|EUR|GBP|CHF|CAD|AUD|JPY|INR|Rs[.]?|[$€£¥])\)$", re.IGNORECASE)
 _OF_TICKER = re.compile(r"(.+)\.(Open|High|Low|Close|Volume|Adjusted|Dividends|Splits)")  # quantmod, tidyquant
-# Titles that only one vendor's files have together, and the form of the prices in those. As traded with an adjusted close beside
-# them is a form of its own, whoever the vendor is (`FileEvidence.form`).
+# Titles that occur together only in the files of one vendor, and the form of that vendor's prices. As-traded prices beside an
+# adjusted close have a separate form, whoever the vendor is (`FileEvidence.form`).
 _VENDORS = (
     ("Tiingo", AS_TRADED, {"adjclose", "divcash", "splitfactor"}),
     ("Quandl", AS_TRADED, {"exdividend", "splitratio"}),
@@ -102,17 +102,21 @@ LONGEST_SHOWN = 300  # characters of a line in a message
 
 
 class HeaderError(Exception):
-    """A CSV file has no header that can be used; the message shows it and says what is needed."""
+    """A CSV file has no usable header; the message shows it and says what is needed."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """A file's header.
+    """The header of a file.
 
-    - `titles`: of every column; `columns`: where each of ours stands; `clock`: where a time of day stands beside the date.
-    - `lines`: how many lines of the file it ends, those before it included; `skipped`: the text of those.
+    - `titles`: the title of every column.
+    - `columns`: the index of each delivered column.
+    - `lines`: the number of lines from the start of the file to the end of the header.
+    - `skipped`: the text of the lines above the header.
+    - `clock`: the index of a column of times of day beside the date.
     - `symbol`: the ticker that the header itself names.
-    - `vendor`, `form`: whose titles they are and what that says about the prices; None if nothing.
+    - `vendor`: the vendor whose titles they are; None if unknown.
+    - `form`: what the titles say about the prices; None if nothing.
     - `notes`: what was decided, in words.
     """
 
@@ -129,13 +133,13 @@ class Header:
 
     @property
     def is_named(self) -> bool:
-        """Whether the symbols stand in a column that may have names in it: of use only if nothing else says the ticker."""
+        """Whether the column of symbols may hold company names: it is used only if nothing else gives the ticker."""
         index = self.columns.get("symbol")
         return index is not None and _RANK[_plain(self.titles[index])][1] == WEAK
 
     @property
     def says(self) -> str | None:
-        """Which actions the file has a column for, as in the column `says`."""
+        """The actions that the file has columns for, in the form of raw's column `says`."""
         names = [
             name for name, column in (("dividends", "dividends"), ("splits", "stock_splits")) if column in self.columns
         ]
@@ -143,7 +147,7 @@ class Header:
 
 
 def find_header(lines: Sequence[str]) -> Header:
-    """The header among the first `lines` of a file. Raises HeaderError if none has a date and a close."""
+    """The header among the first `lines` of a file. Raises HeaderError if no line has a date and a close."""
     first = next((line for line in lines if line.strip("\0 \t\r\n")), None)
     if first is None:
         raise HeaderError("the file is empty or has no header")
@@ -153,14 +157,14 @@ def find_header(lines: Sequence[str]) -> Header:
             titles = split_line(line, separator)
             if isinstance(titles, str) or len(titles) < 2:
                 continue
-            titles, symbol, more = _of_several_lines(titles, lines[number + 1 : number + 3], separator)
+            titles, symbol, extra = _of_several_lines(titles, lines[number + 1 : number + 3], separator)
             try:
                 found = columns_of(titles)
             except MissingColumnsError as error:
                 if nearest is None or error.found > nearest[0]:
                     nearest = error.found, error
                 continue
-            return _header(found, separator, tuple(lines[:number]), number + 1 + more, symbol)
+            return _header(found, separator, tuple(lines[:number]), number + 1 + extra, symbol)
     shown = printable(first.strip("\r\n")[:LONGEST_SHOWN])
     if nearest is not None and nearest[0]:
         raise nearest[1]
@@ -168,7 +172,7 @@ def find_header(lines: Sequence[str]) -> Header:
 
 
 class MissingColumnsError(HeaderError):
-    """A line has no title for a column that every file needs; `found` counts the titles that it has."""
+    """A line has no title for a required column; `found` is the number of columns that it has titles for."""
 
     def __init__(self, message: str, found: int) -> None:
         super().__init__(message)
@@ -177,7 +181,13 @@ class MissingColumnsError(HeaderError):
 
 @dataclass(frozen=True)
 class Columns:
-    """Where each of our columns stands among `titles`; which titles stand for the same and are left."""
+    """The delivered columns among the titles of a header.
+
+    - `titles`: the titles, without blanks around them and without quantmod's ticker before them.
+    - `where`: the index of the title that each column is read from.
+    - `left`: the indexes of other titles that match the column and are not read.
+    - `symbol`: quantmod's ticker.
+    """
 
     titles: tuple[str, ...]
     where: Mapping[str, int]
@@ -186,9 +196,9 @@ class Columns:
 
 
 def columns_of(titles: Sequence[str]) -> Columns:
-    """Where each of our columns stands in `titles`.
+    """The delivered columns among `titles`.
 
-    Raises MissingColumnsError when a required one is missing, HeaderError when two titles could be one column equally well.
+    Raises MissingColumnsError when a required column is missing, HeaderError when two titles match one column equally well.
     """
     plain, symbol = _without_ticker([title.strip(BLANKS) for title in titles])
     candidates: dict[str, list[tuple[int, int]]] = {}
@@ -197,7 +207,7 @@ def columns_of(titles: Sequence[str]) -> Columns:
         if name is not None:
             candidates.setdefault(name, []).append((rank, index))
     if "date" not in candidates and (not plain[0] or (symbol and plain[0].lower() == "index")):
-        candidates["date"] = [(0, 0)]  # the index of a pandas or R frame, which has no title of its own
+        candidates["date"] = [(0, 0)]  # the index of a pandas or R frame, which is written without a title
     missing = [name for name in REQUIRED if name not in candidates]
     if missing:
         raise MissingColumnsError(_missing(missing, titles, candidates), len(candidates))
@@ -275,16 +285,17 @@ def _without_ticker(titles: list[str]) -> tuple[list[str], str | None]:
 
 
 def _of_several_lines(titles: list[str], below: Sequence[str], separator: str) -> tuple[list[str], str | None, int]:
-    """The titles of a header of several lines, as yfinance's `download` writes it, its ticker, and how many lines it has more.
+    """The titles of a header of several lines, as yfinance's `download` writes it, its ticker, and the number of extra lines.
 
-    Price,Close,High / Ticker,AAPL,AAPL / Date,, with the first two in either order; older versions leave their names out.
+    The lines are Price,Close,High / Ticker,AAPL,AAPL / Date,, with the first two in either order. Older versions leave out the
+    words Price and Ticker.
     """
     second = split_line(below[0], separator) if below else []
     if isinstance(second, str) or len(second) != len(titles):
         return titles, None, 0
     third = split_line(below[1], separator) if len(below) > 1 else []
     is_blank = isinstance(third, list) and len(third) == len(titles) and not any(cell.strip() for cell in third[1:])
-    more = 2 if is_blank else 1
+    extra = 2 if is_blank else 1
     names = {titles[0].strip().lower(), second[0].strip().lower()}
     is_named = names & {"ticker", "symbols"} or (is_blank and third[0].strip().lower() in ("date", "datetime"))
     if not is_named or not names <= {"price", "ticker", "attributes", "symbols", ""}:
@@ -301,7 +312,7 @@ def _of_several_lines(titles: list[str], below: Sequence[str], separator: str) -
         return titles, None, 0
     if len({ticker.strip() for ticker in tickers}) != 1 or not tickers[0].strip():
         raise _side_by_side({ticker.strip() for ticker in tickers})
-    return ["Date", *fields], tickers[0].strip(), more
+    return ["Date", *fields], tickers[0].strip(), extra
 
 
 def _side_by_side(tickers: set[str]) -> HeaderError:
@@ -313,10 +324,10 @@ def _side_by_side(tickers: set[str]) -> HeaderError:
 
 
 def _vendor(titles: Sequence[str], is_yfinance: bool) -> tuple[str | None, str | None]:
-    """Whose `titles` they are, and the form of that vendor's prices; None where nothing can be said."""
+    """The vendor whose `titles` they are, and the form of that vendor's prices; None where unknown."""
     plain = {_plain(title) for title in titles}
-    for vendor, form, own in _VENDORS:
-        if own <= plain:
+    for vendor, form, vendor_titles in _VENDORS:
+        if vendor_titles <= plain:
             return vendor, form
     if {"Date", "Adjusted_close"} <= set(titles):
         return "EODHD", AS_TRADED_ADJUSTED_CLOSE
@@ -326,5 +337,5 @@ def _vendor(titles: Sequence[str], is_yfinance: bool) -> tuple[str | None, str |
 
 
 def is_auto_adjusted(header: Header) -> bool:
-    """Whether a header is that of `yfinance.Ticker.history()` with auto_adjust, if the dates are midnights with a UTC offset."""
+    """Whether a file whose dates are midnights with a UTC offset comes from `yfinance.Ticker.history()` with auto_adjust."""
     return header.vendor is None and header.says == "dividends,splits" and "adj_close" not in header.columns

@@ -1,4 +1,4 @@
-"""From the lines of a CSV file to batches of its columns; and how such files are to be read, as far as they do not say it.
+"""From the lines of a CSV file to batches of its columns, and the rules for what a file does not show itself.
 
 Not here: which column is which (csv_header.py), and what the text means (csv_evidence.py).
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ROWS_A_BATCH = 50_000
 CHARACTERS_A_BATCH = 10_000_000
-BREAKS = (EOFError, OSError, zlib.error)  # of a file that breaks off
+BREAKS = (EOFError, OSError, zlib.error)  # what reading a file that breaks off raises
 _FOOTER = re.compile(r'\s*"?Downloaded from ', re.IGNORECASE)  # Barchart.com
 
 ABOVE_HEADER = "the line stands above the header of the file: put the header first"
@@ -33,15 +33,16 @@ ABOVE_HEADER = "the line stands above the header of the file: put the header fir
 
 @dataclass(frozen=True)
 class CsvRules:
-    """How CSV files are read, as far as they do not say it themselves.
+    """How CSV files are read where they do not show it themselves.
 
-    - `prices`: one of PRICE_FORMS, or auto: as the titles say, else split_adjusted.
-    - `adjusted_to`: day of the download; the newest bar that a file has of a ticker, where that is later or None is said.
-    - `decimal`: auto: as the numbers of a file show. Another mark than they show is refused.
-    - `dates`: order of day and month, time zones.
-    - `price_tolerance`: how far, relative, a close may lie outside low…high.
-    - `country`: what vendors add to a ticker of the exchange: AAPL.US.
-    - `calendar`: sessions of the exchange; None: every Monday to Friday. `now`: no bar is newer.
+    - `prices`: one of PRICE_FORMS, or auto: the form that the titles say, else split_adjusted.
+    - `adjusted_to`: the day of the download, for tickers of which a file has no later bar; None: the day of the newest bar.
+    - `decimal`: the decimal mark, or auto: the mark that the numbers of a file show. A mark that they disprove is refused.
+    - `dates`: the order of day and month, and the time zones.
+    - `price_tolerance`: how far, as a fraction, a close may lie outside low…high.
+    - `country`: the suffix that vendors add to tickers of the exchange, as in AAPL.US.
+    - `calendar`: the sessions of the exchange; None: every Monday to Friday.
+    - `now`: the current time. A bar of a later day does not count as the newest.
     """
 
     prices: str = "auto"
@@ -56,7 +57,12 @@ class CsvRules:
 
 @dataclass
 class Batch:
-    """Some lines of a file: `fields` and `numbers` by row; `broken` has the reason and text of rows that could not be split."""
+    """Some lines of a file.
+
+    - `fields`, `numbers`: the fields and the line number of each row.
+    - `broken`: by row, the reason and the text of a line that could not be split.
+    - `footer`: a line at the end of the file that is not a row.
+    """
 
     header: Header
     width: int
@@ -72,7 +78,7 @@ class Batch:
         return len(self.fields) >= ROWS_A_BATCH or self.characters >= CHARACTERS_A_BATCH
 
     def add_unsplit(self, number: int | None, fields: Sequence[str] | str, line: str) -> None:
-        """Add a line that has another number of fields than the header, or could not be split, for the reason in `fields`."""
+        """Add a line that has another number of fields than the header, or that could not be split, for the reason `fields`."""
         if not isinstance(fields, str) and len(fields) == 1 and _FOOTER.match(line):
             self.footer = printable(line.strip("\r\n")[:80])
             return
@@ -80,7 +86,7 @@ class Batch:
         self.break_off(number, reason, line)
 
     def break_off(self, number: int | None, reason: str, line: str) -> None:
-        """Add a line that is no row."""
+        """Add a line that is not a row, with the reason."""
         line = unreadable(line)
         self.broken[len(self.fields)] = reason, line
         self.fields.append((None,) * self.width)
@@ -92,10 +98,10 @@ class Batch:
         return list(zip(*self.fields, strict=True)) or [()] * self.width
 
     def column(self, name: str) -> pa.Array:
-        """A delivered column, by our name; null if the file has none."""
-        return self._at(self.header.columns.get(name))
+        """The column `name` of DELIVERED_COLUMNS; null if the file does not have it."""
+        return self._column_at(self.header.columns.get(name))
 
-    def _at(self, index: int | None) -> pa.Array:
+    def _column_at(self, index: int | None) -> pa.Array:
         import pyarrow as pa
 
         if index is None:
@@ -104,27 +110,27 @@ class Batch:
 
     @cached_property
     def dates(self) -> pa.DictionaryArray:
-        """The column of dates, each distinct text once."""
+        """The column of dates, dictionary-encoded: each distinct text is kept once."""
         return self.column("date").dictionary_encode("encode")
 
     @cached_property
     def clocks(self) -> pa.Array:
         """The column of times of day."""
-        return self._at(self.header.clock)
+        return self._column_at(self.header.clock)
 
     @cached_property
     def symbols(self) -> pa.Array:
-        """The column of symbols; where the header names the ticker, that."""
+        """The column of symbols; the header's ticker where the header names one."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
         if "symbol" in self.header.columns or self.header.symbol is None:
             return self.column("symbol")
-        nothing = pa.scalar(None, pa.string())
-        return pc.if_else(pc.is_null(self._at(0)), nothing, pa.scalar(self.header.symbol, pa.string()))
+        null = pa.scalar(None, pa.string())
+        return pc.if_else(pc.is_null(self._column_at(0)), null, pa.scalar(self.header.symbol, pa.string()))
 
     def parsed(self, rules: DateRules) -> list[Parsed]:
-        """What each distinct date says by itself."""
+        """What the text of each distinct date says on its own."""
         if self._parsed is None:
             self._parsed = parse_dates(self.dates.dictionary.to_pylist(), rules)
         return self._parsed
@@ -133,16 +139,19 @@ class Batch:
 
 
 def batches_of(lines: Iterable[str], header: Header, width: int, number: int | None) -> Iterator[Batch]:
-    """The lines below a header, of which `width` is the number of fields; `number` is the first one's, None if not known.
+    """The lines below a header, in batches.
 
-    What reading the lines raises passes through, after the rows before it.
+    - `width`: the number of fields of a line.
+    - `number`: the line number of the first line; None if unknown.
+
+    Errors from reading the lines pass through, after the rows before them.
     """
     separator = header.separator
     batch = Batch(header, width)
     if number is not None:
-        for above, line in enumerate(header.skipped, 1):
+        for skipped_number, line in enumerate(header.skipped, 1):
             if _looks_like_a_row(line, separator, width):
-                batch.break_off(above, ABOVE_HEADER, line)
+                batch.break_off(skipped_number, ABOVE_HEADER, line)
     try:
         for line in lines:
             if '"' in line or "\0" in line or len(line) > LONGEST_LINE or line.isspace():
@@ -168,7 +177,7 @@ def batches_of(lines: Iterable[str], header: Header, width: int, number: int | N
 
 
 def width_of(header: Header, lines: Iterable[str]) -> int:
-    """How many fields the lines below a header have, by the first of them: some vendors end each with a separator."""
+    """The number of fields of the lines below a header, from the first of them: some vendors end each line with a separator."""
     titles = len(header.titles)
     widths = set()
     for line in lines:

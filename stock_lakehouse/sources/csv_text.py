@@ -1,6 +1,6 @@
 """From the bytes of a CSV file to the fields of its lines.
 
-Here: encodings, line ends, quotes, ragged lines. Not here: which column is which (csv_header.py), and what the text means.
+Here: encodings, line ends, quotes, ragged lines. Not here: which column is which (csv_header.py) and what the text means.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
 MAX_LINE = 4_000  # characters of an unreadable line that are kept
-# No bar's line is longer. What is cannot be split, so that memory is bounded whatever a file holds, or unpacks to.
+# No line of a bar is longer. A longer line is never split, so memory stays bounded whatever a file holds or unpacks to.
 LONGEST_LINE = 100_000  # characters
-# UTF-32 first: its mark begins with that of UTF-16.
+# Byte order marks. UTF-32 comes first, because its mark begins with that of UTF-16.
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -29,23 +29,27 @@ MARKS = (
 
 
 def open_text(path: Path) -> io.TextIOWrapper:
-    """The text of a file, plain or gzip: UTF-16 or UTF-32 by its mark, else UTF-8.
+    """The text of a file, plain or gzip: UTF-16 or UTF-32 by its byte order mark, else UTF-8.
 
-    Bytes that are of none come through as \\xNN, so nothing is lost and everything can be written again.
+    Bytes that are invalid in the encoding are read as \\xNN, so nothing is lost and everything can be written again.
     """
-    packed = path.name.lower().endswith(".gz")
+    is_gzip = path.name.lower().endswith(".gz")
     with contextlib.ExitStack() as closing:
-        file = closing.enter_context(cast("BinaryIO", gzip.GzipFile(path)) if packed else path.open("rb"))
+        file = closing.enter_context(cast("BinaryIO", gzip.GzipFile(path)) if is_gzip else path.open("rb"))
         start = file.read(4)
         file.seek(0)
         encoding = next((name for mark, name in MARKS if start.startswith(mark)), "utf-8")
         text = io.TextIOWrapper(file, encoding=encoding, errors="backslashreplace", newline="")
-        closing.pop_all()  # the wrapper closes it
+        closing.pop_all()  # from here on the wrapper closes the file
     return text
 
 
 def lines_of(text: TextIO) -> Iterator[str]:
-    """The lines of `text`. One longer than LONGEST_LINE is cut, and still longer than that: a digest of the rest follows."""
+    """The lines of `text`.
+
+    A line longer than LONGEST_LINE is cut there, after one more character, and a SHA-256 of the rest is appended: `split_line`
+    still rejects it, and two long lines stay distinct.
+    """
     while line := text.readline(LONGEST_LINE + 1):
         if len(line) <= LONGEST_LINE or line.endswith(("\n", "\r")):
             yield line
@@ -59,9 +63,9 @@ def lines_of(text: TextIO) -> Iterator[str]:
 
 
 def split_line(line: str, separator: str = ",") -> list[str] | str:
-    """The fields of one line, none if it is empty; text says why it cannot be split.
+    """The fields of one line; an empty list for a blank line; a text with the reason if the line cannot be split.
 
-    Line by line, not the whole file at once: a quote left open would otherwise swallow every row after it.
+    A file is split line by line, not at once: an unclosed quote would otherwise swallow every row after it.
     """
     line = line.rstrip("\r\n")
     if not line.strip():
@@ -73,14 +77,14 @@ def split_line(line: str, separator: str = ",") -> list[str] | str:
     try:
         return next(csv.reader([line], delimiter=separator, skipinitialspace=True, strict=True))
     except csv.Error as error:
-        # Blanks behind a closing quote, which the reader does not take.
+        # csv.reader does not accept blanks after a closing quote.
         trimmed = re.sub(rf'(?<!")" +(?={re.escape(separator)}|$)', '"', line)
         return str(error) if trimmed == line else split_line(trimmed, separator)
 
 
 def unreadable(line: str) -> str:
-    """The text of a line that cannot be split, as it is kept: cut where it is long, and still its own."""
+    """The text that is kept of a line that cannot be split. A long line is cut, but stays distinct from other lines."""
     line = line.rstrip("\r\n").replace("\0", "\\0")
-    if len(line) > MAX_LINE:  # landing knows such a line again by its text
+    if len(line) > MAX_LINE:  # landing recognises such a line by its text
         line = f"{line[:MAX_LINE]}… sha256 {hashlib.sha256(line.encode()).hexdigest()}"
     return line

@@ -1,6 +1,6 @@
 """Which session the text of a date means, in the forms that vendors write.
 
-Here: dates and timestamps as text, and what the other dates of a file say about the ambiguous ones. Not here: whether the day
+Here: dates and timestamps as text, and what the other dates of a file show about the ambiguous ones. Not here: whether the day
 is a session of the exchange.
 """
 
@@ -18,7 +18,7 @@ from stock_lakehouse.schemas.forms import BLANKS
 
 Order = Literal["auto", "day_first", "month_first"]
 
-# No \d: it would match digits of other scripts too.
+# [0-9], not \d, which also matches digits of other scripts.
 _CLOCK = (
     r"(?:[T ] *(?P<clock>[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.][0-9]+)?)?) ?(?P<half>[AaPp][Mm](?![A-Za-z]))? ?"
     r"(?P<zone>[A-Za-z/_]+|[+-][0-9]{2}(?::?[0-9]{2})?)?)?"
@@ -43,14 +43,14 @@ _MONTHS = (
     *("july", "august", "september", "october", "november", "december"),
 )
 _MONTH = {name: number for number, full in enumerate(_MONTHS, 1) for name in (full, full[:3])} | {"sept": 9}
-# Digits of a count of seconds, milliseconds, … since 1970 of the years 1973 to 2286, and how many of them make a second.
+# Units since 1970 by their number of digits in the years 1973 to 2286: seconds, milliseconds, … and how many make a second.
 _UNITS = {9: 1, 10: 1, 12: 1_000, 13: 1_000, 15: 1_000_000, 16: 1_000_000, 18: 1_000_000_000, 19: 1_000_000_000}
 _UTC = {"z", "utc", "gmt"}
-# A wall clock beside one of these says the exchange's own day.
+# A time of day with one of these names is New York's, so the date beside it is the exchange's day.
 _OF_NEW_YORK = {"et", "est", "edt", "us/eastern", "america/new_york"}
-# When New York opens. At this hour it is midnight nowhere but in central Australia.
+# New York opens at 9:30. At this time it is midnight only in central Australia.
 _OPEN = time(9, 30)
-_LATEST = time(17)  # of the exchange, for a moment that is to be of the day that has just traded
+_LATEST = time(17)  # in the exchange's time: a later moment needs proof that it belongs to the day that has just traded
 
 AMBIGUOUS = (
     "the file's dates may be day first or month first (01/02/2024): set csv_dates to day_first or month_first, or write "
@@ -60,7 +60,7 @@ CONTRADICTING = (
     "some dates of the file have the day first and some the month (13/01/2024, 01/13/2024): set csv_dates to day_first or "
     "month_first, or write them as 2024-01-31"
 )
-OTHER_ORDER = "the date is none in the order that csv_dates says: correct csv_dates, or write the date as 2024-01-31"
+OTHER_ORDER = "no such date exists in the order that csv_dates sets: correct csv_dates, or write the date as 2024-01-31"
 PROVEN_ORDER = "csv_dates is {setting}, but dates of the file have the {shown} first ({example}): set csv_dates to auto"
 OTHER_ZONE = (
     "the file's times of day may be midnights of another time zone, written as UTC (2024-01-01 23:00:00), whose day is the next "
@@ -70,12 +70,12 @@ UNREAD_CLOCK = "the date's time of day, or its time zone, cannot be read: write 
 
 
 class Reading(NamedTuple):
-    """What a date's text means.
+    """What the text of a date means.
 
     - `session`: the day; None if it cannot be read.
-    - `problem`: why it cannot, where a setting or another date of the file would help.
+    - `problem`: why it cannot be read, where a setting or another date of the file would help.
     - `clock`: the time of day; None for a date alone.
-    - `day`: the day that the text is of, if it can only be supposed; two moments of one day have one.
+    - `day`: the assumed day of the text, even if `session` is None; two moments of one day have the same.
     """
 
     session: date | None
@@ -90,8 +90,8 @@ class DateRules:
 
     - `order`: the order of 01/02/2024; auto: as the file's other dates show.
     - `exchange_zone`: time zone of the exchange.
-    - `zone`: whose day a moment means that is written with a UTC offset; None: see `DateEvidence`.
-    - `weekdays`: those with sessions; Monday is 0.
+    - `zone`: the time zone whose day a moment with a UTC offset means; None: see `DateEvidence`.
+    - `weekdays`: the weekdays with sessions; Monday is 0.
     """
 
     order: Order = "auto"
@@ -102,7 +102,13 @@ class DateRules:
 
 @dataclass
 class _Weekdays:
-    """On which weekdays some moments lie: `late` if one is after 17:00, when it is midnight in Europe."""
+    """The weekdays of some moments.
+
+    - `seen`: there is at least one moment.
+    - `late`: a moment is after 17:00, when it is midnight in Europe.
+    - `off`: a moment is on a weekday without sessions.
+    - `friday`: a moment is on the last weekday with sessions before one without.
+    """
 
     seen: bool = False
     late: bool = False
@@ -122,27 +128,35 @@ class _Weekdays:
 
     @property
     def are_sessions(self) -> bool:
-        """Whether they prove to be on trading days: bars that are a day early have Sundays in place of Fridays."""
+        """Whether they are proven to be on trading days: bars that are a day early have Sundays in place of Fridays."""
         return self.friday and not self.off
 
     @property
     def are_early(self) -> bool:
-        """Whether they prove to be a day early."""
+        """Whether they are proven to be a day early."""
         return self.off and not self.friday
 
 
 @dataclass
 class DateEvidence:
-    """What the dates of a file say about the ambiguous ones.
+    """What the dates of a file show about the ambiguous ones.
 
-    - Of 13/01/2024 and 01/13/2024 each fixes the order of all; a setting that says the other order is refused with all of them.
-    - A moment with a UTC offset, no midnight as written, is of the exchange's day if those of the file prove to be on trading
-      days, and none is after 17:00 there. Midnight of the exchange needs no proof; 9:30, when New York opens, none against it.
-    - A time of day without an offset is of the day that is written, if those of the file are not proven to be a day early; after
-      17:00 only if they prove to be on trading days.
+    - Order: a date such as 13/01/2024 or 01/13/2024 decides the order of all dates. If the setting has the other order, all of
+      them are refused.
+    - A moment with a UTC offset that is not written as midnight means the exchange's day, if the moments of the file are proven
+      to be on trading days and none is after 17:00 there. Midnight in the exchange's time needs no proof. For 9:30, when New York
+      opens, it is enough that nothing disproves it.
+    - A time of day without an offset means the written day, if the times of the file are not proven to be a day early. After
+      17:00 they must be proven to be on trading days.
 
-    `names_zone`: every date is a midnight with its UTC offset, as yfinance writes them. `numeric`: some depend on the order.
-    `example`: the first date that shows it.
+    Fields and properties:
+    - `numeric`: some dates depend on the order.
+    - `day_first`, `month_first`: a date shows that order.
+    - `example`: the first date that shows an order.
+    - `epochs`: some dates are counts since 1970.
+    - `midnights`, `others`: some dates are midnights with a UTC offset; some are not.
+    - `opens`, `moments`, `walls`: the weekdays of moments at 9:30, of other moments, and of times of day without an offset.
+    - `names_zone`: every date is a midnight with its UTC offset, as yfinance writes them.
     """
 
     rules: DateRules
@@ -158,7 +172,7 @@ class DateEvidence:
     walls: _Weekdays = field(default_factory=_Weekdays)
 
     def see(self, dates: Iterable[Parsed]) -> None:
-        """Take in the distinct dates of some rows."""
+        """Record the evidence of the distinct dates of some rows."""
         for parsed in dates:
             self.epochs |= parsed.form == "epoch"
             self.midnights |= parsed.is_zoned_midnight
@@ -178,32 +192,32 @@ class DateEvidence:
 
     @property
     def state(self) -> tuple[object, ...]:
-        """All that decides how a date is read."""
+        """Everything that decides how a date is read."""
         kinds = (kind.state for kind in (self.opens, self.moments, self.walls))
         return self.day_first, self.month_first, self.epochs, self.names_zone, *kinds
 
     @property
     def is_clear(self) -> bool:
-        """Whether nothing is left open that other dates of the file could settle."""
+        """Whether every question is answered that other dates of the file could answer."""
         unordered = self.numeric and not (self.day_first or self.month_first)
         open_moments = self.moments.seen and not self._are_wrong(self.moments) and not self.moments.are_sessions
         return not (unordered or open_moments or (self.walls.late and not self.walls.are_sessions))
 
     @property
     def names_zone(self) -> bool:
-        """Whether every date seen is a midnight that is written with its UTC offset."""
+        """Whether every date seen is a midnight with its UTC offset."""
         return self.midnights and not self.others
 
     @property
     def order(self) -> Order:
-        """The order of the numeric dates; auto if nothing says it."""
+        """The order of the numeric dates; auto if unknown."""
         if self.rules.order != "auto" or self.day_first == self.month_first:
             return self.rules.order
         return "day_first" if self.day_first else "month_first"
 
     @property
     def contradiction(self) -> str | None:
-        """What is wrong with the order of the settings, if the file's dates show the other one alone."""
+        """The problem with the order of the setting, if the file's dates show only the other order."""
         if self.rules.order == "auto" or self.day_first == self.month_first:
             return None
         shown = "day" if self.day_first else "month"
@@ -221,19 +235,19 @@ class DateEvidence:
     def _reading(self, parsed: Parsed) -> Reading:
         if parsed.parts:
             return self._ordered(parsed, *parsed.parts)
-        supposed = parsed.moment or parsed.wall
-        if supposed is None:
+        assumed = parsed.moment or parsed.wall
+        if assumed is None:
             is_unread = parsed.form == "unread clock"
-            # In a file of seconds eight digits may be seconds too.
+            # In a file of epoch seconds, eight digits may be seconds too.
             is_open = is_unread or (parsed.form == "compact" and self.epochs)
             day = None if is_open else parsed.day
             return Reading(day, UNREAD_CLOCK if is_unread else None, parsed.clock, parsed.day)
-        day, clock = supposed.date(), str(supposed.time())
+        day, clock = assumed.date(), str(assumed.time())
         if self._is_proven(parsed):
             return Reading(day, None, clock, day)
         if parsed.wall and self.rules.zone:
-            own = _in_zone(parsed.wall.replace(tzinfo=UTC), _zone(self.rules.zone))
-            return Reading(own and own.date(), None, clock, day)
+            local = _in_zone(parsed.wall.replace(tzinfo=UTC), _zone(self.rules.zone))
+            return Reading(local and local.date(), None, clock, day)
         return Reading(None, OTHER_ZONE, clock, day)
 
     def _is_proven(self, parsed: Parsed) -> bool:
@@ -246,27 +260,28 @@ class DateEvidence:
         return fridays and not self._are_wrong(self.moments)
 
     def _ordered(self, parsed: Parsed, first: int, second: int, year: int) -> Reading:
-        supposed = _day(year, second, first) or _day(year, first, second)
-        if supposed is None:
+        assumed = _day(year, second, first) or _day(year, first, second)
+        if assumed is None:
             return Reading(None)
         order = self.order
         if order == "auto":
-            return Reading(None, CONTRADICTING if self.day_first else AMBIGUOUS, parsed.clock, supposed)
-        if wrong := self.contradiction:
-            return Reading(None, wrong, parsed.clock, supposed)
+            return Reading(None, CONTRADICTING if self.day_first else AMBIGUOUS, parsed.clock, assumed)
+        if contradiction := self.contradiction:
+            return Reading(None, contradiction, parsed.clock, assumed)
         day = _day(year, second, first) if order == "day_first" else _day(year, first, second)
-        return Reading(day, None if day else OTHER_ORDER, parsed.clock, day or supposed)
+        return Reading(day, None if day else OTHER_ORDER, parsed.clock, day or assumed)
 
 
 class Parsed(NamedTuple):
-    """What the text of a date says by itself.
+    """What the text of a date says on its own.
 
-    - `day`: the day; `clock`: the time of day.
+    - `day`: the day.
+    - `clock`: the time of day.
     - `parts`: the numbers of a date whose order is open, as written.
-    - `moment`: a moment that is no midnight as written, in the exchange's time.
-    - `wall`: a time of day without an offset, no midnight.
-    - `form`: epoch or compact, which a file does not mix; or an unread clock behind a day that can be read.
-    - `is_zoned_midnight`: a midnight with its UTC offset.
+    - `moment`: a moment that is not written as midnight, in the exchange's time.
+    - `wall`: a day and time without an offset, not midnight.
+    - `form`: "epoch" or "compact", which a file does not mix; "unread clock" if the day can be read and its time of day cannot.
+    - `is_zoned_midnight`: whether it is a midnight with its UTC offset.
     """
 
     day: date | None = None
@@ -282,14 +297,14 @@ _UNREAD = Parsed()
 
 
 class _Zones(NamedTuple):
-    """The exchange's, and the one that the settings say for moments."""
+    """The exchange's time zone, and the setting's time zone for moments."""
 
     exchange: ZoneInfo
-    own: ZoneInfo | None
+    setting: ZoneInfo | None
 
 
 def parse_dates(texts: Iterable[str | None], rules: DateRules) -> list[Parsed]:
-    """What each of `texts` says by itself. Raises zoneinfo.ZoneInfoNotFoundError for a zone that there is not."""
+    """What each of `texts` says on its own. Raises zoneinfo.ZoneInfoNotFoundError for an unknown time zone."""
     zones = _Zones(_zone(rules.exchange_zone), _zone(rules.zone) if rules.zone else None)
     return [_parse(text, zones) for text in texts]
 
@@ -303,7 +318,7 @@ def _parse(text: str | None, zones: _Zones) -> Parsed:
             return _UNREAD
     matches = ((form.fullmatch(text), read) for form, read in _FORMS)
     parsed = next((read(match, zones) for match, read in matches if match), _UNREAD)
-    if parsed == _UNREAD and _ISO_HEAD.match(text):  # whoever reads the day alone would not know of the rest
+    if parsed == _UNREAD and _ISO_HEAD.match(text):  # reading the day alone would hide the unread rest of the text
         return Parsed(_day(int(text[:4]), int(text[5:7]), int(text[8:10])), form="unread clock")
     return parsed
 
@@ -330,7 +345,7 @@ def _year_last(match: re.Match[str], zones: _Zones) -> Parsed:
     first, second, year = int(match["a"]), int(match["b"]), int(match["y"])
     if match["mark"] == ".":  # day first, wherever dates have dots
         return _at(_day(year, second, first), match, zones)
-    # The clock is read as on any day: an offset is rare here, and its day is the one that is written.
+    # The time of day does not depend on the order. An offset is rare here, and the written day is then used.
     at = _at(_day(year, second, first) or _day(year, first, second), match, zones)
     clock = str(at.wall.time()) if at.wall else at.clock
     return _UNREAD if at.day is None and at.wall is None else Parsed(clock=clock, parts=(first, second, year))
@@ -359,7 +374,7 @@ _FORMS = (
 
 
 def _at(day: date | None, match: re.Match[str], zones: _Zones) -> Parsed:
-    """`day` at the time of day that `match` has."""
+    """`day` at the time of day in `match`."""
     if day is None or match["clock"] is None:
         return Parsed(day)
     clock, offset = _time(match["clock"], match["half"]), _offset(match["zone"] or "")
@@ -372,7 +387,7 @@ def _at(day: date | None, match: re.Match[str], zones: _Zones) -> Parsed:
     if clock == time():
         return Parsed(day, str(clock), is_zoned_midnight=True)
     moment = _in_zone(wall.replace(tzinfo=timezone(offset)), zones.exchange)
-    if moment and offset and moment.utcoffset() == offset:  # the exchange's own clock
+    if moment and offset and moment.utcoffset() == offset:  # written in the exchange's time
         return Parsed(day, str(clock))
     return _moment(moment, zones) if moment else _UNREAD
 
@@ -385,9 +400,9 @@ def _in_zone(moment: datetime, zone: ZoneInfo) -> datetime | None:
 
 
 def _moment(moment: datetime, zones: _Zones) -> Parsed:
-    """A moment that is no midnight as written."""
-    local = moment.astimezone(zones.own or zones.exchange)
-    if zones.own or local.time() == time():
+    """A moment that is not written as midnight."""
+    local = moment.astimezone(zones.setting or zones.exchange)
+    if zones.setting or local.time() == time():
         return Parsed(local.date(), str(local.time()))
     return Parsed(moment=local)
 
@@ -406,12 +421,12 @@ def _time(text: str, half: str | None) -> time | None:
         return None
 
 
-# A wall clock without an offset, or with the name of New York's time.
+# The offset of a time of day without one, or with the name of New York's time.
 LOCAL = timedelta.min
 
 
 def _offset(text: str) -> timedelta | None:
-    """How far the clock is before UTC; LOCAL if it says none, None if it cannot be read."""
+    """How far the written time is ahead of UTC; LOCAL if the text has no offset, None if it cannot be read."""
     name = text.lower()
     if not name or name in _OF_NEW_YORK:
         return LOCAL

@@ -1,4 +1,4 @@
-"""A download: all deliveries of one request, with what failed, what each file gave and what became of the rows."""
+"""A download: all deliveries of one request, with its failures, a report of each file and what happened to the rows."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from stock_lakehouse.sources.file_report import FileReport, collect
 
 
 class Download:
-    """All deliveries of one request, once; it remembers what failed, what each file gave, and what the raw layer made of them.
+    """All deliveries of one request, to be iterated once.
 
-    `known` are the tickers of the settings, of which a run may ask for some: a file of the others is no useless one. Iterating
-    raises SourceError at the end if every ticker failed.
+    - `known`: the tickers of the settings. A run may request only some of them; a file of the others is not useless.
+    - `failed`: the failure of each ticker that could not be delivered.
+    - `files`: the report of each file, by name.
+    - `landing`: what the raw layer did with the rows.
+
+    Iterating raises SourceError at the end if every ticker failed.
     """
 
     def __init__(
@@ -29,10 +33,10 @@ class Download:
         self.landing = Landing()
 
     def __iter__(self) -> Iterator[Delivery]:
-        asked, known = set(self.tickers), set(self.known)
+        requested, known = set(self.tickers), set(self.known)
         for delivery in self.source.deliver(self.tickers, self.first, self.last):
             self.failed.update(delivery.failed)
-            collect(self.files, delivery, asked, known)
+            collect(self.files, delivery, requested, known)
             yield delivery
         if self.failed and self.failed.keys() >= set(self.tickers):
             reasons = "; ".join(f"{ticker}: {self.failed[ticker].reason}" for ticker in sorted(self.failed)[:5])

@@ -1,7 +1,7 @@
-"""What each delivered file gave: its rows by ticker, the rows that nobody can use and why, in counts and in words.
+"""Reports of delivered files: rows by ticker, rows that cannot be used and why, in counts and in words.
 
-Here: counting deliveries, and a line a file for people. Not here: reading files (csv_folder.py), and what follows from a file
-that gave nothing (checks/files.py).
+Here: counting deliveries, and one line a file for people. Not here: reading files (csv_folder.py) and what follows from a file
+without a usable row (checks/files.py).
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from stock_lakehouse.sources import Delivery, Landing, UnusedColumn, printable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MOST_KINDS = (
-    1_000  # different symbols, and different reasons, that are kept of a file; rows of more are counted as MORE
-)
+# Number of different symbols, and of different reasons, that are kept of a file. Rows of further ones are counted as MORE.
+MOST_KINDS = 1_000
 MORE = "more of other kinds"
 SHOWN_SYMBOLS = 5
 SHOWN_REASONS = 2
@@ -29,14 +28,16 @@ LONGEST_REASON = 400
 NO_TICKER = (
     "no column Symbol or Ticker, and the file is not named after a ticker: add the column, or name it like AAPL.csv"
 )
-NO_DATE = "the date cannot be read; a date like 2024-01-31 can be"
+NO_DATE = "the date cannot be read: write it like 2024-01-31"
 
 
 @dataclass
 class Refused:
     """Rows that cannot be read, for one reason.
 
-    `rows`: how many. `line_number`: the first one's line in its file. `example`: what stands there.
+    - `rows`: the number of rows.
+    - `line_number`: the line number of the first row.
+    - `example`: the text of that row, or its date.
     """
 
     rows: int = 0
@@ -46,14 +47,15 @@ class Refused:
 
 @dataclass
 class FileReport:
-    """What one file gave to a run.
+    """The rows of one file, by their use to a run.
 
-    - `rows`: all of its rows.
-    - `tickers`: rows that can be read, by ticker that the run asked for; `first` and `last` are their sessions (ISO days).
-    - `elsewhere`: rows of tickers of the settings that the run did not ask for.
-    - `others`: rows of symbols that nobody asked for, by symbol as delivered.
-    - `refused`: rows that cannot be read, by reason.
-    - `notes`: what its reader has to say of the file as a whole.
+    - `rows`: the number of all rows.
+    - `tickers`: the number of readable rows, by ticker that the run requested.
+    - `first`, `last`: the first and last session of those rows (ISO days).
+    - `elsewhere`: the number of rows of tickers of the settings that the run did not request.
+    - `others`: the number of rows of symbols that nobody asked for, by symbol as delivered.
+    - `refused`: the rows that cannot be read, by reason.
+    - `notes`: what the reader decided about the file as a whole.
     """
 
     file: str
@@ -68,26 +70,26 @@ class FileReport:
 
     @property
     def gave(self) -> int:
-        """Rows that can be read, of tickers that the run asked for."""
+        """The number of readable rows of tickers that the run requested."""
         return sum(self.tickers.values())
 
     @property
     def is_useless(self) -> bool:
-        """No row can be used, by this run or by one for other tickers of the settings."""
+        """Whether no row can be used, neither by this run nor by a run for other tickers of the settings."""
         return not self.tickers and not self.elsewhere
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """The notes that name a column which should have been used."""
+        """The notes that name a column that should have been used."""
         return tuple(note for note in self.notes if isinstance(note, UnusedColumn))
 
     @property
     def has_complaints(self) -> bool:
-        """Rows of it are of no use, or a column is left out."""
+        """Whether some rows cannot be used or a column is not used."""
         return self.is_useless or bool(self.refused or self.others or self.unused)
 
-    def add(self, group: Mapping[str, Any], asked: Collection[str], known: Collection[str]) -> None:
-        """Count a group of rows that have ticker, symbol and problem in common."""
+    def add(self, group: Mapping[str, Any], requested: Collection[str], known: Collection[str]) -> None:
+        """Count a group of rows that have the same ticker, symbol and problem."""
         rows, ticker, symbol, problem = (group[name] for name in ("rows", "ticker", "symbol", "problem"))
         self.rows += rows
         if ticker is not None and ticker not in known:
@@ -99,7 +101,7 @@ class FileReport:
             kind = reason if reason in self.refused or len(self.refused) < MOST_KINDS else MORE
             refused = self.refused.setdefault(kind, Refused(0, group["line_number"], group["line"] or group["date"]))
             refused.rows += rows
-        elif ticker in asked:
+        elif ticker in requested:
             self.tickers[ticker] += rows
             self.first = min(self.first or group["session"], group["session"])
             self.last = max(self.last or group["last"], group["last"])
@@ -107,10 +109,13 @@ class FileReport:
             self.elsewhere += rows
 
 
-def collect(files: dict[str, FileReport], delivery: Delivery, asked: Collection[str], known: Collection[str]) -> None:
-    """Add `delivery` to the reports of its files, by name. Rows without a file's name are of sources without files.
+def collect(
+    files: dict[str, FileReport], delivery: Delivery, requested: Collection[str], known: Collection[str]
+) -> None:
+    """Add `delivery` to the reports of its files, by name. Rows without a file name come from sources without files.
 
-    `asked` are the tickers of the run, `known` those of the settings.
+    - `requested`: the tickers of the run.
+    - `known`: the tickers of the settings.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -121,19 +126,19 @@ def collect(files: dict[str, FileReport], delivery: Delivery, asked: Collection[
     rows = delivery.rows.filter(pc.is_valid(delivery.rows["file"]))
     if not rows.num_rows:
         return
-    nothing = pa.scalar(None, pa.string())
-    symbols = pc.if_else(pc.is_null(rows["ticker"]), pc.utf8_trim_whitespace(rows["symbol"]), nothing)
+    null = pa.scalar(None, pa.string())
+    symbols = pc.if_else(pc.is_null(rows["ticker"]), pc.utf8_trim_whitespace(rows["symbol"]), null)
     grouped = pa.table(
         {
             "unread": pc.is_null(rows["session"]),
             "symbol": symbols,
             **{name: rows[name] for name in ("file", "ticker", "problem", "session", "line_number", "line", "date")},
         }
-    ).group_by(["file", "ticker", "symbol", "problem", "unread"], use_threads=False)  # "first" is by order
+    ).group_by(["file", "ticker", "symbol", "problem", "unread"], use_threads=False)  # "first" depends on the order
     figures = [("session", "min"), ("session", "max"), ([], "count_all")]
     examples = [(name, "first") for name in ("line_number", "line", "date")]
     for group in _plain(grouped.aggregate([*figures, *examples])):
-        files.setdefault(group["file"], FileReport(group["file"])).add(group, asked, known)
+        files.setdefault(group["file"], FileReport(group["file"])).add(group, requested, known)
 
 
 def _plain(groups: pa.Table) -> Iterator[dict[str, Any]]:
@@ -154,9 +159,10 @@ def _count(counter: Counter[str], symbol: str, rows: int) -> None:
 def file_lines(
     files: Iterable[FileReport], landings: Mapping[str, Landing], tickers: Collection[str] = ()
 ) -> Iterator[str]:
-    """A line a file for people; of more than SHOWN_FILES only those that have something to say, and the sum of the rest.
+    """One line a file, for people. Of more than SHOWN_FILES files only those with complaints are shown, and the sum of the rest.
 
-    `landings`: what raw made of each file's rows, where that is known. `tickers` are those of the settings.
+    - `landings`: what the raw layer did with each file's rows, where that is known.
+    - `tickers`: the tickers of the settings.
     """
     shown, rest = most_telling(files)
     for report in shown:
@@ -167,7 +173,7 @@ def file_lines(
 
 
 def most_telling(files: Iterable[FileReport]) -> tuple[list[FileReport], list[FileReport]]:
-    """The files to be shown one by one, by name, and the rest: of more than SHOWN_FILES those with something to say are shown."""
+    """The files to show one by one, sorted by name, and the rest. Of more than SHOWN_FILES, those with complaints are shown."""
     reports = sorted(files, key=lambda report: report.file)
     if len(reports) <= SHOWN_FILES:
         return reports, []
@@ -178,22 +184,22 @@ def most_telling(files: Iterable[FileReport]) -> tuple[list[FileReport], list[Fi
 
 def rest_line(rest: Sequence[FileReport]) -> str:
     """The sum of files that are not shown."""
-    silent = sum(report.has_complaints for report in rest)
-    more = f" ({silent:,} of the files with rows refused or of other symbols)" if silent else ""
+    complaining = sum(report.has_complaints for report in rest)
+    more = f" ({complaining:,} of the files with rows refused or of other symbols)" if complaining else ""
     files = f"{len(rest):,} more file{'' if len(rest) == 1 else 's'}"
     return f"{files}: {rows_in_words(sum(report.rows for report in rest))}{more}"
 
 
 def file_line(report: FileReport, landing: Landing | None = None, tickers: Collection[str] = ()) -> str:
-    """What a file gave, in one line: rows, what became of them, what was refused and why, and what to change."""
+    """The report of a file in one line: its rows, what happened to them, what was refused and why, and what to change."""
     parts = [rows_in_words(report.rows) if report.rows else "no row"]
     if landing is None and report.tickers:
         parts[0] += f", {report.gave:,} of {_names(report.tickers)} from {report.first} to {report.last}"
     if landing is not None:
         parts[0] += f", {landing.landed:,} landed"
         parts += [
-            f"{count:,} {fate}"
-            for count, fate in (
+            f"{count:,} {outcome}"
+            for count, outcome in (
                 (landing.repeated, "repeated"),
                 (landing.outside, "outside what the run asked for"),
                 (landing.withheld, "withheld"),
@@ -214,29 +220,29 @@ def rows_in_words(count: int) -> str:
 
 
 def complaints(report: FileReport, tickers: Collection[str] = ()) -> list[str]:
-    """What is wrong with some rows of a file: the most frequent reasons with an example each, and symbols nobody asked for."""
-    worst = sorted(report.refused.items(), key=lambda item: -item[1].rows)
-    found = [
+    """Why some rows of a file cannot be used: the most frequent reasons with an example each, and symbols nobody asked for."""
+    by_rows = sorted(report.refused.items(), key=lambda item: -item[1].rows)
+    texts = [
         f"{refused.rows:,} refused: {_cut(reason, LONGEST_REASON)}{_example(refused)}"
-        for reason, refused in worst[:SHOWN_REASONS]
+        for reason, refused in by_rows[:SHOWN_REASONS]
     ]
-    if len(worst) > SHOWN_REASONS:
-        rows = sum(refused.rows for _, refused in worst[SHOWN_REASONS:])
-        found.append(f"{rows:,} refused for {len(worst) - SHOWN_REASONS} more reasons")
+    if len(by_rows) > SHOWN_REASONS:
+        rows = sum(refused.rows for _, refused in by_rows[SHOWN_REASONS:])
+        texts.append(f"{rows:,} refused for {len(by_rows) - SHOWN_REASONS} more reasons")
     if report.others:
-        found.append(f"{sum(report.others.values()):,} of symbols that nobody asked for: {symbols_of(report, tickers)}")
-    return found
+        texts.append(f"{sum(report.others.values()):,} of symbols that nobody asked for: {symbols_of(report, tickers)}")
+    return texts
 
 
 def why_useless(report: FileReport, tickers: Collection[str] = ()) -> str:
     """Why no row of a file can be used, and what to change."""
     if not report.rows:
-        return "remove it, or export it anew"
+        return "remove it, or export it again"
     return "; ".join(complaints(report, tickers)) or "it has no row of a ticker that this run asked for"
 
 
 def symbols_of(report: FileReport, tickers: Collection[str] = ()) -> str:
-    """The most frequent symbols that nobody asked for, and how they may become rows of a ticker."""
+    """The most frequent symbols that nobody asked for, and how to make their rows usable."""
     shown = report.others.most_common(SHOWN_SYMBOLS)
     names = ", ".join(f"{_cut(symbol)} {rows:,}" for symbol, rows in shown)
     more = f" and {len(report.others) - len(shown)} more symbols" if len(report.others) > len(shown) else ""
@@ -248,9 +254,9 @@ def symbols_of(report: FileReport, tickers: Collection[str] = ()) -> str:
 
 
 def spelled_otherwise(symbol: str, tickers: Collection[str]) -> str | None:
-    """The ticker that `symbol` seems to mean: BRK.B is BRK-B, NASDAQ:AAPL, AAPL.US and AAPL US Equity are AAPL; or None.
+    """The ticker that `symbol` seems to mean, or None: BRK.B is BRK-B; NASDAQ:AAPL, AAPL.US and AAPL US Equity are AAPL.
 
-    A suffix of another exchange, as in SAP.DE, is another ticker.
+    With the suffix of another exchange, as in SAP.DE, it is another ticker.
     """
     bare = re.sub(r"[. ]US( EQUITY)?$", "", symbol.strip().upper().rpartition(":")[2])
     plain = re.sub("[^A-Z0-9]", "", bare)

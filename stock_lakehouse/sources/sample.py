@@ -1,4 +1,4 @@
-"""The sample that ships inside: six tickers, 2013-01-02 to 2023-09-21 (see sample_data/ATTRIBUTION.md)."""
+"""The sample that ships with the package: six tickers, 2013-01-02 to 2023-09-21 (see sample_data/ATTRIBUTION.md)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from stock_lakehouse.sources.tickers import Tickers
 
 TICKERS = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
 FILE = "stocks_daily.csv.gz"
-LAST = date(2023, 9, 21)  # of every ticker
+LAST = date(2023, 9, 21)  # the last session of every ticker
 
 
 @dataclass(frozen=True)
 class SampleSource:
-    """Real bars, offline: what `make demo` loads. It has no other tickers than TICKERS: those fail, with that reason."""
+    """Real bars, offline: what `make demo` loads. Tickers other than TICKERS fail, with that reason."""
 
     name: str = "sample"
     interval: str = "1d"
 
     def deliver(self, tickers: Sequence[str], first: date, last: date) -> Iterator[Delivery]:
-        """Yield the whole sample for the asked tickers within the dates asked; see `Source`."""
+        """Yield the sample's rows of the requested tickers and dates; see `Source`."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -41,15 +41,15 @@ class SampleSource:
             text = io.TextIOWrapper(unpacked, "utf-8", newline="")
             for delivery in deliveries_of(text, FILE, rules, Tickers(tickers)):
                 rows = delivery.rows
-                asked = pc.and_(
+                is_requested = pc.and_(
                     pc.is_in(rows["ticker"], value_set=pa.array(tickers, pa.string())),
                     pc.and_(
                         pc.greater_equal(rows["date"], first.isoformat()), pc.less_equal(rows["date"], last.isoformat())
                     ),
                 )
-                inside = rows.filter(asked)
-                for name in ("file", "line_number"):  # it is no file of the user's
-                    nothing = pa.nulls(inside.num_rows, pa.string())
-                    inside = inside.set_column(inside.column_names.index(name), name, nothing)
+                inside = rows.filter(is_requested)
+                for name in ("file", "line_number"):  # the sample is not a file of the user
+                    nulls = pa.nulls(inside.num_rows, pa.string())
+                    inside = inside.set_column(inside.column_names.index(name), name, nulls)
                 yield Delivery(inside)
         yield Delivery(delivered_table({}), failed)

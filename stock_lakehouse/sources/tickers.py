@@ -14,7 +14,7 @@ from stock_lakehouse.schemas.forms import BLANKS
 # A class of shares is written BRK-B, BRK.B, BRK/B and BRK B.
 _SEPARATOR = re.compile(r"[./ -]")
 _CLASS = re.compile(r"([A-Z0-9]+)[/ ]([A-Z]{1,2})")
-# What vendors make of a ticker in the name of a download, in upper case and without the ending.
+# How vendors write a ticker into the name of a download, in upper case and without the file's suffix.
 _DOWNLOADS = tuple(
     re.compile(form)
     for form in (
@@ -28,7 +28,10 @@ _DOWNLOADS = tuple(
 
 
 class Tickers:
-    """Some tickers, by all their spellings. `country` is what vendors add to one of the exchange: AAPL.US."""
+    """A set of tickers that finds them by all their spellings.
+
+    `country` is the suffix that vendors add to tickers of the exchange, as in AAPL.US.
+    """
 
     def __init__(self, tickers: Iterable[str], country: str | None = "US") -> None:
         self.all = frozenset(tickers := tuple(tickers))
@@ -36,11 +39,12 @@ class Tickers:
         self._loose: dict[str, str | None] = {}
         for name, ticker in self._exact.items():
             plain = _SEPARATOR.sub("-", name)
-            self._loose[plain] = None if plain in self._loose else ticker  # BRK.B and BRK-B in one lake are two
+            # In a lake that has both, BRK.B and BRK-B are two tickers.
+            self._loose[plain] = None if plain in self._loose else ticker
         self._country = re.compile(rf"(.+)[._]{country}") if country else None
 
     def find(self, name: str) -> str | None:
-        """The one of the tickers that `name` is a spelling of."""
+        """The ticker of this set that `name` is a spelling of; None if there is none."""
         name = name.strip(BLANKS).upper()
         found = self._exact.get(name) or self._loose.get(_SEPARATOR.sub("-", name))
         if found or self._country is None or not (match := self._country.fullmatch(name)):
@@ -48,7 +52,7 @@ class Tickers:
         return self.find(match[1])
 
     def of_symbol(self, symbol: str | None) -> str | None:
-        """The ticker that a row's symbol means, be it one of these or not; None if it is no ticker."""
+        """The ticker that a row's symbol means, in this set or not; None if the symbol is not a ticker."""
         name = (symbol or "").strip(BLANKS).upper()
         if found := self.find(name):
             return found
@@ -56,8 +60,8 @@ class Tickers:
         return name if TICKER.fullmatch(name) else None
 
     def of_file(self, stem: str) -> str | None:
-        """The one of the tickers that a file is named after; `stem` is its name without the ending."""
-        name = stem.upper().replace("%5E", "^")  # as a browser may save an index
+        """The ticker of this set that a file is named after; None if there is none. `stem` is its name without the suffix."""
+        name = stem.upper().replace("%5E", "^")  # a browser may save the file of an index under such a name
         matches = (form.fullmatch(name) for form in _DOWNLOADS)
         candidates = [name, *(match[1] for match in matches if match)]
         return next((found for candidate in candidates if (found := self.find(candidate))), None)

@@ -1,6 +1,6 @@
-"""Daily bars from Yahoo Finance, asked for with yfinance a ticker at a time, as text.
+"""Daily bars from Yahoo Finance, requested with yfinance one ticker at a time, as text.
 
-Here: asking, pacing, retrying, and telling "no bars" from "no answer". Not here: any judgement of the values.
+Here: requests, their rate, retries, and the difference between "no bars" and "no answer". Not here: the validation of values.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from curl_cffi import requests
 
-WORKERS = 4  # the rate limit sets the speed; threads keep one ticker's wait from holding up the others
+WORKERS = 4  # the rate limit sets the speed; threads keep one ticker's wait from delaying the others
 MAX_WAIT_SECONDS = 60.0
 PRICES = {"open": "Open", "high": "High", "low": "Low", "close": "Close", "adj_close": "Adj Close"}
-# Descriptions of Yahoo's errors that no retry changes: 404, and 400 for a range before the first bar.
+# Descriptions of Yahoo's errors that a retry does not change: 404, and 400 for a range before the first bar.
 UNKNOWN_TICKER = "No data found"
 EMPTY_RANGE = "Data doesn't exist for startDate"
-# What yfinance 1.7.0 lets out when an answer has another form than Yahoo's: it reads most fields unchecked.
+# What yfinance 1.7.0 raises when an answer does not have Yahoo's form: it reads most fields unchecked.
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 
 
@@ -44,13 +44,15 @@ class UnknownTickerError(Exception):
 class YahooSource:
     """Yahoo's daily bars: open to close adjusted for splits, `adj_close` for dividends too, as of now.
 
-    Sources of a process with the same settings share one rate limit; each request ends in `timeout_seconds`.
-    A ticker gets at most `attempts`; `sleep` waits between them, a random time up to `backoff_seconds`, then
-    twice that and so on, or as long as Retry-After asks, never more than a minute. Numbers are the shortest
-    text of the same double; a null volume beside prices is "0", because yfinance fills it. A ticker is asked for from
-    LOOK_BACK before the first day to now, whatever the last day is: prices are adjusted for every split until now, and the newest
-    bar of the answer says until when. What comes before the first day shows whether the vendor has adjusted its prices since, and
-    has the actions that a vendor names late. Raises SourceError for an impossible setting.
+    - Rate: sources of a process with the same settings share one rate limit. Each request ends within `timeout_seconds`.
+    - Retries: a ticker gets at most `attempts`. `sleep` waits between them: a random time up to `backoff_seconds`, then up to
+      twice that and so on, or as long as Retry-After asks, never more than a minute.
+    - Text: a number is the shortest text of the same double. A null volume beside prices is "0", because yfinance fills it.
+    - Range: each request goes from LOOK_BACK before the first day to now, whatever the last day is. Prices are adjusted for every
+      split until now, and the newest bar of the answer says until when. The bars before the first day show whether the vendor has
+      readjusted its prices since, and have the actions that a vendor names late.
+
+    Raises SourceError for an invalid setting.
     """
 
     name = "yfinance"
@@ -70,9 +72,9 @@ class YahooSource:
     def deliver(self, tickers: Sequence[str], first: date, last: date) -> Iterator[Delivery]:
         """Yield the bars of `tickers` from LOOK_BACK before `first` to `last`, both included, `batch_size` tickers at a time.
 
-        Dates are exchange-local, one row a date. A split or dividend whose day has no bar has a row without prices; so has
-        one that is announced for a day after the newest bar, whatever `last` is. A ticker that Yahoo does not know, or that
-        could not be had in `attempts` tries, is in `failed` with the reason; the others of its batch are delivered.
+        Dates are exchange-local, one row a date. A split or dividend on a day without a bar has a row without prices; so has one
+        that is announced for a day after the newest bar, whatever `last` is. A ticker that Yahoo does not know, or that could not
+        be fetched in `attempts` attempts, is in `failed` with the reason; the other tickers of its batch are delivered.
         """
         import pyarrow as pa
 
@@ -83,34 +85,36 @@ class YahooSource:
         for start in range(0, len(tickers), self.batch_size):
             batch = tickers[start : start + self.batch_size]
             with ThreadPoolExecutor(WORKERS, "yahoo") as pool:
-                answers = list(pool.map(lambda ticker: self._ask(session, ticker, first, last), batch))
+                answers = list(pool.map(lambda ticker: self._fetch(session, ticker, first, last), batch))
             tables = [answer for answer in answers if not isinstance(answer, DeliveryFailure)]
             answered = zip(batch, answers, strict=True)
             failed = {ticker: answer for ticker, answer in answered if isinstance(answer, DeliveryFailure)}
             yield Delivery(pa.concat_tables([delivered_table({}), *tables]), failed)
 
-    def _ask(self, session: requests.Session[Any], ticker: str, first: date, last: date) -> pa.Table | DeliveryFailure:
-        """The rows of `ticker`, or why they could not be had."""
+    def _fetch(
+        self, session: requests.Session[Any], ticker: str, first: date, last: date
+    ) -> pa.Table | DeliveryFailure:
+        """The rows of `ticker`, or why they could not be fetched."""
         from yfinance.exceptions import YFException
 
-        passing = (YFException, OSError, *MALFORMED)  # curl_cffi's errors are OSErrors
-        stop, retry = tenacity.stop_after_attempt(self.attempts), tenacity.retry_if_exception_type(passing)
+        retried = (YFException, OSError, *MALFORMED)  # curl_cffi's errors are OSErrors
+        stop, retry = tenacity.stop_after_attempt(self.attempts), tenacity.retry_if_exception_type(retried)
         retrying = tenacity.Retrying(stop=stop, wait=self._wait, retry=retry, sleep=self.sleep, reraise=True)
         try:
             symbol, frame, actions = retrying(_history, session, ticker, first - LOOK_BACK, last)
         except UnknownTickerError as error:
             return DeliveryFailure(FailureKind.UNKNOWN_TICKER, f"Yahoo does not know it: {error}")
-        except passing as error:
+        except retried as error:
             reason = f"gave up after {self.attempts} attempts: {type(error).__name__}: {error}"
             return DeliveryFailure(FailureKind.UNAVAILABLE, reason)
         return delivered_table({}) if frame is None else _rows(ticker, symbol, frame, actions, first - LOOK_BACK, last)
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
-        """Seconds to the next attempt: full jitter, or what Retry-After asks if that is longer."""
+        """Seconds to the next attempt: full jitter, or the time that Retry-After asks for if that is longer."""
         jitter = tenacity.wait_random_exponential(self.backoff_seconds, MAX_WAIT_SECONDS)(state)
         response = getattr(state.outcome and state.outcome.exception(), "response", None)
-        asked = 0.0 if response is None else _retry_after(response.headers.get("Retry-After", ""))
-        return min(max(jitter, asked), MAX_WAIT_SECONDS)
+        retry_after = 0.0 if response is None else _retry_after(response.headers.get("Retry-After", ""))
+        return min(max(jitter, retry_after), MAX_WAIT_SECONDS)
 
 
 def _history(
@@ -118,29 +122,29 @@ def _history(
 ) -> tuple[str, Any, dict[str, dict[date, str]]]:
     """One attempt: Yahoo's symbol, yfinance's frame of bars (None for an empty range), and the actions by day.
 
-    The actions are read apart from the frame, into which yfinance puts those of a day without a bar on the bar before, and from
-    which it leaves out those before the first bar (`utils.safe_merge_dfs` of 1.7.0).
+    The actions are not read from the frame: there yfinance moves the actions of a day without a bar to the bar before, and leaves
+    out those before the first bar (`utils.safe_merge_dfs` of 1.7.0).
 
-    Not `yfinance.download`, which swallows a ticker's error into an empty column. Not `Ticker.history`, which
-    first asks for the time zone: a second request, whose failure hides Yahoo's reason as "no timezone found".
+    `yfinance.download` is not used: it turns a ticker's error into an empty column. `Ticker.history` is not used: it first
+    requests the time zone, and a failure of that second request hides Yahoo's reason as "no timezone found".
     """
     from yfinance.data import YfData
     from yfinance.exceptions import YFPricesMissingError
     from yfinance.scrapers.history import PriceHistory
 
-    # It keeps answers about the past, bad ones too: a retry would send nothing, a vendor's edit stay unseen.
+    # yfinance caches answers about the past, bad ones too: a retry would send no request, and a vendor's edit would stay unseen.
     YfData.cache_get.cache_clear()
-    # A date begins first in UTC+14 (so written) and ends last in UTC-12, 26 hours later; `end` is exclusive.
+    # A date begins first in UTC+14 (written Etc/GMT-14) and ends last in UTC-12, 26 hours later. `end` is exclusive.
     history = PriceHistory(YfData(session), ticker, "Etc/GMT-14", session)
     end = max(last, utc_now().date()) + timedelta(days=3)
     try:
         frame = history.history(start=first, end=end, auto_adjust=False, keepna=True)
     except YFPricesMissingError as error:
-        said = error.yahoo_reason or ""
-        if said.startswith(UNKNOWN_TICKER):
-            raise UnknownTickerError(said) from error
-        # With neither bars nor an error, the ticker's metadata tell an empty range from a bad answer.
-        if said.startswith(EMPTY_RANGE) or (not said and "symbol" in history.get_history_metadata()):
+        reason = error.yahoo_reason or ""
+        if reason.startswith(UNKNOWN_TICKER):
+            raise UnknownTickerError(reason) from error
+        # With neither bars nor a reason, the ticker's metadata distinguish an empty range from a bad answer.
+        if reason.startswith(EMPTY_RANGE) or (not reason and "symbol" in history.get_history_metadata()):
             return ticker, None, {}
         raise
     actions = {
@@ -156,10 +160,9 @@ def _history(
 
 
 def _by_day(series: Any) -> dict[date, str]:
-    """The actions of a kind by exchange-local day, as text; several of a day are joined, as yfinance joins them.
+    """The actions of one kind by exchange-local day, as text. Several actions of a day are joined as yfinance joins them.
 
-    Where Yahoo pays dividends in another currency than it quotes prices in, the currency is part of the text: it is no amount
-    then.
+    Where the dividends have another currency than the prices, the currency is part of the text, which is then not an amount.
     """
     import pandas
 
@@ -179,40 +182,39 @@ def _by_day(series: Any) -> dict[date, str]:
 def _rows(
     ticker: str, symbol: str, frame: Any, actions: dict[str, dict[date, str]], first: date, last: date
 ) -> pa.Table:
-    """The bars of `frame` from `first` to `last`, with the actions of their days, and a row for each action of a day without
-    a bar.
+    """The bars of `frame` from `first` to `last` with the actions of their days, and a row for each action of another day.
 
-    `history` never gives a MultiIndex.
+    The columns of `frame` are never a MultiIndex, since `history` does not give one.
     """
     import pandas
 
     days = frame.index.tz_localize(None)
     newest = days[frame["Close"].notna()].max()
-    frame = frame[~((days < str(first)) | (days > str(last)))]  # a bar without a date stays, dated "NaT"
+    frame = frame[~((days < str(first)) | (days > str(last)))]  # a bar without a date is kept, with the date "NaT"
     # yfinance writes 0 for a null volume; where there is no price either, nothing was delivered.
     null_bar = frame[list(PRICES.values())].isna().all(axis=1)
-    known_to = None if newest is pandas.NaT else newest.date()
+    newest_day = None if newest is pandas.NaT else newest.date()
     present = set(frame.index.date)
     alone = sorted(
         day
-        for day in {day for of_kind in actions.values() for day in of_kind} - present
-        if first <= day <= last or (known_to is not None and day > known_to)
+        for day in {day for days_of_kind in actions.values() for day in days_of_kind} - present
+        if first <= day <= last or (newest_day is not None and day > newest_day)
     )
     dates = [*frame.index.date, *alone]
-    nothing: list[str | None] = [None] * len(alone)
+    nulls: list[str | None] = [None] * len(alone)
     texts = [day.isoformat() for day in dates]
     return delivered_table(
         {
             "ticker": [ticker] * len(dates),
             "symbol": [symbol] * len(dates),
             "date": texts,
-            **{name: [*_texts(frame[column]), *nothing] for name, column in PRICES.items()},
-            "volume": [*_texts(frame["Volume"].astype("Int64").mask(null_bar & (frame["Volume"] == 0))), *nothing],
+            **{name: [*_texts(frame[column]), *nulls] for name, column in PRICES.items()},
+            "volume": [*_texts(frame["Volume"].astype("Int64").mask(null_bar & (frame["Volume"] == 0))), *nulls],
             **{
                 name: [actions.get(name, {}).get(day, "0.0") for day in dates] for name in ("dividends", "stock_splits")
             },
             "capital_gains": [actions.get("capital_gains", {}).get(day) for day in dates],
-            "adjusted_to": [known_to and known_to.isoformat()] * len(dates),
+            "adjusted_to": [newest_day and newest_day.isoformat()] * len(dates),
             "session": [None if text == "NaT" else text for text in texts],
             "basis": [SPLIT_ADJUSTED] * len(dates),
             "says": ["dividends,splits"] * len(dates),
@@ -221,8 +223,8 @@ def _rows(
 
 
 def _texts(numbers: Any) -> list[str | None]:
-    """The shortest text of each number that parses to the same one; None for a missing one."""
-    return [None if null else str(one) for one, null in zip(numbers.tolist(), numbers.isna(), strict=True)]
+    """The shortest text that parses to the same number, for each number; None for a missing one."""
+    return [None if null else str(number) for number, null in zip(numbers.tolist(), numbers.isna(), strict=True)]
 
 
 def _retry_after(header: str) -> float:
@@ -235,12 +237,12 @@ def _retry_after(header: str) -> float:
 
 @functools.cache
 def _set_up_yfinance() -> tempfile.TemporaryDirectory[str]:
-    """Once a process: errors raised, not logged; no retries of its own; its cookies in a folder of ours."""
+    """Configure yfinance once a process: it raises errors instead of logging them, does not retry, and keeps cookies apart."""
     import yfinance
 
     yfinance.config.debug.hide_exceptions = False
     yfinance.config.network.retries = 0
-    # Its default folder is the user's, where other programs' yfinance locks the same SQLite files.
+    # The default folder is shared by all programs of the user, whose yfinance locks the same SQLite files.
     folder = tempfile.TemporaryDirectory(prefix="stock-lakehouse-yfinance-", ignore_cleanup_errors=True)
     yfinance.set_tz_cache_location(folder.name)
     return folder
@@ -248,19 +250,19 @@ def _set_up_yfinance() -> tempfile.TemporaryDirectory[str]:
 
 @functools.cache
 def _session(requests_per_second: float, timeout_seconds: float) -> requests.Session[Any]:
-    """The session of every request of yfinance, cookies and crumbs included; threads may share it."""
+    """The session for all requests of yfinance, including those for cookies and crumbs; threads may share it."""
     from curl_cffi import requests
     from pyrate_limiter import Limiter, Rate
 
-    # One request an interval, not n a second: no bursts, and a rate below one a second works.
+    # One request an interval, not n a second: this avoids bursts and allows less than one request a second.
     limiter = Limiter(Rate(1, max(1, round(1000 / requests_per_second))), buffer_ms=0)
 
     class PacedSession(requests.Session[requests.Response]):
         def request(self, method: Any, url: str, *args: Any, **options: Any) -> requests.Response:
             limiter.try_acquire("yahoo")
-            # yfinance fetches cookies with a timeout of its own, 30 s.
+            # yfinance itself would fetch cookies with a timeout of 30 s.
             response = super().request(method, url, *args, **{**options, "timeout": timeout_seconds})
-            # yfinance would ask for the bars again at once, and hide the status and Retry-After.
+            # yfinance itself would repeat the request for bars at once, and hide the status and Retry-After.
             if "/finance/chart/" in url and ((status := response.status_code) == 429 or status >= 500):
                 raise requests.exceptions.HTTPError(f"HTTP status {status}", response=response)
             return response

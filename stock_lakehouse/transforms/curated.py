@@ -1,6 +1,6 @@
 """From processed to curated bars: prices on one basis with all splits and dividends known now, and whether the bar is final.
 
-Pure Spark around a numpy kernel. Not here: which of the rows a run may publish and which bars it looks at (layers/curated.py).
+Pure Spark around a numpy kernel. Not here: which rows a run may publish and which bars it reads (layers/curated.py).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ BAR = (
 DELIVERED = ("ticker", "date", "session", "kind", "value", "first_seen", "adjusted_to")
 PUBLISHED = ("ticker", "ex_date", "kind", "price_factor")
 ORIGINS = ("bar", "delivered", "published")
-# Rows of `adjusted` that are corporate actions have these beside `ticker`; rows that are bars the curated columns.
+# Rows of `adjusted` that are corporate actions have these columns beside `ticker`; rows that are bars have the curated columns.
 ACTION = tuple(column for column in corporate_actions.COLUMNS if column.name != "ticker")
-# Two amounts or ratios are the same: vendors round what they adjust.
+# Two amounts or ratios that differ by less, relatively, are the same: vendors round adjusted values.
 SAME = 1e-9
 
 
@@ -44,38 +44,39 @@ def adjusted(
     sessions: DataFrame,
     years: Collection[int] | None = None,
 ) -> DataFrame:
-    """Curated bars and corporate actions in one frame, which `bars_in` and `actions_in` take apart.
+    """Curated bars and corporate actions in one frame, which `bars_in` and `actions_in` separate.
 
-    `processed` has the bars of `years` (None: all) of each of its tickers, and may have earlier ones, of which only the last
-    closes are looked at. `delivered` has what deliveries said of these tickers' actions (`processed_actions`), of all
-    years. `published` has their published corporate actions: they say the factors of dividends after `years`. `sessions` has
-    `date` and `final_at`: a bar that landed before then is provisional.
+    - `processed`: the bars of `years` (None: all) of each of its tickers. It may have earlier bars, of which only the last closes
+      are used.
+    - `delivered`: what deliveries said about these tickers' actions (`processed_actions`), of all years.
+    - `published`: their published corporate actions. They give the factors of dividends after `years`.
+    - `sessions`: has `date` and `final_at`. A bar that landed before `final_at` is provisional.
 
-    An action counts from its session on, if the ticker has a bar then or later. What a delivery knew of it follows from when the
-    delivery landed, and up to which day its prices are adjusted: see `_Ticker.factor_then`.
+    An action counts from its session on, if the ticker has a bar then or later. What a delivery knew about an action follows from
+    when the delivery landed and up to which day its prices are adjusted: see `_Ticker.known_factor`.
 
-    Splits: prices are brought to the basis of all splits known now: divided, and volumes multiplied, by the ratios that the
-    delivery did not know.
+    Splits: prices are converted to the basis of all splits known now. They are divided, and volumes are multiplied, by the ratios
+    that the delivery did not know.
 
     Dividends: `adj_close` is the close times, for each dividend that goes ex later, 1 - dividend / close of the bar before.
     That is Yahoo's definition of the adjusted close ("adjusted for both dividends and splits, adhering to CRSP standards":
     help.yahoo.com/kb/SLN28256), and CRSP's of a cash dividend's adjustment factor in total returns (CRSP US Stock Database
-    Guide, "Factor to Adjust Price"). A bar whose delivery says nothing of dividends keeps the delivered adj_close, times
-    the dividends that it did not know; the price basis says which. Prices delivered on total return are first taken back to
-    what was traded, by the same factors.
+    Guide, "Factor to Adjust Price"). A bar whose delivery says nothing about dividends keeps the delivered adj_close, times the
+    factors of the dividends that the delivery did not know; `price_basis` says which of the two it is. Prices delivered on total
+    return are first converted back to the traded prices, by the same factors.
     """
     from pyspark.sql import functions as F
 
-    types = {one.name: one.type for one in (*schema.COLUMNS, *ACTION) if one.name != "bar_status"}
+    types = {column.name: column.type for column in (*schema.COLUMNS, *ACTION) if column.name != "bar_status"}
     ddl = ", ".join(f"{name} {kind}" for name, kind in types.items())
-    # One frame, told apart by `origin`: Sail's cogroup takes no nulls.
+    # One frame with a column `origin`, not a cogroup: Sail's cogroup does not accept nulls.
     frames = ((processed, BAR), (delivered, DELIVERED), (published, PUBLISHED))
     parts = [
         frame.select(*names).withColumn("origin", F.lit(origin))
         for (frame, names), origin in zip(frames, ORIGINS, strict=True)
     ]
-    fields = {one.name: one.dataType for part in parts for one in part.schema}
-    same = [
+    fields = {field.name: field.dataType for part in parts for field in part.schema}
+    aligned = [
         part.select(
             *(
                 F.col(name) if name in part.columns else F.lit(None).cast(kind).alias(name)
@@ -84,29 +85,29 @@ def adjusted(
         )
         for part in parts
     ]
-    both = same[0].unionByName(same[1]).unionByName(same[2])
-    computed = both.groupBy("ticker").applyInArrow(_kernel(None if years is None else frozenset(years)), ddl)
+    union = aligned[0].unionByName(aligned[1]).unionByName(aligned[2])
+    computed = union.groupBy("ticker").applyInArrow(_kernel(None if years is None else frozenset(years)), ddl)
     final_at = sessions.select("date", "final_at")
     status = F.when(F.col("ingested_at") < F.col("final_at"), "provisional").otherwise("final")
     return (
         computed.join(F.broadcast(final_at), "date", "left")
         .withColumn("bar_status", status)
-        .select(*(one.name for one in schema.COLUMNS), *(one.name for one in ACTION))
+        .select(*(column.name for column in schema.COLUMNS), *(column.name for column in ACTION))
     )
 
 
 def bars_in(rows: DataFrame) -> DataFrame:
     """The curated bars of `adjusted`, with the columns of their schema."""
-    return rows.where("kind IS NULL").select(*(one.name for one in schema.COLUMNS))
+    return rows.where("kind IS NULL").select(*(column.name for column in schema.COLUMNS))
 
 
 def actions_in(rows: DataFrame) -> DataFrame:
     """The corporate actions of `adjusted`, with the columns of their schema."""
-    return rows.where("kind IS NOT NULL").select(*(one.name for one in corporate_actions.COLUMNS))
+    return rows.where("kind IS NOT NULL").select(*(column.name for column in corporate_actions.COLUMNS))
 
 
 def _kernel(years: frozenset[int] | None) -> Callable[[pa.Table], pa.Table]:
-    """A function of one ticker's bars and actions that gives its adjusted bars, in ascending order, and its corporate actions."""
+    """A function from one ticker's bars and actions to its adjusted bars, in ascending order, and its corporate actions."""
 
     def kernel(rows: pa.Table) -> pa.Table:
         import pyarrow as pa
@@ -124,7 +125,7 @@ def _kernel(years: frozenset[int] | None) -> Callable[[pa.Table], pa.Table]:
 
 
 def _filled(table: pa.Table, other: pa.Table, names: Sequence[str]) -> pa.Table:
-    """`table` with the columns `names`; null in those that only `other` has."""
+    """`table` with the columns `names`; columns that only `other` has are null."""
     import pyarrow as pa
 
     return pa.table(
@@ -148,52 +149,54 @@ def _empty(rows: pa.Table, names: Sequence[str]) -> pa.Table:
 
 @dataclass
 class _Action:
-    """A split or dividend of one day: what deliveries said of it, one after another.
+    """A split or dividend of one day, with the successive values that deliveries gave it.
 
-    `seen` are the times, in microseconds since 1970, from which deliveries said `values`: ratios, or amounts adjusted for the
-    splits known now. `factors` are what they multiply earlier prices by; None where a dividend is not below the close before.
+    - `ex_date`: days since 1970.
+    - `seen`: by value, when the first delivery with it landed, in microseconds since 1970.
+    - `values`: ratios, or amounts adjusted for the splits known now.
+    - `adjusted_to`: by value, the day up to whose splits the delivery is adjusted, in days since 1970.
+    - `factors`: by value, the factor of earlier prices; None where a dividend is not below the close before.
+    - `announced`: the ticker has not traded since. The action does not count yet, but a delivery may be adjusted by it.
     """
 
     kind: str
-    ex_date: int  # days since 1970
+    ex_date: int
     seen: list[int]
     values: list[float]
     adjusted_to: list[int]
     factors: list[float | None] = field(default_factory=list)
     price_factor: float | None = None
-    announced: bool = (
-        False  # the ticker has not traded since: it does not count yet, but a delivery may be adjusted by it
-    )
+    announced: bool = False
 
     @property
     def value(self) -> float:
-        return self.none if self.announced else self.values[-1]
+        return self.neutral if self.announced else self.values[-1]
 
     @property
-    def none(self) -> float:
-        """The value that says that there is none."""
+    def neutral(self) -> float:
+        """The value that means that there is no action."""
         return 1.0 if self.kind == SPLIT else 0.0
 
     @property
-    def acts(self) -> bool:
-        """Whether it counts."""
-        return self.value != self.none
+    def counts(self) -> bool:
+        """Whether there is an action that counts."""
+        return self.value != self.neutral
 
     def known_at(self, landed: int) -> int:
-        """Which of `values` a delivery that landed then knew: the newest said by then, or, if none had been, the first."""
+        """The index of the value that a delivery knew which landed at `landed`: the newest by then, or else the first."""
         return max(bisect_right(self.seen, landed) - 1, 0)
 
     @property
     def first_seen(self) -> int:
-        """Since when deliveries say the value that they say now."""
-        at = len(self.values) - 1
-        while at and _same(self.values[at - 1], self.value):
-            at -= 1
-        return self.seen[at]
+        """When the first delivery with the present value landed."""
+        index = len(self.values) - 1
+        while index and _same(self.values[index - 1], self.value):
+            index -= 1
+        return self.seen[index]
 
     @property
     def late(self) -> bool:
-        """Whether a delivery had said something else before."""
+        """Whether an earlier delivery gave another value."""
         return not all(_same(value, self.value) for value in self.values)
 
 
@@ -215,96 +218,99 @@ class _Ticker:
         self.day = bars["date"].cast(pa.int32()).to_numpy()
         landed = bars["ingested_at"].cast(pa.timestamp("us"))
         self.landed = landed.cast(pa.int64()).to_numpy()
-        known_to = pc.coalesce(bars["adjusted_to"], landed.cast(pa.date32()))
-        self.adjusted_to = known_to.cast(pa.int32()).to_numpy()
-        self.as_of = pc.coalesce(bars["adj_close_as_of"], known_to).cast(pa.int32()).to_numpy()
-        self.says = np.asarray(bars["dividends_delivered"])
+        adjusted_to = pc.coalesce(bars["adjusted_to"], landed.cast(pa.date32()))
+        self.adjusted_to = adjusted_to.cast(pa.int32()).to_numpy()
+        self.adj_close_as_of = pc.coalesce(bars["adj_close_as_of"], adjusted_to).cast(pa.int32()).to_numpy()
+        self.dividends_delivered = np.asarray(bars["dividends_delivered"])
         self.on_total_return = np.asarray(pc.equal(bars["basis"], "total_return"))
         self.values = {name: bars[name].to_numpy().astype(np.float64) for name in (*PRICES, "adj_close", "volume")}
         self._published = {(_days(row["ex_date"]), row["kind"]): row["price_factor"] for row in published}
-        every = sorted(_merged(delivered), key=_order)
-        for one in every:
-            one.announced = not self._counts(one)
-        self.splits = [one for one in every if one.kind == SPLIT]
+        actions = sorted(_actions_of(delivered), key=_sort_key)
+        for action in actions:
+            action.announced = not self._has_traded_since(action)
+        self.splits = [action for action in actions if action.kind == SPLIT]
         for split in self.splits:
             split.factors = [float(value) for value in split.values]
-            split.price_factor = 1 / split.value if split.acts else None
-        self.dividends = [one for one in every if one.kind != SPLIT]
+            split.price_factor = 1 / split.value if split.counts else None
+        self.dividends = [action for action in actions if action.kind != SPLIT]
         for dividend in self.dividends:
             dividend.values = [
-                value / self._unknown_at(dividend.ex_date, seen, to)
+                value / self._unknown_ratio(dividend.ex_date, seen, to)
                 for value, seen, to in zip(dividend.values, dividend.seen, dividend.adjusted_to, strict=True)
             ]
 
-    def _counts(self, action: _Action) -> bool:
+    def _has_traded_since(self, action: _Action) -> bool:
         """Whether the ticker has traded since the action."""
         if self.years is not None and _year(action.ex_date) > max(self.years):
             return (action.ex_date, action.kind) in self._published
         return bool(self.day[-1] >= action.ex_date)
 
-    def _unknown_at(self, day: int, landed: int, adjusted_to: int) -> float:
-        """The product of the ratios of the splits after `day` that a delivery of then did not know."""
+    def _unknown_ratio(self, day: int, landed: int, adjusted_to: int) -> float:
+        """The product of the ratios of the splits after `day` that a delivery with `landed` and `adjusted_to` did not know."""
         product = 1.0
         for split in self.splits:
             if day < split.ex_date:
-                product *= split.value / self._then(split, landed, adjusted_to)
+                product *= split.value / self._known_ratio(split, landed, adjusted_to)
         return product
 
     @staticmethod
-    def _then(action: _Action, landed: int, adjusted_to: int) -> float:
-        """The ratio that one delivery's prices are adjusted by."""
+    def _known_ratio(action: _Action, landed: int, adjusted_to: int) -> float:
+        """The ratio of a split by which the prices of one delivery are adjusted; 1 where the delivery did not know it."""
         if adjusted_to < action.ex_date:
             return 1.0
         return float(action.factors[action.known_at(landed)] or 1.0)
 
-    def factor_then(self, action: _Action, adjusted_to: Array) -> Array:
-        """By bar: the factor of an action that the bar's delivery is adjusted by, 1 where it did not know it.
+    def known_factor(self, action: _Action, adjusted_to: Array) -> Array:
+        """By bar: the factor of an action by which the bar's delivery is adjusted; 1 where the delivery did not know it.
 
-        A delivery knows an action if it is adjusted to the ex-date or later: then by what deliveries said when it landed, or, if
-        none had said anything yet, by what the first one says (parts of a history may land in any order).
+        A delivery knows an action if it is adjusted to the ex-date or later. The factor is then that of the newest value when the
+        delivery landed, or, if there was none yet, of the first value (parts of a history may land in any order).
         """
         import numpy as np
 
-        at = np.maximum(np.searchsorted(np.array(action.seen), self.landed, side="right") - 1, 0)
+        known_at = np.maximum(np.searchsorted(np.array(action.seen), self.landed, side="right") - 1, 0)
         factors = np.array([1.0 if factor is None else factor for factor in action.factors])
-        known: Array = np.where(adjusted_to >= action.ex_date, factors[at], 1.0)
+        known: Array = np.where(adjusted_to >= action.ex_date, factors[known_at], 1.0)
         return known
 
     def adjusted(self) -> pa.Table:
-        """The curated bars, of `years`, with all columns but `bar_status`."""
+        """The curated bars of `years`, with all columns but `bar_status`."""
         import numpy as np
         import pyarrow as pa
 
         size = len(self.day)
-        every, unknown, unknown_to_adjusted = np.ones(size), np.ones(size), np.ones(size)
+        split_factor, basis_factor, adj_close_factor = np.ones(size), np.ones(size), np.ones(size)
         for split in self.splits:
             before = self.day < split.ex_date
-            every[before] *= split.value
-            unknown[before] *= split.value / self.factor_then(split, self.adjusted_to)[before]
-            unknown_to_adjusted[before] *= split.value / self.factor_then(split, self.as_of)[before]
-        prices = {name: self.values[name] / unknown for name in PRICES}
-        on_total_return = self._dividend_factors(prices["close"])
+            split_factor[before] *= split.value
+            basis_factor[before] *= split.value / self.known_factor(split, self.adjusted_to)[before]
+            adj_close_factor[before] *= split.value / self.known_factor(split, self.adj_close_as_of)[before]
+        prices = {name: self.values[name] / basis_factor for name in PRICES}
+        total_return_factor = self._set_dividend_factors(prices["close"])
         if self.on_total_return.any():
-            prices = {name: value / on_total_return for name, value in prices.items()}
+            prices = {name: value / total_return_factor for name, value in prices.items()}
         close = prices["close"]
-        following, then, since = self._products()
-        delivered = self.values["adj_close"] / unknown_to_adjusted
-        has = ~np.isnan(delivered)
-        # adj_close derived from the actions, and, where a delivery says nothing of dividends, its own brought to now.
-        derived = self.says | self.on_total_return | ~has
+        later, later_known, later_unknown = self._later_dividend_factors()
+        delivered = self.values["adj_close"] / adj_close_factor
+        has_adj_close = ~np.isnan(delivered)
+        # adj_close is derived from the actions. Where a delivery says nothing about dividends, it is the delivered one, times the
+        # factors that the delivery did not know.
+        is_derived = self.dividends_delivered | self.on_total_return | ~has_adj_close
         basis = np.where(
-            self.says, "total_return", np.where(has | self.on_total_return, "total_return_delivered", "price_return")
+            self.dividends_delivered,
+            "total_return",
+            np.where(has_adj_close | self.on_total_return, "total_return_delivered", "price_return"),
         )
-        deviation = np.where(self.says & has, delivered / (close * then) - 1, np.nan)
+        deviation = np.where(self.dividends_delivered & has_adj_close, delivered / (close * later_known) - 1, np.nan)
         inside = np.ones(size, bool) if self.years is None else np.isin(_years_of(self.day), list(self.years))
         columns = {
             **{name: pa.array(value, from_pandas=True) for name, value in prices.items()},
-            "adj_close": pa.array(np.where(derived, close * following, delivered * since)),
-            "volume": self._volume(unknown),
+            "adj_close": pa.array(np.where(is_derived, close * later, delivered * later_unknown)),
+            "volume": self._volume(basis_factor),
             "dividend": pa.array(self._since_bar_before(self.dividends, np.add, 0.0)),
             "split_ratio": pa.array(self._since_bar_before(self.splits, np.multiply, 1.0)),
-            "split_factor": pa.array(every),
-            "basis_factor": pa.array(unknown),
+            "split_factor": pa.array(split_factor),
+            "basis_factor": pa.array(basis_factor),
             "price_basis": pa.array(basis.tolist(), pa.string()),
             "adj_close_deviation": pa.array(deviation + 0.0, from_pandas=True),
         }
@@ -312,65 +318,68 @@ class _Ticker:
         table = pa.table({name: columns[name] if name in columns else self.bars[name] for name in names})
         return table.filter(pa.array(inside))
 
-    def _dividend_factors(self, delivered: Array) -> Array:
-        """Set the factors of every dividend; by bar: the product of those that prices delivered on total return are adjusted by.
+    def _set_dividend_factors(self, delivered: Array) -> Array:
+        """Set the factors of every dividend. Returns, by bar, the product of the factors in prices delivered on total return.
 
-        `delivered` are the closes, on the splits known now. From the newest dividend to the oldest, since the close before
-        an ex-date, delivered on total return, is adjusted by every later one: traded close = delivered / later factors +
+        `delivered` are the closes, adjusted for the splits known now. The newest dividend comes first, since a close before an
+        ex-date that is delivered on total return is adjusted by every later dividend: traded close = delivered / later factors +
         dividend.
         """
         import numpy as np
 
         adjusted_by = np.ones(len(self.day))
-        places = [int(np.searchsorted(self.day, one.ex_date, side="left")) - 1 for one in self.dividends]
-        at = len(self.dividends)
-        while at:
-            start = at - 1  # dividends that go ex after the same bar are taken together: nothing is traded between them
-            while start and places[start - 1] == places[at - 1]:
+        bars_before = [int(np.searchsorted(self.day, dividend.ex_date, side="left")) - 1 for dividend in self.dividends]
+        end = len(self.dividends)
+        while end:
+            start = end - 1  # dividends that go ex after the same bar form a group: there is no trade between them
+            while start and bars_before[start - 1] == bars_before[end - 1]:
                 start -= 1
-            group, place = self.dividends[start:at], places[at - 1]
-            at = start
-            if place < 0:
-                for one in group:
-                    one.factors = [None] * len(one.values)
-                    one.price_factor = self._published_factor(one)
+            group, bar = self.dividends[start:end], bars_before[end - 1]
+            end = start
+            if bar < 0:
+                for dividend in group:
+                    dividend.factors = [None] * len(dividend.values)
+                    dividend.price_factor = self._published_factor(dividend)
                 continue
-            traded = float(delivered[place] / adjusted_by[place])
-            if self.on_total_return[place]:
-                known = [one for one in group if self.adjusted_to[place] >= one.ex_date]
-                traded += sum(one.values[one.known_at(int(self.landed[place]))] for one in known)
-            self._drop_gain_in_dividend(group, place, traded)
-            left = traded
-            for one in group:
-                one.factors = [1 - value / left if 0 <= value < left else None for value in one.values]
-                one.price_factor = one.factors[-1] if one.acts else None
-                if self._after_years(one):
-                    one.price_factor = self._published_factor(one)
-                    one.factors[-1] = one.price_factor
+            traded = float(delivered[bar] / adjusted_by[bar])
+            if self.on_total_return[bar]:
+                known = [dividend for dividend in group if self.adjusted_to[bar] >= dividend.ex_date]
+                traded += sum(dividend.values[dividend.known_at(int(self.landed[bar]))] for dividend in known)
+            self._drop_gain_in_dividend(group, bar, traded)
+            remaining = traded
+            for dividend in group:
+                dividend.factors = [
+                    1 - value / remaining if 0 <= value < remaining else None for value in dividend.values
+                ]
+                dividend.price_factor = dividend.factors[-1] if dividend.counts else None
+                if self._after_years(dividend):
+                    dividend.price_factor = self._published_factor(dividend)
+                    dividend.factors[-1] = dividend.price_factor
                 if self.on_total_return.any():
-                    before = self.on_total_return & (self.day < one.ex_date)
-                    adjusted_by[before] *= self.factor_then(one, self.adjusted_to)[before]
-                if one.factors[-1] is not None:
-                    left -= one.value
+                    before = self.on_total_return & (self.day < dividend.ex_date)
+                    adjusted_by[before] *= self.known_factor(dividend, self.adjusted_to)[before]
+                if dividend.factors[-1] is not None:
+                    remaining -= dividend.value
         return adjusted_by
 
-    def _drop_gain_in_dividend(self, group: list[_Action], place: int, traded: float) -> None:
-        """Take a capital gain for none where the delivered adj_close shows that the dividend beside it has it in already.
+    def _drop_gain_in_dividend(self, group: list[_Action], bar: int, traded: float) -> None:
+        """Drop a capital gain if the delivered adj_close shows that the dividend of the same session includes it.
 
-        Yahoo counts capital gains among the dividends of some funds and beside them of others (yfinance#2666).
+        Yahoo includes capital gains in the dividends of some funds, and delivers them beside the dividends of others
+        (yfinance#2666).
         """
-        gains = [one for one in group if one.kind == CAPITAL_GAIN and one.acts]
-        amount = sum(one.value for one in group if one.kind == DIVIDEND)
-        if not gains or amount <= 0 or place + 1 >= len(self.day):
+        gains = [action for action in group if action.kind == CAPITAL_GAIN and action.counts]
+        amount = sum(action.value for action in group if action.kind == DIVIDEND)
+        if not gains or amount <= 0 or bar + 1 >= len(self.day):
             return
         close, adj_close = self.values["close"], self.values["adj_close"]
-        factor = (adj_close[place] / close[place]) / (adj_close[place + 1] / close[place + 1])
-        if not factor > 0:  # nothing delivered
+        factor = (adj_close[bar] / close[bar]) / (adj_close[bar + 1] / close[bar + 1])
+        if not factor > 0:  # no adj_close was delivered
             return
-        without, with_gains = 1 - amount / traded, 1 - (amount + sum(one.value for one in gains)) / traded
-        if abs(factor - without) < abs(factor - with_gains):
-            for one in gains:
-                one.values = [0.0] * len(one.values)
+        without_gains, with_gains = 1 - amount / traded, 1 - (amount + sum(gain.value for gain in gains)) / traded
+        if abs(factor - without_gains) < abs(factor - with_gains):
+            for gain in gains:
+                gain.values = [0.0] * len(gain.values)
 
     def _after_years(self, action: _Action) -> bool:
         return self.years is not None and _year(action.ex_date) > max(self.years)
@@ -379,37 +388,43 @@ class _Ticker:
         factor: float | None = self._published.get((action.ex_date, action.kind)) if self._after_years(action) else None
         return factor
 
-    def _products(self) -> tuple[Array, Array, Array]:
-        """By bar: the product of the factors of all later dividends; of those, as the delivered adj_close is adjusted by
-        them; and of what brings a delivered adj_close to now."""
+    def _later_dividend_factors(self) -> tuple[Array, Array, Array]:
+        """By bar, three products over all later dividends.
+
+        - Their factors.
+        - The factors by which the delivered adj_close is adjusted.
+        - The factors by which the delivered adj_close is not adjusted yet.
+        """
         import numpy as np
 
-        acting = [one for one in self.dividends if one.price_factor is not None]
-        ex_dates = np.array([one.ex_date for one in acting], dtype=np.int64)
-        from_each_on = np.concatenate([np.cumprod([one.price_factor or 1.0 for one in reversed(acting)])[::-1], [1.0]])
-        following = from_each_on[np.searchsorted(ex_dates, self.day, side="right")]
-        then, since = np.ones(len(self.day)), np.ones(len(self.day))
-        if not np.isnan(self.values["adj_close"]).all():  # else nobody asks
-            for one in self.dividends:
-                before = self.day < one.ex_date
-                known = self.factor_then(one, self.as_of)[before]
-                then[before] *= known
-                since[before] *= (one.price_factor or 1.0) / known
-        return following, then, since
+        effective = [dividend for dividend in self.dividends if dividend.price_factor is not None]
+        ex_dates = np.array([dividend.ex_date for dividend in effective], dtype=np.int64)
+        from_each_on = np.concatenate(
+            [np.cumprod([dividend.price_factor or 1.0 for dividend in reversed(effective)])[::-1], [1.0]]
+        )
+        later = from_each_on[np.searchsorted(ex_dates, self.day, side="right")]
+        later_known, later_unknown = np.ones(len(self.day)), np.ones(len(self.day))
+        if not np.isnan(self.values["adj_close"]).all():  # otherwise these two are not used
+            for dividend in self.dividends:
+                before = self.day < dividend.ex_date
+                known = self.known_factor(dividend, self.adj_close_as_of)[before]
+                later_known[before] *= known
+                later_unknown[before] *= (dividend.price_factor or 1.0) / known
+        return later, later_known, later_unknown
 
-    def _since_bar_before(self, actions: Sequence[_Action], join: Any, none: float) -> Array:
-        """By bar: the values of the actions since the bar before, joined; of the first bar those of its own day."""
+    def _since_bar_before(self, actions: Sequence[_Action], join: Any, neutral: float) -> Array:
+        """By bar: the joined values of the actions since the bar before; for the first bar, of the actions on its day."""
         import numpy as np
 
-        out = np.full(len(self.day), none)
-        for one in actions:
-            at = int(np.searchsorted(self.day, one.ex_date, side="left"))
-            if at < len(out) and one.acts and (at or self.day[0] == one.ex_date):
-                out[at] = join(out[at], one.value)
+        out = np.full(len(self.day), neutral)
+        for action in actions:
+            bar = int(np.searchsorted(self.day, action.ex_date, side="left"))
+            if bar < len(out) and action.counts and (bar or self.day[0] == action.ex_date):
+                out[bar] = join(out[bar], action.value)
         return out
 
     def _volume(self, ratio: Array) -> pa.Array:
-        """Shares, times `ratio` by bar, whole; null where they are not known."""
+        """The number of shares times `ratio`, by bar, rounded to whole shares; null where unknown."""
         import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -423,36 +438,36 @@ class _Ticker:
         """The corporate actions of `years` (None: all), with the columns of ACTION and `ticker`."""
         import pyarrow as pa
 
-        acting = [
-            one
-            for one in sorted([*self.splits, *self.dividends], key=_order)
-            if one.acts and (self.years is None or _year(one.ex_date) in self.years)
+        actions = [
+            action
+            for action in sorted([*self.splits, *self.dividends], key=_sort_key)
+            if action.counts and (self.years is None or _year(action.ex_date) in self.years)
         ]
-        seen = self.bars["ingested_at"].type
+        timestamp = self.bars["ingested_at"].type
         return pa.table(
             {
-                "ticker": pa.array([self.bars["ticker"][0].as_py()] * len(acting), pa.string()),
-                "ex_date": pa.array([one.ex_date for one in acting], pa.int32()).cast(pa.date32()),
-                "kind": pa.array([one.kind for one in acting], pa.string()),
-                "value": pa.array([one.value for one in acting], pa.float64()),
-                "price_factor": pa.array([one.price_factor for one in acting], pa.float64()),
-                "first_seen": pa.array([one.first_seen for one in acting], pa.int64())
+                "ticker": pa.array([self.bars["ticker"][0].as_py()] * len(actions), pa.string()),
+                "ex_date": pa.array([action.ex_date for action in actions], pa.int32()).cast(pa.date32()),
+                "kind": pa.array([action.kind for action in actions], pa.string()),
+                "value": pa.array([action.value for action in actions], pa.float64()),
+                "price_factor": pa.array([action.price_factor for action in actions], pa.float64()),
+                "first_seen": pa.array([action.first_seen for action in actions], pa.int64())
                 .cast(pa.timestamp("us", "UTC"))
-                .cast(seen),
-                "late": pa.array([one.late for one in acting], pa.bool_()),
+                .cast(timestamp),
+                "late": pa.array([action.late for action in actions], pa.bool_()),
             }
         )
 
 
-def _merged(delivered: Sequence[dict[str, Any]]) -> list[_Action]:
-    """The actions that lines of `processed_actions` of one ticker tell of.
+def _actions_of(delivered: Sequence[dict[str, Any]]) -> list[_Action]:
+    """The actions of one ticker, from its lines of `processed_actions`.
 
-    Of the days that count on one session each is an action of its own, unless they say the same: then it is named twice.
+    If several days count on one session, each of them has a separate action. Days with the same value name one action twice.
     """
     days: dict[tuple[str, int, Any], list[dict[str, Any]]] = {}
     for row in delivered:
         days.setdefault((row["kind"], _days(row["session"]), row.get("date")), []).append(row)
-    found: dict[tuple[str, int], list[_Action]] = {}
+    by_session: dict[tuple[str, int], list[_Action]] = {}
     for (kind, ex_date, _), rows in sorted(days.items(), key=lambda item: (item[0][0], item[0][1], str(item[0][2]))):
         rows.sort(key=lambda row: row["first_seen"])
         action = _Action(
@@ -462,18 +477,18 @@ def _merged(delivered: Sequence[dict[str, Any]]) -> list[_Action]:
             [float(row["value"]) for row in rows],
             [_days(row["adjusted_to"] or row["first_seen"].date()) for row in rows],
         )
-        others = found.setdefault((kind, ex_date), [])
-        if not any(other.acts and action.acts and _same(other.value, action.value) for other in others):
+        others = by_session.setdefault((kind, ex_date), [])
+        if not any(other.counts and action.counts and _same(other.value, action.value) for other in others):
             others.append(action)
-    return [action for actions in found.values() for action in actions]
+    return [action for actions in by_session.values() for action in actions]
 
 
-def _order(action: _Action) -> tuple[int, int]:
+def _sort_key(action: _Action) -> tuple[int, int]:
     return action.ex_date, (DIVIDEND, CAPITAL_GAIN, SPLIT).index(action.kind)
 
 
-def _same(one: float, other: float) -> bool:
-    return abs(one - other) <= SAME * abs(other)
+def _same(value: float, other: float) -> bool:
+    return abs(value - other) <= SAME * abs(other)
 
 
 def _days(day: date) -> int:

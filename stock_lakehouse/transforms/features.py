@@ -1,6 +1,6 @@
 """From curated bars to features: the registry of indicators, applied to each ticker's whole history.
 
-Pure Spark around the numpy kernel. Not here: formulas (indicators.py) and which rows a run may publish.
+Pure Spark around the numpy kernel. Not here: formulas (indicators/kernel.py) and which rows a run may publish.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ IDENTITY = ("ticker", "date", "price_basis", "year")
 
 
 def features(bars: DataFrame, sessions: DataFrame, indicators: tuple[Indicator, ...] = INDICATORS) -> DataFrame:
-    """A row of features for each curated bar.
+    """One row of features for each curated bar.
 
-    `bars` must hold the whole history of every ticker in it: an exponential average never forgets, so features of part of
-    a history would be different numbers. `sessions` has `date` and `next_session`.
+    - `bars`: the whole history of every ticker in it. An exponential average depends on all earlier values, so features of a part
+      of a history would be different numbers.
+    - `sessions`: has `date` and `next_session`.
     """
     from pyspark.sql import functions as F
 
-    types = ", ".join(f"{one.name} {one.type}" for one in indicators)
+    types = ", ".join(f"{indicator.name} {indicator.type}" for indicator in indicators)
     computed = (
         bars.select(*INPUTS)
         .groupBy("ticker")
@@ -35,7 +36,7 @@ def features(bars: DataFrame, sessions: DataFrame, indicators: tuple[Indicator, 
     return computed.join(F.broadcast(following), "date", "left").select(
         "ticker",
         "date",
-        *(one.name for one in indicators),
+        *(indicator.name for indicator in indicators),
         "tradable_from",
         "price_basis",
         F.lit(indicator_spec(indicators)).alias("indicator_spec"),
@@ -44,7 +45,7 @@ def features(bars: DataFrame, sessions: DataFrame, indicators: tuple[Indicator, 
 
 
 def _kernel(indicators: tuple[Indicator, ...]):  # type: ignore[no-untyped-def]  # PySpark inspects the signature
-    """A function of one ticker's bars, in any order, that gives its features in ascending order of session."""
+    """A function from one ticker's bars, in any order, to its features in ascending order of session."""
 
     def kernel(bars: pa.Table) -> pa.Table:
         import numpy as np
@@ -54,15 +55,15 @@ def _kernel(indicators: tuple[Indicator, ...]):  # type: ignore[no-untyped-def] 
         columns = {name: ordered[name].to_numpy().astype(np.float64) for name in ("close", "adj_close", "volume")}
         basis = np.asarray(ordered["price_basis"])
         columns["total_return"] = basis == "total_return_delivered"
-        # A dividend that is known counts, whatever the bar's own delivery says; no dividend only if the delivery says so.
+        # A known dividend counts, whatever the delivery of its bar says. A dividend of 0 counts only if the delivery says so.
         dividend = ordered["dividend"].to_numpy()
         columns["dividend"] = np.where((basis == "total_return") | (dividend > 0), dividend, np.nan)
         values = compute(columns, indicators)
         out = ordered.select(list(IDENTITY))
-        for one in indicators:
-            # nan, the warm-up, becomes null; -0.0 becomes 0.0, since engines do not agree on whether the two are equal.
-            value = values[one.name] if one.type == "boolean" else values[one.name] + 0.0
-            out = out.append_column(one.name, pa.array(value, from_pandas=True))
+        for indicator in indicators:
+            # NaN, as in the warm-up, becomes null. -0.0 becomes 0.0: engines do not agree on whether the two are equal.
+            value = values[indicator.name] if indicator.type == "boolean" else values[indicator.name] + 0.0
+            out = out.append_column(indicator.name, pa.array(value, from_pandas=True))
         return out
 
     return kernel

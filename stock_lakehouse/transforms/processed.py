@@ -1,4 +1,4 @@
-"""From delivered text to typed bars: what each row means, and whether it is possible.
+"""From delivered text to typed bars: what each row means, and whether it is valid.
 
 Pure Spark, the same on every engine. Not here: reading raw files, writing tables, which rows a run may publish.
 """
@@ -16,34 +16,33 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 PRICES = ("open", "high", "low", "close")
-OPTIONAL = (
-    "open",
-    "high",
-    "low",
-)  # a price of 0 or none is not known; nothing but the close and the volume is computed with
+# A price of 0, or a missing one, is unknown here. Only the close and the volume are used in computations.
+OPTIONAL = ("open", "high", "low")
 AMOUNTS = ("dividends", "capital_gains")
 NUMBERS = (*PRICES, "adj_close", "volume", *AMOUNTS)
-# There is no year 0: JVM Spark reads one all the same, and no Python can hold it.
+# Year 0 does not exist. JVM Spark reads it nevertheless, and Python cannot represent it.
 DAY = "([0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)-[0-9]{2}-[0-9]{2}"
-# A date, alone or at the head of a timestamp in exchange-local time.
+# A date, alone or at the start of a timestamp in exchange-local time.
 DATE = rf"^{DAY}([T ]|\z)"
-# As raw/ writes it: engines differ in what else they would read as a time ("99999-01-01").
+# The form that raw/ writes. Engines differ in what else they read as a time ("99999-01-01").
 LANDED = rf"^{DAY}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}[.][0-9]+Z\z"
-MAX_SPLIT = 10_000.0  # new shares for one old one, or the reverse; it would be applied to the whole history before it
-# No price is beyond these: eight reverse splits of 1 for 25 to 1 for 250 make a dollar 3e14. One of 1e308 would make its ticker's
-# indicators infinite, and then no feature of any ticker could be published.
+MAX_SPLIT = 10_000.0  # new shares for one old share, or the reverse; a split applies to the whole history before it
+# No real price is outside these bounds: eight reverse splits of 1 for 25 to 1 for 250 turn a dollar into 3e14. A price of 1e308
+# would make its ticker's indicators infinite, and then no feature of any ticker could be published.
 MIN_PRICE, MAX_PRICE = 1e-12, 1e18
-MAX_VOLUME = 2.0**53  # beyond it a double, which vendors' files go through, no longer counts single shares
+MAX_VOLUME = 2.0**53  # above it a double cannot represent single shares, and vendors' files pass through doubles
 
 
 def classify(raw: DataFrame, days: DataFrame, price_tolerance: float) -> DataFrame:
     """Every row of `raw`, typed, with its `reasons` and its `fate`: processed, quarantined or superseded.
 
-    `raw` has the columns of the raw schema; `days` a row a calendar day with `date` and `session`, the session on that day or
-    next after it. `price_tolerance` is how far, relative, open and close may lie outside low…high (vendors round). Returns
-    one row for each row of `raw`: the raw columns as `raw_*`, the processed columns, `reasons` (array<string>), `fate`, and for
-    `delivered_actions` `counts_on` and what the row says of each kind of action. Superseded rows are valid ones with a newer
-    valid delivery of the same ticker and session.
+    - `raw`: has the columns of the raw schema.
+    - `days`: one row a calendar day, with `date` and `session`, the session on that day or the next one after it.
+    - `price_tolerance`: how far, as a fraction, open and close may lie outside low…high (vendors round).
+
+    Returns one row for each row of `raw`: the raw columns as `raw_*`, the processed columns, `reasons` (array<string>) and
+    `fate`; and for `delivered_actions`, `counts_on` and what the row says about each kind of action. A superseded row is valid,
+    but there is a newer valid delivery of its ticker and session.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
@@ -91,37 +90,39 @@ def classify(raw: DataFrame, days: DataFrame, price_tolerance: float) -> DataFra
 
 def processed_bars(classified: DataFrame) -> DataFrame:
     """The rows of `classify` that become processed bars, with the columns of the processed schema."""
-    return classified.where("fate = 'processed'").select(*(one.name for one in schema.COLUMNS))
+    return classified.where("fate = 'processed'").select(*(column.name for column in schema.COLUMNS))
 
 
 def delivered_actions(classified: DataFrame) -> DataFrame:
-    """What the rows of `classify` say of splits and dividends, whatever became of their bars, with the columns of the schema.
+    """What the rows of `classify` say about splits and dividends, whatever their `fate`, with the columns of the schema.
 
-    A line for each thing that deliveries said one after another of a ticker, day and kind of which any of them names an action.
+    For each ticker, day and kind of which a delivery names an action, there is a line for each value that deliveries gave, one
+    after another.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
     names = {kind: f"said_{kind.replace(' ', '_')}" for kind in schema.KINDS}
-    none = {kind: 1.0 if kind == schema.SPLIT else 0.0 for kind in schema.KINDS}
+    neutral = {kind: 1.0 if kind == schema.SPLIT else 0.0 for kind in schema.KINDS}
     key = ["ticker", "date"]
-    said = classified.select(*key, "counts_on", "ingested_at", "adjusted_to", *names.values())
-    acting = said.where(
-        F.greatest(*(F.coalesce((F.col(name) != none[kind]).cast("int"), F.lit(0)) for kind, name in names.items())) > 0
+    rows = classified.select(*key, "counts_on", "ingested_at", "adjusted_to", *names.values())
+    with_action = rows.where(
+        F.greatest(*(F.coalesce((F.col(name) != neutral[kind]).cast("int"), F.lit(0)) for kind, name in names.items()))
+        > 0
     )
-    few = said.join(F.broadcast(acting.select(*key).distinct()), key, "left_semi")
-    each = [
-        few.where(F.col(name).isNotNull()).select(
+    of_action_days = rows.join(F.broadcast(with_action.select(*key).distinct()), key, "left_semi")
+    by_kind = [
+        of_action_days.where(F.col(name).isNotNull()).select(
             *key, F.col("counts_on").alias("session"), F.lit(kind).alias("kind"), F.col(name).alias("value"),
-            F.col("ingested_at").alias("first_seen"), "adjusted_to", (F.col(name) != none[kind]).cast("int").alias("acts"),
+            F.col("ingested_at").alias("first_seen"), "adjusted_to", (F.col(name) != neutral[kind]).cast("int").alias("acts"),
         )
         for kind, name in names.items()
     ]  # fmt: skip
-    every = each[0].unionByName(each[1]).unionByName(each[2])
+    values = by_kind[0].unionByName(by_kind[1]).unionByName(by_kind[2])
     of_kind = Window.partitionBy(*key, "kind")
     in_order = of_kind.orderBy("first_seen")
     changes = (
-        every.withColumns(
+        values.withColumns(
             {
                 "named": F.max("acts").over(of_kind),
                 "before": F.lag("value").over(in_order),
@@ -134,28 +135,28 @@ def delivered_actions(classified: DataFrame) -> DataFrame:
         )
     )
     return changes.select(
-        *(one.name for one in schema.ACTION_COLUMNS if one.name != "year"), F.year("date").alias("year")
+        *(column.name for column in schema.ACTION_COLUMNS if column.name != "year"), F.year("date").alias("year")
     )
 
 
 def quarantined(classified: DataFrame) -> DataFrame:
-    """The rows of `classify` that are impossible, as delivered, with the columns of the quarantine schema."""
+    """The invalid rows of `classify`, as delivered, with the columns of the quarantine schema."""
     from pyspark.sql import functions as F
 
     return classified.where("fate = 'quarantined'").select(
         *(
-            F.col(one.name if one.name == "reasons" else f"raw_{one.name}").alias(one.name)
-            for one in schema.QUARANTINE_COLUMNS
+            F.col(column.name if column.name == "reasons" else f"raw_{column.name}").alias(column.name)
+            for column in schema.QUARANTINE_COLUMNS
         )
     )
 
 
 def with_plain_numbers(text: DataFrame, names: Sequence[str]) -> DataFrame:
-    """`text` with `plain_<name>` for each `raw_<name>`: the text as a plain number, see `forms.plain_numbers`, which this is
-    in Spark.
+    """`text` with `plain_<name>` for each `raw_<name>`: `forms.plain_numbers` in Spark.
 
-    Null for a word for "missing"; a split of the form 4:1 stays as it is. Step by step, since one expression for all of it has a
-    thousand parts, which takes an engine seconds to plan; each step looks at texts that are no plain number already.
+    A word for a missing value becomes null; a split of the form 4:1 is unchanged. The work is done in steps, since one expression
+    for all of it has a thousand parts, which takes an engine seconds to plan. Each step only handles texts that are not plain
+    numbers yet.
     """
     from pyspark.sql import functions as F
 
@@ -183,12 +184,12 @@ def with_plain_numbers(text: DataFrame, names: Sequence[str]) -> DataFrame:
     )
 
     def without_suffix(name: str) -> Column:
-        last = F.upper(F.substring(odd(name), -1, 1))
-        exponent = F.translate(last, "KMBT", "3692")
+        suffix = F.upper(F.substring(odd(name), -1, 1))
+        exponent = F.translate(suffix, "KMBT", "3692")
         number = F.concat(
             F.trim(F.regexp_extract(odd(name), forms.SUFFIXED, 1)),
             F.lit("E"),
-            F.when(last == "T", "12").otherwise(exponent),
+            F.when(suffix == "T", "12").otherwise(exponent),
         )
         return F.when(odd(name).rlike(forms.SUFFIXED), number).otherwise(odd(name))
 
@@ -221,7 +222,7 @@ def _trimmed(text: Column) -> Column:
 
 
 def _number(name: str) -> Column:
-    """The double that plain text means; null where it means none, or infinity."""
+    """The double that plain text means; null where it is not a number, or infinite."""
     from pyspark.sql import functions as F
 
     value = F.when(F.col(name).rlike(forms.NUMBER), F.col(name)).try_cast("double")
@@ -230,7 +231,7 @@ def _number(name: str) -> Column:
 
 
 def _ratio(name: str) -> Column:
-    """New shares for one old share; 0 where the text says so, null where it cannot be read."""
+    """New shares for one old share; 0 where the text says 0; null where it cannot be read."""
     from pyspark.sql import functions as F
 
     lower = F.lower(F.col(name))
@@ -246,7 +247,7 @@ def _date(name: str) -> Column:
 
 
 def _session() -> Column:
-    """The day that the source read; of rows from before it said so, and of sources that deliver ISO dates, that of the text."""
+    """The day that the source read. For older rows without it, and for sources that deliver ISO dates, the day in the text."""
     from pyspark.sql import functions as F
 
     readable = F.col("raw_problem").isNull()
@@ -254,7 +255,7 @@ def _session() -> Column:
 
 
 def _says(actions: str) -> Column:
-    """Whether the delivery says which dividend, or split, a session has: its file has the column, or the row a text."""
+    """Whether the delivery says which dividend, or split, a session has: its file has the column, or the row has a text."""
     from pyspark.sql import functions as F
 
     texts = {"dividends": "raw_dividends", "splits": "raw_stock_splits"}
@@ -264,7 +265,7 @@ def _says(actions: str) -> Column:
 
 
 def _said(kind: str) -> Column:
-    """What a row says of an action of its day: amount or ratio, 0 or 1 for "none"; null if it says nothing that can be read."""
+    """The amount or ratio of an action on the row's day: 0 or 1 for no action; null if the row says nothing that can be read."""
     from pyspark.sql import functions as F
 
     is_known = (
@@ -288,7 +289,7 @@ def _said(kind: str) -> Column:
 
 
 def _is_other_ticker() -> Column:
-    """Whether the row names another ticker than that of its file. BRK.B and BRK/B are BRK-B, AAPL.US is AAPL."""
+    """Whether the row names a ticker other than that of its file. BRK.B and BRK/B are BRK-B, AAPL.US is AAPL."""
     from pyspark.sql import functions as F
 
     symbol = F.regexp_replace(F.upper(_trimmed(F.col("raw_symbol"))), "[./ ]", "-")
@@ -297,10 +298,10 @@ def _is_other_ticker() -> Column:
 
 
 def _reasons(price_tolerance: float) -> Column:
-    """Everything that is wrong with a row of `classify`, as an array of text; of a row that cannot be read, why."""
+    """The reasons why a row of `classify` is invalid, as an array of text; for a row that cannot be read, its `problem`."""
     from pyspark.sql import functions as F
 
-    wrong: list[tuple[str, Column]] = [
+    rules: list[tuple[str, Column]] = [
         ("ticker cannot be read", F.col("raw_ticker") == UNREADABLE),
         ("ticker is not the file's", _is_other_ticker()),
         ("date cannot be read", F.col("date").isNull()),
@@ -312,16 +313,16 @@ def _reasons(price_tolerance: float) -> Column:
         plain = F.col(f"plain_{name}")
         unread = plain.isNotNull() & F.col(f"number_{name}").isNull()
         not_finite = F.lower(plain).rlike(forms.INFINITE) | plain.rlike(forms.NUMBER)
-        wrong.append((f"{name} is not finite", unread & not_finite))
-        wrong.append((f"{name} cannot be read", unread & ~not_finite))
-    wrong.append(("close is missing", F.col("plain_close").isNull()))
+        rules.append((f"{name} is not finite", unread & not_finite))
+        rules.append((f"{name} cannot be read", unread & ~not_finite))
+    rules.append(("close is missing", F.col("plain_close").isNull()))
     for name in (*PRICES, "adj_close"):
         value = F.col(f"number_{name}")
-        wrong.append((f"{name} is not positive", value < 0 if name in OPTIONAL else value <= 0))
+        rules.append((f"{name} is not positive", value < 0 if name in OPTIONAL else value <= 0))
         beyond = (value > MAX_PRICE) | ((value > 0) & (value < MIN_PRICE))
-        wrong.append((f"{name} is beyond any price", beyond))
+        rules.append((f"{name} is beyond any price", beyond))
     volume, splits = F.col("number_volume"), F.col("number_stock_splits")
-    wrong += [
+    rules += [
         ("high is below low", (F.col("number_high") < F.col("number_low")) & (F.col("number_high") > 0)),
         *((f"{name} is outside low…high", _outside(name, price_tolerance)) for name in ("open", "close")),
         ("volume is negative", volume < 0),
@@ -334,13 +335,13 @@ def _reasons(price_tolerance: float) -> Column:
             (splits > MAX_SPLIT) | ((splits > 0) & (splits < 1 / MAX_SPLIT)),
         ),
     ]
-    named = F.array(*(F.when(condition, F.lit(reason)) for reason, condition in wrong))
-    return F.when(F.col("raw_problem").isNotNull(), F.array("raw_problem")).otherwise(F.array_compact(named))
+    reasons = F.array(*(F.when(condition, F.lit(reason)) for reason, condition in rules))
+    return F.when(F.col("raw_problem").isNotNull(), F.array("raw_problem")).otherwise(F.array_compact(reasons))
 
 
 def _outside(name: str, tolerance: float) -> Column:
-    """Whether a price that is known lies outside low…high, where these are known."""
+    """Whether a known price lies outside low…high, where these are known."""
     from pyspark.sql import functions as F
 
-    value, low, high = (F.col(f"number_{one}") for one in (name, "low", "high"))
+    value, low, high = (F.col(f"number_{column}") for column in (name, "low", "high"))
     return (value > 0) & (((high > 0) & (value > high * (1 + tolerance))) | (value < low * (1 - tolerance)))

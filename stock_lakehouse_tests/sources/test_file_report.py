@@ -62,7 +62,7 @@ def test_rows_without_a_file_are_no_files_and_a_file_without_rows_is_one() -> No
     assert not reports([bar(file=None)])
     found = reports([], empty_csv=())
     assert found["empty.csv"].is_useless
-    assert file_line(found["empty.csv"]) == ("empty.csv: no row; nothing can be used: remove it, or export it anew")
+    assert file_line(found["empty.csv"]) == ("empty.csv: no row; nothing can be used: remove it, or export it again")
 
 
 def test_a_file_of_other_tickers_of_the_settings_is_not_useless() -> None:
