@@ -210,7 +210,7 @@ def test_more_than_100_000_keys_are_refused_with_the_scheme_that_has_fewer() -> 
     with pytest.raises(PartitionError) as caught:
         scheme(tickers=forty)
     assert str(caught.value).startswith(
-        "40 tickers since 2013-01-02 are 107,960 partition keys an asset, more than 100,000; "
+        "40 tickers since 2013-01-02 are 107,960 partition keys for each asset, more than 100,000; "
         'set partition_by = "session" in lakehouse.toml'
     )
     assert scheme(tickers=forty[:37]).by == "date_ticker"
