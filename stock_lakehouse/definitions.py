@@ -23,7 +23,7 @@ from stock_lakehouse.sources.choose import source_of
 
 
 def build_definitions(settings: Settings, ticker_order: Sequence[str] | None = None) -> dg.Definitions:
-    """The code location that `settings` describe; `ticker_order` as in `PartitionScheme.definition`."""
+    """The code location for `settings`; `ticker_order` is the order of tickers in `PartitionScheme.definition`."""
     calendar = settings.calendar
     scheme = PartitionScheme(settings, calendar)
     lakehouse = LakehouseResource.of(settings)
@@ -50,6 +50,6 @@ def build_definitions(settings: Settings, ticker_order: Sequence[str] | None = N
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What Dagster loads."""
+    """The definitions that Dagster loads."""
     batch_events()
     return build_definitions(load_settings())

@@ -1,4 +1,4 @@
-"""The name by which a lake's dagster.yaml finds its event log; the log is instance/event_log.py."""
+"""The module that a lake's dagster.yaml names for its event log. The class is defined in instance/event_log.py."""
 
 from stock_lakehouse.instance.event_log import BatchedSqliteEventLogStorage
 

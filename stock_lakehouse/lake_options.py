@@ -1,8 +1,8 @@
 """The settings that decide what the lake holds and how it is written.
 
-Here: what `Lake`, Dagster's resource and a Databricks job share of the settings. `Settings` inherits it, so a new setting of the
-lake is a field here, and the place that acts on it. Not here: the other settings, lakehouse.toml and variables (settings.py).
-A Databricks job imports this module, and there is no pydantic-settings on its cluster.
+Here: the settings that `Lake`, Dagster's resource and a Databricks job share. `Settings` inherits them, so a new setting of the
+lake needs only a field here and the code that acts on it. Not here: the other settings, lakehouse.toml and variables
+(settings.py). A Databricks job imports this module, and its cluster does not have pydantic-settings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TICKER = re.compile(r"\^?[A-Z0-9][A-Z0-9.^=-]{0,14}")
 
 
 class LakeOptions(BaseModel):
-    """Where the lake is, what it holds, and how it is written and checked. Immutable."""
+    """The place of the lake, what it holds, and how it is written and checked. Immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -96,11 +96,11 @@ class LakeOptions(BaseModel):
 
     @classmethod
     def of(cls, lake: LakeOptions | Path | str) -> LakeOptions:
-        """`lake` as it is, or the defaults for a lake at that root: a folder, or s3://bucket/prefix."""
+        """`lake` unchanged if it is a LakeOptions; else the default options for the lake root `lake`, a folder or an S3 URI."""
         return lake if isinstance(lake, LakeOptions) else cls(lake_root=lake)
 
     def as_json(self) -> dict[str, Any]:
-        """As JSON holds them, for Dagster's config and a job's order. Without None, which Dagster's config refuses."""
+        """The options as JSON, for Dagster's config and a Databricks job. Without None values, which Dagster's config refuses."""
         return self.model_dump(mode="json", exclude_none=True)
 
     @property
@@ -139,15 +139,15 @@ class LakeOptions(BaseModel):
             return Path(value)
         uri = value.rstrip("/")
         if not S3_URI.fullmatch(uri):
-            raise ValueError(f"{value!r} is no place for a lake; allowed: a folder, or s3://bucket/prefix")
+            raise ValueError(f"{value!r} cannot be the root of a lake; allowed: a folder, or s3://bucket/prefix")
         return uri
 
 
 def check_tickers(tickers: tuple[str, ...]) -> tuple[str, ...]:
-    """`tickers` as they are. Raises ValueError for one that is not of the form `TICKER`, or given twice."""
+    """`tickers` unchanged. Raises ValueError for a ticker that does not match `TICKER` or is listed twice."""
     for ticker in tickers:
         if not TICKER.fullmatch(ticker):
             raise ValueError(f"{ticker!r} is not a ticker; allowed: ^{TICKER.pattern}$, like BRK-B")
     if len(set(tickers)) != len(tickers):
-        raise ValueError("a ticker stands there twice")
+        raise ValueError("a ticker is listed twice")
     return tickers

@@ -1,4 +1,4 @@
-"""Sessions × tickers ↔ partition keys: the one place that knows how they are written.
+"""Conversion between sessions × tickers and Dagster's partition keys. No other module knows the form of the keys.
 
 Here: the partitions definition of a scheme, and the rectangle that a run's keys form. Not here: what a run does with it.
 """
@@ -24,28 +24,29 @@ if TYPE_CHECKING:
 
     Cells = np.ndarray[Any, np.dtype[np.bool_]]  # tickers × sessions of a rectangle
 
-LOOK_BACK = timedelta(days=14)  # how far before its first session a run reads actions that were delivered late
-MAX_KEYS = 100_000  # an asset; beyond it Dagster's UI and event log become slow
+MAX_KEYS = 100_000  # for each asset; with more, Dagster's UI and event log become slow
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
-# A run's tickers by comma, continued in TICKERS_TAG.2 and so on; without it a run is for all tickers of its keys. A range of
-# Dagster cannot say that: it holds every ticker that the settings name between its first and its last.
+# The tickers of a run, separated by commas and continued in TICKERS_TAG.2 and so on. A run without the tag is for all tickers of
+# its keys. The tag is needed because a range of Dagster holds every ticker that the settings list between its first and its last.
 TICKERS_TAG = "stock_lakehouse/tickers"
-TAG_LENGTH = 1_000  # characters: PostgreSQL indexes run tags, and refuses a row of more than 2,704 bytes there
-LOOK_BACK = timedelta(
-    days=14
-)  # longer than exchanges close: a day without a session is at most so long before its session
+TAG_LENGTH = 1_000  # characters: PostgreSQL indexes run tags and refuses an index row of more than 2,704 bytes
+# How far before its first session a run reads actions that were delivered late. Exchanges never close for so long, so a day
+# without a session is at most this far before the session that it belongs to.
+LOOK_BACK = timedelta(days=14)
 _run_tickers: ContextVar[frozenset[str] | None] = ContextVar("run_tickers", default=None)
 
 
 class PartitionError(Exception):
-    """What was asked for cannot be written as partition keys; the message says what can."""
+    """The request cannot be written as partition keys; the message says what can."""
 
 
 @dataclass(frozen=True)
 class Rectangle:
-    """The sessions × tickers of a run, both in ascending order; `sessions` need not be consecutive.
+    """The sessions × tickers of a run.
 
-    `exchange`: whose sessions they are, as the settings name it.
+    - `sessions`: in ascending order, not necessarily consecutive.
+    - `tickers`: in ascending order.
+    - `exchange`: the exchange of the sessions, as the settings name it.
     """
 
     sessions: tuple[date, ...]
@@ -62,12 +63,12 @@ class Rectangle:
 
     @property
     def years(self) -> tuple[int, ...]:
-        """The years of its sessions, ascending."""
+        """The years of the sessions, in ascending order."""
         return tuple(sorted({session.year for session in self.sessions}))
 
     @property
     def read_years(self) -> tuple[int, ...]:
-        """The years of the days that it covers: those of its sessions and of the days up to LOOK_BACK before each."""
+        """The years that a run reads: those of the sessions and of the days up to LOOK_BACK before each."""
         return tuple(sorted({day.year for session in self.sessions for day in (session - LOOK_BACK, session)}))
 
     @property
@@ -82,13 +83,13 @@ class Rectangle:
 
     @property
     def is_consecutive(self) -> bool:
-        """Whether every session from first to last is in it."""
+        """True if the rectangle has every session of the exchange from `first` to `last`."""
         return not self._gaps
 
     def covers(self, day: date) -> bool:
-        """Whether a row of `day` belongs to it. A day that is no session belongs to the session after it.
+        """True if a row of `day` belongs to the rectangle. A day without a session belongs to the session after it.
 
-        So the weekend before its first session is inside, and the weekend after its last one is outside.
+        So the weekend before the first session is inside, and the weekend after the last one is outside.
         """
         return self._calendar.on_or_after(day) in self._session_set
 
@@ -113,7 +114,7 @@ def _tickers_tag(number: int) -> str:
 
 
 def named_tickers(tags: Mapping[str, str]) -> list[str] | None:
-    """The tickers that a run's tags name; None where they name none."""
+    """The tickers that a run's tags name; None if they name none."""
     if TICKERS_TAG not in tags:
         return None
     present = takewhile(lambda tag: tag in tags, map(_tickers_tag, count(1)))
@@ -121,32 +122,32 @@ def named_tickers(tags: Mapping[str, str]) -> list[str] | None:
 
 
 def tickers_of_run(tags: Mapping[str, str], all_tickers: Sequence[str]) -> Sequence[str]:
-    """The tickers to which a run's tags narrow its keys; `all_tickers` where they do not.
+    """The tickers to which a run's tags restrict its keys; `all_tickers` if the tags name none.
 
-    Raises PartitionError for a ticker that `all_tickers` lacks.
+    Raises PartitionError if the tag is empty or has a ticker that is not in `all_tickers`.
     """
-    asked = named_tickers(tags)
-    if asked is None:
+    named = named_tickers(tags)
+    if named is None:
         return all_tickers
-    unknown = sorted(set(asked) - set(all_tickers))
-    if unknown or not asked:
+    unknown = sorted(set(named) - set(all_tickers))
+    if unknown or not named:
         raise PartitionError(f"tag {TICKERS_TAG}: {', '.join(unknown) or 'empty'}; allowed: tickers of the settings")
-    return asked
+    return named
 
 
 def narrow_ranges(tickers: Iterable[str] | None) -> None:
-    """From now on in this thread, ranges of `date|ticker` keys hold keys of `tickers` alone; None ends that.
+    """Restrict ranges of `date|ticker` keys in this thread to keys of `tickers`; None removes the restriction.
 
-    For the process of a run: Dagster reads the run's range, and records a materialization for each of its keys. A run that is
-    executed again from the UI has the tickers of its tag, and all tickers between them in its range.
+    This is for the process of a run, because Dagster records a materialization for each key in the run's range. The range of a
+    run that is executed again from the UI also has the tickers between those of its tag.
     """
     _run_tickers.set(None if tickers is None else frozenset(tickers))
 
 
 def rectangle_of(keys: Iterable[str], all_tickers: Sequence[str], exchange: str = XNYS) -> Rectangle:
-    """The rectangle that partition keys of either scheme, in any order, form; a session's key stands for `all_tickers`.
+    """The rectangle that partition keys of either scheme form. The keys may be in any order; a session's key has `all_tickers`.
 
-    Raises PartitionError when the keys are not a whole rectangle.
+    Raises PartitionError if the keys are not a whole rectangle.
     """
     pairs = [key.partition("|") for key in map(str, keys)]
     sessions = {session for session, _, _ in pairs}
@@ -161,10 +162,10 @@ def _bar_partitions() -> type[dg.MultiPartitionsDefinition]:
     import dagster as dg
 
     class BarPartitions(dg.MultiPartitionsDefinition):
-        """A backfill of a job puts the tags of its first key on every run of a range, and drops `dagster/partition` alone.
+        """Two-dimensional partitions whose keys carry no tags of their dimensions.
 
-        With those of the dimensions left, Dagster takes each run for a run of that one key (dagster-io/dagster#28861), so a
-        key gives none.
+        Works around dagster-io/dagster#28861: a job backfill copies the first key's tags onto each range run and drops only
+        `dagster/partition`. Dagster then treats each run as a run of that one key, because the tags of its dimensions remain.
         """
 
         def get_tags_for_partition_key(self, partition_key: str) -> Mapping[str, str]:
@@ -173,7 +174,7 @@ def _bar_partitions() -> type[dg.MultiPartitionsDefinition]:
         def get_partition_keys_in_range(
             self, partition_key_range: dg.PartitionKeyRange, *more: Any, **options: Any
         ) -> Sequence[dg.MultiPartitionKey]:
-            """The keys of a range, of the tickers of `narrow_ranges` alone."""
+            """The keys of a range, restricted to the tickers of `narrow_ranges`."""
             keys: Sequence[Any] = super().get_partition_keys_in_range(partition_key_range, *more, **options)
             tickers = _run_tickers.get()
             return keys if tickers is None else [key for key in keys if key.keys_by_dimension["ticker"] in tickers]
@@ -182,9 +183,12 @@ def _bar_partitions() -> type[dg.MultiPartitionsDefinition]:
 
 
 class PartitionScheme:
-    """How bars are cut into partitions: `date_ticker`, a key a bar (`2023-09-21|NVDA`), or `session`, a key a session.
+    """How bars are divided into partitions.
 
-    Raises PartitionError when the scheme would have more than MAX_KEYS keys an asset.
+    - `date_ticker`: a key for each bar, like `2023-09-21|NVDA`.
+    - `session`: a key for each session.
+
+    Raises PartitionError if the scheme `date_ticker` would have more than MAX_KEYS keys for each asset.
     """
 
     def __init__(self, settings: Settings, calendar: MarketCalendar) -> None:
@@ -196,16 +200,17 @@ class PartitionScheme:
         keys = len(self.tickers) * len(calendar.between(self.first, self.last or calendar.sessions[-1]))
         if self.by == "date_ticker" and keys > MAX_KEYS:
             raise PartitionError(
-                f"{len(self.tickers)} tickers since {self.first} are {keys:,} partition keys an asset, more than "
-                f'{MAX_KEYS:,}; set partition_by = "session" in lakehouse.toml: one key a session, any number of tickers; '
-                "a lake that is there is kept, and `stock-lakehouse record` marks it under the new keys"
+                f"{len(self.tickers)} tickers since {self.first} are {keys:,} partition keys for each asset, more than "
+                f'{MAX_KEYS:,}; set partition_by = "session" in lakehouse.toml: one key per session for any number of '
+                "tickers; an existing lake is kept, and `stock-lakehouse record` marks it under the new keys"
             )
 
     def definition(self, tickers: Sequence[str] | None = None) -> dg.PartitionsDefinition[str]:
-        """The Dagster definition; `tickers` in another order than the settings' makes other tickers neighbours."""
+        """The partitions definition. `tickers` is their order, the settings' if None; it decides which tickers are neighbours."""
         import dagster as dg
 
-        # By weekday where the exchange never trades on it, also beyond the calendar's end; Saturdays were sessions until 1952.
+        # A weekday on which the exchange never trades is excluded as such, also beyond the calendar's end. It is read from the
+        # calendar because Saturdays had sessions until 1952.
         weekdays = self._calendar.closed_weekdays(self.first)
         closed = self._calendar.closed_days(self.first, self.last or self._calendar.sessions[-1])
         holidays = [datetime.combine(day, time()) for day in closed if day.weekday() not in weekdays]
@@ -215,7 +220,7 @@ class PartitionScheme:
             end=datetime.combine(self.last, time()) + timedelta(days=1) if self.last else None,
             fmt="%Y-%m-%d",
             exclusions=[*sorted(f"0 0 * * {(weekday + 1) % 7}" for weekday in weekdays), *holidays],
-            # A day's key would otherwise come at its midnight UTC, hours after the session's close.
+            # Without it a day's key would exist only from the midnight UTC that ends it, hours after the session's close.
             end_offset=1,
         )
         if self.by == "session":
@@ -227,7 +232,7 @@ class PartitionScheme:
     def ask(self, tickers: Sequence[str] | None, first: date | None, last: date | None, today: date) -> Rectangle:
         """The rectangle of `tickers` (all if None) and the sessions from `first` to `last` (all if None).
 
-        Raises PartitionError for a ticker that the settings lack, a range without a session, or one beyond the lake's.
+        Raises PartitionError for a ticker that the settings do not have, a range without a session, or one outside the lake's.
         """
         unknown = sorted(set(tickers or ()) - set(self.tickers))
         if unknown:
@@ -246,30 +251,32 @@ class PartitionScheme:
         return Rectangle(sessions, tuple(sorted(tickers or self.tickers)), self._calendar.exchange)
 
     def range_tags(self, rectangle: Rectangle) -> dict[str, str]:
-        """The run tags that make `rectangle` one run. They name its tickers unless those are all of the settings'."""
+        """The tags of the run that materializes `rectangle`. They name its tickers unless those are all of the settings'."""
         first, last = rectangle.first.isoformat(), rectangle.last.isoformat()
         if self.by == "date_ticker":
-            places = sorted(map(self.tickers.index, rectangle.tickers))
-            first, last = f"{first}|{self.tickers[places[0]]}", f"{last}|{self.tickers[places[-1]]}"
+            positions = sorted(map(self.tickers.index, rectangle.tickers))
+            first, last = f"{first}|{self.tickers[positions[0]]}", f"{last}|{self.tickers[positions[-1]]}"
         named = {} if set(rectangle.tickers) == set(self.tickers) else tags_of_tickers(rectangle.tickers)
         return {RANGE_START: first, RANGE_END: last, **named}
 
     def keys_of(self, rectangle: Rectangle, cells: Cells) -> Iterator[str]:
-        """The keys of the bars of `rectangle` that `cells` marks; of the sessions with one where a key is a session."""
+        """The keys of the bars of `rectangle` that `cells` marks; by session, the keys of the sessions with a marked bar."""
         import dagster as dg
 
         sessions = [session.isoformat() for session in rectangle.sessions]
         if self.by == "session":
-            yield from (session for at, session in enumerate(sessions) if cells[:, at].any())
+            yield from (session for column, session in enumerate(sessions) if cells[:, column].any())
             return
-        for ticker, at in zip(*cells.nonzero(), strict=True):
-            yield dg.MultiPartitionKey({"date": sessions[at], "ticker": rectangle.tickers[ticker]})
+        for row, column in zip(*cells.nonzero(), strict=True):
+            yield dg.MultiPartitionKey({"date": sessions[column], "ticker": rectangle.tickers[row]})
 
     def ticker_order(self, rectangle: Rectangle) -> tuple[str, ...]:
-        """The settings' tickers, moved only if need be so that those of `rectangle` are neighbours: a Dagster range has no
-        gaps."""
-        asked = set(rectangle.tickers)
-        places = [place for place, ticker in enumerate(self.tickers) if ticker in asked]
-        if places[-1] - places[0] + 1 == len(places):
+        """The settings' tickers in an order in which those of `rectangle` are neighbours, because a Dagster range has no gaps.
+
+        It is the settings' order if they are neighbours there.
+        """
+        inside = set(rectangle.tickers)
+        positions = [position for position, ticker in enumerate(self.tickers) if ticker in inside]
+        if positions[-1] - positions[0] + 1 == len(positions):
             return self.tickers
-        return (*(t for t in self.tickers if t in asked), *(t for t in self.tickers if t not in asked))
+        return (*(t for t in self.tickers if t in inside), *(t for t in self.tickers if t not in inside))

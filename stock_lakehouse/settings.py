@@ -1,9 +1,9 @@
-"""What is decided once: lakehouse.toml and STOCK_LAKEHOUSE_* variables, validated into typed settings.
+"""The settings: lakehouse.toml and STOCK_LAKEHOUSE_* variables, validated into typed fields.
 
-Here: names, types, defaults and the errors a wrong value gives. Not here: anything that acts on a setting.
+Here: names, types, defaults and the errors for wrong values. Not here: anything that acts on a setting.
 
 A new layer gets a group: a subclass of `Group`, and a field of Settings with that type. Its table in lakehouse.toml, its
-variables, the errors for unknown names and the refusal of secrets in the file follow from the fields.
+variables, the errors for unknown names and the refusal of secrets in the file are derived from the fields.
 """
 
 from __future__ import annotations
@@ -33,28 +33,36 @@ from stock_lakehouse.lake_options import LakeOptions
 
 PREFIX = "STOCK_LAKEHOUSE_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
-# Delta tables in folders with other characters are written elsewhere or not found again: the libraries below take a path for an
-# address, and a space for %20.
+# A Delta table whose path has other characters is written to another folder or not found again, because the Delta libraries
+# treat a path as a URL: a space becomes %20.
 FOLDER = re.compile(r"[A-Za-z0-9._/&+=@,;:!$'()-]+")
-MOST_SENTENCES = 5  # about tickers of other exchanges, in one message
+MOST_SENTENCES = 5  # in one message about tickers of other exchanges
 
 M = TypeVar("M", bound=BaseModel)
 
 
 class SettingsError(Exception):
-    """lakehouse.toml or a variable is wrong; the message names each field and what it may hold."""
+    """lakehouse.toml or a variable is wrong. The message names each wrong field and the allowed values."""
 
 
 class Group(BaseModel):
-    """The settings of one layer. For a field `name` of Settings: the table [name] of lakehouse.toml, or variables
-    STOCK_LAKEHOUSE_<NAME>_<FIELD>."""
+    """The settings of one layer.
+
+    A group that is the field `name` of Settings is read from the table [name] of lakehouse.toml and from the variables
+    STOCK_LAKEHOUSE_<NAME>_<FIELD>.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    credentials: ClassVar[str] = ""  # where the layer's credentials come from; ends the error for an unknown name
+    credentials: ClassVar[str] = (
+        ""  # where the layer's credentials come from; appended to the error for an unknown name
+    )
 
 
 class Databricks(Group):
-    """Where on Databricks. Credentials are not here: the Databricks SDK reads its own variables and profiles."""
+    """The workspace, the compute and the jobs on Databricks.
+
+    Credentials are not among the settings: the Databricks SDK reads its own variables and profiles.
+    """
 
     credentials = "credentials come from the Databricks SDK's variables, like DATABRICKS_TOKEN"
 
@@ -101,7 +109,7 @@ class Databricks(Group):
 
     @property
     def job_compute(self) -> str:
-        """Where jobs run: a new cluster if `job_cluster` says which, else the cluster of sessions, else serverless."""
+        """Where jobs run: a new cluster if `job_cluster` is set, else the cluster of the sessions, else serverless compute."""
         if self.job_cluster:
             return "a new cluster"
         return f"cluster {self.cluster_id}" if self.cluster_id else "serverless compute"
@@ -128,7 +136,7 @@ class Databricks(Group):
 
 
 class Settings(LakeOptions, BaseSettings):
-    """Every setting of the platform. Relative paths are relative to the folder of lakehouse.toml."""
+    """All settings of the platform. Relative paths are relative to the folder of lakehouse.toml."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
@@ -268,14 +276,14 @@ class Settings(LakeOptions, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments first, then variables, then lakehouse.toml."""
-        # Not pydantic-settings' own source: with "_" between a group and its field, TICKERS_PER_BATCH would be a part of TICKERS.
+        """The sources of values, in order of precedence: arguments, variables, lakehouse.toml."""
+        # Not `env_settings`: with "_" between a group and its field, it would read TICKERS_PER_BATCH as a part of TICKERS.
         variables = InitSettingsSource(settings_cls, _given_by_variables(settings_cls))
         return init_settings, variables, TomlConfigSettingsSource(settings_cls, toml_file=config_file())
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
-        """The settings of this process, paths absolute. Raises SettingsError that names every field that is wrong."""
+        """The settings of this process, with absolute paths. Raises SettingsError, which names every wrong field."""
         file = config_file()
         if CONFIG_VARIABLE in os.environ and not file.is_file():
             raise SettingsError(f"{CONFIG_VARIABLE}: there is no file {file}")
@@ -291,8 +299,8 @@ class Settings(LakeOptions, BaseSettings):
         root = settings.lake_root
         if isinstance(root, Path) and not FOLDER.fullmatch(str(root)):
             raise SettingsError(
-                f"lake_root: the path {root} has a character that tables cannot have in theirs; allowed: {FOLDER.pattern}. Set "
-                "lake_root to another folder, or move this one"
+                f"lake_root: the path {root} has a character that the path of a table cannot have; allowed: {FOLDER.pattern}. "
+                "Set lake_root to another folder, or move this one"
             )
         return settings
 
@@ -302,22 +310,22 @@ class Settings(LakeOptions, BaseSettings):
         return LakeOptions(**{name: getattr(self, name) for name in LakeOptions.model_fields})
 
     def secrets(self) -> list[str]:
-        """Every secret that is set, for texts that leave the process without them."""
+        """Every secret that is set, so that texts can be cleaned of them before they leave the process."""
         return list(_secrets_in(self))
 
 
 def config_file() -> Path:
-    """Where lakehouse.toml is: the file that STOCK_LAKEHOUSE_CONFIG names, else the one in the working directory."""
+    """The path of lakehouse.toml: the file that STOCK_LAKEHOUSE_CONFIG names, else the one in the working directory."""
     return Path(os.environ.get(CONFIG_VARIABLE, "lakehouse.toml")).absolute()
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """The settings of this process, paths absolute. Raises SettingsError that names every field that is wrong."""
+    """The settings of this process, with absolute paths. Raises SettingsError, which names every wrong field."""
     return Settings.load(**overrides)
 
 
 def groups_of(settings_class: type[Settings]) -> dict[str, type[Group]]:
-    """The groups of settings by the name of their field."""
+    """The groups of settings, by the names of their fields."""
     return {
         name: field.annotation
         for name, field in settings_class.model_fields.items()
@@ -326,7 +334,7 @@ def groups_of(settings_class: type[Settings]) -> dict[str, type[Group]]:
 
 
 def fields_of(settings_class: type[Settings]) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
-    """Every setting with its path: ("tickers",), or of a group ("databricks", "host")."""
+    """Every setting with its path: ("tickers",), or ("databricks", "host") for a setting of a group."""
     groups = groups_of(settings_class)
     for name, field in settings_class.model_fields.items():
         if name not in groups:
@@ -342,7 +350,7 @@ def variable_of(path: tuple[str, ...]) -> str:
 
 
 def variable_only(field: FieldInfo) -> str | None:
-    """Why a setting comes from its variable and never from lakehouse.toml; None if it may stand there."""
+    """Why a setting is read from its variable only and not from lakehouse.toml; None if the file may have it."""
     if _holds_secret(field.annotation):
         return "may hold a secret"
     extra = field.json_schema_extra
@@ -368,37 +376,40 @@ def types_of(field: FieldInfo) -> tuple[Any, ...]:
     """The types that the field's value may have, without None."""
     annotation = field.annotation
     types = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    return tuple(each for each in types if each is not NoneType)
+    return tuple(kind for kind in types if kind is not NoneType)
 
 
 def _given_by_variables(settings_class: type[BaseSettings]) -> dict[str, Any]:
-    """The values of variables, those of a group in a dict of their own. A list or table is JSON, or as the field's validator
-    reads it. Raises SettingsError for broken JSON."""
+    """The values that variables give; those of a group are in a nested dict.
+
+    A list or table is read as JSON if it looks like JSON, and otherwise left to the field's validator. Raises SettingsError for
+    broken JSON.
+    """
     assert issubclass(settings_class, Settings)
     given: dict[str, Any] = {}
     for path, field in fields_of(settings_class):
         value: Any = os.environ.get(variable_of(path))
         if value is None:
             continue
-        if any(get_origin(each) in (dict, list, tuple) for each in types_of(field)) and value.lstrip().startswith(
+        if any(get_origin(kind) in (dict, list, tuple) for kind in types_of(field)) and value.lstrip().startswith(
             ("{", "[")
         ):
             try:
                 value = json.loads(value)
             except ValueError as error:
                 raise SettingsError(f"{variable_of(path)}: is not JSON ({error})") from None
-        place = given if len(path) == 1 else given.setdefault(path[0], {})
-        place[path[-1]] = value
+        target = given if len(path) == 1 else given.setdefault(path[0], {})
+        target[path[-1]] = value
     return given
 
 
 def _refuse_variables_in(file: Path, settings_class: type[Settings]) -> None:
-    """Raises SettingsError if `file` is no TOML, or has a setting that only its variable may give."""
+    """Raise SettingsError if `file` is not TOML, or has a setting that is read from its variable only."""
     if not file.is_file():
         return
     try:
         written = tomllib.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # no TOML, or no UTF-8
+    except ValueError as error:  # neither TOML nor UTF-8
         raise SettingsError(f"{file}: {error}") from None
     for path, field in fields_of(settings_class):
         table = written if len(path) == 1 else written.get(path[0])
@@ -408,8 +419,10 @@ def _refuse_variables_in(file: Path, settings_class: type[Settings]) -> None:
 
 
 def _with_absolute_paths(model: M, folder: Path) -> M:
-    """`model` and its groups with relative paths taken from `folder`, those that only a variable gives from the working
-    directory."""
+    """`model` and its groups with absolute paths.
+
+    A relative path is relative to `folder`; if the setting is read from its variable only, to the working directory.
+    """
     absolute: dict[str, Any] = {}
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)

@@ -87,7 +87,7 @@ def test_no_option_has_a_second_name_in_the_resource_or_in_an_order() -> None:
 def test_a_lake_is_made_of_its_root_alone_with_the_defaults(tmp_path: Path) -> None:
     assert Lake(tmp_path).options == LakeOptions(lake_root=tmp_path)
     assert Lake("s3://a-bucket/prefix").root == "s3://a-bucket/prefix"
-    with pytest.raises(ValueError, match="is no place for a lake"):
+    with pytest.raises(ValueError, match="cannot be the root of a lake"):
         Lake("gs://a-bucket/prefix")
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stock_lakehouse.instance.run_tags import Bringing, bringing
+from stock_lakehouse.instance.run_tags import RunCoverage, run_coverage
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import (
     LOOK_BACK,
@@ -210,7 +210,7 @@ def test_more_than_100_000_keys_are_refused_with_the_scheme_that_has_fewer() -> 
     with pytest.raises(PartitionError) as caught:
         scheme(tickers=forty)
     assert str(caught.value).startswith(
-        "40 tickers since 2013-01-02 are 107,960 partition keys an asset, more than 100,000; "
+        "40 tickers since 2013-01-02 are 107,960 partition keys for each asset, more than 100,000; "
         'set partition_by = "session" in lakehouse.toml'
     )
     assert scheme(tickers=forty[:37]).by == "date_ticker"
@@ -337,7 +337,7 @@ def test_a_run_is_read_back_as_a_run_for_exactly_its_tickers(
     asked = Rectangle(CALENDAR.between(date(2023, 9, 20), date(2023, 9, 21)), tuple(sorted(tickers)))
     tags = one.range_tags(asked)
     run = dg.DagsterRun(job_name="stock_lakehouse", run_id="1", tags=tags)
-    assert bringing(run, order) == Bringing("1", asked.first, asked.last, frozenset(tickers))
+    assert run_coverage(run, order) == RunCoverage("1", asked.first, asked.last, frozenset(tickers))
     # Executed again, it is read with the settings' order of tickers.
     named = named_tickers(tags)
     narrow_ranges(named)

@@ -80,7 +80,7 @@ def test_a_lake_in_a_bucket_is_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_root_that_is_neither_folder_nor_bucket_is_refused(monkeypatch: pytest.MonkeyPatch, root: str) -> None:
     monkeypatch.setenv(f"{PREFIX}LAKE_ROOT", root)
-    with pytest.raises(SettingsError, match="is no place for a lake; allowed: a folder, or s3://bucket/prefix"):
+    with pytest.raises(SettingsError, match="cannot be the root of a lake; allowed: a folder, or s3://bucket/prefix"):
         load_settings()
 
 
@@ -104,7 +104,7 @@ def test_settings_cannot_be_changed_after_they_were_read() -> None:
         ("LAST_DATE", "2012-12-31", "last_date: 2012-12-31 is before first_date 2013-01-02"),
         ("TICKERS", "AAPL,aapl", r"tickers: 'aapl' is not a ticker; allowed: ^\^?[A-Z0-9][A-Z0-9.^=-]{0,14}$"),
         ("TICKERS", "../x", "tickers: '../x' is not a ticker; allowed: ^\\^?[A-Z0-9]"),
-        ("TICKERS", "AAPL,AAPL", "tickers: a ticker stands there twice"),
+        ("TICKERS", "AAPL,AAPL", "tickers: a ticker is listed twice"),
         ("TICKERS", " , ", "tickers: at least one ticker is needed, like AAPL,NVDA"),
         ("TICKERS_PER_BATCH", "0", "tickers_per_batch: Input should be greater than or equal to 1"),
         ("BARS_PER_CHUNK", "many", "bars_per_chunk: Input should be a valid integer"),
@@ -400,7 +400,9 @@ def test_a_folder_in_which_tables_would_not_be_found_again_is_refused(
     monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     monkeypatch.setenv("STOCK_LAKEHOUSE_LAKE_ROOT", folder)
-    with pytest.raises(SettingsError, match=r"^lake_root: the path .* has a character that tables cannot have"):
+    with pytest.raises(
+        SettingsError, match=r"^lake_root: the path .* has a character that the path of a table cannot have"
+    ):
         load_settings()
 
 

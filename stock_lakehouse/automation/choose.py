@@ -20,7 +20,10 @@ from stock_lakehouse.settings import Settings
 
 @dataclass(frozen=True)
 class Automation:
-    """What runs by itself. `check_condition` is for checks that are no step of an asset's own."""
+    """The sensors and schedules that are defined.
+
+    `check_condition`: the condition of the checks that run outside an asset's step; None if Dagster does not run them by itself.
+    """
 
     sensors: tuple[dg.SensorDefinition, ...] = ()
     schedules: tuple[dg.ScheduleDefinition, ...] = ()
@@ -28,8 +31,10 @@ class Automation:
 
 
 def automation_of(settings: Settings, calendar: MarketCalendar) -> Automation:
-    """What the setting `automation` turns on, and nothing of the other choices; messages wherever there is a webhook, upkeep
-    wherever something runs by itself."""
+    """The automation of the chosen `automation`; what belongs to the other choices is not defined.
+
+    Failure messages are defined whenever a webhook is set, the weekly upkeep whenever `automation` is not `off`.
+    """
     messages = (run_failure_sensor(settings),) if settings.webhook_url else ()
     if settings.automation == "off":
         return Automation(messages)

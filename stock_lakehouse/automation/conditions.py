@@ -1,4 +1,4 @@
-"""Declarative automation: the conditions under which Dagster materializes each asset by itself.
+"""Declarative automation: the conditions under which Dagster materializes each asset.
 
 Here: conditions and freshness policies, applied once to the whole graph. Not here: the assets.
 """
@@ -17,22 +17,22 @@ from stock_lakehouse.settings import Settings
 from stock_lakehouse.tables import CURATED, FEATURES, RAW
 
 Condition: Any = dg.AutomationCondition  # its static methods are typed for assets or checks, one excluding the other
-# `eager()` looks at the newest session alone. Without a window a new ticker would ask for its whole history, a run a day.
+# `eager()` considers only the newest session. Without a window a new ticker would request its whole history, one run a day.
 WINDOW = timedelta(days=14)
 SERVED = (CURATED.layer, FEATURES.layer)
-LATE = timedelta(hours=6)  # for a run's queue, retries and duration
+LATE = timedelta(hours=6)  # allows for a run's time in the queue, its retries and its duration
 # For assets and checks without partitions.
 AFTER_CHANGE: dg.AutomationCondition[Any] = (
     Condition.any_deps_updated().since_last_handled() & ~Condition.any_deps_in_progress() & ~Condition.in_progress()
-).with_label("something above has changed")
+).with_label("an upstream has changed")
 
 
 def condition_of(spec: dg.AssetSpec, settings: Settings, calendar: MarketCalendar) -> dg.AutomationCondition[Any]:
-    """When an asset is to be materialized in declarative mode."""
+    """The condition under which declarative mode materializes an asset."""
     newest = Condition.in_latest_time_window()
     window = Condition.in_latest_time_window(WINDOW)
     if spec.group_name == RAW.layer:
-        # Nothing is above raw, so the clock asks: for the newest session, and for those of the window that never came.
+        # Raw has no upstream, so the clock triggers it: for the newest session and the missing sessions of the window.
         after_close = cron(calendar, settings.close_grace_minutes)
         tick = Condition.cron_tick_passed(after_close, calendar.time_zone).since_last_handled()
         closed = window & (newest | Condition.missing()) & tick & ~Condition.in_progress()
@@ -43,9 +43,9 @@ def condition_of(spec: dg.AssetSpec, settings: Settings, calendar: MarketCalenda
 
 
 def freshness_of(spec: dg.AssetSpec, settings: Settings, calendar: MarketCalendar) -> dg.FreshnessPolicy | None:
-    """How old the last materialization of a served layer may be: as long as the exchange was ever closed, and LATE.
+    """How old the last materialization of a served layer may be: the exchange's longest closure, the grace, and LATE.
 
-    None for other assets, and where the lake ends on a day. Which session is the last is the check `stale_tickers`.
+    None for other assets, and for a lake with a `last_date`. The check `stale_tickers` compares the last session itself.
     """
     if settings.last_date is not None or spec.partitions_def is None or spec.group_name not in SERVED:
         return None
@@ -60,5 +60,5 @@ def condition_sensor(settings: Settings) -> dg.AutomationConditionSensorDefiniti
         target=dg.AssetSelection.groups(*GROUPS),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=settings.sensor_interval_seconds,
-        description="Materializes what the assets' automation conditions ask for.",
+        description="Materializes the assets whose automation condition is true.",
     )

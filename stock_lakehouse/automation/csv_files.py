@@ -1,4 +1,4 @@
-"""csv_folder_sensor: files that appear or change in the watched folder start a run for what they hold.
+"""csv_folder_sensor: files that appear or change in the watched folder start runs for the sessions that they hold.
 
 Here: when a file is stable, what is new in it, and the sensor. Not here: how a file is read (sources/csv_folder.py).
 """
@@ -26,7 +26,7 @@ from stock_lakehouse.sources.csv_folder import CsvFolderSource
 from stock_lakehouse.tables import RAW
 
 NAME = "csv_folder_sensor"
-BYTES_A_LOOK = 64_000_000  # a look must end within Dagster's minute; what is left over is read by the next one
+BYTES_A_LOOK = 64_000_000  # a tick must end within Dagster's limit of a minute; the next tick reads the remaining files
 LISTED = 20
 KEYS_A_QUERY = 100
 RUN_KEY = "dagster/run_key"
@@ -36,9 +36,9 @@ RUN_KEY = "dagster/run_key"
 class Seen:
     """A file as the sensor last saw it.
 
-    - `size`, `changed`: its size in bytes and its time of change in ns.
+    - `size`, `changed`: its size in bytes and its modification time in ns.
     - `since`: when this state was first seen.
-    - `settled`: True once this state has been read, or found to be what was read before.
+    - `settled`: True once this state has been read, or found equal to what was read before.
     - `read`, `digest`: the number of bytes that were read, and their SHA-256.
     - `asked`: the keys of the runs that were requested for the file and have not succeeded yet.
     - `retries`: how often such runs failed and were requested again.
@@ -58,7 +58,7 @@ class Seen:
     coming: date | None = None
 
     def has_come_due(self, due: date) -> bool:
-        """Whether the file holds a session that was not due when it was read, and is due now."""
+        """True if the file holds a session that was not due when it was read and is due now."""
         return self.coming is not None and self.coming <= due
 
 
@@ -67,9 +67,9 @@ class Contents:
     """What is new in a file.
 
     - `spans`: the first and last due session of each ticker.
-    - `others`: the number of rows of tickers that the settings lack.
-    - `problem`, `problems`: the first problem in words, and how many there are.
-    - `coming`: the first session that is not due yet; None if all are.
+    - `others`: the number of rows of tickers that the settings do not have.
+    - `problem`, `problems`: the text of the first problem, and the number of problems.
+    - `coming`: the first session that is not due yet; None if all sessions are due.
     """
 
     spans: Mapping[str, tuple[date, date]]
@@ -83,10 +83,10 @@ class Contents:
 class Look:
     """What to do with the files of the folder.
 
-    - `memory`: what to remember of each file.
-    - `ready`: the files to read now, the one that has waited longest first.
-    - `unstable`: the files that changed a moment ago and may still be written.
-    - `retried`: the files that wait to be read again because their run failed.
+    - `memory`: the state of each file, for the next tick.
+    - `ready`: the files to read now, the longest unchanged first.
+    - `unstable`: the files that changed a moment ago, so they may still be being written.
+    - `retried`: the files whose run failed and that wait to be read again.
     """
 
     memory: dict[str, Seen]
@@ -100,8 +100,8 @@ def look_at(
 ) -> Look:
     """What to do with `files` (name: size and time of change) when `due` is the newest session that the lake should hold.
 
-    A file is read once it has stayed the same for `stable` since it was first seen so, and again when a session that it holds
-    becomes due. Files that are gone are forgotten.
+    A file is read once it has not changed for `stable` since it was first seen in this state, and again when a session that it
+    holds becomes due. Files that are gone are forgotten.
     """
     look = Look({}, [], [], [])
     for name, (size, changed) in sorted(files.items()):
@@ -117,7 +117,7 @@ def look_at(
             look.ready.append(name)
         else:
             (look.retried if state.retries else look.unstable).append(name)
-    # By age: with many files that change at each look, those at the end of the alphabet would never be read.
+    # By age: if many files changed before each tick, an alphabetical order would leave the last of them unread for ever.
     look.ready.sort(key=lambda name: look.memory[name].since)
     return look
 
@@ -130,20 +130,25 @@ def again(
     plan: Plan,
     stable: timedelta,
 ) -> dict[str, Seen]:
-    """`seen`, where `succeeded` runs are forgotten, and the files of `failed` runs are to be read again after a pause, as often
-    as a session is requested."""
+    """`seen` without the `succeeded` runs, and with the files of `failed` runs scheduled to be read again after a pause.
+
+    A file is read again `session_attempts` - 1 times at most, and the pause doubles each time, as for a session.
+    """
     memory = dict(seen)
     for name, state in seen.items():
         pending = tuple(key for key in state.asked if key not in succeeded)
         memory[name] = replace(state, asked=pending)
         if any(key in failed for key in pending) and state.retries + 1 < plan.session_attempts:
-            due = now + plan.session_pause * (1 << state.retries)
-            memory[name] = Seen(state.size, state.changed, due - stable, retries=state.retries + 1)
+            retry_at = now + plan.session_pause * (1 << state.retries)
+            memory[name] = Seen(state.size, state.changed, retry_at - stable, retries=state.retries + 1)
     return memory
 
 
 def fingerprint(path: Path, size: int, before: Seen) -> tuple[str, bool]:
-    """The SHA-256 of the first `size` bytes of `path`, and whether what was read `before` is still its beginning, whole lines."""
+    """The SHA-256 of the first `size` bytes of `path`, and True if the file has only grown since `before`.
+
+    It has grown if the bytes read before are unchanged and end with a whole line. A compressed file never counts as grown.
+    """
     digest = hashlib.sha256()
     grown = False
     with path.open("rb") as file:
@@ -155,7 +160,7 @@ def fingerprint(path: Path, size: int, before: Seen) -> tuple[str, bool]:
 
 
 def _feed(digest: Any, file: BinaryIO, size: int) -> bytes:
-    """Put the next `size` bytes of `file` into `digest`; return the last of them."""
+    """Add the next `size` bytes of `file` to `digest`; return the last one."""
     last = b""
     while size > 0 and (block := file.read(min(size, 1 << 20))):
         digest.update(block)
@@ -172,9 +177,9 @@ def contents_of(
     after: date = date.min,
     due: date = date.max,
 ) -> Contents:
-    """The sessions after `after` that a file holds behind its first `skip` bytes; those to `due` are due.
+    """What a file holds beyond its first `skip` bytes, of the sessions after `after`. Sessions up to `due` are due.
 
-    A file that cannot be read has a problem, not an error.
+    A file that cannot be read gives a problem and raises nothing.
     """
     import pyarrow.compute as pc
 
@@ -183,19 +188,19 @@ def contents_of(
     problem = ""
     problems = others = 0
     for delivery in source.read(path, tickers, skip):
-        wrong = delivery.rows.filter(pc.is_valid(delivery.rows["problem"]))
-        problems += wrong.num_rows
-        if wrong.num_rows and not problem:
-            number = wrong["line_number"][0].as_py()
-            problem = f"{printable(path.name)}{f' line {number}' if number else ''}: {wrong['problem'][0]}"
-        right = delivery.rows.filter(pc.is_null(delivery.rows["problem"])).select(["ticker", "session"])
-        right = right.filter(pc.is_valid(right["session"]))
-        right = right.filter(pc.greater(right["session"], after.isoformat()))  # ISO dates as text are in order
-        right = right.append_column("is_due", pc.less_equal(right["session"], due.isoformat()))
-        found = right.group_by(["ticker", "is_due"]).aggregate(
+        rejected = delivery.rows.filter(pc.is_valid(delivery.rows["problem"]))
+        problems += rejected.num_rows
+        if rejected.num_rows and not problem:
+            number = rejected["line_number"][0].as_py()
+            problem = f"{printable(path.name)}{f' line {number}' if number else ''}: {rejected['problem'][0]}"
+        usable = delivery.rows.filter(pc.is_null(delivery.rows["problem"])).select(["ticker", "session"])
+        usable = usable.filter(pc.is_valid(usable["session"]))
+        usable = usable.filter(pc.greater(usable["session"], after.isoformat()))  # ISO dates sort correctly as text
+        usable = usable.append_column("is_due", pc.less_equal(usable["session"], due.isoformat()))
+        extents = usable.group_by(["ticker", "is_due"]).aggregate(
             [("session", "min"), ("session", "max"), ([], "count_all")]
         )
-        for row in found.to_pylist():
+        for row in extents.to_pylist():
             if row["ticker"] not in tickers:
                 others += row["count_all"]
                 continue
@@ -208,37 +213,37 @@ def contents_of(
 
 
 def _joined(span: tuple[date, date] | None, other: tuple[date, date]) -> tuple[date, date]:
-    """The span that holds both."""
+    """The smallest span that contains both."""
     return (min(span[0], other[0]), max(span[1], other[1])) if span else other
 
 
 def csv_folder_sensor(settings: Settings) -> dg.SensorDefinition:
-    """Watches `csv_folder`; see the module."""
+    """The sensor that watches `csv_folder`."""
 
     @dg.sensor(
         name=NAME,
         job=lakehouse_job,
         minimum_interval_seconds=settings.sensor_interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"New or changed files in {settings.csv_folder} start a run for the tickers and sessions they hold, once "
-        f"they have not changed for {settings.csv_stable_seconds} s. Reset the cursor to read every file again.",
+        description=f"New or changed files in {settings.csv_folder} start a run for the tickers and sessions that they hold, "
+        f"once they have not changed for {settings.csv_stable_seconds} s. Reset the cursor to read every file again.",
     )
-    def look(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        return _look(context, settings)
+    def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        return _evaluate(context, settings)
 
-    return look
+    return tick
 
 
-def _look(context: dg.SensorEvaluationContext, settings: Settings) -> dg.SensorResult:
-    eyes = Eyes(settings)
+def _evaluate(context: dg.SensorEvaluationContext, settings: Settings) -> dg.SensorResult:
+    situation = Eyes(settings)
     source = csv_source(settings)
     paths = {path.name: path for path in source.files()}
     stats = {name: path.stat() for name, path in paths.items()}
-    now, stable = eyes.now(), timedelta(seconds=settings.csv_stable_seconds)
-    due = due_session(now, eyes.calendar, eyes.plan) or eyes.plan.first - DAY
+    now, stable = situation.now(), timedelta(seconds=settings.csv_stable_seconds)
+    due = due_session(now, situation.calendar, situation.plan) or situation.plan.first - DAY
     remembered = seen_from(context.cursor)
     succeeded, failed = _ended(context.instance, {key for state in remembered.values() for key in state.asked})
-    seen = again(now, remembered, succeeded, failed, eyes.plan, stable)
+    seen = again(now, remembered, succeeded, failed, situation.plan, stable)
     files = {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
     look = look_at(now, files, seen, stable, due)
     found: dict[str, Contents] = {}
@@ -255,7 +260,7 @@ def _look(context: dg.SensorEvaluationContext, settings: Settings) -> dg.SensorR
             found[name] = contents
         coming = before.coming if contents is None else contents.coming
         look.memory[name] = replace(before, settled=True, read=before.size, digest=digest, through=due, coming=coming)
-    return _result(context, eyes, found, look, left_over)
+    return _result(context, situation, found, look, left_over)
 
 
 def new_in(
@@ -267,9 +272,9 @@ def new_in(
     grown: bool,
     due: date,
 ) -> Contents | None:
-    """What a file holds that has not been requested: what is new in it since `before`, and sessions that have become due.
+    """What a file holds that has not been requested: what is new since `before`, and sessions that have become due.
 
-    `digest` and `grown` are the file's fingerprint. None if there is nothing to request.
+    `digest` and `grown` are the result of `fingerprint`. None if there is nothing to request.
     """
     changed = digest != before.digest
     if changed and not grown:
@@ -279,17 +284,17 @@ def new_in(
         if contents is None or before.coming is None:
             return contents
         return replace(contents, coming=min(before.coming, contents.coming or before.coming))
-    late = contents_of(source, path, tickers, after=before.through or date.min, due=due)
+    newly_due = contents_of(source, path, tickers, after=before.through or date.min, due=due)
     if contents is None:
-        return Contents(late.spans, coming=late.coming)  # its problems were reported when it was read first
-    spans = dict(late.spans)
+        return Contents(newly_due.spans, coming=newly_due.coming)  # its problems were reported at the first reading
+    spans = dict(newly_due.spans)
     for ticker, span in contents.spans.items():
         spans[ticker] = _joined(spans.get(ticker), span)
-    return replace(contents, spans=spans, coming=late.coming)
+    return replace(contents, spans=spans, coming=newly_due.coming)
 
 
 def _ended(instance: dg.DagsterInstance, asked: Collection[str]) -> tuple[set[str], set[str]]:
-    """Of the keys `asked` those whose runs have all ended without a failure, and those of which a run failed."""
+    """The keys of `asked` whose runs have all ended without a failure, and the keys with a run that failed."""
     statuses: dict[str, set[dg.DagsterRunStatus]] = {}
     keys = sorted(asked)
     for start in range(0, len(keys), KEYS_A_QUERY):
@@ -303,15 +308,15 @@ def _ended(instance: dg.DagsterInstance, asked: Collection[str]) -> tuple[set[st
 
 def _result(
     context: dg.SensorEvaluationContext,
-    eyes: Eyes,
+    situation: Eyes,
     found: Mapping[str, Contents],
     look: Look,
     left_over: list[str],
 ) -> dg.SensorResult:
-    """The run for what was found, and a word about each file that is bad, of no use or not read yet."""
+    """The run requests for what was found, and a note on each file that is broken, unusable or not read yet."""
     memory = look.memory
-    spans = _within(eyes, found)
-    rectangles = rectangles_of(spans, eyes.calendar, eyes.plan) if spans else ()
+    spans = _due_spans(situation, found)
+    rectangles = rectangles_of(spans, situation.calendar, situation.plan) if spans else ()
     notes = {name: note for name, contents in found.items() if (note := _note(name, contents))}
     for note in notes.values():
         context.log.warning(note)
@@ -320,13 +325,13 @@ def _result(
         for name, note in list(notes.items())[:LISTED]
     ]
     states = [(name, memory[name]) for name in sorted(found)]
-    # `through`: a file of the same bytes is requested again when a later session of it is due.
+    # `through` is a part of the key because an unchanged file is requested again when a later session of it becomes due.
     read = [(name, state.digest, state.changed, state.retries, state.through) for name, state in states]
     key = hashlib.sha256(repr(read).encode()).hexdigest()[:16]
     if rectangles:
         memory |= {name: replace(state, asked=(*state.asked, key)) for name, state in states if found[name].spans}
-    requests = [eyes.request(rectangle, NAME, f"{key}-{number}") for number, rectangle in enumerate(rectangles)]
-    waiting = _waiting(look, left_over, eyes.plan.last or date.max)
+    requests = [situation.request(rectangle, NAME, f"{key}-{number}") for number, rectangle in enumerate(rectangles)]
+    waiting = _waiting(look, left_over, situation.plan.last or date.max)
     if requests:
         for sentence in waiting:
             context.log.info(sentence)
@@ -340,15 +345,17 @@ def _result(
 
 
 def _waiting(look: Look, left_over: list[str], last: date) -> list[str]:
-    """Why files, or sessions of files to the lake's `last` day, have not been requested yet."""
+    """Why files, or sessions of files up to the lake's `last` day, have not been requested yet."""
     sentences = []
     if look.unstable:
         sentences.append(f"{len(look.unstable)} files may still be written: {_first(look.unstable)}")
     if look.retried:
-        sentences.append(f"{len(look.retried)} files are read again later, their run failed: {_first(look.retried)}")
+        sentences.append(
+            f"{len(look.retried)} files will be read again because their run failed: {_first(look.retried)}"
+        )
     if left_over:
         sentences.append(
-            f"{len(left_over)} files are left for the next look, a look ends after {BYTES_A_LOOK // 1_000_000} MB: "
+            f"{len(left_over)} files are left for the next tick because a tick stops after {BYTES_A_LOOK // 1_000_000} MB: "
             f"{_first(left_over)}"
         )
     coming = {name: day for name, state in look.memory.items() if (day := state.coming) is not None and day <= last}
@@ -363,27 +370,27 @@ def _first(names: Collection[str]) -> str:
     return ", ".join(map(printable, list(names)[:3]))
 
 
-def _within(eyes: Eyes, found: Mapping[str, Contents]) -> dict[str, tuple[date, date]]:
-    """The due sessions of each ticker in all files, cut to the lake's days."""
+def _due_spans(situation: Eyes, found: Mapping[str, Contents]) -> dict[str, tuple[date, date]]:
+    """The first and last due session of each ticker in all files, within the lake's days."""
     spans: dict[str, tuple[date, date]] = {}
     for contents in found.values():
         for ticker, span in contents.spans.items():
             spans[ticker] = _joined(spans.get(ticker), span)
     cut = {}
     for ticker, (first, last) in spans.items():
-        if sessions := eyes.calendar.between(max(first, eyes.plan.first), last):
+        if sessions := situation.calendar.between(max(first, situation.plan.first), last):
             cut[ticker] = (sessions[0], sessions[-1])
     return cut
 
 
 def _note(name: str, contents: Contents) -> str:
-    """What is wrong with a file, from its name on; empty if nothing is."""
+    """What is wrong with a file, beginning with its name; empty if nothing is."""
     if contents.problem:
         return contents.problem + (f", and {contents.problems - 1} more lines" if contents.problems > 1 else "")
     return (
         ""
         if contents.spans or contents.coming or not contents.others
-        else f"{printable(name)}: no row of a ticker of the settings"
+        else f"{printable(name)}: no row is of a ticker of the settings"
     )
 
 
@@ -409,7 +416,7 @@ def seen_text(memory: Mapping[str, Seen]) -> str:
 
 
 def seen_from(cursor: str | None) -> dict[str, Seen]:
-    """What `seen_text` wrote; nothing from an empty cursor. Raises ValueError for any other text."""
+    """The files in a cursor that `seen_text` wrote; none if it is empty. Raises ValueError for any other text."""
     if not cursor:
         return {}
     try:
@@ -429,12 +436,15 @@ def _seen(
     retries: int,
     *days: str | None,
 ) -> Seen:
-    """A file's fields in a cursor. Older cursors lack `through` and `coming`: sessions may have been dropped as not due."""
+    """A file from its fields in a cursor.
+
+    Older cursors have neither `through` nor `coming`, and their sensor may have dropped sessions that were not due.
+    """
     since = datetime.fromisoformat(since_text)
     if days:
         through, coming = (date.fromisoformat(day) if day else None for day in days)
     else:
-        # The file is read once more. A week holds the time zones and the grace between its sessions and `since`.
+        # So the file is read once more. A week exceeds the time zones and the grace that lie between its sessions and `since`.
         through, coming = since.date() - 8 * DAY, since.date() - 7 * DAY
     keys = tuple(asked.split(",")) if asked else ()
     return Seen(size, changed, since, bool(settled), read, digest, keys, retries, through, coming)

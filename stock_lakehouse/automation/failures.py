@@ -1,6 +1,6 @@
-"""run_failure_sensor: a failed run becomes one message to a webhook, and one only for each cause and cooldown.
+"""run_failure_sensor: posts failed runs to a webhook, at most one message for each cause and cooldown.
 
-Here: which failures are told, in what words, and how they are posted. The address is a secret: it is in no log, cursor or error.
+Here: which failures are posted, the text of a message, and the posting. The address is a secret: no log, cursor or error has it.
 """
 
 from __future__ import annotations
@@ -23,23 +23,30 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
 NAME = "run_failure_sensor"
-WILL_RETRY = "dagster/will_retry"  # Dagster runs it again by itself: not a failure yet
+WILL_RETRY = "dagster/will_retry"  # Dagster will retry the run by itself, so it is not a failure yet
 RUNS_A_LOOK = 50
 OVERLAP = timedelta(seconds=10)  # runs that end together may be recorded out of order
 KEPT = timedelta(days=7)  # how long a cause is remembered
-POST_ATTEMPTS = 10  # one, two, four … minutes apart: eight and a half hours
+POST_ATTEMPTS = 10  # 1, 2, 4 … minutes apart: eight and a half hours in all
 POST_PAUSE = timedelta(minutes=1)
 POST_SECONDS = 10
 ERROR_LENGTH = 600
 
 
 class WebhookError(Exception):
-    """The webhook did not take a message; the text never holds its address."""
+    """The webhook did not accept a message. The text never holds its address."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that failed: which steps, for which keys, why, and when."""
+    """A run that failed.
+
+    - `run_id`, `job`: the run and its job.
+    - `assets`: the steps that failed.
+    - `keys`: the run's partition keys, as text.
+    - `error`: the root of the first step's error.
+    - `ended`: when the failure was recorded.
+    """
 
     run_id: str
     job: str
@@ -50,7 +57,7 @@ class Failure:
 
     @property
     def cause(self) -> str:
-        """The same for failures that differ in numbers, days, ids and keys only."""
+        """A hash that is equal for failures which differ only in numbers, days, ids and keys."""
         plain = re.sub(r"[0-9a-f]{8,}|\d+", "#", self.error.splitlines()[0] if self.error else "")
         return hashlib.sha256(f"{self.job}|{','.join(self.assets)}|{plain[:200]}".encode()).hexdigest()[:16]
 
@@ -59,10 +66,11 @@ class Failure:
 class Memory:
     """The cursor.
 
-    - `after`: failures to this time have been handled.
-    - `handled`: when the runs near it were recorded, by run id: all within OVERLAP, and the newest RUNS_A_LOOK of the others.
-    - `causes`: when each cause was last reported, and how often it was not reported since.
-    - `attempts`: the failed posts of the next message, which is due at `again`.
+    - `after`: failures recorded up to this time have been handled.
+    - `handled`: by run id, when the handled runs near `after` were recorded: all within OVERLAP, and the newest RUNS_A_LOOK.
+    - `causes`: by cause, when it was last reported, and how many failures were not reported since.
+    - `attempts`: how often posting the next message has failed.
+    - `again`: when that message is posted again; None if posting has not failed.
     """
 
     after: datetime
@@ -84,7 +92,7 @@ class Memory:
 
     @classmethod
     def from_text(cls, cursor: str | None, now: datetime) -> Memory:
-        """What `as_text` wrote; from an empty cursor: nothing before `now` is told."""
+        """The memory in a cursor that `as_text` wrote. With an empty cursor no failure before `now` is reported."""
         if not cursor:
             return cls(now)
         read = json.loads(cursor)
@@ -101,40 +109,43 @@ class Memory:
 
 
 def is_told(failure: Failure, memory: Memory, cooldown: timedelta) -> bool:
-    """Whether `failure` gets a message: its cause has had none within `cooldown`."""
+    """True if `failure` is to be reported: its cause has not been reported within `cooldown`."""
     before = memory.causes.get(failure.cause)
     return before is None or failure.ended - before[0] >= cooldown
 
 
 def after(failure: Failure, memory: Memory, told: bool) -> Memory:
-    """`memory` once `failure` is dealt with, by a message or by counting it."""
+    """`memory` after `failure` was reported (`told`), or counted for the next message of its cause."""
     at, more = memory.causes.get(failure.cause, (failure.ended, 0))
-    known = {cause: one for cause, one in memory.causes.items() if failure.ended - one[0] < KEPT}
-    known[failure.cause] = (failure.ended, 0) if told else (at, more + 1)
-    return replace(passed(memory, failure.run_id, failure.ended), causes=known, attempts=0, again=None)
+    causes = {cause: report for cause, report in memory.causes.items() if failure.ended - report[0] < KEPT}
+    causes[failure.cause] = (failure.ended, 0) if told else (at, more + 1)
+    return replace(passed(memory, failure.run_id, failure.ended), causes=causes, attempts=0, again=None)
 
 
 def passed(memory: Memory, run_id: str, recorded: datetime) -> Memory:
-    """`memory` once the run is handled.
+    """`memory` after the run was handled.
 
-    It remembers every run that the next look reads again, however many failed within OVERLAP: a run that it forgets would take
-    the place of one that was not reported yet.
+    It keeps every run that the next tick will read again, however many failed within OVERLAP. A forgotten run would be read as
+    new and take the place of one that has not been reported.
     """
     latest = max(memory.after, recorded)
     handled = {**memory.handled, run_id: recorded}
     newest = set(list(handled)[-RUNS_A_LOOK:])
-    kept = {one: at for one, at in handled.items() if one in newest or at > latest - OVERLAP}
+    kept = {handled_id: at for handled_id, at in handled.items() if handled_id in newest or at > latest - OVERLAP}
     return replace(memory, after=latest, handled=kept)
 
 
 def message(failure: Failure, more: int, settings: Settings) -> dict[str, Any]:
-    """What is posted. `json`: fields and a `text`; `slack`: a text in Slack's form. `more` failures were not told since."""
+    """The message to post, in the form of the setting `webhook_form`: JSON fields and a `text`, or a text in Slack's markup.
+
+    `more`: how many failures of the cause were not reported since its last message.
+    """
     link = f"{settings.ui_url.rstrip('/')}/runs/{failure.run_id}"
     error = _without_secrets(failure.error, settings)
     since = f"\n{more} more of this cause since the last message" if more else ""
     assets = ", ".join(failure.assets) or failure.job
     if settings.webhook_form == "slack":
-        parts = [_slack(one) for one in (assets, failure.keys, error)]
+        parts = [_slack(text) for text in (assets, failure.keys, error)]
         text = f"*{parts[0]} failed* for {parts[1]}\n```{parts[2]}```\n<{_slack(link)}|run {failure.run_id[:8]}>{since}"
         return {"text": text}
     return {
@@ -163,29 +174,29 @@ def post(url: str, body: dict[str, Any]) -> None:
 
 
 def run_failure_sensor(settings: Settings) -> dg.SensorDefinition:
-    """Posts failed runs to `webhook_url`.
+    """The sensor that posts failed runs to `webhook_url`.
 
-    Not Dagster's decorator of that name: its cursor moves on when a post fails, and it has no room for causes.
+    Dagster's decorator of that name is not used: its cursor moves on when a post fails, and cannot hold the causes.
     """
 
     @dg.sensor(
         name=NAME,
         minimum_interval_seconds=min(settings.sensor_interval_seconds, 30),
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Posts each failed run to the webhook, one message a cause and cooldown.",
+        description="Posts failed runs to the webhook, at most one message for each cause and cooldown.",
     )
-    def look(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        now = utc_now()  # failures are recorded in real time, whatever clock the lake goes by
+    def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        now = utc_now()  # Dagster records failures in real time, also for a lake with a simulated clock
         memory = Memory.from_text(context.cursor, now)
         if memory.again is not None and now < memory.again:
             return dg.SensorResult(skip_reason=f"the webhook is tried again from {memory.again:%H:%M:%S} UTC")
-        return _tell(context, settings, memory, now)
+        return _report(context, settings, memory, now)
 
-    return look
+    return tick
 
 
-def _tell(context: dg.SensorEvaluationContext, settings: Settings, memory: Memory, now: datetime) -> dg.SensorResult:
-    assert settings.webhook_url is not None  # automation_of defines the sensor only with it
+def _report(context: dg.SensorEvaluationContext, settings: Settings, memory: Memory, now: datetime) -> dg.SensorResult:
+    assert settings.webhook_url is not None  # automation_of defines the sensor only with a webhook
     cooldown = timedelta(minutes=settings.webhook_cooldown_minutes)
     sent = counted = 0
     for run, recorded in _failed_runs(context.instance, memory):
@@ -193,28 +204,32 @@ def _tell(context: dg.SensorEvaluationContext, settings: Settings, memory: Memor
             memory = passed(memory, run.run_id, recorded)
             continue
         failure = failure_of(context.instance, run, recorded)
-        told = is_told(failure, memory, cooldown)
-        if told:
+        reported = is_told(failure, memory, cooldown)
+        if reported:
             more = memory.causes.get(failure.cause, (now, 0))[1]
             try:
                 post(settings.webhook_url.get_secret_value(), message(failure, more, settings))
             except WebhookError as error:
                 attempts = memory.attempts + 1
-                context.log.error(f"{error}: run {failure.run_id} is not told, attempt {attempts} of {POST_ATTEMPTS}")
+                context.log.error(
+                    f"{error}: run {failure.run_id} is not reported, attempt {attempts} of {POST_ATTEMPTS}"
+                )
                 if attempts < POST_ATTEMPTS:
                     memory = replace(memory, attempts=attempts, again=now + POST_PAUSE * 2 ** (attempts - 1))
                     return dg.SensorResult(skip_reason=f"{error}; tried again", cursor=memory.as_text())
-        memory = after(failure, memory, told)
-        sent, counted = sent + told, counted + (not told)
-    reason = f"{sent} messages sent, {counted} failures of causes already told" if sent or counted else "no run failed"
+        memory = after(failure, memory, reported)
+        sent, counted = sent + reported, counted + (not reported)
+    reason = (
+        f"{sent} messages sent, {counted} failures of causes already reported" if sent or counted else "no run failed"
+    )
     return dg.SensorResult(skip_reason=reason, cursor=memory.as_text())
 
 
 def _failed_runs(instance: DagsterInstance, memory: Memory) -> list[tuple[dg.DagsterRun, datetime]]:
-    """At most RUNS_A_LOOK failed runs that are not handled yet and when they were recorded, oldest first."""
+    """The oldest RUNS_A_LOOK failed runs that have not been handled, and when each was recorded, oldest first."""
     records = instance.get_run_records(
         dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=memory.after - OVERLAP),
-        limit=len(memory.handled) + RUNS_A_LOOK,  # the handled ones may be among them and must not fill the answer
+        limit=len(memory.handled) + RUNS_A_LOOK,  # handled runs may be among the records and must not use up the limit
         order_by="update_timestamp",
         ascending=True,
     )
@@ -223,12 +238,12 @@ def _failed_runs(instance: DagsterInstance, memory: Memory) -> list[tuple[dg.Dag
 
 
 def _utc(moment: datetime) -> datetime:
-    """SQLite gives times without a zone; they are UTC."""
+    """`moment` with its time zone: SQLite returns UTC without one."""
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def failure_of(instance: DagsterInstance, run: dg.DagsterRun, ended: datetime) -> Failure:
-    """What a failed run's events say of it: the steps that failed and the root of the first one's error."""
+    """The failure that a failed run's events describe: the steps that failed and the root of the first one's error."""
     kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
     steps, errors = [], []
     for record in instance.get_records_for_run(run.run_id, of_type=kinds).records:

@@ -1,4 +1,4 @@
-"""Jobs: the selections of assets that are launched together, and how their runs speak."""
+"""Jobs: the selections of assets that are launched together, and the logger of their progress."""
 
 import logging
 
@@ -11,9 +11,11 @@ PROGRESS = "progress"  # the logger's name in run config
 PROGRESS_LOGGER = "stock_lakehouse.progress"
 
 
-@dg.logger(None, description="What the assets say, without Dagster's own events; the program prints it as progress.")
+@dg.logger(
+    None, description="Log lines of the assets, without Dagster's own events; the program prints them as progress."
+)
 def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
-    """Dagster sends every event of a run to every logger, so the level is checked first: INFO is what assets say."""
+    """The level is INFO, that of the assets' own lines: Dagster sends every event of a run to every logger."""
     logger = logging.getLogger(PROGRESS_LOGGER)
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -22,11 +24,10 @@ def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
 
 GROUPS = tuple(dict.fromkeys(table.layer for table in TABLES))
 
-# Every asset and check of the tables of the lake, in one run and one process. What else stands in the graph has
-# jobs of its own.
+# Every asset and check of the lake's tables, in one run and one process. Other assets of the graph have their own jobs.
 lakehouse_job = dg.define_asset_job(
     LAKEHOUSE_JOB,
     selection=dg.AssetSelection.groups(*GROUPS),
     executor_def=dg.in_process_executor,
-    description="The whole graph: raw, processed, curated, features and what stands beside them.",
+    description="The tables of the lake: raw, processed, curated, features and the tables that their steps write.",
 )

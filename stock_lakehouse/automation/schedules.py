@@ -1,6 +1,6 @@
-"""The schedule: the alternative to new_market_day_sensor for who wants runs at fixed times.
+"""market_day_schedule: the alternative to new_market_day_sensor for runs at fixed times.
 
-Here: when it looks. What it asks for is decided as by the sensor (decisions.py).
+Here: the times at which it ticks. Not here: what it requests; decisions.py decides that for the sensor and for the schedule.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from stock_lakehouse.market_calendar import MarketCalendar
 from stock_lakehouse.settings import Settings
 
 NAME = "market_day_schedule"
-LATER = 8 * 60  # a second look for what the vendor brings late
+LATER = 8 * 60  # minutes until the second tick, for bars that the vendor delivers late
 
 
 def market_day_schedule(settings: Settings, calendar: MarketCalendar) -> dg.ScheduleDefinition:
-    """After the regular close and the grace of each weekday with sessions, and once more eight hours later.
+    """A schedule that ticks on each weekday with sessions, at the regular close plus the grace and again eight hours later.
 
-    Holidays are skipped. On a half-day the schedule is hours late; the sensor is not.
+    A tick on a holiday requests nothing. On a half-day the schedule is hours late; the sensor is not.
     """
     grace = settings.close_grace_minutes
 
@@ -32,20 +32,20 @@ def market_day_schedule(settings: Settings, calendar: MarketCalendar) -> dg.Sche
         cron_schedule=[cron(calendar, grace), cron(calendar, grace + LATER)],
         execution_timezone=calendar.time_zone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="After the regular close and the grace, and eight hours later, asks for the sessions that the lake lacks.",
+        description="After the regular close and the grace, and eight hours later, requests the sessions that the lake lacks.",
     )
-    def look(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason | list[dg.RunRequest]:
-        eyes = Eyes(settings)
-        decision = eyes.decide(new_market_days, context.instance, {})
+    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason | list[dg.RunRequest]:
+        situation = Eyes(settings)
+        decision = situation.decide(new_market_days, context.instance, {})
         if not decision.ask:
             return dg.SkipReason(decision.reason)
-        return [eyes.request(one, NAME) for one in decision.ask]
+        return [situation.request(rectangle, NAME) for rectangle in decision.ask]
 
-    return look
+    return tick
 
 
 def cron(calendar: MarketCalendar, minutes_after_close: int) -> str:
-    """So many minutes after the regular close of each weekday with sessions, as a cron line in the exchange's time."""
+    """The cron expression, in the exchange's time, of `minutes_after_close` on each weekday with sessions."""
     days, time_of_day = divmod(calendar.regular_close + timedelta(minutes=minutes_after_close), timedelta(days=1))
     hour, minute = divmod(time_of_day // timedelta(minutes=1), 60)
     # Cron counts weekdays from Sunday, Python from Monday.

@@ -1,7 +1,7 @@
-"""Sensors: each reads, lets decisions.py decide, and acts. A failed read is an error of the tick, never an empty result.
+"""Sensors: each reads, lets decisions.py decide, and acts. A failed read fails the tick; it is never an empty result.
 
-Here: what sensors and the schedule share, and the two sensors that ask for sessions. Not here: what is decided, CSV files
-(csv_files.py) and messages about failures (failures.py).
+Here: what the sensors and the schedule share, and the two sensors that request sessions. Not here: the decisions
+(decisions.py), CSV files (csv_files.py) and messages about failures (failures.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import dagster as dg
 from stock_lakehouse.automation.decisions import Asked, Decision, Plan, gaps, new_market_days
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB, lakehouse_job
 from stock_lakehouse.clock import clock_of
-from stock_lakehouse.instance.run_tags import ASKED_BY, Bringing, bringing
+from stock_lakehouse.instance.run_tags import ASKED_BY, RunCoverage, run_coverage
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.coverage import Held, HoldingsError, read_holdings
 from stock_lakehouse.market_calendar import MarketCalendar
@@ -27,15 +27,15 @@ from stock_lakehouse.tables import FEATURES
 if TYPE_CHECKING:
     from stock_lakehouse.partitions import Rectangle
 
-# Dagster's own events, one a key and more, are DEBUG; they are in its event log anyway.
+# Dagster logs its own events, at least one for each key, at DEBUG. Its event log holds them anyway.
 QUIET = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
 Decide = Callable[
-    [datetime, MarketCalendar, Mapping[str, Held], Sequence[Bringing], Mapping[str, Asked], Plan], Decision
+    [datetime, MarketCalendar, Mapping[str, Held], Sequence[RunCoverage], Mapping[str, Asked], Plan], Decision
 ]
 
 
 class Eyes:
-    """What a decision needs to know, read when asked: the time, what the lake holds, what is in flight."""
+    """The situation in which a decision is made: the time, what the lake holds, and the runs in flight. Each is read on call."""
 
     def __init__(self, settings: Settings) -> None:
         self.now = clock_of(settings.simulated_clock)
@@ -48,7 +48,7 @@ class Eyes:
             session_pause=timedelta(minutes=settings.session_retry_minutes),
             gap_attempts=settings.gap_attempts,
             by_session=settings.partition_by == "session",
-            # A folder has no closing time: files come when they come, and csv_folder_sensor sees them.
+            # Files may arrive in the folder at any time, not only after a close: csv_folder_sensor requests their sessions.
             new_sessions=not (settings.source == "csv" and settings.automation == "sensor"),
         )
         self._settings = settings
@@ -58,42 +58,45 @@ class Eyes:
         return self._settings.calendar
 
     def holdings(self, instance: dg.DagsterInstance) -> dict[str, Held]:
-        """What the lake holds. Raises HoldingsError if that cannot be read, or a table that was there is not."""
+        """What the lake holds of each ticker. Raises HoldingsError if that cannot be read, or if a materialized table is gone."""
         lake = Lake(self._settings.lake_options)
         held = read_holdings(lake.features, lake.curated, self.calendar)
         if not held and instance.get_latest_materialization_event(dg.AssetKey(FEATURES.name)) is not None:
             raise HoldingsError(
-                f"{FEATURES.name} has been materialized, but there is no table at {lake.features.path}: is its disk there? If it "
-                "was moved away on purpose, run `stock-lakehouse materialize` once"
+                f"{FEATURES.name} has been materialized, but there is no table at {lake.features.path}: is its disk mounted? If "
+                "the table was moved away on purpose, run `stock-lakehouse materialize` once"
             )
         return held
 
-    def in_flight(self, instance: dg.DagsterInstance) -> list[Bringing]:
-        """The runs that are queued or running and bring bars through every layer, and backfills that have no run yet."""
+    def in_flight(self, instance: dg.DagsterInstance) -> list[RunCoverage]:
+        """The coverage of the queued and running runs that take bars through every layer, and of backfills without runs."""
         from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
         runs = instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
-        found = (bringing(run, self.plan.tickers) for run in runs)
-        return [*(one for one in found if one is not None), *self._backfills_without_runs(instance)]
+        coverages = (run_coverage(run, self.plan.tickers) for run in runs)
+        return [
+            *(coverage for coverage in coverages if coverage is not None),
+            *self._backfills_without_runs(instance),
+        ]
 
-    def _backfills_without_runs(self, instance: dg.DagsterInstance) -> list[Bringing]:
-        """The daemon takes a moment to cut a backfill of the UI into runs. Until then it may bring anything."""
+    def _backfills_without_runs(self, instance: dg.DagsterInstance) -> list[RunCoverage]:
+        """Backfills of the UI that the daemon has not cut into runs yet. Such a backfill may cover any session and ticker."""
         from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
         from dagster._core.storage.tags import BACKFILL_ID_TAG
 
         requested = instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED]))
         return [
-            Bringing(one.backfill_id, date.min, date.max, frozenset(self.plan.tickers))
-            for one in requested
-            if not instance.get_runs_count(dg.RunsFilter(tags={BACKFILL_ID_TAG: one.backfill_id}))
+            RunCoverage(backfill.backfill_id, date.min, date.max, frozenset(self.plan.tickers))
+            for backfill in requested
+            if not instance.get_runs_count(dg.RunsFilter(tags={BACKFILL_ID_TAG: backfill.backfill_id}))
         ]
 
     def decide(self, decide: Decide, instance: dg.DagsterInstance, asked: Mapping[str, Asked]) -> Decision:
-        """What `decide` says of the present."""
+        """The decision of `decide` for the present situation."""
         return decide(self.now(), self.calendar, self.holdings(instance), self.in_flight(instance), asked, self.plan)
 
     def request(self, asked: Rectangle, by: str, run_key: str | None = None) -> dg.RunRequest:
-        """The run that brings `asked`, whose tickers are neighbours in the settings."""
+        """The request, by the sensor or schedule `by`, for one run of `asked`, whose tickers are neighbours in the settings."""
         scheme = PartitionScheme(self._settings, self.calendar)
         return dg.RunRequest(
             run_key=run_key,
@@ -104,7 +107,7 @@ class Eyes:
 
 
 def asked_sensor(name: str, decide: Decide, settings: Settings, description: str) -> dg.SensorDefinition:
-    """A sensor that asks for what `decide` says, and remembers in its cursor what it asked for."""
+    """A sensor that requests the runs that `decide` returns, and remembers its requests in the cursor."""
 
     @dg.sensor(
         name=name,
@@ -113,37 +116,39 @@ def asked_sensor(name: str, decide: Decide, settings: Settings, description: str
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=description,
     )
-    def look(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        eyes = Eyes(settings)
-        decision = eyes.decide(decide, context.instance, asked_from(context.cursor))
+    def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        situation = Eyes(settings)
+        decision = situation.decide(decide, context.instance, asked_from(context.cursor))
         cursor = asked_text(decision.asked)
         if not decision.ask:
             return dg.SensorResult(skip_reason=decision.reason, cursor=cursor)
         context.log.info(decision.reason)
-        return dg.SensorResult(run_requests=[eyes.request(one, name) for one in decision.ask], cursor=cursor)
+        return dg.SensorResult(
+            run_requests=[situation.request(rectangle, name) for rectangle in decision.ask], cursor=cursor
+        )
 
-    return look
+    return tick
 
 
 def new_market_day_sensor(settings: Settings) -> dg.SensorDefinition:
-    """Asks for each session after its close."""
+    """The sensor that requests each session after its close."""
     return asked_sensor(
         "new_market_day_sensor",
         new_market_days,
         settings,
-        "After each session's close and the grace asks for the sessions that the lake lacks, and for provisional bars until "
-        "they are final. Reset the cursor to ask again for what was given up.",
+        "After each session's close and the grace, requests the sessions that the lake lacks, and provisional bars until they "
+        "are final. Reset the cursor to request again what was given up.",
     )
 
 
 def gap_sensor(settings: Settings) -> dg.SensorDefinition:
-    """Asks again for sessions missing inside a ticker's life."""
+    """The sensor that requests sessions missing after a ticker's first bar."""
     return asked_sensor(
         "gap_sensor",
         gaps,
         settings,
-        "Asks again for sessions missing inside a ticker's life, a bounded number of times spread over days; the check "
-        "gap_diagnosis says what each gap looks like. Reset the cursor to ask again for what was given up.",
+        "Requests sessions missing after a ticker's first bar, a bounded number of times spread over days. The check "
+        "gap_diagnosis says what each gap looks like. Reset the cursor to request again what was given up.",
     )
 
 
@@ -151,14 +156,14 @@ def asked_text(asked: Mapping[str, Asked]) -> str:
     """`asked` as a cursor."""
     return json.dumps(
         {
-            key: [one.times, one.at.isoformat(), *([one.through.isoformat()] if one.through else [])]
-            for key, one in sorted(asked.items())
+            key: [request.times, request.at.isoformat(), *([request.through.isoformat()] if request.through else [])]
+            for key, request in sorted(asked.items())
         }
     )
 
 
 def asked_from(cursor: str | None) -> dict[str, Asked]:
-    """What `asked_text` wrote; nothing from an empty cursor. Raises ValueError for any other text."""
+    """The requests in a cursor that `asked_text` wrote; none if it is empty. Raises ValueError for any other text."""
     if not cursor:
         return {}
     read: dict[str, list[Any]] = json.loads(cursor)

@@ -1,6 +1,6 @@
 """The weekly upkeep of the lake, as a job and its schedule.
 
-Here: when it runs and how Dagster hears of it. Not here: what upkeep does (stock_lakehouse/upkeep.py).
+Here: when it runs, and what it reports to Dagster. Not here: what upkeep does (stock_lakehouse/upkeep.py).
 """
 
 from typing import Any
@@ -13,11 +13,15 @@ from stock_lakehouse.upkeep import SAMPLE, Upkeep, facts, keep_up
 
 JOB = "upkeep"
 SCHEDULE = "upkeep_schedule"
-SUNDAY_MORNING = "0 6 * * 0"  # on most exchanges no session is near
+SUNDAY_MORNING = "0 6 * * 0"  # most exchanges have no session then, nor for hours before and after
 
 
 class UpkeepConfig(dg.Config):
-    """How a run of the job differs from the weekly one."""
+    """The run config of the job; the defaults are those of the weekly run.
+
+    - `check_only`: True checks the tables and changes nothing.
+    - `sample`: the number of tickers whose figures are computed again and compared.
+    """
 
     check_only: bool = False
     sample: int = SAMPLE
@@ -26,8 +30,8 @@ class UpkeepConfig(dg.Config):
 @dg.op(
     name="keep_up",
     out=dg.Out(dg.Nothing),
-    description="Joins small files, writes checkpoints, removes versions beyond retention_days, and holds every table against "
-    "its files, its schema and what is computed now. Fails if something is found; the findings say what to do.",
+    description="Joins small files, writes checkpoints, removes versions beyond retention_days, and checks every table against "
+    "its files, its schema and what is computed now. Fails if there are findings; each finding says what to do.",
 )
 def keep_up_op(context: dg.OpExecutionContext, config: UpkeepConfig, lakehouse: LakehouseResource) -> None:
     done = keep_up(
@@ -42,11 +46,11 @@ def keep_up_op(context: dg.OpExecutionContext, config: UpkeepConfig, lakehouse: 
 
 
 def tell(context: dg.OpExecutionContext, done: Upkeep) -> None:
-    """Observe each table with its figures and findings. Raises dg.Failure when there are findings."""
-    for one in done.tables:
-        records = [dg.TableRecord({"what": finding.what, "to do": finding.todo}) for finding in one.findings]
+    """Log an observation of each table with its figures and findings. Raises dg.Failure if there are findings."""
+    for upkeep in done.tables:
+        records = [dg.TableRecord({"what": finding.what, "to do": finding.todo}) for finding in upkeep.findings]
         found: dict[str, Any] = {"found": dg.MetadataValue.table(records)} if records else {}
-        context.log_event(dg.AssetObservation(dg.AssetKey(one.table), metadata={**facts(one), **found}))
+        context.log_event(dg.AssetObservation(dg.AssetKey(upkeep.table), metadata={**facts(upkeep), **found}))
     if done.findings:
         lines = [f"{finding.table}: {finding.what}. To do: {finding.todo}" for finding in done.findings]
         raise dg.Failure("\n".join(lines), metadata={"findings": len(lines)}, allow_retries=False)
@@ -58,7 +62,7 @@ def upkeep_job() -> None:
 
 
 def upkeep_schedule(calendar: MarketCalendar) -> dg.ScheduleDefinition:
-    """Sunday morning of the exchange."""
+    """The schedule of the job: each Sunday morning in the exchange's time zone."""
     return dg.ScheduleDefinition(
         name=SCHEDULE,
         job=upkeep_job,

@@ -1,4 +1,4 @@
-"""Checks in an asset's own step: audits derived from schemas/, conservation of rows, and completeness of a delivery.
+"""Checks that run in an asset's step: audits derived from schemas/, conservation of rows, and completeness of a delivery.
 
 Here: their specs and results. Not here: market checks, which read a published table (market.py).
 """
@@ -25,8 +25,8 @@ RESTATED_DAYS = 30
 
 
 def warning(table: Table, name: str, found: list[dict[str, Any]], to_do: str = "", **facts: str) -> dg.AssetCheckResult:
-    """The result of a check that warns of each of `found`; `to_do` says what to do about them."""
-    rows = [dg.TableRecord(one) for one in found[:LISTED]]
+    """The result of a check of severity WARN that passes if `found` is empty; `to_do` says what to do about the findings."""
+    rows = [dg.TableRecord(row) for row in found[:LISTED]]
     return dg.AssetCheckResult(
         asset_key=table.name,
         check_name=name,
@@ -42,7 +42,10 @@ def warning(table: Table, name: str, found: list[dict[str, Any]], to_do: str = "
 
 
 def audit_spec(table: Table, asset: Table | None = None) -> dg.AssetCheckSpec:
-    """The blocking check that a frame conforms to `table`'s schema before `asset` (the table's own) publishes it."""
+    """The blocking check that a frame conforms to the schema of `table` before `asset` publishes it.
+
+    `asset` is the asset whose step publishes the table; None: the asset of the table itself.
+    """
     return dg.AssetCheckSpec(
         audit_name(table),
         asset=(asset or table).name,
@@ -52,7 +55,7 @@ def audit_spec(table: Table, asset: Table | None = None) -> dg.AssetCheckSpec:
 
 
 def as_dagster(result: CheckResult) -> dg.AssetCheckResult:
-    """The result of a check of a layer's step, as Dagster records it."""
+    """The result of a check of a layer's step in Dagster's form."""
     return dg.AssetCheckResult(
         asset_key=result.table.name,
         check_name=result.name,
@@ -72,21 +75,24 @@ DELIVERY_CONSERVED = dg.AssetCheckSpec(
     "conservation", asset=RAW.name, blocking=True, description="delivered = landed + repeated + outside + withheld"
 )
 SOURCE_COMPLETE = dg.AssetCheckSpec(
-    "source_complete", asset=RAW.name, description="The source delivered every ticker that was asked for."
+    "source_complete", asset=RAW.name, description="The source delivered every requested ticker."
 )
 ONE_ROW_A_SESSION = dg.AssetCheckSpec(
     "one_row_a_session",
     asset=RAW.name,
-    description="No download has two different rows of one ticker and session; of two the last counts. Files are read by name.",
+    description="No download has two different rows of one ticker and session. The last of them counts; files are read in the "
+    "order of their names.",
 )
 READJUSTED = dg.AssetCheckSpec(
     "readjusted",
     asset=RAW.name,
-    description="No vendor has adjusted older prices anew, for dividends that it does not name, that landed before and were not "
-    "asked for.",
+    description="The vendor has not readjusted prices that landed earlier and were not requested now, for dividends that it does "
+    "not name.",
 )
 FILE_NAMES = dg.AssetCheckSpec(
-    "file_names", asset=RAW.name, description="Every file under raw follows the naming; others are never read."
+    "file_names",
+    asset=RAW.name,
+    description="The name of every file under raw has the form of a landing; others are not read.",
 )
 ROWS_CONSERVED = dg.AssetCheckSpec(
     "conservation",
@@ -99,7 +105,7 @@ ROWS_CONSERVED = dg.AssetCheckSpec(
 PRESENT_FORMULAS = dg.AssetCheckSpec(
     "present_formulas",
     asset=FEATURES.name,
-    description="Every row of features is by the program's present formulas (indicator_spec).",
+    description="Every row of features was computed with the present formulas of the program (indicator_spec).",
 )
 
 
@@ -111,8 +117,11 @@ RESTATED_SHARE = dg.AssetCheckSpec(
 
 
 def restated_share(lines: DataFrame, bars: DataFrame, now: datetime, allowed: float) -> dg.AssetCheckResult:
-    """The check of the ledger's `lines` against the published `bars`: tickers of which more than `allowed`, a share of their
-    bars, was edited or withdrawn by the vendor in the RESTATED_DAYS before `now`. Splits and dividends do not count."""
+    """The result of the check RESTATED_SHARE, from the ledger's `lines` and the published `bars`.
+
+    It finds tickers of whose bars the vendor edited or withdrew more than the share `allowed` in the RESTATED_DAYS before `now`.
+    Restatements that a split or a dividend causes do not count.
+    """
     from pyspark.sql import functions as F
 
     by_vendor = (F.col("table_name") == CURATED.name) & F.col("cause").isin(VENDOR_EDIT, WITHDRAWN)
@@ -138,7 +147,10 @@ def restated_share(lines: DataFrame, bars: DataFrame, now: datetime, allowed: fl
 
 
 def delivery_checks(download: Download, strangers: list[str]) -> Iterator[dg.AssetCheckResult]:
-    """What is to be said of a download that has landed."""
+    """The results of the raw checks of a download that has landed.
+
+    `strangers`: files under raw whose name does not have the form of a landing.
+    """
     landing = download.landing
     yield dg.AssetCheckResult(
         asset_key=RAW.name,
@@ -146,16 +158,21 @@ def delivery_checks(download: Download, strangers: list[str]) -> Iterator[dg.Ass
         passed=landing.delivered == landing.landed + landing.repeated + landing.outside + landing.withheld,
         metadata=dict(landing.counts),
     )
-    twice = [
-        {"ticker": one.ticker, "session": one.session, "rows": one.rows, "files": ", ".join(map(printable, one.files))}
-        for one in landing.contradictions
+    contradictions = [
+        {
+            "ticker": rows.ticker,
+            "session": rows.session,
+            "rows": rows.rows,
+            "files": ", ".join(map(printable, rows.files)),
+        }
+        for rows in landing.contradictions
     ]
-    yield warning(RAW, ONE_ROW_A_SESSION.name, twice)
+    yield warning(RAW, ONE_ROW_A_SESSION.name, contradictions)
     yield warning(
         RAW,
         READJUSTED.name,
         [{"ticker": ticker, "by": factor} for ticker, factor in sorted(landing.readjusted.items())],
-        "older and newer bars are on two bases; run the whole history again: stock-lakehouse materialize --tickers "
+        "older and newer bars are on different price bases; run the whole history again: stock-lakehouse materialize --tickers "
         + ",".join(sorted(landing.readjusted)),
     )
     failed = [

@@ -1,4 +1,4 @@
-"""Checks of what was delivered: files that gave nothing, and rows that this run put into the quarantine. They do not block.
+"""Checks of what was delivered: files without a usable row, and rows that this run put into quarantine. They do not block.
 
 Here: their specs and results. Not here: counting a file's rows (sources/file_report.py) or the quarantine's (lake/status.py).
 """
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 FILES_READ = dg.AssetCheckSpec(
     "files_read",
     asset=RAW.name,
-    description="Every file gave a row that can be used, and no column of dividends or splits was left out.",
+    description="Every file has a usable row, and no column of dividends or splits was left out.",
 )
 QUARANTINED = dg.AssetCheckSpec(
     "quarantine",
     asset=PROCESSED.name,
-    description="This run put no row into the quarantine.",
+    description="This run put no row into quarantine.",
 )
 
 
 def files_read(download: Download) -> dg.AssetCheckResult:
-    """The check of a download's files: those without a row of use, and those with a column that should have been used.
+    """The result of the check FILES_READ: files without a usable row, and files with a column that was left out.
 
-    Of severity ERROR if no file gave a row of a ticker that the run asked for.
+    Its severity is ERROR if no file has a usable row of a ticker that the run requested.
     """
     rows: list[dict[str, Any]] = []
     nothing_came = bool(download.files) and not any(report.gave for report in download.files.values())

@@ -1,6 +1,6 @@
-"""gap_diagnosis: what each stretch of missing sessions looks like, and on what evidence. It reports and does not block.
+"""gap_diagnosis: the probable cause of each stretch of missing sessions, and the evidence. It reports and does not block.
 
-Here: the evidence, the rules and the check. Not here: asking again for a gap (automation/).
+Here: the evidence, the rules and the check. Not here: requesting a gap again (automation/).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ import dagster as dg
 
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB
 from stock_lakehouse.checks import SOURCE_COMPLETE
-from stock_lakehouse.instance.run_tags import ASKED_BY, Bringing, bringing
+from stock_lakehouse.instance.run_tags import ASKED_BY, RunCoverage, run_coverage
 from stock_lakehouse.lake.coverage import Gap, Held, find_gaps, read_holdings
 from stock_lakehouse.layers.step import LISTED
 from stock_lakehouse.resources.lakehouse import LakehouseResource
@@ -22,8 +22,8 @@ from stock_lakehouse.tables import CURATED
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-GONE_AFTER = 10  # sessions without a bar: exchanges seldom halt a stock for longer and let it come back
-LOOKS = {  # what a gap looks like whose ticker failed
+GONE_AFTER = 10  # sessions without a bar: a stock seldom trades again after a longer halt
+LOOKS = {  # what a gap looks like if the source failed for its ticker
     FailureKind.UNKNOWN_TICKER: "delisted or renamed",
     FailureKind.UNAVAILABLE: "throttled",
     FailureKind.WITHHELD: "vendor gap",
@@ -34,8 +34,14 @@ BEFORE_LISTING = "before listing"
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a gap: why delivered rows were rejected, what the source said of the ticker when it failed last, how many
-    other tickers were trading then and how many of them lack a session of it too, and how often it was asked for."""
+    """What is known about a gap.
+
+    - `rejected`: the reasons why delivered rows of its sessions are in quarantine.
+    - `failure`: how the source failed for the ticker in the newest run that covered the gap; None if it did not.
+    - `others`: how many other tickers traded when the gap began.
+    - `lacking`: how many of those lack a session of the gap too.
+    - `asked`: how many runs gap_sensor has requested for the gap.
+    """
 
     rejected: tuple[str, ...] = ()
     failure: DeliveryFailure | None = None
@@ -45,34 +51,35 @@ class Facts:
 
 
 def diagnose(gap: Gap, facts: Facts) -> tuple[str, str]:
-    """What the gap looks like, and the evidence: halted, delisted or renamed, throttled, or a vendor gap.
+    """What the gap looks like (halted, delisted or renamed, throttled, or a vendor gap), and the evidence.
 
-    Rejected rows tell most, then the source's own words, then whether the ticker came back and whether it was alone.
+    Rejected rows are the strongest evidence, then the source's failure, then whether the ticker has later bars and whether other
+    tickers traded.
     """
     length = f"{len(gap.sessions)} session{'s' if len(gap.sessions) > 1 else ''}"
-    company = f"{facts.others - facts.lacking} of {facts.others} other tickers traded"
+    traded = f"{facts.others - facts.lacking} of {facts.others} other tickers traded"
     if facts.rejected:
         return "vendor gap", f"delivered, but in quarantine: {', '.join(facts.rejected)}"
     if facts.failure:
         return LOOKS[facts.failure.kind], f"the source failed: {facts.failure.reason}"
     if not gap.ended:
         looks = "delisted or renamed" if len(gap.sessions) >= GONE_AFTER else "halted"
-        return looks, f"no bar for {length} since the one before {gap.sessions[0]}; {company}"
+        return looks, f"no bar for {length} since the one before {gap.sessions[0]}; {traded}"
     if facts.lacking * 2 > facts.others:
         return "vendor gap", f"{facts.lacking} of {facts.others} other tickers lack it too"
     looks = "vendor gap" if len(gap.sessions) == 1 else "halted"
-    return looks, f"{length} between bars; {company}"
+    return looks, f"{length} between bars; {traded}"
 
 
 def gap_diagnosis(condition: dg.AutomationCondition[dg.AssetCheckKey] | None = None) -> dg.AssetChecksDefinition:
-    """The check; `condition` says when Dagster evaluates it by itself."""
+    """The check; `condition` decides when Dagster evaluates it by itself."""
 
     @dg.asset_check(
         asset=CURATED.name,
         name="gap_diagnosis",
-        description="Each stretch of sessions that a ticker lacks, with what it looks like (halted, delisted or renamed, "
-        "throttled, vendor gap), the evidence, and how often gap_sensor has asked for it. Sessions before a listing are "
-        "told and no fault.",
+        description="No ticker lacks a session after its first bar. Each gap is listed with what it looks like (halted, delisted "
+        "or renamed, throttled, vendor gap), the evidence, and how often gap_sensor has requested it. Sessions before a "
+        "listing are listed and are not a fault.",
         automation_condition=condition,
     )
     def check(context: dg.AssetCheckExecutionContext, lakehouse: LakehouseResource) -> dg.AssetCheckResult:
@@ -84,7 +91,7 @@ def gap_diagnosis(condition: dg.AutomationCondition[dg.AssetCheckKey] | None = N
         history = History(context.instance, lakehouse.lake_options.tickers) if gaps else None
         rejected = _rejected(lake.quarantine.read(lakehouse.session), gaps) if gaps else {}
         rows = [
-            _row(gap, history.facts(gap, rejected.get(gap.key, ()), *_company(gap, holdings)))
+            _row(gap, history.facts(gap, rejected.get(gap.key, ()), *_other_tickers(gap, holdings)))
             for gap in gaps
             if history
         ]
@@ -117,8 +124,8 @@ def _row(gap: Gap, facts: Facts) -> dg.TableRecord:
     )
 
 
-def _company(gap: Gap, holdings: Mapping[str, Held]) -> tuple[int, int]:
-    """How many other tickers had begun and not ended when the gap began, and how many of them lack a session of it."""
+def _other_tickers(gap: Gap, holdings: Mapping[str, Held]) -> tuple[int, int]:
+    """How many other tickers have bars before and after the beginning of the gap, and how many of them lack a session of it."""
     first, last, days = gap.sessions[0], gap.sessions[-1], set(gap.sessions)
     others = [held for name, held in holdings.items() if name != gap.ticker and held.first <= first <= held.last]
     return len(others), sum(1 for held in others if held.last < last or days & set(held.missing))
@@ -135,31 +142,31 @@ def _before_listing(holdings: Mapping[str, Held], lakehouse: LakehouseResource) 
 
 
 class History:
-    """What runs asked the source for, and what it said. Runs are read newest first, a page at a time, as far as gaps need."""
+    """What runs requested from the source, and how the source failed. Runs are read newest first, a page at a time, on demand."""
 
     def __init__(self, instance: dg.DagsterInstance, tickers: Sequence[str]) -> None:
         self._instance = instance
         self._tickers = tuple(tickers)
-        asked_again = instance.get_runs(dg.RunsFilter(job_name=LAKEHOUSE_JOB, tags={ASKED_BY: "gap_sensor"}))
-        self._asked_again = self._bringing(asked_again)
-        self._newest: list[Bringing] = []
+        gap_runs = instance.get_runs(dg.RunsFilter(job_name=LAKEHOUSE_JOB, tags={ASKED_BY: "gap_sensor"}))
+        self._gap_runs = self._coverages(gap_runs)
+        self._newest: list[RunCoverage] = []
         self._cursor: str | None = None
         self._all_read = False
-        self._said: dict[str, dict[str, DeliveryFailure]] = {}
+        self._failures_by_run: dict[str, dict[str, DeliveryFailure]] = {}
 
     def facts(self, gap: Gap, rejected: tuple[str, ...], others: int, lacking: int) -> Facts:
-        """What is known of `gap`; the source's failure counts only if the newest run that asked for the gap met it."""
+        """What is known about `gap`. A failure of the source counts only if it is of the newest run that covers the gap."""
         run_id = self.newest_run(gap.ticker, gap.sessions[0])
         failure = self._failures(run_id).get(gap.ticker) if run_id else None
-        again = sum(run.brings(gap.ticker, gap.sessions[0]) for run in self._asked_again)
-        return Facts(rejected, failure, others, lacking, again)
+        requests = sum(run.covers(gap.ticker, gap.sessions[0]) for run in self._gap_runs)
+        return Facts(rejected, failure, others, lacking, requests)
 
     def newest_run(self, ticker: str, session: date) -> str | None:
-        """The id of the newest run that asked the source for a bar."""
-        return next((run.run_id for run in self._runs() if run.brings(ticker, session)), None)
+        """The id of the newest run that requested a bar from the source; None if no run did."""
+        return next((run.run_id for run in self._runs() if run.covers(ticker, session)), None)
 
-    def _runs(self) -> Iterator[Bringing]:
-        """All runs that bring bars, newest first."""
+    def _runs(self) -> Iterator[RunCoverage]:
+        """The coverage of all runs that take bars through every layer, newest first."""
         yield from self._newest
         while not self._all_read:
             page = self._instance.get_runs(
@@ -167,34 +174,36 @@ class History:
             )
             self._all_read = len(page) < RUNS_A_PAGE
             self._cursor = page[-1].run_id if page else self._cursor
-            found = self._bringing(page)
+            found = self._coverages(page)
             self._newest += found
             yield from found
 
-    def _bringing(self, runs: Sequence[dg.DagsterRun]) -> list[Bringing]:
-        return [found for run in runs if (found := bringing(run, self._tickers)) is not None]
+    def _coverages(self, runs: Sequence[dg.DagsterRun]) -> list[RunCoverage]:
+        return [coverage for run in runs if (coverage := run_coverage(run, self._tickers)) is not None]
 
     def _failures(self, run_id: str) -> dict[str, DeliveryFailure]:
-        """By ticker, what the check source_complete of a run holds."""
-        if run_id not in self._said:
-            said = self._said[run_id] = {}
+        """By ticker, the failures that the check source_complete of a run recorded."""
+        if run_id not in self._failures_by_run:
+            failures = self._failures_by_run[run_id] = {}
             kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
             for record in self._instance.get_records_for_run(run_id, of_type=kind).records:
                 event = record.event_log_entry.dagster_event
                 evaluation: Any = event.event_specific_data if event else None
                 if evaluation is not None and evaluation.check_name == SOURCE_COMPLETE.name:
                     failed = evaluation.metadata.get("failed")
-                    said.update({row.data["ticker"]: _failure(row.data) for row in failed.records} if failed else {})
-        return self._said[run_id]
+                    failures.update(
+                        {row.data["ticker"]: _failure(row.data) for row in failed.records} if failed else {}
+                    )
+        return self._failures_by_run[run_id]
 
 
 def _failure(row: Mapping[str, Any]) -> DeliveryFailure:
-    """A line of source_complete; those of older versions have no kind."""
+    """The failure in a row of source_complete. Rows that older versions recorded have no kind and count as UNAVAILABLE."""
     return DeliveryFailure(FailureKind(row.get("kind", FailureKind.UNAVAILABLE)), row["reason"])
 
 
 def _rejected(quarantine: "DataFrame", gaps: Sequence[Gap]) -> dict[str, tuple[str, ...]]:
-    """By gap, the reasons why rows of its sessions are in quarantine."""
+    """By the key of a gap, the reasons why rows of its sessions are in quarantine."""
     from pyspark.sql import functions as F
 
     day = F.substring(F.trim("date"), 1, 10)

@@ -1,6 +1,6 @@
-"""Market checks: whether the published bars look like a market's. They report and do not block.
+"""Market checks: whether the published bars are plausible. They report and do not block.
 
-Here: questions asked of the curated table. Not here: anything decided before a publish.
+Here: checks that read the curated table. Not here: checks before a publish.
 """
 
 import math
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 Condition = dg.AutomationCondition[dg.AssetCheckKey]
 JUMP_WINDOW = 60  # sessions over which the usual move is measured
-SMALL_MOVE = 0.05
-SMALLEST_SPLIT = math.log(1.02)  # of a smaller stock dividend any day's move is "near"
-SMALL_CHANGE = 1e-6
+SMALL_MOVE = 0.05  # log return
+SMALLEST_SPLIT = math.log(1.02)  # any day's move would be near the ratio of a smaller stock dividend
+SMALL_CHANGE = 1e-6  # of a factor; a smaller one is rounding
 SURE = 4.0  # standard errors
 LOOKED_AT = (
     "ticker", "date", "open", "high", "low", "close", "adj_close", "volume", "dividend", "split_ratio", "basis_factor",
@@ -41,60 +41,63 @@ SPECS = [
         description="No session is missing between a ticker's first and last bar.",
     ),
     dg.AssetCheckSpec(
-        "stale_tickers", asset=CURATED.name, description="Every ticker of the settings has the last finished session."
+        "stale_tickers",
+        asset=CURATED.name,
+        description="Every ticker of the settings has a bar of the last finished session.",
     ),
     dg.AssetCheckSpec(
         "price_jumps",
         asset=CURATED.name,
-        description=f"No close moves by more than jump_deviations usual moves (deviation of {JUMP_WINDOW} sessions before): "
-        "often a split that the vendor does not name, or names and has not applied.",
+        description="No close moves by more than jump_deviations standard deviations of the log returns of the "
+        f"{JUMP_WINDOW} sessions before. A jump is often a split that the vendor does not name, or names but has not applied.",
     ),
     dg.AssetCheckSpec(
         "adjusted_close",
         asset=CURATED.name,
-        description="The delivered adj_close is the one that follows from the splits and dividends, within adj_close_tolerance.",
+        description="The delivered adj_close equals the one derived from splits and dividends, within adj_close_tolerance.",
     ),
     dg.AssetCheckSpec(
         "split_moves",
         asset=CURATED.name,
-        description="No published close moves by a split's ratio or its inverse over the ex-date, or where one delivery ends "
-        "and another begins: then the split is not applied, or applied twice.",
+        description="No published close moves by a split's ratio or its inverse on the ex-date, or where one delivery ends and "
+        "another begins. Such a move means that the split is not applied, or is applied twice.",
     ),
     dg.AssetCheckSpec(
         "price_form",
         asset=CURATED.name,
-        description="What closes do on ex-dates, and the delivered adj_close, fit the form of prices that is set (csv_prices).",
+        description="The moves of the close on ex-dates and the delivered adj_close fit the form of prices that is set "
+        "(csv_prices).",
     ),
     dg.AssetCheckSpec(
         "one_price_basis",
         asset=CURATED.name,
-        description="The adj_close of all bars of a ticker is on one basis: either dividends are named for all, or all have the "
-        "adjusted close of one day.",
+        description="The adj_close of all bars of a ticker has the same basis: either the dividends are named for all bars, or "
+        "all bars have an adjusted close of the same day.",
     ),
     dg.AssetCheckSpec(
         "unusable_actions",
         asset=CURATED.name,
-        description="Every dividend is below the close before its ex-date, or it is not applied; and no two days name an action "
-        "of one session.",
+        description="Every dividend is below the close before its ex-date (otherwise it is not applied), and no two days name an "
+        "action of the same session.",
     ),
     dg.AssetCheckSpec(
         "incomplete_bars",
         asset=CURATED.name,
-        description="Every bar has open, high and low, and a volume where other bars of its ticker have one. Bars without are "
-        "kept: what is not known is null.",
+        description="Every bar has open, high and low, and also a volume if other bars of its ticker have one. An incomplete bar "
+        "is kept, with null for what is not known.",
     ),
     dg.AssetCheckSpec("duplicate_keys", asset=CURATED.name, description="There is one bar for a ticker and session."),
 ]
 
 
 def market_checks(condition: Condition | None = None) -> dg.AssetChecksDefinition:
-    """The checks of SPECS; `condition` says when Dagster evaluates them by itself."""
+    """The checks of SPECS; `condition` decides when Dagster evaluates them by itself."""
     specs = [spec._replace(automation_condition=condition) for spec in SPECS]
     return dg.multi_asset_check(specs=specs, name="market_checks")(_results)
 
 
 def _results(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
-    """The results of SPECS, of the curated bars."""
+    """The results of the checks of SPECS on the curated bars."""
     lake, spark, options = lakehouse.lake, lakehouse.session, lakehouse.lake_options
     bars = lake.curated.read(spark).select(*LOOKED_AT)
     looks = look_at(bars, options.jump_deviations, options.adj_close_tolerance)
@@ -102,8 +105,8 @@ def _results(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
     for ticker, look in looks.items():
         expected = lakehouse.calendar.between(look.first, look.last)
         if look.sessions != len(expected):
-            there = {row["date"] for row in bars.where(bars["ticker"] == ticker).select("date").collect()}
-            missing[ticker] = [day for day in expected if day not in there]
+            held = {row["date"] for row in bars.where(bars["ticker"] == ticker).select("date").collect()}
+            missing[ticker] = [day for day in expected if day not in held]
     yield _warn(
         "missing_sessions",
         [
@@ -136,15 +139,17 @@ def _results(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
 
 @dataclass(frozen=True)
 class Look:
-    """A ticker's bars: the first and last session, how many different sessions and how many bars, and what is odd about them.
+    """The anomalies in a ticker's bars.
 
-    - jumps: sessions whose log return is beyond a number of deviations of the JUMP_WINDOW returns before. A move of less than
-      SMALL_MOVE is none: after a flat stretch any move is many deviations.
-    - split_moves: moves near the ratio of a split, see `near_ratio`.
-    - incomplete: which prices or volumes are not known, of how many bars, from when to when.
-    - off: of how many bars the delivered adj_close is off, and how far the worst; None if of none.
-    - bases: the price basis of the first bar, and each session from which it is another.
-    - seems: the form that the prices seem to have, and why; None if they fit the form they are taken for, or do not say.
+    - `first`, `last`: the first and last session.
+    - `sessions`, `bars`: how many different sessions, and how many bars.
+    - `jumps`: sessions whose log return is larger than a number of deviations of the JUMP_WINDOW returns before. A move smaller
+      than SMALL_MOVE is no jump: after a flat stretch any move is many deviations.
+    - `split_moves`: moves near the ratio of a split, see `near_ratio`.
+    - `incomplete`: each price or volume that is unknown, for how many bars, from when to when.
+    - `off`: for how many bars the delivered adj_close is off, and by how much at most; None if for no bar.
+    - `seems`: the form that the prices seem to have, and why; None if it is the form they are taken for, or cannot be told.
+    - `bases`: the price basis of the first bar, and each session at which the basis changes.
     """
 
     first: date
@@ -160,10 +165,12 @@ class Look:
 
 
 def look_at(bars: "DataFrame", deviations: float, tolerance: float) -> dict[str, Look]:
-    """A look at each ticker of `bars` (LOOKED_AT); a jump is beyond `deviations` deviations, a delivered adj_close off by
-    more than `tolerance`.
+    """By ticker, the anomalies in `bars`, which have the columns LOOKED_AT.
 
-    In one pass and in numpy: window functions and distinct counts over all rows take ten times as long.
+    - `deviations`: a larger move is a jump, in deviations of the moves before.
+    - `tolerance`: a larger deviation of the delivered adj_close is reported, as a share of the derived one.
+
+    Computed in one pass and in numpy: window functions and distinct counts over all rows take ten times as long.
     """
     looks = bars.groupBy("ticker").applyInArrow(
         _looker(deviations, tolerance),
@@ -184,39 +191,40 @@ def _look(row: Any) -> Look:
         row["sessions"],
         row["bars"],
         tuple(
-            {**ticker, "session": str(one["session"]), "log move": one["move"], "usual": one["usual"]}
-            for one in row["jumps"]
+            {**ticker, "session": str(jump["session"]), "log move": jump["move"], "usual": jump["usual"]}
+            for jump in row["jumps"]
         ),
         tuple(
             {
                 **ticker,
-                "session": str(one["session"]),
-                "split": one["ratio"],
-                "close before / close": one["move"],
-                "looks": "not applied" if (one["move"] > 1) == (one["ratio"] > 1) else "applied twice",
+                "session": str(move["session"]),
+                "split": move["ratio"],
+                "close before / close": move["move"],
+                "looks": "not applied" if (move["move"] > 1) == (move["ratio"] > 1) else "applied twice",
             }
-            for one in row["split_moves"]
+            for move in row["split_moves"]
         ),
         tuple(
             {
                 **ticker,
-                "unknown": one["unknown"],
-                "bars": one["bars"],
-                "session": str(one["first"]),
-                "last": str(one["last"]),
+                "unknown": column["unknown"],
+                "bars": column["bars"],
+                "session": str(column["first"]),
+                "last": str(column["last"]),
             }
-            for one in row["incomplete"]
+            for column in row["incomplete"]
         ),
         {**ticker, "bars": row["off"], "most": row["most_off"]} if row["off"] else None,
         (row["seems"], row["why"]) if row["seems"] else None,
-        tuple({**ticker, "session": str(one["session"]), "basis": one["basis"]} for one in row["bases"]),
+        tuple({**ticker, "session": str(basis["session"]), "basis": basis["basis"]} for basis in row["bases"]),
     )
 
 
 def near_ratio(move: float, ratio: float) -> bool:
-    """Whether a move (close before / close) is near the ratio of a split or its inverse, whatever the ticker's usual moves.
+    """True if a move (close before / close) is near the ratio of a split or its inverse, whatever the ticker's usual moves are.
 
-    Near is within a quarter of the ratio's logarithm, and at least 15 % where that is less than a third of it.
+    Near means that the logarithms differ by at most a quarter of the ratio's; or, if that is more, by log(1.15) but no more than
+    a third of the ratio's.
     """
     size = abs(math.log(ratio))
     allowed = max(size / 4, min(math.log(1.15), size / 3))
@@ -224,7 +232,7 @@ def near_ratio(move: float, ratio: float) -> bool:
 
 
 def _looker(deviations: float, tolerance: float):  # type: ignore[no-untyped-def]  # PySpark inspects the signature
-    """A function of one ticker's bars that gives the row of its `Look`."""
+    """A function that takes the bars of one ticker and returns the row of its `Look`."""
 
     def kernel(bars: "pa.Table") -> "pa.Table":
         import numpy as np
@@ -274,7 +282,7 @@ def _looker(deviations: float, tolerance: float):  # type: ignore[no-untyped-def
 
 
 def _split_moves(bars: "pa.Table", close: Any) -> list[dict[str, Any]]:
-    """The sessions whose move is near the ratio of their split, or of what the bars before are divided by and theirs are not."""
+    """The sessions whose move is near the ratio of their split, or near the change of the factor that bars are divided by."""
     import numpy as np
     import pyarrow.compute as pc
 
@@ -303,7 +311,7 @@ def _basis_changes(bars: "pa.Table") -> list[dict[str, Any]]:
 
 
 def _incomplete(bars: "pa.Table") -> list[dict[str, Any]]:
-    """What is not known of some bars: a price; a volume, if any other bar has one."""
+    """The columns that are unknown for some bars: prices, and the volume unless no bar has one."""
     import pyarrow.compute as pc
 
     found = []
@@ -319,19 +327,22 @@ def _incomplete(bars: "pa.Table") -> list[dict[str, Any]]:
 def _seeming(bars: "pa.Table", close: Any, moves: Any, split_moves: list[dict[str, Any]]) -> tuple[str, str] | None:
     """The form that a ticker's prices seem to have if it is not the one they are taken for, and the evidence.
 
-    On an ex-date a close falls by the dividend, on the average of many, if prices are not adjusted for dividends: the share
-    of the dividend by which it falls is 1. Where adjusted prices are taken for others it is 0, and 2 where others are taken for
-    adjusted. The share is a weighted mean, each ex-date by the inverse of its variance; it must be SURE standard errors away
-    from 1.
+    If prices are not adjusted for dividends, the close falls by the dividend on an ex-date, on the average of many: it falls by a
+    share of 1 of the dividend. The share is 0 if adjusted prices are taken for unadjusted ones, and 2 if unadjusted prices are
+    taken for adjusted ones. It is computed as a weighted mean over the ex-dates, each weighted by the inverse of its variance,
+    and must be SURE standard errors away from 1.
     """
     import numpy as np
 
-    plain = [one for one in split_moves if near_ratio(one["move"], one["ratio"])]
-    if plain:
-        one = plain[0]
-        unapplied = (one["move"] > 1) == (one["ratio"] > 1)
+    near_splits = [move for move in split_moves if near_ratio(move["move"], move["ratio"])]
+    if near_splits:
+        move = near_splits[0]
+        unapplied = (move["move"] > 1) == (move["ratio"] > 1)
         seems = "as_traded" if unapplied else "split_adjusted"
-        return seems, f"the close moves by {one['move']:.4g} on {one['session']}, where the split is {one['ratio']:.6g}"
+        return (
+            seems,
+            f"the close moves by {move['move']:.4g} on {move['session']}, where the split is {move['ratio']:.6g}",
+        )
     adj_close = bars["adj_close"].to_numpy()
     delivered = (1 + bars["adj_close_deviation"].to_numpy()) * adj_close
     dividend = bars["dividend"].to_numpy()
@@ -342,7 +353,7 @@ def _seeming(bars: "pa.Table", close: Any, moves: Any, split_moves: list[dict[st
     ex &= bars["split_ratio"].to_numpy()[1:] == 1
     if not ex.any() or len(close) < JUMP_WINDOW:
         return None
-    usual = np.nanmedian(np.abs(moves)) / 0.6745  # of a normal distribution, the deviation
+    usual = np.nanmedian(np.abs(moves)) / 0.6745  # the standard deviation, if the moves are normally distributed
     if not usual > 0:
         return None
     share = (close[:-1][ex] - close[1:][ex]) / dividend[1:][ex]
@@ -371,7 +382,7 @@ def _forms(looks: Mapping[str, Look], lake: "Lake", spark: "SparkSession") -> li
 
 
 def _bases(looks: Mapping[str, Look], lake: "Lake", spark: "SparkSession") -> list[dict[str, Any]]:
-    """Where the price basis of a ticker changes, and tickers of which one download has adjusted closes of several days."""
+    """The sessions at which a ticker's price basis changes, and tickers with adjusted closes of several days in one download."""
     from pyspark.sql import functions as F
 
     found = [
@@ -385,8 +396,8 @@ def _bases(looks: Mapping[str, Look], lake: "Lake", spark: "SparkSession") -> li
         as_of = F.coalesce("adj_close_as_of", "adjusted_to")
         days = bars.groupBy("ticker", "ingested_at").agg(F.min(as_of).alias("first"), F.max(as_of).alias("last"))
         for row in days.where("first < last").orderBy("ticker").collect():
-            told = {"ticker": row["ticker"], "session": str(row["first"])}
-            found.append({**told, "basis": f"adjusted closes of {row['last']}", "before": f"of {row['first']}"})
+            key = {"ticker": row["ticker"], "session": str(row["first"])}
+            found.append({**key, "basis": f"adjusted closes of {row['last']}", "before": f"of {row['first']}"})
     paid = lake.processed_actions.read(spark).where("kind <> 'split' AND value > 0")
     newest = paid.groupBy("ticker").agg(F.max("session").alias("session")).collect()
     later = {
@@ -394,7 +405,7 @@ def _bases(looks: Mapping[str, Look], lake: "Lake", spark: "SparkSession") -> li
         for row in newest
         if row["ticker"] in looks and row["session"] > looks[row["ticker"]].last
     }
-    if later:  # what such a price was before the dividend follows from the close before it, which the lake lacks
+    if later:  # the unadjusted price before such a dividend follows from the close before it, which the lake lacks
         bars = lake.processed.read(spark, sorted(later)).where("basis = 'total_return' AND adjusted_to > date")
         until = bars.groupBy("ticker").agg(F.max("adjusted_to").alias("until")).collect()
         found += [
@@ -410,14 +421,14 @@ def _bases(looks: Mapping[str, Look], lake: "Lake", spark: "SparkSession") -> li
 
 
 def _unusable(looks: Mapping[str, Look], lake: "Lake", spark: "SparkSession") -> list[dict[str, Any]]:
-    """Dividends that are not below the close before, so not applied; and sessions of which two days name an action."""
+    """Dividends that are not applied because they are not below the close before, and sessions with an action from two days."""
     from pyspark.sql import functions as F
 
     actions = lake.corporate_actions.read(spark).where("kind <> 'split' AND price_factor IS NULL").collect()
     found = []
     for row in sorted(actions, key=lambda row: (row["ticker"], row["ex_date"])):
         if row["ticker"] not in looks or row["ex_date"] <= looks[row["ticker"]].first:
-            continue  # there is no bar before it
+            continue  # the lake has no bar before the ex-date
         earlier = lake.curated.read(spark, [row["ticker"]]).where(F.col("date") < row["ex_date"])
         before = earlier.orderBy(F.col("date").desc()).limit(1).collect()
         found.append(
@@ -437,28 +448,28 @@ def _unusable(looks: Mapping[str, Look], lake: "Lake", spark: "SparkSession") ->
         .agg(F.min("date").alias("first"), F.max("date").alias("last"))
     )
     for row in twice.where("first < last").orderBy("ticker", "session").collect():
-        told = {"ticker": row["ticker"], "session": str(row["session"]), "kind": row["kind"]}
-        found.append({**told, "why": f"named of {row['first']} and of {row['last']}: if they differ both count"})
+        key = {"ticker": row["ticker"], "session": str(row["session"]), "kind": row["kind"]}
+        found.append({**key, "why": f"named for {row['first']} and for {row['last']}: if they differ, both count"})
     return found
 
 
 def duplicate_keys(bars: "DataFrame") -> list[dict[str, Any]]:
-    """Ticker-sessions with more than one bar."""
+    """The ticker-sessions with more than one bar."""
     counts = bars.groupBy("ticker", "date").count().where("count > 1").orderBy("ticker", "date").limit(LISTED)
     return [{"ticker": row["ticker"], "session": str(row["date"]), "bars": row["count"]} for row in counts.collect()]
 
 
 TO_DO = {
-    "split_moves": "set csv_prices to the form that the check price_form names; of files cut by year and downloaded together, "
-    "csv_adjusted_to to the day of the download; then run the ticker's whole history again",
+    "split_moves": "set csv_prices to the form that the check price_form names; if files were split by year and downloaded "
+    "together, set csv_adjusted_to to the day of the download; then run the ticker's whole history again",
     "price_form": "set csv_prices to the form that the prices seem to have, then run the ticker's whole history again",
     "one_price_basis": "run the whole history of the ticker again from one download, or deliver its dividends; until then "
-    "adj_close before and after that session may differ by the dividends between. Of a lake that ends before its files: set a "
-    "later last_date",
+    "adj_close before and after that session may differ by the dividends between. If the lake ends before its files: set a later "
+    "last_date",
     "unusable_actions": "compare the amount with a second source: a wrong unit or currency, or a liquidation",
-    "incomplete_bars": "nothing, if the vendor has no more: what is not known is null, and so is what is computed from it",
-    "price_jumps": "look at the bars and at `stock-lakehouse show corporate_actions TICKER`; a split that no delivery names is "
-    "delivered in a column Stock Splits",
+    "incomplete_bars": "nothing, if the vendor has no more: an unknown value is null, and so is what is computed from it",
+    "price_jumps": "look at the bars and at `stock-lakehouse show corporate_actions TICKER`; deliver a split that no delivery "
+    "names in a column Stock Splits",
 }
 
 

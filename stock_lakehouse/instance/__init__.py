@@ -1,1 +1,1 @@
-"""What Dagster keeps of a lake: its instance, its event log, the tags of its runs."""
+"""Dagster's records of a lake: the instance, the event log and the tags of runs."""

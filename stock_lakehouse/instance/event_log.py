@@ -1,7 +1,7 @@
-"""Dagster's SQLite event log, made cheap for bulk runs over `date|ticker` keys; the settings of such runs.
+"""A faster SQLite event log for Dagster's bulk runs over `date|ticker` keys, and the process settings of such runs.
 
-Belongs here: how asset events reach the SQLite files, and what a bulk run changes in its own process. What
-the events mean, who emits them, and every read of them stay Dagster's.
+Here: how asset events are written to the SQLite files, and what a bulk run changes in its process. Not here: the meaning of the
+events, who emits them, and reading them; Dagster does all of that.
 """
 
 import gc
@@ -28,8 +28,8 @@ from sqlalchemy import Connection
 _log = logging.getLogger(__name__)
 _opened_home: ContextVar[str | None] = ContextVar("opened_home", default=None)
 
-# Dagster reads both at each call, none at import. The second is read where the run is created: one planned
-# event an asset instead of one a key, so the UI shows none of the run's keys as in progress, nor as failed.
+# Dagster reads both variables at each call, not at import. It reads the second one where the run is created: there is then one
+# planned event for each asset instead of one for each key, so the UI shows no key of the run as in progress or as failed.
 BULK_ENVIRONMENT: Final[Mapping[str, str]] = {
     "DAGSTER_EVENT_BATCH_SIZE": "1000",
     "DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS": "1",
@@ -38,7 +38,7 @@ _RUN_ENDED_EARLY = (DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED)
 _EVENT_COLUMNS = ("run_id", "event", "dagster_event_type", "timestamp", "step_key", "asset_key", "partition")
 _TAG_COLUMNS = ("event_id", "asset_key", "key", "value", "event_timestamp")
 
-# What this module calls, overrides or writes in Dagster; none of it is a public API.
+# The methods that this module calls or overrides, and the tables that it writes. None of them is a public API of Dagster.
 _METHODS: Final[Mapping[str, tuple[str, ...]]] = {
     "_event_to_row": ("self", "event"),
     "_tags_for_asset_event": ("self", "event"),
@@ -58,12 +58,12 @@ _TABLES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-# No text from outside enters a statement: names are the constants above, values are bound.
+# No external text enters a statement: the names are the constants above, and values are bound.
 _NAMES = ", ".join(_EVENT_COLUMNS)
 _INSERT_EVENTS = f"INSERT INTO main.event_logs (id, {_NAMES}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 _INSERT_TAGS = f"INSERT INTO main.asset_event_tags ({', '.join(_TAG_COLUMNS)}) VALUES (?, ?, ?, ?, ?)"  # noqa: S608
 _NEXT_ID = "SELECT coalesce(max(id), 0) + 1 FROM main.event_logs"
-# The JSON identifies an event: it holds a timestamp in microseconds and the process id. The rest is speed.
+# The JSON alone identifies an event: it holds a timestamp in microseconds and the process id. The other conditions are for speed.
 _FIND_EVENT = (
     "SELECT id FROM main.event_logs WHERE asset_key = :asset_key AND dagster_event_type = :dagster_event_type"
     " AND partition IS :partition AND event = :event"
@@ -80,7 +80,7 @@ _COPY_TO_SHARD = (
 
 
 def private_api_differences() -> list[str]:
-    """What the installed Dagster lacks of the private methods and columns used here; empty when nothing."""
+    """The private methods and columns used here that are different or missing in the installed Dagster; empty if none is."""
     differences = []
     for name, expected in _METHODS.items():
         method = getattr(SqliteEventLogStorage, name, None)
@@ -96,17 +96,18 @@ def private_api_differences() -> list[str]:
 
 
 class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
-    """SQLite event log that writes a batch of asset events in one transaction over index and run shard.
+    """A SQLite event log that writes a batch of asset events in one transaction over the index and the run's shard.
 
-    Files, rows and ids are the stock storage's, so every read is the stock one and either class can open what
-    the other wrote. A key costs 0.2 ms here, 10 ms there. Events of other kinds take the stock path.
+    Files, rows and ids are the same as those of the stock storage, so Dagster's reads are unchanged and either class can open
+    what the other wrote. A key costs 0.2 ms here and 10 ms in the stock storage. Events of other kinds are written as by the
+    stock storage.
 
-    SQLite commits the index, then the shard (seen in a trace; in WAL mode it is not atomic over both files).
-    A kill between the two leaves lines in the index alone: storing the same events again, or the event that
-    ends the broken run, completes the shard and repeats nothing.
+    SQLite commits the index, then the shard (seen in a trace; in WAL mode a transaction over both files is not atomic). A kill
+    between the two leaves rows in the index that the shard lacks. Storing the same events again, or the event that ends the
+    broken run, completes the shard and duplicates nothing.
 
-    Where Dagster's private API is not the one this was written for, it warns once and writes as the stock
-    does. Raises `sqlalchemy.exc.OperationalError` when another process keeps a write lock for 30 seconds.
+    If Dagster's private API differs from the one this class was written for, it warns once and writes as the stock storage does.
+    Raises `sqlalchemy.exc.OperationalError` when another process keeps a write lock for 30 seconds.
     """
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
@@ -118,14 +119,16 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         if differences:
             _log.warning(
                 "Dagster's private event log API has changed: events are written as by the stock SQLite"
-                " storage, at about 10 ms a partition instead of 0.2 ms. %s",
+                " storage, at about 10 ms for each partition instead of 0.2 ms. %s",
                 "; ".join(differences),
             )
 
     @classmethod
     def config_type(cls) -> Any:
-        """`base_dir`: the folder of the files; if left out `history/runs`, as the stock storage's, in the home that
-        `events_below` names, else in DAGSTER_HOME."""
+        """The config: `base_dir`, the folder of the SQLite files.
+
+        The default is `history/runs`, as in the stock storage, in the home that `events_below` sets, else in DAGSTER_HOME.
+        """
         return {"base_dir": Field(StringSource, is_required=False)}
 
     @classmethod
@@ -134,11 +137,11 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         return cls(base_dir=base_dir, inst_data=inst_data)
 
     def store_event(self, event: EventLogEntry) -> None:
-        # Dagster stores the events of a failed batch again, one by one: the same path, so that none repeats.
+        # Dagster stores the events of a failed batch again, one by one. They take the same path, so none is duplicated.
         self.store_event_batch([event])
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        # A batch of planned events mixes assets with asset checks, which have a table of their own.
+        # A batch of planned events contains asset checks too, which have a separate table.
         for (batched, run_id), group in groupby(events, key=lambda e: (self._is_batched(e), e.run_id)):
             if batched:
                 self._store_asset_events(run_id, list(group))
@@ -150,12 +153,12 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
                 super().store_event(event)
 
     def store_asset_check_event(self, event: EventLogEntry, event_id: int | None) -> None:
-        # Where partitions are days alone, Dagster plans an unpartitioned check once for each day of the run: 12 checks × 5,040
-        # days took minutes and 1 GB, and no evaluation ever ends those rows. Our checks have no partitions, so one row it is.
+        # If partitions are days, Dagster plans an unpartitioned check once for each day of the run: 12 checks × 5,040 days took
+        # minutes and 1 GB, and no evaluation ever completes those rows. The checks of this package have no partitions: one row.
         super().store_asset_check_event(_planned_once(event) if self._batching else event, event_id)
 
     def delete_events_for_run(self, conn: Connection, run_id: str) -> None:
-        # The stock method names every event's id in one statement: more than SQLite takes after a bulk run.
+        # The stock method puts the id of every event into one statement: after a bulk run those are more than SQLite accepts.
         if self._batching:
             conn.exec_driver_sql(_DELETE_TAGS, (run_id,))
             conn.exec_driver_sql(_DELETE_EVENTS, (run_id,))
@@ -166,9 +169,11 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         return self._batching and event.dagster_event_type in ASSET_EVENTS
 
     def _store_asset_events(self, run_id: str, events: Sequence[EventLogEntry]) -> None:
-        rows = [self._event_to_row(event) for event in events]  # half of the cost: before any lock is taken
+        rows = [
+            self._event_to_row(event) for event in events
+        ]  # half of the cost, so it is done before any lock is taken
         for row in rows:
-            row["timestamp"] = row["timestamp"].isoformat(" ", "microseconds")  # SQLAlchemy's text on SQLite
+            row["timestamp"] = row["timestamp"].isoformat(" ", "microseconds")  # as SQLAlchemy writes it to SQLite
         with self._index_and_shard(run_id) as conn:
             ids = self._store_in_index(conn, events, rows)
             self._copy_to_shard(conn, run_id, min(ids), max(ids))
@@ -176,11 +181,11 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     def _store_in_index(
         self, conn: Connection, events: Sequence[EventLogEntry], rows: Sequence[Mapping[str, Any]]
     ) -> list[int]:
-        """Store the events that the index does not hold yet; return the ids of all of them."""
-        # A batch reaches the index whole or not at all: its first event tells a retry from a first attempt.
+        """Store the events that the index does not hold yet; return the ids of all `events`."""
+        # A batch is committed to the index whole or not at all, so its first event shows whether this is a retry.
         retry = _id_in_index(conn, rows[0]) is not None
         known = [_id_in_index(conn, row) for row in rows] if retry else [None] * len(rows)
-        # Under the write lock no other process can take these ids, the ones that SQLite itself would give.
+        # Under the write lock no other process can take these ids. They are the ones that SQLite itself would assign.
         next_id: int = conn.exec_driver_sql(_NEXT_ID).scalar_one()
         new = [(events[i], rows[i]) for i, event_id in enumerate(known) if event_id is None]
         new_events, new_tags, latest = [], [], {}
@@ -189,7 +194,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
             for key, value in self._tags_for_asset_event(event).items():
                 new_tags.append((event_id, row["asset_key"], key, value, row["timestamp"]))
             latest[row["asset_key"], row["dagster_event_type"]] = (event_id, event)
-        # Raw statements: through its table objects SQLAlchemy spends 0.05 ms a key on their parameters.
+        # Raw statements, because SQLAlchemy's table objects spend 0.05 ms for each key on the parameters.
         if new_events:
             conn.exec_driver_sql(_INSERT_EVENTS, new_events)
         if new_tags and self.has_table("asset_event_tags"):
@@ -203,7 +208,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
 
     @contextmanager
     def _index_and_shard(self, run_id: str) -> Iterator[Connection]:
-        """One transaction over the index (`main`) and the run's `shard`; takes both write locks first."""
+        """Open one transaction over the index (`main`) and the run's `shard`; both write locks are taken first."""
         if run_id not in self._initialized_dbs:
             with self.run_connection(run_id):
                 pass  # creates the shard's tables
@@ -214,7 +219,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
 
 
 def _home() -> str:
-    """The folder of the instance that is being opened: Dagster does not tell a storage with a class of its own."""
+    """The folder of the instance that is being opened. Dagster does not pass it to a custom storage class."""
     home = _opened_home.get() or os.environ.get("DAGSTER_HOME")
     if not home:
         raise DagsterHomeNotSetError(
@@ -225,7 +230,7 @@ def _home() -> str:
 
 @contextmanager
 def events_below(home: Path) -> Iterator[None]:
-    """An instance that is opened in this block, by this thread, has its events in `home`, whatever DAGSTER_HOME is."""
+    """Keep the events of an instance that this thread opens in this block in `home`, whatever DAGSTER_HOME is."""
     token = _opened_home.set(str(home))
     try:
         yield
@@ -234,7 +239,7 @@ def events_below(home: Path) -> Iterator[None]:
 
 
 def _planned_once(event: EventLogEntry) -> EventLogEntry:
-    """A planned check evaluation without its partitions; any other event as it is."""
+    """A planned check evaluation without its partitions; any other event unchanged."""
     if event.dagster_event is None or event.dagster_event_type != DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
         return event
     planned = event.dagster_event.asset_check_planned_data
@@ -248,20 +253,19 @@ def _id_in_index(conn: Connection, row: Mapping[str, Any]) -> int | None:
 
 
 def batch_events() -> None:
-    """Let every run of this process write its events in batches, unless DAGSTER_EVENT_BATCH_SIZE says otherwise.
+    """Let every run of this process write its events in batches, unless DAGSTER_EVENT_BATCH_SIZE is set.
 
-    For runs that Dagster launches: planned events stay one a key, so that the UI shows its progress.
+    For runs that Dagster launches: there is still one planned event for each key, so the UI shows the progress of each.
     """
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", BULK_ENVIRONMENT["DAGSTER_EVENT_BATCH_SIZE"])
 
 
 @contextmanager
 def bulk_run_environment() -> Iterator[None]:
-    """Prepare this process for a bulk run, and put everything back afterwards, also when the run raises.
+    """Prepare this process for a bulk run, and restore the previous state afterwards, also if the run raises.
 
-    Sets `BULK_ENVIRONMENT` and turns garbage collection off. Enter it before the run is created, and give
-    the run one quiet logger: every event passes through each of them. The change is to the whole process: not
-    for two threads at once.
+    Sets `BULK_ENVIRONMENT` and turns garbage collection off. Enter it before the run is created, and give the run a single quiet
+    logger: every event passes through each logger. It changes the whole process, so two threads cannot use it at the same time.
     """
     before = {name: os.environ.get(name) for name in BULK_ENVIRONMENT}
     collecting = gc.isenabled()

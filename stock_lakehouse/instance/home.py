@@ -1,6 +1,6 @@
-"""The Dagster instance of a lake: where it is, and the dagster.yaml of a laptop and of production.
+"""The Dagster instance of a lake: its folder, and the dagster.yaml of a laptop and of production.
 
-Not here: what runs in it (runs/).
+Not here: the runs that it records (runs/).
 """
 
 from __future__ import annotations
@@ -68,26 +68,29 @@ storage:
 
 LAKEHOUSE_TOML: Final = """\
 # What this lake holds. Every line can be overridden by a variable: STOCK_LAKEHOUSE_TICKERS=AAPL,NVDA, and so on.
-# `stock-lakehouse doctor` says whether what stands here works. Secrets come from variables only.
+# `stock-lakehouse doctor` checks whether these settings work. Secrets come from variables only.
 
 tickers = ["AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA"]
 exchange = "XNYS"                 # whose sessions: a MIC like XLON, XTKS | 24/7 (crypto) | 24/5 (currencies)
 first_date = 2013-01-02
-last_date = 2023-09-21            # leave out to go on for ever
+last_date = 2023-09-21            # without it, the lake grows with every session
 
 source = "sample"                 # sample | csv | yfinance
 # csv_folder = "prices"           # with source = "csv"
 
 lake_root = "lakehouse"
 engine = "embedded"               # embedded | spark_connect (address in STOCK_LAKEHOUSE_SPARK_REMOTE) | databricks
-partition_by = "date_ticker"      # date_ticker: a key a bar, to 100,000 keys | session: a key a day, any size
-automation = "off"                # off | sensor | schedule | declarative: what runs by itself (docs/automation.md)
+partition_by = "date_ticker"      # date_ticker: one key per bar, up to 100,000 | session: one key per session, any number
+automation = "off"                # off | sensor | schedule | declarative: what starts runs (docs/automation.md)
 """
 
 
 def dagster_folder(settings: Settings) -> Path:
-    """The folder of the lake's Dagster instance: DAGSTER_HOME if set, else `.dagster` in the lake, or of a lake in a bucket
-    `.dagster/<bucket>/<prefix>` beside lakehouse.toml."""
+    """The folder of the lake's Dagster instance.
+
+    DAGSTER_HOME if it is set; else `.dagster` in the lake, or for a lake in a bucket `.dagster/<bucket>/<prefix>` beside
+    lakehouse.toml.
+    """
     if home := os.environ.get("DAGSTER_HOME"):
         return Path(home)
     root = settings.lake_root
@@ -99,7 +102,7 @@ def dagster_folder(settings: Settings) -> Path:
 def ensure_dagster_home(settings: Settings) -> Path:
     """`dagster_folder`, created with a laptop's dagster.yaml if it does not exist.
 
-    DAGSTER_HOME stays as it is: a process may work on several lakes, each with an instance of its own.
+    DAGSTER_HOME is not changed: a process may work on several lakes, and each has its own instance.
     """
     home = dagster_folder(settings)
     home.mkdir(parents=True, exist_ok=True)
@@ -110,8 +113,10 @@ def ensure_dagster_home(settings: Settings) -> Path:
 
 @contextmanager
 def open_instance(home: Path) -> Iterator[dg.DagsterInstance]:
-    """The Dagster instance in the folder `home`, opened by one process at a time: where there is none yet, each would make its
-    SQLite files, and Dagster takes a table that another has just made for an error."""
+    """The Dagster instance in the folder `home`, which one process opens at a time.
+
+    If the instance is new, two processes would both create its SQLite files, and Dagster fails when a table already exists.
+    """
     import dagster as dg
 
     from stock_lakehouse.instance.event_log import events_below
@@ -129,11 +134,11 @@ def _opening(home: Path) -> BaseFileLock:
 
 
 def write_new(path: Path, text: str, force: bool) -> bool:
-    """Write `text` to `path` and its folder; False, and nothing written, if the file is there and `force` is not set."""
+    """Write `text` to `path` and create its folder. False, and nothing is written, if the file exists and `force` is not set."""
     if path.exists() and not force:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")  # whole or not at all
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    temporary = path.with_name(f".{path.name}.new")  # renamed when complete, so a kill leaves no half file
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
     return True

@@ -1,6 +1,6 @@
-"""What a run's tags say of it: who asked for it, and which sessions and tickers it brings.
+"""What the tags of a run say: what requested it, and which sessions and tickers it covers.
 
-Here: reading tags. Not here: writing a range (partitions.py).
+Here: reading tags. Not here: writing the tags of a range (partitions.py).
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from stock_lakehouse.tables import FEATURES, RAW
 if TYPE_CHECKING:
     import dagster as dg
 
-ASKED_BY = "stock_lakehouse/asked_by"  # the sensor or schedule that asked
+ASKED_BY = "stock_lakehouse/asked_by"  # the sensor or schedule that requested the run
 PARTITION = "dagster/partition"
-LISTED = 10  # tickers that a text names
+LISTED = 10  # tickers named in a text
 
 
 @dataclass(frozen=True)
-class Bringing:
-    """A run that brings the sessions from `first` to `last` of `tickers` through every layer."""
+class RunCoverage:
+    """The sessions from `first` to `last` of `tickers`, which the run takes through every layer."""
 
     run_id: str
     first: date
     last: date
     tickers: frozenset[str]
 
-    def brings(self, ticker: str, session: date) -> bool:
+    def covers(self, ticker: str, session: date) -> bool:
         return ticker in self.tickers and self.first <= session <= self.last
 
 
-def bringing(run: dg.DagsterRun, tickers: Sequence[str]) -> Bringing | None:
-    """What `run` brings, `tickers` being the settings'; None if it does not bring bars through every layer."""
+def run_coverage(run: dg.DagsterRun, tickers: Sequence[str]) -> RunCoverage | None:
+    """The coverage of `run`, with the settings' `tickers`; None if the run does not take bars through every layer."""
     selection = {key.path[-1] for key in run.asset_selection} if run.asset_selection else {RAW.name, FEATURES.name}
     first = run.tags.get(RANGE_START) or run.tags.get(PARTITION)
     last = run.tags.get(RANGE_END) or run.tags.get(PARTITION)
@@ -43,27 +43,27 @@ def bringing(run: dg.DagsterRun, tickers: Sequence[str]) -> Bringing | None:
         return None
     (first_day, bar, start), (last_day, _, end) = first.partition("|"), last.partition("|")
     try:
-        asked = frozenset(tickers_of_run(run.tags, tickers))
+        covered = frozenset(tickers_of_run(run.tags, tickers))
         if bar:
-            asked &= frozenset(tickers[tickers.index(start) : tickers.index(end) + 1])
+            covered &= frozenset(tickers[tickers.index(start) : tickers.index(end) + 1])
     except (PartitionError, ValueError):
-        return None  # its tickers are not the settings' any more
-    return Bringing(run.run_id, date.fromisoformat(first_day), date.fromisoformat(last_day), asked)
+        return None  # the settings no longer have its tickers
+    return RunCoverage(run.run_id, date.fromisoformat(first_day), date.fromisoformat(last_day), covered)
 
 
 def keys_of(run: dg.DagsterRun) -> str:
-    """The partition keys of `run` in words, with its tickers where its tags name them."""
+    """The partition keys of `run` as text, with its tickers if its tags name them."""
     first, last = run.tags.get(RANGE_START), run.tags.get(RANGE_END)
     if not first or not last:
         return run.tags.get(PARTITION) or "no partition"
     (first_day, _, start), (last_day, _, end) = first.partition("|"), last.partition("|")
     tickers = named_tickers(run.tags)
-    if not tickers or (start and start == end):  # the keys themselves say it
+    if not tickers or (start and start == end):  # the keys name the tickers already
         return first if first == last else f"{first} to {last}"
     days = first_day if first_day == last_day else f"{first_day} to {last_day}"
-    return f"{days} of {_listed(tickers)}"
+    return f"{days} of {_short_list(tickers)}"
 
 
-def _listed(tickers: Sequence[str]) -> str:
+def _short_list(tickers: Sequence[str]) -> str:
     more = len(tickers) - LISTED
     return ", ".join(tickers) if more <= 0 else f"{', '.join(tickers[:LISTED])} and {more} more"

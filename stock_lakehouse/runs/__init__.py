@@ -1,1 +1,1 @@
-"""What is launched from here: one run, a backfill of many, and telling Dagster what the lake holds."""
+"""Runs started by the program: a single run, a backfill of many runs, and recording in Dagster what the lake holds."""

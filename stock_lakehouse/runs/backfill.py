@@ -1,7 +1,7 @@
-"""Backfills: what the lake lacks of a rectangle, cut into runs, which are then run one after the other.
+"""Backfills: the missing bars of a rectangle, cut into runs that are run one after the other.
 
-The lake itself says what is done, so a backfill that was killed goes on where it stopped when it is run again. Not here: one
-run (run.py), and printing (cli/).
+What is done is read from the lake itself, so a killed backfill continues where it stopped when it is run again. Not here: a
+single run (run.py), and printing (cli/).
 """
 
 from __future__ import annotations
@@ -34,7 +34,12 @@ FAILURES_IN_A_ROW = 2
 
 @dataclass(frozen=True)
 class Chunk:
-    """One run: its rectangle, the assets it runs (None: all), and how many bars of the rectangle the lake lacks."""
+    """One run of a backfill.
+
+    - `rectangle`: the sessions and tickers of the run.
+    - `select`: the assets that it runs; None: all.
+    - `missing`: how many bars of the rectangle the lake lacks.
+    """
 
     rectangle: Rectangle
     select: tuple[str, ...] | None
@@ -43,7 +48,11 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Plan:
-    """What of `asked` bars is to be done, in order."""
+    """The runs of a backfill.
+
+    - `asked`: the number of bars that were requested.
+    - `chunks`: the runs, in order; together they hold every missing bar.
+    """
 
     asked: int
     chunks: tuple[Chunk, ...]
@@ -55,7 +64,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Step:
-    """A chunk that has run: `number` of `of`, `done` of all missing bars after it, and the seconds that the rest may take."""
+    """A chunk that has run.
+
+    - `number`, `of`: its number, from 1, and the number of chunks.
+    - `chunk`, `report`: the chunk and the result of its run.
+    - `done`: the share of all missing bars that has run, this chunk included.
+    - `seconds_left`: an estimate for the remaining chunks.
+    """
 
     number: int
     of: int
@@ -73,11 +88,12 @@ def plan_backfill(
     chunk_bars: int = CHUNK_BARS,
     again: bool = False,
 ) -> Plan:
-    """What the lake lacks of `asked`; all of it with `again`.
+    """The runs that compute the bars of `asked` which the lake lacks; all bars with `again`.
 
-    A bar is held when curated has it and features has it by the present formulas; where only features lacks it, features is
-    run alone. With `select` a bar is held when the last selected layer has it. Raises ValueError for a `select` without a
-    layer.
+    A bar is held if curated has it and features has it by the present formulas. If only features lacks it, only features is run.
+    With `select`, a bar is held if the last selected layer has it.
+
+    Raises ValueError for a `select` that does not exist or has no layer.
     """
     import numpy as np
 
@@ -87,31 +103,33 @@ def plan_backfill(
         check_select(select)
         layers = [table for table in LAYERS if table.name in select]
         if not layers:
-            raise ValueError(f"select: a backfill fills layers; name one of {', '.join(one.name for one in LAYERS)}")
+            raise ValueError(
+                f"select: a backfill fills layers; name one of {', '.join(table.name for table in LAYERS)}"
+            )
         missing = everything if again else ~held_cells(lake, spark, asked, layers[-1])
         return Plan(everything.size, tuple(cut(asked, missing, chunk_bars, tuple(select))))
     if again:
         return Plan(everything.size, tuple(cut(asked, everything, chunk_bars, None)))
-    bars = held_cells(lake, spark, asked, CURATED)
-    whole = tuple(cut(asked, ~bars, chunk_bars, None))
-    for chunk in whole:
-        bars &= ~_cells_of(chunk.rectangle, asked)
-    behind = bars & ~held_cells(lake, spark, asked, FEATURES)
-    return Plan(everything.size, whole + tuple(cut(asked, behind, chunk_bars, FEATURES_ALONE)))
+    curated = held_cells(lake, spark, asked, CURATED)
+    all_layers = tuple(cut(asked, ~curated, chunk_bars, None))
+    for chunk in all_layers:
+        curated &= ~_cells_of(chunk.rectangle, asked)
+    features_only = curated & ~held_cells(lake, spark, asked, FEATURES)
+    return Plan(everything.size, all_layers + tuple(cut(asked, features_only, chunk_bars, FEATURES_ALONE)))
 
 
 def cut(asked: Rectangle, missing: Cells, chunk_bars: int, select: tuple[str, ...] | None) -> Iterator[Chunk]:
-    """Chunks of `asked` that hold every missing bar, each of about `chunk_bars` bars and at least one ticker.
+    """Cut `asked` into chunks that hold every missing bar, each of about `chunk_bars` bars and at least one ticker.
 
-    A chunk is whole tickers from their first missing session to the last: features are computed from a ticker's whole
-    history, so cutting a history in two would compute it twice. Tickers whose missing sessions lie apart are not joined: a
-    new ticker's history does not make the others run.
+    A chunk holds each of its tickers from the first missing session to the last. Features are computed from a ticker's whole
+    history, so a history cut in two would be computed twice. Tickers are not joined if the chunk would then be more than twice
+    as long as the shortest of their spans, so a new ticker's history does not make the other tickers run.
     """
     spans = sorted(
-        (int(places[0]), int(places[-1]), at)
-        for at, row in enumerate(missing)
-        for places in [row.nonzero()[0]]
-        if len(places)
+        (int(missing_sessions[0]), int(missing_sessions[-1]), position)
+        for position, row in enumerate(missing)
+        for missing_sessions in [row.nonzero()[0]]
+        if len(missing_sessions)
     )
     group: list[tuple[int, int, int]] = []
     for span in spans:
@@ -130,24 +148,26 @@ def _chunk(
     asked: Rectangle, missing: Cells, group: Sequence[tuple[int, int, int]], select: tuple[str, ...] | None
 ) -> Chunk:
     first, last = min(first for first, _, _ in group), max(last for _, last, _ in group)
-    rows = sorted(at for _, _, at in group)
-    rectangle = Rectangle(asked.sessions[first : last + 1], tuple(asked.tickers[at] for at in rows), asked.exchange)
-    return Chunk(rectangle, select, int(missing[rows].sum()))
+    positions = sorted(position for _, _, position in group)
+    rectangle = Rectangle(
+        asked.sessions[first : last + 1], tuple(asked.tickers[position] for position in positions), asked.exchange
+    )
+    return Chunk(rectangle, select, int(missing[positions].sum()))
 
 
 def _cells_of(rectangle: Rectangle, asked: Rectangle) -> Cells:
     import numpy as np
 
-    def places(all_of: Sequence[str] | Sequence[date], some: Sequence[str] | Sequence[date]) -> Cells:
-        return np.isin(np.array(all_of), np.array(some))
+    def is_in(values: Sequence[str] | Sequence[date], some: Sequence[str] | Sequence[date]) -> Cells:
+        return np.isin(np.array(values), np.array(some))
 
-    return np.outer(places(asked.tickers, rectangle.tickers), places(asked.sessions, rectangle.sessions))
+    return np.outer(is_in(asked.tickers, rectangle.tickers), is_in(asked.sessions, rectangle.sessions))
 
 
 def run_backfill(
     settings: Settings, plan: Plan, progress: Callable[[str], None], clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Step]:
-    """Run the plan's chunks and yield each when it has ended, failed ones too; stop after FAILURES_IN_A_ROW."""
+    """Run the plan's chunks and yield each when it has ended, also if it failed; stop after FAILURES_IN_A_ROW."""
     tags = {BACKFILL_TAG: uuid.uuid4().hex[:8]}
     started, done, failed = clock(), 0, 0
     for number, chunk in enumerate(plan.chunks, start=1):

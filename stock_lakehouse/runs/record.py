@@ -1,6 +1,6 @@
-"""Which bars of a rectangle the lake's tables hold, and telling Dagster of them.
+"""Which bars of a rectangle the lake's tables hold, and recording them in Dagster.
 
-Here: the lake as the truth of what is done. Not here: what is to be done about a bar that is missing (backfill.py).
+Here: what is done, read from the lake itself. Not here: what to do about a missing bar (backfill.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def held_cells(lake: Lake, spark: SparkSession, asked: Rectangle, table: Table) -> Cells:
-    """Which bars of `asked` the table has; of features, those by the present formulas."""
+    """Which bars of `asked` the table has, as a tickers × sessions array of bool.
+
+    Rows of features that were computed with older formulas do not count.
+    """
     import numpy as np
     import pyarrow as pa
     from pyspark.sql import functions as F
@@ -36,19 +39,19 @@ def held_cells(lake: Lake, spark: SparkSession, asked: Rectangle, table: Table) 
     tickers = pa.compute.index_in(rows["ticker"], pa.array(asked.tickers, pa.string())).to_numpy(zero_copy_only=False)
     sessions = pa.compute.index_in(rows["session"], pa.array(asked.sessions, pa.date32()))
     sessions = sessions.to_numpy(zero_copy_only=False)
-    ours = ~(np.isnan(tickers.astype(float)) | np.isnan(sessions.astype(float)))
+    inside = ~(np.isnan(tickers.astype(float)) | np.isnan(sessions.astype(float)))
     cells = np.zeros((len(asked.tickers), len(asked.sessions)), dtype=bool)
-    cells[tickers[ours].astype(int), sessions[ours].astype(int)] = True
+    cells[tickers[inside].astype(int), sessions[inside].astype(int)] = True
     return cells
 
 
 def record_held(
     instance: dg.DagsterInstance, scheme: PartitionScheme, lake: Lake, spark: SparkSession, asked: Rectangle
 ) -> dict[str, int]:
-    """Mark as materialized every partition of `asked` that a layer holds and Dagster does not know of; counts by layer.
+    """Mark as materialized every partition of `asked` that a layer holds and Dagster does not know of; return counts by layer.
 
-    For a lake under another scheme or instance than it was filled with, and for what a killed run published but did not
-    record. Where a partition is a session, it is held when any ticker's bar is. Killed, it goes on when it is called again.
+    This is for a lake that was filled under another partition scheme or another instance, and for what a killed run published
+    but did not record. If a partition is a session, it is held if any ticker's bar is. After a kill, a further call completes it.
     """
     import dagster as dg
 
@@ -56,20 +59,24 @@ def record_held(
     for table in LAYERS:
         key = dg.AssetKey(table.name)
         known = instance.get_materialized_partitions(key)
-        new = [one for one in scheme.keys_of(asked, held_cells(lake, spark, asked, table)) if one not in known]
+        new = [
+            partition
+            for partition in scheme.keys_of(asked, held_cells(lake, spark, asked, table))
+            if partition not in known
+        ]
         _record(instance, key, new)
         counts[table.name] = len(new)
     return counts
 
 
 def _record(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: list[str]) -> None:
-    """What `DagsterInstance.report_runless_asset_event` does for each partition, but written in batches."""
+    """Do what `DagsterInstance.report_runless_asset_event` does for each partition, but write in batches."""
     import dagster as dg
     from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata, DagsterEventType, StepMaterializationData
     from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 
     batch = str(uuid.uuid4())
-    for at, partition in enumerate(partitions, start=1):
+    for number, partition in enumerate(partitions, start=1):
         event = dg.AssetMaterialization(key, partition=partition, description="Held by the lake already.")
         instance.report_dagster_event(
             DagsterEvent(
@@ -78,5 +85,5 @@ def _record(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: list[str
                 job_name=RUNLESS_JOB_NAME,
             ),
             run_id=RUNLESS_RUN_ID,
-            batch_metadata=DagsterEventBatchMetadata(batch, at == len(partitions)),
+            batch_metadata=DagsterEventBatchMetadata(batch, number == len(partitions)),
         )

@@ -1,6 +1,6 @@
-"""Runs started from here: one run of the graph over a rectangle, in this process.
+"""One run of the graph over a rectangle, in this process.
 
-Not here: what a run does (assets/), and how it is asked for (cli/).
+Not here: what a run does (assets/), and the commands that start it (cli/).
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 ERROR = "ERROR"  # severity of a check
-PROGRAM_TAG = "stock_lakehouse/program"  # on a run in a process of this program, not of Dagster's daemon: its machine
+PROGRAM_TAG = (
+    "stock_lakehouse/program"  # the machine of a run in this program's process, not in one of Dagster's daemon
+)
 
 
 @dataclass(frozen=True)
 class CheckFinding:
     """A check that did not pass.
 
-    - `asset`, `check`: its names.
-    - `severity`: WARN, or ERROR, with which the program ends with 1.
-    - `description`: why it is red, or what is expected.
-    - `rows`: what it found, the first table of its metadata.
-    - `found`: how many there are, where its metadata say so; `rows` may be the first of them.
-    - `to_do`: what to do about it, where its metadata say so.
+    - `asset`, `check`: the names of the asset and the check.
+    - `severity`: WARN or ERROR. With ERROR the program exits with 1.
+    - `description`: why the check did not pass, or what it expects.
+    - `rows`: the findings, from the first table in its metadata.
+    - `found`: the number of findings; `rows` may hold only the first of them. None if the metadata do not have it.
+    - `to_do`: what to do about the findings; empty if the metadata do not say.
     - `facts`: all plain values of its metadata.
     """
 
@@ -56,8 +58,14 @@ class CheckFinding:
 
 @dataclass(frozen=True)
 class RunReport:
-    """How a run ended. `failures` are the messages of the steps that failed, `red` the checks that did not pass, `seconds`
-    what each step took, its partitions' events included."""
+    """The result of a run.
+
+    - `run_id`: the run in Dagster's instance.
+    - `success`: True if no step failed.
+    - `failures`: the messages of the steps that failed.
+    - `red`: the checks that did not pass.
+    - `seconds`: the duration of each step, including the time to write the events of its partitions.
+    """
 
     run_id: str
     success: bool
@@ -67,7 +75,7 @@ class RunReport:
 
     @property
     def is_sound(self) -> bool:
-        """The run succeeded, and no check of severity ERROR is red."""
+        """True if the run succeeded and every check of severity ERROR passed."""
         return self.success and all(finding.severity != ERROR for finding in self.red)
 
 
@@ -80,8 +88,11 @@ def run_rectangle(
 ) -> RunReport:
     """Materialize `rectangle` in one Dagster run in this process, recorded in the lake's instance.
 
-    `select` names assets; None is the whole graph with its checks. `progress` gets a line for each thing done; `tags` are
-    put on the run. Raises ValueError for an asset that does not exist.
+    - `select`: the names of the assets to run; None runs the whole graph with its checks.
+    - `progress`: called with each line that the assets log.
+    - `tags`: further tags of the run.
+
+    Raises ValueError for an asset that does not exist.
     """
     import dagster as dg
 
@@ -103,7 +114,7 @@ def run_rectangle(
         result = job.execute_in_process(
             instance=instance,
             run_id=run_id,
-            run_config={"loggers": {PROGRESS: {}}},  # this logger alone: every event passes through each
+            run_config={"loggers": {PROGRESS: {}}},  # a single logger, because every event passes through each
             tags={**scheme.range_tags(rectangle), PROGRAM_TAG: platform.node(), **(tags or {})},
             asset_selection=[dg.AssetKey(name) for name in select] if select else None,
             raise_on_error=False,
@@ -112,7 +123,7 @@ def run_rectangle(
 
 
 def record_rectangle(settings: Settings, asked: Rectangle, spark: SparkSession) -> dict[str, int]:
-    """`holdings.record_held` in the lake's instance."""
+    """Call `record.record_held` with the lake's instance; return its counts by layer."""
     from stock_lakehouse.instance.event_log import bulk_run_environment
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.partitions import PartitionScheme
@@ -126,9 +137,10 @@ def record_rectangle(settings: Settings, asked: Rectangle, spark: SparkSession) 
 
 
 def prune_runs(settings: Settings, ended_before: datetime) -> int:
-    """Delete the runs that ended before that instant, with their events; how many.
+    """Delete the runs that ended before `ended_before`, with their events; return their number.
 
-    A run's events say which partitions are materialized: `record_rectangle` afterwards marks anew what the lake holds.
+    The events of a run record which partitions are materialized. Call `record_rectangle` afterwards to mark again what the lake
+    holds.
     """
     import dagster as dg
 
@@ -150,9 +162,9 @@ def check_select(select: Sequence[str] | None) -> None:
 
 
 def end_dead_runs(instance: dg.DagsterInstance, home: Path) -> list[str]:
-    """Mark as failed the runs of this program on this machine whose process has ended; their ids.
+    """Mark as failed the runs of this program on this machine whose process has ended; return their ids.
 
-    No daemon watches a run in the program's own process: after a kill it would count as in progress for ever.
+    No daemon monitors a run in the program's process, so after a kill the run would stay in progress for ever.
     """
     import dagster as dg
     from filelock import Timeout
@@ -164,16 +176,16 @@ def end_dead_runs(instance: dg.DagsterInstance, home: Path) -> list[str]:
             continue
         try:
             with _alive(home, run.run_id):
-                instance.report_run_failed(run, "The program that ran it ended before the run did. Run it again.")
+                instance.report_run_failed(run, "The program ended before its run did. Start the run again.")
                 dead.append(run.run_id)
         except Timeout:
-            continue  # its process lives
+            continue  # its process is alive
     return dead
 
 
 @contextmanager
 def _alive(home: Path, run_id: str) -> Iterator[None]:
-    """Hold the lock that says that the run's process lives; the operating system lets go of it with the process."""
+    """Hold the lock that shows that the run's process is alive; the operating system releases it when the process ends."""
     from filelock import FileLock
 
     path = home / "program_runs" / f"{run_id}.lock"
@@ -191,17 +203,19 @@ def _report(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance, job
             while error is not None and error.cause is not None:
                 error = error.cause
             failures.append(f"{event.step_key}: {error.message.strip() if error else event.message}")
-    red = tuple(_finding(one, job) for one in result.get_asset_check_evaluations() if not one.passed)
+    red = tuple(
+        _finding(evaluation, job) for evaluation in result.get_asset_check_evaluations() if not evaluation.passed
+    )
     return RunReport(result.run_id, result.success, tuple(failures), red, _seconds(instance, result.run_id))
 
 
 def _finding(evaluation: dg.AssetCheckEvaluation, job: dg.JobDefinition) -> CheckFinding:
-    """A red check as its metadata tell of it, whichever check it is."""
+    """The finding of a check that did not pass, from its metadata."""
     facts = {name: value.value for name, value in evaluation.metadata.items()}
     tables = [rows for value in evaluation.metadata.values() if (rows := _table_in(value))]
     graph, key = job.asset_layer.asset_graph, evaluation.asset_check_key
-    sound = graph.get(key).description if key in graph.asset_check_keys else None
-    reason = facts.get("reason") or evaluation.description or (f"expected: {sound}" if sound else "")
+    expected = graph.get(key).description if key in graph.asset_check_keys else None
+    reason = facts.get("reason") or evaluation.description or (f"expected: {expected}" if expected else "")
     found = facts.get("found")
     return CheckFinding(
         asset=evaluation.asset_key.to_user_string(),
@@ -216,7 +230,7 @@ def _finding(evaluation: dg.AssetCheckEvaluation, job: dg.JobDefinition) -> Chec
 
 
 def _table_in(value: dg.MetadataValue[Any]) -> tuple[Mapping[str, Any], ...]:
-    """The rows of a table in a check's metadata; a job on Databricks sends one as a list."""
+    """The rows of a table in a check's metadata; none if the value is no table. A job on Databricks sends a table as a list."""
     import dagster as dg
 
     if isinstance(value, dg.TableMetadataValue):
@@ -227,7 +241,10 @@ def _table_in(value: dg.MetadataValue[Any]) -> tuple[Mapping[str, Any], ...]:
 
 
 def _seconds(instance: dg.DagsterInstance, run_id: str) -> dict[str, float]:
-    """From a step's start to its end. `get_run_step_stats` would read every event of the run: 8 s for the sample's."""
+    """By step, the seconds from its start to its end.
+
+    `get_run_step_stats` is not used because it reads every event of the run, which takes 8 s for the sample.
+    """
     import dagster as dg
 
     moments = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE}
@@ -245,14 +262,14 @@ class _Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         meta: Any = getattr(record, "dagster_meta", {})
-        # What assets say. Dagster's own events and the stack traces of failures are in its UI.
+        # The lines that assets log. Dagster's own events and the stack traces of failures are in its UI.
         if record.levelno <= logging.WARNING and meta.get("dagster_event") is None:
             self._progress(str(meta.get("orig_message") or record.getMessage()))
 
 
 @contextmanager
 def _listening(progress: Callable[[str], None] | None) -> Iterator[None]:
-    """Hand every line that the run's `progress` logger writes to `progress`."""
+    """Call `progress` with every line that the run's progress logger writes."""
     handler: logging.Handler = _Listener(progress) if progress else logging.NullHandler()
     logger = logging.getLogger(PROGRESS_LOGGER)
     logger.addHandler(handler)

@@ -159,7 +159,7 @@ def test_a_file_of_problems_is_told_of_in_one_line_whatever_it_is_called(tmp_pat
         assert isinstance(result, dg.SensorResult)
     assert sorted(str(event.description) for event in result.asset_events) == [
         r"a\n\x1b[31mb.csv line 2: 1 fields where the header has 6, and 999 more lines",
-        r"early\n.csv: no row of a ticker of the settings",
+        r"early\n.csv: no row is of a ticker of the settings",
     ]
     assert {str(event.metadata["file"].value) for event in result.asset_events} == {
         r"a\n\x1b[31mb.csv",
@@ -280,7 +280,7 @@ def test_a_failed_run_is_requested_again_although_the_file_was_requested_anew_si
             tags = {ASKED_BY: "csv_folder_sensor", "dagster/run_key": "other-0"}
             instance.create_run_for_job(done_job, status=dg.DagsterRunStatus.FAILURE, tags=tags)
         waiting = look(20, 31, second.cursor)
-        assert reason(waiting) == "1 files are read again later, their run failed: AAPL.csv"
+        assert reason(waiting) == "1 files will be read again because their run failed: AAPL.csv"
         third = look(20, 50, waiting.cursor)
         [request] = third.run_requests or ()
         assert (request.tags[RANGE_START], request.tags[RANGE_END]) == ("2023-09-19|AAPL", "2023-09-20|AAPL")
@@ -313,5 +313,5 @@ def test_files_beyond_what_one_look_reads_are_reported_as_such_and_read_by_the_n
             # A file that always changes and comes first by name does not keep the others waiting.
             (tmp_path / "AAPL.csv").write_text(HEADER + row("2023-09-20") + row("2023-09-19") * len(starts))
     assert starts[:2] == [["2023-09-20|AAPL"], ["2023-09-21|NVDA"]]
-    assert "2 files are left for the next look" in told[0]
+    assert "2 files are left for the next tick" in told[0]
     assert not any("may still be written" in text for text in told)

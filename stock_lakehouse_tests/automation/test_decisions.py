@@ -16,7 +16,7 @@ from stock_lakehouse.automation.decisions import (
     new_market_days,
     rectangles_of,
 )
-from stock_lakehouse.instance.run_tags import Bringing
+from stock_lakehouse.instance.run_tags import RunCoverage
 from stock_lakehouse.lake.coverage import Held, find_gaps
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import Rectangle
@@ -47,26 +47,26 @@ def days(now: str, holdings: Mapping[str, Held], asked: Mapping[str, Asked] | No
     [
         # A regular day in winter: close 21:00 UTC, grace 30 minutes.
         ("2024-01-10 20:59", "2024-01-09", (), "the lake holds every session to 2024-01-09; next close 2024-01-10 21:00 UTC"),
-        ("2024-01-10 21:10", "2024-01-09", (), "closed 2024-01-10 21:00 UTC, asked for from 2024-01-10 21:30 UTC"),
-        ("2024-01-10 21:30", "2024-01-09", ("2024-01-10",), "asking for 2024-01-10 of 6 tickers"),
+        ("2024-01-10 21:10", "2024-01-09", (), "closed 2024-01-10 21:00 UTC, requested from 2024-01-10 21:30 UTC"),
+        ("2024-01-10 21:30", "2024-01-09", ("2024-01-10",), "requesting 2024-01-10 for 6 tickers"),
         ("2024-01-10 21:30", "2024-01-10", (), "next close 2024-01-11 21:00 UTC"),
         # Summer: an hour earlier in UTC.
         ("2024-07-10 20:29", "2024-07-09", (), "closed 2024-07-10 20:00 UTC"),
-        ("2024-07-10 20:30", "2024-07-09", ("2024-07-10",), "asking for"),
+        ("2024-07-10 20:30", "2024-07-09", ("2024-07-10",), "requesting"),
         # The half-day after Thanksgiving closes at 13:00 in New York.
         ("2024-11-29 18:29", "2024-11-27", (), "closed 2024-11-29 18:00 UTC"),
-        ("2024-11-29 18:30", "2024-11-27", ("2024-11-29",), "asking for"),
+        ("2024-11-29 18:30", "2024-11-27", ("2024-11-29",), "requesting"),
         # Christmas Eve, a half-day, and the holiday after it.
-        ("2024-12-24 18:30", "2024-12-23", ("2024-12-24",), "asking for"),
+        ("2024-12-24 18:30", "2024-12-23", ("2024-12-24",), "requesting"),
         ("2024-12-25 23:00", "2024-12-24", (), "next close 2024-12-26 21:00 UTC"),
         # The weekend of the change to summer time: Friday's close is 21:00 UTC, Monday's 20:00.
-        ("2024-03-08 21:30", "2024-03-07", ("2024-03-08",), "asking for"),
+        ("2024-03-08 21:30", "2024-03-07", ("2024-03-08",), "requesting"),
         ("2024-03-10 12:00", "2024-03-08", (), "next close 2024-03-11 20:00 UTC"),
-        ("2024-03-11 20:30", "2024-03-08", ("2024-03-11",), "asking for"),
+        ("2024-03-11 20:30", "2024-03-08", ("2024-03-11",), "requesting"),
         # And back.
-        ("2024-11-01 20:30", "2024-10-31", ("2024-11-01",), "asking for"),
+        ("2024-11-01 20:30", "2024-10-31", ("2024-11-01",), "requesting"),
         ("2024-11-04 20:30", "2024-11-01", (), "next close 2024-11-04 21:00 UTC"),
-        ("2024-11-04 21:30", "2024-11-01", ("2024-11-04",), "asking for"),
+        ("2024-11-04 21:30", "2024-11-01", ("2024-11-04",), "requesting"),
         # A week without the machine: everything that closed since, in one run.
         ("2024-01-16 12:00", "2024-01-08", ("2024-01-09", "2024-01-10", "2024-01-11", "2024-01-12"), "2024-01-09 to 2024-01-12"),
     ],
@@ -108,17 +108,17 @@ def test_through_a_whole_year_every_session_is_asked_for_once_and_at_the_first_l
 
 
 def test_what_is_queued_or_running_is_not_asked_for_again() -> None:
-    running = Bringing("1234abcd-5678", date(2024, 1, 10), date(2024, 1, 10), frozenset(TICKERS))
+    running = RunCoverage("1234abcd-5678", date(2024, 1, 10), date(2024, 1, 10), frozenset(TICKERS))
     decision = days("2024-01-10 22:00", all_to("2024-01-09"), in_flight=[running])
     assert decision.ask == ()
     assert "2024-01-10 is being fetched by run 1234abcd" in decision.reason
 
 
 def test_only_what_a_run_in_flight_leaves_out_is_asked_for() -> None:
-    running = Bringing("1234abcd", date(2024, 1, 9), date(2024, 1, 9), frozenset(TICKERS))
+    running = RunCoverage("1234abcd", date(2024, 1, 9), date(2024, 1, 9), frozenset(TICKERS))
     [asked] = days("2024-01-10 22:00", all_to("2024-01-08"), in_flight=[running]).ask
     assert asked.sessions == (date(2024, 1, 10),)
-    half = Bringing("1234abcd", date(2024, 1, 1), date(2024, 1, 10), frozenset(TICKERS[:4]))
+    half = RunCoverage("1234abcd", date(2024, 1, 1), date(2024, 1, 10), frozenset(TICKERS[:4]))
     [asked] = days("2024-01-10 22:00", all_to("2024-01-09"), in_flight=[half]).ask
     assert asked.tickers == TICKERS[4:]
 
@@ -135,9 +135,9 @@ def test_a_session_that_did_not_come_is_asked_again_with_growing_pauses_and_then
             assert decision.ask == (Rectangle((date(2024, 1, 10),), ("NVDA",)),)
             moments.append(minute)
         elif minute == 5:
-            assert "NVDA did not bring 2024-01-10 yet; asked again from 2024-01-10 21:45 UTC" in decision.reason
+            assert "no bar of 2024-01-10 yet for NVDA; requested again from 2024-01-10 21:45 UTC" in decision.reason
     assert moments == [0, 15, 45, 105]
-    assert "NVDA without 2024-01-10 after every attempt: left to gap_sensor" in decision.reason
+    assert "no bar of 2024-01-10 for NVDA after every attempt: left to gap_sensor" in decision.reason
 
 
 def test_a_ticker_that_was_given_up_is_asked_once_a_session_with_the_others() -> None:
@@ -156,7 +156,7 @@ def test_a_ticker_that_ended_long_ago_does_not_widen_the_new_day_even_without_a_
     assert asked == Rectangle((date(2024, 1, 10),), TICKERS)
     decision = days("2024-01-10 21:30", {**all_to("2024-01-10"), "NVDA": Held(FIRST, date(2023, 6, 1))})
     assert decision.ask == ()
-    assert "NVDA without 2024-01-10 after every attempt: left to gap_sensor" in decision.reason
+    assert "no bar of 2024-01-10 for NVDA after every attempt: left to gap_sensor" in decision.reason
 
 
 def test_what_came_is_forgotten_so_that_the_cursor_stays_small() -> None:
@@ -228,7 +228,7 @@ def look_for_gaps(
     now: str,
     holdings: Mapping[str, Held],
     asked: Mapping[str, Asked] | None = None,
-    in_flight: tuple[Bringing, ...] = (),
+    in_flight: tuple[RunCoverage, ...] = (),
 ) -> Decision:
     return gaps(at(now), CALENDAR, holdings, in_flight, asked or {}, PLAN)
 
@@ -250,7 +250,7 @@ def test_a_gap_is_asked_for_on_growing_days_and_then_given_up() -> None:
             )
             moments.append(hour // 24)
     assert moments == [0, 1, 3, 7, 15]
-    assert decision.reason == "2 gaps; 2 given up after 5 asks: see check gap_diagnosis"
+    assert decision.reason == "2 gaps; 2 given up after 5 requests: see check gap_diagnosis"
 
 
 def test_a_healed_gap_is_forgotten_and_no_gap_is_said_so() -> None:
@@ -261,7 +261,7 @@ def test_a_healed_gap_is_forgotten_and_no_gap_is_said_so() -> None:
 
 def test_a_gap_that_a_run_is_fetching_waits() -> None:
     held = {**all_to("2024-01-10"), "NVDA": Held(FIRST, date(2024, 1, 10), (date(2024, 1, 3),))}
-    running = Bringing("a", date(2024, 1, 2), date(2024, 1, 4), frozenset(TICKERS))
+    running = RunCoverage("a", date(2024, 1, 2), date(2024, 1, 4), frozenset(TICKERS))
     decision = look_for_gaps("2024-01-10 22:00", held, in_flight=(running,))
     assert decision.ask == ()
     assert "1 being fetched" in decision.reason

@@ -162,7 +162,7 @@ def test_the_sensor_tells_failed_runs_after_it_was_turned_on(endpoint: Endpoint)
         "2026-11-24|AAPL",
         "ConnectionError: HTTP 503, 4 times",
     )
-    assert "1 messages sent, 1 failures of causes already told" in str(second.skip_reason)
+    assert "1 messages sent, 1 failures of causes already reported" in str(second.skip_reason)
     assert "no run failed" in str(third.skip_reason)
     assert "s3cret" not in f"{first.cursor}{second.cursor}{third.cursor}{second.skip_reason}"
 

@@ -14,7 +14,7 @@ from stock_lakehouse.automation.decisions import Asked
 from stock_lakehouse.automation.sensors import ASKED_BY, asked_from, asked_text, new_market_day_sensor
 from stock_lakehouse.clock import set_simulated
 from stock_lakehouse.definitions import build_definitions
-from stock_lakehouse.instance.run_tags import Bringing, bringing, keys_of
+from stock_lakehouse.instance.run_tags import RunCoverage, keys_of, run_coverage
 from stock_lakehouse.lake.coverage import HoldingsError
 from stock_lakehouse.partitions import RANGE_END, RANGE_START
 from stock_lakehouse.settings import Settings
@@ -34,18 +34,18 @@ def span(start: str, end: str, **more: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("given", "brings"),
+    ("given", "covers"),
     [
-        (run(span("2023-09-18|GOOG", "2023-09-20|NVDA")), Bringing("1", date(2023, 9, 18), DAY, frozenset({"GOOG", "NVDA"}))),
-        (run({"dagster/partition": "2023-09-20|AAPL"}), Bringing("1", DAY, DAY, frozenset({"AAPL"}))),
-        (run(span("2023-09-20", "2023-09-20")), Bringing("1", DAY, DAY, frozenset(TICKERS))),
+        (run(span("2023-09-18|GOOG", "2023-09-20|NVDA")), RunCoverage("1", date(2023, 9, 18), DAY, frozenset({"GOOG", "NVDA"}))),
+        (run({"dagster/partition": "2023-09-20|AAPL"}), RunCoverage("1", DAY, DAY, frozenset({"AAPL"}))),
+        (run(span("2023-09-20", "2023-09-20")), RunCoverage("1", DAY, DAY, frozenset(TICKERS))),
         (
             run({**span("2023-09-20", "2023-09-20"), "stock_lakehouse/tickers": "GOOG"}),
-            Bringing("1", DAY, DAY, frozenset({"GOOG"})),
+            RunCoverage("1", DAY, DAY, frozenset({"GOOG"})),
         ),
         (
             run({**span("2023-09-20|AAPL", "2023-09-20|NVDA"), "stock_lakehouse/tickers": "AAPL,NVDA"}),
-            Bringing("1", DAY, DAY, frozenset({"AAPL", "NVDA"})),
+            RunCoverage("1", DAY, DAY, frozenset({"AAPL", "NVDA"})),
         ),
         (run(span("2023-09-20", "2023-09-20"), "raw_stocks_daily"), None),
         (run(span("2023-09-20", "2023-09-20"), "curated_stocks_daily", "stocks_features"), None),
@@ -53,8 +53,8 @@ def span(start: str, end: str, **more: str) -> dict[str, str]:
         (run({}), None),
     ],
 )  # fmt: skip
-def test_a_runs_tags_say_what_it_brings(given: dg.DagsterRun, brings: Bringing | None) -> None:
-    assert bringing(given, TICKERS) == brings
+def test_a_runs_tags_say_what_it_covers(given: dg.DagsterRun, covers: RunCoverage | None) -> None:
+    assert run_coverage(given, TICKERS) == covers
 
 
 @pytest.mark.parametrize(
@@ -146,5 +146,5 @@ def test_a_table_that_was_there_and_is_gone_is_an_error_and_asks_for_nothing(tmp
         instance.report_runless_asset_event(
             dg.AssetMaterialization("stocks_features", partition="2023-09-18|AAPL", metadata={})
         )
-        with pytest.raises(HoldingsError, match="is its disk there"):
+        with pytest.raises(HoldingsError, match="is its disk mounted"):
             look(settings, instance)

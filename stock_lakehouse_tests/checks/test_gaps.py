@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB
-from stock_lakehouse.checks.gaps import GONE_AFTER, Facts, History, _company, diagnose
+from stock_lakehouse.checks.gaps import GONE_AFTER, Facts, History, _other_tickers, diagnose
 from stock_lakehouse.instance.run_tags import ASKED_BY
 from stock_lakehouse.lake.coverage import Gap, Held
 from stock_lakehouse.market_calendar import market_calendar
@@ -62,7 +62,7 @@ def test_the_company_of_a_gap_is_who_had_begun_and_not_ended() -> None:
         "OLD": Held(DAYS[0], DAYS[2]),
         "LATE": Held(DAYS[0], DAYS[3]),
     }
-    assert _company(Gap("NVDA", DAYS[3:5], True), holdings) == (3, 2)
+    assert _other_tickers(Gap("NVDA", DAYS[3:5], True), holdings) == (3, 2)
 
 
 def test_many_newer_runs_do_not_hide_what_was_asked_for_a_gap() -> None:
