@@ -293,7 +293,7 @@ def test_workers_with_another_version_of_the_package_are_refused(
     older = "import stock_lakehouse; stock_lakehouse.__version__ = '0.0.9'"
     with sail_server(older) as bare, workspace_at(bare.host_and_port, trusted[0], tmp_path) as there:
         there.tokens, there.clusters = workspace.tokens, workspace.clusters
-        another = rf"hold stock_lakehouse 0.0.9, this is {__version__}"
+        another = rf"have stock_lakehouse 0.0.9, this program is {__version__}"
         with pytest.raises(WorkerError, match=another), session_on(on(there)):
             pass
 
@@ -317,9 +317,7 @@ def test_a_setting_that_cannot_be_set_must_hold_what_other_engines_hold(caplog: 
     apply_settings(Conf(**SESSION_SETTINGS))  # type: ignore[arg-type]
     apply_settings(Conf())  # type: ignore[arg-type]
     assert "spark.sql.ansi.enabled can be neither set nor read on this engine" in caplog.text
-    with pytest.raises(
-        EngineError, match=r"the engine holds spark.sql.ansi.enabled = false and lets it not be set to true"
-    ):
+    with pytest.raises(EngineError, match=r"the engine has spark.sql.ansi.enabled = false and refuses true"):
         apply_settings(Conf(**{**SESSION_SETTINGS, "spark.sql.ansi.enabled": "false"}))  # type: ignore[arg-type]
 
 
