@@ -196,7 +196,7 @@ def test_a_bucket_that_is_not_there_is_named_by_every_command(s3_bucket: str, pr
     for arguments in (["doctor"], ["materialize"], ["status"], ["show", "stocks_features", "NVDA"]):
         result = call(*arguments)
         assert result.exit_code != 0
-        assert "there is no bucket there-is-none; create it, or set lake_root to one that is there" in result.output
+        assert "there is no bucket there-is-none; create it, or set lake_root to one that exists" in result.output
 
 
 def test_doctor_refuses_a_store_that_takes_no_notice_of_conditions_on_writes(

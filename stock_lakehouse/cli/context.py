@@ -75,6 +75,6 @@ def data_files(settings: Settings) -> set[tuple[str, str]]:
     from stock_lakehouse.lake.storage import StorageError
 
     try:
-        return Lake(settings.lake_options).marks()
+        return Lake(settings.lake_options).version_tags()
     except StorageError as error:
         wrong(str(error))
