@@ -338,7 +338,7 @@ def test_the_doctor_says_that_the_workspace_answers_and_which_runs_are_jobs(
     result = called(workspace, tmp_path, monkeypatch, f'cluster_id = "{CLUSTER}"\n{jobs}')
     assert result.exit_code == 0, result.output
     assert "engine: databricks answers" in result.output
-    assert f"runs from 5,000 ticker-sessions on are Databricks jobs on cluster {CLUSTER}" in result.output
+    assert f"runs of 5,000 ticker-sessions or more are Databricks jobs on cluster {CLUSTER}" in result.output
     assert f"cluster {CLUSTER} is TERMINATED" in result.output
     result = called(workspace, tmp_path, monkeypatch, "serverless = true\n")
     assert "no run is a Databricks job; for bulk loads set databricks.messages" in result.output
