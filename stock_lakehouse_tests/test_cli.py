@@ -280,7 +280,7 @@ def test_upkeep_names_what_is_damaged_and_repairs_it_when_told_to(project: Path)
     assert "upkeep --repair" in damaged.output
     repaired = call("upkeep", "--repair")
     assert repaired.exit_code == 0, repaired.output
-    assert "To be computed anew: NVDA 2023" in repaired.output
+    assert "To be recomputed: NVDA 2023" in repaired.output
     assert call("show", "curated_stocks_daily", "NVDA", "--last", "40").output == before
     assert call("upkeep", "--repair", "--check-only").exit_code == 2
 

@@ -94,17 +94,17 @@ def run_live_demo(settings: Settings, sessions: int, say: Callable[[str], None],
         ):
             stage = _Stage(live, situation, instance, daemon, folder, say)
             say(f"{stage.time()}  the daemon starts; the lake is empty")
-            brought = [stage.bring(before)]
+            loaded = [stage.wait_for_run(before)]
             for session in held_back:
                 close = situation.calendar.close(session)
                 stage.wait_at(close - timedelta(minutes=30))
                 stage.move(close + situation.plan.grace)
-                brought.append(stage.bring(session))
+                loaded.append(stage.wait_for_run(session))
             stage.wait_at(situation.now() + timedelta(minutes=30))
             runs = instance.get_runs_count()
-    if runs != len(brought):
-        raise LiveDemoError(f"{runs} runs for {len(brought)} sessions: a session was requested twice; see {folder}")
-    return brought
+    if runs != len(loaded):
+        raise LiveDemoError(f"{runs} runs for {len(loaded)} sessions: a session was requested twice; see {folder}")
+    return loaded
 
 
 class _Stage:
@@ -139,7 +139,7 @@ class _Stage:
         )
         self._say(f"{self.time()}  the sensor waits: {tick.skip_reason}")
 
-    def bring(self, session: date) -> Brought:
+    def wait_for_run(self, session: date) -> Brought:
         """Wait until the sensor's run has loaded all sessions up to `session`."""
         import dagster as dg
 

@@ -83,7 +83,7 @@ def show(
     as_of: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="What the lake said then: a date (its end, UTC) or a time like 2024-05-03T20:30."
+            metavar="TIME", help="Rows as of a moment: a date (its end, UTC) or a time like 2024-05-03T20:30."
         ),
     ] = None,
 ) -> None:

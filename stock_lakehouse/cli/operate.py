@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 def upkeep(
     check_only: Annotated[bool, typer.Option("--check-only", help="Look, and change nothing.")] = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="First take damaged files out of their tables and compute their bars anew.")
+        bool, typer.Option("--repair", help="First take damaged files out of their tables and recompute their bars.")
     ] = False,
     sample: Annotated[
-        int, typer.Option(min=0, metavar="TICKERS", help="How many tickers are computed anew and compared.")
+        int, typer.Option(min=0, metavar="TICKERS", help="How many tickers are recomputed and compared.")
     ] = 10,
 ) -> None:
     """Compact small files, remove versions older than `retention_days`, and check each table's files, schema and computation.
@@ -73,7 +73,7 @@ def _repair(settings: Settings) -> None:
         return
     everything = asked_rectangle(settings, None, None, None)
     rectangle = rectangle_to_heal(todo, everything.sessions, settings.tickers, settings.exchange)
-    say("To be computed anew: " + ", ".join(f"{ticker} {year}" for ticker, year in sorted(todo)))
+    say("To be recomputed: " + ", ".join(f"{ticker} {year}" for ticker, year in sorted(todo)))
     removed = sorted({ticker for ticker, _ in todo} - set(settings.tickers))
     if removed:
         say(
@@ -96,7 +96,7 @@ def _print_upkeep(done: Upkeep) -> None:
         grid.add_row(table.table, *(f"{value:,}" for value in table_figures.values()))
     print_grid(grid)
     if done.recomputed:
-        say(f"Computed anew and compared: {', '.join(done.recomputed)}")
+        say(f"Recomputed and compared: {', '.join(done.recomputed)}")
     if done.staging_removed:
         say(f"Folders of killed runs removed from .staging: {done.staging_removed}")
     for finding in done.findings:

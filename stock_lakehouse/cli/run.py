@@ -183,19 +183,19 @@ def _live(settings: Settings, sessions: int) -> None:
     )
     say("new_market_day_sensor load them one by one, as in production. No network.\n")
     try:
-        brought = run_live_demo(settings, sessions, say)
+        loaded = run_live_demo(settings, sessions, say)
     except LiveDemoError as error:
         typer.echo(f"stock-lakehouse: {error}", err=True)
         raise typer.Exit(1) from None
     grid = new_grid("loaded to", "run", "seconds", "bars", "new")
-    for before, after in zip([None, *brought], brought, strict=False):
+    for before, after in zip([None, *loaded], loaded, strict=False):
         new = after.bars - before.bars if before else after.bars
         grid.add_row(str(after.session), after.run_id[:8], f"{after.seconds:.1f}", f"{after.bars:,}", f"{new:,}")
     say("")
     print_grid(grid)
     config = live_folder(settings) / "lakehouse.toml"
     say(
-        f"{len(brought)} runs; no session was requested twice. Look at it:  STOCK_LAKEHOUSE_CONFIG={config} stock-lakehouse ui"
+        f"{len(loaded)} runs; no session was requested twice. Look at it:  STOCK_LAKEHOUSE_CONFIG={config} stock-lakehouse ui"
     )
 
 
