@@ -196,7 +196,7 @@ def test_a_bucket_that_is_not_there_is_named_by_every_command(s3_bucket: str, pr
     for arguments in (["doctor"], ["materialize"], ["status"], ["show", "stocks_features", "NVDA"]):
         result = call(*arguments)
         assert result.exit_code != 0
-        assert "there is no bucket there-is-none; create it, or set lake_root to one that is there" in result.output
+        assert "there is no bucket there-is-none; create it, or set lake_root to one that exists" in result.output
 
 
 def test_doctor_refuses_a_store_that_takes_no_notice_of_conditions_on_writes(
@@ -210,7 +210,7 @@ def test_doctor_refuses_a_store_that_takes_no_notice_of_conditions_on_writes(
     )
     result = call("doctor")
     assert result.exit_code == 1
-    assert f"{on_s3}: this store takes no notice of conditions on writes" in result.output
+    assert f"{on_s3}: this store ignores conditions on writes" in result.output
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -270,7 +270,7 @@ def test_upkeep_names_what_is_damaged_and_repairs_it_when_told_to(project: Path)
     assert call("materialize").exit_code == 0
     well = call("upkeep")
     assert well.exit_code == 0, well.output
-    assert "Every table is as its log, its schema and its computation say." in well.output
+    assert "Every table agrees with its log, its schema and its computation." in well.output
     before = call("show", "curated_stocks_daily", "NVDA", "--last", "40").output
     (victim,) = (project / "lakehouse" / "curated" / "stocks_daily" / "ticker=NVDA").rglob("*.parquet")
     victim.write_bytes(victim.read_bytes()[:99])
@@ -280,7 +280,7 @@ def test_upkeep_names_what_is_damaged_and_repairs_it_when_told_to(project: Path)
     assert "upkeep --repair" in damaged.output
     repaired = call("upkeep", "--repair")
     assert repaired.exit_code == 0, repaired.output
-    assert "To be computed anew: NVDA 2023" in repaired.output
+    assert "To be recomputed: NVDA 2023" in repaired.output
     assert call("show", "curated_stocks_daily", "NVDA", "--last", "40").output == before
     assert call("upkeep", "--repair", "--check-only").exit_code == 2
 

@@ -60,13 +60,13 @@ def test_init_writes_the_settings_that_the_repository_has() -> None:
 
 def test_init_leaves_what_is_there_and_says_so(tmp_path: Path) -> None:
     (tmp_path / "lakehouse.toml").write_text(CONFIG)
-    assert "kept, it is there already" in call("init").output
+    assert "kept, because it exists" in call("init").output
     config = tmp_path / "lakehouse" / ".dagster" / "dagster.yaml"
-    assert "kept, it is just so already" in call("init").output
+    assert "kept, because it has this content already" in call("init").output
     config.write_text(LAPTOP + "# mine\n")
     refused = call("init", "--production")
     assert refused.exit_code == 2
-    assert "--force writes it anew" in refused.output
+    assert "--force overwrites it" in refused.output
     assert config.read_text() == LAPTOP + "# mine\n"
     assert call("init", "--production", "--force").exit_code == 0
     assert config.read_text() == PRODUCTION

@@ -289,4 +289,4 @@ def test_doctor_says_in_time_that_a_calendar_ends(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("stock_lakehouse.market_calendar.utc_now", lambda: now)
     finding = doctor._calendar(settings)
     assert finding.state == state
-    assert f"XSHG is known to {end}" in finding.detail
+    assert f"the calendar of XSHG ends on {end}" in finding.detail

@@ -1,4 +1,4 @@
-"""The program `stock-lakehouse`: what is asked on a command line, and how answers are printed. Not here: any work."""
+"""The program `stock-lakehouse`: its commands and the printing of their results. Not here: the work itself."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def main() -> None:
     """The program's entry point."""
     try:
         app()
-    except _store_errors() as error:  # evaluated only when something is raised: the libraries are loaded by then
+    except _store_errors() as error:  # evaluated only after an error, when the libraries are loaded already
         from stock_lakehouse.lake.storage import storage_error
 
-        told = storage_error("the lake or Dagster's records", error)
-        if told is None:
+        failure = storage_error("the lake or Dagster's records", error)
+        if failure is None:
             raise
-        typer.echo(f"stock-lakehouse: {told}", err=True)
+        typer.echo(f"stock-lakehouse: {failure}", err=True)
         raise SystemExit(1) from None
 
 

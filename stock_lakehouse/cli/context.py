@@ -1,4 +1,4 @@
-"""What every command begins with: settings, the rectangle that is asked for, an engine."""
+"""The start of every command: settings, the requested rectangle, an engine."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def asked_rectangle(
     try:
         calendar = settings.calendar
         scheme = PartitionScheme(settings, calendar)
-        asked = check_tickers(tuple(one.strip() for one in tickers.split(","))) if tickers else None
+        requested = check_tickers(tuple(ticker.strip() for ticker in tickers.split(","))) if tickers else None
         newest = calendar.latest_finished(clock_of(settings.simulated_clock)(), settings.grace)
-        return scheme.ask(asked, day_of(first), day_of(last), newest)
+        return scheme.ask(requested, day_of(first), day_of(last), newest)
     except (PartitionError, CalendarError, ClockError, ValueError) as error:
         wrong(str(error))
 
@@ -53,7 +53,7 @@ def day_of(value: datetime | None) -> date | None:
 
 @contextmanager
 def engine(settings: Settings, *tables: str) -> Iterator[Any]:
-    """A session, once the `tables` to be read (none: all) may be listed."""
+    """A Spark session. Before it starts, the lake is checked: the `tables` to be read (none: all) must be listable."""
     from stock_lakehouse.engines import EngineError, spark_session
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.lake.storage import StorageError
@@ -70,11 +70,11 @@ def engine(settings: Settings, *tables: str) -> Iterator[Any]:
 
 
 def data_files(settings: Settings) -> set[tuple[str, str]]:
-    """Every data file of the lake with a mark: the same before and after means that nothing was written."""
+    """Path and version tag of every data file of the lake. If the set has not changed, nothing was written."""
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.lake.storage import StorageError
 
     try:
-        return Lake(settings.lake_options).marks()
+        return Lake(settings.lake_options).version_tags()
     except StorageError as error:
         wrong(str(error))

@@ -1,4 +1,4 @@
-"""What `stock-lakehouse doctor` looks at: each finding names a thing, its state, and how to mend it."""
+"""The checks of `stock-lakehouse doctor`. Each finding names what was checked, its state, and how to repair it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from stock_lakehouse.sources.csv_folder import CsvFolderSource
     from stock_lakehouse.sources.file_report import FileReport
 
-# Some exchanges publish the holidays of a year in the last weeks before it (Shanghai, Singapore, Mumbai), so there is no newer
-# calendar to upgrade to for most of the year.
+# Some exchanges (Shanghai, Singapore, Mumbai) publish the holidays of a year only in the last weeks before it. For most of the
+# year there is no newer calendar to upgrade to.
 CALENDAR_NOTE_DAYS, CALENDAR_BROKEN_DAYS = 90, 14
 JAVA = 17
 SHOWN_TICKERS = 20
@@ -27,7 +27,7 @@ SHOWN_TICKERS = 20
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's: `broken` stops runs, `note` does not."""
+    """A line of the doctor's output. State `broken` stops runs, `note` does not."""
 
     what: str
     state: Literal["ok", "note", "broken"]
@@ -35,9 +35,9 @@ class Finding:
 
 
 def examine(say: Callable[[str], None]) -> Iterator[Finding]:
-    """Look at settings, lake, calendar, partitions, engine and Java, in this order; without settings nothing else can be.
+    """Check settings, lake, calendar, partitions, source, engine and Java, in this order. Without settings the checks end.
 
-    `say` hears what a long wait, for a Databricks cluster to start, waits for.
+    `say`: called with a line of text when a long wait begins, as for the start of a Databricks cluster.
     """
     try:
         settings = load_settings()
@@ -45,7 +45,7 @@ def examine(say: Callable[[str], None]) -> Iterator[Finding]:
         yield Finding("settings", "broken", str(error))
         return
     file = config_file()
-    origin = str(file) if file.is_file() else f"defaults; there is no {file}"
+    origin = str(file) if file.is_file() else f"defaults, because there is no {file}"
     yield Finding("settings", "ok", f"{origin}: {len(settings.tickers)} tickers, source {settings.source}")
     yield _lake(settings)
     yield _calendar(settings)
@@ -73,7 +73,7 @@ def _lake(settings: Settings) -> Finding:
 
 
 def _bucket(root: str) -> Finding:
-    """Do once what a run does: list, write on condition, read, delete."""
+    """Try once what a run does: list, conditional write, read, delete."""
     from stock_lakehouse.lake.storage import Bucket, ChangedError, StorageError
     from stock_lakehouse.tables import TABLES
 
@@ -82,21 +82,21 @@ def _bucket(root: str) -> Finding:
         bucket.check(table.path for table in TABLES)
         bucket.put(path, b"", None)
         try:
-            for mark in (None, '"not the mark"'):
+            for tag in (None, '"not the tag"'):
                 with contextlib.suppress(ChangedError):
-                    bucket.put(path, b"", mark)
+                    bucket.put(path, b"", tag)
                     return Finding(
                         "lake",
                         "broken",
-                        f"{root}: this store takes no notice of conditions on writes (If-None-Match, If-Match), so two writers "
-                        "would destroy each other's work; use one that does, like S3",
+                        f"{root}: this store ignores conditions on writes (If-None-Match, If-Match), so two writers would "
+                        "overwrite each other's work; use a store that supports them, like S3",
                     )
             bucket.read(path)
         finally:
             bucket.delete([path])
     except StorageError as error:
         return Finding("lake", "broken", str(error))
-    return Finding("lake", "ok", f"{root} can be listed, read and written, on condition where that is needed")
+    return Finding("lake", "ok", f"{root} can be listed, read and written, with conditional writes")
 
 
 def _calendar(settings: Settings) -> Finding:
@@ -112,11 +112,11 @@ def _calendar(settings: Settings) -> Finding:
     ahead = (end - utc_now().date()).days
     if ahead < CALENDAR_NOTE_DAYS:
         state: Literal["note", "broken"] = "broken" if ahead < CALENDAR_BROKEN_DAYS else "note"
-        known = f"{settings.exchange} is known to {end} only"
+        known = f"the calendar of {settings.exchange} ends on {end}"
         return Finding(
             "calendar", state, f"{known}; upgrade exchange_calendars and pandas_market_calendars before that day"
         )
-    return Finding("calendar", "ok", f"{settings.exchange} is known to {end}")
+    return Finding("calendar", "ok", f"the calendar of {settings.exchange} ends on {end}")
 
 
 def _clock(simulated: Path) -> Finding:
@@ -129,7 +129,7 @@ def _clock(simulated: Path) -> Finding:
 
 
 def _source(settings: Settings, say: Callable[[str], None]) -> Iterator[Finding]:
-    """The source; of a folder of CSV files what each has, and what of it nobody can use."""
+    """The source; for a folder of CSV files also the content of each file, and what of it cannot be used."""
     from stock_lakehouse.sources import SourceError
     from stock_lakehouse.sources.choose import source_of
     from stock_lakehouse.sources.csv_folder import CsvFolderSource
@@ -153,13 +153,13 @@ def _source(settings: Settings, say: Callable[[str], None]) -> Iterator[Finding]
             "source", "broken", f"there is no file *.csv or *.csv.gz in {settings.csv_folder}; set csv_folder"
         )
         return
-    say(f"reads {len(paths):,} files in {settings.csv_folder}")
+    say(f"reading {len(paths):,} files in {settings.csv_folder}")
     reports = _file_reports(source, paths, settings.tickers)
     yield _folder(settings, reports)
     shown, rest = most_telling(reports)
     for report in shown:
-        troubled = report.is_useless or report.refused or report.unused
-        yield Finding("file", "note" if troubled else "ok", file_line(report, None, settings.tickers))
+        has_problem = report.is_useless or report.refused or report.unused
+        yield Finding("file", "note" if has_problem else "ok", file_line(report, None, settings.tickers))
     if rest:
         yield Finding("file", "note" if any(report.is_useless for report in rest) else "ok", rest_line(rest))
 
@@ -173,13 +173,13 @@ def _file_reports(source: CsvFolderSource, paths: Sequence[Path], tickers: Seque
         known = len(reports)
         for delivery in source.read(path, tickers):
             collect(reports, delivery, set(tickers), set(tickers))
-        if len(reports) == known:  # nothing at all came of it
+        if len(reports) == known:  # the file gave no delivery
             reports[printable(path.name)] = FileReport(printable(path.name))
     return list(reports.values())
 
 
 def _folder(settings: Settings, reports: Sequence[FileReport]) -> Finding:
-    """The files as a whole: broken if none has a row that can be used."""
+    """The files as a whole: broken if no file has a row that can be used."""
     found = {ticker for report in reports for ticker in report.tickers}
     rows, gave = sum(report.rows for report in reports), sum(report.gave for report in reports)
     what = f"csv: files: {len(reports):,}, rows: {rows:,}, of use: {gave:,}, tickers of the settings: {len(found):,}"
@@ -188,12 +188,12 @@ def _folder(settings: Settings, reports: Sequence[FileReport]) -> Finding:
     lacking = [ticker for ticker in settings.tickers if ticker not in found]
     names = ", ".join(lacking[:SHOWN_TICKERS]) + (" …" if len(lacking) > SHOWN_TICKERS else "")
     useless = sum(report.is_useless for report in reports)
-    said = [what]
+    parts = [what]
     if lacking:
-        said.append(f"no row of {names}")
+        parts.append(f"no row of {names}")
     if useless:
-        said.append(f"files that give nothing: {useless:,}")
-    return Finding("source", "note" if useless or lacking else "ok", "; ".join(said))
+        parts.append(f"files that give nothing: {useless:,}")
+    return Finding("source", "note" if useless or lacking else "ok", "; ".join(parts))
 
 
 def _engine(settings: Settings, say: Callable[[str], None]) -> Finding:
@@ -209,20 +209,22 @@ def _engine(settings: Settings, say: Callable[[str], None]) -> Finding:
 
 
 def _jobs(settings: Settings) -> Finding:
-    chosen = settings.databricks
-    if chosen.work == "session":
+    databricks = settings.databricks
+    if databricks.work == "session":
         return Finding("jobs", "ok", "no run is a Databricks job: databricks.work is session")
-    if chosen.messages is None:
+    if databricks.messages is None:
         return Finding("jobs", "note", "no run is a Databricks job; for bulk loads set databricks.messages and .wheel")
-    which = "every run is" if chosen.work == "job" else f"runs from {chosen.job_bars:,} ticker-sessions on are"
-    return Finding("jobs", "ok", f"{which} Databricks jobs on {chosen.job_compute}")
+    runs = (
+        "all runs are" if databricks.work == "job" else f"runs of {databricks.job_bars:,} ticker-sessions or more are"
+    )
+    return Finding("jobs", "ok", f"{runs} Databricks jobs on {databricks.job_compute}")
 
 
 def _java() -> Finding:
-    """Java is for a Spark Connect server of one's own; the embedded engine needs none."""
+    """Java. Only a Spark Connect server on this machine needs it; the embedded engine does not."""
     program = shutil.which("java")
     if program is None:
-        return Finding("java", "note", f"none, and none needed; a Spark Connect server of your own wants Java {JAVA}")
+        return Finding("java", "note", f"none, and none needed; a Spark Connect server of your own needs Java {JAVA}")
     try:
         answer = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=20, check=True).stderr
     except (OSError, subprocess.SubprocessError) as error:

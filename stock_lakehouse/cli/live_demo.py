@@ -1,6 +1,6 @@
-"""`demo --live`: the real daemon and the real sensor bring in the sample's last sessions, one by one, under a simulated clock.
+"""`demo --live`: the real daemon and the real sensor load the sample's last sessions, one by one, under a simulated clock.
 
-Here: a lake, an instance and a daemon of its own, and the clock that is moved. Not here: anything a production lake does.
+Here: the demonstration's own lake, instance, daemon and clock. Not here: anything that a production lake does.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from stock_lakehouse.settings import CONFIG_VARIABLE, PREFIX, Settings, load_set
 if TYPE_CHECKING:
     import dagster as dg
 
-FOLDER = ".live"  # below the lake's root, made anew each time
+FOLDER = ".live"  # below the lake's root, recreated each time
 SENSOR = "new_market_day_sensor"
 PATIENCE_SECONDS = 300.0
 CONFIG = """\
-# The lake of `stock-lakehouse demo --live`; made anew each time.
+# The lake of `stock-lakehouse demo --live`; recreated each time.
 tickers = ["AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA"]
 first_date = {first}
 last_date = 2023-09-21
@@ -41,16 +41,21 @@ lake_root = "."
 automation = "sensor"
 sensor_interval_seconds = 1
 """
-FIRST = date(2022, 11, 1)  # 200 sessions and more before the first that is held back: every indicator is there
+FIRST = date(2022, 11, 1)  # at least 200 sessions before the first one that is held back: every indicator has values
 
 
 class LiveDemoError(Exception):
-    """The demonstration did not go as it must; the message says where to look."""
+    """The demonstration failed. The message says where to look."""
 
 
 @dataclass(frozen=True)
 class Brought:
-    """One session, or the history before the first: the run that brought it, and how many bars the lake then held."""
+    """A session that a run loaded, or the history before the first one.
+
+    `session`: the session; for the history, its last one.
+    `run_id`, `seconds`: the run and its duration.
+    `bars`: how many bars the lake held after the run.
+    """
 
     session: date
     run_id: str
@@ -59,15 +64,15 @@ class Brought:
 
 
 def live_folder(settings: Settings) -> Path:
-    """Where the demonstration has its lake and its Dagster home: in the lake's folder, or that of its Dagster home."""
+    """The folder of the demonstration's lake and Dagster home: below the lake's root, or for S3 below its Dagster home."""
     return (settings.lake_root if isinstance(settings.lake_root, Path) else dagster_folder(settings)) / FOLDER
 
 
 def run_live_demo(settings: Settings, sessions: int, say: Callable[[str], None], first: date = FIRST) -> list[Brought]:
-    """Bring in the history, then the sample's last `sessions`, one by one; `say` gets a line for all that happens.
+    """Load the history, then the sample's last `sessions` sessions one by one. `say` is called with a line for every event.
 
-    Raises LiveDemoError if the last demonstration's folder is in use, or if a session does not come, comes in another run than
-    its own, or comes twice.
+    Raises LiveDemoError if the folder of an earlier demonstration is in use, or if a session is not loaded, not in a run of its
+    own, or loaded twice.
     """
     import dagster as dg
 
@@ -76,65 +81,66 @@ def run_live_demo(settings: Settings, sessions: int, say: Callable[[str], None],
         if folder.exists():
             shutil.rmtree(folder)
     except OSError as error:
-        raise LiveDemoError(f"{folder} cannot be removed ({error}): is a daemon or UI still running on it?") from None
+        raise LiveDemoError(f"{folder} cannot be removed ({error}): does a daemon or UI still use it?") from None
     with _own_environment(folder, first) as live:
         assert live.simulated_clock is not None  # _own_environment sets it
-        eyes = Eyes(live)
-        held_back = eyes.calendar.between(live.first_date, live.last_date or date.max)[-sessions:]
-        before = eyes.calendar.between(live.first_date, held_back[0])[-2]
-        set_simulated(live.simulated_clock, eyes.calendar.close(before) + eyes.plan.grace)
+        situation = Eyes(live)
+        held_back = situation.calendar.between(live.first_date, live.last_date or date.max)[-sessions:]
+        before = situation.calendar.between(live.first_date, held_back[0])[-2]
+        set_simulated(live.simulated_clock, situation.calendar.close(before) + situation.plan.grace)
         with (
             dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as instance,
             _daemon(folder, instance) as daemon,
         ):
-            stage = _Stage(live, eyes, instance, daemon, folder, say)
+            stage = _Stage(live, situation, instance, daemon, folder, say)
             say(f"{stage.time()}  the daemon starts; the lake is empty")
-            brought = [stage.bring(before)]
+            loaded = [stage.wait_for_run(before)]
             for session in held_back:
-                close = eyes.calendar.close(session)
+                close = situation.calendar.close(session)
                 stage.wait_at(close - timedelta(minutes=30))
-                stage.move(close + eyes.plan.grace)
-                brought.append(stage.bring(session))
-            stage.wait_at(eyes.now() + timedelta(minutes=30))
+                stage.move(close + situation.plan.grace)
+                loaded.append(stage.wait_for_run(session))
+            stage.wait_at(situation.now() + timedelta(minutes=30))
             runs = instance.get_runs_count()
-    if runs != len(brought):
-        raise LiveDemoError(f"{runs} runs for {len(brought)} requests: something was asked for twice; see {folder}")
-    return brought
+    if runs != len(loaded):
+        raise LiveDemoError(f"{runs} runs for {len(loaded)} sessions: a session was requested twice; see {folder}")
+    return loaded
 
 
 class _Stage:
-    """The lake, the clock, the daemon, and how they are watched."""
+    """The lake, the clock and the daemon of the demonstration, and the waits for them."""
 
     def __init__(
         self,
         live: Settings,
-        eyes: Eyes,
+        situation: Eyes,
         instance: dg.DagsterInstance,
         daemon: subprocess.Popen[bytes],
         folder: Path,
         say: Callable[[str], None],
     ) -> None:
-        self._live, self._eyes, self._instance = live, eyes, instance
+        self._live, self._situation, self._instance = live, situation, instance
         self._daemon, self._folder, self._say = daemon, folder, say
 
     def time(self) -> str:
-        return f"{self._eyes.now():%a %Y-%m-%d %H:%M} UTC"
+        return f"{self._situation.now():%a %Y-%m-%d %H:%M} UTC"
 
     def move(self, now: datetime) -> None:
         assert self._live.simulated_clock is not None
         set_simulated(self._live.simulated_clock, now)
 
     def wait_at(self, now: datetime) -> None:
-        """Move the clock to a moment at which there is nothing to do, and wait until the sensor says so."""
+        """Move the clock to a moment at which nothing is due, and wait until the sensor reports that."""
         self.move(now)
         moved = utc_now().timestamp()  # Dagster records ticks in real time
         tick = self._wait(
-            lambda: next((t for t in self._ticks() if t.timestamp > moved and t.skip_reason), None), "a look"
+            lambda: next((tick for tick in self._ticks() if tick.timestamp > moved and tick.skip_reason), None),
+            "a tick of the sensor",
         )
         self._say(f"{self.time()}  the sensor waits: {tick.skip_reason}")
 
-    def bring(self, session: date) -> Brought:
-        """Wait until the sensor's run has brought everything to `session`."""
+    def wait_for_run(self, session: date) -> Brought:
+        """Wait until the sensor's run has loaded all sessions up to `session`."""
         import dagster as dg
 
         known = {run.run_id for run in self._instance.get_runs() if run.is_finished}
@@ -142,17 +148,18 @@ class _Stage:
             lambda: next(
                 (run for run in self._instance.get_runs() if run.run_id not in known and run.is_finished), None
             ),
-            f"a run that brings {session}",
+            f"a run that loads {session}",
         )
         [record] = self._instance.get_run_records(dg.RunsFilter(run_ids=[run.run_id]))
-        holdings = self._eyes.holdings(self._instance)
+        holdings = self._situation.holdings(self._instance)
         if not run.is_success or any(held.last != session for held in holdings.values()):
-            raise LiveDemoError(f"run {run.run_id} did not bring {session}; see {self._folder / 'daemon.log'}")
+            raise LiveDemoError(f"run {run.run_id} did not load {session}; see {self._folder / 'daemon.log'}")
         bars = sum(
-            len(self._eyes.calendar.between(held.first, held.last)) - len(held.missing) for held in holdings.values()
+            len(self._situation.calendar.between(held.first, held.last)) - len(held.missing)
+            for held in holdings.values()
         )
         seconds = (record.end_time or 0) - (record.start_time or 0)
-        self._say(f"{self.time()}  run {run.run_id[:8]} brought {session}: the lake holds {bars:,} bars")
+        self._say(f"{self.time()}  run {run.run_id[:8]} loaded {session}: the lake holds {bars:,} bars")
         return Brought(session, run.run_id, seconds, bars)
 
     def _ticks(self) -> list[Any]:
@@ -162,19 +169,21 @@ class _Stage:
         return []
 
     def _wait(self, look: Callable[[], Any], what: str) -> Any:
-        """What `look` finds, within PATIENCE_SECONDS."""
+        """The result of `look` as soon as it is not None. Raises LiveDemoError after PATIENCE_SECONDS, or if the daemon fails."""
         end = time.monotonic() + PATIENCE_SECONDS
         while (found := look()) is None:
             failed = next((tick.error.message.strip() for tick in self._ticks() if tick.error), None)
             if failed or self._daemon.poll() is not None or time.monotonic() > end:
-                raise LiveDemoError(f"waited for {what}: {failed or 'none came'}; see {self._folder / 'daemon.log'}")
+                raise LiveDemoError(
+                    f"waited for {what}: {failed or 'there was none'}; see {self._folder / 'daemon.log'}"
+                )
             time.sleep(0.3)
         return found
 
 
 @contextmanager
 def _own_environment(folder: Path, first: date) -> Iterator[Settings]:
-    """Settings, lake and Dagster home of the demonstration, for this process and its children; put back at the end."""
+    """Settings, lake and Dagster home of the demonstration in the environment of this process; restored at the end."""
     folder.mkdir(parents=True)
     config = folder / "lakehouse.toml"
     config.write_text(CONFIG.format(first=first), encoding="utf-8")
@@ -187,7 +196,7 @@ def _own_environment(folder: Path, first: date) -> Iterator[Settings]:
     os.environ[variable_of(("simulated_clock",))] = str(clock)
     try:
         settings = load_settings()
-        os.environ["DAGSTER_HOME"] = str(ensure_dagster_home(settings))  # the daemon's
+        os.environ["DAGSTER_HOME"] = str(ensure_dagster_home(settings))  # for the daemon
         yield settings
     finally:
         for name in (CONFIG_VARIABLE, variable_of(("simulated_clock",)), "DAGSTER_HOME"):
@@ -197,8 +206,8 @@ def _own_environment(folder: Path, first: date) -> Iterator[Settings]:
 
 @contextmanager
 def _daemon(folder: Path, instance: dg.DagsterInstance) -> Iterator[subprocess.Popen[bytes]]:
-    """Dagster's daemon on this environment, with all that it starts, until the end."""
-    # Its SQLite files must be there before two processes would make them at once.
+    """Dagster's daemon in this environment. It and its child processes are stopped at the end."""
+    # These calls create the SQLite files; otherwise two processes would create them at the same time.
     instance.get_runs_count(), instance.all_instigator_state(), instance.get_asset_keys(limit=1)
     program = os.path.join(os.path.dirname(sys.executable), "dagster-daemon")
     with (folder / "daemon.log").open("wb") as log:

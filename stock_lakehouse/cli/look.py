@@ -1,4 +1,4 @@
-"""Commands that look at the lake: status, show, restatements."""
+"""Commands that read the lake: status, show, restatements."""
 
 from __future__ import annotations
 
@@ -31,36 +31,36 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
     settings = settings_of_process()
     tables = _status(settings)
     if as_json:
-        typer.echo(json.dumps([one.as_json() for one in tables], default=str, indent=2))
+        typer.echo(json.dumps([table.as_json() for table in tables], default=str, indent=2))
         return
     print_tables(tables)
     detail = new_grid("table", "ticker", "rows", "first session", "last session", "missing", "outdated")
-    for one in tables:
-        for ticker, held in one.tickers.items():
+    for table in tables:
+        for ticker, held in table.tickers.items():
             figures = (str(held.first), str(held.last), str(held.missing), str(held.outdated))
-            detail.add_row(one.table, ticker, f"{held.rows:,}", *figures)
+            detail.add_row(table.table, ticker, f"{held.rows:,}", *figures)
     print_grid(detail)
-    outdated = sum(one.outdated for one in tables)
+    outdated = sum(table.outdated for table in tables)
     if outdated:
         say(f"{outdated:,} rows of features are by older formulas; `stock-lakehouse backfill` computes them again.")
-    absent = next(one.absent for one in tables if one.table == CURATED.name)
+    absent = next(table.absent for table in tables if table.table == CURATED.name)
     if absent:
-        refused = next(one.tickers for one in tables if one.table == QUARANTINE.name)
+        refused = next(table.tickers for table in tables if table.table == QUARANTINE.name)
         say(f"Tickers of the settings without any bar: {_without_bars(absent, refused)}.")
         say(
-            f"  to do: `stock-lakehouse doctor` says what the source has; `stock-lakehouse show {QUARANTINE.name} TICKER` "
-            "what was refused"
+            f"  to do: `stock-lakehouse doctor` shows what the source has; `stock-lakehouse show {QUARANTINE.name} TICKER` "
+            "shows what was refused"
         )
-    removed = sorted({ticker for one in tables for ticker, held in one.tickers.items() if held.removed})
+    removed = sorted({ticker for table in tables for ticker, held in table.tickers.items() if held.removed})
     if removed:
         say(
-            f"No longer in the settings, and kept as they are: {', '.join(removed)}. Runs leave their rows alone; "
-            "to go on with one put it back into `tickers`."
+            f"No longer in the settings, and kept as they are: {', '.join(removed)}. Runs do not change their rows; "
+            "to continue with a ticker, put it back into `tickers`."
         )
 
 
 def _without_bars(absent: Sequence[str], refused: Mapping[str, TickerStatus]) -> str:
-    """The tickers, with the rows that each has in the quarantine, or has perhaps where the ticker could not be read."""
+    """The tickers with their rows in the quarantine, and the rows in it whose ticker could not be read."""
     from stock_lakehouse.sources.file_report import rows_in_words
     from stock_lakehouse.tables import UNREADABLE
 
@@ -83,7 +83,7 @@ def show(
     as_of: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="What the lake said then: a date (its end, UTC) or a time like 2024-05-03T20:30."
+            metavar="TIME", help="Rows as of a moment: a date (its end, UTC) or a time like 2024-05-03T20:30."
         ),
     ] = None,
 ) -> None:
@@ -94,7 +94,7 @@ def show(
     from stock_lakehouse.tables import QUARANTINE, UNREADABLE
 
     settings = settings_of_process()
-    # As `status` lists it: __unreadable__ in small letters, tickers in capitals.
+    # The spelling of `status`: __unreadable__ in lower case, tickers in upper case.
     name = ticker.lower() if ticker.lower() == UNREADABLE else ticker.upper()
     try:
         rows = read_table(table, tickers=sorted({name, ticker}), as_of=as_of, lake_root=settings.lake_root)
@@ -104,9 +104,9 @@ def show(
         then = f" of {as_of}" if as_of else ""
         wrong(f"TICKER: {table} holds no row of {name}{then}; `stock-lakehouse status` lists what it holds")
     key = ("ticker", "date", *(("file", "line_number", "reasons") if table == QUARANTINE.name else ()))
-    names = dict.fromkeys(one for one in (*key, *rows.column_names) if one in rows.column_names)
+    names = dict.fromkeys(column for column in (*key, *rows.column_names) if column in rows.column_names)
     newest = rows.select(list(names)).slice(max(rows.num_rows - last, 0)).to_pylist()
-    if table == QUARANTINE.name:  # most of its columns tell something of few rows
+    if table == QUARANTINE.name:  # most of its columns are null in most rows
         names = {name: None for name in names if name in key or any(row[name] is not None for row in newest)}
     print_rows([{name: as_text(row[name]) for name in names} for row in newest])
 
@@ -116,7 +116,7 @@ def restatements(
     ticker: Annotated[str, typer.Argument(help="A ticker, like NVDA.")],
     last: Annotated[int, typer.Option(min=1, help="How many of the newest lines.")] = 20,
 ) -> None:
-    """What was published of a ticker and later changed: old and new value, why, and in which run."""
+    """Published values of a ticker that later changed: old and new value, cause and run."""
     from stock_lakehouse.tables import RESTATEMENTS
 
     settings = settings_of_process()
@@ -126,7 +126,7 @@ def restatements(
 
         lines = restatement_lines(Lake(settings.lake_options), spark, ticker.upper(), last)
     if not lines:
-        say(f"Nothing that was published of {ticker.upper()} has changed.")
+        say(f"No published value of {ticker.upper()} has changed.")
         return
     print_rows([{name: as_text(value) for name, value in line.items()} for line in lines])
 

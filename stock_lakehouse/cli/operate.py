@@ -1,4 +1,4 @@
-"""Commands of who operates a lake: init, doctor, upkeep, ui."""
+"""Commands for operating a lake: init, doctor, upkeep, ui."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 def upkeep(
     check_only: Annotated[bool, typer.Option("--check-only", help="Look, and change nothing.")] = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="First take damaged files out of their tables and compute their bars anew.")
+        bool, typer.Option("--repair", help="First take damaged files out of their tables and recompute their bars.")
     ] = False,
     sample: Annotated[
-        int, typer.Option(min=0, metavar="TICKERS", help="How many tickers are computed anew and compared.")
+        int, typer.Option(min=0, metavar="TICKERS", help="How many tickers are recomputed and compared.")
     ] = 10,
 ) -> None:
-    """Join small files, remove versions beyond `retention_days`, and hold every table against its files, schema and computation.
+    """Compact small files, remove versions older than `retention_days`, and check each table's files, schema and computation.
 
-    Runs beside everything else: it waits for its turn at a table, and readers never wait. Ends with 1 if something was
-    found; each finding says what to do.
+    It can run beside everything else: it waits for the lock of a table, and readers never wait. Exits with 1 if it finds
+    something; each finding says what to do.
     """
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.lake.storage import StorageError
@@ -57,7 +57,7 @@ def upkeep(
 
 
 def _repair(settings: Settings) -> None:
-    """Take out what is damaged, and run the layers below raw for it."""
+    """Take damaged files out of their tables, and run the layers after raw for their ticker-years."""
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.tables import RAW, TABLES
     from stock_lakehouse.upkeep import DamageError, end_repairs, pending_repairs, rectangle_to_heal
@@ -73,7 +73,7 @@ def _repair(settings: Settings) -> None:
         return
     everything = asked_rectangle(settings, None, None, None)
     rectangle = rectangle_to_heal(todo, everything.sessions, settings.tickers, settings.exchange)
-    say("To be computed anew: " + ", ".join(f"{ticker} {year}" for ticker, year in sorted(todo)))
+    say("To be recomputed: " + ", ".join(f"{ticker} {year}" for ticker, year in sorted(todo)))
     removed = sorted({ticker for ticker, _ in todo} - set(settings.tickers))
     if removed:
         say(
@@ -90,20 +90,20 @@ def _print_upkeep(done: Upkeep) -> None:
 
     from stock_lakehouse.upkeep import facts
 
-    figures = [facts(one) for one in done.tables]
+    figures = [facts(table) for table in done.tables]
     grid = new_grid("table", *figures[0])
-    for one, of_table in zip(done.tables, figures, strict=True):
-        grid.add_row(one.table, *(f"{value:,}" for value in of_table.values()))
+    for table, table_figures in zip(done.tables, figures, strict=True):
+        grid.add_row(table.table, *(f"{value:,}" for value in table_figures.values()))
     print_grid(grid)
     if done.recomputed:
-        say(f"Computed anew and compared: {', '.join(done.recomputed)}")
+        say(f"Recomputed and compared: {', '.join(done.recomputed)}")
     if done.staging_removed:
         say(f"Folders of killed runs removed from .staging: {done.staging_removed}")
     for finding in done.findings:
         say(f"[red]{finding.table}[/]: {escape(finding.what)}")
         say(f"  to do: {escape(finding.todo)}")
     if not done.findings:
-        say("Every table is as its log, its schema and its computation say.")
+        say("Every table agrees with its log, its schema and its computation.")
 
 
 @app.command()
@@ -127,7 +127,7 @@ def init(
     production: Annotated[
         bool, typer.Option("--production", help="Dagster on Postgres, for a server; else on SQLite, for a laptop.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write dagster.yaml anew if it is there already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing dagster.yaml.")] = False,
 ) -> None:
     """Write lakehouse.toml if there is none, and the dagster.yaml of a laptop or of production."""
     from stock_lakehouse.instance.home import (
@@ -142,19 +142,19 @@ def init(
 
     toml = config_file()
     toml_written = write_new(toml, LAKEHOUSE_TOML, force=False)
-    say(f"{'written' if toml_written else 'kept, it is there already'}: {toml}")
+    say(f"{'written' if toml_written else 'kept, because it exists'}: {toml}")
     path = dagster_folder(settings_of_process()) / "dagster.yaml"
     wanted = PRODUCTION if production else LAPTOP
     if path.is_file() and path.read_text(encoding="utf-8") == wanted:
-        say(f"kept, it is just so already: {path}")
+        say(f"kept, because it has this content already: {path}")
     elif write_new(path, wanted, force):
         say(f"written: {path}")
     else:
-        wrong(f"{path} is there already and says something else; --force writes it anew")
+        wrong(f"{path} exists with other content; --force overwrites it")
     if production:
         say(
             f"Dagster needs DAGSTER_HOME={path.parent} and {POSTGRES_VARIABLE} in its environment; docs/operations.md has "
-            "units for systemd. With a lake filled before, `stock-lakehouse record` tells the new instance of it."
+            "units for systemd. If the lake has data already, `stock-lakehouse record` marks it in the new instance."
         )
     else:
         say("Next: `stock-lakehouse doctor`, then `stock-lakehouse demo`.")
@@ -162,15 +162,15 @@ def init(
 
 @app.command()
 def doctor() -> None:
-    """Whether everything that a run needs is there; each line says how to mend what is not."""
+    """Check everything that a run needs; each line says how to repair what is broken."""
     from rich.markup import escape
 
     from stock_lakehouse.cli.doctor import examine
 
     broken = False
     for finding in examine(aside):
-        mark = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "broken": "[red]broken[/]"}[finding.state]
-        say(f"{mark:<22} {finding.what}: {escape(finding.detail)}")
+        state = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "broken": "[red]broken[/]"}[finding.state]
+        say(f"{state:<22} {finding.what}: {escape(finding.detail)}")
         broken = broken or finding.state == "broken"
     if broken:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""A run as the program shows it: its progress, checks that did not pass, its end and its exit code."""
+"""The output of a run: its progress, the checks that did not pass, its end and the exit code."""
 
 from __future__ import annotations
 
@@ -27,12 +27,11 @@ if TYPE_CHECKING:
     from stock_lakehouse.runs.run import CheckFinding, RunReport
     from stock_lakehouse.settings import Settings
 
-# How a red check is shown.
-SHOWN_ROWS = 5
+SHOWN_ROWS = 5  # of a check that did not pass
 
 
 def run_and_print(settings: Settings, rectangle: Rectangle, select: list[str] | None) -> RunReport:
-    """One run with progress and red checks on stderr; exits with 1 if it fails. `end` belongs after it."""
+    """Run `rectangle` with progress and red checks on stderr; exit with 1 if the run fails. The caller then calls `end`."""
     progress = progress_printer()
     progress(
         f"{len(rectangle.tickers)} tickers × {len(rectangle.sessions):,} sessions, {rectangle.first} to {rectangle.last}"
@@ -51,7 +50,7 @@ def run_and_print(settings: Settings, rectangle: Rectangle, select: list[str] | 
 
 
 def print_outcome(report: RunReport) -> None:
-    """Checks that did not pass with the first rows of each, and why a run failed."""
+    """Print the checks that did not pass, with the first rows of each, and the reasons of a failed run."""
     from rich.markup import escape
 
     from stock_lakehouse.sources import printable
@@ -61,17 +60,17 @@ def print_outcome(report: RunReport) -> None:
         console.print(f"[red]check not passed[/]  {escape(str(finding))}")
         for line in finding_lines(finding):
             console.print(line, markup=False)
-    for failure in report.failures:  # an engine's error quotes the text that it could not read
+    for failure in report.failures:  # an engine's error may quote delivered text
         lines = "\n".join(map(printable, failure.splitlines()))
         console.print(f"[red]failed[/]  {escape(lines)}")
     if not report.success:
         console.print(
-            f"`stock-lakehouse ui` shows the run {report.run_id}; run the same again when the cause is mended"
+            f"`stock-lakehouse ui` shows the run {report.run_id}; run the same again when the cause is repaired"
         )
 
 
 def finding_lines(finding: CheckFinding) -> Iterator[str]:
-    """A red check in lines of LINE_WIDTH: its reason, its first rows, how many more there are, and what to do."""
+    """A red check as lines of LINE_WIDTH: its reason, its first rows, the number of further rows, and what to do."""
     yield from wrapped(finding.description)
     shown = finding.rows[:SHOWN_ROWS]
     for row in shown:
@@ -85,7 +84,7 @@ def finding_lines(finding: CheckFinding) -> Iterator[str]:
 
 
 def end(reports: Sequence[RunReport]) -> None:
-    """The last words of a command that ran something: whether the quarantine grew. Exits with 1 unless all is sound."""
+    """Print whether the quarantine grew in the runs of a command. Exit with 1 unless all runs and their checks are sound."""
     from collections import Counter
 
     from stock_lakehouse.lake.status import reasons_in_words
@@ -97,20 +96,20 @@ def end(reports: Sequence[RunReport]) -> None:
         for finding in grown:
             reasons.update(finding.facts.get("by reason") or {})
         rows = sum(finding.found or 0 for finding in grown)
-        tell = output_console(markup=False)  # the reasons may quote what was delivered
-        tell.print(f"Quarantine: {rows_in_words(rows)} more: {reasons_in_words(reasons)}.", soft_wrap=True)
-        tell.print(f"  to do: {grown[0].to_do}", soft_wrap=True)
+        console = output_console(markup=False)  # the reasons may quote delivered text
+        console.print(f"Quarantine: {rows_in_words(rows)} more: {reasons_in_words(reasons)}.", soft_wrap=True)
+        console.print(f"  to do: {grown[0].to_do}", soft_wrap=True)
     if not all(report.is_sound for report in reports):
         raise typer.Exit(1)
 
 
-def record_held_bars(settings: Settings, asked: Rectangle) -> int:
-    """How many partitions Dagster did not know of."""
+def record_held_bars(settings: Settings, rectangle: Rectangle) -> int:
+    """Mark in Dagster what the lake holds of `rectangle`; return the number of partitions that Dagster did not know."""
     from stock_lakehouse.runs.run import record_rectangle
     from stock_lakehouse.tables import LAYERS
 
     with engine(settings, *(table.name for table in LAYERS)) as spark:
-        counts = record_rectangle(settings, asked, spark)
+        counts = record_rectangle(settings, rectangle, spark)
     for table, count in counts.items():
         if count:
             say(f"{table}: {count:,} partitions that the lake holds marked as materialized")
@@ -118,20 +117,20 @@ def record_held_bars(settings: Settings, asked: Rectangle) -> int:
 
 
 def print_tables(tables: list[TableStatus], report: RunReport | None = None) -> None:
-    """A row a table; with the run's seconds after a run, else with what is missing and the version."""
+    """Print a row per table: with its seconds in the run `report`, or without one with missing sessions and version."""
     grid = new_grid(
         "table", "rows", "tickers", "first", "last", "files", "bytes", *(("s",) if report else ("missing", "version"))
     )
-    for one in tables:
-        last = [f"{report.seconds.get(one.table, 0):.1f}"] if report else [str(one.missing), as_text(one.version)]
+    for table in tables:
+        last = [f"{report.seconds.get(table.table, 0):.1f}"] if report else [str(table.missing), as_text(table.version)]
         grid.add_row(
-            one.table,
-            f"{one.rows:,}",
-            str(len(one.tickers)),
-            as_text(one.first),
-            as_text(one.last),
-            f"{one.files:,}",
-            f"{one.bytes:,}",
+            table.table,
+            f"{table.rows:,}",
+            str(len(table.tickers)),
+            as_text(table.first),
+            as_text(table.last),
+            f"{table.files:,}",
+            f"{table.bytes:,}",
             *last,
         )
     print_grid(grid)

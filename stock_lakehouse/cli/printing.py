@@ -1,4 +1,4 @@
-"""How the program prints: lines, grids of rows, progress, refusals.
+"""Printing for all commands: lines, grids of rows, progress, error messages.
 
 Not here: what is printed.
 """
@@ -20,7 +20,7 @@ LONGEST_VALUE = 300
 
 
 def progress_printer() -> Callable[[str], None]:
-    """A printer of lines with the time since now, on stderr."""
+    """A function that prints a line on stderr, with the seconds since this call."""
     from rich.markup import escape
 
     console = error_console()
@@ -39,15 +39,15 @@ def error_console() -> Console:
 
 
 def print_rows(rows: list[dict[str, str]]) -> None:
-    """Rows of a table, its columns in groups that fit the terminal, the key in front of each."""
-    width = output_console().width
-    needs = {name: max(len(name), *(len(row[name]) for row in rows)) + 2 for name in rows[0]}
-    key: list[str] = [name for name in ("ticker", "date") if name in needs]
+    """Print rows in grids of as many columns as fit the terminal, each grid with the key columns first."""
+    terminal_width = output_console().width
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) + 2 for name in rows[0]}
+    key: list[str] = [name for name in ("ticker", "date") if name in widths]
     groups = [list(key)]
-    for name, need in needs.items():
+    for name, width in widths.items():
         if name in key:
             continue
-        if sum(needs[one] for one in groups[-1]) + need > width and len(groups[-1]) > len(key):
+        if sum(widths[column] for column in groups[-1]) + width > terminal_width and len(groups[-1]) > len(key):
             groups.append(list(key))
         groups[-1].append(name)
     for group in groups:
@@ -82,12 +82,12 @@ def output_console(markup: bool = True) -> Console:
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=False, markup=markup, emoji=False)
-    # Into a file or a pipe nothing is cut to a terminal's width.
+    # Output to a file or a pipe is not cut to the width of a terminal.
     return console if console.is_terminal else Console(highlight=False, width=200, markup=markup, emoji=False)
 
 
 def print_grid(grid: RichTable) -> None:
-    console = output_console(markup=False)  # what was delivered is shown, not obeyed
+    console = output_console(markup=False)  # markup in delivered text is printed, not interpreted
     console.print(grid)
     console.print()
 
@@ -97,12 +97,12 @@ def say(line: str) -> None:
 
 
 def aside(line: str) -> None:
-    """What is going on, on stderr."""
+    """Print a line about the progress on stderr."""
     typer.echo(line, err=True)
 
 
 def wrong(message: str) -> NoReturn:
-    """One clear line on stderr and exit code 2."""
+    """Print one line on stderr and exit with code 2."""
     typer.echo(f"stock-lakehouse: {message}", err=True)
     raise typer.Exit(2)
 

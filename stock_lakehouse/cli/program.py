@@ -1,4 +1,4 @@
-"""The program's commands are added to this; the options that several of them have.
+"""The Typer application to which the commands are added, and the options that several commands share.
 
 Heavy modules are imported inside the commands, so that `--help` answers at once.
 """
@@ -17,8 +17,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 DAY: dict[str, Any] = {"formats": ["%Y-%m-%d"], "metavar": "DATE"}
-# What several commands ask alike.
-Tickers = Annotated[str | None, typer.Option(metavar="A,B", help="Tickers, by comma; all if left out.")]
-First = Annotated[datetime | None, typer.Option("--from", **DAY, help="First day; the lake's first if left out.")]
-Last = Annotated[datetime | None, typer.Option("--to", **DAY, help="Last day; the newest if left out.")]
-Assets = Annotated[str | None, typer.Option(metavar="ASSET,…", help="Assets, by comma; all if left out.")]
+# Options of several commands.
+Tickers = Annotated[str | None, typer.Option(metavar="A,B", help="Tickers, separated by commas; default: all.")]
+First = Annotated[datetime | None, typer.Option("--from", **DAY, help="First day; default: the lake's first.")]
+Last = Annotated[datetime | None, typer.Option("--to", **DAY, help="Last day; default: the newest.")]
+Assets = Annotated[str | None, typer.Option(metavar="ASSET,…", help="Assets, separated by commas; default: all.")]

@@ -1,4 +1,4 @@
-"""Commands that run the graph: demo, materialize, backfill; and what Dagster knows of runs: record, prune."""
+"""Commands that run the graph (demo, materialize, backfill) and that change Dagster's records (record, prune)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def demo(
     ] = False,
     sessions: Annotated[int, typer.Option(min=1, max=200, help="With --live: how many sessions are held back.")] = 10,
 ) -> None:
-    """Load everything the settings name, in one Dagster run, and show what came out."""
+    """Load everything that the settings name, in one Dagster run, and show the result."""
     settings = settings_of_process()
     if live:
         _live(settings, sessions)
@@ -60,14 +60,14 @@ def materialize(
 ) -> None:
     """Run the graph for tickers × sessions in one Dagster run, whether the lake holds them or not.
 
-    To fill what is missing, in runs that can be stopped and continued, use `backfill`.
+    To load only what is missing, in runs that can be stopped and continued, use `backfill`.
     """
     settings = settings_of_process()
     rectangle = asked_rectangle(settings, tickers, first, last)
     before = data_files(settings)
     report = run_and_print(settings, rectangle, select.split(",") if select else None)
     if data_files(settings) == before:
-        say("Nothing changed: the lake holds all of it already.")
+        say("Nothing changed: the lake holds everything already.")
     end([report])
 
 
@@ -77,28 +77,30 @@ def backfill(
     first: First = None,
     last: Last = None,
     select: Assets = None,
-    chunk: Annotated[int, typer.Option(min=0, metavar="BARS", help="Bars a run; 0: everything in one run.")] = 100_000,
-    again: Annotated[bool, typer.Option("--again", help="Run what the lake holds already too.")] = False,
+    chunk: Annotated[
+        int, typer.Option(min=0, metavar="BARS", help="Bars per run; 0: everything in one run.")
+    ] = 100_000,
+    again: Annotated[bool, typer.Option("--again", help="Also run what the lake holds already.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the runs and do nothing.")] = False,
 ) -> None:
-    """Fill what the lake lacks of tickers × sessions, a run a chunk, with an estimate of the time left.
+    """Load what the lake lacks of tickers × sessions, one run per chunk, with an estimate of the time left.
 
-    What the lake holds is skipped, so a backfill that was stopped or killed goes on when it is started again. Features by
-    older formulas count as lacking: they are computed again, alone. `materialize` is one run of everything it is asked.
+    What the lake holds is skipped, so a backfill that was stopped or killed continues when it is started again. Features by
+    older formulas count as missing: they alone are computed again. `materialize` runs everything requested in one run.
     """
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.runs.backfill import plan_backfill, run_backfill
     from stock_lakehouse.tables import LAYERS
 
     settings = settings_of_process()
-    asked = asked_rectangle(settings, tickers, first, last)
+    requested = asked_rectangle(settings, tickers, first, last)
 
     def plan(run_again: bool) -> Plan:
         with engine(settings, *(table.name for table in LAYERS)) as spark:
             try:
                 return plan_backfill(
-                    Lake(settings.lake_options), spark, asked, select.split(",") if select else None, chunk or sys.maxsize,
-                    run_again,
+                    Lake(settings.lake_options), spark, requested, select.split(",") if select else None,
+                    chunk or sys.maxsize, run_again,
                 )  # fmt: skip
             except ValueError as error:
                 wrong(str(error))
@@ -114,40 +116,40 @@ def backfill(
         reports.append(step.report)
         rest = f", about {duration(step.seconds_left)} left" if step.number < step.of and step.report.success else ""
         progress(f"run {step.number} of {step.of} ended; {step.done:.0%} done{rest}")
-    record_held_bars(settings, asked)
+    record_held_bars(settings, requested)
     if not planned.chunks:
         return
     left = plan(False).missing
     if left:
         say(
-            f"{left:,} bars are still missing: the source has none, or they are in quarantine (`stock-lakehouse status`)."
+            f"{left:,} bars are still missing: the source lacks them, or they are in quarantine (`stock-lakehouse status`)."
         )
     else:
         say("The lake holds all of it.")
     if not all(report.success for report in reports):
-        say("Not every run ended well; when the cause is mended start the same backfill again: it goes on from here.")
+        say("Some runs failed; when the cause is repaired, start the same backfill again: it continues from here.")
     end(reports)
 
 
 @app.command()
 def record() -> None:
-    """Mark in Dagster as materialized what the lake holds and Dagster does not know of.
+    """Mark partitions as materialized in Dagster that the lake holds and Dagster does not know.
 
-    For after `partition_by` was changed, or with a new DAGSTER_HOME: the lake stays as it is, and nothing is computed. A
-    second time it marks nothing.
+    Use it after a change of `partition_by`, or with a new DAGSTER_HOME. The lake stays as it is, and nothing is computed. A
+    repetition marks nothing.
     """
     settings = settings_of_process()
     if not record_held_bars(settings, asked_rectangle(settings, None, None, None)):
-        say("Nothing to mark: Dagster knows of everything that the lake holds.")
+        say("Nothing to mark: Dagster knows everything that the lake holds.")
 
 
 @app.command()
 def prune(
     days: Annotated[int, typer.Option(min=1, metavar="N", help="Delete runs that ended more than N days ago.")],
 ) -> None:
-    """Delete Dagster's records of old runs, logs and events; the lake stays as it is.
+    """Delete Dagster's records of old runs, with logs and events; the lake stays as it is.
 
-    What the lake holds is marked as materialized again, so that every partition stays green.
+    Everything that the lake holds is then marked as materialized again, so that all partitions stay green.
     """
     from stock_lakehouse.market_calendar import utc_now
     from stock_lakehouse.runs.run import prune_runs
@@ -160,7 +162,7 @@ def prune(
 
 def _print_plan(plan: Plan) -> None:
     if not plan.chunks:
-        say(f"Nothing to do: the lake holds all {plan.asked:,} bars. `--again` runs them all the same.")
+        say(f"Nothing to do: the lake holds all {plan.asked:,} bars. `--again` runs them anyway.")
         return
     say(f"{plan.missing:,} of {plan.asked:,} bars to do, in {len(plan.chunks)} run(s):")
     grid = new_grid("run", "bars", "tickers", "from", "to", "assets")
@@ -179,21 +181,21 @@ def _live(settings: Settings, sessions: int) -> None:
     say(
         f"The sample's last {sessions} sessions are held back. A simulated clock moves through them; Dagster's daemon and "
     )
-    say("new_market_day_sensor, as in production, bring them in one by one. No network.\n")
+    say("new_market_day_sensor load them one by one, as in production. No network.\n")
     try:
-        brought = run_live_demo(settings, sessions, say)
+        loaded = run_live_demo(settings, sessions, say)
     except LiveDemoError as error:
         typer.echo(f"stock-lakehouse: {error}", err=True)
         raise typer.Exit(1) from None
-    grid = new_grid("brought to", "run", "seconds", "bars", "new")
-    for before, one in zip([None, *brought], brought, strict=False):
-        new = one.bars - before.bars if before else one.bars
-        grid.add_row(str(one.session), one.run_id[:8], f"{one.seconds:.1f}", f"{one.bars:,}", f"{new:,}")
+    grid = new_grid("loaded to", "run", "seconds", "bars", "new")
+    for before, after in zip([None, *loaded], loaded, strict=False):
+        new = after.bars - before.bars if before else after.bars
+        grid.add_row(str(after.session), after.run_id[:8], f"{after.seconds:.1f}", f"{after.bars:,}", f"{new:,}")
     say("")
     print_grid(grid)
     config = live_folder(settings) / "lakehouse.toml"
     say(
-        f"{len(brought)} runs; nothing was asked for twice. Look at it:  STOCK_LAKEHOUSE_CONFIG={config} stock-lakehouse ui"
+        f"{len(loaded)} runs; no session was requested twice. Look at it:  STOCK_LAKEHOUSE_CONFIG={config} stock-lakehouse ui"
     )
 
 
@@ -208,21 +210,23 @@ def _summary(settings: Settings, report: RunReport, changed: bool) -> None:
         tables = read_status(lake, spark, settings.calendar, settings.tickers)
         latest, crossed = latest_indicators(lake, spark), crosses(lake, spark)
     print_tables(tables, report)
-    rows = {one.table: one.rows for one in tables}
+    rows = {table.table: table.rows for table in tables}
     say(f"{rows['processed_quarantine']:,} rows in quarantine, {superseded(tables):,} superseded by a newer delivery\n")
     short = {"volatility_20": "vol_20", "buy_signal": "buy", "sell_signal": "sell"}
     if latest:
-        print_rows([{short.get(name, name): as_text(value) for name, value in one.items()} for one in latest])
+        print_rows([{short.get(name, name): as_text(value) for name, value in row.items()} for row in latest])
     grid = new_grid("ticker", "golden crosses", "death crosses")
-    for ticker in sorted({one["ticker"] for one in crossed}):
+    for ticker in sorted({cross["ticker"] for cross in crossed}):
         days = {
-            kind: ", ".join(str(one["date"]) for one in crossed if one["ticker"] == ticker and one["cross"] == kind)
+            kind: ", ".join(
+                str(cross["date"]) for cross in crossed if cross["ticker"] == ticker and cross["cross"] == kind
+            )
             for kind in ("golden", "death")
         }
         grid.add_row(ticker, days["golden"], days["death"])
     print_grid(grid)
     if not changed:
-        say("Nothing changed: the lake held all of it already, and no data file was written.")
+        say("Nothing changed: the lake held everything already, and no data file was written.")
     say(
         "Next:  [bold]make ui[/]  the same in Dagster, on http://127.0.0.1:3000\n"
         "       [bold].venv/bin/stock-lakehouse show stocks_features NVDA --last 5[/]\n"

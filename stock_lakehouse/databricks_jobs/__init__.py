@@ -1,4 +1,4 @@
-"""What runs on Databricks as a job: one layer for one rectangle, by the same transforms and lake code as a session.
+"""The job that runs on Databricks: it publishes one layer for one rectangle, with the same transforms and lake code as a session.
 
-Here: the job's side, without Dagster but for dagster-pipes. Not here: submitting one (resources/databricks_jobs.py).
+Here: the job's side, with dagster-pipes but without Dagster. Not here: how a job is submitted (resources/databricks_jobs.py).
 """

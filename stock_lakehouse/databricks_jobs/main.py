@@ -1,4 +1,4 @@
-"""A job from end to end: the order comes by Dagster Pipes, logs, checks and metadata go back by it."""
+"""A job from end to end. Dagster Pipes delivers the order and takes back logs, check results and metadata."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ MESSAGE_SECONDS = 5.0
 
 
 def main() -> None:
-    """Do what Dagster orders. A check that blocks the publish ends the job well, without a materialization."""
+    """Execute Dagster's order. If a check blocks the publish, the job ends with success but reports no materialization."""
     import dagster_pipes
 
     params: dagster_pipes.PipesParamsLoader = dagster_pipes.PipesCliArgsParamsLoader()  # type: ignore[no-untyped-call]
-    if not params.is_dagster_pipes_process():  # a new cluster gets them in its environment
+    if not params.is_dagster_pipes_process():  # a new cluster gets the parameters in its environment
         params = dagster_pipes.PipesEnvVarParamsLoader()  # type: ignore[no-untyped-call]
     with dagster_pipes.open_dagster_pipes(params_loader=params, **_exchange(params)) as pipes:
         order = Order.of(pipes.extras)
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def publish(order: Order, spark: SparkSession, tell: Callable[[CheckResult], None]) -> dict[str, Any]:
-    """Do the step of the table that `order` names; what it did, by name. Raises one of BLOCKED."""
+    """Run the step of the table that `order` names; return its metadata by name. Raises one of BLOCKED."""
     lake = Lake(order.lake_options)
     staging = Staging(lake.root)
     step = Step(lake, spark, staging, order.rectangle, order.run_id, order.ordered_at, tell)
@@ -63,7 +63,7 @@ def publish(order: Order, spark: SparkSession, tell: Callable[[CheckResult], Non
 
 @contextmanager
 def job_session() -> Iterator[SparkSession]:
-    """The cluster's own session with this package's settings; outside Databricks, where there is none, the embedded engine."""
+    """The cluster's Spark session with this package's settings; outside Databricks, a session on the embedded engine."""
     if "DATABRICKS_RUNTIME_VERSION" not in os.environ:
         with spark_session("embedded") as spark:
             yield spark
@@ -76,7 +76,7 @@ def job_session() -> Iterator[SparkSession]:
 
 
 def _exchange(params: dagster_pipes.PipesParamsLoader) -> dict[str, Any]:
-    """How context and messages travel: by S3 if Dagster names a bucket, else by the folder of a volume."""
+    """The loader of the context and the writer of messages: on S3 if Dagster names a bucket, else in the folder of a volume."""
     import dagster_pipes
 
     if "bucket" not in params.load_messages_params():

@@ -1,4 +1,4 @@
-"""What a job is asked to do, as plain values that cross to Databricks in Pipes' extras."""
+"""The order of a job, as plain values that reach Databricks in the extras of Dagster Pipes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ from stock_lakehouse.tables import BY_NAME, Table
 
 @dataclass(frozen=True)
 class Order:
-    """Publish the table `name` for `sessions` (ISO dates) × `tickers`, in the Dagster run `run_id`, ordered at `now` (ISO time).
+    """An order to publish one table for sessions × tickers.
 
-    `options`: the lake's, as `LakeOptions.as_json` gives them.
+    `name`: the table.
+    `sessions`: ISO dates.
+    `tickers`: tickers of the rectangle.
+    `run_id`: the Dagster run.
+    `now`: ISO time of the order.
+    `options`: the lake's options, in the form of `LakeOptions.as_json`.
     """
 
     name: str
@@ -48,5 +53,5 @@ class Order:
 
     @property
     def ordered_at(self) -> datetime:
-        """The time of Dagster's clock when the job was ordered: what it restates, it restates then."""
+        """The time of Dagster's clock when the job was ordered; the ledger records it as the time of a restatement."""
         return datetime.fromisoformat(self.now)

@@ -1,4 +1,4 @@
-"""The script that Databricks runs; it is put into the workspace with each job. The wheel brings everything else."""
+"""The script that Databricks runs. It is uploaded to the workspace with each job; the wheel brings everything else."""
 
 from stock_lakehouse.databricks_jobs.main import main
 

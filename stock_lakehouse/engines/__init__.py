@@ -1,7 +1,7 @@
 """Engines: a Spark session on embedded Sail, on a Spark Connect server or on Databricks, with the same settings everywhere.
 
-Here: which engine, and how the embedded one starts. No Dagster, which a Databricks job does not have. Not here: anything done
-with a session.
+Here: the choice of the engine, and the start of the embedded one. No Dagster is imported, because a Databricks job does not
+have it. Not here: anything done with a session.
 """
 
 from __future__ import annotations
@@ -27,10 +27,14 @@ REMOTE_VARIABLE = "STOCK_LAKEHOUSE_SPARK_REMOTE"
 def spark_session(
     engine: str, remote: str | None = None, databricks: Databricks | None = None, say: Say = logger.info
 ) -> AbstractContextManager[SparkSession]:
-    """A session on `engine`, stopped at the end: `embedded`; `spark_connect` at the address `remote` (sc://host:port); or
-    `databricks`, as the settings of that name say. `say` hears what a long wait waits for.
+    """A Spark session on `engine`, which is stopped at the end of the `with` block.
 
-    Raises EngineError when there is none to be had, or one that would not give the same results.
+    `engine`: `embedded`, `spark_connect` or `databricks`.
+    `remote`: address of the server for `spark_connect`, like sc://host:port.
+    `databricks`: the settings for `databricks`.
+    `say`: called with a line of text when a long wait begins.
+
+    Raises EngineError when the engine does not start, or when its results would differ from those of other engines.
     """
     if engine == "embedded":
         return _embedded()
@@ -60,7 +64,7 @@ def _spark_connect(remote: str | None) -> Iterator[SparkSession]:
     from stock_lakehouse.engines.workers import check_workers
 
     if not remote:
-        raise EngineError(f"{REMOTE_VARIABLE} is not set: the address of a server, like sc://localhost:15002")
+        raise EngineError(f"{REMOTE_VARIABLE} is not set; set it to the address of a server, like sc://localhost:15002")
     try:
         builder = DefaultChannelBuilder(remote)
     except PySparkException as error:
@@ -74,14 +78,14 @@ def _spark_connect(remote: str | None) -> Iterator[SparkSession]:
 
 @contextmanager
 def _embedded_server() -> Iterator[str]:
-    # Sail logs its server's start and every session to stderr; warnings stay.
+    # Sail logs the start of its server and every session to stderr at lower levels.
     os.environ.setdefault("RUST_LOG", "error")
     from pysail.spark import SparkConnectServer
 
     server = SparkConnectServer(ip="127.0.0.1", port=0)
     server.start(background=True)
     try:
-        # The server stops when its object is collected, so this frame keeps it.
+        # The server stops when its object is garbage-collected, so this frame keeps a reference.
         ip, port = server.listening_address
         yield f"sc://{ip}:{port}"
     finally:

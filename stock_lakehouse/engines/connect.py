@@ -1,4 +1,4 @@
-"""A session over a Spark Connect channel: the settings that it must hold, how it starts and how it ends.
+"""A session over a Spark Connect channel: its settings, its start and its end.
 
 Not here: which server is behind the channel (__init__.py, databricks.py).
 """
@@ -23,22 +23,24 @@ USER_AGENT = f"{PRODUCT}/{__version__}"
 
 ANSWER_SECONDS = 30.0
 
-# Settings that change results, equal on every engine; a server may start with others.
+# Settings that change results. Every session sets them, because a server may have other defaults.
 SESSION_SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",
-    # Spark's own default is INT96, which other readers take for nanoseconds without a zone.
+    # Spark's default is INT96, which other readers interpret as nanoseconds without a time zone.
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-    # Days before 1582 are what they say, written and read; staged rows can hold any that was delivered.
+    # Dates before 1582 are written and read without rebasing. Staged rows can hold any date that was delivered.
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
     "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
-    # With dynamic overwriting Delta refuses replaceWhere.
+    # Delta refuses replaceWhere when partitions are overwritten dynamically.
     "spark.sql.sources.partitionOverwriteMode": "STATIC",
-    # A column comes by `DeltaTable.prepare` alone; a commit is one commit; rows outside a predicate are an error.
+    # Only `DeltaTable.prepare` adds columns.
     "spark.databricks.delta.schema.autoMerge.enabled": "false",
+    # A publish is exactly one commit; a compaction would add another.
     "spark.databricks.delta.autoCompact.enabled": "false",
-    # One file a ticker and year, as Sail writes; else one a task.
+    # Writes one file per ticker and year, as Sail does, instead of one per task.
     "spark.databricks.delta.optimizeWrite.enabled": "true",
+    # Rows outside the predicate are an error.
     "spark.databricks.delta.replaceWhere.constraintCheck.enabled": "true",
 }
 
@@ -48,9 +50,9 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def connected(builder: Any, advice: str) -> Iterator[SparkSession]:
-    """A session over the channel of `builder` (a PySpark ChannelBuilder) that holds SESSION_SETTINGS; stopped at the end.
+    """A session over the channel of `builder` (a PySpark ChannelBuilder) with SESSION_SETTINGS; it is stopped at the end.
 
-    Raises EngineError, with `advice`, when no server answers.
+    Raises EngineError, with `advice` in its message, when no server answers.
     """
     from grpc import RpcError
     from pyspark.errors import PySparkException
@@ -58,27 +60,28 @@ def connected(builder: Any, advice: str) -> Iterator[SparkSession]:
 
     builder.set(builder.PARAM_USER_AGENT, USER_AGENT)
     _wait_for(builder, advice)
-    # What SparkSession.builder.remote sets too: pyspark.sql.functions then make expressions of Spark Connect.
+    # SparkSession.builder.remote sets this too: pyspark.sql.functions then build Spark Connect expressions.
     os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
     with ExitStack() as stack:
         try:
-            # `create`, where dagster_pyspark's resource has `getOrCreate`: that may hand out this process's session of another
-            # server, and stopping it here would stop it there. It takes no channel builder either.
+            # `create`, unlike the `getOrCreate` of dagster_pyspark's resource, never returns a session of this process that
+            # belongs to another server; stopping such a session here would stop it for its other users. The resource
+            # does not accept a channel builder either.
             session = cast("SparkSession", ConnectSession.builder.channelBuilder(builder).create())
             stack.callback(_stop, session)
             session.client.set_retry_policies([AskAgain()])
             apply_settings(session)
             session.range(1).count()
         except (PySparkException, RpcError) as error:
-            # The address may hold a token, so neither it nor the client's message is repeated.
+            # The address and the client's message may contain a token, so neither is repeated.
             raise EngineError(f"no Spark Connect server answers ({type(error).__name__}); {advice}") from None
         yield session
 
 
 def apply_settings(session: SparkSession) -> None:
-    """Set SESSION_SETTINGS; where the engine lets one not be set, as Databricks serverless does, hold what it has against it.
+    """Set SESSION_SETTINGS on `session`. A setting that the engine does not let be set, as on Databricks serverless, is read.
 
-    Raises EngineError when it has another value: results would differ from other engines'.
+    Raises EngineError when such a setting has another value: results would differ from those of other engines.
     """
     from pyspark.errors import PySparkException
 
@@ -89,31 +92,31 @@ def apply_settings(session: SparkSession) -> None:
         except PySparkException as error:
             refusal = error.getCondition() or type(error).__name__
         try:
-            found = session.conf.get(name)
+            actual = session.conf.get(name)
         except PySparkException:
             logger.warning("%s can be neither set nor read on this engine (%s)", name, refusal)
             continue
-        if str(found).lower() != value.lower():
+        if str(actual).lower() != value.lower():
             raise EngineError(
-                f"the engine holds {name} = {found} and lets it not be set to {value} ({refusal}): its results would "
-                "differ; have it set on the cluster or the server"
+                f"the engine has {name} = {actual} and refuses {value} ({refusal}): its results would differ from "
+                "those of other engines; set it on the cluster or the server"
             )
 
 
 def _wait_for(builder: Any, advice: str) -> None:
-    """Return when a server answers. Raises EngineError after ANSWER_SECONDS: PySpark itself would ask again for ten minutes."""
+    """Return when a server answers. Raises EngineError after ANSWER_SECONDS; PySpark itself would retry for ten minutes."""
     import grpc
 
     try:
         with builder.toChannel() as channel:
             grpc.channel_ready_future(channel).result(timeout=ANSWER_SECONDS)
     except grpc.FutureTimeoutError:
-        # The address may hold a token, so it is not repeated.
+        # The address may contain a token, so it is not repeated.
         raise EngineError(f"no Spark Connect server answered within {ANSWER_SECONDS:.0f} s; {advice}") from None
 
 
 def _stop(session: SparkSession) -> None:
-    # The results of a query are released by a thread of their own, which after the stop finds no session; PySpark logs that
-    # as a warning.
+    # PySpark releases the results of a query in a background thread. After the stop that thread finds no session, and
+    # PySpark logs a warning.
     logging.getLogger("pyspark.sql.connect.logging").setLevel(logging.ERROR)
     session.stop()

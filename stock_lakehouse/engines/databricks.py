@@ -1,9 +1,9 @@
-"""Databricks: the workspace and who asks, a cluster that runs, and a Spark Connect channel with the headers it expects.
+"""Databricks: the workspace client and its credentials, the start of a cluster, and the Spark Connect channel.
 
-By plain PySpark: databricks-connect brings a pyspark of its own and cannot be installed beside dagster-databricks. Credentials
-are the Databricks SDK's: variables (DATABRICKS_TOKEN, DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET) or a profile. They
-never pass through settings or a Dagster resource: dagster-databricks' client resource would hold them in its config, which the
-UI shows. Not here: jobs (databricks_jobs/).
+The session uses plain PySpark: databricks-connect bundles its own pyspark and cannot be installed beside dagster-databricks.
+The Databricks SDK finds the credentials, in variables (DATABRICKS_TOKEN, DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET) or
+in a profile. They never pass through settings or a Dagster resource: the client resource of dagster-databricks would keep them
+in its config, which the UI shows. Not here: jobs (databricks_jobs/).
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ POLL_SECONDS = 5.0
 
 
 class ClusterError(EngineError):
-    """The cluster is not there or does not come to run; the message says what it says of itself."""
+    """The cluster does not exist or does not start; the message repeats the reason that Databricks gives."""
 
 
 @contextmanager
 def databricks_session(databricks: Databricks, say: Say) -> Iterator[SparkSession]:
-    """A Spark Connect session on the cluster or the serverless compute that the settings name. A cluster that does not run is
-    started, and waited for up to `start_minutes`.
+    """A Spark Connect session on the cluster or the serverless compute that the settings name.
 
-    Raises CredentialsError, ClusterError, WorkerError, or EngineError when nothing answers.
+    A terminated cluster is started; the wait for it ends after `start_minutes`.
+    Raises CredentialsError, ClusterError, WorkerError, or EngineError when no server answers.
     """
     client = workspace(databricks)
     if databricks.cluster_id:
         start_cluster(client, databricks.cluster_id, databricks.start_minutes, say)
     builder = channel_builder(client.config.host, lambda: headers(client), databricks.cluster_id)
-    where = f"cluster {databricks.cluster_id}" if databricks.cluster_id else "serverless compute"
-    with connected(builder, f"check that {where} of {client.config.host} is there and may be used") as spark:
+    compute = f"cluster {databricks.cluster_id}" if databricks.cluster_id else "serverless compute"
+    with connected(builder, f"check that {compute} of {client.config.host} exists and that you may use it") as spark:
         check_workers(spark, _how_to_install(databricks))
         yield spark
 
 
 def workspace(databricks: Databricks) -> WorkspaceClient:
-    """A client of the workspace, requests bounded in time. Raises CredentialsError that names what is missing."""
+    """A client of the workspace whose requests time out. Raises CredentialsError, which names what is missing."""
     from databricks.sdk import WorkspaceClient
     from databricks.sdk.core import Config
     from databricks.sdk.errors.base import DatabricksError
@@ -76,28 +76,30 @@ def workspace(databricks: Databricks) -> WorkspaceClient:
 
 
 def headers(client: WorkspaceClient) -> dict[str, str]:
-    """The headers that say who asks, as of now: the SDK renews a token before it expires. Raises CredentialsError."""
+    """The authentication headers for a call made now: the SDK renews a token before it expires. Raises CredentialsError."""
     try:
         return dict(client.config.authenticate())
-    except (ValueError, OSError) as error:  # the SDK's own, and requests'
+    except (ValueError, OSError) as error:  # the SDK raises ValueError, the library requests OSError
         raise CredentialsError(f"Databricks gives no token ({_first_line(error)}); {CREDENTIALS}") from None
 
 
 def start_cluster(client: WorkspaceClient, cluster_id: str, minutes: float, say: Say) -> None:
-    """Return when the cluster runs; start it if it is terminated. Raises ClusterError, after `minutes` at the latest, or
-    CredentialsError."""
+    """Wait until the cluster runs; start it if it is terminated.
+
+    Raises ClusterError, after `minutes` at the latest, or CredentialsError.
+    """
     from databricks.sdk.service.compute import State
 
     deadline = time.monotonic() + minutes * 60
-    seen: list[State | None] = []
+    states: list[State | None] = []
     started = False
     while True:
-        cluster = _asked(cluster_id, lambda: client.clusters.get(cluster_id))
+        cluster = _answer(cluster_id, lambda: client.clusters.get(cluster_id))
         state, reason = cluster.state, _reason(cluster)
         if state in (State.RUNNING, State.RESIZING):
             return
         name = f"cluster {cluster_id} is {state.value if state else 'in no state'} ({reason})"
-        if state in (State.ERROR, State.UNKNOWN) or (state == State.TERMINATED and started and State.PENDING in seen):
+        if state in (State.ERROR, State.UNKNOWN) or (state == State.TERMINATED and started and State.PENDING in states):
             raise ClusterError(f"{name} and does not start; look at its event log in the workspace")
         if time.monotonic() > deadline:
             raise ClusterError(
@@ -106,23 +108,23 @@ def start_cluster(client: WorkspaceClient, cluster_id: str, minutes: float, say:
             )
         if state == State.TERMINATED and not started:
             say(f"{name}; starting it, for up to {minutes:g} min")
-            _asked(cluster_id, lambda: client.clusters.start(cluster_id))
+            _answer(cluster_id, lambda: client.clusters.start(cluster_id))
             started = True
-        elif seen[-1:] != [state]:
+        elif states[-1:] != [state]:
             say(f"{name}; waiting for it to run")
-        seen.append(state)
+        states.append(state)
         time.sleep(POLL_SECONDS)
 
 
-def _asked(cluster_id: str, request: Callable[[], Any]) -> Any:
-    """What the Clusters API answers, its errors under this module's names."""
+def _answer(cluster_id: str, request: Callable[[], Any]) -> Any:
+    """The answer of the Clusters API to `request`. Raises this module's errors for those of the SDK."""
     from databricks.sdk.errors import BadRequest, InvalidState, NotFound, PermissionDenied, Unauthenticated
     from databricks.sdk.errors.base import DatabricksError
 
     try:
         return request()
     except InvalidState:
-        return None  # asked to start, while someone else's start is under way
+        return None  # another client is starting the cluster already
     except (Unauthenticated, PermissionDenied) as error:
         raise CredentialsError(
             f"Databricks refuses cluster {cluster_id} ({_first_line(error)}); {CREDENTIALS}"
@@ -130,12 +132,16 @@ def _asked(cluster_id: str, request: Callable[[], Any]) -> Any:
     except (NotFound, BadRequest) as error:
         raise ClusterError(f"cluster {cluster_id}: {_first_line(error)}; check databricks.cluster_id") from None
     except (DatabricksError, OSError, ValueError) as error:
-        raise ClusterError(f"the workspace does not say how cluster {cluster_id} is ({_first_line(error)})") from None
+        raise ClusterError(
+            f"the workspace does not give the state of cluster {cluster_id} ({_first_line(error)})"
+        ) from None
 
 
 def channel_builder(host: str, credentials: Callable[[], Mapping[str, str]], cluster_id: str | None) -> Any:
-    """A PySpark ChannelBuilder for the workspace at `host` (https://…): TLS, the header that names the compute, and
-    `credentials` asked anew for every call, so that a token may be renewed in the middle of a run."""
+    """A PySpark ChannelBuilder for the workspace at `host` (https://…), with TLS and the header that names the compute.
+
+    `credentials` is called for every request, so that a token can be renewed in the middle of a run.
+    """
     import grpc
     from pyspark.sql.connect.client import ChannelBuilder
 
@@ -171,9 +177,9 @@ def _reason(cluster: Any) -> str:
 def _missing(databricks: Databricks) -> str:
     if not databricks.host and not databricks.profile and not os.environ.get("DATABRICKS_HOST"):
         return "no workspace; set databricks.host or DATABRICKS_HOST to https://…"
-    for given, other in (("CLIENT_ID", "CLIENT_SECRET"), ("CLIENT_SECRET", "CLIENT_ID")):
-        if os.environ.get(f"DATABRICKS_{given}") and not os.environ.get(f"DATABRICKS_{other}"):
-            return f"DATABRICKS_{given} is set without DATABRICKS_{other}; {CREDENTIALS}"
+    for variable, counterpart in (("CLIENT_ID", "CLIENT_SECRET"), ("CLIENT_SECRET", "CLIENT_ID")):
+        if os.environ.get(f"DATABRICKS_{variable}") and not os.environ.get(f"DATABRICKS_{counterpart}"):
+            return f"DATABRICKS_{variable} is set without DATABRICKS_{counterpart}; {CREDENTIALS}"
     return f"no credentials; {CREDENTIALS}"
 
 
@@ -183,7 +189,7 @@ def _how_to_install(databricks: Databricks) -> str:
         return f"install {wheel} on the cluster (Libraries → Install new → Python Whl), which brings TA-Lib, and restart it"
     return (
         f"add {wheel}, which brings TA-Lib, to the workspace's default base environment of serverless compute; "
-        'or set databricks.work = "job", whose environment takes it from databricks.wheel'
+        'or set databricks.work = "job": a job installs the wheel of databricks.wheel'
     )
 
 

@@ -1,4 +1,4 @@
-"""What an engine that cannot be used says of itself."""
+"""The errors of an engine that cannot be used."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ CREDENTIALS = (
 
 
 class EngineError(Exception):
-    """The engine does not start or cannot be used; the message says what to change."""
+    """The engine does not start or cannot be used. The message says what to change."""
 
 
 class CredentialsError(EngineError):
-    """Databricks does not take the credentials, or there are none; the message says which variables to set."""
+    """Databricks rejects the credentials, or there are none. The message says which variables to set."""

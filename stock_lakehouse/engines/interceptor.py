@@ -1,6 +1,6 @@
-"""What every gRPC call to Databricks goes through: fresh credentials on the way out, a named error when they are refused.
+"""A gRPC interceptor for every call to Databricks: it adds current credentials and raises a named error if they are refused.
 
-An interceptor and not gRPC's call credentials: what fails in those is UNAVAILABLE to PySpark, which asks again for ten minutes.
+gRPC's call credentials would not do: PySpark sees their failure as UNAVAILABLE and retries for ten minutes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ class Authenticated(
     grpc.UnaryStreamClientInterceptor,  # type: ignore[misc]
     grpc.StreamUnaryClientInterceptor,  # type: ignore[misc]
 ):
-    """Adds what `credentials` gives to each call's metadata; raises CredentialsError when the server refuses it."""
+    """Adds the headers that `credentials` returns to each call's metadata.
+
+    Raises CredentialsError when the server refuses the call.
+    """
 
     def __init__(self, credentials: Callable[[], Mapping[str, str]]) -> None:
         self._credentials = credentials
@@ -39,8 +42,8 @@ class Authenticated(
         return _checked(continuation(self._signed(details), request))
 
     def _signed(self, details: Any) -> Any:
-        signed = [(name.lower(), value) for name, value in self._credentials().items()]
-        return details._replace(metadata=[*(details.metadata or ()), *signed])
+        headers = [(name.lower(), value) for name, value in self._credentials().items()]
+        return details._replace(metadata=[*(details.metadata or ()), *headers])
 
 
 def _checked(stream: Any) -> Iterator[Any]:
@@ -52,5 +55,5 @@ def _checked(stream: Any) -> Iterator[Any]:
 
 
 def _check(call: Any) -> None:
-    if (why := REFUSED.get(call.code())) is not None:
-        raise CredentialsError(f"Databricks refuses the call: {why} ({call.details()}); {CREDENTIALS}")
+    if (reason := REFUSED.get(call.code())) is not None:
+        raise CredentialsError(f"Databricks refuses the call: {reason} ({call.details()}); {CREDENTIALS}")

@@ -1,8 +1,8 @@
-"""An engine that stops answering in the middle of a run: asked again for about half a minute, then a named error. And an engine
-that answers that the lake's disk is full or its store fails: a named error too.
+"""The retries of a call to the engine, and the named errors at their end.
 
-PySpark by itself asks again for ten minutes, and then raises gRPC's error. Here: how often, and what it is called. Imported with
-a session, since it imports PySpark.
+An engine that stops answering in the middle of a run is retried for about half a minute; PySpark's default is ten minutes and
+then gRPC's error. An engine that reports a full disk or a failing store of the lake raises a named error at once. This module
+imports PySpark, so it is imported only together with a session.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from pyspark.sql.connect.client.retries import DefaultPolicy, RetryPolicyState
 from stock_lakehouse.engines.errors import EngineError
 from stock_lakehouse.lake.storage import StorageError, storage_error
 
-# Pauses of 0.05, 0.2, 0.8, 3.2 and then 5 s: 34 s, time for a network's hiccup or a load balancer to pass.
+# Pauses of 0.05, 0.2, 0.8, 3.2 and then 5 s, 34 s in all: enough for a short network failure or a load balancer's restart.
 RETRIES, FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 10, 50, 5000
-# A server may ask for more patience than that, a busy one does, but not for PySpark's ten minutes.
+# A busy server may ask for a longer pause than that, but not for PySpark's ten minutes.
 LONGEST_ASKED_MS = 60_000
-# After a loss every call fails at its first attempt for this long: a run that ends asks a dead engine several times.
+# After the engine is lost, calls fail at their first attempt for this long: the end of a run makes several calls to it.
 QUIET_SECONDS = 120.0
 
-# How servers say that they know nothing of this session or of the statement asked for: they were started anew. Going on would
-# be in another session, without SESSION_SETTINGS.
-STARTED_ANEW = re.compile(r"INVALID_HANDLE\.(SESSION|OPERATION)_|operation not found|session not found", re.IGNORECASE)
+# Messages of a server that does not know this session or statement: it was restarted. A retry would run in a new session,
+# without SESSION_SETTINGS.
+RESTARTED = re.compile(r"INVALID_HANDLE\.(SESSION|OPERATION)_|operation not found|session not found", re.IGNORECASE)
 
 
 class EngineLostError(EngineError):
-    """The engine stopped answering in the middle of a run, or was started anew; the message says what to do."""
+    """The engine stopped answering in the middle of a run, or was restarted. The message says what to do."""
 
 
 class AskAgain(DefaultPolicy):
-    """PySpark's own rule of what is asked again, within bounds; raises EngineLostError at their end."""
+    """PySpark's own rule of which calls are retried, with fewer retries. Raises EngineLostError after the last one."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -45,7 +45,7 @@ class AskAgain(DefaultPolicy):
         self.lost_at: float | None = None
 
     def can_retry(self, e: BaseException) -> bool:
-        return super().can_retry(e) or _started_anew(e) or _of_storage(e) is not None
+        return super().can_retry(e) or _is_restart(e) or _storage_error(e) is not None
 
     def to_state(self) -> RetryPolicyState:
         return _Attempts(self)
@@ -60,30 +60,30 @@ class _Attempts(RetryPolicyState):
 
     def __init__(self, policy: AskAgain) -> None:
         super().__init__(policy)
-        self._ours = policy
+        self._retry_policy = policy
 
     def next_attempt(self, exception: BaseException | None = None) -> int:
-        if told := _of_storage(exception):
-            raise told from None
-        anew = exception is not None and _started_anew(exception)
-        pause = None if anew or self._ours.is_lost else super().next_attempt(exception)
+        if failure := _storage_error(exception):
+            raise failure from None
+        restarted = exception is not None and _is_restart(exception)
+        pause = None if restarted or self._retry_policy.is_lost else super().next_attempt(exception)
         if pause is not None:
             return pause
-        self._ours.lost_at = time.monotonic()
-        what = "was started anew in the middle of the run" if anew else "stopped answering in the middle of the run"
-        # The client's message is not repeated: it may hold the address, and that a token.
+        self._retry_policy.lost_at = time.monotonic()
+        event = "was restarted in the middle of the run" if restarted else "stopped answering in the middle of the run"
+        # The client's message is not repeated: it may contain the address, and the address a token.
         raise EngineLostError(
-            f"the engine {what} ({_code(exception)}); nothing is half-published: see that it runs and has memory enough, "
+            f"the engine {event} ({_code(exception)}); nothing is half-published: check that it runs and has enough memory, "
             "then run the same again"
         ) from None
 
 
-def _started_anew(error: BaseException) -> bool:
-    return isinstance(error, grpc.RpcError) and STARTED_ANEW.search(str(error.details())) is not None
+def _is_restart(error: BaseException) -> bool:
+    return isinstance(error, grpc.RpcError) and RESTARTED.search(str(error.details())) is not None
 
 
-def _of_storage(error: BaseException | None) -> StorageError | None:
-    """What the engine met at the lake's disk or store, which it has asked again by itself."""
+def _storage_error(error: BaseException | None) -> StorageError | None:
+    """The failure of the lake's disk or store that the engine reports after retries of its own; None for another error."""
     if not isinstance(error, grpc.RpcError) or error.code() == grpc.StatusCode.UNAVAILABLE:
         return None  # UNAVAILABLE means that the connection to the engine failed, not the lake's storage
     return storage_error("the engine at the lake", error)

@@ -1,4 +1,4 @@
-"""The lake: its tables under one root, as plain objects. How a table is read and published; no Dagster here."""
+"""The lake: its tables under one root, as plain objects. Reading and publishing of tables; no Dagster here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 
 class Lake:
-    """Every table of the lake that `options` describe; of a root alone, a folder or s3://bucket/prefix, with the defaults."""
+    """All tables of a lake.
+
+    `options`: the lake's options; or only its root, a folder or s3://bucket/prefix, which then has the defaults.
+    """
 
     def __init__(self, options: LakeOptions | LakeRoot) -> None:
         self.options = LakeOptions.of(options)
@@ -66,28 +69,27 @@ class Lake:
         return self.delta[FEATURES.name]
 
     def stored(self, name: str) -> StoredTable:
-        """The table of that name, as it is stored. Raises KeyError for no such table."""
+        """The stored table `name`. Raises KeyError if there is no such table."""
         return self._stored[name]
 
     def read(self, name: str, spark: SparkSession) -> DataFrame:
-        """All rows of the table of that name; of the ledger those whose commit came. Raises KeyError for no such table."""
+        """All rows of the table `name`; of the ledger, without orphaned lines. Raises KeyError if there is no such table."""
         if name == RESTATEMENTS.name:
             return self.restatements(spark)
         return self._stored[name].read(spark)
 
     def restatements(self, spark: SparkSession) -> DataFrame:
-        """The ledger's lines whose commit came."""
+        """The ledger's lines, without orphaned ones."""
         return self.ledger.read(spark, [self.delta[table.name] for table in TABLES if table.ledger])
 
     def check(self, *names: str) -> None:
-        """Raises StorageError when the lake cannot be reached, or one of the tables `names` (none: all) may not be listed."""
-        asked = set(names or BY_NAME)
-        if (
-            RESTATEMENTS.name in asked
-        ):  # which of its lines count depends on the versions of the tables that they are about
-            asked |= {table.name for table in TABLES if table.ledger}
-        self.storage.check(BY_NAME[name].path for name in sorted(asked))
+        """Raise StorageError if the lake cannot be reached, or one of the tables `names` (none: all) may not be listed."""
+        needed = set(names or BY_NAME)
+        if RESTATEMENTS.name in needed:
+            # The versions of the restated tables decide which lines of the ledger are orphaned.
+            needed |= {table.name for table in TABLES if table.ledger}
+        self.storage.check(BY_NAME[name].path for name in sorted(needed))
 
-    def marks(self) -> set[tuple[str, str]]:
-        """Every data file with its mark: the same before and after means that nothing was written."""
-        return {(file.path, file.mark) for table in TABLES for file in self.storage.walk(table.path)}
+    def version_tags(self) -> set[tuple[str, str]]:
+        """Path and version tag of every data file. If the set has not changed, nothing was written."""
+        return {(file.path, file.version_tag) for table in TABLES for file in self.storage.walk(table.path)}

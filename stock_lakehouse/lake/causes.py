@@ -1,6 +1,6 @@
-"""Why a published value changed, as the ledger names it.
+"""The cause of a change of a published value, as the ledger names it.
 
-Here: the rules. Not here: how a change is found (delta_table.py) and where its line is kept.
+Here: the rules. Not here: how a change is found (delta_publish.py), and where its line is kept (ledger.py).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 SPLIT, DIVIDEND, VENDOR_EDIT = "split", "dividend", "vendor edit"
 LATE_BAR, WITHDRAWN, FORMULA_CHANGE = "late bar", "withdrawn", "formula change"
-# These change whole histories by one rule: the ledger has a line a ticker and column of them, not one a value.
+# These causes change whole histories by one rule, so the ledger has a line per ticker and column, not per value.
 OF_HISTORIES = (SPLIT, DIVIDEND, FORMULA_CHANGE)
-# Vendors round prices that they adjust.
+# Relative tolerance of as-traded prices: vendors round the prices that they adjust.
 AS_TRADED_WITHIN = 1e-4
 PRICES = ("open", "high", "low", "close", "dividend")
 
@@ -24,8 +24,13 @@ PRICES = ("open", "high", "low", "close", "dividend")
 def cause_of(name: str) -> Column:
     """The cause of a change of the curated column `name`, given the structs `old` and `new` of the bar and `is_computed`.
 
-    A split or dividend, where the value is the same as traded, or nothing but adj_close is another; a late bar, where a final
-    delivery took the place of a provisional one; a change of formula, where the delivery is the same; else the vendor's edit.
+    The first that applies:
+    - withdrawn: the bar is no longer computed.
+    - split: the value as traded is the same, or a split was added.
+    - dividend: of the prices only adj_close has changed, or a dividend was added.
+    - formula change: the delivery is the same.
+    - late bar: a final delivery replaced a provisional one.
+    - vendor edit: anything else.
     """
     from pyspark.sql import functions as F
 
@@ -35,8 +40,8 @@ def cause_of(name: str) -> Column:
     def new(column: str) -> Column:
         return F.col(f"new.{column}")
 
-    def near(one: Column, other: Column) -> Column:
-        return F.abs(one - other) <= AS_TRADED_WITHIN * F.abs(other)
+    def near(value: Column, other: Column) -> Column:
+        return F.abs(value - other) <= AS_TRADED_WITHIN * F.abs(other)
 
     is_split = is_dividend = F.lit(False)
     resplit = old("split_factor") != new("split_factor")
@@ -69,10 +74,12 @@ def causes_of_features(
     first_withdrawn: date | None,
     of_bars: Collection[str],
 ) -> str:
-    """The causes, by comma, of what changed of a ticker's features.
+    """The causes of the changes of a ticker's features, separated by commas.
 
-    `respecified`: rows went to other formulas. Values changed until `last_changed`; `first_added` and `first_withdrawn` are
-    sessions that came and went at the same time, `of_bars` the causes for which the ledger says that its curated bars changed.
+    `respecified`: whether rows were computed with other formulas.
+    `last_changed`: the last session with a changed value.
+    `first_added`, `first_withdrawn`: the first session that the same publish adds or withdraws, if any.
+    `of_bars`: the causes for which the ticker's curated bars changed, by the ledger.
     """
     if respecified:
         return FORMULA_CHANGE
@@ -81,5 +88,6 @@ def causes_of_features(
         causes.add(WITHDRAWN)
     if first_added is not None and first_added < last_changed:
         causes.add(LATE_BAR)
-    # Of a dividend only features of rows before it was known could tell, and there are none: returns take it from its own bar.
+    # A new dividend does not change the features of earlier rows, because a return takes the dividend from its own bar. So it
+    # is named only if there is no other cause.
     return ", ".join(sorted(causes - {DIVIDEND} or causes or {VENDOR_EDIT}))

@@ -1,6 +1,6 @@
-"""What the lake holds of each ticker, read from the Delta log in milliseconds, without an engine.
+"""The sessions that the lake holds of each ticker, read from the Delta log in milliseconds, without an engine.
 
-Here: spans, holes and provisional bars. Not here: what is done about them (automation/).
+Here: spans, missing sessions and provisional bars. Not here: what is done about them (automation/).
 """
 
 from __future__ import annotations
@@ -16,16 +16,23 @@ if TYPE_CHECKING:
     from stock_lakehouse.market_calendar import MarketCalendar
 
 DAY = timedelta(days=1)
-RECENT_YEARS = 2  # a bar is provisional for hours; one that is longer is still found for a year at least
+# Only these years are searched for provisional bars. A bar is provisional for hours; one that stays so is found for at least a
+# year.
+RECENT_YEARS = 2
 
 
 class HoldingsError(Exception):
-    """What the lake holds could not be read; it is not known to be empty."""
+    """The lake's tables could not be read. That does not mean that they are empty."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """A ticker's bars: first and last session, the sessions missing between them, and those with a provisional bar."""
+    """The sessions of a ticker's bars.
+
+    `first`, `last`: first and last session with a bar.
+    `missing`: sessions between them without a bar.
+    `provisional`: sessions with a provisional bar.
+    """
 
     first: date
     last: date
@@ -35,7 +42,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Gap:
-    """Consecutive sessions that a ticker lacks; `ended` says that the ticker has bars after them."""
+    """Consecutive sessions that a ticker lacks. `ended`: whether the ticker has bars after them."""
 
     ticker: str
     sessions: tuple[date, ...]
@@ -43,14 +50,17 @@ class Gap:
 
     @property
     def key(self) -> str:
-        """The same while it grows at its end; another when the ticker has bars again."""
+        """Identity of the gap: it stays the same while the gap grows at its end, and changes when the ticker has bars again."""
         return f"{self.ticker}|{self.sessions[0]}|{self.sessions[-1] if self.ended else ''}"
 
 
 def read_holdings(complete: DeltaTable, bars: DeltaTable, calendar: MarketCalendar) -> dict[str, Held]:
-    """What a lake holds of each ticker: sessions by `complete`, its last layer, provisional ones by `bars`, the curated.
+    """The sessions that a lake holds, by ticker.
 
-    Nothing for a table that was never published. Raises HoldingsError if a table cannot be read.
+    `complete`: the table of the last layer, whose sessions count.
+    `bars`: the curated table, which tells the provisional bars.
+
+    A table that was never published has no sessions. Raises HoldingsError if a table cannot be read.
     """
     from deltalake.exceptions import DeltaError
 
@@ -65,7 +75,7 @@ def read_holdings(complete: DeltaTable, bars: DeltaTable, calendar: MarketCalend
 
 
 def _spans(table: DeltaTable, calendar: MarketCalendar) -> dict[str, tuple[date, date, tuple[date, ...]]]:
-    """First, last and missing sessions of each ticker. Files are opened only of tickers whose row count leaves a hole."""
+    """First, last and missing sessions of each ticker. Files are opened only for tickers with fewer rows than sessions."""
     import pyarrow as pa
 
     if not table.exists():
@@ -85,14 +95,15 @@ def _spans(table: DeltaTable, calendar: MarketCalendar) -> dict[str, tuple[date,
         missing: tuple[date, ...] = ()
         if sum(part[2] for part in parts) != len(expected):
             dates = opened.to_pyarrow_dataset(partitions=[("ticker", "=", ticker)]).to_table(columns=["date"])
-            there = set(dates["date"].to_pylist())
-            missing = tuple(day for day in expected if day not in there)
+            present = set(dates["date"].to_pylist())
+            missing = tuple(day for day in expected if day not in present)
         held[ticker] = (first, last, missing)
     return held
 
 
-# By table: the version last looked at, and what it held. A sensor looks each minute, a table changes once a day.
-_seen: dict[tuple[str, int], Mapping[str, Sequence[date]]] = {}
+# The provisional sessions by ticker of the last version read, by table ID and version. A sensor reads them each minute, a table
+# changes once a day.
+_provisional_of: dict[tuple[str, int], Mapping[str, Sequence[date]]] = {}
 
 
 def _provisional(table: DeltaTable) -> Mapping[str, Sequence[date]]:
@@ -104,22 +115,22 @@ def _provisional(table: DeltaTable) -> Mapping[str, Sequence[date]]:
         return {}
     opened = table.open()
     version = (str(opened.metadata().id), opened.version())
-    if version in _seen:
-        return _seen[version]
+    if version in _provisional_of:
+        return _provisional_of[version]
     newest = pc.max(pa.table(opened.get_add_actions(flatten=True))["partition.year"]).as_py() or 0
     recent = (ds.field("year") > newest - RECENT_YEARS) & (ds.field("bar_status") == "provisional")
     found: dict[str, list[date]] = {}
     for row in opened.to_pyarrow_dataset().to_table(columns=["ticker", "date"], filter=recent).to_pylist():
         found.setdefault(row["ticker"], []).append(row["date"])
-    _seen.clear()
-    _seen[version] = found
+    _provisional_of.clear()
+    _provisional_of[version] = found
     return found
 
 
 def find_gaps(calendar: MarketCalendar, holdings: Mapping[str, Held], tickers: Iterable[str], due: date) -> list[Gap]:
-    """Every stretch of sessions that one of `tickers` lacks after its first bar: between its bars, or after its last.
+    """The gaps of `tickers`: consecutive missing sessions between a ticker's bars, or after its last bar.
 
-    After the last bar only sessions before `due` that some other ticker has: until then a session is new, not missing.
+    After the last bar, only sessions before `due` that another ticker has are missing; the others are new.
     """
     newest = max((held.last for held in holdings.values()), default=None)
     found = []
@@ -135,7 +146,7 @@ def find_gaps(calendar: MarketCalendar, holdings: Mapping[str, Held], tickers: I
 
 
 def _stretches(missing: Sequence[date], calendar: MarketCalendar) -> list[tuple[date, ...]]:
-    """`missing`, ascending, cut where a session lies between two of them."""
+    """`missing` (ascending) as runs of consecutive sessions."""
     stretches: list[list[date]] = []
     for day in missing:
         if stretches and calendar.after(stretches[-1][-1]) == day:

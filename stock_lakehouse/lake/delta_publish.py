@@ -1,7 +1,7 @@
-"""Publishing to a Delta table: compare what was computed with what is there, commit the ticker-years that differ, verify.
+"""Publishing to a Delta table: compare computed and published rows, commit the ticker-years that differ, verify the commit.
 
-Here: the comparison, the ledger's announcement and the verification. Not here: the commit itself (delta_table.py), the ledger's
-lines (ledger.py), what the rows mean.
+Here: the comparison, the announcement in the ledger and the verification. Not here: the commit itself (delta_table.py), the
+ledger's lines (ledger.py), and what the rows mean.
 """
 
 from __future__ import annotations
@@ -52,17 +52,23 @@ def publish(
     now: datetime,
     within: str | None = None,
 ) -> Published:
-    """Bring the table to what a run for `rectangle` may publish of `computed`; write only ticker-years that differ.
+    """Make the table equal to what a run for `rectangle` may publish of `computed`; write only ticker-years that differ.
 
-    `computed` holds all rows of the rectangle's tickers, or those of the ticker-years of which the SQL `within` holds. One
-    commit; before it, the ledger says what will change. Safe to kill and repeat at any point.
-    Raises PublishError when another writer keeps winning, or the commit does not hold what was computed; AuditError when the
-    ledger's lines break its schema; StorageError when the disk is full or the store fails.
+    `computed`: all rows of the rectangle's tickers; with `within`, those of the ticker-years for which that SQL condition is
+    true.
+
+    There is at most one commit. Before it, the ledger gets a line for what will change. The publish can be killed and repeated
+    at any point.
+
+    Raises:
+    - PublishError if other writers keep committing first, or the commit does not hold what was computed.
+    - AuditError if the ledger's lines do not conform to its schema.
+    - StorageError if the disk is full or the store fails.
     """
     spark = computed.sparkSession
     with named(stored.table.name), one_writer(stored.lake_root, stored.table.name):
         if stored.exists():
-            # Before a column is added: that is a commit too, past which a line announced in vain would count.
+            # First of all: adding a column is a commit too, after which orphaned lines would seem valid.
             ledger.settle(stored.table.name, stored.open())
         stored.prepare()
         for _ in range(COMMIT_ATTEMPTS):
@@ -81,21 +87,23 @@ def publish(
             if stored.table.ledger and any(kind != "added" for _, _, kind in kinds):
                 ledger.announce(stored.table, changes, staging, run_id=run_id, now=now, before=before)
             predicate = partition_predicate(pairs)
-            # The predicate on both sides of the join inside: a year of the key says it of the other side too.
-            there = published.where(predicate) if published is not None else None
-            wanted = publishable(stored.table, computed.where(predicate), there, rectangle).select(
+            # `publishable` joins the two frames by key. Both can be filtered, because the key determines the year: the
+            # predicate is true on both sides or on neither.
+            in_pairs = published.where(predicate) if published is not None else None
+            wanted = publishable(stored.table, computed.where(predicate), in_pairs, rectangle).select(
                 *(field.name for field in before.schema().fields)
-            )  # replaceWhere wants their order
-            # Before a version is taken back, too: past that, a line of it would count.
-            retract = partial(ledger.retract, run_id, before)
+            )  # replaceWhere requires the order of the table's columns
+            # Lines are also withdrawn before a commit is reverted: the restore is a version too, after which they would seem
+            # valid.
+            withdraw = partial(ledger.withdraw, run_id, before)
             try:
-                if stored.overwrite(wanted, predicate, before.version(), retract):
-                    return _verify(stored, pairs, kinds, before, retract)
+                if stored.overwrite(wanted, predicate, before.version(), withdraw):
+                    return _verify(stored, pairs, kinds, before, withdraw)
             except (PublishError, LeaseLostError):
-                retract()
+                withdraw()
                 raise
-            # A writer outside the lock (another machine) came first: compare again with what it left.
-            retract()
+            # A writer outside the lock (on another machine) committed first: compare again with its version.
+            withdraw()
     raise PublishError(
         f"{stored.table.name}: another writer committed {COMMIT_ATTEMPTS} times while this run compared; "
         "run it again when the other has ended"
@@ -103,9 +111,10 @@ def publish(
 
 
 def replace(stored: DeltaTable, rows: pa.Table, tickers: Sequence[str], years: Sequence[int] | None = None) -> bool:
-    """Make `rows` all that the table holds of `tickers`, in `years` if these are given; whether it was a change.
+    """Replace the table's rows of `tickers` (and `years`, unless None) by `rows`, in one commit; return whether they differed.
 
-    One commit, or none. For tables of few rows without partitions. Raises PublishError.
+    Makes no commit if the rows are equal. Only for small tables without partitions. Raises PublishError if another writer
+    commits first.
     """
     import deltalake
     import deltalake.exceptions
@@ -117,37 +126,41 @@ def replace(stored: DeltaTable, rows: pa.Table, tickers: Sequence[str], years: S
         stored.prepare()
         confirm(stored.lake_root)
         opened = stored.open()
-        mine, own = f"ticker IN ({literals(tickers)})", pc.field("ticker").isin(list(tickers))
+        predicate, row_filter = f"ticker IN ({literals(tickers)})", pc.field("ticker").isin(list(tickers))
         if years is not None:
-            mine, own = f"{mine} AND year IN ({literals(years)})", own & pc.field("year").isin(list(years))
-        names = [one.name for one in opened.schema().fields]
+            predicate, row_filter = (
+                f"{predicate} AND year IN ({literals(years)})",
+                row_filter & pc.field("year").isin(list(years)),
+            )
+        names = [field.name for field in opened.schema().fields]
         new = rows.select(names)
-        there = opened.to_pyarrow_dataset().to_table(columns=names, filter=own)
-        if rows_in_order(new) == rows_in_order(there):
+        present = opened.to_pyarrow_dataset().to_table(columns=names, filter=row_filter)
+        if rows_in_order(new) == rows_in_order(present):
             return False
         try:
-            deltalake.write_deltalake(opened, new, mode="overwrite", predicate=mine)
+            deltalake.write_deltalake(opened, new, mode="overwrite", predicate=predicate)
         except deltalake.exceptions.CommitFailedError as error:
             raise PublishError(f"{stored.table.name}: another writer came first, run it again: {error}") from error
     return True
 
 
 def _in_order(opened: deltalake.DeltaTable) -> list[str]:
-    """replaceWhere wants the table's columns in the table's order."""
+    """The table's columns in its own order, which replaceWhere requires."""
     return [field.name for field in opened.schema().fields]
 
 
 def _changes(
     stored: DeltaTable, computed: DataFrame, published: DataFrame | None, rectangle: Rectangle, staging: Staging
 ) -> DataFrame | None:
-    """A row for each row that differs, None if surely none does: ticker, year, date, kind (added, corrected, withdrawn)
-    and what changed.
+    """A row for each row that differs; None if the digests show that none does.
 
-    `cells` holds (column, old, new, cause) of each value that changed; where the ledger keeps a line a ticker, names only.
+    Columns: the table's key and `year`.
+    `kind`: added, corrected or withdrawn.
+    `cells`: (column, old, new, cause) of each value that changed; only the column's name where the ledger has a line per ticker.
     """
     from pyspark.sql import functions as F
 
-    if published is None:  # nothing to compare with, and the rows are only counted
+    if published is None:  # an empty table: nothing to compare with, and rows are only counted
         inside = computed.where(in_keys(stored.table, rectangle))
         return inside.select(*stored.table.key, "year", F.lit("added").alias("kind"), _nothing().alias("cells"))
     pairs = differing_partitions(computed, published)
@@ -183,8 +196,8 @@ def _cell(table: Table, name: str) -> Column:
     from pyspark.sql import functions as F
 
     old, new = F.col(f"old.{name}"), F.col(f"new.{name}")
-    said = (old, new, cause_of(name)) if table.ledger == "values" else (F.lit(None),) * 3
-    texts = (one.cast("string").alias(part) for one, part in zip(said, ("old", "new", "cause"), strict=True))
+    values = (old, new, cause_of(name)) if table.ledger == "values" else (F.lit(None),) * 3
+    texts = (value.cast("string").alias(part) for value, part in zip(values, ("old", "new", "cause"), strict=True))
     cell = F.struct(F.lit(name).alias("column"), *texts)
     return F.when(~old.eqNullSafe(new), cell)
 
@@ -194,12 +207,15 @@ def _verify(
     pairs: Sequence[Partition],
     kinds: dict[tuple[str, int | str, str], int],
     before: deltalake.DeltaTable,
-    retract: Callable[[], None],
+    withdraw: Callable[[], None],
 ) -> Published:
-    """Hold the commit's own row counts against what the comparison said: an engine that drops rows says nothing."""
+    """Check the commit's row counts against the comparison, because an engine that drops rows reports no error.
+
+    Raises PublishError if they differ, after the table was restored to its version `before`.
+    """
 
     def count(kind: str) -> int:
-        return sum(number for (_, _, one), number in kinds.items() if one == kind)
+        return sum(number for (_, _, row_kind), number in kinds.items() if row_kind == kind)
 
     after = stored.open()
     version = after.version()
@@ -207,11 +223,11 @@ def _verify(
     for pair in pairs:
         expected = rows_before.get(pair, 0) + kinds.get((*pair, "added"), 0) - kinds.get((*pair, "withdrawn"), 0)
         if rows_after.get(pair, 0) != expected:
-            retract()
+            withdraw()
             after.restore(before.version())
             raise PublishError(
                 f"{stored.table.name}: version {version} holds {rows_after.get(pair, 0)} rows of {pair}, not "
-                f"{expected}; the table was put back to version {before.version()}, run it again"
+                f"{expected}; the table was restored to version {before.version()}, run it again"
             )
     return Published(
         rows=sum(rows_after.get(pair, 0) for pair in pairs),
@@ -224,7 +240,7 @@ def _verify(
 
 
 def _nothing() -> Column:
-    """The `cells` of a row of which no published value changed."""
+    """The `cells` of a row without a change of a published value."""
     from pyspark.sql import functions as F
 
     return F.array().cast("array<struct<column:string,old:string,new:string,cause:string>>")

@@ -1,4 +1,4 @@
-"""A Delta table of the lake as it is stored: creation, schema evolution, reading, and commits that can be killed.
+"""A stored Delta table of the lake: creation, schema evolution, reads, and commits that can be killed at any point.
 
 Not here: which rows a publish writes (delta_publish.py), history and maintenance (history.py, maintenance.py).
 """
@@ -26,19 +26,22 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-# Statistics only where JSON holds a value exactly. DataFusion reads a column whose minimum and maximum agree from
-# the log instead of the file, and a double can come back one bit off (18 % of files with one row), a timestamp cut to
-# milliseconds.
+# Types with file statistics: only those that JSON represents exactly. DataFusion takes a column whose minimum and maximum are
+# equal from the log instead of the file. A double can then be one bit off (18 % of files with one row), and a timestamp is cut
+# to milliseconds.
 EXACT_IN_JSON = ("date", "int", "bigint")
 
 
 class SchemaEvolutionError(Exception):
-    """The table on disk has columns that the program does not compute; the message says what to do."""
+    """The table on disk has columns that the program does not compute. The message says what to do."""
 
 
 class DeltaTable:
-    """`table` of the lake that `options` describe, or at that root with the defaults. `bars_per_chunk` bounds how many rows a
-    publish compares one by one at a time. Versions of the last `retention_days` are kept."""
+    """A Delta table of a lake.
+
+    `options`: the lake's options; or only its root, which then has the defaults. `bars_per_chunk` limits the rows that a publish
+    compares row by row at a time. Versions of the last `retention_days` are kept.
+    """
 
     def __init__(self, options: LakeOptions | LakeRoot, table: Table) -> None:
         options = LakeOptions.of(options)
@@ -61,7 +64,7 @@ class DeltaTable:
             return deltalake.DeltaTable(str(self.path))
 
     def version(self) -> int | None:
-        """The table's version, None before its first publish."""
+        """The table's present version; None before its first publish."""
         return self.open().version() if self.exists() else None
 
     @property
@@ -77,32 +80,32 @@ class DeltaTable:
         return [add["size_bytes"] for add in self._adds()]
 
     def state(self, tickers: Sequence[str]) -> Hashable:
-        """The files of `tickers`; of a table without partitions by ticker, which is small, its rows of `tickers`."""
+        """The files of `tickers`; in a table without partitions by ticker, which is small, the rows of `tickers`."""
         import pyarrow.compute as pc
 
-        asked = set(tickers)
+        wanted = set(tickers)
         if "ticker" in self.table.partition_by:
-            return frozenset(add["path"] for add in self._adds() if add["partition.ticker"] in asked)
+            return frozenset(add["path"] for add in self._adds() if add["partition.ticker"] in wanted)
         if not self.exists():
             return None
-        own = pc.field("ticker").isin(sorted(asked))
-        return tuple(rows_in_order(self.open().to_pyarrow_dataset().to_table(filter=own)))
+        of_tickers = pc.field("ticker").isin(sorted(wanted))
+        return tuple(rows_in_order(self.open().to_pyarrow_dataset().to_table(filter=of_tickers)))
 
     def damages(self) -> list[Damage]:
-        """The files of the present version that are missing, cannot be read, or hold other rows than the log says.
+        """The files of the present version that are missing, cannot be read, or hold another number of rows than the log says.
 
-        By size and Parquet footer: two small reads a file.
+        The check uses the size and the Parquet footer: two small reads per file.
         """
         import pyarrow.parquet as pq
 
         storage = storage_at(self.lake_root)
-        there = {file.path: file for file in storage.walk(self.table.path)}
+        stored = {file.path: file for file in storage.walk(self.table.path)}
 
         def look(add: dict[str, Any]) -> Damage | None:
             path = self._path_of(add)
-            if path not in there:
+            if path not in stored:
                 return Damage(path, "is missing")
-            size = there[path].size
+            size = stored[path].size
             if size != add["size_bytes"]:
                 return Damage(path, f"has {size:,} bytes, its log says {add['size_bytes']:,}")
             rows = rows_or_reason(lambda: int(pq.read_metadata(storage.source(path)).num_rows))
@@ -115,15 +118,15 @@ class DeltaTable:
         return [damage for damage in storage.map(look, self._adds()) if damage is not None]
 
     def _adds(self) -> list[dict[str, Any]]:
-        """The add actions of the present version; none where there is no table yet."""
+        """The add actions of the present version; none if there is no table yet."""
         return adds_of(self.open()) if self.exists() else []
 
     def _path_of(self, add: Mapping[str, Any]) -> str:
-        """The path under the lake's root of a file that the log names, as a URI."""
+        """The path under the lake's root of a file that the log names by a URI."""
         return f"{self.table.path}/{unquote(add['path'])}"
 
     def ticker_years(self) -> set[tuple[str, int]]:
-        """The ticker-years that hold rows, by the log; of a table by ticker and year."""
+        """The ticker-years that hold rows, by the log. Only for a table with partitions by ticker and year."""
         return (
             {(ticker, int(year)) for (ticker, year), rows in rows_of(self.open()).items() if rows}
             if self.exists()
@@ -133,7 +136,7 @@ class DeltaTable:
     def read(
         self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None
     ) -> DataFrame:
-        """The table's rows, of all tickers and years or of some, in the order of columns of its schema."""
+        """The table's rows of `tickers` and `years` (None: all), with the columns in the order of its schema."""
         from pyspark.sql import functions as F
 
         if not self.exists():
@@ -143,8 +146,8 @@ class DeltaTable:
             frame = frame.where(F.col("ticker").isin(list(tickers)))
         if years is not None:
             frame = frame.where(F.col("year").isin(list(years)))
-        # A column that the next publish will add is not there yet.
-        types = {one.name: one.type for one in self.table.columns}
+        # The table lacks a column that the next publish will add.
+        types = {column.name: column.type for column in self.table.columns}
         return frame.select(
             *(
                 F.col(name) if name in frame.columns else F.lit(None).cast(types[name]).alias(name)
@@ -153,9 +156,9 @@ class DeltaTable:
         )
 
     def prepare(self) -> None:
-        """Create the table if it is not there; add the columns that it lacks. Old files stay readable, new columns null.
+        """Create the table if it does not exist; add columns that it lacks. Old files stay readable, with nulls in new columns.
 
-        Raises SchemaEvolutionError for a column that the table has and the program lacks, or has with another type.
+        Raises SchemaEvolutionError if the table has a column that the program does not compute, or computes as another type.
         """
         import deltalake
 
@@ -170,27 +173,28 @@ class DeltaTable:
             )
             return
         self.set_properties()
-        there = {one.name: one for one in self.open().schema().fields}
-        types = {one.name: one.type for one in wanted.fields}
-        foreign = [name for name, one in there.items() if name not in types or types[name] != one.type]
+        present = {field.name: field for field in self.open().schema().fields}
+        types = {field.name: field.type for field in wanted.fields}
+        foreign = [name for name, field in present.items() if name not in types or types[name] != field.type]
         if foreign:
             raise SchemaEvolutionError(
                 f"{self.table.name}: the table at {self.path} has {', '.join(foreign)}, which this program does not compute "
                 "or computes as another type; move that folder away and run again: the table is a function of the "
                 "layer above"
             )
-        missing = [one for one in wanted.fields if one.name not in there]
+        missing = [field for field in wanted.fields if field.name not in present]
         if missing:
             self.open().alter.add_columns(missing)
 
     @property
     def properties(self) -> dict[str, str]:
-        """The table's properties in its log: of which columns files have statistics, and for how long versions are kept.
+        """The table's properties in its log: the columns with file statistics, and how long versions are kept.
 
-        Every engine would remove the log of 30 days ago when it writes a checkpoint, Sail at each tenth commit, and with any
-        retention the version that was still the newest at its end; so only upkeep removes (lake/maintenance.py).
+        Log cleanup is off, so that only upkeep removes versions (lake/maintenance.py). With cleanup, every engine would remove
+        the log older than 30 days when it writes a checkpoint, Sail at each tenth commit; and with any retention also the
+        version that was still the newest at its end.
         """
-        exact = [one.name for one in self.table.columns if one.type in EXACT_IN_JSON]
+        exact = [column.name for column in self.table.columns if column.type in EXACT_IN_JSON]
         return {
             "delta.dataSkippingStatsColumns": ",".join(name for name in exact if name not in self.table.partition_by),
             "delta.logRetentionDuration": f"interval {self.retention_days} days",
@@ -199,74 +203,81 @@ class DeltaTable:
         }
 
     def set_properties(self) -> None:
-        """Give a table that is there the properties that it lacks: one commit, or none."""
+        """Set the properties that the existing table lacks, in one commit; no commit if it has them all."""
         opened = self.open()
-        there = opened.metadata().configuration
-        lacking = {name: value for name, value in self.properties.items() if there.get(name) != value}
+        present = opened.metadata().configuration
+        lacking = {name: value for name, value in self.properties.items() if present.get(name) != value}
         if lacking:
             opened.alter.set_table_properties(lacking, raise_if_not_exists=False)
 
-    def overwrite(self, wanted: DataFrame, predicate: str, version: int, retract: Callable[[], None]) -> bool:
-        """Replace the rows of `predicate` by `wanted` in one commit on top of `version`; False if that is not the latest."""
+    def overwrite(self, wanted: DataFrame, predicate: str, version: int, withdraw: Callable[[], None]) -> bool:
+        """Replace the rows that match `predicate` by `wanted`, in one commit on top of `version`.
+
+        `withdraw`: removes the ledger's lines for this commit; called before a commit that came too late is reverted.
+        False if `version` is not the latest any more. Raises PublishError if the commit fails.
+        """
         from pyspark.errors import PySparkException
 
         confirm(self.lake_root)
         if self.version() != version:
             return False
-        mark = uuid.uuid4().hex
+        write_id = uuid.uuid4().hex
         writer = wanted.write.format("delta").mode("overwrite").option("replaceWhere", predicate)
         try:
-            writer.option("userMetadata", mark).save(str(self.path))
+            writer.option("userMetadata", write_id).save(str(self.path))
         except PySparkException as error:
             opened = self.open()
             if opened.version() == version:
                 raise PublishError(f"{self.table.name}: nothing was committed: {error}") from error
-            # Of a commit whose answer was lost the engine says that another came first, when it has sent it again.
-            return self._is_next(opened, mark, version, retract)
+            # When the answer to a commit was lost, the engine's retry conflicts with that commit and reports another writer.
+            return self._is_next(opened, write_id, version, withdraw)
         opened = self.open()
-        return opened.version() == version + 1 or self._is_next(opened, mark, version, retract)
+        return opened.version() == version + 1 or self._is_next(opened, write_id, version, withdraw)
 
     def append(self, rows: DataFrame) -> None:
-        """Add `rows` in one commit. Raises PublishError when it did not come. Only for the one writer of the table."""
+        """Add `rows` in one commit. The caller must hold the table's lock. Raises PublishError if the commit fails."""
         from pyspark.errors import PySparkException
 
-        mark, version = uuid.uuid4().hex, self.open().version()
+        write_id, version = uuid.uuid4().hex, self.open().version()
         failed: PySparkException | None = None
         try:
-            rows.write.format("delta").mode("append").option("userMetadata", mark).save(str(self.path))
+            rows.write.format("delta").mode("append").option("userMetadata", write_id).save(str(self.path))
         except PySparkException as error:
             failed = error
         opened = self.open()
         if failed or opened.version() != version + 1:
-            # Of a commit whose answer was lost an engine may say that it failed, or make it once more.
-            mine = _commits_of(mark, opened, version)
-            if failed and not mine:  # of no rows an engine makes no commit
+            # When the answer to a commit was lost, an engine may report a failure, or commit the rows a second time.
+            committed = _commits_of(write_id, opened, version)
+            if failed and not committed:  # without a failure there were no rows: an engine then makes no commit
                 raise PublishError(f"{self.table.name}: nothing was committed, run it again: {failed}") from failed
-            if len(mine) > 1:
-                opened.restore(mine[0])
+            if len(committed) > 1:
+                opened.restore(committed[0])
 
-    def _is_next(self, opened: deltalake.DeltaTable, mark: str, version: int, retract: Callable[[], None]) -> bool:
-        """Whether the commit of `mark` follows `version`. If another came between, of which the comparison knew nothing,
-        while the engine planned the write, take it back where it is still the latest."""
-        mine = _commits_of(mark, opened, version)
-        if version + 1 in mine:  # made once more when its answer was lost, it says the same
+    def _is_next(self, opened: deltalake.DeltaTable, write_id: str, version: int, withdraw: Callable[[], None]) -> bool:
+        """Whether the commit of the write `write_id` directly follows `version`.
+
+        If another commit, which the comparison has not seen, came in between while the engine planned the write, the write is
+        reverted, unless a later commit follows it.
+        """
+        committed = _commits_of(write_id, opened, version)
+        if version + 1 in committed:  # a second commit, made after the first answer was lost, has the same content
             return True
-        if mine and mine == list(range(mine[0], opened.version() + 1)):
-            retract()
-            opened.restore(mine[0] - 1)
+        if committed and committed == list(range(committed[0], opened.version() + 1)):
+            withdraw()
+            opened.restore(committed[0] - 1)
         return False
 
 
 def rows_in_order(table: pa.Table) -> list[tuple[object, ...]]:
-    """The rows of a small table, in an order that is the same for the same rows."""
+    """The rows of a small table in a deterministic order."""
     return sorted(zip(*(column.to_pylist() for column in table.columns), strict=True), key=repr)
 
 
-def _commits_of(mark: str, opened: deltalake.DeltaTable, version: int) -> list[int]:
-    """The versions after `version` that a write with `mark` committed, in order."""
+def _commits_of(write_id: str, opened: deltalake.DeltaTable, version: int) -> list[int]:
+    """The versions after `version` that the write `write_id` committed, ascending."""
     since = opened.version() - version
     commits = opened.history(since) if since else []
-    return sorted(one["version"] for one in commits if one.get("userMetadata") == mark)
+    return sorted(commit["version"] for commit in commits if commit.get("userMetadata") == write_id)
 
 
 def _delta_schema(table: Table) -> deltalake.Schema:
@@ -276,7 +287,7 @@ def _delta_schema(table: Table) -> deltalake.Schema:
 
 
 def adds_of(opened: deltalake.DeltaTable) -> list[dict[str, Any]]:
-    """The add actions of the version opened, flattened: num_records, partition.*, min.*, max.*."""
+    """The add actions of the version `opened`, flattened: num_records, partition.*, min.*, max.*."""
     import pyarrow as pa
 
     rows: list[dict[str, Any]] = pa.table(opened.get_add_actions(flatten=True)).to_pylist()
@@ -284,7 +295,7 @@ def adds_of(opened: deltalake.DeltaTable) -> list[dict[str, Any]]:
 
 
 def rows_of(opened: deltalake.DeltaTable) -> dict[Partition, int]:
-    """Rows of each (ticker, year) by the log."""
+    """The number of rows of each (ticker, year), by the log."""
     rows: dict[Partition, int] = {}
     for add in adds_of(opened):
         pair = (add["partition.ticker"], add["partition.year"])

@@ -1,6 +1,6 @@
-"""A lease: one holder at a time across machines, by conditional writes to one small object of the lake's bucket.
+"""A lease: one holder at a time across machines, by conditional writes to one small object in the lake's bucket.
 
-Here: taking, renewing, losing and giving back. Not here: what a lease is for (lock.py).
+Here: acquiring, renewing, losing and releasing a lease. Not here: what a lease is for (lock.py).
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from typing import Any
 
 from stock_lakehouse.lake.storage import Bucket, ChangedError, StorageError
 
-SECONDS = 60.0  # a holder that has not renewed for so long has lost it
-RENEWALS = 4  # in that time
+SECONDS = 60.0  # a holder that does not renew for this long may lose the lease
+RENEWALS = 4  # renewals in SECONDS
 POLL_SECONDS = 1.0
-ATTEMPTS = 5  # of a write whose answers are lost
+ATTEMPTS = 5  # attempts of a write whose answer is lost
 
 
 class LeaseLostError(Exception):
-    """This run was silent for longer than its lease, and another may have taken its place; nothing more is published."""
+    """This run did not renew its lease in time, and another run may have taken it. Nothing more is published."""
 
 
 class Lease:
-    """The lease `name` of the lake in `bucket`. The object says who holds it, or that nobody does.
+    """The lease `name` of the lake in `bucket`. Its object names the holder, or says that the lease is free.
 
-    No clocks are compared: whoever waits watches the object, and may take it once it has not changed for as long as its
-    holder said. Every change is a write on condition of the object's mark, so of two that try one succeeds.
+    Clocks of machines are not compared: a waiting process watches the object, and may take the lease once the object has not
+    changed for as long as the holder wrote into it. Every change is a write on condition of the object's version tag, so
+    only one of two concurrent attempts succeeds.
     """
 
     def __init__(self, bucket: Bucket, name: str) -> None:
@@ -39,35 +40,35 @@ class Lease:
         self._token = uuid.uuid4().hex
         self._seconds = SECONDS
         self._renewals = 0
-        self._mark = ""
+        self._version_tag = ""
         self._lost = False
         self._changing = threading.Lock()
         self._ended = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name=f"lease {name}", daemon=True)
 
     def take(self, wait_seconds: float) -> bool:
-        """Wait for the lease and hold it; False if another holds it for longer than `wait_seconds`."""
+        """Wait for the lease and hold it; False if another process holds it for longer than `wait_seconds`."""
         began = time.monotonic()
-        watched, since = "", began
+        seen_tag, since = "", began
         while True:
-            there, patience = self._look()
+            tag, silence = self._look()
             now = time.monotonic()
-            if there != watched:
-                watched, since = there or "", now
-            if there is None or now - since >= patience:
+            if tag != seen_tag:
+                seen_tag, since = tag or "", now
+            if tag is None or now - since >= silence:
                 try:
-                    self._write(there)
+                    self._write(tag)
                 except ChangedError:
-                    if self._holder() is None:
+                    if self._written_renewal() is None:
                         continue
                 self._keeper.start()
                 return True
             if now - began >= wait_seconds:
                 return False
-            time.sleep(min(POLL_SECONDS, patience))
+            time.sleep(min(POLL_SECONDS, silence))
 
     def confirm(self) -> None:
-        """Renew now. Raises LeaseLostError if the lease is another's by now, StorageError if that cannot be known."""
+        """Renew now. Raises LeaseLostError if another process holds the lease, StorageError if the holder is unknown."""
         with self._changing:
             self._renew()
             if self._lost:
@@ -77,7 +78,7 @@ class Lease:
                 )
 
     def give_back(self) -> None:
-        """Let the next one in at once. After a loss it does nothing: the lease is another's."""
+        """Release the lease, so that the next process can take it at once. Does nothing after a loss."""
         self._ended.set()
         self._keeper.join()
         with self._changing:
@@ -85,11 +86,12 @@ class Lease:
                 if self._lost:
                     return
                 try:
-                    self._bucket.put(self._path, json.dumps({"free": self._token}).encode(), self._mark)
+                    self._bucket.put(self._path, json.dumps({"free": self._token}).encode(), self._version_tag)
                 except ChangedError:
-                    self._lost = self._holder() is None  # it is free by now, or the answer to a renewal was lost
+                    # The object is free already, or the answer to a renewal was lost.
+                    self._lost = self._written_renewal() is None
                 except StorageError:
-                    return  # it ends by itself
+                    return  # the lease expires by itself
                 else:
                     return
 
@@ -99,60 +101,63 @@ class Lease:
                 try:
                     self._renew()
                 except StorageError:
-                    continue  # no answer: asked again soon, and by `confirm` before anything is published
+                    continue  # no answer: the next renewal follows soon, and `confirm` renews before every publish
 
     def _renew(self) -> None:
         for _ in range(ATTEMPTS):
             if self._lost:
                 return
             try:
-                self._write(self._mark)
+                self._write(self._version_tag)
             except ChangedError:
-                held = self._holder()
-                self._lost = held is None
-                if held == self._renewals:  # this renewal is written, and its answer was lost
+                renewal = self._written_renewal()
+                self._lost = renewal is None
+                if renewal == self._renewals:  # this renewal was written, but its answer was lost
                     return
             else:
                 return
         raise StorageError(f"{self._name}: the store answered none of {ATTEMPTS} renewals of this run's lease")
 
-    def _write(self, there: str | None) -> None:
+    def _write(self, expected_tag: str | None) -> None:
         self._renewals += 1
         holder = {"token": self._token, "seconds": self._seconds, "renewals": self._renewals}
-        who = {"host": socket.gethostname(), "process": os.getpid()}
-        self._mark = self._bucket.put(self._path, json.dumps({**holder, **who}).encode(), there)
+        process = {"host": socket.gethostname(), "process": os.getpid()}
+        self._version_tag = self._bucket.put(self._path, json.dumps({**holder, **process}).encode(), expected_tag)
 
-    def _holder(self) -> int | None:
-        """Which of this holder's writes the object is, None if it is another's: a write whose answer was lost, sent again, meets
-        itself."""
+    def _written_renewal(self) -> int | None:
+        """The number of this holder's renewal that the object contains; None if the object is not this holder's.
+
+        After a write whose answer was lost, the retry meets the object that the first attempt wrote.
+        """
         try:
-            content, mark = self._bucket.look(self._path)
+            content, tag = self._bucket.look(self._path)
         except FileNotFoundError:
             return None
-        said = _said(content)
-        if said.get("token") != self._token:
+        lease = _parsed(content)
+        if lease.get("token") != self._token:
             return None
-        self._mark = mark
-        return int(said["renewals"])
+        self._version_tag = tag
+        return int(lease["renewals"])
 
     def _look(self) -> tuple[str | None, float]:
-        """The mark of the object, None if there is none, and for how long it must not change before it may be taken."""
+        """The version tag of the object, None if there is no object; and the seconds without a change after which the lease
+        may be taken."""
         try:
-            content, mark = self._bucket.look(self._path)
+            content, tag = self._bucket.look(self._path)
         except FileNotFoundError:
             return None, 0.0
-        said = _said(content)
-        if "free" in said:
-            return mark, 0.0
-        seconds = said.get("seconds")
-        # Of an object that cannot be read nobody knows how long its holder may be silent: as long as any may.
-        return mark, float(seconds) if isinstance(seconds, int | float) else SECONDS
+        lease = _parsed(content)
+        if "free" in lease:
+            return tag, 0.0
+        seconds = lease.get("seconds")
+        # An unreadable object does not tell how long its holder may be silent, so it gets as long as any holder.
+        return tag, float(seconds) if isinstance(seconds, int | float) else SECONDS
 
 
-def _said(content: bytes) -> dict[str, Any]:
-    """What the object of a lease says; nothing where it is empty or no lease."""
+def _parsed(content: bytes) -> dict[str, Any]:
+    """The fields of a lease's object; empty if it is empty or not a lease."""
     try:
-        said = json.loads(content)
+        fields = json.loads(content)
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return fields if isinstance(fields, dict) else {}

@@ -1,7 +1,7 @@
-"""The ledger: what was published and later changed, and why.
+"""The ledger: published values that later changed, and why.
 
-Here: its lines, written before the commit that they announce, and which of them count. Not here: how a change is found
-(delta_table.py) and the rules of its cause (causes.py).
+Here: its lines, which are written before the commit that they announce, and which lines are orphaned. Not here: how a change
+is found (delta_publish.py), and the rules of its cause (causes.py).
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 
 
 class Ledger:
-    """The restatements table. Lines are written before the commit they announce and name the table and the version it
-    replaces: a line counts once the table is past that version, and what a killed run announced in vain is removed by
-    the next publish. Lines of a table that was later moved away and built anew stay."""
+    """The table `restatements`.
+
+    Lines are written before the commit that they announce, and name the table and the version that the commit replaces. A line
+    is valid once the table is past that version. Until then it is orphaned: readers skip the orphaned lines of a killed run, and
+    the next publish removes them. Lines of a table that was later moved away and rebuilt stay.
+    """
 
     def __init__(self, stored: DeltaTable) -> None:
         self.stored = stored
@@ -40,10 +43,10 @@ class Ledger:
         now: datetime,
         before: deltalake.DeltaTable,
     ) -> None:
-        """Write what `changes` (of a publish) will restate of the version `before`, and why.
+        """Write the lines for `changes`, which a publish will commit on top of the version `before`.
 
-        Where the table's ledger is of values: a line a value, or a ticker and column where whole histories change. Else a line a
-        ticker. Raises AuditError, and writes nothing, where a line does not conform to the ledger's schema.
+        If the table's ledger is of values: a line per value, or per ticker and column where whole histories change. Else a line
+        per ticker. Raises AuditError, and writes nothing, if a line does not conform to the ledger's schema.
         """
         from pyspark.sql import functions as F
 
@@ -73,14 +76,14 @@ class Ledger:
             return F.min(F.when(F.col("kind") == kind, F.col("date"))).alias(kind)
 
         restated = changes.where("kind <> 'added'").withColumn("cell", F.explode("cells"))
-        whole = restated.groupBy("ticker").agg(
+        by_ticker = restated.groupBy("ticker").agg(
             F.min("date").alias("first"), F.max("date").alias("last"), F.collect_set("cell.column").alias("columns"),
             F.countDistinct("date").alias("rows"),
             F.max((F.col("kind") == "corrected") & (F.col("cell.column") == "indicator_spec")).alias("respecified"),
         )  # fmt: skip
-        moved = changes.groupBy("ticker").agg(first("added"), first("withdrawn"))
-        found = whole.join(moved, "ticker").collect()
-        of_bars = self._causes_upstream(table, changes.sparkSession, [row["ticker"] for row in found], run_id)
+        added_and_withdrawn = changes.groupBy("ticker").agg(first("added"), first("withdrawn"))
+        summaries = by_ticker.join(added_and_withdrawn, "ticker").collect()
+        of_bars = self._causes_upstream(table, changes.sparkSession, [row["ticker"] for row in summaries], run_id)
         rows = [
             (
                 row["ticker"], row["first"], ",".join(sorted(row["columns"])), None, None, row["rows"],
@@ -88,7 +91,7 @@ class Ledger:
                     row["respecified"], row["last"], row["added"], row["withdrawn"], of_bars.get(row["ticker"], ())
                 ),
             )
-            for row in found
+            for row in summaries
         ]  # fmt: skip
         ddl = "ticker string, date date, columns string, old string, new string, rows bigint, cause string"
         return changes.sparkSession.createDataFrame(rows, ddl)
@@ -96,12 +99,15 @@ class Ledger:
     def _causes_upstream(
         self, table: Table, spark: SparkSession, tickers: Sequence[str], run_id: str
     ) -> dict[str, set[str]]:
-        """Why the rows that `table` is made from changed, by ticker: in this run, or if they did not in the run that last changed
-        them, which may have been killed before it published `table`."""
+        """The causes for which the upstream rows of `table` changed, by ticker.
+
+        Those of this run; if it changed no upstream rows of a ticker, those of the run that last changed them, which may have
+        been killed before it published `table`.
+        """
         from pyspark.sql import functions as F
 
-        mine = (F.col("table_name").isin(*table.made_from)) & F.col("cause").isNotNull()
-        lines = self.stored.read(spark, tickers).where(mine).groupBy("ticker", "run_id", "cause")
+        of_upstream = (F.col("table_name").isin(*table.made_from)) & F.col("cause").isNotNull()
+        lines = self.stored.read(spark, tickers).where(of_upstream).groupBy("ticker", "run_id", "cause")
         newest: dict[str, tuple[tuple[bool, datetime], str]] = {}
         causes: dict[tuple[str, str], set[str]] = {}
         for row in lines.agg(F.max("restated_at").alias("at")).collect():
@@ -113,7 +119,7 @@ class Ledger:
         return {ticker: causes[ticker, of_run] for ticker, (_, of_run) in newest.items()}
 
     def settle(self, table_name: str, present: deltalake.DeltaTable) -> None:
-        """Remove the lines that announce a commit which never came: those from the present version of a table or later."""
+        """Remove the orphaned lines of a table: those that announce a commit on top of its present version or a later one."""
         if not self.stored.exists():
             return
         with one_writer(self.stored.lake_root, RESTATEMENTS.name):
@@ -124,26 +130,26 @@ class Ledger:
             ):
                 opened.delete(f"table_id = '{present.metadata().id}' AND from_version >= {present.version()}")
 
-    def retract(self, run_id: str, before: deltalake.DeltaTable) -> None:
-        """Remove what this run announced for a commit on top of `before` that it could not make."""
+    def withdraw(self, run_id: str, before: deltalake.DeltaTable) -> None:
+        """Remove the lines that this run announced for a commit on top of `before` which failed."""
         with one_writer(self.stored.lake_root, RESTATEMENTS.name):
             if self.stored.exists():
-                mine = (
+                announced = (
                     f"table_id = '{before.metadata().id}' AND from_version = {before.version()} AND run_id = '{run_id}'"
                 )
-                self.stored.open().delete(mine)
+                self.stored.open().delete(announced)
 
     def read(self, spark: SparkSession, tables: Sequence[DeltaTable]) -> DataFrame:
-        """The lines whose commit came, given the published tables as they are now."""
+        """The lines that are not orphaned, given the present versions of `tables`."""
         from pyspark.sql import functions as F
 
-        in_vain = F.lit(False)
+        is_orphaned = F.lit(False)
         for table in tables:
             if table.exists():
                 present = table.open()
-                its_own = F.col("table_id") == str(present.metadata().id)
-                in_vain = in_vain | (its_own & (F.col("from_version") >= present.version()))
-        return self.stored.read(spark).where(~in_vain)
+                of_table = F.col("table_id") == str(present.metadata().id)
+                is_orphaned = is_orphaned | (of_table & (F.col("from_version") >= present.version()))
+        return self.stored.read(spark).where(~is_orphaned)
 
 
 def _lines_of_values(changes: DataFrame) -> DataFrame:

@@ -1,4 +1,4 @@
-"""One writer a table: in a folder by a lock of the operating system, which dies with its process; in a bucket by a lease."""
+"""One writer per table: in a folder by a lock of the operating system, which ends with its process; in a bucket by a lease."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ WAIT_SECONDS = 3600.0
 
 
 class TableBusyError(Exception):
-    """Another process has been writing the table for longer than WAIT_SECONDS."""
+    """Another process has held the table's lock or lease for longer than the wait allows."""
 
 
 @contextmanager
 def one_writer(lake_root: LakeRoot, table: str, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
-    """Hold the right to write `table` of the lake at `lake_root`. Readers never wait.
+    """Hold the write lock or lease of `table` in the lake at `lake_root` during the `with` block. Readers never wait.
 
-    Raises TableBusyError when another process does not let go within `wait_seconds`.
+    Raises TableBusyError if another process does not release it within `wait_seconds`.
     """
     if isinstance(lake_root, Path):
         yield from _locked(lake_root, table, wait_seconds)
@@ -64,9 +64,9 @@ def _busy(table: str, wait_seconds: float) -> TableBusyError:
 
 
 def confirm(lake_root: LakeRoot) -> None:
-    """Say before a publish that what this thread holds of the lake is still its own.
+    """Confirm, before a publish, that this thread still holds its leases of the lake at `lake_root`.
 
-    Raises LeaseLostError if not. A lock of the operating system cannot be lost.
+    Raises LeaseLostError if one was lost. A lock of the operating system cannot be lost.
     """
     for root, lease in _leases():
         if root == lake_root:

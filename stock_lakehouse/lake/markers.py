@@ -1,6 +1,6 @@
 """Crash markers: small JSON files that tell the next run which work a killed run left.
 
-Here: how a marker is written, read after a kill, and removed. Not here: what a marker means (curation.py, upkeep.py).
+Here: how a marker is written, read after a kill, and removed. Not here: what a marker means (layers/curated.py, upkeep.py).
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Marker(Generic[T]):
-    """A marker: its path under the lake's root, and what it says; None if it is empty or cut, so that it may mean anything."""
+    """A marker.
+
+    `path`: its path under the lake's root.
+    `content`: the parsed content; None if the file is empty or truncated, so that the marker may mean anything.
+    """
 
     path: str
     content: T | None
 
 
 class Markers(Generic[T]):
-    """The markers in `folder`. `parse` gives the content from what JSON says, or raises ValueError."""
+    """The markers in `folder`. `parse` turns the decoded JSON into the content, or raises ValueError."""
 
     def __init__(self, storage: Storage, folder: str, parse: Callable[[object], T]) -> None:
         self._storage = storage
@@ -37,12 +41,12 @@ class Markers(Generic[T]):
         self._storage.create(f"{self._folder}/{uuid.uuid4().hex}.json", json.dumps(content).encode())
 
     def read(self) -> list[Marker[T]]:
-        """Every marker.
+        """All markers.
 
-        Another process may remove markers meanwhile, after it has written what is left of them: then all are read again.
+        If another process removes a marker meanwhile, all are read again: it has first written a marker for the work left.
         """
         while True:
-            # A temporary file was not renamed yet: its writer has not begun the work that the marker is for.
+            # Temporary files are skipped: their writer has not begun the work that the marker is for.
             paths = [file.path for file in self._storage.walk(self._folder) if not file.name.startswith(".")]
             try:
                 return [Marker(path, self._content(path)) for path in paths]
@@ -50,7 +54,7 @@ class Markers(Generic[T]):
                 continue
 
     def remove(self, markers: Iterable[Marker[T]]) -> None:
-        """Remove `markers`, of which some may be gone."""
+        """Remove `markers`; those that no longer exist are skipped."""
         if paths := [marker.path for marker in markers]:
             self._storage.delete(paths)
 

@@ -1,7 +1,7 @@
-"""A Parquet table of the lake: one file a ticker and year, replaced whole and atomically, and only when its rows changed.
+"""A Parquet table of the lake: one file per ticker and year, replaced atomically, and only when its rows changed.
 
-The engine writes the new files beside the table; one step puts each in its place: a rename, or in a bucket a write on condition
-that the file there is still the one that was compared. Not here: what the rows mean.
+The engine writes the new files beside the table. One atomic step moves each to its place: a rename in a folder; in a bucket a
+conditional write, which fails if the file has changed since it was compared. Not here: what the rows mean.
 """
 
 from __future__ import annotations
@@ -37,8 +37,12 @@ FILE = "data.parquet"
 
 
 class ParquetTable:
-    """`table` of the lake that `options` describe, or at that root with the defaults. `bars_per_chunk` bounds how many rows a
-    publish compares one by one at a time, `partitions_per_write` the engine's open files, 2 MB of memory a ticker and year."""
+    """A Parquet table of a lake.
+
+    `options`: the lake's options; or only its root, which then has the defaults. `bars_per_chunk` limits the rows that a publish
+    compares row by row at a time. `partitions_per_write` limits the engine's open files, which take 2 MB of memory per ticker
+    and year.
+    """
 
     def __init__(self, options: LakeOptions | LakeRoot, table: Table) -> None:
         options = LakeOptions.of(options)
@@ -52,7 +56,7 @@ class ParquetTable:
     def read(
         self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int | str] | None = None
     ) -> DataFrame:
-        """The table's rows, of all tickers and years or of some."""
+        """The table's rows of `tickers` and `years` (None: all)."""
         from pyspark.sql import functions as F
 
         if next(self._walk(), None) is None:
@@ -69,7 +73,7 @@ class ParquetTable:
         return str(self.root)
 
     def files(self) -> list[File]:
-        """The table's files, one a ticker and year."""
+        """The table's files, one per ticker and year."""
         return sorted(self._walk(), key=lambda file: file.path)
 
     def paths(self) -> list[str]:
@@ -79,16 +83,16 @@ class ParquetTable:
         return [file.size for file in self.files()]
 
     def version(self) -> None:
-        """None: its files have no version."""
+        """None: Parquet files have no version."""
         return None
 
     def state(self, tickers: Sequence[str]) -> frozenset[tuple[str, str]]:
-        """The files of `tickers`, each with the mark of its content."""
-        asked = set(tickers)
-        return frozenset((file.path, file.mark) for file in self._walk() if partition_of(file.path)[0] in asked)
+        """Path and version tag of each file of `tickers`."""
+        wanted = set(tickers)
+        return frozenset((file.path, file.version_tag) for file in self._walk() if partition_of(file.path)[0] in wanted)
 
     def damages(self) -> list[Damage]:
-        """Its files that cannot be read with the table's schema."""
+        """The files that cannot be read with the table's schema."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -98,10 +102,10 @@ class ParquetTable:
 
         def rows_in(file: File) -> int:
             rows = pq.ParquetFile(self._storage.source(file.path)).read()
-            # A file from before a column was added lacks it, and is read with nulls.
-            there = {name: rows.schema.field(name).type for name in rows.column_names}
-            if lacking := sorted(name for name, kind in wanted.items() if there.get(name, kind) != kind):
-                raise pa.ArrowInvalid(f"{', '.join(lacking)} not as in its schema")
+            # A file that was written before a column was added lacks the column, and is read with nulls.
+            actual = {name: rows.schema.field(name).type for name in rows.column_names}
+            if differing := sorted(name for name, kind in wanted.items() if actual.get(name, kind) != kind):
+                raise pa.ArrowInvalid(f"{', '.join(differing)} not as in its schema")
             return int(rows.num_rows)
 
         def look(file: File) -> Damage | None:
@@ -115,12 +119,12 @@ class ParquetTable:
         return {year for _, year in self.ticker_years()}
 
     def ticker_years(self) -> set[tuple[str, int]]:
-        """The ticker-years that have a file; those of a year that could not be read are left out."""
-        pairs = (partition_of(one.path) for one in self._walk())
+        """The ticker-years that have a file, without the partition of rows whose year could not be read."""
+        pairs = (partition_of(file.path) for file in self._walk())
         return {(ticker, int(year)) for ticker, year in pairs if year.isdigit()}
 
     def _walk(self) -> Iterator[File]:
-        return (one for one in self._storage.walk(self.table.path) if one.name == FILE)
+        return (file for file in self._storage.walk(self.table.path) if file.name == FILE)
 
     def publish(
         self,
@@ -130,14 +134,15 @@ class ParquetTable:
         staging: Staging,
         rectangle: Rectangle | None = None,
     ) -> Published:
-        """Make the ticker-years `tickers` × `years` hold `computed`, or with `rectangle` what a run for it may publish.
+        """Make the ticker-years `tickers` × `years` equal to `computed`; with `rectangle`, to what a run for it may publish.
 
-        Ticker-years that hold just that already are not touched. Safe to kill and repeat at any point: every rename
-        completes one ticker-year.
+        Ticker-years that are equal already are not written. The publish can be killed and repeated at any point: each rename
+        completes one ticker-year. Raises PublishError if the engine wrote other rows than computed, or another writer changed a
+        file meanwhile.
         """
         spark = computed.sparkSession
         with one_writer(self.lake_root, self.table.name):
-            there = self._storage.compared(self.table.path)
+            files = self._storage.compared(self.table.path)
             published = self.read(spark, tickers, years)
             wanted = publishable(self.table, computed, published, rectangle) if rectangle else computed
             wanted = staging.stage(wanted.select(*self.table.column_names))
@@ -148,13 +153,13 @@ class ParquetTable:
             names = sorted(changed)
             for start in range(0, len(names), self._partitions_per_write):
                 batch = names[start : start + self._partitions_per_write]
-                self._replace(wanted, {pair: changed[pair].rows for pair in batch}, staging, there)
+                self._replace(wanted, {pair: changed[pair].rows for pair in batch}, staging, files)
         return Published(
-            rows=sum(one.rows for one in changed.values()),
+            rows=sum(difference.rows for difference in changed.values()),
             partitions=len(changed),
-            added=sum(max(one.new - one.gone, 0) for one in changed.values()),
-            corrected=sum(min(one.new, one.gone) for one in changed.values()),
-            withdrawn=sum(max(one.gone - one.new, 0) for one in changed.values()),
+            added=sum(max(difference.new - difference.gone, 0) for difference in changed.values()),
+            corrected=sum(min(difference.new, difference.gone) for difference in changed.values()),
+            withdrawn=sum(max(difference.gone - difference.new, 0) for difference in changed.values()),
         )
 
     def _replace(
@@ -162,18 +167,21 @@ class ParquetTable:
         wanted: DataFrame,
         rows: Mapping[Partition, int],
         staging: Staging,
-        there: Mapping[str, File],
+        compared: Mapping[str, File],
     ) -> None:
-        """Write the ticker-years of `rows` beside the table, hold their row counts against `rows`, then move each file into
-        its place. `there` are the table's files as they were before the comparison."""
+        """Write the ticker-years of `rows` beside the table, check their row counts, then move each file to its place.
+
+        `rows`: the expected rows of each ticker-year.
+        `compared`: the table's files as they were before the comparison.
+        """
         import pyarrow.parquet as pq
 
-        beside = staging.new_path()
+        folder = staging.new_path()
         order = [name for name in ("ticker", "year", "date", "ingested_at") if name in self.table.column_names]
         frame = wanted.where(partition_predicate(rows)).coalesce(1).sortWithinPartitions(*order)
-        frame.write.partitionBy(*self.table.partition_by).parquet(staging.storage.uri(beside))
+        frame.write.partitionBy(*self.table.partition_by).parquet(staging.storage.uri(folder))
         written: dict[tuple[str, str], list[str]] = {}
-        for file in staging.storage.walk(beside):
+        for file in staging.storage.walk(folder):
             if file.name.endswith(".parquet"):
                 written.setdefault(partition_of(file.path), []).append(file.path)
 
@@ -182,19 +190,19 @@ class ParquetTable:
 
         sources = [written.get((ticker, str(year)), []) for ticker, year in rows]
         counts = self._storage.map(count, sources)
-        moves, gone = [], []
-        for ((ticker, year), expected), paths, found in zip(rows.items(), sources, counts, strict=True):
+        moves, removals = [], []
+        for ((ticker, year), expected), paths, actual in zip(rows.items(), sources, counts, strict=True):
             place = partition_folder(ticker, year)
-            if found != expected or len(paths) > 1:
+            if actual != expected or len(paths) > 1:
                 raise PublishError(
-                    f"{self.table.name}: {found} rows in {len(paths)} files were written for {place}, not {expected} in "
+                    f"{self.table.name}: {actual} rows in {len(paths)} files were written for {place}, not {expected} in "
                     "one; nothing of this batch was published, run it again"
                 )
             target = f"{self.table.path}/{place}/{FILE}"
             if paths:
-                moves.append((paths[0], target, there.get(target)))
+                moves.append((paths[0], target, compared.get(target)))
             else:
-                gone.append(target)
+                removals.append(target)
         confirm(self.lake_root)
         try:
             for _ in self._storage.map(lambda move: self._storage.take(staging.storage, *move), moves):
@@ -203,12 +211,17 @@ class ParquetTable:
             raise PublishError(
                 f"{self.table.name}: another writer changed {error} while this run compared; run it again"
             ) from None
-        self._storage.delete(gone)
+        self._storage.delete(removals)
 
 
 @dataclass(frozen=True)
 class _Difference:
-    """A ticker-year: `rows` it should hold, of which `new` it does not hold yet; `gone` it holds and should not."""
+    """The difference of a ticker-year between what was computed and what is published.
+
+    `rows`: rows that were computed.
+    `new`: rows of them that are not published.
+    `gone`: rows that are published but were not computed.
+    """
 
     rows: int
     new: int
@@ -216,7 +229,7 @@ class _Difference:
 
 
 def _differing(wanted: DataFrame, published: DataFrame) -> dict[Partition, _Difference]:
-    """The ticker-years in which the two frames do not hold the same rows. Rows are compared whole and may repeat."""
+    """The ticker-years in which the two frames do not hold the same rows. All columns are compared; rows may repeat."""
     from pyspark.sql import functions as F
 
     both = wanted.withColumn("side", F.lit(1)).unionByName(published.withColumn("side", F.lit(-1)))

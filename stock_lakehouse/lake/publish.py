@@ -1,6 +1,6 @@
-"""What every published table does alike: which rows of a computed frame a run may publish, and what a publish reports.
+"""What all published tables have in common: which rows of a computed frame a run may publish, and what a publish reports.
 
-Here: the rule, once, for Parquet and Delta. Not here: how a format writes.
+Here: the rules for Parquet and Delta alike. Not here: how a format writes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,18 @@ Partition = tuple[str, int | str]  # ticker, year
 
 
 class PublishError(Exception):
-    """A table could not be brought to what was computed; the message says where it stands and what to do."""
+    """A table could not be made equal to what was computed. The message says which state it is in and what to do."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """What a publish did. `rows` are those of the ticker-years it wrote; the others count changed rows."""
+    """The result of a publish.
+
+    `rows`: rows of the ticker-years that were written.
+    `partitions`: ticker-years that were written.
+    `added`, `corrected`, `withdrawn`: changed rows, by kind.
+    `version`: the Delta version after the publish; None for Parquet.
+    """
 
     rows: int = 0
     partitions: int = 0
@@ -42,7 +48,7 @@ class Published:
 
 
 def in_keys(table: Table, rectangle: Rectangle) -> Column:
-    """Whether a row of `table` lies in the partition keys of the run."""
+    """A condition: whether a row of `table` lies inside the partition keys of the run."""
     from pyspark.sql import functions as F
 
     session = F.col(table.session)
@@ -57,72 +63,75 @@ def in_keys(table: Table, rectangle: Rectangle) -> Column:
 def publishable(table: Table, computed: DataFrame, published: DataFrame | None, rectangle: Rectangle) -> DataFrame:
     """The rows of `computed` that `table` should hold after the run.
 
-    Rows inside the run's keys, and rows outside them that are published already (they may be corrected); nothing else, so
-    that a partition is in the table only if a run for it was.
+    These are the rows inside the run's partition keys, and those outside that are published already, which may be corrected. No
+    other rows are included, so that a partition is in the table only after a run for it.
     """
     if published is None:
         return computed.where(in_keys(table, rectangle))
     from pyspark.sql import functions as F
 
-    there = published.select(*table.key, F.lit(True).alias("is_published"))
-    kept = computed.join(there, list(table.key), "left").where(in_keys(table, rectangle) | F.col("is_published"))
+    keys = published.select(*table.key, F.lit(True).alias("is_published"))
+    kept = computed.join(keys, list(table.key), "left").where(in_keys(table, rectangle) | F.col("is_published"))
     return kept.select(*computed.columns)
 
 
 def differing_partitions(computed: DataFrame, published: DataFrame) -> list[Partition]:
     """The ticker-years in which the two frames do not hold the same rows, in ascending order.
 
-    By count and digest: one scan of each frame and no join, so that only what is named here need be compared row by row. Of two
-    different ticker-years one in 2^64 has the same digest.
+    Row counts and digests are compared, which takes one scan of each frame and no join; only the ticker-years returned need a
+    comparison row by row. Two different ticker-years have the same digest with a probability of 1 in 2^64.
     """
     from pyspark.sql import functions as F
 
     def digests(frame: DataFrame) -> dict[Partition, tuple[int, int, int]]:
         values = sorted(set(frame.columns) - {"ticker", "year"})
-        # Spark's hashes pass over nulls: without the flags (null, 1) and (1, null) are the same.
+        # Spark's hashes skip nulls: without the flags (null, 1) and (1, null) would have the same hash.
         row = F.xxhash64(*(part for name in values for part in (F.col(name), F.col(name).isNull())))
-        found = (
+        by_partition = (
             frame.select("ticker", "year", row.alias("row"))
             .groupBy("ticker", "year")
-            # In halves: the sum of whole hashes leaves 64 bits, an error in ANSI mode.
+            # The halves are summed apart: a sum of whole hashes overflows 64 bits, which is an error in ANSI mode.
             .agg(
                 F.count("row").alias("rows"),
                 F.sum(F.shiftright("row", 32)).alias("high"),
                 F.sum(F.col("row").bitwiseAND(0xFFFFFFFF)).alias("low"),
             )
         )
-        return {(one["ticker"], one["year"]): (one["rows"], one["high"], one["low"]) for one in found.collect()}
+        return {
+            (digest["ticker"], digest["year"]): (digest["rows"], digest["high"], digest["low"])
+            for digest in by_partition.collect()
+        }
 
     new, old = digests(computed), digests(published)
     return sorted(pair for pair in new.keys() | old.keys() if new.get(pair) != old.get(pair))
 
 
 def chunks(table: Table, pairs: Sequence[Partition], bars: int) -> Iterator[Sequence[Partition]]:
-    """`pairs` of `table` in groups of about `bars` rows each."""
+    """`pairs`, ticker-years of `table`, in groups of about `bars` rows each."""
     size = max(bars // table.rows_a_partition, 1)
     return (pairs[start : start + size] for start in range(0, len(pairs), size))
 
 
 def of_tickers(frame: DataFrame, tickers: Sequence[str]) -> DataFrame:
-    """The rows of `tickers` of a table that is folders of plain files.
+    """The rows of `tickers` of a table of plain files in partition folders.
 
-    A long list is a join: Sail holds it against every file's path, 1.6 s for 500 tickers in 10,500 files. Not for Delta, whose
-    log it reads with a list as fast as without.
+    A long list becomes a join: Sail compares each entry of an IN list with every file's path, which takes 1.6 s for 500 tickers
+    in 10,500 files. Delta tables do not need this: Sail reads their log as fast with a list as without.
     """
     import pyarrow as pa
     from pyspark.sql import functions as F
 
     if len(tickers) <= LONG_LIST:
         return frame.where(F.col("ticker").isin(list(tickers)))
-    asked = frame.sparkSession.createDataFrame(pa.table({"ticker": pa.array(sorted(set(tickers)), pa.string())}))
-    near = frame.where(F.col("ticker").between(min(tickers), max(tickers)))
-    return near.join(F.broadcast(asked), "ticker", "left_semi").select(*frame.columns)
+    wanted = frame.sparkSession.createDataFrame(pa.table({"ticker": pa.array(sorted(set(tickers)), pa.string())}))
+    in_range = frame.where(F.col("ticker").between(min(tickers), max(tickers)))
+    return in_range.join(F.broadcast(wanted), "ticker", "left_semi").select(*frame.columns)
 
 
 def partition_predicate(pairs: Iterable[Partition]) -> str:
-    """SQL that holds exactly for the given (ticker, year) partitions.
+    """An SQL condition that is true exactly for the rows of the given (ticker, year) partitions.
 
-    Tickers are safe to quote: settings admit no quote in one.
+    Tickers are safe to quote: the settings allow no quote in a ticker.
     """
     tickers_of: dict[int | str, list[str]] = {}
     for ticker, year in sorted(pairs, key=lambda pair: (str(pair[1]), pair[0])):
@@ -136,16 +145,16 @@ def partition_predicate(pairs: Iterable[Partition]) -> str:
 
 
 def partition_folder(ticker: str, year: int | str) -> str:
-    """The folder of a partition under its table. A caret is written as engines write it; they do not find it otherwise."""
+    """The folder of a partition under its table. A caret is escaped as engines do; they do not find the folder otherwise."""
     return f"ticker={ticker.replace('^', '%5E')}/year={year}"
 
 
 def partition_of(path: str) -> tuple[str, str]:
-    """The ticker and year of a file that an engine wrote. Spark on the JVM escapes more characters than Sail does."""
+    """The ticker and year of a file that an engine wrote. JVM Spark escapes more characters in a path than Sail does."""
     ticker, year = path.split("/")[-3:-1]
     return unquote(ticker.removeprefix("ticker=")), unquote(year.removeprefix("year="))
 
 
 def literals(values: Iterable[int | str]) -> str:
-    """`values` as SQL writes them inside IN (…). Tickers are safe to quote, see `partition_predicate`."""
+    """`values` as SQL literals for IN (…). Tickers are safe to quote, see `partition_predicate`."""
     return ", ".join(str(value) if isinstance(value, int) else f"'{value}'" for value in values)

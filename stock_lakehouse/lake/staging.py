@@ -1,6 +1,6 @@
-"""Frames on their way into a table, written once so that an audit, a comparison and a write read what was computed.
+"""Staged frames: a computed frame is written once, so that audit, comparison and publish read the same rows.
 
-A lazy frame that three readers use would be computed three times (applyInArrow included). Not here: what the readers do.
+A lazy frame with three readers would be computed three times, applyInArrow included. Not here: what the readers do.
 """
 
 from __future__ import annotations
@@ -25,9 +25,13 @@ FOLDER = ".staging"
 
 
 class Staging:
-    """A folder of one run under `root`: the lake's, or another place that engine and program both reach. `clear` when the run
-    ends. What a killed run leaves, a later one removes when it is KEEP_SECONDS older than what that one staged: no clock of this
-    machine is asked, which may jump. In a folder a lock says that a run lives."""
+    """A run's folder for staged frames under `root`. `clear` removes it at the end of the run.
+
+    `root`: the lake's root, or another place that engine and program both reach.
+
+    Leftovers of a killed run are removed once they are KEEP_SECONDS older than the current run's newest file. File times are
+    compared with each other, never with this machine's clock, which may jump. In a folder, a lock tells that a run is alive.
+    """
 
     KEEP_SECONDS = 24 * 3600.0
 
@@ -37,14 +41,14 @@ class Staging:
         self._alive = _lock_of(self.storage, self.folder)
 
     def stage(self, frame: DataFrame, *more: DataFrame) -> DataFrame:
-        """`frame` computed, and after it `more` of the same schema: their rows, read from files.
+        """Compute `frame`, and `more` frames of the same schema, into files; return a frame that reads all their rows.
 
-        Frames are computed one after the other, so that the engine holds one of them in memory.
+        The frames are computed one after the other, so that the engine holds only one of them in memory.
         """
         uri = self.storage.uri(self.new_path())
-        for one in (frame, *more):
-            # Read once or twice and removed: the time of a better compression would never come back.
-            one.write.mode("append").option("compression", "snappy").parquet(uri)
+        for part in (frame, *more):
+            # Staged files are read once or twice and then removed, so a stronger compression would not pay.
+            part.write.mode("append").option("compression", "snappy").parquet(uri)
         return frame.sparkSession.read.schema(_nullable(frame.schema)).parquet(uri)
 
     def by_ticker(
@@ -55,16 +59,17 @@ class Staging:
         years: int,
         bars_per_chunk: int,
     ) -> DataFrame:
-        """`transform(frame)` computed once, about `bars_per_chunk` bars at a time, so that memory does not grow with tickers.
+        """`transform(frame)`, staged, computed about `bars_per_chunk` bars at a time: memory does not grow with tickers.
 
-        The rows that `transform` gives for a ticker must depend on that ticker's rows alone. `tickers` are the frame's, each with
-        about `years` years of bars.
+        `transform`: its rows of a ticker must depend only on that ticker's rows.
+        `tickers`: the tickers of `frame`.
+        `years`: about how many years of bars each ticker has.
         """
         from pyspark.sql import functions as F
 
         size = max(bars_per_chunk // (years * SESSIONS_A_YEAR), 1)
         firsts = sorted(tickers)[::size]
-        # Ranges without a gap, open at both ends: every row is in one of them, whatever its ticker.
+        # The ranges have no gaps and are open at both ends, so every row is in exactly one of them, whatever its ticker.
         parts = []
         for first, following in zip(firsts, [*firsts[1:], None], strict=True):
             part = frame if first == firsts[0] else frame.where(F.col("ticker") >= first)
@@ -72,13 +77,13 @@ class Staging:
         return self.stage(*parts)
 
     def new_path(self) -> str:
-        """A path under `root` that nothing is at yet."""
+        """A new, unused path under `root`."""
         if self._alive is not None and not self._alive.is_locked:
             self._alive.acquire()
         return f"{self.folder}/{uuid.uuid4().hex}"
 
     def clear(self) -> None:
-        """Remove the folder, and those of runs that were killed long ago."""
+        """Remove this run's folder, and the folders of runs that were killed long ago."""
         now = max((file.changed for file in self.storage.walk(self.folder)), default=None)
         if self._alive is not None:
             self._alive.release(force=True)
@@ -88,7 +93,7 @@ class Staging:
 
 
 def clear_abandoned(storage: Storage, now: float | None = None) -> int:
-    """Remove the folders of runs that were killed more than KEEP_SECONDS before `now`, or if it is None this moment; how many."""
+    """Remove folders of killed runs that are KEEP_SECONDS older than `now` (seconds; None: the current time); return how many."""
     from stock_lakehouse.market_calendar import utc_now
 
     newest: dict[str, float] = {}
@@ -97,10 +102,10 @@ def clear_abandoned(storage: Storage, now: float | None = None) -> int:
         newest[folder] = max(newest.get(folder, 0.0), file.changed)
     present = utc_now().timestamp() if now is None else now
     old = [folder for folder, changed in newest.items() if present - changed > Staging.KEEP_SECONDS]
-    gone = [folder for folder in old if not _is_in_use(storage, folder)]
-    for folder in gone:
+    abandoned = [folder for folder in old if not _is_in_use(storage, folder)]
+    for folder in abandoned:
         _remove(storage, folder)
-    return len(gone)
+    return len(abandoned)
 
 
 def _remove(storage: Storage, folder: str) -> None:
@@ -110,7 +115,7 @@ def _remove(storage: Storage, folder: str) -> None:
 
 
 def _is_in_use(storage: Storage, folder: str) -> bool:
-    """Whether the run that staged there lives; in a bucket that is not known."""
+    """Whether the run that stages in `folder` is alive. Always False in a bucket, where it is not known."""
     from filelock import Timeout
 
     lock = _lock_of(storage, folder)
@@ -122,7 +127,7 @@ def _is_in_use(storage: Storage, folder: str) -> bool:
 
 
 def _lock_of(storage: Storage, folder: str) -> BaseFileLock | None:
-    """The lock that the run holds which stages in `folder`; it dies with its process."""
+    """The lock of the run that stages in `folder`, which ends with the run's process; None in a bucket."""
     from filelock import FileLock
 
     if not isinstance(storage, Folder):
@@ -137,7 +142,7 @@ def _lock_path(folder: str) -> str:
 
 
 def _nullable(schema: StructType) -> StructType:
-    """`schema` with every field nullable: Sail reads no struct field declared not null ("Cannot cast struct field")."""
+    """`schema` with every field nullable: Sail cannot read struct fields declared not null ("Cannot cast struct field")."""
     from pyspark.sql.types import StructType
 
     text = (

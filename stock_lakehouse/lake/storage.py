@@ -1,7 +1,7 @@
-"""Where a lake's files are: a folder, or a bucket of S3. What a table needs of either: list, read, create, replace, delete.
+"""The storage of a lake's files, a folder or an S3 bucket: list, read, create, replace and delete.
 
-Paths are under the lake's root, with slashes. Not here: Delta tables, which deltalake and the engine read and write by URI,
-and what any file means.
+Paths are relative to the lake's root, with slashes. Not here: Delta tables, which deltalake and the engine read and write by
+URI, and the meaning of any file.
 """
 
 from __future__ import annotations
@@ -28,41 +28,46 @@ if TYPE_CHECKING:
     from obstore.store import S3Store
 
 LakeRoot = Path | str  # a folder, or s3://bucket/prefix
-ATTEMPTS = 6  # of a write that is not answered, within 3 s when connections are reset and a minute when they time out
+# Attempts of a write that gets no answer: 3 s in all when connections are reset, a minute when they time out.
+ATTEMPTS = 6
 FIRST_PAUSE_SECONDS = 0.05
-AT_A_TIME = 16  # requests or synced files: one takes 4 to 50 ms, most of it waiting
-ORPHAN_SECONDS = 24 * 3600.0  # no writer takes so long from its temporary file to the rename
+AT_A_TIME = 16  # concurrent requests or file syncs; each takes 4 to 50 ms, most of it waiting
+ORPHAN_SECONDS = 24 * 3600.0  # no writer takes this long between its temporary file and the rename
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class StorageError(Exception):
-    """The lake's bucket or disk is not there, cannot be reached, is full or does not allow something; the message says what to
-    change."""
+    """The lake's bucket or disk does not exist, cannot be reached, is full or denies access. The message says what to change."""
 
 
 class NoAnswerError(StorageError):
-    """The store did not answer a request, which may have taken place all the same."""
+    """The store did not answer a request. The request may have been executed all the same."""
 
 
 class NoSpaceError(StorageError):
-    """A disk is full; the message says what to do."""
+    """A disk is full. The message says what to do."""
 
 
 class ChangedError(Exception):
-    """A file is not what it was when it was looked at: another writer was here."""
+    """A file has changed since it was read: another writer replaced it."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A file: its path under the lake's root, bytes, when it was written (seconds of the epoch), and a mark that
-    another content has not."""
+    """A file of the lake.
+
+    `path`: path under the lake's root.
+    `size`: bytes.
+    `changed`: time of the last write, in seconds of the epoch.
+    `version_tag`: identity of the content: the ETag, or inode and modification time.
+    """
 
     path: str
     size: int
     changed: float
-    mark: str
+    version_tag: str
 
     @property
     def name(self) -> str:
@@ -73,54 +78,57 @@ class Storage(Protocol):
     """The files of one lake."""
 
     def uri(self, path: str = "") -> str:
-        """What the engine and people call the place `path`."""
+        """The URI of `path`, as the engine and people use it."""
 
     def walk(self, folder: str) -> Iterator[File]:
-        """Every file below `folder`, in any order; none if there is no such folder."""
+        """Every file below `folder`, in any order. No files if the folder does not exist."""
 
     def source(self, path: str) -> str | BytesIO:
-        """What pyarrow reads the file from."""
+        """The file in a form that pyarrow can read."""
 
     def create(self, path: str, content: bytes) -> None:
-        """Write a new file; it appears whole, and outlasts a power cut once this returns. Raises FileExistsError and changes
-        nothing where there is one."""
+        """Write a new file atomically. It is durable when this returns: it survives a power cut.
+
+        Raises FileExistsError, and changes nothing, if the file exists.
+        """
 
     def read(self, path: str) -> bytes:
         """A file's content. Raises FileNotFoundError."""
 
     def compared(self, folder: str) -> Mapping[str, File]:
-        """The files below `folder` by path, for `take`; none where `take` does not ask what was there."""
+        """The files below `folder` by path, as the later `take` expects them; empty where `take` does not compare."""
 
-    def take(self, beside: Storage, source: str, target: str, there: File | None) -> None:
-        """Put the file `source` of `beside` in place of `target`, in one step. `there` is what was at `target` when it was
-        compared: a bucket raises ChangedError and takes nothing when something else is there now. In a folder the lock
-        suffices, which cannot be lost.
+    def take(self, origin: Storage, source: str, target: str, expected: File | None) -> None:
+        """Move the file `source` of the storage `origin` to `target`, atomically, replacing the file there.
+
+        `expected`: the file at `target` when the tables were compared, None if there was none. A bucket raises ChangedError,
+        and writes nothing, if `target` has changed since. A folder does not compare: its lock cannot be lost.
         """
 
     def delete(self, files: Iterable[str]) -> None:
-        """Remove files, of which some may be gone."""
+        """Remove `files`; those that no longer exist are skipped."""
 
     def delete_folder(self, folder: str) -> None:
-        """Remove everything below `folder`, as far as that is allowed."""
+        """Remove everything below `folder`, as far as permissions allow."""
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """`function` of each item, in order; many at a time where each waits for a network."""
+        """`function` of each item, in order; concurrently where each call waits for the network."""
 
     def check(self, folders: Iterable[str]) -> None:
-        """Raises StorageError when the lake cannot be reached, or one of `folders` may not be listed.
+        """Raise StorageError if the lake cannot be reached, or if one of `folders` may not be listed.
 
-        The root is not asked: where rights are by path nobody may list it.
+        The root itself is not listed: where permissions are granted by path nobody may list it.
         """
 
 
 def under(root: LakeRoot, path: str) -> LakeRoot:
-    """The place `path` of the lake at `root`."""
+    """The path or URI of `path` under the lake's root `root`."""
     return root / path if isinstance(root, Path) else f"{root}/{path}"
 
 
 @lru_cache(maxsize=8)
 def storage_at(root: LakeRoot) -> Storage:
-    """The files of the lake at `root`."""
+    """The storage of the lake at `root`."""
     return Folder(root) if isinstance(root, Path) else Bucket(root)
 
 
@@ -139,16 +147,16 @@ class Folder:
             within = waiting.pop()
             try:
                 entries = list(os.scandir(f"{self._root}/{within}"))
-            except FileNotFoundError:  # none yet, or removed since
+            except FileNotFoundError:  # not created yet, or removed meanwhile
                 continue
             for entry in entries:
                 path = f"{within}/{entry.name}" if within else entry.name
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(path)
                     continue
-                with contextlib.suppress(FileNotFoundError):  # replaced or removed since
-                    facts = entry.stat()
-                    yield File(path, facts.st_size, facts.st_mtime, f"{facts.st_ino}-{facts.st_mtime_ns}")
+                with contextlib.suppress(FileNotFoundError):  # replaced or removed meanwhile
+                    stat = entry.stat()
+                    yield File(path, stat.st_size, stat.st_mtime, f"{stat.st_ino}-{stat.st_mtime_ns}")
 
     def source(self, path: str) -> str:
         return str(self._root / path)
@@ -160,7 +168,7 @@ class Folder:
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists():
                 raise FileExistsError(str(target))
-            # Of its own name: another writer of the folder may be at the same file.
+            # The temporary name is unique: another writer may be writing the same file.
             hidden = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
             try:
                 hidden.write_bytes(content)
@@ -179,10 +187,10 @@ class Folder:
     def compared(self, folder: str) -> Mapping[str, File]:
         return {}
 
-    def take(self, beside: Storage, source: str, target: str, there: File | None) -> None:
+    def take(self, origin: Storage, source: str, target: str, expected: File | None) -> None:
         with named(self.uri(target)):
             (self._root / target).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(beside.uri(source), self._root / target)
+            os.replace(origin.uri(source), self._root / target)
 
     def delete(self, files: Iterable[str]) -> None:
         for path in files:
@@ -199,32 +207,35 @@ class Folder:
 
 
 def _sync(path: Path) -> None:
-    """Have the content of a file, or the names in a folder, written to the disk itself."""
+    """Flush the content of a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot do it for a folder
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot sync a folder
             raise
     finally:
         os.close(descriptor)
 
 
 def _remove_orphans(written: Path) -> None:
-    """Remove the temporary files beside `written` that killed writers left: those more than ORPHAN_SECONDS older than it.
+    """Remove temporary files of killed writers beside `written`: those that are more than ORPHAN_SECONDS older than it.
 
-    File times are compared with each other, never with this machine's clock. Younger ones may be another writer's.
+    File times are compared with each other, never with this machine's clock. Younger files may belong to a living writer.
     """
     now = written.stat().st_mtime
     for hidden in written.parent.glob(".*.tmp"):
-        with contextlib.suppress(FileNotFoundError):  # its writer renamed it, or another removed it
+        with contextlib.suppress(FileNotFoundError):  # renamed by its writer, or removed by another process
             if now - hidden.stat().st_mtime > ORPHAN_SECONDS:
                 hidden.unlink()
 
 
 class Bucket:
-    """A lake in a bucket of S3, or of a store that speaks S3 with conditional writes. Credentials, region and endpoint
-    come from the AWS_* variables, as those of deltalake and Sail do: all three are the `object_store` library."""
+    """A lake in an S3 bucket, or in a compatible store with conditional writes.
+
+    Credentials, region and endpoint come from the AWS_* variables, as for deltalake and Sail: all three use the library
+    `object_store`.
+    """
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -241,8 +252,8 @@ class Bucket:
 
         with self._named(folder, "s3:ListBucket"):
             for chunk in obstore.list(self._store, folder, chunk_size=1000):
-                for one in chunk:
-                    yield File(one["path"], one["size"], one["last_modified"].timestamp(), str(one["e_tag"]))
+                for entry in chunk:
+                    yield File(entry["path"], entry["size"], entry["last_modified"].timestamp(), str(entry["e_tag"]))
 
     def source(self, path: str) -> BytesIO:
         return BytesIO(self.read(path))
@@ -251,22 +262,23 @@ class Bucket:
         return self.look(path)[0]
 
     def look(self, path: str) -> tuple[bytes, str]:
-        """A file's content and mark. Raises FileNotFoundError."""
+        """A file's content and version tag. Raises FileNotFoundError."""
         import obstore
 
         with self._named(path, "s3:GetObject"):
             answer = obstore.get(self._store, path)
             return bytes(answer.bytes()), str(answer.meta["e_tag"])
 
-    def put(self, path: str, content: bytes, there: str | None) -> str:
-        """Write a file where there is none (`there` None), or where one of the mark `there` is; give the new one's mark.
+    def put(self, path: str, content: bytes, expected_tag: str | None) -> str:
+        """Write a file on condition, and return its new version tag.
 
-        Raises ChangedError and writes nothing when it is otherwise: the store itself compares. That a write whose answer was lost
-        meets itself when it is sent again is for the caller to see.
+        `expected_tag`: the version tag that the present file must have; None: there must be no file. The store checks the
+        condition. Raises ChangedError, and writes nothing, if it does not hold. That also happens when the answer to a write
+        was lost and its retry meets the file that the first attempt wrote; the caller has to tell the two apart.
         """
-        return _until_answered(lambda: self._put(path, content, there))
+        return _until_answered(lambda: self._put(path, content, expected_tag))
 
-    def _put(self, path: str, content: bytes, there: str | None) -> str:
+    def _put(self, path: str, content: bytes, expected_tag: str | None) -> str:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
@@ -276,13 +288,13 @@ class Bucket:
                     self._store,
                     path,
                     content,
-                    mode="create" if there is None else {"e_tag": there},
+                    mode="create" if expected_tag is None else {"e_tag": expected_tag},
                     use_multipart=False,
                 )
             except (AlreadyExistsError, PreconditionError):
                 raise ChangedError(self.uri(path)) from None
             except FileNotFoundError as error:
-                if there is None or _codes("NoSuchBucket")[0] in str(error):
+                if expected_tag is None or _codes("NoSuchBucket")[0] in str(error):
                     raise
                 raise ChangedError(self.uri(path)) from None
         return str(answer["e_tag"])
@@ -297,16 +309,16 @@ class Bucket:
     def compared(self, folder: str) -> Mapping[str, File]:
         return {file.path: file for file in self.walk(folder)}
 
-    def take(self, beside: Storage, source: str, target: str, there: File | None) -> None:
-        content = beside.read(source)
+    def take(self, origin: Storage, source: str, target: str, expected: File | None) -> None:
+        content = origin.read(source)
         try:
-            self.put(target, content, there.mark if there else None)
+            self.put(target, content, expected.version_tag if expected else None)
         except ChangedError:
             if not self._holds(target, content):
                 raise
 
     def _holds(self, path: str, content: bytes) -> bool:
-        """Whether `content` is there already: a request whose answer was lost is sent again, and meets what it wrote."""
+        """Whether `path` has `content` already: the retry of a write whose answer was lost finds its own file."""
         try:
             return self.read(path) == content
         except FileNotFoundError:
@@ -325,9 +337,9 @@ class Bucket:
 
     def delete_folder(self, folder: str) -> None:
         try:
-            self.delete([one.path for one in self.walk(folder)])
+            self.delete([file.path for file in self.walk(folder)])
         except StorageError:
-            return  # staged frames: a policy without s3:DeleteObject keeps them, a lifecycle rule may remove them
+            return  # a policy without s3:DeleteObject keeps staged frames; a lifecycle rule may remove them
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         with ThreadPoolExecutor(AT_A_TIME) as pool:
@@ -339,54 +351,56 @@ class Bucket:
 
     @contextlib.contextmanager
     def _named(self, path: str, action: str) -> Iterator[None]:
-        """Turn the store's errors at an action of S3 into a StorageError that says what to change."""
+        """Turn the store's errors during `action` of S3 into a StorageError that says what to change."""
         from obstore.exceptions import BaseError
 
         bucket = self._root.split("/")[2]
         try:
             yield
         except (BaseError, FileNotFoundError) as error:
-            told = _told(error)
-            if told is None and isinstance(error, FileNotFoundError):
+            advice = _advice(error)
+            if advice is None and isinstance(error, FileNotFoundError):
                 raise
-            text = (told or _first_line(error)).replace("BUCKET", bucket).replace("ACTION", action)
+            text = (advice or _first_line(error)).replace("BUCKET", bucket).replace("ACTION", action)
             kind = NoAnswerError if NO_ANSWER in str(error) else StorageError
             raise kind(f"{self.uri(path)}: {text}") from None
 
 
-def _until_answered(ask: Callable[[], R]) -> R:
-    """What `ask` gives. The client sends a write whose connection broke no second time, since it cannot know whether it took
-    place; here it is sent again, ATTEMPTS times in all. Raises NoAnswerError after them."""
+def _until_answered(request: Callable[[], R]) -> R:
+    """The result of `request`, which is sent up to ATTEMPTS times. Raises NoAnswerError after the last one.
+
+    The client itself does not retry a write whose connection broke, because it cannot know whether the write took place.
+    """
     for attempt in range(1, ATTEMPTS):
         try:
-            return ask()
+            return request()
         except NoAnswerError:
             time.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
-    return ask()
+    return request()
 
 
-def _told(error: Exception) -> str | None:
-    """What to say of an error of the store; None if only its own words will do."""
+def _advice(error: Exception) -> str | None:
+    """What an error of the store means and what to change; None for an error without an entry in ADVICE."""
     text = f"{type(error).__name__}: {error}"
-    return next((told for signs, told in TOLD if any(sign in text for sign in signs)), None)
+    return next((advice for signs, advice in ADVICE if any(sign in text for sign in signs)), None)
 
 
 def _codes(*names: str) -> tuple[str, ...]:
-    """Codes of S3 as its answers write them: a bucket or a file may be called like one."""
+    """S3's error codes with their XML tags: a bucket or a file may have the same name as a code."""
     return tuple(f"<Code>{name}</Code>" for name in names)
 
 
 NO_ANSWER = "error sending request"
 
-# By the codes and status of S3, the client's class of error and its words, the most particular first.
-TOLD = (
-    (_codes("NoSuchBucket"), "there is no bucket BUCKET; create it, or set lake_root to one that is there"),
+# Signs of an error (S3's codes and status, the client's error class and wording) and the advice, most specific first.
+ADVICE = (
+    (_codes("NoSuchBucket"), "there is no bucket BUCKET; create it, or set lake_root to one that exists"),
     (
         (
             *_codes("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"),
             "UnauthenticatedError: ",
         ),
-        "the store does not know these credentials; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN",
+        "the store rejects these credentials; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN",
     ),
     (
         (*_codes("PermanentRedirect", "AuthorizationHeaderMalformed"), "Received redirect without LOCATION"),
@@ -398,16 +412,16 @@ TOLD = (
     ),
     (
         ("latest/api/token", "latest/meta-data", "Missing SecretAccessKey", "Missing AccessKeyId"),
-        "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role gives them",
+        "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run on a machine with a role",
     ),
     (
         (
             *("status code: 500 Internal Server Error", "status code: 503 Service Unavailable"),
             *_codes("InternalError", "SlowDown"),
         ),
-        "the store answers that it cannot, after every retry; nothing is half-published, run the same again when it can",
+        "the store failed after every retry (500 or 503); nothing is half-published: run the same again later",
     ),
-    (("BadScheme",), "AWS_ENDPOINT_URL is http and not https; set AWS_ALLOW_HTTP=true if that is meant"),
+    (("BadScheme",), "AWS_ENDPOINT_URL is http and not https; set AWS_ALLOW_HTTP=true if that is intended"),
     ((NO_ANSWER,), "no answer; check AWS_ENDPOINT_URL, AWS_REGION and the network"),
 )
 
@@ -416,8 +430,8 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n", 1)[0][:300]
 
 
-# The classes of libraries that report a disk or a store, by module. Looked up among the modules that are loaded: a library that
-# is not loaded has raised nothing.
+# The error classes of libraries that report failures of a disk or a store, by module. Only loaded modules are looked up: a
+# library that is not loaded has raised nothing.
 LIBRARIES = (
     ("obstore.exceptions", "BaseError"),
     ("deltalake.exceptions", "DeltaError"),
@@ -425,12 +439,12 @@ LIBRARIES = (
     ("pyspark.errors", "PySparkException"),
     ("botocore.exceptions", "ClientError"),
 )
-# Their errors wrap another library's, which says what happened.
+# Errors that wrap the error of another library, which has the cause.
 WRAPPERS = (("sqlalchemy.exc", "DBAPIError"), ("dagster", "DagsterError"))
-# What a function of the user's raised on an engine: its text says nothing of the lake's store, whatever words are in it.
+# The error of a user's function on the engine: its text tells nothing about the lake's store, whatever words it contains.
 OF_FUNCTIONS = ("pyspark.errors", "PythonException")
 
-# How these libraries and engines say it, who have no codes for it.
+# The wordings of libraries and engines that have no error codes.
 FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
 OF_A_STORE = r"Generic S3 error|Error performing (?:[A-Z]+ https?://|list request)|awssdk\.services\.s3|fs\.s3a\."
 UNABLE = (
@@ -442,15 +456,16 @@ CODES_OF_S3 = ("InternalError", "SlowDown", "ServiceUnavailable")
 
 
 def error_types() -> tuple[type[Exception], ...]:
-    """The classes of errors that may say that the lake's disk or store failed."""
+    """The classes of errors that may report a failure of the lake's disk or store."""
     return (StorageError, OSError, sqlite3.Error, *_loaded(*LIBRARIES, *WRAPPERS))
 
 
 def storage_error(what: str, error: BaseException) -> StorageError | None:
-    """The error to raise for what another library met at the lake's files or store while doing `what`.
+    """The StorageError to raise for `error`, which another library raised at the lake's files or store.
 
-    None if neither a full disk nor a store that fails is the cause. That is decided by the class and code of the error; by its
-    text only where it is of a library that has no codes.
+    `what`: what failed, the start of the message.
+    None if the cause is neither a full disk nor a failing store. The class and code of the error decide; its text does so only
+    for libraries without codes.
     """
     while isinstance(error, _loaded(*WRAPPERS)):
         inner = getattr(error, "orig", None) or error.__cause__
@@ -461,20 +476,19 @@ def storage_error(what: str, error: BaseException) -> StorageError | None:
         return error
     if _is_full(error):
         return NoSpaceError(
-            f"{what}: no space is left on the disk, or it cannot be written; nothing is half-published: free some, then run "
-            "the same again"
+            f"{what}: no space is left on the disk, or it cannot be written; nothing is half-published: free some space, "
+            "then run the same again"
         )
     if _is_unable(error):
         return StorageError(
-            f"{what}: the store did not do what was asked, after every retry; nothing is half-published: run the same "
-            "again when it answers"
+            f"{what}: the store failed after every retry; nothing is half-published: run the same again when it answers"
         )
     return None
 
 
 def _is_full(error: BaseException) -> bool:
     if isinstance(error, sqlite3.Error):
-        # The low byte is the kind, the rest which of its cases.
+        # The low byte is the primary result code; the rest makes it an extended one.
         return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -488,41 +502,44 @@ def _is_unable(error: BaseException) -> bool:
 
 
 def _library_text(error: BaseException) -> str:
-    """What a library that reports the store by text alone says; nothing for any other error."""
+    """The text of an error of a library that has no codes for failures of a store; empty for any other error."""
     if isinstance(error, _loaded(OF_FUNCTIONS)):
         return ""
     if isinstance(error, _loaded(("grpc", "RpcError"))) and hasattr(error, "details"):
         return str(error.details())
-    # deltalake and pyarrow raise an OSError without a number.
+    # deltalake and pyarrow raise an OSError without an error number.
     is_known = isinstance(error, _loaded(*LIBRARIES)) or (isinstance(error, OSError) and error.errno is None)
     return str(error) if is_known else ""
 
 
 def _loaded(*names: tuple[str, str]) -> tuple[type[Exception], ...]:
-    """Those of the classes `names` whose modules are loaded."""
+    """The classes of `names` (module, class) whose modules are loaded."""
     return tuple(getattr(sys.modules[module], name) for module, name in names if module in sys.modules)
 
 
 @contextlib.contextmanager
 def named(what: str) -> Iterator[None]:
-    """Raise StorageError for what deltalake and the operating system say of a full disk, or of a store that fails."""
+    """Raise StorageError for errors of deltalake and the operating system: a full disk, a failing store, a commit conflict.
+
+    `what`: what was worked on, the start of the message.
+    """
     from deltalake.exceptions import CommitFailedError, DeltaError
 
     try:
         yield
     except CommitFailedError as error:
         raise StorageError(
-            f"{what}: a commit met another's, or itself when its answer was lost ({_first_line(error)}); nothing is "
-            "half-published: run the same again"
+            f"{what}: a commit conflicts with another one, or with itself after its answer was lost ({_first_line(error)}); "
+            "nothing is half-published: run the same again"
         ) from error
     except (DeltaError, OSError) as error:
-        told = storage_error(what, error)
-        if told is None:
+        failure = storage_error(what, error)
+        if failure is None:
             raise
-        raise told from error
+        raise failure from error
 
 
-# A client keeps its connections. Its retries are bounded: ten would be minutes of silence.
+# Clients are cached because they keep their connections. Their retries are bounded: the default of ten takes minutes.
 @lru_cache(maxsize=8)
 def _client(root: str) -> S3Store:
     from datetime import timedelta
@@ -531,7 +548,7 @@ def _client(root: str) -> S3Store:
 
     options: dict[str, Any] = {
         "retry_config": {"max_retries": 5, "retry_timeout": timedelta(seconds=60)},
-        # Options given replace those of the environment.
+        # Options given here replace those of the environment.
         "client_options": {
             "connect_timeout": "10s",
             "timeout": "60s",

@@ -1,6 +1,6 @@
-"""What every stored table offers, whatever its format; and what its files may suffer.
+"""The interface of a stored table, whatever its format, and the damage that its files may have.
 
-Here: the interface that readers, upkeep and steps use. Not here: a format (raw_csv.py, parquet_table.py, delta_table.py).
+Readers, upkeep and steps use this interface. Not here: the formats (raw_csv.py, parquet_table.py, delta_table.py).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ TickerYear = tuple[str, int]
 
 @dataclass(frozen=True)
 class Damage:
-    """A file that is not as its table says: its path under the lake's root, and what is wrong."""
+    """A damaged or missing file. `path`: its path under the lake's root. `wrong`: what is wrong with it."""
 
     path: str
     wrong: str
 
 
 class StoredTable(Protocol):
-    """A table of the lake as it is stored."""
+    """A stored table of the lake."""
 
     @property
     def table(self) -> Table: ...
@@ -37,48 +37,51 @@ class StoredTable(Protocol):
 
     @property
     def location(self) -> str:
-        """Its folder or URI."""
+        """The table's folder or URI."""
         ...
 
     def read(
         self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None
     ) -> DataFrame:
-        """Its rows of `tickers` and `years` (None: all), with the columns of its schema; no rows where there is no table yet.
+        """The rows of `tickers` and `years` (None: all), with the columns of the schema; no rows if there is no table yet.
 
-        The frame is lazy: it is read when it is computed, each time anew.
+        The frame is lazy: every computation reads the table again.
         """
         ...
 
     def paths(self) -> list[str]:
-        """Its data files, under the lake's root."""
+        """The table's data files, as paths under the lake's root."""
         ...
 
     def sizes(self) -> list[int]:
-        """Bytes of each of its data files."""
+        """The size of each data file in bytes."""
         ...
 
     def version(self) -> int | None:
-        """The number of its present version; None for formats without versions, and before its first publish."""
+        """The number of the present version; None for formats without versions, and before the first publish."""
         ...
 
     def ticker_years(self) -> set[TickerYear]:
-        """The ticker-years that have rows, without a year that could not be read."""
+        """The ticker-years that have rows, without rows whose year could not be read."""
         ...
 
     def state(self, tickers: Sequence[str]) -> Hashable:
-        """What it holds of `tickers` now: another value as soon as a row of theirs changes."""
+        """The state of the rows of `tickers`: a value that changes as soon as one of these rows changes."""
         ...
 
     def damages(self) -> list[Damage]:
-        """Its files that are missing, or not what was written."""
+        """The data files that are missing, or that are not as they were written."""
         ...
 
 
 def rows_or_reason(count: Callable[[], int]) -> int | str:
-    """The rows that `count` finds in a file, or why it cannot be read. An error of the storage itself is raised."""
+    """The number of rows that `count` returns for a file, or the reason why the file cannot be read.
+
+    A StorageError is raised, because it tells nothing about the file.
+    """
     try:
         return count()
     except FileNotFoundError:
         return "is missing"
-    except (OSError, ValueError) as error:  # pyarrow's errors are both; StorageError is neither
+    except (OSError, ValueError) as error:  # pyarrow raises both; StorageError is neither
         return f"cannot be read: {str(error).splitlines()[0][:200]}"

@@ -1,6 +1,6 @@
-"""A layer published by a Databricks job, by Dagster Pipes: what is submitted, and what comes back.
+"""Publishing a layer by a Databricks job through Dagster Pipes: what is submitted, and what is reported back.
 
-Here: Dagster's side. Not here: what the job does (databricks_jobs/), and whether a run is one (resources/lakehouse.py).
+Here: Dagster's side. Not here: what the job does (databricks_jobs/), and whether a run uses jobs (resources/lakehouse.py).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ READ_SECONDS = 5.0
 
 
 class JobError(EngineError):
-    """A Databricks job was not taken or did not end well; the message says what the workspace says of it."""
+    """A Databricks job was rejected or failed. The message repeats the workspace's reason."""
 
 
 def publish_by_job(context: dg.AssetExecutionContext, order: Order, databricks: Databricks) -> Iterator[Any]:
@@ -47,14 +47,14 @@ def publish_by_job(context: dg.AssetExecutionContext, order: Order, databricks: 
     try:
         task, arguments = _task(order, databricks, _put_script(client, databricks.workspace_folder))
         with warnings.catch_warnings():
-            # `run` goes on as if the job had ended well after it has cancelled it; this one raises. It is in preview.
+            # After a cancelled job `run` continues as if it had succeeded; `run_multi_task`, a preview, raises.
             warnings.simplefilter("ignore", dg.PreviewWarning)
             done = _pipes_client(client, databricks).run_multi_task(
                 context=context, extras=order.extras(), tasks=[task], submit_args=arguments
             )
     except (DatabricksError, DagsterPipesExecutionError) as error:
         raise JobError(
-            f"{order.name}: the Databricks job did not end well: {error}; the run's log holds what it said"
+            f"{order.name}: the Databricks job failed: {error}; the run's log has the job's output"
         ) from error
     published = False
     for result in done.get_results(implicit_materializations=False):
@@ -62,12 +62,13 @@ def publish_by_job(context: dg.AssetExecutionContext, order: Order, databricks: 
         yield result
     if not published:
         raise dg.Failure(
-            f"{order.name}: the job published nothing; its log and the check that failed say why", allow_retries=False
+            f"{order.name}: the job published nothing; its log and the failed check give the reason",
+            allow_retries=False,
         )
 
 
 def _put_script(client: WorkspaceClient, folder: str) -> str:
-    """The path of the job's script in the workspace, after it was put there."""
+    """Upload the job's script to `folder` of the workspace; return its path."""
     from databricks.sdk.service.workspace import ImportFormat
 
     path = f"{folder}/{SCRIPT.removesuffix('.py')}_{__version__}.py"
@@ -78,7 +79,7 @@ def _put_script(client: WorkspaceClient, folder: str) -> str:
 
 
 def _task(order: Order, databricks: Databricks, script: str) -> tuple[jobs.SubmitTask, dict[str, Any]]:
-    """The task, and what else is submitted with it: on a new cluster, on the cluster of the settings, or serverless."""
+    """The task and the other arguments of the submission: for a new cluster, the cluster of the settings, or serverless."""
     from databricks.sdk.service import compute, jobs
 
     seconds = int(databricks.job_minutes * 60)

@@ -1,4 +1,4 @@
-"""The lake as Dagster's resources see it: tables, engine, calendar and staging of one run, behind one object.
+"""The lake as a Dagster resource: tables, engine, calendar and staging of one run, in one object.
 
 Here: what assets, checks and IO managers share. Not here: how a table is read or published (lake/).
 """
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 class LakehouseResource(dg.ConfigurableResource[Any]):
     """The lake and the engine of the run. Staged frames live as long as the run.
 
-    `options`: the lake's, as `LakeOptions.as_json` gives them; `lake_options` is what they say.
+    `options`: the lake's options in the form of `LakeOptions.as_json`; `lake_options` has them parsed.
     """
 
     spark: SparkResource
@@ -85,10 +85,10 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     @property
     def staging(self) -> Staging:
         if self._staging is None:
-            # Every look of the engine at a staged frame would be requests to the bucket, hundreds a run.
+            # The embedded engine stages locally: staged in the bucket, frames would cost hundreds of requests a run.
             root = self.lake_options.lake_root
-            near = self.spark.engine == "embedded" and not isinstance(root, Path)
-            self._staging = Staging(Path(tempfile.gettempdir(), f"stock_lakehouse-{os.getuid()}") if near else root)
+            is_local = self.spark.engine == "embedded" and not isinstance(root, Path)
+            self._staging = Staging(Path(tempfile.gettempdir(), f"stock_lakehouse-{os.getuid()}") if is_local else root)
         return self._staging
 
     @property
@@ -101,14 +101,14 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
 
     @property
     def sessions(self) -> DataFrame:
-        """A row a session: date, final_at, next_session."""
+        """One row per session, with the columns date, final_at and next_session."""
         return self.session.createDataFrame(self.calendar.table(self.grace))
 
     def now(self) -> datetime:
         return clock_of(self.lake_options.simulated_clock)()
 
     def final_at(self, day: date) -> datetime | None:
-        """When a bar of `day` becomes final; None if `day` is no session."""
+        """When a bar of `day` becomes final; None if `day` is not a session."""
         try:
             return self.calendar.close(day) + self.grace
         except CalendarError:
@@ -120,27 +120,29 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
         last = self.lake_options.last_date
         return finished if last is None else self.calendar.between(self.calendar.sessions[0], min(finished, last))[-1]
 
-    def step(self, asked: Rectangle, run_id: str, tell: Callable[[CheckResult], None] = lambda result: None) -> Step:
-        """What the step of a layer works with, in the run `run_id` for `asked`; `tell` hears the results of its checks."""
-        return Step(self.lake, self.session, self.staging, asked, run_id, self.now(), tell)
+    def step(
+        self, rectangle: Rectangle, run_id: str, tell: Callable[[CheckResult], None] = lambda result: None
+    ) -> Step:
+        """The input of a layer's step in the run `run_id` for `rectangle`. `tell` is called with each check result."""
+        return Step(self.lake, self.session, self.staging, rectangle, run_id, self.now(), tell)
 
-    def is_job(self, asked: Rectangle) -> bool:
-        """Whether a run for `asked` is published by Databricks jobs, or by the session that this process has."""
+    def is_job(self, rectangle: Rectangle) -> bool:
+        """Whether Databricks jobs publish a run for `rectangle`; else the session of this process does."""
         databricks = Databricks(**self.spark.databricks)
         if self.spark.engine != "databricks" or databricks.work == "session" or databricks.messages is None:
             return False
-        return databricks.work == "job" or len(asked.sessions) * len(asked.tickers) >= databricks.job_bars
+        return databricks.work == "job" or len(rectangle.sessions) * len(rectangle.tickers) >= databricks.job_bars
 
     def publish_by_job(self, context: dg.AssetExecutionContext, table: Table) -> Iterator[Any]:
-        """Have `table` published for the keys of `context` by a Databricks job; yield its check results and materialization."""
+        """Publish `table` for the keys of `context` by a Databricks job; yield its check results and its materialization."""
         from stock_lakehouse.databricks_jobs.order import Order
         from stock_lakehouse.resources.databricks_jobs import publish_by_job
 
-        asked = self.rectangle(context.partition_keys)
+        rectangle = self.rectangle(context.partition_keys)
         order = Order(
             name=table.name,
-            sessions=[session.isoformat() for session in asked.sessions],
-            tickers=list(asked.tickers),
+            sessions=[session.isoformat() for session in rectangle.sessions],
+            tickers=list(rectangle.tickers),
             run_id=context.run_id,
             now=self.now().isoformat(),
             options=self.options,
@@ -148,12 +150,12 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
         yield from publish_by_job(context, order, Databricks(**self.spark.databricks))
 
     def rectangle(self, keys: Iterable[str]) -> Rectangle:
-        """The rectangle that the run's partition keys form, narrowed by its tags."""
-        asked = tickers_of_run(self._run_tags, self.lake_options.tickers)
-        rectangle = rectangle_of(keys, asked, self.lake_options.exchange)
-        if not set(rectangle.tickers) <= set(asked):
+        """The rectangle of the run's partition keys, narrowed by its tags. Raises PartitionError if the two contradict."""
+        run_tickers = tickers_of_run(self._run_tags, self.lake_options.tickers)
+        rectangle = rectangle_of(keys, run_tickers, self.lake_options.exchange)
+        if not set(rectangle.tickers) <= set(run_tickers):
             raise PartitionError(
-                f"the run's keys are of {', '.join(rectangle.tickers)}, its tag {TICKERS_TAG} names {', '.join(asked)}; "
-                "change one of them"
+                f"the run's keys are of {', '.join(rectangle.tickers)}, its tag {TICKERS_TAG} names "
+                f"{', '.join(run_tickers)}; change one of them"
             )
         return rectangle

@@ -1,6 +1,6 @@
-"""The engine as Dagster's resource: one session of the process, shared by a run's steps, stopped with the run.
+"""The engine as a Dagster resource: one session per process, shared by the steps of a run and stopped with the run.
 
-Here: who shares a session and when it stops. Not here: how one starts (engines/).
+Here: who shares a session and when it stops. Not here: how a session starts (engines/).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Shared:
-    """The session of this process for one engine, and how many resources use it."""
+    """The session of this process for one engine, and the number of resources that use it."""
 
     stack: ExitStack
     session: SparkSession
@@ -35,16 +35,16 @@ _lock = threading.Lock()
 
 
 class SparkResource(dg.ConfigurableResource[Any]):
-    """The engine of a run: one session, started at its first use, stopped with the run.
+    """The engine of a run: one session, started at its first use and stopped with the run.
 
-    Dagster copies a resource for each resource it is nested in; the copies share one session of the process, since frames of
-    different sessions cannot be joined.
+    Dagster copies a resource into each resource that nests it. The copies share the session of the process, because frames
+    of different sessions cannot be joined.
     """
 
     engine: str
     databricks: dict[str, Any] = Field(
         default_factory=dict
-    )  # the settings of that name; credentials are not among them
+    )  # the settings under [databricks]; they contain no credentials
     _session: Any = PrivateAttr(default=None)
 
     @property
@@ -54,11 +54,12 @@ class SparkResource(dg.ConfigurableResource[Any]):
             with _lock:
                 if self.engine not in _shared:
                     stack = ExitStack()
-                    # Read here and not from a resource's config, which the UI shows: the address may hold a token.
+                    # Read from the environment, not from the resource's config, which the UI shows: the address may
+                    # contain a token.
                     remote = os.environ.get(REMOTE_VARIABLE)
                     say = dg.get_dagster_logger("engine").info
-                    started = spark_session(self.engine, remote, Databricks(**self.databricks), say)
-                    _shared[self.engine] = _Shared(stack, stack.enter_context(started))
+                    session_context = spark_session(self.engine, remote, Databricks(**self.databricks), say)
+                    _shared[self.engine] = _Shared(stack, stack.enter_context(session_context))
                 _shared[self.engine].users += 1
                 self._session = _shared[self.engine].session
         session: SparkSession = self._session

@@ -293,7 +293,7 @@ def test_workers_with_another_version_of_the_package_are_refused(
     older = "import stock_lakehouse; stock_lakehouse.__version__ = '0.0.9'"
     with sail_server(older) as bare, workspace_at(bare.host_and_port, trusted[0], tmp_path) as there:
         there.tokens, there.clusters = workspace.tokens, workspace.clusters
-        another = rf"hold stock_lakehouse 0.0.9, this is {__version__}"
+        another = rf"have stock_lakehouse 0.0.9, this program is {__version__}"
         with pytest.raises(WorkerError, match=another), session_on(on(there)):
             pass
 
@@ -317,9 +317,7 @@ def test_a_setting_that_cannot_be_set_must_hold_what_other_engines_hold(caplog: 
     apply_settings(Conf(**SESSION_SETTINGS))  # type: ignore[arg-type]
     apply_settings(Conf())  # type: ignore[arg-type]
     assert "spark.sql.ansi.enabled can be neither set nor read on this engine" in caplog.text
-    with pytest.raises(
-        EngineError, match=r"the engine holds spark.sql.ansi.enabled = false and lets it not be set to true"
-    ):
+    with pytest.raises(EngineError, match=r"the engine has spark.sql.ansi.enabled = false and refuses true"):
         apply_settings(Conf(**{**SESSION_SETTINGS, "spark.sql.ansi.enabled": "false"}))  # type: ignore[arg-type]
 
 
@@ -340,7 +338,7 @@ def test_the_doctor_says_that_the_workspace_answers_and_which_runs_are_jobs(
     result = called(workspace, tmp_path, monkeypatch, f'cluster_id = "{CLUSTER}"\n{jobs}')
     assert result.exit_code == 0, result.output
     assert "engine: databricks answers" in result.output
-    assert f"runs from 5,000 ticker-sessions on are Databricks jobs on cluster {CLUSTER}" in result.output
+    assert f"runs of 5,000 ticker-sessions or more are Databricks jobs on cluster {CLUSTER}" in result.output
     assert f"cluster {CLUSTER} is TERMINATED" in result.output
     result = called(workspace, tmp_path, monkeypatch, "serverless = true\n")
     assert "no run is a Databricks job; for bulk loads set databricks.messages" in result.output

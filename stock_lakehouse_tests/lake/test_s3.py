@@ -67,16 +67,16 @@ def test_the_layers_on_s3_are_those_of_a_folder_run_after_run(
     assert {row["ticker"] for row in layers(there)["features"]} == set(asked.tickers)
     assert there.lake.processed.read(spark, ["A^B"]).count() == 40
 
-    before, marks = s3.objects(s3_root), there.lake.marks()
+    before, tags = s3.objects(s3_root), there.lake.version_tags()
     run(there, asked, bars.values(), "22222222-run")
     assert s3.objects(s3_root) == before
-    assert there.lake.marks() == marks
+    assert there.lake.version_tags() == tags
 
     for house in (here, there):
         run(house, asked, changed.values(), "33333333-run")
     assert layers(there) == layers(here)
     assert told(there) == told(here) != []
-    assert there.lake.marks() != marks
+    assert there.lake.version_tags() != tags
     assert raw_contents(there.lake) == raw_contents(here.lake)
     kept = {key: at for key, at in s3.objects(s3_root).items() if key.startswith("raw/")}
     assert kept.items() >= {key: at for key, at in before.items() if key.startswith("raw/")}.items()
@@ -196,7 +196,7 @@ def test_a_file_that_another_writer_replaced_since_the_comparison_is_not_overwri
 
     def after_another(bucket: Bucket, beside: Any, source: str, target: str, there: File | None) -> None:
         if target == file.path:
-            bucket.put(target, b"another writer's", file.mark)
+            bucket.put(target, b"another writer's", file.version_tag)
         take(bucket, beside, source, target, there)
 
     monkeypatch.setattr(Bucket, "take", after_another)
@@ -336,10 +336,10 @@ def test_sail_and_spark_on_the_jvm_write_one_lake_on_s3_by_turns_and_at_once(
     theirs._staging = Staging(s3_root)  # as with engine = "spark_connect": where the server reaches it
     run(theirs, rectangle(days[:12], tickers), bars.values(), "11111111-run")
     run(ours, asked, bars.values(), "22222222-run")
-    marks = ours.lake.marks()
+    tags = ours.lake.version_tags()
     for house in (theirs, ours):
         run(house, asked, bars.values(), "22222222-run")
-    assert ours.lake.marks() == marks
+    assert ours.lake.version_tags() == tags
     run(theirs, asked, changed.values(), "33333333-run")
     for number, given in ((1, rectangle(days[:12], tickers)), (2, asked), (3, asked)):
         run(one, given, (changed if number == 3 else bars).values(), f"{number}" * 8 + "-run")

@@ -60,7 +60,7 @@ def behaves(storage: Storage) -> None:
     now = {file.path: file for file in storage.walk("raw")}
     assert storage.read("raw/ticker=A=B/two.csv") == b"4444"
     assert storage.read("raw/ticker=C/four.csv") == b"5"
-    assert {path for path in found if now[path].mark != found[path].mark} == {"raw/ticker=A=B/two.csv"}
+    assert {path for path in found if now[path].version_tag != found[path].version_tag} == {"raw/ticker=A=B/two.csv"}
 
     storage.delete(["raw/ticker=C/four.csv", "raw/none.csv"])
     storage.delete_folder("raw")
@@ -112,7 +112,7 @@ def test_a_bucket_takes_nothing_in_place_of_a_file_that_changed_since_it_was_loo
     bucket = Bucket(s3_root)
     bucket.create("table/data", b"old")
     (there,) = bucket.walk("table")
-    bucket.put("table/data", b"another writer's", there.mark)
+    bucket.put("table/data", b"another writer's", there.version_tag)
     bucket.create("beside/a", b"mine")
     for looked_at in (there, None):
         with pytest.raises(ChangedError):
@@ -195,8 +195,8 @@ DENIED = "access denied; the policy of these credentials must allow"
     ("status", "code", "told"),
     [
         (403, "AccessDenied", f"^s3://accessdenied/lake/raw: {DENIED} s3:ListBucket here$"),
-        (403, "InvalidAccessKeyId", "does not know these credentials; check AWS_ACCESS_KEY_ID"),
-        (403, "SignatureDoesNotMatch", "does not know these credentials"),
+        (403, "InvalidAccessKeyId", "rejects these credentials; check AWS_ACCESS_KEY_ID"),
+        (403, "SignatureDoesNotMatch", "rejects these credentials"),
         (400, "ExpiredToken", "AWS_SESSION_TOKEN"),
         (400, "AuthorizationHeaderMalformed", "the bucket is in another region; set AWS_REGION"),
         (418, "Teapot", "^s3://teapot/lake/raw: Generic S3 error: .*418"),
@@ -243,7 +243,7 @@ def test_no_one_needs_the_right_to_list_the_root_of_the_lake() -> None:
         with pytest.raises(StorageError, match="s3:ListBucket"):
             next(lake.storage.walk(""), None)
         lake.check()
-        assert lake.marks() == set()
+        assert lake.version_tags() == set()
 
 
 def test_who_reads_a_table_needs_the_right_to_list_that_table_and_is_told_so() -> None:
@@ -307,7 +307,7 @@ S3_503 = (
 
 @pytest.mark.parametrize("error", [OSError(S3_503), DeltaError(S3_503), PySparkException(S3_503)])
 def test_a_store_that_fails_is_known_by_what_its_client_says(error: Exception) -> None:
-    assert str(what_is_told(error)).startswith("StorageError: a table: the store did not do what was asked")
+    assert str(what_is_told(error)).startswith("StorageError: a table: the store failed after every retry")
 
 
 def test_a_full_disk_is_known_by_its_number_and_sqlites_by_its_code(tmp_path: Path) -> None:

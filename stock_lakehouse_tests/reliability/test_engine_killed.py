@@ -252,6 +252,6 @@ def test_an_engine_that_was_started_anew_is_a_lost_one_at_once(said: str) -> Non
     policy = AskAgain()
     anew = _Refused(grpc.StatusCode.INTERNAL, said)
     assert policy.can_retry(anew)
-    with pytest.raises(EngineLostError, match="was started anew"):
+    with pytest.raises(EngineLostError, match="was restarted"):
         policy.to_state().next_attempt(anew)
     assert not policy.can_retry(_Refused(grpc.StatusCode.INTERNAL, "the query is wrong"))
