@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # The calendar starts this long before the first requested day, so that it never starts after it.
 MARGIN = timedelta(days=14)
+ONE_DAY = timedelta(days=1)
 AHEAD = timedelta(days=365)
 RECENT = 200  # number of sessions at the calendar's end from which the usual close and weekdays are derived
 

@@ -15,10 +15,11 @@ from typing import Any, BinaryIO
 
 import dagster as dg
 
-from stock_lakehouse.automation.decisions import DAY, MOST_GAPS, Plan, due_session, rectangles_of
+from stock_lakehouse.automation.decisions import MOST_GAPS, Plan, due_session, rectangles_of
 from stock_lakehouse.automation.jobs import lakehouse_job
 from stock_lakehouse.automation.sensors import Eyes
 from stock_lakehouse.instance.run_tags import ASKED_BY
+from stock_lakehouse.market_calendar import ONE_DAY
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources import printable
 from stock_lakehouse.sources.choose import csv_source
@@ -240,7 +241,7 @@ def _evaluate(context: dg.SensorEvaluationContext, settings: Settings) -> dg.Sen
     paths = {path.name: path for path in source.files()}
     stats = {name: path.stat() for name, path in paths.items()}
     now, stable = situation.now(), timedelta(seconds=settings.csv_stable_seconds)
-    due = due_session(now, situation.calendar, situation.plan) or situation.plan.first - DAY
+    due = due_session(now, situation.calendar, situation.plan) or situation.plan.first - ONE_DAY
     remembered = seen_from(context.cursor)
     succeeded, failed = _ended(context.instance, {key for state in remembered.values() for key in state.asked})
     seen = again(now, remembered, succeeded, failed, situation.plan, stable)
@@ -445,6 +446,6 @@ def _seen(
         through, coming = (date.fromisoformat(day) if day else None for day in days)
     else:
         # So the file is read once more. A week exceeds the time zones and the grace that lie between its sessions and `since`.
-        through, coming = since.date() - 8 * DAY, since.date() - 7 * DAY
+        through, coming = since.date() - 8 * ONE_DAY, since.date() - 7 * ONE_DAY
     keys = tuple(asked.split(",")) if asked else ()
     return Seen(size, changed, since, bool(settled), read, digest, keys, retries, through, coming)

@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 
 from stock_lakehouse.instance.run_tags import RunCoverage
 from stock_lakehouse.lake.coverage import Gap, Held, find_gaps
-from stock_lakehouse.market_calendar import CalendarError, MarketCalendar
+from stock_lakehouse.market_calendar import ONE_DAY, CalendarError, MarketCalendar
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.settings import Settings
 
@@ -20,7 +20,6 @@ MOST_RUNS = 3  # for scattered tickers; instead of more, one run also covers the
 QUIET_AFTER = 10  # sessions; until then a ticker's missing sessions are requested together with the new day
 MOST_GAPS = 5  # runs for gaps requested at a time; the next tick requests the next ones
 LISTED = 3
-DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -189,10 +188,10 @@ def gaps(
         before = memory.get(gap.key)
         if any(run.covers(gap.ticker, day) for run in in_flight for day in gap.sessions):
             fetching += 1
-        elif before is None or (before.times < plan.gap_attempts and now >= before.again_at(DAY)):
+        elif before is None or (before.times < plan.gap_attempts and now >= before.again_at(ONE_DAY)):
             ready.append(gap)
         elif before.times < plan.gap_attempts:
-            later.append(before.again_at(DAY))
+            later.append(before.again_at(ONE_DAY))
     groups = _gap_groups({gap.ticker + gap.key: gap for gap in ready}, plan)[:MOST_GAPS]
     for gap in (gap for group in groups for gap in group):
         before = memory.get(gap.key)
@@ -259,7 +258,7 @@ def _needed_sessions(
         return calendar.between(plan.first, due) if plan.new_sessions else ()
     provisional = [day for day in held.provisional if plan.first <= day <= due]
     since = recent[1] if held.last < recent[0] else held.last
-    new = calendar.between(max(plan.first, since + DAY), due) if plan.new_sessions else ()
+    new = calendar.between(max(plan.first, since + ONE_DAY), due) if plan.new_sessions else ()
     return tuple(sorted({*provisional, *new}))
 
 

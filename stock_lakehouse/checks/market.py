@@ -138,7 +138,7 @@ def _results(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
 
 
 @dataclass(frozen=True)
-class Look:
+class TickerAnomalies:
     """The anomalies in a ticker's bars.
 
     - `first`, `last`: the first and last session.
@@ -164,7 +164,7 @@ class Look:
     bases: tuple[dict[str, Any], ...]
 
 
-def look_at(bars: "DataFrame", deviations: float, tolerance: float) -> dict[str, Look]:
+def look_at(bars: "DataFrame", deviations: float, tolerance: float) -> dict[str, TickerAnomalies]:
     """By ticker, the anomalies in `bars`, which have the columns LOOKED_AT.
 
     - `deviations`: a larger move is a jump, in deviations of the moves before.
@@ -183,9 +183,9 @@ def look_at(bars: "DataFrame", deviations: float, tolerance: float) -> dict[str,
     return {row["ticker"]: _look(row) for row in looks.collect()}
 
 
-def _look(row: Any) -> Look:
+def _look(row: Any) -> TickerAnomalies:
     ticker = {"ticker": row["ticker"]}
-    return Look(
+    return TickerAnomalies(
         row["first"],
         row["last"],
         row["sessions"],
@@ -232,7 +232,7 @@ def near_ratio(move: float, ratio: float) -> bool:
 
 
 def _looker(deviations: float, tolerance: float):  # type: ignore[no-untyped-def]  # PySpark inspects the signature
-    """A function that takes the bars of one ticker and returns the row of its `Look`."""
+    """A function that takes the bars of one ticker and returns the row of its `TickerAnomalies`."""
 
     def kernel(bars: "pa.Table") -> "pa.Table":
         import numpy as np
@@ -365,7 +365,7 @@ def _seeming(bars: "pa.Table", close: Any, moves: Any, split_moves: list[dict[st
     return ("total_return" if mean < 1 else "split_adjusted"), evidence
 
 
-def _forms(looks: Mapping[str, Look], lake: "Lake", spark: "SparkSession") -> list[dict[str, Any]]:
+def _forms(looks: Mapping[str, TickerAnomalies], lake: "Lake", spark: "SparkSession") -> list[dict[str, Any]]:
     """The tickers whose prices contradict the form they are taken for."""
     seeming = {ticker: look.seems for ticker, look in sorted(looks.items()) if look.seems}
     if not seeming:
@@ -381,7 +381,7 @@ def _forms(looks: Mapping[str, Look], lake: "Lake", spark: "SparkSession") -> li
     ]
 
 
-def _bases(looks: Mapping[str, Look], lake: "Lake", spark: "SparkSession") -> list[dict[str, Any]]:
+def _bases(looks: Mapping[str, TickerAnomalies], lake: "Lake", spark: "SparkSession") -> list[dict[str, Any]]:
     """The sessions at which a ticker's price basis changes, and tickers with adjusted closes of several days in one download."""
     from pyspark.sql import functions as F
 
@@ -420,7 +420,7 @@ def _bases(looks: Mapping[str, Look], lake: "Lake", spark: "SparkSession") -> li
     return found
 
 
-def _unusable(looks: Mapping[str, Look], lake: "Lake", spark: "SparkSession") -> list[dict[str, Any]]:
+def _unusable(looks: Mapping[str, TickerAnomalies], lake: "Lake", spark: "SparkSession") -> list[dict[str, Any]]:
     """Dividends that are not applied because they are not below the close before, and sessions with an action from two days."""
     from pyspark.sql import functions as F
 

@@ -26,7 +26,7 @@ SHOWN_TICKERS = 20
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """A line of the doctor's output. State `broken` stops runs, `note` does not."""
 
     what: str
@@ -34,7 +34,7 @@ class Finding:
     detail: str
 
 
-def examine(say: Callable[[str], None]) -> Iterator[Finding]:
+def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
     """Check settings, lake, calendar, partitions, source, engine and Java, in this order. Without settings the checks end.
 
     `say`: called with a line of text when a long wait begins, as for the start of a Databricks cluster.
@@ -42,11 +42,11 @@ def examine(say: Callable[[str], None]) -> Iterator[Finding]:
     try:
         settings = load_settings()
     except SettingsError as error:
-        yield Finding("settings", "broken", str(error))
+        yield Diagnosis("settings", "broken", str(error))
         return
     file = config_file()
     origin = str(file) if file.is_file() else f"defaults, because there is no {file}"
-    yield Finding("settings", "ok", f"{origin}: {len(settings.tickers)} tickers, source {settings.source}")
+    yield Diagnosis("settings", "ok", f"{origin}: {len(settings.tickers)} tickers, source {settings.source}")
     yield _lake(settings)
     yield _calendar(settings)
     if settings.simulated_clock is not None:
@@ -58,7 +58,7 @@ def examine(say: Callable[[str], None]) -> Iterator[Finding]:
     yield _java()
 
 
-def _lake(settings: Settings) -> Finding:
+def _lake(settings: Settings) -> Diagnosis:
     root = settings.lake_root
     if isinstance(root, str):
         return _bucket(root)
@@ -67,12 +67,12 @@ def _lake(settings: Settings) -> Finding:
         with tempfile.NamedTemporaryFile(dir=root):
             pass
     except OSError as error:
-        return Finding("lake", "broken", f"{root} cannot be written ({error}); set lake_root to a folder of yours")
+        return Diagnosis("lake", "broken", f"{root} cannot be written ({error}); set lake_root to a folder of yours")
     free = shutil.disk_usage(root).free
-    return Finding("lake", "ok", f"{root} can be written, {free / 1e9:.0f} GB free")
+    return Diagnosis("lake", "ok", f"{root} can be written, {free / 1e9:.0f} GB free")
 
 
-def _bucket(root: str) -> Finding:
+def _bucket(root: str) -> Diagnosis:
     """Try once what a run does: list, conditional write, read, delete."""
     from stock_lakehouse.lake.storage import Bucket, ChangedError, StorageError
     from stock_lakehouse.tables import TABLES
@@ -85,7 +85,7 @@ def _bucket(root: str) -> Finding:
             for tag in (None, '"not the tag"'):
                 with contextlib.suppress(ChangedError):
                     bucket.put(path, b"", tag)
-                    return Finding(
+                    return Diagnosis(
                         "lake",
                         "broken",
                         f"{root}: this store ignores conditions on writes (If-None-Match, If-Match), so two writers would "
@@ -95,11 +95,11 @@ def _bucket(root: str) -> Finding:
         finally:
             bucket.delete([path])
     except StorageError as error:
-        return Finding("lake", "broken", str(error))
-    return Finding("lake", "ok", f"{root} can be listed, read and written, with conditional writes")
+        return Diagnosis("lake", "broken", str(error))
+    return Diagnosis("lake", "ok", f"{root} can be listed, read and written, with conditional writes")
 
 
-def _calendar(settings: Settings) -> Finding:
+def _calendar(settings: Settings) -> Diagnosis:
     from stock_lakehouse.market_calendar import utc_now
     from stock_lakehouse.partitions import PartitionError, PartitionScheme
 
@@ -107,28 +107,28 @@ def _calendar(settings: Settings) -> Finding:
     try:
         PartitionScheme(settings, calendar)
     except PartitionError as error:
-        return Finding("calendar", "broken", str(error))
+        return Diagnosis("calendar", "broken", str(error))
     end = calendar.sessions[-1]
     ahead = (end - utc_now().date()).days
     if ahead < CALENDAR_NOTE_DAYS:
         state: Literal["note", "broken"] = "broken" if ahead < CALENDAR_BROKEN_DAYS else "note"
         known = f"the calendar of {settings.exchange} ends on {end}"
-        return Finding(
+        return Diagnosis(
             "calendar", state, f"{known}; upgrade exchange_calendars and pandas_market_calendars before that day"
         )
-    return Finding("calendar", "ok", f"the calendar of {settings.exchange} ends on {end}")
+    return Diagnosis("calendar", "ok", f"the calendar of {settings.exchange} ends on {end}")
 
 
-def _clock(simulated: Path) -> Finding:
+def _clock(simulated: Path) -> Diagnosis:
     from stock_lakehouse.clock import ClockError, simulated_now
 
     try:
-        return Finding("clock", "note", f"simulated: {simulated_now(simulated):%Y-%m-%d %H:%M} UTC, from {simulated}")
+        return Diagnosis("clock", "note", f"simulated: {simulated_now(simulated):%Y-%m-%d %H:%M} UTC, from {simulated}")
     except ClockError as error:
-        return Finding("clock", "broken", str(error))
+        return Diagnosis("clock", "broken", str(error))
 
 
-def _source(settings: Settings, say: Callable[[str], None]) -> Iterator[Finding]:
+def _source(settings: Settings, say: Callable[[str], None]) -> Iterator[Diagnosis]:
     """The source; for a folder of CSV files also the content of each file, and what of it cannot be used."""
     from stock_lakehouse.sources import SourceError
     from stock_lakehouse.sources.choose import source_of
@@ -138,18 +138,18 @@ def _source(settings: Settings, say: Callable[[str], None]) -> Iterator[Finding]
     try:
         source = source_of(settings)
     except SourceError as error:
-        yield Finding("source", "broken", str(error))
+        yield Diagnosis("source", "broken", str(error))
         return
     if not isinstance(source, CsvFolderSource):
-        yield Finding("source", "ok", settings.source)
+        yield Diagnosis("source", "ok", settings.source)
         return
     try:
         paths = source.files()
     except SourceError:
-        yield Finding("source", "broken", f"there is no folder {settings.csv_folder}; set csv_folder")
+        yield Diagnosis("source", "broken", f"there is no folder {settings.csv_folder}; set csv_folder")
         return
     if not paths:
-        yield Finding(
+        yield Diagnosis(
             "source", "broken", f"there is no file *.csv or *.csv.gz in {settings.csv_folder}; set csv_folder"
         )
         return
@@ -159,9 +159,9 @@ def _source(settings: Settings, say: Callable[[str], None]) -> Iterator[Finding]
     shown, rest = most_telling(reports)
     for report in shown:
         has_problem = report.is_useless or report.refused or report.unused
-        yield Finding("file", "note" if has_problem else "ok", file_line(report, None, settings.tickers))
+        yield Diagnosis("file", "note" if has_problem else "ok", file_line(report, None, settings.tickers))
     if rest:
-        yield Finding("file", "note" if any(report.is_useless for report in rest) else "ok", rest_line(rest))
+        yield Diagnosis("file", "note" if any(report.is_useless for report in rest) else "ok", rest_line(rest))
 
 
 def _file_reports(source: CsvFolderSource, paths: Sequence[Path], tickers: Sequence[str]) -> list[FileReport]:
@@ -178,13 +178,13 @@ def _file_reports(source: CsvFolderSource, paths: Sequence[Path], tickers: Seque
     return list(reports.values())
 
 
-def _folder(settings: Settings, reports: Sequence[FileReport]) -> Finding:
+def _folder(settings: Settings, reports: Sequence[FileReport]) -> Diagnosis:
     """The files as a whole: broken if no file has a row that can be used."""
     found = {ticker for report in reports for ticker in report.tickers}
     rows, gave = sum(report.rows for report in reports), sum(report.gave for report in reports)
     what = f"csv: files: {len(reports):,}, rows: {rows:,}, of use: {gave:,}, tickers of the settings: {len(found):,}"
     if not found:
-        return Finding("source", "broken", f"{what}; no row can be used, see why below")
+        return Diagnosis("source", "broken", f"{what}; no row can be used, see why below")
     lacking = [ticker for ticker in settings.tickers if ticker not in found]
     names = ", ".join(lacking[:SHOWN_TICKERS]) + (" …" if len(lacking) > SHOWN_TICKERS else "")
     useless = sum(report.is_useless for report in reports)
@@ -193,10 +193,10 @@ def _folder(settings: Settings, reports: Sequence[FileReport]) -> Finding:
         parts.append(f"no row of {names}")
     if useless:
         parts.append(f"files that give nothing: {useless:,}")
-    return Finding("source", "note" if useless or lacking else "ok", "; ".join(parts))
+    return Diagnosis("source", "note" if useless or lacking else "ok", "; ".join(parts))
 
 
-def _engine(settings: Settings, say: Callable[[str], None]) -> Finding:
+def _engine(settings: Settings, say: Callable[[str], None]) -> Diagnosis:
     from stock_lakehouse.engines import EngineError, spark_session
 
     remote = settings.spark_remote.get_secret_value() if settings.spark_remote else None
@@ -204,31 +204,33 @@ def _engine(settings: Settings, say: Callable[[str], None]) -> Finding:
         with spark_session(settings.engine, remote, settings.databricks, say) as spark:
             version = spark.version
     except EngineError as error:
-        return Finding("engine", "broken", f"{settings.engine}: {error}")
-    return Finding("engine", "ok", f"{settings.engine} answers, Spark {version}")
+        return Diagnosis("engine", "broken", f"{settings.engine}: {error}")
+    return Diagnosis("engine", "ok", f"{settings.engine} answers, Spark {version}")
 
 
-def _jobs(settings: Settings) -> Finding:
+def _jobs(settings: Settings) -> Diagnosis:
     databricks = settings.databricks
     if databricks.work == "session":
-        return Finding("jobs", "ok", "no run is a Databricks job: databricks.work is session")
+        return Diagnosis("jobs", "ok", "no run is a Databricks job: databricks.work is session")
     if databricks.messages is None:
-        return Finding("jobs", "note", "no run is a Databricks job; for bulk loads set databricks.messages and .wheel")
+        return Diagnosis(
+            "jobs", "note", "no run is a Databricks job; for bulk loads set databricks.messages and .wheel"
+        )
     runs = (
         "all runs are" if databricks.work == "job" else f"runs of {databricks.job_bars:,} ticker-sessions or more are"
     )
-    return Finding("jobs", "ok", f"{runs} Databricks jobs on {databricks.job_compute}")
+    return Diagnosis("jobs", "ok", f"{runs} Databricks jobs on {databricks.job_compute}")
 
 
-def _java() -> Finding:
+def _java() -> Diagnosis:
     """Java. Only a Spark Connect server on this machine needs it; the embedded engine does not."""
     program = shutil.which("java")
     if program is None:
-        return Finding("java", "note", f"none, and none needed; a Spark Connect server of your own needs Java {JAVA}")
+        return Diagnosis("java", "note", f"none, and none needed; a Spark Connect server of your own needs Java {JAVA}")
     try:
         answer = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=20, check=True).stderr
     except (OSError, subprocess.SubprocessError) as error:
-        return Finding("java", "note", f"{program} does not run ({error}); not needed by the embedded engine")
-    return Finding(
+        return Diagnosis("java", "note", f"{program} does not run ({error}); not needed by the embedded engine")
+    return Diagnosis(
         "java", "ok", f"{(answer.splitlines() or ['?'])[0]} (only a Spark Connect server of your own needs it)"
     )

@@ -16,9 +16,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-DAY: dict[str, Any] = {"formats": ["%Y-%m-%d"], "metavar": "DATE"}
+DATE_OPTION: dict[str, Any] = {"formats": ["%Y-%m-%d"], "metavar": "DATE"}
 # Options of several commands.
 Tickers = Annotated[str | None, typer.Option(metavar="A,B", help="Tickers, separated by commas; default: all.")]
-First = Annotated[datetime | None, typer.Option("--from", **DAY, help="First day; default: the lake's first.")]
-Last = Annotated[datetime | None, typer.Option("--to", **DAY, help="Last day; default: the newest.")]
+First = Annotated[datetime | None, typer.Option("--from", **DATE_OPTION, help="First day; default: the lake's first.")]
+Last = Annotated[datetime | None, typer.Option("--to", **DATE_OPTION, help="Last day; default: the newest.")]
 Assets = Annotated[str | None, typer.Option(metavar="ASSET,…", help="Assets, separated by commas; default: all.")]

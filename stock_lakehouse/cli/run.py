@@ -23,7 +23,7 @@ from stock_lakehouse.cli.printing import (
 from stock_lakehouse.cli.program import Assets, First, Last, Tickers, app
 
 if TYPE_CHECKING:
-    from stock_lakehouse.runs.backfill import Plan
+    from stock_lakehouse.runs.backfill import BackfillPlan
     from stock_lakehouse.runs.run import RunReport
     from stock_lakehouse.settings import Settings
 
@@ -95,7 +95,7 @@ def backfill(
     settings = settings_of_process()
     requested = asked_rectangle(settings, tickers, first, last)
 
-    def plan(run_again: bool) -> Plan:
+    def plan(run_again: bool) -> BackfillPlan:
         with engine(settings, *(table.name for table in LAYERS)) as spark:
             try:
                 return plan_backfill(
@@ -160,7 +160,7 @@ def prune(
     record_held_bars(settings, everything)
 
 
-def _print_plan(plan: Plan) -> None:
+def _print_plan(plan: BackfillPlan) -> None:
     if not plan.chunks:
         say(f"Nothing to do: the lake holds all {plan.asked:,} bars. `--again` runs them anyway.")
         return

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake.delta_table import DeltaTable
+from stock_lakehouse.market_calendar import ONE_DAY
 
 if TYPE_CHECKING:
     from stock_lakehouse.market_calendar import MarketCalendar
 
-DAY = timedelta(days=1)
 # Only these years are searched for provisional bars. A bar is provisional for hours; one that stays so is found for at least a
 # year.
 RECENT_YEARS = 2
@@ -139,8 +139,8 @@ def find_gaps(calendar: MarketCalendar, holdings: Mapping[str, Held], tickers: I
         if held is None or newest is None:
             continue
         found += [Gap(ticker, stretch, True) for stretch in _stretches(held.missing, calendar)]
-        end = min(newest, due - DAY)
-        if tail := calendar.between(held.last + DAY, end):
+        end = min(newest, due - ONE_DAY)
+        if tail := calendar.between(held.last + ONE_DAY, end):
             found.append(Gap(ticker, tail, False))
     return found
 

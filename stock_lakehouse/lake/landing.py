@@ -28,7 +28,7 @@ from stock_lakehouse.tables import UNREADABLE
 if TYPE_CHECKING:
     import pandas as pd
 
-DAY = re.compile(r"\s*(\d{4}-\d{2}-\d{2})(?:[T ].*)?\s*", re.DOTALL)
+DAY_TEXT = re.compile(r"\s*(\d{4}-\d{2}-\d{2})(?:[T ].*)?\s*", re.DOTALL)
 VALUES = [column.name for column in schema.TEXT]
 # How a row is to be read: two deliveries are the same only if this is too. A file from before these columns has ANY.
 MEANING = ["session", "decimal", "basis", "says"]
@@ -85,7 +85,7 @@ def place(rows: pd.DataFrame, asked: Rectangle) -> pd.DataFrame:
 
 def day_of(text: Any) -> str | None:
     """The day that `text` begins with, as ISO text; None if it is none of the years 1 to 9999."""
-    match = DAY.fullmatch(text) if isinstance(text, str) else None
+    match = DAY_TEXT.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         return None
     try:

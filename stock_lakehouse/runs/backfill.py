@@ -47,7 +47,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BackfillPlan:
     """The runs of a backfill.
 
     - `asked`: the number of bars that were requested.
@@ -63,7 +63,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Step:
+class ChunkResult:
     """A chunk that has run.
 
     - `number`, `of`: its number, from 1, and the number of chunks.
@@ -87,7 +87,7 @@ def plan_backfill(
     select: Sequence[str] | None = None,
     chunk_bars: int = CHUNK_BARS,
     again: bool = False,
-) -> Plan:
+) -> BackfillPlan:
     """The runs that compute the bars of `asked` which the lake lacks; all bars with `again`.
 
     A bar is held if curated has it and features has it by the present formulas. If only features lacks it, only features is run.
@@ -107,15 +107,15 @@ def plan_backfill(
                 f"select: a backfill fills layers; name one of {', '.join(table.name for table in LAYERS)}"
             )
         missing = everything if again else ~held_cells(lake, spark, asked, layers[-1])
-        return Plan(everything.size, tuple(cut(asked, missing, chunk_bars, tuple(select))))
+        return BackfillPlan(everything.size, tuple(cut(asked, missing, chunk_bars, tuple(select))))
     if again:
-        return Plan(everything.size, tuple(cut(asked, everything, chunk_bars, None)))
+        return BackfillPlan(everything.size, tuple(cut(asked, everything, chunk_bars, None)))
     curated = held_cells(lake, spark, asked, CURATED)
     all_layers = tuple(cut(asked, ~curated, chunk_bars, None))
     for chunk in all_layers:
         curated &= ~_cells_of(chunk.rectangle, asked)
     features_only = curated & ~held_cells(lake, spark, asked, FEATURES)
-    return Plan(everything.size, all_layers + tuple(cut(asked, features_only, chunk_bars, FEATURES_ALONE)))
+    return BackfillPlan(everything.size, all_layers + tuple(cut(asked, features_only, chunk_bars, FEATURES_ALONE)))
 
 
 def cut(asked: Rectangle, missing: Cells, chunk_bars: int, select: tuple[str, ...] | None) -> Iterator[Chunk]:
@@ -165,8 +165,8 @@ def _cells_of(rectangle: Rectangle, asked: Rectangle) -> Cells:
 
 
 def run_backfill(
-    settings: Settings, plan: Plan, progress: Callable[[str], None], clock: Callable[[], float] = time.monotonic
-) -> Iterator[Step]:
+    settings: Settings, plan: BackfillPlan, progress: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+) -> Iterator[ChunkResult]:
     """Run the plan's chunks and yield each when it has ended, also if it failed; stop after FAILURES_IN_A_ROW."""
     tags = {BACKFILL_TAG: uuid.uuid4().hex[:8]}
     started, done, failed = clock(), 0, 0
@@ -175,6 +175,6 @@ def run_backfill(
         done += chunk.missing
         failed = 0 if report.success else failed + 1
         left = (clock() - started) / done * (plan.missing - done)
-        yield Step(number, len(plan.chunks), chunk, report, done / plan.missing, left)
+        yield ChunkResult(number, len(plan.chunks), chunk, report, done / plan.missing, left)
         if failed == FAILURES_IN_A_ROW:
             return

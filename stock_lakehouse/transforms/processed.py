@@ -21,11 +21,11 @@ OPTIONAL = ("open", "high", "low")
 AMOUNTS = ("dividends", "capital_gains")
 NUMBERS = (*PRICES, "adj_close", "volume", *AMOUNTS)
 # Year 0 does not exist. JVM Spark reads it nevertheless, and Python cannot represent it.
-DAY = "([0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)-[0-9]{2}-[0-9]{2}"
+DAY_PATTERN = "([0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)-[0-9]{2}-[0-9]{2}"
 # A date, alone or at the start of a timestamp in exchange-local time.
-DATE = rf"^{DAY}([T ]|\z)"
+DATE = rf"^{DAY_PATTERN}([T ]|\z)"
 # The form that raw/ writes. Engines differ in what else they read as a time ("99999-01-01").
-LANDED = rf"^{DAY}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}[.][0-9]+Z\z"
+LANDED = rf"^{DAY_PATTERN}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}[.][0-9]+Z\z"
 MAX_SPLIT = 10_000.0  # new shares for one old share, or the reverse; a split applies to the whole history before it
 # No real price is outside these bounds: eight reverse splits of 1 for 25 to 1 for 250 turn a dollar into 3e14. A price of 1e308
 # would make its ticker's indicators infinite, and then no feature of any ticker could be published.
