@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from stock_lakehouse.checks.market import JUMP_WINDOW, Look, duplicate_keys, look_at
+from stock_lakehouse.checks.market import JUMP_WINDOW, TickerAnomalies, duplicate_keys, look_at
 from stock_lakehouse.market_calendar import market_calendar
 
 SESSIONS = market_calendar(date(2020, 1, 2)).between(date(2020, 1, 2), date(2020, 12, 31))
@@ -29,7 +29,7 @@ def bar(ticker: str, at: int, close: float, **changed: object) -> tuple[object, 
     return (ticker, SESSIONS[at], *values.values())
 
 
-def looks(spark: SparkSession, *rows: tuple[object, ...]) -> dict[str, Look]:
+def looks(spark: SparkSession, *rows: tuple[object, ...]) -> dict[str, TickerAnomalies]:
     return look_at(spark.createDataFrame(list(rows), SCHEMA), 25, tolerance=0.001)
 
 
