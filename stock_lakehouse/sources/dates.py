@@ -309,6 +309,7 @@ def parse_dates(texts: Iterable[str | None], rules: DateRules) -> list[Parsed]:
     return [_parse(text, zones) for text in texts]
 
 
+@lru_cache(maxsize=100_000)  # the files of a folder have the same dates
 def _parse(text: str | None, zones: _Zones) -> Parsed:
     text = (text or "").strip(BLANKS)
     if len(text) == 10 and text[4] == text[7] == "-" and text.isascii():  # by far the most frequent form
