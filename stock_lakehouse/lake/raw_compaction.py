@@ -71,7 +71,9 @@ def compactions_of(files: Mapping[str, Sequence[RawFile]], walked: Sequence[File
                 parts[year, int(count), digest, int(of)][int(part)] = raw
     found: dict[str, Compaction] = {}
     small = {year: small_files(own) for year, own in files.items()}
-    for (year, count, digest, of), own in sorted(parts.items()):
+    for (year, count, digest, of), own in sorted(parts.items(), reverse=True):
+        if year in found:  # by a newer one
+            continue
         members = tuple(small.get(year, [])[:count])
         if len(own) == of and len(members) == count and digest == digest_of(members):
             found[year] = Compaction(members, tuple(own[part] for part in sorted(own)))
