@@ -68,6 +68,6 @@ QUARANTINE_COLUMNS = (
     *raw.PROVENANCE,
     raw.CAPITAL_GAINS,
     *raw.READING,
-    Column("reasons", "array<string>", "Everything that is wrong with the row", nullable=False),
+    Column("reasons", "array<string>", "All reasons why the row is invalid", nullable=False),
     Column("year", "string", "Year of the date; __unreadable__ where no date could be read", nullable=False),
 )

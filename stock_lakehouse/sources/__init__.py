@@ -54,7 +54,7 @@ AS_TRADED_ADJUSTED_CLOSE, TOTAL_RETURN = "as_traded_adjusted_close", "total_retu
 # What open to close may be adjusted for:
 # - split_adjusted: the splits until the delivery.
 # - as_traded: nothing.
-# - as_traded_adjusted_close: nothing; the adjusted close beside is as of the download (Quandl, Tiingo, Alpha Vantage, EODHD).
+# - as_traded_adjusted_close: nothing, with an adjusted close as of the download (Quandl, Tiingo, Alpha Vantage, EODHD).
 # - total_return: the splits and dividends until the delivery (`yfinance.Ticker.history()`).
 PRICE_FORMS = (SPLIT_ADJUSTED, AS_TRADED, AS_TRADED_ADJUSTED_CLOSE, TOTAL_RETURN)
 

@@ -366,7 +366,7 @@ class _DecimalMarks:
         return bool(self.either) and not self.points and not self.commas
 
     def contradiction(self, setting: Literal["point", "comma"]) -> str | None:
-        """The problem with the mark of the setting, if nine in ten of the numbers that show a mark have the other one.
+        """The problem with the mark of the setting, if more than nine in ten numbers that show a mark have the other one.
 
         In a file with more numbers of each mark the setting decides, because MIXED_DECIMALS asks for it there.
         """

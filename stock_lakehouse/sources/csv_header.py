@@ -84,7 +84,7 @@ _NUMBERED = re.compile(r"^[0-9]+[a-z]?[.] *")  # Alpha Vantage writes "5. volume
 _UNIT = re.compile(r" *\((USD|EUR|GBP|CHF|CAD|AUD|JPY|INR|Rs[.]?|[$€£¥])\)$", re.IGNORECASE)
 _OF_TICKER = re.compile(r"(.+)\.(Open|High|Low|Close|Volume|Adjusted|Dividends|Splits)")  # quantmod, tidyquant
 # Titles that occur together only in the files of one vendor, and the form of that vendor's prices. As-traded prices beside an
-# adjusted close have a separate form, whoever the vendor is (`FileEvidence.form`).
+# adjusted close have a separate form, for every vendor (`FileEvidence.form`).
 _VENDORS = (
     ("Tiingo", AS_TRADED, {"adjclose", "divcash", "splitfactor"}),
     ("Quandl", AS_TRADED, {"exdividend", "splitratio"}),
@@ -159,12 +159,12 @@ def find_header(lines: Sequence[str]) -> Header:
                 continue
             titles, symbol, extra = _of_several_lines(titles, lines[number + 1 : number + 3], separator)
             try:
-                found = columns_of(titles)
+                columns = columns_of(titles)
             except MissingColumnsError as error:
                 if nearest is None or error.found > nearest[0]:
                     nearest = error.found, error
                 continue
-            return _header(found, separator, tuple(lines[:number]), number + 1 + extra, symbol)
+            return _header(columns, separator, tuple(lines[:number]), number + 1 + extra, symbol)
     shown = printable(first.strip("\r\n")[:LONGEST_SHOWN])
     if nearest is not None and nearest[0]:
         raise nearest[1]
@@ -212,8 +212,8 @@ def columns_of(titles: Sequence[str]) -> Columns:
     if missing:
         raise MissingColumnsError(_missing(missing, titles, candidates), len(candidates))
     where, left = {}, {}
-    for name, found in candidates.items():
-        (rank, best), *others = sorted(found)
+    for name, ranked in candidates.items():
+        (rank, best), *others = sorted(ranked)
         if others and others[0][0] == rank:
             raise HeaderError(
                 f"two columns mean {name}: {titles[best]!r} and {titles[others[0][1]]!r}; rename or remove one of them"
@@ -233,34 +233,34 @@ def _missing(missing: Sequence[str], titles: Sequence[str], found: Mapping[str, 
     return message
 
 
-def _header(found: Columns, separator: str, skipped: tuple[str, ...], lines: int, symbol: str | None) -> Header:
-    where = dict(found.where)
-    plain = [_plain(title) for title in found.titles]
+def _header(columns: Columns, separator: str, skipped: tuple[str, ...], lines: int, symbol: str | None) -> Header:
+    where = dict(columns.where)
+    plain = [_plain(title) for title in columns.titles]
     clock = next((index for index, title in enumerate(plain) if title in CLOCKS and index != where["date"]), None)
-    vendor, form = _vendor(found.titles, is_yfinance=symbol is not None)
-    notes = _notes(found, where, skipped, clock)
+    vendor, form = _vendor(columns.titles, is_yfinance=symbol is not None)
+    notes = _notes(columns, where, skipped, clock)
     return Header(
-        found.titles, where, separator, lines, skipped, clock, symbol or found.symbol, vendor, form, tuple(notes)
+        columns.titles, where, separator, lines, skipped, clock, symbol or columns.symbol, vendor, form, tuple(notes)
     )  # fmt: skip
 
 
-def _notes(found: Columns, where: Mapping[str, int], skipped: Sequence[str], clock: int | None) -> list[str]:
+def _notes(columns: Columns, where: Mapping[str, int], skipped: Sequence[str], clock: int | None) -> list[str]:
     """What was decided about the columns, in words."""
-    plain = [_plain(title) for title in found.titles]
+    plain = [_plain(title) for title in columns.titles]
     notes = []
     hidden = [line.strip("\r\n") for line in skipped if line.strip() and not line.lower().startswith("sep=")]
     if hidden:
         notes.append(
             f"lines above the header are skipped: {printable(hidden[0][:80])!r}" + (" …" if hidden[1:] else "")
         )
-    for name, indexes in found.left.items():
-        rest = [found.titles[index] for index in indexes if index != clock]
+    for name, indexes in columns.left.items():
+        rest = [columns.titles[index] for index in indexes if index != clock]
         if rest:
             names = ", ".join(repr(printable(title)) for title in rest)
-            notes.append(f"{name} is read from the column {printable(found.titles[where[name]])!r}, not from {names}")
-    for index, title in enumerate(found.titles):
+            notes.append(f"{name} is read from the column {printable(columns.titles[where[name]])!r}, not from {names}")
+    for index, title in enumerate(columns.titles):
         is_action = any(part in plain[index] for part in ("div", "split"))
-        if is_action and index not in where.values() and not any(index in left for left in found.left.values()):
+        if is_action and index not in where.values() and not any(index in left for left in columns.left.values()):
             notes.append(UnusedColumn(f"the column {printable(title)!r} is not used"))
     missing = [name for name in USUAL if name not in where]
     if missing:

@@ -28,7 +28,7 @@ CHARACTERS_A_BATCH = 10_000_000
 BREAKS = (EOFError, OSError, zlib.error)  # what reading a file that breaks off raises
 _FOOTER = re.compile(r'\s*"?Downloaded from ', re.IGNORECASE)  # Barchart.com
 
-ABOVE_HEADER = "the line stands above the header of the file: put the header first"
+ABOVE_HEADER = "the line is above the header of the file: put the header first"
 
 
 @dataclass(frozen=True)
