@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, tuple[list[str], list[str]]] = {
     "demo": ([], ["--tickers", "2", "--years", "2", "--repeats", "1"]),
     "event_log": ([], ["--keys", "1200", "--stock-keys", "60"]),
     "features": ([], ["--tickers", "50", "--years", "10", "--repeats", "1"]),
+    "floor": ([], ["--tickers", "20", "--years", "5"]),
     "bulk_load": ([], ["--tickers", "10", "--years", "2"]),
     "engines": (["--chart"], ["--tickers", "5", "10", "--years", "4", "--repeats", "1"]),
     "backfill": ([], ["--tickers", "6", "--years", "2", "--chunk", "1000"]),
