@@ -50,7 +50,7 @@ def automation_of(settings: Settings, calendar: MarketCalendar) -> Automation:
 def automated(
     assets: Sequence[dg.AssetsDefinition], settings: Settings, calendar: MarketCalendar
 ) -> Sequence[dg.AssetsDefinition]:
-    """`assets` with the conditions and freshness policies that the settings ask for."""
+    """`assets` with the conditions and freshness policies that the settings require."""
 
     def described(spec: dg.AssetSpec) -> dg.AssetSpec:
         declarative = settings.automation == "declarative"

@@ -95,14 +95,14 @@ class Eyes:
         """The decision of `decide` for the present situation."""
         return decide(self.now(), self.calendar, self.holdings(instance), self.in_flight(instance), asked, self.plan)
 
-    def request(self, asked: Rectangle, by: str, run_key: str | None = None) -> dg.RunRequest:
-        """The request, by the sensor or schedule `by`, for one run of `asked`, whose tickers are neighbours in the settings."""
+    def request(self, rectangle: Rectangle, by: str, run_key: str | None = None) -> dg.RunRequest:
+        """The request of the sensor or schedule `by` for one run of `rectangle`, whose tickers are neighbours in the settings."""
         scheme = PartitionScheme(self._settings, self.calendar)
         return dg.RunRequest(
             run_key=run_key,
             run_config=QUIET,
             job_name=LAKEHOUSE_JOB,
-            tags={**scheme.range_tags(asked), ASKED_BY: by},
+            tags={**scheme.range_tags(rectangle), ASKED_BY: by},
         )
 
 

@@ -83,12 +83,12 @@ class ChunkResult:
 def plan_backfill(
     lake: Lake,
     spark: SparkSession,
-    asked: Rectangle,
+    requested: Rectangle,
     select: Sequence[str] | None = None,
     chunk_bars: int = CHUNK_BARS,
     again: bool = False,
 ) -> BackfillPlan:
-    """The runs that compute the bars of `asked` which the lake lacks; all bars with `again`.
+    """The runs that compute the bars of `requested` which the lake lacks; all bars with `again`.
 
     A bar is held if curated has it and features has it by the present formulas. If only features lacks it, only features is run.
     With `select`, a bar is held if the last selected layer has it.
@@ -97,7 +97,7 @@ def plan_backfill(
     """
     import numpy as np
 
-    shape = (len(asked.tickers), len(asked.sessions))
+    shape = (len(requested.tickers), len(requested.sessions))
     everything = np.ones(shape, dtype=bool)
     if select is not None:
         check_select(select)
@@ -106,20 +106,20 @@ def plan_backfill(
             raise ValueError(
                 f"select: a backfill fills layers; name one of {', '.join(table.name for table in LAYERS)}"
             )
-        missing = everything if again else ~held_cells(lake, spark, asked, layers[-1])
-        return BackfillPlan(everything.size, tuple(cut(asked, missing, chunk_bars, tuple(select))))
+        missing = everything if again else ~held_cells(lake, spark, requested, layers[-1])
+        return BackfillPlan(everything.size, tuple(cut(requested, missing, chunk_bars, tuple(select))))
     if again:
-        return BackfillPlan(everything.size, tuple(cut(asked, everything, chunk_bars, None)))
-    curated = held_cells(lake, spark, asked, CURATED)
-    all_layers = tuple(cut(asked, ~curated, chunk_bars, None))
+        return BackfillPlan(everything.size, tuple(cut(requested, everything, chunk_bars, None)))
+    curated = held_cells(lake, spark, requested, CURATED)
+    all_layers = tuple(cut(requested, ~curated, chunk_bars, None))
     for chunk in all_layers:
-        curated &= ~_cells_of(chunk.rectangle, asked)
-    features_only = curated & ~held_cells(lake, spark, asked, FEATURES)
-    return BackfillPlan(everything.size, all_layers + tuple(cut(asked, features_only, chunk_bars, FEATURES_ALONE)))
+        curated &= ~_cells_of(chunk.rectangle, requested)
+    features_only = curated & ~held_cells(lake, spark, requested, FEATURES)
+    return BackfillPlan(everything.size, all_layers + tuple(cut(requested, features_only, chunk_bars, FEATURES_ALONE)))
 
 
-def cut(asked: Rectangle, missing: Cells, chunk_bars: int, select: tuple[str, ...] | None) -> Iterator[Chunk]:
-    """Cut `asked` into chunks that hold every missing bar, each of about `chunk_bars` bars and at least one ticker.
+def cut(requested: Rectangle, missing: Cells, chunk_bars: int, select: tuple[str, ...] | None) -> Iterator[Chunk]:
+    """Cut `requested` into chunks that hold every missing bar, each of about `chunk_bars` bars and at least one ticker.
 
     A chunk holds each of its tickers from the first missing session to the last. Features are computed from a ticker's whole
     history, so a history cut in two would be computed twice. Tickers are not joined if the chunk would then be more than twice
@@ -137,31 +137,33 @@ def cut(asked: Rectangle, missing: Cells, chunk_bars: int, select: tuple[str, ..
         length = max(last for _, last, _ in joined) - min(first for first, _, _ in joined) + 1
         shortest = min(last - first + 1 for first, last, _ in joined)
         if group and (length * len(joined) > chunk_bars or length > 2 * shortest):
-            yield _chunk(asked, missing, group, select)
+            yield _chunk(requested, missing, group, select)
             joined = [span]
         group = joined
     if group:
-        yield _chunk(asked, missing, group, select)
+        yield _chunk(requested, missing, group, select)
 
 
 def _chunk(
-    asked: Rectangle, missing: Cells, group: Sequence[tuple[int, int, int]], select: tuple[str, ...] | None
+    requested: Rectangle, missing: Cells, group: Sequence[tuple[int, int, int]], select: tuple[str, ...] | None
 ) -> Chunk:
     first, last = min(first for first, _, _ in group), max(last for _, last, _ in group)
     positions = sorted(position for _, _, position in group)
     rectangle = Rectangle(
-        asked.sessions[first : last + 1], tuple(asked.tickers[position] for position in positions), asked.exchange
+        requested.sessions[first : last + 1],
+        tuple(requested.tickers[position] for position in positions),
+        requested.exchange,
     )
     return Chunk(rectangle, select, int(missing[positions].sum()))
 
 
-def _cells_of(rectangle: Rectangle, asked: Rectangle) -> Cells:
+def _cells_of(rectangle: Rectangle, requested: Rectangle) -> Cells:
     import numpy as np
 
     def is_in(values: Sequence[str] | Sequence[date], some: Sequence[str] | Sequence[date]) -> Cells:
         return np.isin(np.array(values), np.array(some))
 
-    return np.outer(is_in(asked.tickers, rectangle.tickers), is_in(asked.sessions, rectangle.sessions))
+    return np.outer(is_in(requested.tickers, rectangle.tickers), is_in(requested.sessions, rectangle.sessions))
 
 
 def run_backfill(

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from stock_lakehouse.partitions import Cells, PartitionScheme
 
 
-def held_cells(lake: Lake, spark: SparkSession, asked: Rectangle, table: Table) -> Cells:
-    """Which bars of `asked` the table has, as a tickers × sessions array of bool.
+def held_cells(lake: Lake, spark: SparkSession, requested: Rectangle, table: Table) -> Cells:
+    """Which bars of `requested` the table has, as a tickers × sessions array of bool.
 
     Rows of features that were computed with older formulas do not count.
     """
@@ -35,20 +35,22 @@ def held_cells(lake: Lake, spark: SparkSession, asked: Rectangle, table: Table) 
     if table == FEATURES:
         frame = frame.where(F.col("indicator_spec") == indicator_spec())
     frame = frame.select("ticker", session_of(table).alias("session"))
-    rows = frame.where(F.col("session").between(asked.first, asked.last)).toArrow()
-    tickers = pa.compute.index_in(rows["ticker"], pa.array(asked.tickers, pa.string())).to_numpy(zero_copy_only=False)
-    sessions = pa.compute.index_in(rows["session"], pa.array(asked.sessions, pa.date32()))
+    rows = frame.where(F.col("session").between(requested.first, requested.last)).toArrow()
+    tickers = pa.compute.index_in(rows["ticker"], pa.array(requested.tickers, pa.string())).to_numpy(
+        zero_copy_only=False
+    )
+    sessions = pa.compute.index_in(rows["session"], pa.array(requested.sessions, pa.date32()))
     sessions = sessions.to_numpy(zero_copy_only=False)
     inside = ~(np.isnan(tickers.astype(float)) | np.isnan(sessions.astype(float)))
-    cells = np.zeros((len(asked.tickers), len(asked.sessions)), dtype=bool)
+    cells = np.zeros((len(requested.tickers), len(requested.sessions)), dtype=bool)
     cells[tickers[inside].astype(int), sessions[inside].astype(int)] = True
     return cells
 
 
 def record_held(
-    instance: dg.DagsterInstance, scheme: PartitionScheme, lake: Lake, spark: SparkSession, asked: Rectangle
+    instance: dg.DagsterInstance, scheme: PartitionScheme, lake: Lake, spark: SparkSession, requested: Rectangle
 ) -> dict[str, int]:
-    """Mark as materialized every partition of `asked` that a layer holds and Dagster does not know of; return counts by layer.
+    """Mark as materialized the partitions of `requested` that a layer holds and Dagster does not know of; return counts by layer.
 
     This is for a lake that was filled under another partition scheme or another instance, and for what a killed run published
     but did not record. If a partition is a session, it is held if any ticker's bar is. After a kill, a further call completes it.
@@ -61,7 +63,7 @@ def record_held(
         known = instance.get_materialized_partitions(key)
         new = [
             partition
-            for partition in scheme.keys_of(asked, held_cells(lake, spark, asked, table))
+            for partition in scheme.keys_of(requested, held_cells(lake, spark, requested, table))
             if partition not in known
         ]
         _record(instance, key, new)

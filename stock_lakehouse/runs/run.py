@@ -122,7 +122,7 @@ def run_rectangle(
         return _report(result, instance, job)
 
 
-def record_rectangle(settings: Settings, asked: Rectangle, spark: SparkSession) -> dict[str, int]:
+def record_rectangle(settings: Settings, rectangle: Rectangle, spark: SparkSession) -> dict[str, int]:
     """Call `record.record_held` with the lake's instance; return its counts by layer."""
     from stock_lakehouse.instance.event_log import bulk_run_environment
     from stock_lakehouse.lake import Lake
@@ -133,7 +133,7 @@ def record_rectangle(settings: Settings, asked: Rectangle, spark: SparkSession) 
     home = ensure_dagster_home(settings)
     with bulk_run_environment(), open_instance(home) as instance:
         end_dead_runs(instance, home)
-        return record_held(instance, scheme, Lake(settings.lake_options), spark, asked)
+        return record_held(instance, scheme, Lake(settings.lake_options), spark, rectangle)
 
 
 def prune_runs(settings: Settings, ended_before: datetime) -> int:
