@@ -53,9 +53,7 @@ class Group(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    credentials: ClassVar[str] = (
-        ""  # where the layer's credentials come from; appended to the error for an unknown name
-    )
+    credentials: ClassVar[str] = ""  # the source of the layer's credentials; ends the error for an unknown name
 
 
 class Databricks(Group):

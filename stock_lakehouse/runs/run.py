@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 ERROR = "ERROR"  # severity of a check
-PROGRAM_TAG = (
-    "stock_lakehouse/program"  # the machine of a run in this program's process, not in one of Dagster's daemon
-)
+PROGRAM_TAG = "stock_lakehouse/program"  # the machine of a run whose process is this program, not Dagster's daemon
 
 
 @dataclass(frozen=True)
