@@ -65,7 +65,7 @@ def test_every_option_comes_from_the_settings_to_the_lake_the_resource_and_a_job
 def test_the_lake_s_tables_go_by_its_options() -> None:
     lake = LakehouseResource.of(Settings(**CHANGED)).lake
     assert lake.root == Path("/srv/lake")
-    assert {lake.delta(name).retention_days for name in ("curated_stocks_daily", "stocks_features")} == {9}
+    assert {lake.delta[name].retention_days for name in ("curated_stocks_daily", "stocks_features")} == {9}
     assert lake.ledger.stored.retention_days == 9
 
 

@@ -17,7 +17,7 @@ import dagster as dg
 
 from stock_lakehouse.automation.decisions import MOST_GAPS, Plan, due_session, rectangles_of
 from stock_lakehouse.automation.jobs import lakehouse_job
-from stock_lakehouse.automation.sensors import Eyes
+from stock_lakehouse.automation.sensors import Situation
 from stock_lakehouse.instance.run_tags import ASKED_BY
 from stock_lakehouse.market_calendar import ONE_DAY
 from stock_lakehouse.settings import Settings
@@ -236,7 +236,7 @@ def csv_folder_sensor(settings: Settings) -> dg.SensorDefinition:
 
 
 def _evaluate(context: dg.SensorEvaluationContext, settings: Settings) -> dg.SensorResult:
-    situation = Eyes(settings)
+    situation = Situation(settings)
     source = csv_source(settings)
     paths = {path.name: path for path in source.files()}
     stats = {name: path.stat() for name, path in paths.items()}
@@ -309,7 +309,7 @@ def _ended(instance: dg.DagsterInstance, asked: Collection[str]) -> tuple[set[st
 
 def _result(
     context: dg.SensorEvaluationContext,
-    situation: Eyes,
+    situation: Situation,
     found: Mapping[str, Contents],
     look: Look,
     left_over: list[str],
@@ -371,7 +371,7 @@ def _first(names: Collection[str]) -> str:
     return ", ".join(map(printable, list(names)[:3]))
 
 
-def _due_spans(situation: Eyes, found: Mapping[str, Contents]) -> dict[str, tuple[date, date]]:
+def _due_spans(situation: Situation, found: Mapping[str, Contents]) -> dict[str, tuple[date, date]]:
     """The first and last due session of each ticker in all files, within the lake's days."""
     spans: dict[str, tuple[date, date]] = {}
     for contents in found.values():

@@ -11,7 +11,7 @@ import dagster as dg
 
 from stock_lakehouse.automation.decisions import new_market_days
 from stock_lakehouse.automation.jobs import lakehouse_job
-from stock_lakehouse.automation.sensors import Eyes
+from stock_lakehouse.automation.sensors import Situation
 from stock_lakehouse.market_calendar import MarketCalendar
 from stock_lakehouse.settings import Settings
 
@@ -35,7 +35,7 @@ def market_day_schedule(settings: Settings, calendar: MarketCalendar) -> dg.Sche
         description="After the regular close and the grace, and eight hours later, requests the sessions that the lake lacks.",
     )
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason | list[dg.RunRequest]:
-        situation = Eyes(settings)
+        situation = Situation(settings)
         decision = situation.decide(new_market_days, context.instance, {})
         if not decision.ask:
             return dg.SkipReason(decision.reason)

@@ -34,7 +34,7 @@ Decide = Callable[
 ]
 
 
-class Eyes:
+class Situation:
     """The situation in which a decision is made: the time, what the lake holds, and the runs in flight. Each is read on call."""
 
     def __init__(self, settings: Settings) -> None:
@@ -117,7 +117,7 @@ def asked_sensor(name: str, decide: Decide, settings: Settings, description: str
         description=description,
     )
     def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        situation = Eyes(settings)
+        situation = Situation(settings)
         decision = situation.decide(decide, context.instance, asked_from(context.cursor))
         cursor = asked_text(decision.asked)
         if not decision.ask:

@@ -18,7 +18,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.automation.sensors import Eyes
+from stock_lakehouse.automation.sensors import Situation
 from stock_lakehouse.clock import set_simulated
 from stock_lakehouse.instance.event_log import BULK_ENVIRONMENT
 from stock_lakehouse.instance.home import dagster_folder, ensure_dagster_home
@@ -84,7 +84,7 @@ def run_live_demo(settings: Settings, sessions: int, say: Callable[[str], None],
         raise LiveDemoError(f"{folder} cannot be removed ({error}): does a daemon or UI still use it?") from None
     with _own_environment(folder, first) as live:
         assert live.simulated_clock is not None  # _own_environment sets it
-        situation = Eyes(live)
+        situation = Situation(live)
         held_back = situation.calendar.between(live.first_date, live.last_date or date.max)[-sessions:]
         before = situation.calendar.between(live.first_date, held_back[0])[-2]
         set_simulated(live.simulated_clock, situation.calendar.close(before) + situation.plan.grace)
@@ -113,7 +113,7 @@ class _Stage:
     def __init__(
         self,
         live: Settings,
-        situation: Eyes,
+        situation: Situation,
         instance: dg.DagsterInstance,
         daemon: subprocess.Popen[bytes],
         folder: Path,
