@@ -214,7 +214,7 @@ def test_versions_within_retention_are_read_back_exactly_and_before_them_an_erro
     assert errors >= 3
     named = set()
     for name in (CURATED.name, FEATURES.name):
-        table = house.lake.delta(name)
+        table = house.lake.delta[name]
         first = commits(table)[0].version
         assert first > 0
         log = [path for path in files if path.startswith(f"{table.table.path}/_delta_log/0")]
