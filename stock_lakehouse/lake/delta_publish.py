@@ -91,8 +91,8 @@ def publish(
             # predicate is true on both sides or on neither.
             in_pairs = published.where(predicate) if published is not None else None
             wanted = publishable(stored.table, computed.where(predicate), in_pairs, rectangle).select(
-                *(field.name for field in before.schema().fields)
-            )  # replaceWhere requires the order of the table's columns
+                *_in_order(before)
+            )
             # Lines are also withdrawn before a commit is reverted: the restore is a version too, after which they would seem
             # valid.
             withdraw = partial(ledger.withdraw, run_id, before)
