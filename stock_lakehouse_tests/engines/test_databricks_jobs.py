@@ -272,7 +272,7 @@ def test_cancelling_the_run_cancels_the_job_and_the_next_run_publishes(
     assert run(near(root), [RAW.name]).success
     settings = {
         "TICKERS": "AAPL,NVDA", "LAST_DATE": "2023-09-21", "LAKE_ROOT": str(root), "ENGINE": "databricks",
-        "DATABRICKS_HOST": minilake.host, "DATABRICKS_SERVERLESS": "true", "DATABRICKS_WORK": "job",
+        "DATABRICKS_HOST": minilake.host, "DATABRICKS_CLUSTER_ID": "1124-163500-abcdefgh", "DATABRICKS_WORK": "job",
         "DATABRICKS_MESSAGES": f"s3://{BUCKET}", "DATABRICKS_WHEEL": WHEEL,
     }  # fmt: skip
     named = {f"STOCK_LAKEHOUSE_{name}": value for name, value in settings.items()}

@@ -124,7 +124,7 @@ def test_a_damaged_file_moved_out_of_the_lake_lands_anew_from_the_next_delivery(
 
 def test_files_from_before_there_were_seals_are_read_and_a_ragged_one_is_named(house: LakehouseResource) -> None:
     before = layers(house)
-    paths = sorted(into_layout_by_ticker(Path(house.root), sealed=False))
+    paths = sorted(into_layout_by_ticker(Path(house.lake.root), sealed=False))
     run(house, ASKED, BARS.values(), steps=(RAW.name, *BELOW))
     assert layers(house) == before
     assert landed(house) == paths, "nothing lands a second time"
@@ -147,7 +147,7 @@ def test_a_copy_under_another_name_is_damaged_and_in_the_layout_by_ticker_change
         run(house, ASKED, BARS.values(), steps=(RAW.name, *BELOW))
     for copy in copies:
         copy.unlink()
-    for path in into_layout_by_ticker(Path(house.root)):
+    for path in into_layout_by_ticker(Path(house.lake.root)):
         shutil.copy(path, path.with_name(path.name.replace("_11111111_", "_22222222_")))
     run(house, ASKED, BARS.values(), steps=(RAW.name, *BELOW))
     assert layers(house) == before
