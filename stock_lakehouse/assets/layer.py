@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from stock_lakehouse.checks import as_dagster
-from stock_lakehouse.io_managers.metadata import blocked, lineage_of
+from stock_lakehouse.io_managers.metadata import blocked, computed_anew, lineage_of
 from stock_lakehouse.io_managers.table import ReadByJob
 from stock_lakehouse.layers import COMPUTED
-from stock_lakehouse.layers.step import BLOCKED, INPUT_ATTEMPTS, CheckResult, InputMovedError
+from stock_lakehouse.layers.step import BLOCKED, CheckResult, InputMovedError
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import Table
 
@@ -41,8 +41,7 @@ def layer_step(
         yield from map(as_dagster, results)
         raise blocked(error) from None
     except InputMovedError as error:
-        context.log.info(str(error))
-        raise dg.RetryRequested(max_retries=INPUT_ATTEMPTS - 1) from error
+        raise computed_anew(context, error) from error
     yield from map(as_dagster, results)
     yield dg.Output(computed)
     results.clear()

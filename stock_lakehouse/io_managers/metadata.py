@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from stock_lakehouse.layers.step import LISTED
+from stock_lakehouse.layers.step import INPUT_ATTEMPTS, LISTED, InputMovedError
 from stock_lakehouse.schemas.audit import AuditError
 from stock_lakehouse.schemas.lineage import column_lineage
 from stock_lakehouse.sources import printable
@@ -92,6 +92,12 @@ def lineage_of(table: Table) -> dg.TableColumnLineageMetadataValue:
             }
         )
     )
+
+
+def computed_anew(context: dg.OutputContext | dg.AssetExecutionContext, error: InputMovedError) -> dg.RetryRequested:
+    """The retry of a step whose input moved while it computed, said in the run's log."""
+    context.log.info(str(error))
+    return dg.RetryRequested(max_retries=INPUT_ATTEMPTS - 1)
 
 
 def blocked(error: Exception) -> dg.Failure:

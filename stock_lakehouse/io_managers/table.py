@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from stock_lakehouse.io_managers.metadata import blocked, lineage_of, preview, tell
+from stock_lakehouse.io_managers.metadata import blocked, computed_anew, lineage_of, preview, tell
 from stock_lakehouse.layers import COMPUTED, read
-from stock_lakehouse.layers.step import INPUT_ATTEMPTS, Computed, InputMovedError, Rows, facts_of
+from stock_lakehouse.layers.step import Computed, InputMovedError, Rows, facts_of
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.schemas.audit import AuditError
 from stock_lakehouse.tables import BY_NAME, Table
@@ -50,10 +50,10 @@ class TableIOManager(dg.ConfigurableIOManager):
     lakehouse: LakehouseResource
 
     def handle_output(self, context: dg.OutputContext, obj: DataFrame | Computed) -> None:
-        house, table = self.lakehouse, table_of(context.asset_key)
-        rectangle = house.rectangle(context.asset_partition_keys)
         from pyspark.sql import DataFrame
 
+        house, table = self.lakehouse, table_of(context.asset_key)
+        rectangle = house.rectangle(context.asset_partition_keys)
         step = house.step(rectangle, context.run_id)
         computed = Rows(table, obj) if isinstance(obj, DataFrame) else obj
         try:
@@ -61,8 +61,7 @@ class TableIOManager(dg.ConfigurableIOManager):
         except AuditError as error:  # of the ledger's lines, which are known only once the table is compared
             raise blocked(error) from error
         except InputMovedError as error:
-            context.log.info(str(error))
-            raise dg.RetryRequested(max_retries=INPUT_ATTEMPTS - 1) from error
+            raise computed_anew(context, error) from error
         context.log.info(
             f"{table.name}: {published.added:,} rows added, {published.corrected:,} corrected, "
             f"{published.withdrawn:,} withdrawn; {len(context.asset_partition_keys):,} partitions to record"

@@ -8,8 +8,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
+from stock_lakehouse.lake.history import file_name
 from stock_lakehouse.lake.lock import confirm
 from stock_lakehouse.lake.publish import (
     Partition,
@@ -123,7 +123,7 @@ class DeltaTable:
 
     def _path_of(self, add: Mapping[str, Any]) -> str:
         """The path under the lake's root of a file that the log names by a URI."""
-        return f"{self.table.path}/{unquote(add['path'])}"
+        return f"{self.table.path}/{file_name(add['path'])}"
 
     def ticker_years(self) -> set[tuple[str, int]]:
         """The ticker-years that hold rows, by the log. Only for a table with partitions by ticker and year."""

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
-# Crash markers: tickers whose whole history a run is rewriting. If the run dies, the next run recomputes them in full.
 READS = (*upstream(CURATED), CORPORATE_ACTIONS)
+# Crash markers: tickers whose whole history a run is rewriting. If the run dies, the next run recomputes them in full.
 MOVING = f"{CORPORATE_ACTIONS.path}/_moving"
 
 
