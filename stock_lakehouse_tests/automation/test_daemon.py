@@ -119,8 +119,8 @@ def test_files_failures_and_gaps_are_seen_to_by_the_daemon(tmp_path: Path) -> No
     (folder / "NVDA.csv").write_text(HEADER + lines(SESSIONS[:6] + SESSIONS[7:]))  # the vendor has no 2023-09-12
     (folder / "notes.csv").write_text("this is no price file\n")
     (folder / "META.csv").write_text(HEADER)
-    (tmp_path / "lake").mkdir()
-    (obstacle := tmp_path / "lake" / "processed").write_text("a file where a folder must be")
+    (obstacle := tmp_path / "lake" / "processed" / "stocks_daily").parent.mkdir(parents=True)
+    obstacle.write_text("a file where a folder must be")
     with (
         webhook() as (address, received),
         being_written(folder / "META.csv"),

@@ -467,7 +467,7 @@ def test_the_quarantine_is_looked_at_too(filled: Clocked) -> None:
 
 
 def test_files_that_no_landing_names_are_listed_and_one_that_may_be_on_its_way_is_not(filled: Clocked) -> None:
-    folder = Path(str(filled.lake.raw.root)) / "ticker=AAA" / "year=2020"
+    folder = Path(str(filled.lake.raw.root)) / "year=2020"
     (folder / "mine.csv").write_bytes(b"x")
     for name, age in (("old", timedelta(hours=25)), ("young", timedelta(hours=1))):
         (folder / f".{name}.tmp").write_bytes(b"x")
