@@ -161,7 +161,7 @@ class FileEvidence:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        length = len(batch.fields)
+        length = len(batch)
         nulls = pa.nulls(length, pa.string())
         tickers, ticker_problems = self._tickers_of(batch)
         dates = self._read_dates(batch)
@@ -208,7 +208,7 @@ class FileEvidence:
         """The ticker of each row, and the problem with it."""
         import pyarrow as pa
 
-        length = len(batch.fields)
+        length = len(batch)
         nulls = pa.nulls(length, pa.string())
         has_symbols = "symbol" in self._header.columns or self._header.symbol is not None
         if not has_symbols or (self._ticker and self._header.is_named):
@@ -238,7 +238,7 @@ class FileEvidence:
 
         past_sessions = _sessions_until(self._today, self._rules.calendar)
         are_past = [text in past_sessions for text in texts]
-        problems = clocks = pa.nulls(len(batch.fields), pa.string())
+        problems = clocks = pa.nulls(len(batch), pa.string())
         days = sessions = by_row(texts)
         if any(reading.clock for reading in readings):
             clocks = by_row([reading.clock for reading in readings])

@@ -34,17 +34,17 @@ MAX_VOLUME = 2.0**53  # above it a double cannot represent single shares, and ve
 
 
 def classify(raw: DataFrame, days: DataFrame, price_tolerance: float) -> DataFrame:
-    """Every row of `raw`, typed, with its `reasons` and its `fate`: processed, quarantined or superseded.
+    """Every row of `raw`, typed, with its `reasons`: a row is valid if it has none.
 
     - `raw`: has the columns of the raw schema.
     - `days`: one row a calendar day, with `date` and `session`, the session on that day or the next one after it.
     - `price_tolerance`: how far, as a fraction, open and close may lie outside low…high (vendors round).
 
-    Returns one row for each row of `raw`: the raw columns as `raw_*`, the processed columns, `reasons` (array<string>) and
-    `fate`; and for `delivered_actions`, `counts_on` and what the row says about each kind of action. A superseded row is valid,
-    but there is a newer valid delivery of its ticker and session.
+    Returns one row for each row of `raw`: the processed columns, and `reasons` (array<string>); for `superseded`, `row`, a number
+    that no other row of the ticker has; for `quarantined`, the raw columns as `raw_*`, null if the row is valid; and for
+    `delivered_actions`, `counts_on` and what the row says about each kind of action. Stage the result: the numbers of its rows
+    differ from one computation to the next.
     """
-    from pyspark.sql import Window
     from pyspark.sql import functions as F
 
     text = raw.select(*(F.col(name).alias(f"raw_{name}") for name in raw.columns))
@@ -62,10 +62,10 @@ def classify(raw: DataFrame, days: DataFrame, price_tolerance: float) -> DataFra
     )
     known = days.select("date", F.col("session").alias("counts_on"))
     judged = read.join(F.broadcast(known), "date", "left").withColumn("reasons", _reasons(price_tolerance))
-    judged = judged.withColumn("valid", F.size("reasons") == 0)
-    newest = Window.partitionBy("ticker", "date", "valid").orderBy(F.col("raw_ingested_at").desc())
-    return judged.withColumn("rank", F.row_number().over(newest)).select(
-        *(f"raw_{name}" for name in raw.columns),
+    is_valid = F.size("reasons") == 0
+    return judged.select(
+        # The delivered text of a valid row is not needed any more. Without it the rows are a third as wide.
+        *(F.when(~is_valid, F.col(f"raw_{name}")).alias(f"raw_{name}") for name in raw.columns),
         "ticker",
         "date",
         *(F.when(F.col(f"number_{name}") > 0, F.col(f"number_{name}")).alias(name) for name in PRICES),
@@ -79,22 +79,37 @@ def classify(raw: DataFrame, days: DataFrame, price_tolerance: float) -> DataFra
         "adj_close_as_of",
         F.year("date").alias("year"),
         "reasons",
-        F.when(~F.col("valid"), "quarantined")
-        .when(F.col("rank") == 1, "processed")
-        .otherwise("superseded")
-        .alias("fate"),
+        F.monotonically_increasing_id().alias("row"),
         "counts_on",
         *(_said(kind).alias(f"said_{kind.replace(' ', '_')}") for kind in schema.KINDS),
     )
 
 
-def processed_bars(classified: DataFrame) -> DataFrame:
-    """The rows of `classify` that become processed bars, with the columns of the processed schema."""
-    return classified.where("fate = 'processed'").select(*(column.name for column in schema.COLUMNS))
+def superseded(classified: DataFrame) -> DataFrame:
+    """`ticker` and `row` of the valid rows of `classify` of whose ticker and session there is a newer valid delivery."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    # Few rows are of a session that was delivered several times, and only these need to be sorted.
+    valid = classified.where(F.size("reasons") == 0).select("ticker", "date", "ingested_at", "row")
+    several = valid.groupBy("ticker", "date").agg(F.count("row").alias("deliveries")).where("deliveries > 1")
+    newest_first = Window.partitionBy("ticker", "date").orderBy(F.col("ingested_at").desc(), "row")
+    ranked = valid.join(several, ["ticker", "date"], "left_semi").withColumn("rank", F.row_number().over(newest_first))
+    return ranked.where("rank > 1").select("ticker", "row")
+
+
+def processed_bars(classified: DataFrame, superseded: DataFrame | None = None) -> DataFrame:
+    """The rows of `classify` that become processed bars, with the columns of the processed schema: the valid ones that are not
+    among the `superseded` (None: there are none)."""
+    from pyspark.sql import functions as F
+
+    valid = classified.where(F.size("reasons") == 0)
+    newest = valid if superseded is None else valid.join(superseded, ["ticker", "row"], "left_anti")
+    return newest.select(*(column.name for column in schema.COLUMNS))
 
 
 def delivered_actions(classified: DataFrame) -> DataFrame:
-    """What the rows of `classify` say about splits and dividends, whatever their `fate`, with the columns of the schema.
+    """What the rows of `classify` say about splits and dividends, valid or not, with the columns of the schema.
 
     For each ticker, day and kind of which a delivery names an action, there is a line for each value that deliveries gave, one
     after another.
@@ -143,7 +158,7 @@ def quarantined(classified: DataFrame) -> DataFrame:
     """The invalid rows of `classify`, as delivered, with the columns of the quarantine schema."""
     from pyspark.sql import functions as F
 
-    return classified.where("fate = 'quarantined'").select(
+    return classified.where(F.size("reasons") > 0).select(
         *(
             F.col(column.name if column.name == "reasons" else f"raw_{column.name}").alias(column.name)
             for column in schema.QUARANTINE_COLUMNS

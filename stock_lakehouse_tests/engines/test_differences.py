@@ -26,7 +26,7 @@ from stock_lakehouse.sources import DELIVERED_COLUMNS, Landing
 from stock_lakehouse.tables import UNREADABLE
 from stock_lakehouse_tests.graph import NOW, delivery, rectangle
 from stock_lakehouse_tests.lake.test_engine_traps import ROW, delta_at, held
-from stock_lakehouse_tests.transforms.test_processed import CORRUPTED, DELIVERIES, Row, bar, classified
+from stock_lakehouse_tests.transforms.test_processed import CORRUPTED, DELIVERIES, Row, bar, with_fates
 
 pytestmark = pytest.mark.engines
 
@@ -153,7 +153,11 @@ def check_text(spark: SparkSession, jvm: SparkSession, texts: list[dict[str, str
 
 def rows_of(frame: DataFrame, order: str) -> list[dict[str, object]]:
     found: list[dict[str, object]] = frame.toArrow().to_pylist()
-    return sorted(found, key=lambda row: str(row[order]))
+    return in_order(found, order)
+
+
+def in_order(rows: list[dict[str, object]], order: str) -> list[dict[str, object]]:
+    return sorted(rows, key=lambda row: str(row[order]))
 
 
 @pytest.fixture(scope="module")
@@ -164,11 +168,11 @@ def markets(spark: SparkSession, jvm: SparkSession) -> list[tuple[SparkSession, 
 
 def check_corruptions(markets: list[tuple[SparkSession, DataFrame]], rows: list[Row]) -> None:
     # A time of its own for each row: which of two deliveries of the same moment is the newest, no engine knows.
-    own = [{**row, "interval": str(place)} for place, row in enumerate(rows)]
+    own = [{**row, "source": str(place)} for place, row in enumerate(rows)]
     for place, row in enumerate(own):
         if row["ingested_at"] and row["ingested_at"].startswith("2023-09-22T00:00:"):
             row["ingested_at"] = f"2023-09-22T00:00:00.{place:06}Z"
-    by_sail, by_jvm = (rows_of(classified(engine, market, own), "raw_interval") for engine, market in markets)
+    by_sail, by_jvm = (in_order(with_fates(engine, market, own), "source") for engine, market in markets)
     assert exact(by_jvm) == exact(by_sail)
 
 

@@ -453,3 +453,26 @@ def test_the_settings_choose_the_source(folder: Path) -> None:
     rules = CsvRules("as_traded", LAST, "comma", DateRules("day_first", zone="Europe/Berlin"))
     assert source_of(settings) == CsvFolderSource(folder, known=known, rules=rules)
     assert source_of(Settings(source="yfinance")).name == "yfinance"
+
+
+ENDS = st.sampled_from(["\n", "\r\n", "\r", ""])
+FIELD = st.text(st.sampled_from("ab1.,;\"' \t\0\ufeff\x85\u2028\u00e9\\"), max_size=3)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.tuples(st.lists(FIELD, min_size=1, max_size=4), ENDS), max_size=6), st.sampled_from(",;\t"))
+def test_lines_split_at_once_have_the_fields_of_each_line(rows: list[tuple[list[str], str]], separator: str) -> None:
+    text = io.StringIO("".join(separator.join(fields) + end for fields, end in rows), newline="")
+    lines = list(text)
+    columns = csv_rows.split_at_once(lines, separator, 3)
+    by_line = [line.rstrip("\r\n").split(separator) for line in lines]
+    if columns is not None:
+        assert [list(row) for row in zip(*(column.to_pylist() for column in columns), strict=True)] == by_line
+    else:
+        has_blank = any(not line.strip() for line in lines)
+        widths = {len(fields) for fields in by_line}
+        assert has_blank or widths != {3} or any(mark in "".join(lines) for mark in '"\0\ufeff')
+
+
+def test_a_file_of_plain_rows_is_split_at_once() -> None:
+    assert csv_rows.split_at_once(["a,b\n", "c,\n"], ",", 2) == [pa.array(["a", "c"]), pa.array(["b", ""])]

@@ -10,11 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.schemas.forms import numbers
 from stock_lakehouse.tables import PROCESSED, PROCESSED_ACTIONS, QUARANTINE, RAW, UNREADABLE
-from stock_lakehouse.transforms.processed import PRICES, classify, delivered_actions, processed_bars, quarantined
+from stock_lakehouse.transforms.processed import (
+    PRICES,
+    classify,
+    delivered_actions,
+    processed_bars,
+    quarantined,
+    superseded,
+)
 
 TOLERANCE = 1e-4
 # The processed columns that every row of `classify` has.
@@ -74,18 +82,40 @@ def bar(**changed: str | None) -> Row:
 
 
 def classified(spark: SparkSession, market: DataFrame, rows: Iterable[Row], tolerance: float = TOLERANCE) -> DataFrame:
+    """The rows of `classify`, staged."""
     values = [tuple(row.get(name) for name in RAW.column_names) for row in rows]
-    return classify(spark.createDataFrame(values, RAW_DDL), market, tolerance)
+    lazy = classify(spark.createDataFrame(values, RAW_DDL), market, tolerance)
+    return spark.createDataFrame(lazy.toArrow(), lazy.schema)
+
+
+def with_fates(
+    spark: SparkSession, market: DataFrame, rows: Iterable[Row], tolerance: float = TOLERANCE
+) -> list[dict[str, Any]]:
+    """The rows of `classify`, each with its fate: processed, quarantined or superseded."""
+    staged = classified(spark, market, rows, tolerance)
+    numbered = staged.withColumn("source", F.col("row").cast("string"))
+    fates = {
+        "processed": [
+            (row["ticker"], int(row["source"])) for row in processed_bars(numbered, superseded(staged)).collect()
+        ],
+        "superseded": [(row["ticker"], row["row"]) for row in superseded(staged).collect()],
+    }
+    fate_of = {key: fate for fate, keys in fates.items() for key in keys}
+    assert len(fate_of) == sum(map(len, fates.values()))
+    found = staged.toArrow().to_pylist()
+    return [{**row, "fate": fate_of.get((row["ticker"], row["row"]), "quarantined"), "row": None} for row in found]
 
 
 def results(
     spark: SparkSession, market: DataFrame, rows: list[Row], tolerance: float = TOLERANCE
 ) -> list[dict[str, Any]]:
     """What became of each row, in the order given."""
-    marked = [{**row, "problem": row.get("problem"), "interval": str(place)} for place, row in enumerate(rows)]
-    found = classified(spark, market, marked, tolerance).toArrow().to_pylist()
+    marked = [
+        {**row, "problem": row.get("problem"), "source": f"{place:06}{row['source']}"} for place, row in enumerate(rows)
+    ]
+    found = with_fates(spark, market, marked, tolerance)
     assert len(found) == len(rows)
-    return sorted(found, key=lambda row: int(row["raw_interval"]))
+    return [{**row, "source": row["source"][6:]} for row in sorted(found, key=lambda row: str(row["source"]))]
 
 
 # A row, by what differs from a good one, and everything that is wrong with it.
@@ -495,15 +525,14 @@ DELIVERIES = st.lists(
 
 
 def assert_conserved(spark: SparkSession, market: DataFrame, rows: list[Row]) -> None:
-    found = classified(spark, market, rows)
-    kept = found.select("ticker", "raw_date", "raw_line", "fate", "reasons", *VALUES).toArrow().to_pylist()
+    kept = with_fates(spark, market, rows)
     fates = [row["fate"] for row in kept]
     assert len(rows) == len(kept) == sum(fates.count(fate) for fate in ("processed", "quarantined", "superseded"))
     assert all(bool(row["reasons"]) == (row["fate"] == "quarantined") for row in kept)
     bars = [row for row in kept if row["fate"] == "processed"]
-    keys = [(row["ticker"], row["raw_date"].strip()[:10]) for row in bars]
+    keys = [(row["ticker"], row["date"]) for row in bars]
     assert len(set(keys)) == len(keys), "more than one bar of a ticker and session"
-    superseded = {(row["ticker"], row["raw_date"].strip()[:10]) for row in kept if row["fate"] == "superseded"}
+    superseded = {(row["ticker"], row["date"]) for row in kept if row["fate"] == "superseded"}
     assert superseded <= set(keys), "a row was superseded by nothing"
     for row in bars:
         low, high = row["low"] or 1e-300, row["high"] or 1e300
