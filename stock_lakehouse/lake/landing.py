@@ -60,25 +60,32 @@ def place(rows: pd.DataFrame, asked: Rectangle) -> pd.DataFrame:
     after the last session in its year: prices may be adjusted by it.
     """
     import numpy as np
+    import pandas as pd
 
     placed = rows.assign(ticker=rows["ticker"].fillna(UNREADABLE))
     readable = placed["problem"].isna()
     sessions = placed["session"].where(placed["session"].notna() | ~readable, placed["date"])
-    days = {text: day_of(text) for text in sessions.unique()}
-    placed["day"] = [days[text] for text in sessions]
-    placed["year"] = [day[:4] if day else UNREADABLE for day in placed["day"]]
-    covered = {day: day is None or asked.covers(date.fromisoformat(day)) for day in set(days.values())}
+    # A delivery has each day many times, so its texts are looked at once.
+    codes, texts = pd.factorize(sessions, use_na_sentinel=False)
+    days = [day_of(text) for text in texts]
+    covered = np.array([day is None or asked.covers(date.fromisoformat(day)) for day in days], dtype=bool)
     since = (asked.first - LOOK_BACK).isoformat()
     start, end, until = asked.first.isoformat(), asked.last.isoformat(), f"{asked.last.year}-12-31"
+
+    def by_row(of_days: Sequence[str | None]) -> pd.Series:
+        return pd.Series(of_days, dtype=object).take(codes).set_axis(placed.index)
+
+    placed["day"] = by_row(days)
+    placed["year"] = by_row([day[:4] if day else UNREADABLE for day in days])
     # Later ones too, as far as the run reads: prices may be adjusted by them already.
-    recent = np.array(
-        [day is not None and (since <= day < start or end < day <= until) for day in placed["day"]], dtype=bool
-    )
+    recent = np.array([day is not None and (since <= day < start or end < day <= until) for day in days], dtype=bool)[
+        codes
+    ]
     acting = recent.copy()
     if recent.any():
         acting[recent] = acts(placed[recent]).to_numpy(dtype=bool)
     tickers = placed["ticker"].isin([*asked.tickers, UNREADABLE])
-    placed["inside"] = tickers & (np.array([covered[day] for day in placed["day"]], dtype=bool) | acting)
+    placed["inside"] = tickers & (covered[codes] | acting)
     placed["key"] = keys_of(placed)
     return placed
 
@@ -323,6 +330,21 @@ class Basis:
     readjusted: Mapping[str, float]
 
 
+_OF_BASIS = [
+    "ticker",
+    "day",
+    "inside",
+    "file",
+    "close",
+    "adj_close",
+    "decimal",
+    "adjusted_to",
+    "adj_close_as_of",
+    "says",
+    "basis",
+]
+
+
 def basis_of(placed: pd.DataFrame, landed: pd.DataFrame, landed_splits: Callable[[str], Sequence[Split]]) -> Basis:
     """The basis of delivered prices, held against what is landed of the same days; `landed_splits` are all of a ticker.
 
@@ -330,14 +352,14 @@ def basis_of(placed: pd.DataFrame, landed: pd.DataFrame, landed_splits: Callable
     tells: closes of the same days differ by the split's ratio, or do not. Where no day is in both, nobody can say.
     """
     form = placed["basis"].fillna(SPLIT_ADJUSTED)
-    ours = placed[(placed["adjusted_to"].notna() | placed["adj_close_as_of"].notna()) & placed["day"].notna()]
-    ours = ours[ours["problem"].isna()]
+    says_when = placed["adjusted_to"].notna() | placed["adj_close_as_of"].notna()
+    ours = placed.loc[says_when & placed["day"].notna() & placed["problem"].isna(), _OF_BASIS]
     unknown: dict[str, str] = {}
     readjusted: dict[str, float] = {}
     named, there = splits_of(placed), dict(list(landed.groupby("ticker", sort=False)))
     for name, rows in ours.groupby("ticker", sort=True):
         ticker, before = str(name), there.get(name, landed[:0])
-        splits, newest = named.get(ticker, []), max(rows["adjusted_to"].dropna(), default="")
+        splits, newest = named.get(ticker, []), max(rows["adjusted_to"].dropna().unique(), default="")
         coming = [split for split in splits if newest and split.day > newest]  # where nobody says, none
         beside = rows[~rows["inside"]]
         if factor := _readjustment(beside, before, [*splits, *splits_of(before).get(ticker, [])]):
@@ -457,6 +479,9 @@ def _readjustment(beside: pd.DataFrame, landed: pd.DataFrame, splits: Sequence[S
 def splits_of(rows: pd.DataFrame) -> dict[str, list[Split]]:
     """The splits that `rows` name, by ticker, each in ascending order."""
     found: dict[str, set[Split]] = {}
+    texts = rows["stock_splits"]
+    acting = [text for text in texts.dropna().unique() if {ratio_of(text, mark) for mark in (None, ",")} - {None, 1.0}]
+    rows = rows[texts.isin(acting)]
     for ticker, day, ratio in zip(rows["ticker"], rows["day"], _ratios(rows), strict=True):
         if ratio not in (None, 1.0) and isinstance(day, str):
             found.setdefault(ticker, set()).add(Split(day, ratio))
