@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -44,6 +44,12 @@ class LakeOptions(BaseModel):
         description="Last day of the lake. None: the newest finished session, so the lake grows with every session.",
     )
     lake_root: Path | str = Field(default=Path("lakehouse"), description="Folder of the lake, or `s3://bucket/prefix`.")
+    layout: Literal["ticker_year", "year"] = Field(
+        default="ticker_year",
+        description="How the tables after raw are stored: `ticker_year`, files of one ticker and year; or `year`, files of all "
+        "tickers of a year, sorted by ticker, for lakes of thousands of tickers. `stock-lakehouse layout` moves a lake to "
+        "another value; see docs/operations.md#layout.",
+    )
     bars_per_chunk: int = Field(
         default=750_000,
         ge=1,
@@ -53,7 +59,7 @@ class LakeOptions(BaseModel):
     partitions_per_write: int = Field(
         default=250,
         ge=1,
-        description="Ticker-years that are written to Parquet at a time. Each needs about 2 MB of memory.",
+        description="Partitions that are written to Parquet at a time. Each needs about 2 MB of memory.",
     )
     retention_days: int = Field(
         default=365,

@@ -6,7 +6,7 @@ computing them (layers/).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from stock_lakehouse.schemas import Column, corporate_actions, curated, features, processed, raw, restatements
@@ -29,7 +29,7 @@ class Table:
     - written_by: the tables in whose steps it is written, by name; its own step if empty
     - partition_by: the columns that its folders are named after
     - key: the columns that identify a row; empty where nothing does
-    - rows_a_partition: about how many rows a partition has, for bounds of memory
+    - rows_a_partition: about how many rows a ticker-year has, for bounds of memory
     - provenance: columns that say where a value came from; a change of one alone is published and restates nothing
     - ledger: how the ledger records what changed after it was published: a line a value, a line a ticker and run, or not at all
     """
@@ -181,6 +181,24 @@ BY_NAME = {table.name: table for table in TABLES}
 LAYERS = tuple(
     table for table in TABLES if table.has_step
 )  # in the order of the flow; each partitioned by the run's keys
+
+
+# The columns that the folders of a lake's tables are named after, by the setting `layout`.
+LAYOUTS = {"ticker_year": ("ticker", "year"), "year": ("year",)}
+
+
+def laid_out(table: Table, layout: str) -> Table:
+    """`table` as a lake of `layout` stores it. Tables that are not by ticker and year are the same in every layout."""
+    if table.partition_by != LAYOUTS["ticker_year"] or layout == "ticker_year":
+        return table
+    # No log says which files of a Parquet table count, so each layout has a folder of its own.
+    path = f"{table.path}_by_{layout}" if table.format == "parquet" else table.path
+    return replace(table, path=path, partition_by=LAYOUTS[layout])
+
+
+def layout_named(columns: tuple[str, ...]) -> str:
+    """The layout whose folders are named after `columns`; the columns themselves if it is none of ours."""
+    return next((layout for layout, own in LAYOUTS.items() if own == columns), ", ".join(columns))
 
 
 def upstream(table: Table) -> tuple[Table, ...]:

@@ -101,7 +101,7 @@ def keep_up(
     now: datetime | None = None,
     pause_seconds: float = PAUSE_SECONDS,
 ) -> Upkeep:
-    """Tend every Delta table of `lake` and raw's compactions unless `check_only`, and look at every table.
+    """Tend every table of `lake` unless `check_only`, and look at every table.
 
     `sessions` as the transforms take it: date, final_at, next_session. `sample` tickers are computed anew from the layer
     above and compared bit for bit, others each week. Raises StorageError; what is wrong with a table is a finding.
@@ -114,7 +114,7 @@ def keep_up(
         if damages:
             one.findings.append(_damaged(table, damages))
         else:
-            if (table.format == "delta" or table == RAW) and not check_only:
+            if not check_only:
                 _tend(lake, one, moment)
             _audit(lake, spark, table, one)
         one.seconds = time.monotonic() - began
@@ -225,8 +225,9 @@ def _concerned(lake: Lake, table: Table, damages: Sequence[Damage]) -> set[Ticke
         return _landed(lake) if table == PROCESSED_ACTIONS else _newest(_ticker_years(lake, CURATED))
     concerned: set[TickerYear] = set()
     for damage in damages:
-        ticker, year = partition_of(damage.path)
-        tickers = {name for name, _ in _landed(lake)} if ticker == UNREADABLE else {ticker}
+        *named, year = partition_of(damage.path)
+        # Which tickers a file of a whole year had is not known any more: they are among all that there are.
+        tickers = set(named) if named and named != [UNREADABLE] else {name for name, _ in _landed(lake)}
         # A run reads the rows without a readable ticker or year beside those of its own tickers and years.
         if year.isdigit():
             concerned |= {(name, int(year)) for name in tickers}
@@ -392,6 +393,9 @@ def _tend(lake: Lake, one: TableUpkeep, now: datetime) -> None:
         if one.table == RAW.name:
             removed, freed = lake.raw.tend_compactions()
             one.tended = Tended(files_removed=removed, bytes_freed=freed)
+        elif one.table in lake.parquet:
+            replaced = lake.parquet[one.table].remove_replaced()
+            one.tended = Tended(files_removed=len(replaced), bytes_freed=sum(file.size for file in replaced))
         else:
             one.tended = tend(lake.delta[one.table], None if one.table == RESTATEMENTS.name else lake.ledger, now)
     except TableBusyError as error:
@@ -476,7 +480,7 @@ def _tickers(lake: Lake) -> list[str]:
 
 
 def _ticker_years(lake: Lake, table: Table) -> set[TickerYear]:
-    return lake.stored(table.name).ticker_years()
+    return lake.stored(table.name).ticker_years(skip_damaged=True)
 
 
 def facts(one: TableUpkeep) -> Mapping[str, Any]:

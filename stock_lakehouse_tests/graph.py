@@ -61,10 +61,13 @@ class Clocked(LakehouseResource):
         return self._at
 
 
-def clocked(root: Path | str, spark: SparkSession, tickers: Sequence[str] = TICKERS) -> Clocked:
+def clocked(
+    root: Path | str, spark: SparkSession, tickers: Sequence[str] = TICKERS, layout: str = "ticker_year"
+) -> Clocked:
     """A lakehouse at `root` on the engine of `spark`."""
     settings = Settings(
         lake_root=root,
+        layout=layout,
         tickers=tuple(tickers),
         first_date=FIRST,
         last_date=date(2021, 12, 31),
@@ -250,7 +253,7 @@ def contents(table: ParquetTable | DeltaTable) -> list[dict[str, Any]]:
 
 
 def _with_partition(table: ParquetTable, file: File) -> pa.Table:
-    values = dict(part.split("=", 1) for part in file.path.split("/")[-3:-1])
+    values = dict(part.split("=", 1) for part in file.path.split("/")[-3:-1] if "=" in part)
     rows = pq.ParquetFile(storage_at(table.lake_root).source(file.path)).read()
     for name, value in values.items():
         rows = rows.append_column(name, pa.array([value] * rows.num_rows, pa.string()))

@@ -23,6 +23,7 @@ CHANGED: dict[str, Any] = {
     "first_date": date(2020, 1, 2),
     "last_date": date(2021, 3, 4),
     "lake_root": Path("/srv/lake"),
+    "layout": "year",
     "bars_per_chunk": 7,
     "partitions_per_write": 8,
     "retention_days": 9,

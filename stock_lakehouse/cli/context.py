@@ -47,6 +47,18 @@ def asked_rectangle(
         wrong(str(error))
 
 
+def check_layout(settings: Settings) -> None:
+    """Exit with a line that names the command if the lake's tables have another layout than the settings say."""
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.lake.publish import LayoutError
+    from stock_lakehouse.lake.storage import StorageError
+
+    try:
+        Lake(settings.lake_options).check_layout()
+    except (LayoutError, StorageError) as error:
+        wrong(str(error))
+
+
 def day_of(value: datetime | None) -> date | None:
     return value.date() if value else None
 

@@ -35,7 +35,7 @@ class Diagnosis:
 
 
 def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
-    """Check settings, lake, calendar, partitions, source, engine and Java, in this order. Without settings the checks end.
+    """Check settings, lake, layout, calendar, partitions, source, engine and Java, in order. Without settings the checks end.
 
     `say`: called with a line of text when a long wait begins, as for the start of a Databricks cluster.
     """
@@ -48,6 +48,7 @@ def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
     origin = str(file) if file.is_file() else f"defaults, because there is no {file}"
     yield Diagnosis("settings", "ok", f"{origin}: {len(settings.tickers)} tickers, source {settings.source}")
     yield _lake(settings)
+    yield _layout(settings)
     yield _calendar(settings)
     if settings.simulated_clock is not None:
         yield _clock(settings.simulated_clock)
@@ -97,6 +98,18 @@ def _bucket(root: str) -> Diagnosis:
     except StorageError as error:
         return Diagnosis("lake", "broken", str(error))
     return Diagnosis("lake", "ok", f"{root} can be listed, read and written, with conditional writes")
+
+
+def _layout(settings: Settings) -> Diagnosis:
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.lake.publish import LayoutError
+    from stock_lakehouse.lake.storage import StorageError
+
+    try:
+        Lake(settings.lake_options).check_layout()
+    except (LayoutError, StorageError) as error:
+        return Diagnosis("layout", "broken", str(error))
+    return Diagnosis("layout", "ok", f'the tables have layout "{settings.layout}"')
 
 
 def _calendar(settings: Settings) -> Diagnosis:

@@ -1,4 +1,4 @@
-"""Commands for operating a lake: init, doctor, upkeep, ui."""
+"""Commands for operating a lake: init, doctor, upkeep, layout, ui."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stock_lakehouse.cli.context import asked_rectangle, check_partitions, engine, settings_of_process
+from stock_lakehouse.cli.context import asked_rectangle, check_layout, check_partitions, engine, settings_of_process
 from stock_lakehouse.cli.outcome import run_and_print
 from stock_lakehouse.cli.printing import aside, new_grid, print_grid, progress_printer, say, wrong
 from stock_lakehouse.cli.program import app
@@ -44,6 +44,7 @@ def upkeep(
         lake = Lake(settings.lake_options)
         lake.check()
         if repair:
+            check_layout(settings)
             _repair(settings)
         with engine(settings) as spark:
             calendar = settings.calendar
@@ -104,6 +105,30 @@ def _print_upkeep(done: Upkeep) -> None:
         say(f"  to do: {escape(finding.todo)}")
     if not done.findings:
         say("Every table agrees with its log, its schema and its computation.")
+
+
+@app.command()
+def layout() -> None:
+    """Move the lake's tables to the setting `layout`: files of a ticker and year, or of a year. No value changes.
+
+    It can be stopped or killed at any point and started again. Readers never wait; runs are refused until all tables are moved.
+    Earlier versions of Delta tables stay readable for `--as-of`. Until upkeep removes what was replaced, the tables need twice
+    their space.
+    """
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.lake.layout import move
+    from stock_lakehouse.lake.lock import TableBusyError
+    from stock_lakehouse.lake.publish import PublishError
+    from stock_lakehouse.lake.storage import StorageError
+
+    settings = settings_of_process()
+    lake = Lake(settings.lake_options)
+    try:
+        lake.check()
+        move(lake, progress_printer())
+    except (PublishError, StorageError, TableBusyError) as error:
+        wrong(str(error))
+    say(f'Every table has layout "{settings.layout}".')
 
 
 @app.command()

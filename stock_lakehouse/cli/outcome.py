@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stock_lakehouse.cli.context import engine
+from stock_lakehouse.cli.context import check_layout, engine
 from stock_lakehouse.cli.printing import (
     as_text,
     cut,
@@ -32,6 +32,7 @@ SHOWN_ROWS = 5  # of a check that did not pass
 
 def run_and_print(settings: Settings, rectangle: Rectangle, select: list[str] | None) -> RunReport:
     """Run `rectangle` with progress and red checks on stderr; exit with 1 if the run fails. The caller then calls `end`."""
+    check_layout(settings)
     progress = progress_printer()
     progress(
         f"{len(rectangle.tickers)} tickers × {len(rectangle.sessions):,} sessions, {rectangle.first} to {rectangle.last}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stock_lakehouse.cli.context import asked_rectangle, data_files, engine, settings_of_process
+from stock_lakehouse.cli.context import asked_rectangle, check_layout, data_files, engine, settings_of_process
 from stock_lakehouse.cli.outcome import end, print_outcome, print_tables, record_held_bars, run_and_print
 from stock_lakehouse.cli.printing import (
     as_text,
@@ -94,6 +94,7 @@ def backfill(
 
     settings = settings_of_process()
     requested = asked_rectangle(settings, tickers, first, last)
+    check_layout(settings)
 
     def plan(run_again: bool) -> BackfillPlan:
         with engine(settings, *(table.name for table in LAYERS)) as spark:

@@ -88,8 +88,16 @@ class Lake:
         if RESTATEMENTS.name in needed:
             # The versions of the restated tables decide which lines of the ledger are orphaned.
             needed |= {table.name for table in TABLES if table.ledger}
-        self.storage.check(BY_NAME[name].path for name in sorted(needed))
+        self.storage.check(self._stored[name].table.path for name in sorted(needed))
 
     def version_tags(self) -> set[tuple[str, str]]:
         """Path and version tag of every data file. If the set has not changed, nothing was written."""
-        return {(file.path, file.version_tag) for table in TABLES for file in self.storage.walk(table.path)}
+        folders = (stored.table.path for stored in self._stored.values())
+        return {(file.path, file.version_tag) for folder in folders for file in self.storage.walk(folder)}
+
+    def check_layout(self) -> None:
+        """Raise LayoutError if a table has another layout on disk than the options say: a run would have to mix the two."""
+        for parquet in self.parquet.values():
+            parquet.check_layout()
+        for delta in self.delta.values():
+            delta.check_layout()

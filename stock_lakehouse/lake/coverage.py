@@ -1,5 +1,7 @@
 """The sessions that the lake holds of each ticker, read from the Delta log in milliseconds, without an engine.
 
+With layout "year" the log does not know tickers: their sessions are read from the files, once for each version.
+
 Here: spans, missing sessions and provisional bars. Not here: what is done about them (automation/).
 """
 
@@ -10,10 +12,12 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
-from stock_lakehouse.lake.delta_table import DeltaTable
+from stock_lakehouse.lake.delta_table import DeltaTable, partition_columns
 from stock_lakehouse.market_calendar import ONE_DAY
 
 if TYPE_CHECKING:
+    import deltalake
+
     from stock_lakehouse.market_calendar import MarketCalendar
 
 # Only these years are searched for provisional bars. A bar is provisional for hours; one that stays so is found for at least a
@@ -74,13 +78,23 @@ def read_holdings(complete: DeltaTable, bars: DeltaTable, calendar: MarketCalend
         raise HoldingsError(f"the lake cannot be read: {type(error).__name__}: {error}") from error
 
 
-def _spans(table: DeltaTable, calendar: MarketCalendar) -> dict[str, tuple[date, date, tuple[date, ...]]]:
-    """First, last and missing sessions of each ticker. Files are opened only for tickers with fewer rows than sessions."""
-    import pyarrow as pa
+Spans = Mapping[str, tuple[date, date, tuple[date, ...]]]
 
+
+def _spans(table: DeltaTable, calendar: MarketCalendar) -> Spans:
+    """First, last and missing sessions of each ticker."""
     if not table.exists():
         return {}
     opened = table.open()
+    return (
+        _spans_by_log(opened, calendar) if "ticker" in partition_columns(opened) else _spans_by_rows(opened, calendar)
+    )
+
+
+def _spans_by_log(opened: deltalake.DeltaTable, calendar: MarketCalendar) -> Spans:
+    """`_spans` where each file has one ticker. Files are opened only for tickers with fewer rows than sessions."""
+    import pyarrow as pa
+
     files = pa.table(opened.get_add_actions(flatten=True)).select(
         ["partition.ticker", "min.date", "max.date", "num_records"]
     )
@@ -98,6 +112,34 @@ def _spans(table: DeltaTable, calendar: MarketCalendar) -> dict[str, tuple[date,
             present = set(dates["date"].to_pylist())
             missing = tuple(day for day in expected if day not in present)
         held[ticker] = (first, last, missing)
+    return held
+
+
+# The spans of the last version read of a table whose log does not know tickers, by table ID and version.
+_spans_of: dict[tuple[str, int], Spans] = {}
+
+
+def _spans_by_rows(opened: deltalake.DeltaTable, calendar: MarketCalendar) -> Spans:
+    """`_spans` where a file has many tickers: tickers and sessions are read, once for each version."""
+    import pyarrow.compute as pc
+
+    version = (str(opened.metadata().id), opened.version())
+    if version in _spans_of:
+        return _spans_of[version]
+    rows = opened.to_pyarrow_dataset().to_table(columns=["ticker", "date"])
+    spans = rows.group_by("ticker").aggregate([("date", "min"), ("date", "max"), ("date", "count")])
+    held = {}
+    for ticker, first, last, count in zip(
+        *(spans[name].to_pylist() for name in ("ticker", "date_min", "date_max", "date_count")), strict=True
+    ):
+        expected = calendar.between(first, last)
+        missing: tuple[date, ...] = ()
+        if count != len(expected):
+            present = set(rows.filter(pc.equal(rows["ticker"], ticker))["date"].to_pylist())
+            missing = tuple(day for day in expected if day not in present)
+        held[ticker] = (first, last, missing)
+    _spans_of.clear()
+    _spans_of[version] = held
     return held
 
 

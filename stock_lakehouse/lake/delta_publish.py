@@ -23,7 +23,9 @@ from stock_lakehouse.lake.publish import (
     differing_partitions,
     in_keys,
     literals,
+    partition_folder,
     partition_predicate,
+    partition_values,
     publishable,
 )
 from stock_lakehouse.lake.staging import Staging
@@ -220,17 +222,22 @@ def _verify(
     after = stored.open()
     version = after.version()
     rows_before, rows_after = rows_of(before), rows_of(after)
-    for pair in pairs:
-        expected = rows_before.get(pair, 0) + kinds.get((*pair, "added"), 0) - kinds.get((*pair, "withdrawn"), 0)
-        if rows_after.get(pair, 0) != expected:
+    expected = {
+        values: rows_before.get(values, 0) for values in (partition_values(stored.table, pair) for pair in pairs)
+    }
+    for (ticker, year, kind), number in kinds.items():
+        expected[partition_values(stored.table, (ticker, year))] += {"added": number, "withdrawn": -number}.get(kind, 0)
+    for values, rows in expected.items():
+        if rows_after.get(values, 0) != rows:
             withdraw()
             after.restore(before.version())
             raise PublishError(
-                f"{stored.table.name}: version {version} holds {rows_after.get(pair, 0)} rows of {pair}, not "
-                f"{expected}; the table was restored to version {before.version()}, run it again"
+                f"{stored.table.name}: version {version} holds {rows_after.get(values, 0)} rows of "
+                f"{partition_folder(stored.table, values)}, not {rows}; the table was restored to version "
+                f"{before.version()}, run it again"
             )
     return Published(
-        rows=sum(rows_after.get(pair, 0) for pair in pairs),
+        rows=sum(rows_after.get(values, 0) for values in expected),
         partitions=len(pairs),
         added=count("added"),
         corrected=count("corrected"),

@@ -6,19 +6,17 @@ Not here: which rows a publish writes (delta_publish.py), history and maintenanc
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake.history import file_name
 from stock_lakehouse.lake.lock import confirm
-from stock_lakehouse.lake.publish import (
-    Partition,
-    PublishError,
-)
+from stock_lakehouse.lake.publish import PublishError, check_layout, sort_columns
 from stock_lakehouse.lake.storage import LakeRoot, named, storage_at, under
-from stock_lakehouse.lake.stored import Damage, rows_or_reason
+from stock_lakehouse.lake.stored import GROUP_ROWS, Damage, rows_or_reason, tickers_of
 from stock_lakehouse.lake_options import LakeOptions
-from stock_lakehouse.tables import Table
+from stock_lakehouse.tables import Table, laid_out
 
 if TYPE_CHECKING:
     import deltalake
@@ -30,6 +28,9 @@ if TYPE_CHECKING:
 # equal from the log instead of the file. A double can then be one bit off (18 % of files with one row), and a timestamp is cut
 # to milliseconds.
 EXACT_IN_JSON = ("date", "int", "bigint")
+
+
+ONE_FILE = 1 << 40  # bytes: a partition that is rewritten becomes one file
 
 
 class SchemaEvolutionError(Exception):
@@ -45,7 +46,7 @@ class DeltaTable:
 
     def __init__(self, options: LakeOptions | LakeRoot, table: Table) -> None:
         options = LakeOptions.of(options)
-        self.table = table
+        self.table = laid_out(table, options.layout)
         self.retention_days = options.retention_days
         self.path = under(options.lake_root, table.path)
         self.lake_root = options.lake_root
@@ -71,6 +72,11 @@ class DeltaTable:
     def location(self) -> str:
         return str(self.path)
 
+    def check_layout(self) -> None:
+        """Raise LayoutError if the table on disk is partitioned otherwise than the options say."""
+        if self.exists():
+            check_layout(self.table, partition_columns(self.open()), self.table.partition_by)
+
     def paths(self) -> list[str]:
         """The files of the present version, under the lake's root."""
         return [self._path_of(add) for add in self._adds()]
@@ -80,12 +86,13 @@ class DeltaTable:
         return [add["size_bytes"] for add in self._adds()]
 
     def state(self, tickers: Sequence[str]) -> Hashable:
-        """The files of `tickers`; in a table without partitions by ticker, which is small, the rows of `tickers`."""
+        """The files that may hold rows of `tickers`; in a table without partitions, which is small, the rows of `tickers`."""
         import pyarrow.compute as pc
 
         wanted = set(tickers)
-        if "ticker" in self.table.partition_by:
-            return frozenset(add["path"] for add in self._adds() if add["partition.ticker"] in wanted)
+        if self.table.partition_by:
+            adds = self._adds()
+            return frozenset(add["path"] for add in adds if add.get("partition.ticker") in {None, *wanted})
         if not self.exists():
             return None
         of_tickers = pc.field("ticker").isin(sorted(wanted))
@@ -125,13 +132,20 @@ class DeltaTable:
         """The path under the lake's root of a file that the log names by a URI."""
         return f"{self.table.path}/{file_name(add['path'])}"
 
-    def ticker_years(self) -> set[tuple[str, int]]:
-        """The ticker-years that hold rows, by the log. Only for a table with partitions by ticker and year."""
-        return (
-            {(ticker, int(year)) for (ticker, year), rows in rows_of(self.open()).items() if rows}
-            if self.exists()
-            else set()
-        )
+    def ticker_years(self, skip_damaged: bool = False) -> set[tuple[str, int]]:
+        """The ticker-years that hold rows, by the log; where it knows the year alone, by the tickers in the files.
+
+        Only for a table with partitions by year.
+        """
+
+        def pairs_in(add: dict[str, Any]) -> set[tuple[str, int]]:
+            if "partition.ticker" in add:
+                tickers: Iterable[str] = [add["partition.ticker"]] if add["num_records"] else []
+            else:
+                tickers = tickers_of(self.lake_root, self._path_of(add), "", skip_damaged)
+            return {(ticker, int(add["partition.year"])) for ticker in tickers}
+
+        return set().union(*storage_at(self.lake_root).map(pairs_in, self._adds()))
 
     def read(
         self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None
@@ -158,7 +172,8 @@ class DeltaTable:
     def prepare(self) -> None:
         """Create the table if it does not exist; add columns that it lacks. Old files stay readable, with nulls in new columns.
 
-        Raises SchemaEvolutionError if the table has a column that the program does not compute, or computes as another type.
+        Raises SchemaEvolutionError if the table has a column that the program does not compute, or computes as another type;
+        LayoutError if it has another layout.
         """
         import deltalake
 
@@ -172,6 +187,7 @@ class DeltaTable:
                 mode="ignore",
             )
             return
+        self.check_layout()
         self.set_properties()
         present = {field.name: field for field in self.open().schema().fields}
         types = {field.name: field.type for field in wanted.fields}
@@ -234,6 +250,40 @@ class DeltaTable:
         opened = self.open()
         return opened.version() == version + 1 or self._is_next(opened, write_id, version, withdraw)
 
+    def rewrite(
+        self, opened: deltalake.DeltaTable, years: Sequence[int], *, predicate: str | None, partition_by: Sequence[str]
+    ) -> None:
+        """Write the rows of `years` of the version `opened` anew, sorted by ticker, in one commit on top of it.
+
+        The commit replaces the rows of `predicate`; None: all, and with them the partition columns by `partition_by`. Only for a
+        table with partitions by year. A year at a time is in memory.
+        """
+        import deltalake
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        schema, dataset = pa.schema(opened.schema().to_arrow()), opened.to_pyarrow_dataset()
+        order = [(name, "ascending") for name in sort_columns(self.table)]
+        # deltalake takes the batches in a thread in which its own reader panics: "Cannot start a runtime from within a runtime".
+        with ThreadPoolExecutor(1) as reader:
+
+            def batches() -> Iterator[pa.RecordBatch]:
+                for year in years:
+                    rows = reader.submit(dataset.to_table, filter=pc.field("year") == year).result()
+                    # One batch a year: deltalake hands batches to several writers, so that only the order in a batch stays.
+                    yield from rows.sort_by(order).cast(schema).combine_chunks().to_batches()
+
+            deltalake.write_deltalake(
+                opened,
+                pa.RecordBatchReader.from_batches(schema, batches()),
+                mode="overwrite",
+                predicate=predicate,
+                schema_mode="overwrite" if predicate is None else None,
+                partition_by=list(partition_by),
+                target_file_size=ONE_FILE,
+                writer_properties=deltalake.WriterProperties(max_row_group_size=GROUP_ROWS, compression="SNAPPY"),
+            )
+
     def append(self, rows: DataFrame) -> None:
         """Add `rows` in one commit. The caller must hold the table's lock. Raises PublishError if the commit fails."""
         from pyspark.errors import PySparkException
@@ -294,10 +344,16 @@ def adds_of(opened: deltalake.DeltaTable) -> list[dict[str, Any]]:
     return rows
 
 
-def rows_of(opened: deltalake.DeltaTable) -> dict[Partition, int]:
-    """The number of rows of each (ticker, year), by the log."""
-    rows: dict[Partition, int] = {}
+def partition_columns(opened: deltalake.DeltaTable) -> tuple[str, ...]:
+    """The columns by which the version `opened` is partitioned."""
+    return tuple(opened.metadata().partition_columns)
+
+
+def rows_of(opened: deltalake.DeltaTable) -> dict[tuple[Any, ...], int]:
+    """The number of rows of each partition, by the log."""
+    rows: dict[tuple[Any, ...], int] = {}
+    columns = partition_columns(opened)
     for add in adds_of(opened):
-        pair = (add["partition.ticker"], add["partition.year"])
-        rows[pair] = rows.get(pair, 0) + add["num_records"]
+        values = tuple(add[f"partition.{name}"] for name in columns)
+        rows[values] = rows.get(values, 0) + add["num_records"]
     return rows

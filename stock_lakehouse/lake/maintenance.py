@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.delta_table import DeltaTable, adds_of
+from stock_lakehouse.lake.delta_table import DeltaTable, adds_of, partition_columns
 from stock_lakehouse.lake.history import (
     CHECKPOINT,
     COMMIT,
@@ -27,11 +27,11 @@ from stock_lakehouse.lake.history import (
 )
 from stock_lakehouse.lake.ledger import Ledger
 from stock_lakehouse.lake.lock import confirm, one_writer
-from stock_lakehouse.lake.publish import PublishError
+from stock_lakehouse.lake.publish import PublishError, literals
 from stock_lakehouse.lake.storage import Storage, storage_at
-from stock_lakehouse.lake.stored import Damage
+from stock_lakehouse.lake.stored import Damage, is_sorted
 from stock_lakehouse.market_calendar import utc_now
-from stock_lakehouse.tables import Table
+from stock_lakehouse.tables import LAYOUTS, Table
 
 if TYPE_CHECKING:
     import deltalake
@@ -91,17 +91,44 @@ def tend(table: DeltaTable, ledger: Ledger | None, now: datetime | None = None) 
 
 
 def _compact(table: DeltaTable) -> None:
-    """Join the files of each partition that has several, in one commit; its row counts are held against the log before."""
+    """Join the files of each partition that has several, in one commit; its row counts are held against the log before.
+
+    Where a partition has all tickers of a year, those that are not in order are written anew, sorted by ticker: engines sort
+    by partition columns alone when they write.
+    """
     before = table.open()
     rows = _partitions(before)
-    if all(files == 1 for files, _ in rows.values()):
+    if partition_columns(before) == LAYOUTS["year"]:
+        years = _not_in_order(table, before)
+        if not years:
+            return
+        table.rewrite(before, years, predicate=f"year IN ({literals(years)})", partition_by=LAYOUTS["year"])
+    elif all(files == 1 for files, _ in rows.values()):
         return
-    before.optimize.compact()
+    else:
+        before.optimize.compact()
     after = table.open()
     now = _partitions(after)
     if {key: count for key, (_, count) in rows.items()} != {key: count for key, (_, count) in now.items()}:
         after.restore(after.version() - 1)
         raise PublishError(f"{table.table.name}: compaction lost rows and was taken back; please report it")
+
+
+def _not_in_order(table: DeltaTable, opened: deltalake.DeltaTable) -> list[int]:
+    """The years with several files, or with a file of which a reader of one ticker cannot skip most row groups."""
+    import pyarrow.parquet as pq
+
+    storage = storage_at(table.lake_root)
+    files: dict[int, list[str]] = {}
+    for add in adds_of(opened):
+        files.setdefault(add["partition.year"], []).append(f"{table.table.path}/{file_name(add['path'])}")
+
+    def is_in_order(paths: list[str]) -> bool:
+        return len(paths) == 1 and is_sorted(pq.read_metadata(storage.ranged(paths[0])))
+
+    years = sorted(files)
+    found = storage.map(is_in_order, [files[year] for year in years])
+    return [year for year, in_order in zip(years, found, strict=True) if not in_order]
 
 
 def _remove_old(table: DeltaTable, now: datetime) -> Tended:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.tables import Table
+from stock_lakehouse.tables import Table, layout_named
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -25,11 +25,15 @@ class PublishError(Exception):
     """A table could not be made equal to what was computed. The message says which state it is in and what to do."""
 
 
+class LayoutError(PublishError):
+    """A table of the lake has another layout than the settings say. The message names the command that moves it."""
+
+
 @dataclass(frozen=True)
 class Published:
     """The result of a publish.
 
-    `rows`: rows of the ticker-years that were written.
+    `rows`: rows of the partitions that were written.
     `partitions`: ticker-years that were written.
     `added`, `corrected`, `withdrawn`: changed rows, by kind.
     `version`: the Delta version after the publish; None for Parquet.
@@ -107,9 +111,10 @@ def differing_partitions(computed: DataFrame, published: DataFrame) -> list[Part
 
 
 def chunks(table: Table, pairs: Sequence[Partition], bars: int) -> Iterator[Sequence[Partition]]:
-    """`pairs`, ticker-years of `table`, in groups of about `bars` rows each."""
+    """`pairs`, ticker-years of `table`, in groups of about `bars` rows each, so that a group touches few partitions."""
     size = max(bars // table.rows_a_partition, 1)
-    return (pairs[start : start + size] for start in range(0, len(pairs), size))
+    ordered = sorted(pairs, key=lambda pair: partition_values(table, pair))
+    return (ordered[start : start + size] for start in range(0, len(ordered), size))
 
 
 def of_tickers(frame: DataFrame, tickers: Sequence[str]) -> DataFrame:
@@ -144,15 +149,40 @@ def partition_predicate(pairs: Iterable[Partition]) -> str:
     )
 
 
-def partition_folder(ticker: str, year: int | str) -> str:
+def partition_values(table: Table, pair: Partition) -> tuple[int | str, ...]:
+    """The values of the partition columns of `table` for the rows of the ticker-year `pair`."""
+    ticker, year = pair
+    return tuple(ticker if name == "ticker" else year for name in table.partition_by)
+
+
+def partition_folder(table: Table, values: Sequence[int | str]) -> str:
     """The folder of a partition under its table. A caret is escaped as engines do; they do not find the folder otherwise."""
-    return f"ticker={ticker.replace('^', '%5E')}/year={year}"
+    pairs = zip(table.partition_by, values, strict=True)
+    return "/".join(f"{name}={str(value).replace('^', '%5E')}" for name, value in pairs)
 
 
-def partition_of(path: str) -> tuple[str, str]:
-    """The ticker and year of a file that an engine wrote. JVM Spark escapes more characters in a path than Sail does."""
-    ticker, year = path.split("/")[-3:-1]
-    return unquote(ticker.removeprefix("ticker=")), unquote(year.removeprefix("year="))
+def partition_of(path: str) -> tuple[str, ...]:
+    """The partition values of a file that an engine wrote: ticker and year, or the year alone, as the table's layout is.
+
+    JVM Spark escapes more characters in a path than Sail does.
+    """
+    folders = path.split("/")[-3:-1]
+    return tuple(unquote(folder.partition("=")[2]) for folder in folders if folder.startswith(("ticker=", "year=")))
+
+
+def sort_columns(table: Table) -> list[str]:
+    """The columns by which the rows of a file of `table` are sorted: one ticker's rows are neighbours."""
+    return [name for name in ("ticker", "year", "date", "ingested_at") if name in table.column_names]
+
+
+def check_layout(table: Table, stored: tuple[str, ...], wanted: tuple[str, ...]) -> None:
+    """Raise LayoutError unless the partition columns `stored` of a table on disk are those `wanted` by the settings."""
+    if stored != wanted:
+        layout = layout_named(stored)
+        raise LayoutError(
+            f'{table.name} has layout "{layout}" on disk and the settings say layout = "{layout_named(wanted)}": run '
+            f'`stock-lakehouse layout` to move the lake, or set layout = "{layout}"'
+        )
 
 
 def literals(values: Iterable[int | str]) -> str:

@@ -137,9 +137,9 @@ class RawCsv:
         empty = pa.schema([(name, pa.string()) for name in columns]).empty_table()
         return pa.concat_tables([empty, *self._storage.map(read, sources)])
 
-    def ticker_years(self) -> set[tuple[str, int]]:
+    def ticker_years(self, skip_damaged: bool = True) -> set[tuple[str, int]]:
         """The ticker-years that have a landed row; those of a year that could not be read, and rows of a file that is no CSV any
-        more, are left out. Reads every file."""
+        more, are always left out. Reads every file."""
 
         def pairs_in(raw: RawFile) -> set[tuple[str, int]]:
             if not raw.year.isdigit():

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.history import NoVersionError, commits, in_words, open_as_of, version_at
-from stock_lakehouse.lake.publish import partition_of
+from stock_lakehouse.lake.stored import conformed
 from stock_lakehouse.tables import BY_NAME, RAW, RESTATEMENTS, TABLES, Table
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def read_table(
         if at is not None:
             found = _landed_by(found, at)
     else:
-        found = _parquet(lake, table, tickers)
+        found = lake.parquet[table.name].read_arrow(tickers)
     return found.sort_by([(one, "ascending") for one in ORDER if one in table.column_names])
 
 
@@ -91,7 +91,7 @@ def _delta(lake: Lake, table: Table, tickers: Sequence[str] | None, at: datetime
         return table.arrow_schema.empty_table()
     opened = stored.open() if at is None else open_as_of(stored, at)
     wanted = None if tickers is None else pc.field("ticker").isin(list(tickers))
-    found = _conformed(opened.to_pyarrow_dataset().to_table(filter=wanted), table)
+    found = conformed(opened.to_pyarrow_dataset().to_table(filter=wanted), table)
     return _came_true(lake, found, at) if table == RESTATEMENTS else found
 
 
@@ -119,23 +119,6 @@ def _came_true(lake: Lake, lines: pa.Table, at: datetime | None) -> pa.Table:
     return lines.filter(pc.invert(in_vain))
 
 
-def _parquet(lake: Lake, table: Table, tickers: Sequence[str] | None) -> pa.Table:
-    """The rows of a Parquet table's files, ticker and year by the folder."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    def read(path: str) -> pa.Table:
-        rows = pq.ParquetFile(lake.storage.source(path)).read()
-        for name, value in zip(("ticker", "year"), partition_of(path), strict=True):
-            kind = table.arrow_schema.field(name).type
-            rows = rows.append_column(name, pa.array([value] * rows.num_rows, pa.string()).cast(kind))
-        return _conformed(rows, table)
-
-    paths = lake.parquet[table.name].paths()
-    asked = [path for path in paths if tickers is None or partition_of(path)[0] in tickers]
-    return pa.concat_tables([table.arrow_schema.empty_table(), *lake.storage.map(read, asked)])
-
-
 def _landed_by(rows: pa.Table, at: datetime) -> pa.Table:
     """The rows that had landed. Their times are text of one form, so they compare as text."""
     import pyarrow.compute as pc
@@ -148,15 +131,3 @@ def _landed_by(rows: pa.Table, at: datetime) -> pa.Table:
             + (f"the first landed at {first}" if first else "nothing has landed at all")
         )
     return landed
-
-
-def _conformed(rows: pa.Table, table: Table) -> pa.Table:
-    """`rows` with the columns of `table`, in their order and types; one that is not there is null."""
-    import pyarrow as pa
-
-    schema = table.arrow_schema
-    columns: list[Any] = [
-        rows[field.name].cast(field.type) if field.name in rows.column_names else pa.nulls(rows.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.table(columns, schema=schema)

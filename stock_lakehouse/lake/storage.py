@@ -17,14 +17,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
-from io import BytesIO
+from io import BytesIO, RawIOBase
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from obstore import ReadableFile
     from obstore.store import S3Store
 
 LakeRoot = Path | str  # a folder, or s3://bucket/prefix
@@ -85,6 +87,9 @@ class Storage(Protocol):
 
     def source(self, path: str) -> str | BytesIO:
         """The file in a form that pyarrow can read."""
+
+    def ranged(self, path: str) -> Any:
+        """The file in a form of which pyarrow reads only the parts that it needs, for large files. Raises FileNotFoundError."""
 
     def create(self, path: str, content: bytes) -> None:
         """Write a new file atomically. It is durable when this returns: it survives a power cut.
@@ -160,6 +165,9 @@ class Folder:
 
     def source(self, path: str) -> str:
         return str(self._root / path)
+
+    def ranged(self, path: str) -> str:
+        return self.source(path)
 
     def create(self, path: str, content: bytes) -> None:
         target = self._root / path
@@ -257,6 +265,13 @@ class Bucket:
 
     def source(self, path: str) -> BytesIO:
         return BytesIO(self.read(path))
+
+    def ranged(self, path: str) -> Any:
+        import obstore
+
+        with self._named(path, "s3:GetObject"):
+            reader = obstore.open_reader(self._store, path)
+        return _Ranged(reader, lambda: self._named(path, "s3:GetObject"))
 
     def read(self, path: str) -> bytes:
         return self.look(path)[0]
@@ -364,6 +379,30 @@ class Bucket:
             text = (advice or _first_line(error)).replace("BUCKET", bucket).replace("ACTION", action)
             kind = NoAnswerError if NO_ANSWER in str(error) else StorageError
             raise kind(f"{self.uri(path)}: {text}") from None
+
+
+class _Ranged(RawIOBase):
+    """A file in a bucket that pyarrow reads in ranges. obstore's own reader has no `closed`, which pyarrow asks for."""
+
+    def __init__(self, reader: ReadableFile, named: Callable[[], AbstractContextManager[None]]) -> None:
+        self._reader = reader
+        self._named = named
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._reader.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._reader.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        with self._named():
+            return bytes(self._reader.read(None if size < 0 else size))
 
 
 def _until_answered(request: Callable[[], R]) -> R:

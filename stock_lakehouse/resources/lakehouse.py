@@ -64,6 +64,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         self._run_tags = context.run.tags if context.run else {}
+        self.lake.check_layout()
         narrow_ranges(named_tickers(self._run_tags))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:

@@ -46,10 +46,10 @@ ASKED = (
 ABOVE = {PROCESSED.name: RAW.name, CURATED.name: PROCESSED.name, FEATURES.name: CURATED.name}
 
 
-def publish_at_once(root: str, asked: tuple[Rectangle, ...], run_id: str, together: Any) -> None:
+def publish_at_once(root: str, asked: tuple[Rectangle, ...], run_id: str, together: Any, layout: str) -> None:
     """In a process of its own: a layer after the other, each begun when every process has ended the one above."""
     with spark_session("embedded") as spark:
-        house = clocked(root, spark)
+        house = clocked(root, spark, layout=layout)
         for layer in ABOVE:
             together.wait(120)
             for one in asked:
@@ -57,11 +57,11 @@ def publish_at_once(root: str, asked: tuple[Rectangle, ...], run_id: str, togeth
 
 
 @contextmanager
-def at_once(root: LakeRoot, *asked: tuple[Rectangle, ...]) -> Iterator[None]:
+def at_once(root: LakeRoot, *asked: tuple[Rectangle, ...], layout: str = "ticker_year") -> Iterator[None]:
     spawn = multiprocessing.get_context("spawn")
     together = spawn.Barrier(len(asked))
     processes = [
-        spawn.Process(target=publish_at_once, args=(str(root), one, f"{number}" * 8 + "-run", together))
+        spawn.Process(target=publish_at_once, args=(str(root), one, f"{number}" * 8 + "-run", together, layout))
         for number, one in enumerate(asked, start=1)
     ]
     for process in processes:

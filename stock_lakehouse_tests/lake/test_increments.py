@@ -460,7 +460,7 @@ def test_a_commit_that_lost_rows_is_taken_back_and_restates_nothing(
 
     monkeypatch.setattr(DeltaTable, "overwrite", loses_a_row)
     with pytest.raises(
-        PublishError, match=r"version 2 holds 29 rows of \('AAA', 2020\), not 30; .* restored to version 1"
+        PublishError, match=r"version 2 holds 29 rows of ticker=AAA/year=2020, not 30; .* restored to version 1"
     ):
         run(house, rectangle([day], ["AAA"]), [new["AAA", day]], "22222222-run")
     assert layers(house)["curated"] == before["curated"]

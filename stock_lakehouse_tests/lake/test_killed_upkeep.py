@@ -3,12 +3,9 @@ undisturbed."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -35,7 +32,7 @@ from stock_lakehouse_tests.lake.histories import (
     scattered,
     time_passes,
 )
-from stock_lakehouse_tests.lake.killed_upkeep import RETENTION_DAYS, maintain
+from stock_lakehouse_tests.lake.killed_upkeep import RETENTION_DAYS, Program, maintain
 from stock_lakehouse_tests.lake.test_upkeep import damaged_files, kept_up
 
 # Two ticker-years, so that what brings one back does not bring the other back by chance.
@@ -67,16 +64,10 @@ class Keeper:
         (self.prepared / ".staging" / "left" / "part.parquet").write_bytes(b"x")
         time_passes(self.prepared / ".staging", timedelta(days=2))
         house.lake.curated.open().alter.set_table_properties({"delta.logRetentionDuration": "interval 1 days"})
-        self._program = subprocess.Popen(
-            [sys.executable, "-m", "stock_lakehouse_tests.lake.killed_upkeep"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-        )
+        self._program = Program(self.folder / "points.json")
         root = self.copy("undisturbed")
         assert self.killed_at(root, "none") == 0
-        self.points: list[str] = json.loads((self.folder / "points.json").read_text())
+        self.points = self._program.points
         self.after = state(Lake(root))
 
     def copy(self, name: str) -> Path:
@@ -90,16 +81,10 @@ class Keeper:
         return root
 
     def killed_at(self, root: Path, point: str) -> int:
-        assert self._program.stdin is not None
-        assert self._program.stdout is not None
-        self._program.stdin.write(f"{root} {point} {self.folder / 'points.json'}\n")
-        self._program.stdin.flush()
-        return int(self._program.stdout.readline())
+        return self._program.do("upkeep", root, point)
 
     def close(self) -> None:
-        assert self._program.stdin is not None
-        self._program.stdin.close()
-        self._program.wait(timeout=30)
+        self._program.close()
 
     def check(self, point: str, faults: Faults) -> None:
         """Kill an upkeep at `point`, look at the lake, keep it up again, and compare; heal it, and compare with what was."""
