@@ -285,6 +285,29 @@ def test_upkeep_names_what_is_damaged_and_repairs_it_when_told_to(project: Path)
     assert call("upkeep", "--repair", "--check-only").exit_code == 2
 
 
+def test_a_lake_of_another_layout_is_refused_in_a_line_and_moved_by_the_command(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call("materialize").exit_code == 0
+    shown = {table: call("show", table, "NVDA").output for table in ("processed_stocks_daily", "stocks_features")}
+    monkeypatch.setenv("STOCK_LAKEHOUSE_LAYOUT", "year")
+    for arguments in (["materialize"], ["backfill"], ["upkeep", "--repair"]):
+        refused = call(*arguments)
+        assert refused.exit_code == 2, refused.output
+        (line,) = [line for line in refused.output.splitlines() if "layout" in line]
+        assert "run `stock-lakehouse layout` to move the lake" in line
+    assert "broken" in call("doctor").output
+    assert {table: call("show", table, "NVDA").output for table in shown} == shown
+    moved = call("layout")
+    assert moved.exit_code == 0, moved.output
+    assert 'Every table has layout "year".' in moved.output
+    assert {path.name for path in (project / "lakehouse/processed/stocks_daily_by_year").iterdir()} == {"year=2023"}
+    assert {table: call("show", table, "NVDA").output for table in shown} == shown
+    again = call("materialize")
+    assert again.exit_code == 0, again.output
+    assert "Nothing changed" in again.output
+
+
 def test_an_error_whose_text_sounds_like_the_stores_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,7 @@ from stock_lakehouse.lake.publish import PublishError, check_layout, sort_column
 from stock_lakehouse.lake.storage import LakeRoot, named, storage_at, under
 from stock_lakehouse.lake.stored import GROUP_ROWS, Damage, rows_or_reason, tickers_of
 from stock_lakehouse.lake_options import LakeOptions
-from stock_lakehouse.tables import Table, laid_out
+from stock_lakehouse.tables import LAYOUTS, SESSIONS_A_YEAR, Table, laid_out
 
 if TYPE_CHECKING:
     import deltalake
@@ -74,7 +74,7 @@ class DeltaTable:
 
     def check_layout(self) -> None:
         """Raise LayoutError if the table on disk is partitioned otherwise than the options say."""
-        if self.exists():
+        if self.table.partition_by in LAYOUTS.values() and self.exists():
             check_layout(self.table, partition_columns(self.open()), self.table.partition_by)
 
     def paths(self) -> list[str]:
@@ -281,7 +281,7 @@ class DeltaTable:
                 schema_mode="overwrite" if predicate is None else None,
                 partition_by=list(partition_by),
                 target_file_size=ONE_FILE,
-                writer_properties=deltalake.WriterProperties(max_row_group_size=GROUP_ROWS, compression="SNAPPY"),
+                writer_properties=_writer_properties("ticker" in partition_by),
             )
 
     def append(self, rows: DataFrame) -> None:
@@ -316,6 +316,18 @@ class DeltaTable:
             withdraw()
             opened.restore(committed[0] - 1)
         return False
+
+
+def _writer_properties(by_ticker: bool) -> deltalake.WriterProperties:
+    """How `rewrite` writes Parquet. Files `by_ticker` are open all at once: smaller buffers take 0.25 MB each, not 1.6 MB."""
+    import deltalake
+
+    if by_ticker:
+        plain = deltalake.ColumnProperties(dictionary_enabled=False)
+        return deltalake.WriterProperties(
+            compression="SNAPPY", write_batch_size=SESSIONS_A_YEAR, default_column_properties=plain
+        )
+    return deltalake.WriterProperties(compression="SNAPPY", max_row_group_size=GROUP_ROWS)
 
 
 def rows_in_order(table: pa.Table) -> list[tuple[object, ...]]:

@@ -52,8 +52,7 @@ class ParquetTable:
     """A Parquet table of a lake.
 
     `options`: the lake's options; or only its root, which then has the defaults. `bars_per_chunk` limits the rows that a publish
-    compares row by row at a time. `partitions_per_write` limits the engine's open files, which take 2 MB of memory per ticker
-    and year.
+    compares row by row at a time. `partitions_per_write` limits the engine's open files, which take 2 MB of memory each.
     """
 
     def __init__(self, options: LakeOptions | LakeRoot, table: Table) -> None:
@@ -258,19 +257,20 @@ class ParquetTable:
     def _batches(
         self, table: Table, changed: Mapping[Partition, _Difference]
     ) -> Iterator[dict[Partition, _Difference]]:
-        """`changed` in groups of whole partitions, each of at most `partitions_per_write` partitions and, if it has several,
-        about `bars_per_chunk` changed rows."""
+        """`changed` in groups of whole partitions: at most `partitions_per_write`, and about `bars_per_chunk` rows if several."""
         partitions: dict[tuple[int | str, ...], dict[Partition, _Difference]] = {}
         for pair in sorted(changed):
             partitions.setdefault(partition_values(table, pair), {})[pair] = changed[pair]
         batch: dict[Partition, _Difference] = {}
-        count = 0
-        for _, pairs in sorted(partitions.items()):
-            rows = sum(difference.rows for difference in (*batch.values(), *pairs.values()))
-            if batch and (count == self._partitions_per_write or rows > self._bars_per_chunk):
+        count = rows = 0
+        for values, pairs in sorted(partitions.items()):
+            size = sum(difference.rows for difference in pairs.values())
+            if "ticker" not in table.partition_by:
+                size = max(size, self._rows_at(_place(table, values)))
+            if batch and (count == self._partitions_per_write or rows + size > self._bars_per_chunk):
                 yield batch
-                batch, count = {}, 0
-            batch, count = {**batch, **pairs}, count + 1
+                batch, count, rows = {}, 0, 0
+            batch, count, rows = {**batch, **pairs}, count + 1, rows + size
         if batch:
             yield batch
 
@@ -289,9 +289,6 @@ class ParquetTable:
         """
         import pyarrow.parquet as pq
 
-        def target_of(values: tuple[int | str, ...]) -> str:
-            return f"{table.path}/{partition_folder(table, values)}/{FILE}"
-
         folder, predicate = staging.new_path(), partition_predicate(changed)
         frame = wanted.where(predicate)
         has_others = "ticker" not in table.partition_by
@@ -303,7 +300,7 @@ class ParquetTable:
             years = sorted({year for _, year in changed}, key=str)
             frame = frame.unionByName(self.read(frame.sparkSession, years=years).where(f"NOT ({predicate})"))
             for values in expected:
-                expected[values] += self._rows_at(target_of(values))
+                expected[values] += self._rows_at(_place(table, values))
         frame = frame.coalesce(1).sortWithinPartitions(*sort_columns(table))
         writer = frame.write.partitionBy(*table.partition_by).option("max_row_group_size", GROUP_ROWS)  # Sail's option
         writer.parquet(staging.storage.uri(folder))
@@ -319,7 +316,7 @@ class ParquetTable:
         counts = self._storage.map(count, sources)
         moves, removals = [], []
         for (values, rows), paths, actual in zip(expected.items(), sources, counts, strict=True):
-            target = target_of(values)
+            target = _place(table, values)
             if actual != rows or len(paths) > 1:
                 raise PublishError(
                     f"{table.name}: {actual} rows in {len(paths)} files were written for "
@@ -388,7 +385,7 @@ class ParquetTable:
             values, own = part
             content = BytesIO()
             pq.write_table(own.select(in_file), content, row_group_size=GROUP_ROWS, compression="zstd")
-            self._storage.create(f"{target.path}/{partition_folder(target, values)}/{FILE}", content.getvalue())
+            self._storage.create(_place(target, values), content.getvalue())
 
         for _ in self._storage.map(write, _parts(rows, target)):
             pass
@@ -408,6 +405,11 @@ class ParquetTable:
             confirm(self.lake_root)
             self._storage.delete([file.path for file in replaced])
             return replaced
+
+
+def _place(table: Table, values: tuple[int | str, ...]) -> str:
+    """The path of the file of a partition of `table`."""
+    return f"{table.path}/{partition_folder(table, values)}/{FILE}"
 
 
 def _parts(rows: pa.Table, table: Table) -> Iterator[tuple[tuple[int | str, ...], pa.Table]]:

@@ -33,7 +33,7 @@ class LayoutError(PublishError):
 class Published:
     """The result of a publish.
 
-    `rows`: rows of the partitions that were written.
+    `rows`: rows of the ticker-years that were written; of a Delta table, of the partitions that they are in.
     `partitions`: ticker-years that were written.
     `added`, `corrected`, `withdrawn`: changed rows, by kind.
     `version`: the Delta version after the publish; None for Parquet.

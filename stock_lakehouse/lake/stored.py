@@ -106,8 +106,8 @@ def tickers_in(lake_root: LakeRoot, path: str, version_tag: str) -> frozenset[st
     """
     import pyarrow.parquet as pq
 
-    column = pq.ParquetFile(storage_at(lake_root).ranged(path)).read(["ticker"])["ticker"]
-    return frozenset(column.unique().to_pylist())
+    with pq.ParquetFile(storage_at(lake_root).ranged(path)) as file:
+        return frozenset(file.read(["ticker"])["ticker"].unique().to_pylist())
 
 
 def tickers_of(lake_root: LakeRoot, path: str, version_tag: str, skip_damaged: bool) -> frozenset[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -303,40 +304,69 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     program.close()
 
 
-@pytest.mark.parametrize("layout", BOTH)
-def test_a_move_killed_at_any_write_leaves_what_the_lake_says_and_is_completed_by_the_next(
-    lakes: dict[str, Path], program: Program, tmp_path: Path, spark: SparkSession, layout: str, faults: Faults
+class Mover:
+    """Moves of the story's lake to `layout` that are killed."""
+
+    def __init__(self, folder: Path, program: Program, origin: Path, layout: str, spark: SparkSession) -> None:
+        self.folder, self.program, self.origin, self.layout, self.spark = folder, program, origin, layout, spark
+        self.before = rows_in(clocked(origin, spark))
+        assert program.do(layout, self.copy("undisturbed"), "none") == 0
+        self.points = program.points
+        self.files = self.files_of("undisturbed")
+
+    def copy(self, name: str) -> Path:
+        return Path(shutil.copytree(self.origin, self.folder / name, copy_function=shutil.copy2))
+
+    def files_of(self, name: str) -> dict[str, int]:
+        lake = Lake(LakeOptions(lake_root=self.folder / name, layout=self.layout))  # type: ignore[arg-type]
+        lake.check_layout()
+        return {table.name: len(lake.stored(table.name).paths()) for table in TABLES}
+
+    def check(self, points: list[int], faults: Faults) -> None:
+        """Kill a move at each of `points`, look at the lake, move it again, and compare with the undisturbed move."""
+        lost, seconds = 0, 0.0
+        for point in points:
+            root = self.copy(str(point))
+            assert os.WTERMSIG(self.program.do(self.layout, root, str(point))) == signal.SIGKILL
+            seen = rows_in(clocked(root, self.spark))
+            lost += sum(row not in seen[name] for name, rows in self.before.items() for row in rows)
+            assert seen == self.before, self.points[point]
+            began = time.monotonic()
+            assert self.program.do(self.layout, root, "none") == 0
+            seconds = max(seconds, time.monotonic() - began)
+            assert self.files_of(str(point)) == self.files
+            assert rows_in(clocked(root, self.spark)) == self.before
+            shutil.rmtree(root)
+        faults.tried("a move to another layout killed at a write", len(points), lost, seconds)
+
+
+@pytest.fixture(params=BOTH)
+def mover(
+    request: pytest.FixtureRequest, lakes: dict[str, Path], program: Program, tmp_path: Path, spark: SparkSession
+) -> Mover:
+    return Mover(tmp_path, program, lakes[other(request.param)], request.param, spark)
+
+
+def test_a_move_killed_at_a_write_leaves_what_the_lake_says_and_is_completed_by_the_next(
+    mover: Mover, faults: Faults
 ) -> None:
-    def copy(name: str) -> Path:
-        return Path(shutil.copytree(lakes[other(layout)], tmp_path / name, copy_function=shutil.copy2))
-
-    assert program.do(layout, copy("undisturbed"), "none") == 0
-    points = program.points
-    assert {point.split(" ", 1)[1] for point in points} >= {"write_deltalake curated/stocks_daily"}
-    before = rows_in(clocked(lakes[layout], spark))
-    # Every write of its kind once, and the first and last of many files.
-    chosen = sorted({at for place in set(points) for at in (points.index(place), last(points, place))})
-    lost = 0
-    for at in chosen:
-        root = copy(str(at))
-        assert os.WTERMSIG(program.do(layout, root, str(at))) == signal.SIGKILL
-        house = clocked(root, spark, layout=layout)
-        seen = rows_in(house)
-        lost += sum(row not in seen[name] for name, rows in before.items() for row in rows)
-        assert seen == before, points[at]
-        assert program.do(layout, root, "none") == 0
-        house.lake.check_layout()
-        assert rows_in(house) == before
-        for name in (PROCESSED.name, QUARANTINE.name, CURATED.name, FEATURES.name):
-            assert len(house.lake.stored(name).paths()) == len(
-                clocked(tmp_path / "undisturbed", spark, layout=layout).lake.stored(name).paths()
-            )
-        shutil.rmtree(root)
-    faults.tried("a move to another layout killed at a write", len(chosen), lost)
+    folder = PROCESSED.path if mover.layout == "ticker_year" else f"{PROCESSED.path}_by_year"
+    mark = f"before unlink {PROCESSED.path}" if mover.layout == "ticker_year" else f"after replace {PROCESSED.path}"
+    places = [
+        f"after replace {folder}",
+        mark,
+        f"before write_deltalake {CURATED.path}",
+        f"after write_deltalake {CURATED.path}",
+    ]
+    mover.check([mover.points.index(place) for place in places], faults)
 
 
-def last(points: list[str], place: str) -> int:
-    return len(points) - 1 - points[::-1].index(place)
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_a_move_killed_at_any_write_leaves_what_the_lake_says_and_is_completed_by_the_next(
+    mover: Mover, faults: Faults
+) -> None:
+    mover.check(list(range(len(mover.points))), faults)
 
 
 @pytest.mark.parametrize("harm", [truncate, Path.unlink])
@@ -363,17 +393,14 @@ def test_a_damaged_file_of_a_year_is_named_and_heals_for_all_its_tickers(
 
 
 def test_writers_of_tickers_of_the_same_year_at_once_lose_nothing(
-    houses: dict[str, Clocked], spark: SparkSession, tmp_path: Path
+    lakes: dict[str, Path], spark: SparkSession, tmp_path: Path
 ) -> None:
-    many, one = clocked(tmp_path / "many", spark, layout="year"), clocked(tmp_path / "one", spark)
-    first = rectangle(DAYS[:45], ("AAA", "BBB"))
-    for house in (many, one):
-        run(house, first, BARS.values(), "00000000-run")
-    run(many, ALL, EDITED.values(), "99999999-run", steps=[RAW.name])
-    apart = ((rectangle(DAYS, ("AAA",)),), (rectangle(DAYS, ("BBB", "CCC")),))
-    with at_once(many.lake.root, *apart, layout="year"):
-        run(one, ALL, EDITED.values(), "99999999-run")
-    assert layers(many) == layers(one)
+    house = clocked(tmp_path / "lake", spark, layout="year")
+    run(house, rectangle(DAYS[:45], ("AAA", "BBB")), BARS.values(), "00000000-run")
+    run(house, ALL, [*EDITED.values(), BAD], "11111111-run", steps=[RAW.name])
+    with at_once(house.lake.root, (rectangle(DAYS, ("AAA",)),), (rectangle(DAYS, ("BBB", "CCC")),), layout="year"):
+        pass
+    assert layers(house) == layers(clocked(lakes["ticker_year"], spark))
 
 
 def test_on_s3_a_lake_runs_by_year_moves_and_moves_back(

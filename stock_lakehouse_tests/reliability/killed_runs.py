@@ -30,6 +30,7 @@ from stock_lakehouse_tests.graph import clocked
 from stock_lakehouse_tests.reliability.scenario import ASKED, SHARES, Points, die, second_run
 
 DEAD_AFTER_SECONDS = 2.0
+LAYOUT = "KILLED_RUNS_LAYOUT"  # the variable with the layout of the runs' lakes
 
 
 def child(root: LakeRoot, points_file: Path, point: str, asked: Rectangle, run_id: str) -> None:
@@ -47,7 +48,7 @@ def child(root: LakeRoot, points_file: Path, point: str, asked: Rectangle, run_i
             timer.daemon = True
             timer.start()
         began = time.monotonic()
-        second_run(clocked(root, spark), run_id, asked)
+        second_run(clocked(root, spark, layout=os.environ.get(LAYOUT, "ticker_year")), run_id, asked)
         facts = {"points": points.seen, "seconds": time.monotonic() - began}
         points_file.write_text(json.dumps(facts), encoding="utf-8")
 

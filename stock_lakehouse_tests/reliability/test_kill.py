@@ -25,8 +25,8 @@ from stock_lakehouse.tables import CURATED, FEATURES
 from stock_lakehouse_tests import s3
 from stock_lakehouse_tests.conftest import bytes_of
 from stock_lakehouse_tests.faults import Faults
-from stock_lakehouse_tests.graph import clocked, plain
-from stock_lakehouse_tests.reliability.killed_runs import Program
+from stock_lakehouse_tests.graph import Clocked, clocked, plain
+from stock_lakehouse_tests.reliability.killed_runs import LAYOUT, Program
 from stock_lakehouse_tests.reliability.scenario import SHARES, heal, prepare
 from stock_lakehouse_tests.reliability.states import (
     State,
@@ -53,11 +53,13 @@ class Outcome:
 class Killer:
     """The program of killed_runs.py, and the lake before and after an undisturbed second run."""
 
-    def __init__(self, folder: Path, spark: SparkSession, base: LakeRoot | None = None) -> None:
-        self.folder, self.spark, self.base = folder, spark, base or folder
-        self.program = Program(folder)
+    def __init__(
+        self, folder: Path, spark: SparkSession, base: LakeRoot | None = None, layout: str = "ticker_year"
+    ) -> None:
+        self.folder, self.spark, self.base, self.layout = folder, spark, base or folder, layout
+        self.program = Program(folder, {LAYOUT: layout})
         self._prepared = under(self.base, "prepared")
-        prepare(clocked(self._prepared, spark))
+        prepare(self.house(self._prepared))
         self.old = State.of(self._prepared, spark)
         root = self.copy("undisturbed")
         assert self.program.second_run(root, "none") == [0]
@@ -65,6 +67,9 @@ class Killer:
         self.points: list[str] = facts["points"]
         self.seconds: float = facts["seconds"]
         self.new = State.of(root, spark)
+
+    def house(self, root: LakeRoot) -> Clocked:
+        return clocked(root, self.spark, layout=self.layout)
 
     def copy(self, name: str) -> LakeRoot:
         root = under(self.base, name)
@@ -82,7 +87,7 @@ class Killer:
         outcome.killed += os.WTERMSIG(status) == signal.SIGKILL
         seen = State.of(root, self.spark)
         assert_old_or_new(self.old, seen, self.new)
-        house = clocked(root, self.spark)
+        house = self.house(root)
         assert len(plain(house.lake.processed.read(self.spark).toArrow())) == len(seen.layers["processed"])
 
         outcome.seconds = max(outcome.seconds, heal(house))
@@ -100,7 +105,7 @@ class Killer:
         """In each round a process a point makes its share of the second run at once with the others, and dies at its point; who
         is not killed ends well. Then one more run of each."""
         root = self.copy(f"at_once_{uuid4().hex}")
-        house = clocked(root, self.spark)
+        house = self.house(root)
         shares = SHARES[: len(rounds[0])]
         for points in rounds:
             for number, (status, point) in enumerate(zip(self.program.second_run(root, *points), points, strict=True)):
@@ -195,6 +200,31 @@ def test_a_run_killed_at_a_write_and_run_again_ends_as_if_undisturbed(
     outcome = Outcome()
     killer.check(middle(killer.points, place), outcome)
     outcome.record(faults, KILLED)
+
+
+@pytest.fixture(scope="module")
+def killer_by_year(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
+    killer = Killer(tmp_path_factory.mktemp("killed"), spark, layout="year")
+    yield killer
+    killer.program.close()
+
+
+@pytest.mark.parametrize("place", ["after replace processed/stocks_daily_by_year", "after save curated/stocks_daily"])
+def test_a_run_killed_at_a_write_of_a_year_and_run_again_ends_as_if_undisturbed(
+    killer_by_year: Killer, killer: Killer, faults: Faults, place: str
+) -> None:
+    assert killer_by_year.new.layers == killer.new.layers
+    outcome = Outcome()
+    killer_by_year.check(middle(killer_by_year.points, place), outcome)
+    outcome.record(faults, KILLED)
+
+
+def test_a_process_killed_while_others_publish_the_same_years_harms_none_of_them(
+    killer_by_year: Killer, faults: Faults
+) -> None:
+    outcome = Outcome()
+    killer_by_year.check_at_once([["after+save+.staging", "none", "none"]], outcome)
+    outcome.record(faults, KILLED_AT_ONCE)
 
 
 @pytest.fixture(scope="module")
