@@ -5,6 +5,7 @@ The counts are read from the Delta logs, without the product's readers. What a l
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.delta_publish import publish
+from stock_lakehouse.lake.delta_publish import publish, replace
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.partitions import Rectangle
@@ -49,3 +50,18 @@ def test_a_ticker_year_is_one_file_however_often_it_was_published(spark: SparkSe
         files = files_a_ticker_year(stored)
         assert files == {(ticker, year): 1 for ticker in TICKERS for year in {day.year for day in present}}
     assert stored.open().to_pyarrow_table().num_rows == len(rows)
+
+
+def test_a_small_table_is_opened_from_its_last_ten_commits(tmp_path: Path) -> None:
+    """Each commit since the last checkpoint is a file to open: on S3, a request each time that the table is opened."""
+    small = DeltaTable(tmp_path, dataclasses.replace(VALUES, partition_by=()))
+    log = tmp_path / VALUES.path / "_delta_log"
+    since_checkpoint = []
+    for run in range(25):
+        ticker, day = TICKERS[run % len(TICKERS)], SESSIONS[run]
+        rows = pa.table([[ticker], [day], [1.0 * run], [day.year]], schema=VALUES.arrow_schema)
+        assert replace(small, rows, [ticker])
+        checkpoints = [int(file.name[:20]) for file in log.glob("*.checkpoint*.parquet")]
+        commits = [int(file.stem) for file in log.glob("*.json")]
+        since_checkpoint.append(sum(version > max(checkpoints, default=-1) for version in commits))
+    assert max(since_checkpoint) <= 10
