@@ -14,12 +14,13 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from stock_lakehouse.lake import Lake
+from stock_lakehouse.lake.causes import VENDOR_EDIT
 from stock_lakehouse.lake.delta_publish import publish, replace
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.schemas import SESSION_DATE, TICKER, YEAR, Column
-from stock_lakehouse.tables import Table
+from stock_lakehouse.tables import CURATED, RESTATEMENTS, Table
 from stock_lakehouse_tests.graph import NOW, year_boundary
 
 TICKERS, SESSIONS = tuple(f"T{number:02}" for number in range(12)), year_boundary(150, 110)
@@ -65,3 +66,21 @@ def test_a_small_table_is_opened_from_its_last_ten_commits(tmp_path: Path) -> No
         commits = [int(file.stem) for file in log.glob("*.json")]
         since_checkpoint.append(sum(version > max(checkpoints, default=-1) for version in commits))
     assert max(since_checkpoint) <= 10
+
+
+def test_the_ledger_is_a_few_files_however_often_lines_were_added(spark: SparkSession, tmp_path: Path) -> None:
+    """A run reads the whole ledger several times, and adds a file to it."""
+    lake, staging = Lake(tmp_path), Staging(tmp_path)
+    lake.curated.prepare()
+    ddl = "ticker string, date date, kind string, cells array<struct<column:string,old:string,new:string,cause:string>>"
+    files, days = [], SESSIONS[:40]
+    for day in days:
+        changes = spark.createDataFrame([("AAA", day, "corrected", [("close", "1.0", "2.0", VENDOR_EDIT)])], ddl)
+        lake.ledger.announce(CURATED, changes, staging, run_id=str(day), now=NOW, before=lake.curated.open())
+        files.append(len(lake.stored(RESTATEMENTS.name).paths()))
+    assert max(files) <= 20
+    assert max(files[-20:]) <= max(files[:20])
+    lines = deltalake.DeltaTable(str(tmp_path / RESTATEMENTS.path)).to_pyarrow_table()
+    assert sorted(zip(lines["date"].to_pylist(), lines["run_id"].to_pylist(), strict=True)) == [
+        (day, str(day)) for day in days
+    ]
