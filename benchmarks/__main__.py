@@ -23,7 +23,10 @@ BENCHMARKS: dict[str, tuple[list[str], list[str]]] = {
     "bulk_load": ([], ["--tickers", "10", "--years", "2"]),
     "engines": (["--chart"], ["--tickers", "5", "10", "--years", "4", "--repeats", "1"]),
     "backfill": ([], ["--tickers", "6", "--years", "2", "--chunk", "1000"]),
+    "aging": ([], ["--tickers", "20", "--years", "2", "--days", "60"]),
+    "growth": (["--chart"], ["--tickers", "10", "20", "--years", "2"]),
 }
+LONG = ("aging", "growth")  # an hour or more each at full size: only where they are named
 
 
 def main() -> None:
@@ -33,7 +36,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     options = parser.parse_args()
     answers, figures = {}, []
-    for name in options.only or BENCHMARKS:
+    for name in options.only or [name for name in BENCHMARKS if name not in LONG]:
         started = time.monotonic()
         answer = measure(module(name, "--json", *BENCHMARKS[name][options.small])).answer
         answers[name] = answer

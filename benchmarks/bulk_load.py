@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from benchmarks import market
 from benchmarks.figures import Figure, print_figures, print_table
@@ -85,19 +87,22 @@ def measure_loads(folder: Path, tickers: int, years: int, quiet: bool) -> dict[s
             "cpu_seconds": measured.cpu_seconds,
             "peak_gb": measured.peak_gb,
             "steps": measured.answer["steps"],
-            "tables": _tables(folder / "lake", tickers * end),
+            "tables": _tables(config, tickers * end),
         }
     return loads
 
 
-def _tables(lake_root: Path, rows: int) -> dict[str, dict[str, int]]:
+def _tables(config: Path, rows: int) -> dict[str, dict[str, int]]:
     """Rows, files and bytes of each layer. Raises RuntimeError unless each holds `rows` rows and quarantine holds none."""
     import deltalake
     import pyarrow.parquet as pq
 
     from stock_lakehouse.lake import Lake
+    from stock_lakehouse.settings import load_settings
 
-    lake = Lake(lake_root)
+    with mock.patch.dict(os.environ, {"STOCK_LAKEHOUSE_CONFIG": str(config)}):
+        options = load_settings(csv_folder=config.parent).lake_options
+    lake, lake_root = Lake(options), config.parent / "lake"
     counted = {
         LAYERS[0]: sum((lake_root / file.path).read_bytes().count(b"\n") - 1 for file in lake.raw.files()),
         LAYERS[1]: sum(pq.read_metadata(lake_root / file.path).num_rows for file in lake.processed.files()),

@@ -14,6 +14,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,15 +33,22 @@ KEYS = {"AWS_ACCESS_KEY_ID": "lakehouse", "AWS_SECRET_ACCESS_KEY": "not-a-secret
 WEED = shutil.which("weed") or shutil.which("weed", path=sysconfig.get_path("scripts"))
 NO_WEED = "needs seaweedfs: its program `weed`, which `make weed` builds with Go"
 
-# One request at a time: moto looks at a condition and writes in two steps.
+# One request at a time: moto looks at a condition and writes in two steps. GET /-/requests says how many came, by
+# method; a GET that lists is a LIST.
 MOTO = """
-import logging, threading
+import collections, json, logging, threading
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 application, one = DomainDispatcherApplication(create_backend_app), threading.Lock()
+requests = collections.Counter()
 def serialized(environ, start_response):
     with one:
+        if environ["PATH_INFO"] == "/-/requests":
+            start_response("200 OK", [("Content-Type", "application/json")])
+            return [json.dumps(requests).encode()]
+        is_list = "list-type" in environ.get("QUERY_STRING", "")
+        requests["LIST" if is_list else environ["REQUEST_METHOD"]] += 1
         return application(environ, start_response)
 server = make_server("127.0.0.1", 0, serialized, threaded=True)
 print(server.server_port, flush=True)
@@ -85,6 +93,13 @@ def moto(calls_without_rights: int | None = None) -> Iterator[str]:
     finally:
         server.kill()
         server.wait()
+
+
+def requests_to(endpoint: str) -> dict[str, int]:
+    """How many requests the moto server at `endpoint` has had, by method."""
+    with urllib.request.urlopen(f"{endpoint}/-/requests", timeout=30) as answer:
+        requests: dict[str, int] = json.load(answer)
+    return requests
 
 
 @contextmanager

@@ -204,7 +204,8 @@ class DeltaTable:
 
     @property
     def properties(self) -> dict[str, str]:
-        """The table's properties in its log: the columns with file statistics, and how long versions are kept.
+        """The table's properties in its log: the columns with file statistics, how long versions are kept, and how often a
+        checkpoint is written.
 
         Log cleanup is off, so that only upkeep removes versions (lake/maintenance.py). With cleanup, every engine would remove
         the log older than 30 days when it writes a checkpoint, Sail at each tenth commit; and with any retention also the
@@ -216,6 +217,8 @@ class DeltaTable:
             "delta.logRetentionDuration": f"interval {self.retention_days} days",
             "delta.deletedFileRetentionDuration": f"interval {self.retention_days} days",
             "delta.enableExpiredLogCleanup": "false",
+            # deltalake's default is 100: a table that it writes each day would be opened from up to a hundred files.
+            "delta.checkpointInterval": "10",
         }
 
     def set_properties(self) -> None:

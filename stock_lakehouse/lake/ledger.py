@@ -6,6 +6,7 @@ is found (delta_publish.py), and the rules of its cause (causes.py).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from stock_lakehouse.lake.causes import OF_HISTORIES, causes_of_features
 from stock_lakehouse.lake.delta_table import DeltaTable, adds_of
 from stock_lakehouse.lake.lock import one_writer
+from stock_lakehouse.lake.publish import PublishError
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.schemas.audit import audit
 from stock_lakehouse.tables import RESTATEMENTS, Table
@@ -20,6 +22,8 @@ from stock_lakehouse.tables import RESTATEMENTS, Table
 if TYPE_CHECKING:
     import deltalake
     from pyspark.sql import Column, DataFrame, SparkSession
+
+LOOSE = 16  # files of a table's lines from which on they are joined
 
 
 class Ledger:
@@ -67,7 +71,25 @@ class Ledger:
         audit(lines, RESTATEMENTS)
         with one_writer(self.stored.lake_root, RESTATEMENTS.name):
             self.stored.prepare()
+            self._join_files()
             self.stored.append(lines)
+
+    def _join_files(self) -> None:
+        """Join the ledger's files if a table's lines are in LOOSE of them. The caller must hold the ledger's lock.
+
+        Each run that restates adds a file for each table, and each run reads all of them several times: without this, a run
+        after a year of daily runs opens hundreds of files, until the next upkeep. Raises PublishError if lines are lost.
+        """
+        opened = self.stored.open()
+        before = adds_of(opened)
+        if max(Counter(add["partition.table_name"] for add in before).values(), default=0) < LOOSE:
+            return
+        version = opened.version()
+        opened.optimize.compact()
+        joined = self.stored.open()
+        if sum(add["num_records"] for add in adds_of(joined)) != sum(add["num_records"] for add in before):
+            joined.restore(version)
+            raise PublishError(f"{RESTATEMENTS.name}: compaction lost lines and was taken back; please report it")
 
     def _lines_of_tickers(self, table: Table, changes: DataFrame, run_id: str) -> DataFrame:
         from pyspark.sql import functions as F
