@@ -169,7 +169,7 @@ def _changes(
     if published is None:  # an empty table: nothing to compare with, and rows are only counted
         inside = computed.where(in_keys(stored.table, rectangle))
         return inside.select(*stored.table.key, "year", F.lit("added").alias("kind"), _nothing().alias("cells"))
-    pairs = differing_partitions(computed, published)
+    pairs = list(differing_partitions(computed, published))
     compared = [
         _compared(stored.table, computed.where(predicate), published.where(predicate), rectangle)
         for predicate in map(partition_predicate, chunks(stored.table, pairs, stored.bars_per_chunk))

@@ -235,13 +235,18 @@ class ParquetTable:
         with one_writer(self.lake_root, table.name):
             self.check_layout()
             files = self._storage.compared(table.path)
-            published = self.read(spark, tickers, years)
+            published = self.read(spark, tickers, years) if self._paths_of(table, tickers) else None
             wanted = publishable(table, computed, published, rectangle) if rectangle else computed
             wanted = staging.stage(wanted.select(*table.column_names))
-            changed: dict[Partition, _Difference] = {}
-            for pairs in chunks(table, differing_partitions(wanted, published), self._bars_per_chunk):
-                predicate = partition_predicate(pairs)
-                changed |= _differing(wanted.where(predicate), published.where(predicate))
+            changed = {
+                pair: _Difference(rows, new=rows, gone=gone)
+                for pair, (rows, gone) in differing_partitions(wanted, published).items()
+            }
+            if published is not None:  # rows in both need a comparison; rows of a new or a withdrawn ticker-year do not
+                in_both = [pair for pair, difference in changed.items() if difference.new and difference.gone]
+                for pairs in chunks(table, in_both, self._bars_per_chunk):
+                    predicate = partition_predicate(pairs)
+                    changed |= _differing(wanted.where(predicate), published.where(predicate))
             if changed and table == self._forms["year"]:
                 self._set_mark()
             for batch in self._batches(table, changed):

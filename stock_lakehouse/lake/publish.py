@@ -79,8 +79,10 @@ def publishable(table: Table, computed: DataFrame, published: DataFrame | None, 
     return kept.select(*computed.columns)
 
 
-def differing_partitions(computed: DataFrame, published: DataFrame) -> list[Partition]:
-    """The ticker-years in which the two frames do not hold the same rows, in ascending order.
+def differing_partitions(computed: DataFrame, published: DataFrame | None) -> dict[Partition, tuple[int, int]]:
+    """The ticker-years in which the two frames do not hold the same rows, in ascending order, with the rows of each frame.
+
+    `published`: None if there are no published rows.
 
     Row counts and digests are compared, which takes one scan of each frame and no join; only the ticker-years returned need a
     comparison row by row. Two different ticker-years have the same digest with a probability of 1 in 2^64.
@@ -106,8 +108,13 @@ def differing_partitions(computed: DataFrame, published: DataFrame) -> list[Part
             for digest in by_partition.collect()
         }
 
-    new, old = digests(computed), digests(published)
-    return sorted(pair for pair in new.keys() | old.keys() if new.get(pair) != old.get(pair))
+    new, old = digests(computed), {} if published is None else digests(published)
+    none = (0, 0, 0)
+    return {
+        pair: (new.get(pair, none)[0], old.get(pair, none)[0])
+        for pair in sorted(new.keys() | old.keys())
+        if new.get(pair) != old.get(pair)
+    }
 
 
 def chunks(table: Table, pairs: Sequence[Partition], bars: int) -> Iterator[Sequence[Partition]]:

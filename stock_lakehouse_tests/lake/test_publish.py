@@ -50,8 +50,8 @@ def test_just_the_ticker_years_that_differ_are_named(
 ) -> None:
     published = frame(spark, SCHEMA, *BARS)
     computed = spark.createDataFrame(rows, SCHEMA)
-    assert differing_partitions(computed, published) == differing
-    assert differing_partitions(published, computed) == differing
+    assert list(differing_partitions(computed, published)) == differing
+    assert list(differing_partitions(published, computed)) == differing
 
 
 def test_chunks_hold_every_ticker_year_once() -> None:
