@@ -47,8 +47,10 @@ def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
     file = config_file()
     origin = str(file) if file.is_file() else f"defaults, because there is no {file}"
     yield Diagnosis("settings", "ok", f"{origin}: {len(settings.tickers)} tickers, source {settings.source}")
-    yield _lake(settings)
-    yield _layout(settings)
+    lake = _lake(settings)
+    yield lake
+    if lake.state == "ok":
+        yield _layout(settings)
     yield _calendar(settings)
     if settings.simulated_clock is not None:
         yield _clock(settings.simulated_clock)

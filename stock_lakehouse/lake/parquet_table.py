@@ -82,19 +82,16 @@ class ParquetTable:
 
     @property
     def _mark(self) -> str:
-        """The path of the mark that says that the files of the layout "year" count."""
-        return f"{self._forms['ticker_year'].path}/_by_year"
+        """The path of the mark that says that the files of the layout "year" count; alone in its folder, so listed at once."""
+        return f"{self._forms['ticker_year'].path}/_by_year/mark"
 
     def _set_mark(self) -> None:
         with contextlib.suppress(FileExistsError):
             self._storage.create(self._mark, b"")
 
     def _is_marked(self) -> bool:
-        try:
-            self._storage.read(self._mark)
-        except FileNotFoundError:
-            return False
-        return True
+        # By its path: a writer's temporary file may lie beside it.
+        return any(file.path == self._mark for file in self._storage.walk(self._mark.rpartition("/")[0]))
 
     def read(
         self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int | str] | None = None

@@ -85,8 +85,8 @@ def assert_the_ledger_is_what_changed(house: LakehouseResource) -> None:
         told: Counter[tuple[Any, ...]] = Counter()
         for line in lines:
             if line["table_name"] == table.table.name:
-                told[(line["from_version"], *_told(line, table.table == CURATED))] += (
-                    line["rows"] if table.table == CURATED else 1
+                told[(line["from_version"], *_told(line, table.table.name == CURATED.name))] += (
+                    line["rows"] if table.table.name == CURATED.name else 1
                 )
         assert told == _changes(table)
 
@@ -115,7 +115,7 @@ def _changes(table: DeltaTable) -> Counter[tuple[Any, ...]]:
         if after == before:  # columns were added, or nothing was
             continue
         cells = [(key, name) for key, row in before.items() for name in _changed(row, after.get(key, {}))]
-        if table.table == CURATED:
+        if table.table.name == CURATED.name:
             found.update((version - 1, key[0], name) for key, name in cells)
         else:
             for ticker in {key[0] for key, _ in cells}:
