@@ -114,7 +114,7 @@ def run_rectangle(
             run_id=run_id,
             run_config={"loggers": {PROGRESS: {}}},  # a single logger, because every event passes through each
             tags={**scheme.range_tags(rectangle), PROGRAM_TAG: platform.node(), **(tags or {})},
-            asset_selection=[dg.AssetKey(name) for name in select] if select else None,
+            asset_selection=[dg.AssetKey.from_user_string(name) for name in select] if select else None,
             raise_on_error=False,
         )
         return _report(result, instance, job)
@@ -152,11 +152,16 @@ def prune_runs(settings: Settings, ended_before: datetime) -> int:
 
 def check_select(select: Sequence[str] | None) -> None:
     """Raise ValueError for an asset that does not exist."""
-    from stock_lakehouse.tables import BY_NAME
+    import dagster as dg
 
-    unknown = sorted(set(select or ()) - set(BY_NAME))
-    if unknown:
-        raise ValueError(f"select: no asset {', '.join(unknown)}; allowed: {', '.join(BY_NAME)}")
+    from stock_lakehouse.assets import all_assets
+
+    if select is None:
+        return
+    assets = all_assets(dg.StaticPartitionsDefinition(["any"]))
+    names = [key.to_user_string() for asset in assets for key in asset.keys]
+    if unknown := sorted(set(select) - set(names)):
+        raise ValueError(f"select: no asset {', '.join(unknown)}; allowed: {', '.join(names)}")
 
 
 def end_dead_runs(instance: dg.DagsterInstance, home: Path) -> list[str]:
