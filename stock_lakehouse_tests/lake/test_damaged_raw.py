@@ -164,6 +164,6 @@ def test_all_damaged_files_are_listed_by_size_alone_or_in_full(house: LakehouseR
     for path in paths:
         path.write_bytes(b"")
     with pytest.raises(
-        CorruptRawFileError, match=r"0 bytes instead of [0-9,]+\)\. Nothing was published\. Put each back"
+        CorruptRawFileError, match=r"0 bytes instead of [0-9,]+\)\. Nothing was published\. Restore each file"
     ):
         house.lake.raw.read(house.session)
