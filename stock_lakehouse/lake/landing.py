@@ -1,6 +1,6 @@
-"""Which delivered rows land in raw, and what is known of the basis of their prices.
+"""Which delivered rows land in raw, and the basis of their prices: the splits and dividends that they are adjusted for.
 
-Here: the rules, over frames of text in memory. Not here: files (raw_csv.py), and what the values mean beyond session and action.
+Here: the rules, for frames of text in memory. Not here: files (raw_csv.py), and what the values mean beyond session and action.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ if TYPE_CHECKING:
 
 DAY_TEXT = re.compile(r"\s*(\d{4}-\d{2}-\d{2})(?:[T ].*)?\s*", re.DOTALL)
 VALUES = [column.name for column in schema.TEXT]
-# How a row is to be read: two deliveries are the same only if this is too. A file from before these columns has ANY.
+# How a row is to be read. Two deliveries of a row are the same only if these columns are too. Files that lack them have ANY.
 MEANING = ["session", "decimal", "basis", "says"]
 COMPARED = [*VALUES, *MEANING]
 ANY = "\0any"
 KEY = ["ticker", "year", "key"]
 NUMERIC = ("open", "high", "low", "close", "adj_close", "volume", "dividends", "capital_gains")
 STAMP = "%Y-%m-%dT%H:%M:%S.%fZ"
-# Vendors round the prices that they adjust. Two closes of one day whose ratio is nearer to 1 are on one basis.
+# Vendors round the prices that they adjust. Two closes of one day are on the same basis if their log ratio is below this.
 SAME_BASIS = math.log(1.02)
-ROUNDED = 3e-4  # relative: what rounding an adjusted close to cents may move it by
-ONE_BAR_SAYS = math.log(1.2)  # what a single bar that differs may be: a correction, or another basis
-LISTED = 1000  # contradictions that a landing remembers
+ROUNDED = 3e-4  # relative: how far rounding to cents may move an adjusted close
+# A single bar that differs by a smaller log ratio is a correction. One that differs by more is on another basis.
+ONE_BAR_SAYS = math.log(1.2)
+LISTED = 1000  # how many contradictions a landing lists
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,15 @@ class Split:
     ratio: float
 
 
-def place(rows: pd.DataFrame, asked: Rectangle) -> pd.DataFrame:
-    """`rows` with the ticker and year of their folder, `day` (ISO text or None), `key`, and whether they are `inside`.
+def place(rows: pd.DataFrame, rectangle: Rectangle) -> pd.DataFrame:
+    """`rows` with their `ticker`, `year`, `day` (ISO text or None) and `key`, and whether they are `inside`.
 
-    Inside are the rows of the tickers and sessions asked; those that cannot be read, since nobody can say of what they are; and
-    rows that name a split or dividend of LOOK_BACK before the first session, which a request for later sessions would lose, or
-    after the last session in its year: prices may be adjusted by it.
+    These rows are inside:
+
+    - rows of the tickers and sessions of `rectangle`
+    - rows that cannot be read, since their ticker and session are unknown
+    - rows that name a split or dividend in the LOOK_BACK before the first session, which a request for later sessions would lose,
+      or after the last session in its year, since prices may be adjusted by it
     """
     import numpy as np
     import pandas as pd
@@ -65,33 +69,33 @@ def place(rows: pd.DataFrame, asked: Rectangle) -> pd.DataFrame:
     placed = rows.assign(ticker=rows["ticker"].fillna(UNREADABLE))
     readable = placed["problem"].isna()
     sessions = placed["session"].where(placed["session"].notna() | ~readable, placed["date"])
-    # A delivery has each day many times, so its texts are looked at once.
+    # A delivery repeats each day many times, so each distinct text is read once.
     codes, texts = pd.factorize(sessions, use_na_sentinel=False)
     days = [day_of(text) for text in texts]
-    covered = np.array([day is None or asked.covers(date.fromisoformat(day)) for day in days], dtype=bool)
-    since = (asked.first - LOOK_BACK).isoformat()
-    start, end, until = asked.first.isoformat(), asked.last.isoformat(), f"{asked.last.year}-12-31"
+    is_covered = np.array([day is None or rectangle.covers(date.fromisoformat(day)) for day in days], dtype=bool)
+    look_back_start = (rectangle.first - LOOK_BACK).isoformat()
+    start, end, year_end = rectangle.first.isoformat(), rectangle.last.isoformat(), f"{rectangle.last.year}-12-31"
 
-    def by_row(of_days: Sequence[str | None]) -> pd.Series:
-        return pd.Series(of_days, dtype=object).take(codes).set_axis(placed.index)
+    def by_row(by_text: Sequence[str | None]) -> pd.Series:
+        return pd.Series(by_text, dtype=object).take(codes).set_axis(placed.index)
 
     placed["day"] = by_row(days)
     placed["year"] = by_row([day[:4] if day else UNREADABLE for day in days])
-    # Later ones too, as far as the run reads: prices may be adjusted by them already.
-    recent = np.array([day is not None and (since <= day < start or end < day <= until) for day in days], dtype=bool)[
-        codes
-    ]
-    acting = recent.copy()
-    if recent.any():
-        acting[recent] = acts(placed[recent]).to_numpy(dtype=bool)
-    tickers = placed["ticker"].isin([*asked.tickers, UNREADABLE])
-    placed["inside"] = tickers & (covered[codes] | acting)
+    # Also actions after the last session, up to the end of its year: prices may be adjusted by them already.
+    is_near = np.array(
+        [day is not None and (look_back_start <= day < start or end < day <= year_end) for day in days], dtype=bool
+    )[codes]
+    has_action = is_near.copy()
+    if is_near.any():
+        has_action[is_near] = acts(placed[is_near]).to_numpy(dtype=bool)
+    is_of_tickers = placed["ticker"].isin([*rectangle.tickers, UNREADABLE])
+    placed["inside"] = is_of_tickers & (is_covered[codes] | has_action)
     placed["key"] = keys_of(placed)
     return placed
 
 
 def day_of(text: Any) -> str | None:
-    """The day that `text` begins with, as ISO text; None if it is none of the years 1 to 9999."""
+    """The day that `text` begins with, as ISO text; None if it begins with no day of the years 1 to 9999."""
     match = DAY_TEXT.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         return None
@@ -111,8 +115,10 @@ def acts(rows: pd.DataFrame) -> pd.Series:
 
 
 def keys_of(rows: pd.DataFrame) -> list[str]:
-    """What makes two rows of a ticker and year deliveries of the same thing: the day; or a digest of everything that was
-    delivered, where the ticker, the day or the row as a whole cannot be read."""
+    """The key of each row: two rows of a ticker and year with the same key are deliveries of the same bar or action.
+
+    The key is the day. If the ticker, the day or the row as a whole cannot be read, it is a digest of all delivered text.
+    """
 
     def digest(values: tuple[Any, ...]) -> str:
         return hashlib.sha256(
@@ -134,29 +140,29 @@ def fresh(
     final_at: Callable[[date], datetime | None],
     proven: pd.Series | None = None,
 ) -> pd.DataFrame:
-    """The rows of `inside` that land, in order and by its index, each with the text of its `ingested_at`.
+    """The rows of `inside` that land, in its order and with its index, each with its `ingested_at` as text.
 
-    A row lands if it is new or differs from the newest landed row of its key; once more after its session's close, so that it can
-    become final; and, where `proven` says so, though it is the same: its delivery proves a newer basis of its prices.
-    A row's landing time is `now`, but always later than that of the row it supersedes, by a microsecond if need be: the
-    newest delivery is then known by its time alone, whatever the clock did and however often one delivery repeats a key.
+    A row lands if it is new or differs from the newest landed row of its key. An unchanged row lands once more after its
+    session's close, so that it can become final, and if `proven` is true for it: its delivery proves a newer basis of its prices.
+    A row's landing time is `now`, or a microsecond after that of the row that it supersedes if that is later. So the landing
+    time alone tells which delivery is the newest, whatever the clock did and however often one delivery repeats a key.
     """
     import pandas as pd
 
     columns = list(dict.fromkeys([*KEY, "day", *COMPARED, "problem", "adjusted_to", "ingested_at", *PASSED]))
-    # Most rows are the first of their key, and need no comparison: all of a first load, almost all of a daily one.
+    # Rows that are the first of their key need no comparison: all rows of a first load, almost all of a daily one.
     are_first = ~inside.duplicated(KEY, keep=False) & ~_are_in(inside, landed)
     firsts = inside[are_first].reindex(columns=columns).assign(ingested_at=now.strftime(STAMP))
     if are_first.all():
         return firsts
-    of_others = None if proven is None else proven[~are_first]
-    others = _fresh_by_comparison(inside[~are_first], landed, now, final_at, of_others, columns)
+    others_proven = None if proven is None else proven[~are_first]
+    others = _fresh_by_comparison(inside[~are_first], landed, now, final_at, others_proven, columns)
     both = pd.concat([firsts, others]) if len(others) else firsts
     return both.reindex(inside.index.intersection(both.index, sort=False))
 
 
 def _are_in(rows: pd.DataFrame, landed: pd.DataFrame) -> pd.Series:
-    """Which rows are of a key of `landed`."""
+    """Which of `rows` have a key that `landed` has."""
     import pandas as pd
 
     if landed.empty:
@@ -173,7 +179,7 @@ def _fresh_by_comparison(
     proven: pd.Series | None,
     columns: Sequence[str],
 ) -> pd.DataFrame:
-    """`fresh`, each row compared with the one before it of its key."""
+    """`fresh`, with each row compared with the previous row of its key."""
     import pandas as pd
 
     landed = landed[_are_in(landed, inside)]
@@ -183,87 +189,93 @@ def _fresh_by_comparison(
         ignore_index=True,
     )
     both["is_new"] = [False] * len(newest) + [True] * len(inside)
-    before = both.groupby(KEY, sort=False)
+    by_key = both.groupby(KEY, sort=False)
     values = both[COMPARED].where(both[COMPARED].notna(), "")
-    earlier = before[COMPARED].shift().fillna("")
-    same = ((values == earlier) | (earlier == ANY)).all(axis=1) & (before.cumcount() > 0)
-    same |= pd.Series([False] * len(newest) + delivered_before(inside, landed), dtype=bool)
-    forced = [False] * len(both) if proven is None else [*[False] * len(newest), *proven.tolist()]
+    previous = by_key[COMPARED].shift().fillna("")
+    is_same = ((values == previous) | (previous == ANY)).all(axis=1) & (by_key.cumcount() > 0)
+    is_same |= pd.Series([False] * len(newest) + delivered_before(inside, landed), dtype=bool)
+    is_proven = [False] * len(both) if proven is None else [*[False] * len(newest), *proven.tolist()]
     is_last = ~both.duplicated(KEY, keep="last")
-    stamps, kept = [], []
-    last: dict[tuple[str, str, str], datetime] = {}
-    finals: dict[str, datetime | None] = {}
-    stamp_of_now = now.strftime(STAMP)
-    for is_new, ticker, year, key, day, repeated, proves, last_of_key, stamp in zip(
-        *(both[name] for name in ("is_new", *KEY, "day")), same, forced, is_last, both["ingested_at"], strict=True
+    stamps, lands = [], []
+    landing_times: dict[tuple[str, str, str], datetime] = {}
+    final_times: dict[str, datetime | None] = {}
+    now_stamp = now.strftime(STAMP)
+    for is_new, ticker, year, key, day, is_repeated, proves_basis, is_last_of_key, stamp in zip(
+        *(both[name] for name in ("is_new", *KEY, "day")), is_same, is_proven, is_last, both["ingested_at"], strict=True
     ):
-        identity = (ticker, year, key)
-        before_it = last.get(identity)
+        row_key = (ticker, year, key)
+        previous_time = landing_times.get(row_key)
         if not is_new:
-            last[identity] = datetime.fromisoformat(stamp)
-            kept.append(False)
+            landing_times[row_key] = datetime.fromisoformat(stamp)
+            lands.append(False)
             stamps.append(stamp)
             continue
-        if day and day not in finals:
-            finals[day] = final_at(date.fromisoformat(day))
-        # A row without a ticker never becomes a bar, so nothing of it can become final.
-        final = finals.get(day) if day and ticker != UNREADABLE else None
-        confirms = final is not None and before_it is not None and before_it < final <= now and last_of_key
-        if repeated and not confirms and not proves:
-            kept.append(False)
+        if day and day not in final_times:
+            final_times[day] = final_at(date.fromisoformat(day))
+        # A row without a ticker never becomes a bar, so it cannot become final.
+        final_time = final_times.get(day) if day and ticker != UNREADABLE else None
+        confirms = (
+            final_time is not None
+            and previous_time is not None
+            and previous_time < final_time <= now
+            and is_last_of_key
+        )
+        if is_repeated and not confirms and not proves_basis:
+            lands.append(False)
             stamps.append(None)
             continue
-        at = now if before_it is None else max(now, before_it + timedelta(microseconds=1))
-        last[identity] = at
-        kept.append(True)
-        stamps.append(stamp_of_now if at == now else at.strftime(STAMP))
+        landing_time = now if previous_time is None else max(now, previous_time + timedelta(microseconds=1))
+        landing_times[row_key] = landing_time
+        lands.append(True)
+        stamps.append(now_stamp if landing_time == now else landing_time.strftime(STAMP))
     both["ingested_at"] = stamps
-    landing = both.loc[kept]  # not both[kept], which takes an empty list for columns
+    landing = both.loc[lands]  # both[lands] would read an empty list as a list of columns
     landing.index = inside.index[landing.index - len(newest)]
     return landing
 
 
-# Columns that pass through `fresh` beside those that it compares.
+# Columns that `fresh` keeps besides those that it compares.
 PASSED = ("file", "line_number", "adj_close_as_of")
 
 
 def delivered_before(inside: pd.DataFrame, landed: pd.DataFrame) -> list[bool]:
-    """Which rows of `inside` are of a key that it gives several times, all of them landed before and the last the newest.
+    """Which rows of `inside` have a key with several delivered rows, all of which landed before, the last one as the newest.
 
-    Each of those rows differs from the one before it, so one by one all would land again whenever they are delivered.
+    Each of these rows differs from the previous one, so without this check all would land again at every delivery.
     """
-    several = inside.duplicated(KEY, keep=False).to_numpy()
-    if not several.any():
+    is_repeated = inside.duplicated(KEY, keep=False).to_numpy()
+    if not is_repeated.any():
         return [False] * len(inside)
-    delivered, there = _texts(inside[several]), _texts(landed)
+    delivered_texts, landed_texts = _texts(inside[is_repeated]), _texts(landed)
     known = {
         key
-        for key, rows in delivered.items()
-        if key in there and rows[-1] == there[key][-1] and set(rows) <= set(there[key])
+        for key, texts in delivered_texts.items()
+        if key in landed_texts and texts[-1] == landed_texts[key][-1] and set(texts) <= set(landed_texts[key])
     }
     return [key in known for key in zip(*(inside[name] for name in KEY), strict=True)]
 
 
 def reverting(inside: pd.DataFrame, landed: pd.DataFrame) -> pd.Series:
-    """Which rows of `inside` are of a key whose newest landed row is another, and which had landed before that one.
+    """Which rows of `inside` landed before, but are not the newest landed row of their key.
 
-    Such a row is a vendor's correction taken back, or one of two files that contradict each other: the other one may still come.
+    Such a row either takes back a vendor's correction, or comes from one of two files that contradict each other. In the latter
+    case the row of the other file may still follow.
     """
     import pandas as pd
 
-    twice = landed[landed.duplicated(KEY, keep=False)]
-    if twice.empty:
+    landed_versions = landed[landed.duplicated(KEY, keep=False)]
+    if landed_versions.empty:
         return pd.Series(False, index=inside.index)
-    there = _texts(twice)
-    own = keys_in(inside)
-    candidates = own.map(lambda key: key in there)
+    landed_texts = _texts(landed_versions)
+    keys = keys_in(inside)
+    candidates = keys.map(lambda key: key in landed_texts)
     values = inside[VALUES].astype(object).where(inside[VALUES].notna(), "")
     returning = {
         key
-        for key, row in zip(own[candidates], values[candidates].itertuples(index=False, name=None), strict=True)
-        if row != there[key][-1] and row in there[key]
+        for key, text in zip(keys[candidates], values[candidates].itertuples(index=False, name=None), strict=True)
+        if text != landed_texts[key][-1] and text in landed_texts[key]
     }
-    return own.map(lambda key: key in returning)
+    return keys.map(lambda key: key in returning)
 
 
 def keys_in(rows: pd.DataFrame) -> pd.Series:
@@ -273,11 +285,11 @@ def keys_in(rows: pd.DataFrame) -> pd.Series:
     return pd.Series(list(zip(*(rows[name] for name in KEY), strict=True)), index=rows.index, dtype=object)
 
 
-def counted(rows: pd.DataFrame, fates: pd.Series) -> Landing:
-    """`rows` as a Landing, in all and by file; `fates` has what became of each, one of `sources.COUNTS`."""
+def counted(rows: pd.DataFrame, outcomes: pd.Series) -> Landing:
+    """The counts of `rows` as a Landing, in total and by file. `outcomes`: what became of each row, one of `sources.COUNTS`."""
     by_file: dict[str, Landing] = {}
-    for name, group in fates.groupby(rows["file"].fillna(""), sort=True):
-        landed, repeated, outside, withheld = (int((group == fate).sum()) for fate in COUNTS[1:])
+    for name, group in outcomes.groupby(rows["file"].fillna(""), sort=True):
+        landed, repeated, outside, withheld = (int((group == outcome).sum()) for outcome in COUNTS[1:])
         by_file[str(name)] = Landing(len(group), landed, repeated, outside, withheld)
     total = sum(by_file.values(), Landing())
     return replace(total, by_file={name: landing for name, landing in by_file.items() if name})
@@ -293,19 +305,20 @@ def _texts(rows: pd.DataFrame) -> dict[tuple[Any, ...], list[tuple[Any, ...]]]:
 
 
 def contradictions(rows: pd.DataFrame, landed: pd.DataFrame, now: datetime) -> tuple[Contradiction, ...]:
-    """Sessions of a ticker of which `rows` has several different ones, or this download, which began at `now`, has landed
-    another."""
+    """The sessions of a ticker for which `rows` has different rows, or for which this download, which began at `now`, has landed
+    a different row."""
     import pandas as pd
 
     readable = (rows["ticker"] != UNREADABLE) & rows["day"].notna() & rows["problem"].isna()
     columns = [*KEY, *VALUES, "decimal", "file"]
-    of_now = landed[landed["ingested_at"] >= now.strftime(STAMP)] if len(landed) else landed
-    if of_now.empty and not rows.duplicated(KEY).any():
+    this_download = landed[landed["ingested_at"] >= now.strftime(STAMP)] if len(landed) else landed
+    if this_download.empty and not rows.duplicated(KEY).any():
         return ()
-    both = pd.concat([of_now.reindex(columns=columns), rows.loc[readable, columns]], ignore_index=True)
-    several = both[both.duplicated(KEY, keep=False)].fillna("")
-    several = several.assign(**{name: _numbers(several, name).fillna(several[name]) for name in NUMERIC})  # 97.1, 97.10
-    different = several.drop_duplicates([*KEY, *VALUES])
+    candidates = pd.concat([this_download.reindex(columns=columns), rows.loc[readable, columns]], ignore_index=True)
+    repeated = candidates[candidates.duplicated(KEY, keep=False)].fillna("")
+    # Numbers are compared by value: 97.1 equals 97.10.
+    repeated = repeated.assign(**{name: _numbers(repeated, name).fillna(repeated[name]) for name in NUMERIC})
+    different = repeated.drop_duplicates([*KEY, *VALUES])
     different = different[different.duplicated(KEY, keep=False)]
     delivered = set(zip(*(rows[name] for name in KEY), strict=True)) if len(different) else set()
     found = []
@@ -318,11 +331,12 @@ def contradictions(rows: pd.DataFrame, landed: pd.DataFrame, now: datetime) -> t
 
 @dataclass(frozen=True)
 class Basis:
-    """What a delivery's own prices and the landed ones say together of their basis.
+    """The basis of a delivery's prices, as the delivered and the landed prices together show it.
 
-    - rows: the delivered rows, with `adjusted_to` put right
-    - unknown: tickers whose prices do not land, since nobody can say what they are adjusted for, each with the reason
-    - readjusted: tickers whose landed prices the vendor has adjusted anew for dividends that it does not name, with the factor
+    - rows: the delivered rows, with `adjusted_to` corrected
+    - unknown: the tickers whose prices do not land, since it is unknown what they are adjusted for, each with the reason
+    - readjusted: the tickers whose landed prices the vendor has since readjusted for dividends that it does not name, each with
+      the factor
     """
 
     rows: pd.DataFrame
@@ -330,7 +344,7 @@ class Basis:
     readjusted: Mapping[str, float]
 
 
-_OF_BASIS = [
+_BASIS_COLUMNS = [
     "ticker",
     "day",
     "inside",
@@ -346,64 +360,70 @@ _OF_BASIS = [
 
 
 def basis_of(placed: pd.DataFrame, landed: pd.DataFrame, landed_splits: Callable[[str], Sequence[Split]]) -> Basis:
-    """The basis of delivered prices, held against what is landed of the same days; `landed_splits` are all of a ticker.
+    """The basis of the delivered prices, found by comparison with the landed prices of the same days.
 
-    A vendor that adjusts at night delivers yesterday's bar on the new basis on the morning of a split's ex-date. What is landed
-    tells: closes of the same days differ by the split's ratio, or do not. Where no day is in both, nobody can say.
+    A vendor that adjusts at night delivers yesterday's bar on the new basis on the morning of a split's ex-date. The landed
+    closes of the same days show it: they differ by the split's ratio, or not at all. If no day is in both, the basis is unknown.
+    `landed_splits`: gives all landed splits of a ticker.
     """
-    form = placed["basis"].fillna(SPLIT_ADJUSTED)
-    says_when = placed["adjusted_to"].notna() | placed["adj_close_as_of"].notna()
-    ours = placed.loc[says_when & placed["day"].notna() & placed["problem"].isna(), _OF_BASIS]
+    basis = placed["basis"].fillna(SPLIT_ADJUSTED)
+    has_basis_date = placed["adjusted_to"].notna() | placed["adj_close_as_of"].notna()
+    dated = placed.loc[has_basis_date & placed["day"].notna() & placed["problem"].isna(), _BASIS_COLUMNS]
     unknown: dict[str, str] = {}
     readjusted: dict[str, float] = {}
-    named, there = splits_of(placed), dict(list(landed.groupby("ticker", sort=False)))
-    for name, rows in ours.groupby("ticker", sort=True):
-        ticker, before = str(name), there.get(name, landed[:0])
+    named, landed_by_ticker = splits_of(placed), dict(list(landed.groupby("ticker", sort=False)))
+    for name, rows in dated.groupby("ticker", sort=True):
+        ticker, landed_rows = str(name), landed_by_ticker.get(name, landed[:0])
         splits, newest = named.get(ticker, []), max(rows["adjusted_to"].dropna().unique(), default="")
-        coming = [split for split in splits if newest and split.day > newest]  # where nobody says, none
-        beside = rows[~rows["inside"]]
-        if factor := _readjustment(beside, before, [*splits, *splits_of(before).get(ticker, [])]):
+        # None if the rows name no basis date.
+        coming = [split for split in splits if newest and split.day > newest]
+        outside = rows[~rows["inside"]]
+        if factor := _readjustment(outside, landed_rows, [*splits, *splits_of(landed_rows).get(ticker, [])]):
             readjusted[ticker] = factor
-        if (form[rows.index] != SPLIT_ADJUSTED).any() or (not coming and (beside.empty or before.empty)):
+        if (basis[rows.index] != SPLIT_ADJUSTED).any() or (not coming and (outside.empty or landed_rows.empty)):
             continue
-        shifts = _shifts(rows if coming else beside, before, "close")
+        shifts = _shifts(rows if coming else outside, landed_rows, "close")
         if (
             not shifts and coming and rows["file"].isna().all()
-        ):  # an answer is of now, a file may be older than the ex-date
+        ):  # a response is current, but a file may be older than the ex-date
             unknown[ticker] = (
-                f"a split of {coming[0].ratio:g} for 1 is named for {coming[0].day}, of which there is no bar yet: whether the "
-                "prices before are adjusted for it cannot be known; they land when that session has a bar"
+                f"a split of {coming[0].ratio:g} for 1 is named for {coming[0].day}, which has no bar yet: it is unknown whether "
+                "earlier prices are adjusted for it, so they land only once that session has a bar"
             )
-        if not shifts or _explained(shifts, splits, before, newest):
+        if not shifts or _explained(shifts, splits, landed_rows, newest):
             continue
-        if coming and _explained(shifts, splits, before, coming[-1].day):
+        if coming and _explained(shifts, splits, landed_rows, coming[-1].day):
             placed.loc[rows.index, "adjusted_to"] = coming[-1].day
-            # The announcement lands with the prices that are adjusted by it: until the ex-date they are taken back.
-            announced = (placed["ticker"] == ticker) & placed["day"].isin([split.day for split in coming])
-            placed.loc[announced, "inside"] = True
-        elif not _explained(shifts, [*splits, *landed_splits(ticker)], before, newest):
-            middle = sorted(shift.size for shift in shifts)[len(shifts) // 2]
+            # The announced split lands with the prices that are adjusted by it: they are converted back until the ex-date.
+            is_announced = (placed["ticker"] == ticker) & placed["day"].isin([split.day for split in coming])
+            placed.loc[is_announced, "inside"] = True
+        elif not _explained(shifts, [*splits, *landed_splits(ticker)], landed_rows, newest):
+            median = sorted(shift.size for shift in shifts)[len(shifts) // 2]
             unknown[ticker] = (
-                f"its prices are {math.exp(middle):.4g} times those landed of the same sessions and no split is known that says "
-                f"so; run its whole history again: stock-lakehouse materialize --tickers {ticker}"
+                f"its prices are {math.exp(median):.4g} times the landed prices of the same sessions, and no known split "
+                f"explains that; run its whole history again: stock-lakehouse materialize --tickers {ticker}"
             )
     return Basis(placed, unknown, readjusted)
 
 
 @dataclass(frozen=True)
 class _Shift:
-    """Of a day that is delivered and landed: the log of the delivered over the landed price; when that one landed, and until
-    when it is adjusted."""
+    """How a price of a day that is both delivered and landed moved.
+
+    - size: log of the delivered over the landed price
+    - adjusted_to: the day up to which the landed price is adjusted
+    - landed_at: when the landed price landed
+    """
 
     day: str
     size: float
-    until: str
+    adjusted_to: str
     landed_at: str
 
 
 def _shifts(rows: pd.DataFrame, landed: pd.DataFrame, column: str) -> list[_Shift]:
     newest = landed.drop_duplicates(KEY, keep="last")
-    then = {
+    landed_prices = {
         day: (price, adjusted_to if isinstance(adjusted_to, str) else day, landed_at)
         for day, price, adjusted_to, landed_at in zip(
             newest["day"], _numbers(newest, column), newest["adjusted_to"], newest["ingested_at"], strict=True
@@ -411,67 +431,80 @@ def _shifts(rows: pd.DataFrame, landed: pd.DataFrame, column: str) -> list[_Shif
     }
     found = []
     for day, price in zip(rows["day"], _numbers(rows, column), strict=True):
-        was, until, landed_at = then.get(day, (0.0, "", ""))
-        if was > 0 and price > 0:  # nan is above nothing
-            found.append(_Shift(str(day), math.log(price / was), until, landed_at))
+        landed_price, adjusted_to, landed_at = landed_prices.get(day, (0.0, "", ""))
+        if landed_price > 0 and price > 0:  # NaN compares False: an unknown price gives no shift
+            found.append(_Shift(str(day), math.log(price / landed_price), adjusted_to, landed_at))
     return found
 
 
 def _explained(
-    shifts: Sequence[_Shift], splits: Sequence[Split], landed: pd.DataFrame, to: str, within: float = SAME_BASIS
+    shifts: Sequence[_Shift],
+    splits: Sequence[Split],
+    landed: pd.DataFrame,
+    adjusted_to: str,
+    tolerance: float = SAME_BASIS,
 ) -> bool:
-    """Whether most closes, now adjusted up to `to`, moved as they would: not at all, since a file that grows is not adjusted
-    anew; by the splits that the landed delivery did not know, or knew otherwise; or by those that it should have been
-    adjusted by and was not. A single day that moved by less than ONE_BAR_SAYS is a correction of that bar.
+    """Whether the splits explain how most closes moved that are now adjusted up to `adjusted_to`. One of these must hold:
+
+    - The closes did not move: a file that grows is not readjusted.
+    - They moved by the splits that the landed delivery did not know, or for which it knew another ratio.
+    - They moved by the splits for which the landed delivery should have been adjusted and was not.
+
+    A single day that moved by less than ONE_BAR_SAYS is a correction of that bar.
     """
     ratios = {split.day: split.ratio for split in splits}
-    versions = landed[landed["day"].isin(ratios)]
-    said: dict[str, list[tuple[str, float]]] = {}
-    for day, at, ratio in zip(versions["day"], versions["ingested_at"], _ratios(versions), strict=True):
+    landed_versions = landed[landed["day"].isin(ratios)]
+    landed_ratios: dict[str, list[tuple[str, float]]] = {}
+    for day, version_landed_at, ratio in zip(
+        landed_versions["day"], landed_versions["ingested_at"], _ratios(landed_versions), strict=True
+    ):
         if ratio is not None:
-            said.setdefault(day, []).append((at, ratio))
+            landed_ratios.setdefault(day, []).append((version_landed_at, ratio))
 
-    def then(day: str, landed_at: str) -> float:
-        known = said.get(day) or [("", ratios[day])]
-        return ([ratio for at, ratio in known if at <= landed_at] or [known[0][1]])[-1]
+    def known_ratio(day: str, landed_at: str) -> float:
+        versions_of_day = landed_ratios.get(day) or [("", ratios[day])]
+        return (
+            [ratio for version_landed_at, ratio in versions_of_day if version_landed_at <= landed_at]
+            or [versions_of_day[0][1]]
+        )[-1]
 
     def by_knowledge(shift: _Shift) -> float:
-        moved = 0.0
+        move = 0.0
         for day, ratio in ratios.items():
-            now = ratio if shift.day < day <= to else 1.0
-            was = then(day, shift.landed_at) if shift.day < day <= shift.until else 1.0
-            moved -= math.log(now / was)
-        return moved
+            current = ratio if shift.day < day <= adjusted_to else 1.0
+            previous = known_ratio(day, shift.landed_at) if shift.day < day <= shift.adjusted_to else 1.0
+            move -= math.log(current / previous)
+        return move
 
     def by_all(shift: _Shift) -> float:
-        return -sum(math.log(ratio) for day, ratio in ratios.items() if shift.day < day <= to)
+        return -sum(math.log(ratio) for day, ratio in ratios.items() if shift.day < day <= adjusted_to)
 
-    def none(_: _Shift) -> float:
+    def unmoved(_: _Shift) -> float:
         return 0.0
 
-    for expected in (none, by_knowledge, by_all):
-        away = [abs(shift.size - expected(shift)) for shift in shifts]
-        if len(away) == 1 and away[0] < ONE_BAR_SAYS and within == SAME_BASIS:
+    for expected in (unmoved, by_knowledge, by_all):
+        distances = [abs(shift.size - expected(shift)) for shift in shifts]
+        if len(distances) == 1 and distances[0] < ONE_BAR_SAYS and tolerance == SAME_BASIS:
             return True
-        if sum(distance < within for distance in away) * 2 > len(away):
+        if sum(distance < tolerance for distance in distances) * 2 > len(distances):
             return True
     return False
 
 
-def _readjustment(beside: pd.DataFrame, landed: pd.DataFrame, splits: Sequence[Split]) -> float | None:
-    """By what factor a vendor that names no dividends has adjusted its older prices since they landed; None if by none.
+def _readjustment(outside: pd.DataFrame, landed: pd.DataFrame, splits: Sequence[Split]) -> float | None:
+    """The factor by which a vendor that names no dividends has adjusted its older prices since they landed; None if it has not.
 
-    Of prices on total return the close tells, of others the adjusted close. `beside` are rows that are not asked for, so
-    they do not land: those that do are on another basis then.
+    It is the move of the close for prices on total return, of the adjusted close for others. `outside`: rows that were not
+    requested, so they do not land. The rows that do land are on a different basis then.
     """
-    silent = beside[~beside["says"].fillna("").str.contains("dividends")]
+    silent = outside[~outside["says"].fillna("").str.contains("dividends")]
     if silent.empty or landed.empty:
         return None
     on_total_return = silent["basis"] == TOTAL_RETURN
     for rows, column in ((silent[on_total_return], "close"), (silent[~on_total_return], "adj_close")):
         shifts = _shifts(rows, landed, column)
-        to = max(rows["adj_close_as_of"].fillna(rows["adjusted_to"]).dropna(), default="")
-        if shifts and not _explained(shifts, splits, landed, to, ROUNDED):
+        adjusted_to = max(rows["adj_close_as_of"].fillna(rows["adjusted_to"]).dropna(), default="")
+        if shifts and not _explained(shifts, splits, landed, adjusted_to, ROUNDED):
             return math.exp(sorted(shift.size for shift in shifts)[len(shifts) // 2])
     return None
 
@@ -480,8 +513,10 @@ def splits_of(rows: pd.DataFrame) -> dict[str, list[Split]]:
     """The splits that `rows` name, by ticker, each in ascending order."""
     found: dict[str, set[Split]] = {}
     texts = rows["stock_splits"]
-    acting = [text for text in texts.dropna().unique() if {ratio_of(text, mark) for mark in (None, ",")} - {None, 1.0}]
-    rows = rows[texts.isin(acting)]
+    split_texts = [
+        text for text in texts.dropna().unique() if {ratio_of(text, mark) for mark in (None, ",")} - {None, 1.0}
+    ]
+    rows = rows[texts.isin(split_texts)]
     for ticker, day, ratio in zip(rows["ticker"], rows["day"], _ratios(rows), strict=True):
         if ratio not in (None, 1.0) and isinstance(day, str):
             found.setdefault(ticker, set()).add(Split(day, ratio))
@@ -489,11 +524,12 @@ def splits_of(rows: pd.DataFrame) -> dict[str, list[Split]]:
 
 
 def proves_newer_basis(placed: pd.DataFrame, landed: pd.DataFrame, landing: pd.DataFrame) -> pd.Series:
-    """Which rows of `placed` are to land though their text is the same: their delivery proves that they are adjusted for a split
-    that the landed rows are taken not to know.
+    """Which rows of `placed` must land although their text is unchanged: their delivery proves that they are adjusted for a split
+    that the landed rows count as not adjusted for.
 
-    The proof is the delivery's own move over the ex-date: nearer to none than to the ratio. A split that is named while the
-    history is not adjusted yet shows the ratio, and proves nothing. `landing` are the rows that land anyway.
+    The proof is the move of the delivered closes over the ex-date: it is nearer to none than to the split's ratio. If the
+    history is not adjusted yet when a split is named, the move is the ratio, which proves nothing. `landing`: the rows that
+    land anyway.
     """
     import numpy as np
     import pandas as pd
@@ -504,37 +540,43 @@ def proves_newer_basis(placed: pd.DataFrame, landed: pd.DataFrame, landing: pd.D
     adjusted = placed["basis"].fillna(SPLIT_ADJUSTED).isin([SPLIT_ADJUSTED, TOTAL_RETURN])
     readable = placed["problem"].isna() & placed["day"].notna() & adjusted & placed["adjusted_to"].notna()
     named = splits_of(placed[readable])
-    delivered = placed[readable & placed["ticker"].isin(named)].groupby("ticker", sort=False)
-    for ticker, own in delivered:
+    by_ticker = placed[readable & placed["ticker"].isin(named)].groupby("ticker", sort=False)
+    for ticker, delivered_rows in by_ticker:
         splits = named[str(ticker)]
-        there = landed[landed["ticker"] == ticker]
-        newest = there.drop_duplicates(KEY, keep="last").set_index("day")
+        landed_rows = landed[landed["ticker"] == ticker]
+        newest = landed_rows.drop_duplicates(KEY, keep="last").set_index("day")
         stamps = (
             landing[landing["ticker"] == ticker].drop_duplicates("day", keep="last").set_index("day")["ingested_at"]
         )
         for split in splits:
-            if not is_applied(own, split):
+            if not is_applied(delivered_rows, split):
                 continue
-            seen = stamps.get(split.day) or (
+            named_at = stamps.get(split.day) or (
                 newest["ingested_at"].get(split.day) if split.day in newest.index else None
             )
-            if seen is None:
+            if named_at is None:
                 continue
-            versions = there[(there["day"] == split.day) & (there["ingested_at"] < seen)]
-            otherwise = [ratio for ratio in _ratios(versions) if ratio is not None and ratio != split.ratio]
-            rows = own[(own["day"] < split.day) & (own["adjusted_to"] >= split.day) & own["day"].isin(newest.index)]
-            was = newest.loc[rows["day"]]
-            unaware = [
-                str(to or "") < split.day or (bool(otherwise) and str(at) < str(seen))
-                for to, at in zip(was["adjusted_to"].fillna(""), was["ingested_at"], strict=True)
+            versions = landed_rows[(landed_rows["day"] == split.day) & (landed_rows["ingested_at"] < named_at)]
+            other_ratios = [ratio for ratio in _ratios(versions) if ratio is not None and ratio != split.ratio]
+            rows = delivered_rows[
+                (delivered_rows["day"] < split.day)
+                & (delivered_rows["adjusted_to"] >= split.day)
+                & delivered_rows["day"].isin(newest.index)
             ]
-            proven.loc[rows.index] |= np.array(unaware, dtype=bool)
+            current = newest.loc[rows["day"]]
+            is_unaware = [
+                str(adjusted_to or "") < split.day or (bool(other_ratios) and str(landed_at) < str(named_at))
+                for adjusted_to, landed_at in zip(
+                    current["adjusted_to"].fillna(""), current["ingested_at"], strict=True
+                )
+            ]
+            proven.loc[rows.index] |= np.array(is_unaware, dtype=bool)
     return proven
 
 
 def is_applied(rows: pd.DataFrame, split: Split) -> bool:
-    """Whether the closes of a ticker's rows move over the ex-date as if they were adjusted for the split; False if they do
-    not say."""
+    """Whether the closes of a ticker's rows move over the ex-date as if they were adjusted for the split; False if there are
+    no closes on one side of it."""
     closes = sorted((day, close) for day, close in zip(rows["day"], _numbers(rows, "close"), strict=True) if close > 0)
     before = [close for day, close in closes if day < split.day]
     since = [close for day, close in closes if day >= split.day]
@@ -545,34 +587,36 @@ def is_applied(rows: pd.DataFrame, split: Split) -> bool:
 
 
 def _numbers(rows: pd.DataFrame, name: str) -> pd.Series:
-    """The doubles that the texts of a column mean; nan where they mean none."""
+    """The texts of a column as doubles; NaN if a text is not a number."""
     import pandas as pd
     import pyarrow as pa
 
     texts = rows[name].astype(object).where(rows[name].notna(), None)
-    commas = rows["decimal"] == "," if "decimal" in rows.columns else pd.Series(False, index=rows.index)
+    has_comma = rows["decimal"] == "," if "decimal" in rows.columns else pd.Series(False, index=rows.index)
     out = pd.Series(float("nan"), index=rows.index, dtype=float)
-    for own, mark in ((~commas, None), (commas, ",")):
-        if own.any():
-            out.loc[own] = numbers(pa.array(texts[own].tolist(), pa.string()), mark).to_numpy(zero_copy_only=False)
+    for in_group, decimal_mark in ((~has_comma, None), (has_comma, ",")):
+        if in_group.any():
+            out.loc[in_group] = numbers(pa.array(texts[in_group].tolist(), pa.string()), decimal_mark).to_numpy(
+                zero_copy_only=False
+            )
     return out
 
 
 def _ratios(rows: pd.DataFrame) -> Sequence[float | None]:
-    """New shares for one old one, by row; 1 for a word that says none, None where nothing is said or it cannot be read."""
+    """New shares for each old one, by row; 1 if the text means "no split", None if there is no text or it cannot be read."""
     found: dict[tuple[Any, Any], float | None] = {}
-    marks = rows["decimal"] if "decimal" in rows.columns else [None] * len(rows)
+    decimal_marks = rows["decimal"] if "decimal" in rows.columns else [None] * len(rows)
     pairs = [
-        (text if isinstance(text, str) else None, mark == ",")
-        for text, mark in zip(rows["stock_splits"], marks, strict=True)
+        (text if isinstance(text, str) else None, decimal_mark == ",")
+        for text, decimal_mark in zip(rows["stock_splits"], decimal_marks, strict=True)
     ]
-    for text, comma in set(pairs):
-        found[text, comma] = None if text is None else ratio_of(text, "," if comma else None)
+    for text, has_comma in set(pairs):
+        found[text, has_comma] = None if text is None else ratio_of(text, "," if has_comma else None)
     return [found[pair] for pair in pairs]
 
 
 def ratio_of(text: str, decimal: str | None = None) -> float | None:
-    """New shares for one old one: 4.0, 4:1, 1/10, 4-for-1; 1 for 0, which vendors write for "no split"; None if it is none."""
+    """New shares for each old one, of 4.0, 4:1, 1/10, 4-for-1; 1 for 0, which vendors write for "no split"; None if no ratio."""
     import pyarrow as pa
 
     match = re.match(RATIO.replace(r"\z", r"\Z"), text.strip().lower())

@@ -1,6 +1,6 @@
-"""A raw file: what its name says, and its text.
+"""A raw file: its name and its text.
 
-Here: names, seals and CSV of one file, in both layouts. Not here: which rows land (landing.py), and where files are (raw_csv.py).
+Here: names, seals and CSV of one file, in both layouts. Not here: which rows land (landing.py), where files are (raw_csv.py).
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from stock_lakehouse.tables import RAW
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# year=<year>/bars_<first session>_<last session>_<landing time>_<run>_<tickers>_<seal>.csv. Dates are zeros where none could be
-# read. `tickers` is the fingerprint of those in the file: the whole list would not fit into a name of 255 bytes.
+# year=<year>/bars_<first session>_<last session>_<landing time>_<run>_<tickers>_<seal>.csv. Dates are zeros if none could be
+# read. `tickers` is the fingerprint of the file's tickers: a list of them would not fit into a name of 255 bytes.
 _TIME = r"bars_(\d{4}-\d{2}-\d{2})_(\d{4}-\d{2}-\d{2})_(\d{8}T\d{12}Z)_[0-9a-f]{8}"
 NAME = re.compile(rf"{_TIME}_([0-9a-f]{{64}})_([0-9a-f]{{28}})\.csv")
-# The layout until 0.1: ticker=<ticker>/year=<year>/, a file a ticker. Its first files have no seal.
+# The layout until 0.1: ticker=<ticker>/year=<year>/, one file for each ticker. The oldest files have no seal.
 NAME_BY_TICKER = re.compile(rf"{_TIME}(?:_([0-9a-f]{{28}}))?\.csv")
 NO_DAY = "0000-00-00"
 
-# In this order in a file. A column that is added later comes last: engines read CSV by position.
+# The columns of a file, in this order. A column that is added later comes last: engines read CSV by position.
 TEXT_COLUMNS = [
     column.name for column in (*schema.DELIVERED, *schema.PROVENANCE, schema.CAPITAL_GAINS, *schema.READING)
 ]
 FILE_COLUMNS = [*(column.name for column in schema.PARTITION), *TEXT_COLUMNS]
 FILE_DDL = ", ".join(f"{name} string" for name in FILE_COLUMNS)
-CSV_ERRORS = (ValueError, KeyError)  # of pyarrow: ragged or no UTF-8, without our columns
-LARGEST_ROW = 1 << 24  # bytes; pyarrow reads no row that is longer than its blocks, of 1 MB if nothing is said
+CSV_ERRORS = (ValueError, KeyError)  # pyarrow's: ragged rows or text that is not UTF-8, and missing columns
+LARGEST_ROW = 1 << 24  # bytes; pyarrow cannot read a row that is longer than its block size, which is 1 MB by default
 
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file of raw rows, by its name.
+    """A file of raw rows and what its name says.
 
-    - year: of all of its rows, as text
-    - ticker: of all of its rows, in the layout by ticker; None where the rows say it
-    - first, last: sessions (ISO text); NO_DAY where none could be read
+    - year: the year of all of its rows, as text
+    - ticker: the ticker of all of its rows in the layout by ticker; None if a column has it
+    - first, last: its first and last session (ISO text); NO_DAY if none could be read
     - landed: landing time, as text that sorts by time
-    - tickers: their fingerprint; None where `ticker` says it
-    - seal: None in files from before there were seals
+    - tickers: the fingerprint of its tickers; None if `ticker` is set
+    - seal: size and digest; None in files from before there were seals
     """
 
     file: File
@@ -64,30 +64,32 @@ class RawFile:
 
     @property
     def place(self) -> str:
-        """Its path below the table: two files of a table have different ones."""
+        """The path below the table's folder, which is unique in the table."""
         return "/".join(self.file.path.split("/")[-2 if self.ticker is None else -3 :])
 
     def may_hold_ticker(self, fingerprints: Collection[int], tickers: Collection[str]) -> bool:
-        """Whether it may hold rows of one of `tickers`, whose own fingerprints are `fingerprints`. Never False for one that it
-        holds."""
+        """Whether the file may hold rows of one of `tickers`. Never False if it does.
+
+        `fingerprints`: the fingerprint of each of `tickers`.
+        """
         if self.tickers is None:
             return self.ticker in tickers
         return any(bits & self.tickers == bits for bits in fingerprints)
 
     def may_hold_day(self, days: Sequence[str]) -> bool:
-        """Whether it may hold a row of one of `days` (ISO text, ascending)."""
-        at = bisect_left(days, self.first)
-        return self.first == NO_DAY or (at < len(days) and days[at] <= self.last)
+        """Whether the file may hold a row of one of `days` (ISO text, ascending)."""
+        index = bisect_left(days, self.first)
+        return self.first == NO_DAY or (index < len(days) and days[index] <= self.last)
 
     def damage(self, content: bytes | None = None) -> str | None:
-        """What is wrong with the file, by its size, and where `content` is given by that; None if nothing is."""
+        """What is wrong with the file's size and, if given, its `content`; None if nothing is."""
         if self.seal is not None and int(self.seal[:12], 16) != self.file.size:
-            return f"{self.file.size:,} bytes, {int(self.seal[:12], 16):,} landed"
+            return f"{self.file.size:,} bytes instead of {int(self.seal[:12], 16):,}"
         if content is None:
             return None
         if self.seal is not None:
             name = "" if self.ticker is not None else self.place.rpartition("_")[0]
-            return None if self.seal == _seal(name, content) else "other bytes than landed, or another name"
+            return None if self.seal == _seal(name, content) else "content or name differs from what landed"
         try:
             compared_text(content)
         except CSV_ERRORS as error:
@@ -96,7 +98,7 @@ class RawFile:
 
 
 def raw_file(file: File) -> RawFile | None:
-    """A file below the raw table's folder by its name; None if that is none of a landed file."""
+    """What the name of a file below the raw table's folder says; None if it is not the name of a landed file."""
     folders = file.path.removeprefix(f"{RAW.path}/").split("/")[:-1]
     if len(folders) == 1 and folders[0].startswith("year=") and (match := NAME.fullmatch(file.name)):
         first, last, landed, tickers, seal = match.groups()
@@ -110,7 +112,7 @@ def raw_file(file: File) -> RawFile | None:
 
 
 def fingerprint(tickers: Iterable[str]) -> int:
-    """256 bits, two of them set for each ticker. That of some tickers has every bit of that of each of them."""
+    """256 bits, two set for each ticker. The fingerprint of several tickers has every bit of the fingerprint of each of them."""
     bits = 0
     for ticker in tickers:
         digest = hashlib.sha256(ticker.encode()).digest()
@@ -119,17 +121,19 @@ def fingerprint(tickers: Iterable[str]) -> int:
 
 
 def landing_name(year: str, days: Collection[str], now: datetime, run_id: str, tickers: Iterable[str]) -> str:
-    """The place of a landed file below the table's folder, without its seal."""
+    """The path of a landed file below the table's folder, without its seal."""
     run = run_id.replace("-", "")[:8]
-    if not re.fullmatch("[0-9a-f]{8}", run):  # an id of a caller's own: under another name the file would not be read
+    if not re.fullmatch(
+        "[0-9a-f]{8}", run
+    ):  # a run id that the caller chose: with it in the name the file would not be read
         run = hashlib.sha256(run_id.encode()).hexdigest()[:8]
     known = days or [NO_DAY]
     return f"year={year}/bars_{min(known)}_{max(known)}_{now:%Y%m%dT%H%M%S%f}Z_{run}_{fingerprint(tickers):064x}"
 
 
 def sealed_name(name: str, content: bytes) -> str:
-    """`name` with the seal, 12 hexadecimal digits of the content's size and 16 of a SHA-256 of name and content: neither can be
-    another unnoticed."""
+    """`name` with the seal: 12 hexadecimal digits of the content's size and 16 of the SHA-256 of name and content. A change of
+    either is detected."""
     return f"{name}_{_seal(name, content)}.csv"
 
 
@@ -140,19 +144,19 @@ def _seal(name: str, content: bytes) -> str:
 
 
 def as_csv(rows: pa.Table) -> bytes:
-    """The text of a file of `rows`, which has FILE_COLUMNS."""
+    """`rows`, which has FILE_COLUMNS, as the CSV text of a file."""
     import pyarrow as pa
     from pyarrow import csv
 
-    text = pa.BufferOutputStream()
-    csv.write_csv(rows, text, csv.WriteOptions(quoting_style="all_valid"))
-    content: bytes = text.getvalue().to_pybytes()
+    buffer = pa.BufferOutputStream()
+    csv.write_csv(rows, buffer, csv.WriteOptions(quoting_style="all_valid"))
+    content: bytes = buffer.getvalue().to_pybytes()
     return content
 
 
 def text_in(raw: RawFile, content: bytes, columns: Sequence[str], keep_blank: bool = False) -> pa.Table:
-    """`columns` of the rows of a file, in this order, all text; of a file from before a column was there null. Blank text is null
-    too unless `keep_blank`. Raises one of CSV_ERRORS where the content is no CSV."""
+    """`columns` of the rows of a file, in this order, all text. A column that an older file lacks is null, and so is empty text
+    unless `keep_blank`. Raises one of CSV_ERRORS if the content is not valid CSV."""
     import pyarrow as pa
 
     rows = _text(content, columns, keep_blank)
@@ -164,16 +168,16 @@ def text_in(raw: RawFile, content: bytes, columns: Sequence[str], keep_blank: bo
 
 
 def compared_text(content: bytes) -> pa.Table:
-    """What landing compares of the rows of a landed file: ticker and year if it has them, VALUES, MEANING and provenance. Raises
-    one of CSV_ERRORS where it is none.
+    """The columns of a landed file that landing compares: ticker and year if it has them, VALUES, MEANING and provenance.
 
-    A file from before a column was there has ANY in those of MEANING, null in others.
+    A column that an older file lacks is ANY if it is one of MEANING, else null. Raises one of CSV_ERRORS if the content is not
+    valid CSV.
     """
     import pyarrow as pa
 
     rows = _text(content, ["ticker", "year", *VALUES, *MEANING, "ingested_at", "adjusted_to", "file", "problem"])
     if rows["ingested_at"].null_count or not rows["ingested_at"].type.equals(pa.string()):
-        raise ValueError("a row without its landing time")
+        raise ValueError("a row has no landing time")
     header = content[: content.find(b"\n")].decode(errors="replace")
     if '"session"' not in header:
         for name in MEANING:

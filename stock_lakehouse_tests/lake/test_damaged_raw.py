@@ -158,10 +158,12 @@ def test_all_damaged_files_are_listed_by_size_alone_or_in_full(house: LakehouseR
     shorter.write_bytes(shorter.read_bytes()[:-1])
     other.write_bytes(flipped(other.read_bytes(), random.Random(1)))
     size = len(shorter.read_bytes())
-    assert house.lake.raw.damaged(in_full=False) == [f"{shorter} ({size:,} bytes, {size + 1:,} landed)"]
-    assert house.lake.raw.damaged()[1:] == [f"{other} (other bytes than landed, or another name)"]
+    assert house.lake.raw.damaged(in_full=False) == [f"{shorter} ({size:,} bytes instead of {size + 1:,})"]
+    assert house.lake.raw.damaged()[1:] == [f"{other} (content or name differs from what landed)"]
     assert house.lake.raw.damaged(["DDD"]) == []
     for path in paths:
         path.write_bytes(b"")
-    with pytest.raises(CorruptRawFileError, match=r"0 bytes, [0-9,]+ landed\)\. Nothing was published\. Put each back"):
+    with pytest.raises(
+        CorruptRawFileError, match=r"0 bytes instead of [0-9,]+\)\. Nothing was published\. Restore each file"
+    ):
         house.lake.raw.read(house.session)

@@ -154,7 +154,7 @@ def test_a_first_answer_before_the_ex_date_has_a_bar_does_not_land(raw: RawCsv) 
     split = bar(SPLIT, None, stock_splits="10", volume=None, adjusted_to=str(before[-1]))
     landing = land(raw, [*(bar(day, 100, adjusted_to=str(before[-1])) for day in before), split], days=before)
     assert (landing.landed, landing.withheld, landing.outside) == (1, len(before), 0)  # the split itself is known
-    assert "whether the prices before are adjusted" in landing.unknown[TICKER]
+    assert "it is unknown whether earlier prices are adjusted" in landing.unknown[TICKER]
     # From a file they land: it may be from before the split.
     in_file = [{**bar(day, 100, adjusted_to=str(before[-1])), "file": "AAA.csv"} for day in before]
     assert land(raw, [*in_file, {**split, "file": "AAA.csv"}], days=before).landed == len(before)
@@ -164,7 +164,7 @@ def test_prices_on_another_basis_that_nothing_explains_do_not_land_beside_the_ol
     land(raw, [bar(day, 1000) for day in DAYS[:-1]], days=DAYS[:-1])
     landing = land(raw, [bar(day, 100) for day in DAYS], days=DAYS[-1:], now=NOW + timedelta(days=1))
     assert (landing.landed, landing.withheld) == (0, 1)
-    assert "0.1 times those landed" in landing.unknown[TICKER]
+    assert "0.1 times the landed prices" in landing.unknown[TICKER]
     # The whole history on the new basis lands.
     assert land(raw, [bar(day, 100) for day in DAYS], now=NOW + timedelta(days=2)).landed == len(DAYS)
 

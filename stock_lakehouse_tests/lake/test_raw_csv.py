@@ -523,7 +523,7 @@ def test_a_file_under_a_name_that_is_not_its_own_is_damaged(raw: RawCsv, change:
     other.parent.mkdir(exist_ok=True)
     path.rename(other)
     (told,) = raw.damaged()
-    assert told == f"{other.resolve()} (other bytes than landed, or another name)"
+    assert told == f"{other.resolve()} (content or name differs from what landed)"
 
 
 def test_a_landing_over_two_years_that_is_killed_between_its_files_is_completed_by_the_next(
