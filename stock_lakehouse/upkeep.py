@@ -162,7 +162,7 @@ def repair(lake: Lake) -> dict[TickerYear, set[str]]:
         if len(damages) * 2 > files > NAMED:
             raise DamageError(
                 f"{table.name}: {len(damages)} of {files} files are damaged, the first {damages[0].path} "
-                f"{damages[0].wrong}; nothing was done. See whether its disk or bucket is all there, or move the table away and "
+                f"{damages[0].reason}; nothing was done. See whether its disk or bucket is all there, or move the table away and "
                 "run `stock-lakehouse backfill`"
             )
     if damaged:
@@ -426,7 +426,7 @@ def _audit(lake: Lake, spark: SparkSession, table: Table, one: TableUpkeep) -> N
 
 
 def _damaged(table: Table, damages: Sequence[Damage]) -> Finding:
-    named = "; ".join(f"{one.path} {one.wrong}" for one in damages[:NAMED])
+    named = "; ".join(f"{one.path} {one.reason}" for one in damages[:NAMED])
     more = f" and {len(damages) - NAMED} more" if len(damages) > NAMED else ""
     todo = {
         RAW: "what was delivered is nowhere else: bring the file back from a backup; or move it away, and "

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 RECENT_YEARS = 2
 
 
-class HoldingsError(Exception):
+class CoverageError(Exception):
     """The lake's tables could not be read. That does not mean that they are empty."""
 
 
 @dataclass(frozen=True)
-class Held:
+class TickerCoverage:
     """The sessions of a ticker's bars.
 
     `first`, `last`: first and last session with a bar.
@@ -58,24 +58,24 @@ class Gap:
         return f"{self.ticker}|{self.sessions[0]}|{self.sessions[-1] if self.ended else ''}"
 
 
-def read_holdings(complete: DeltaTable, bars: DeltaTable, calendar: MarketCalendar) -> dict[str, Held]:
+def read_coverage(complete: DeltaTable, bars: DeltaTable, calendar: MarketCalendar) -> dict[str, TickerCoverage]:
     """The sessions that a lake holds, by ticker.
 
     `complete`: the table of the last layer, whose sessions count.
     `bars`: the curated table, which tells the provisional bars.
 
-    A table that was never published has no sessions. Raises HoldingsError if a table cannot be read.
+    A table that was never published has no sessions. Raises CoverageError if a table cannot be read.
     """
     from deltalake.exceptions import DeltaError
 
     try:
         provisional = _provisional(bars)
         return {
-            ticker: Held(first, last, missing, tuple(sorted(provisional.get(ticker, ()))))
+            ticker: TickerCoverage(first, last, missing, tuple(sorted(provisional.get(ticker, ()))))
             for ticker, (first, last, missing) in _spans(complete, calendar).items()
         }
     except (DeltaError, OSError, ValueError) as error:  # pyarrow's errors are ValueErrors and OSErrors
-        raise HoldingsError(f"the lake cannot be read: {type(error).__name__}: {error}") from error
+        raise CoverageError(f"the lake cannot be read: {type(error).__name__}: {error}") from error
 
 
 Spans = Mapping[str, tuple[date, date, tuple[date, ...]]]
@@ -169,7 +169,9 @@ def _provisional(table: DeltaTable) -> Mapping[str, Sequence[date]]:
     return found
 
 
-def find_gaps(calendar: MarketCalendar, holdings: Mapping[str, Held], tickers: Iterable[str], due: date) -> list[Gap]:
+def find_gaps(
+    calendar: MarketCalendar, holdings: Mapping[str, TickerCoverage], tickers: Iterable[str], due: date
+) -> list[Gap]:
     """The gaps of `tickers`: consecutive missing sessions between a ticker's bars, or after its last bar.
 
     After the last bar, only sessions before `due` that another ticker has are missing; the others are new.

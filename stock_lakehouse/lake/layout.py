@@ -53,7 +53,7 @@ def _move_delta(table: DeltaTable, ledger: Ledger) -> int | None:
             return None
         before = table.open()
         # First of all: an orphaned line would count once the table is past the version that it names.
-        ledger.settle(name, before)
+        ledger.drop_orphans(name, before)
         confirm(table.lake_root)
         years, version = _rows_by_year(before), before.version()
         table.rewrite(before, sorted(years), predicate=None, partition_by=columns)

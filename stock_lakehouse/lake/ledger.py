@@ -140,7 +140,7 @@ class Ledger:
             )
         return {ticker: causes[ticker, of_run] for ticker, (_, of_run) in newest.items()}
 
-    def settle(self, table_name: str, present: deltalake.DeltaTable) -> None:
+    def drop_orphans(self, table_name: str, present: deltalake.DeltaTable) -> None:
         """Remove the orphaned lines of a table: those that announce a commit on top of its present version or a later one."""
         if not self.stored.exists():
             return

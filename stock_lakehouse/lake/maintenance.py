@@ -61,7 +61,7 @@ def drop(lake: Lake, table: Table, damages: Sequence[Damage]) -> None:
     with one_writer(lake.root, table.name):
         confirm(lake.root)
         if delta is not None:
-            lake.ledger.settle(table.name, delta.open())
+            lake.ledger.drop_orphans(table.name, delta.open())
         for damage in damages:
             _set_aside(lake.storage, damage.path)
         if delta is not None:
@@ -78,7 +78,7 @@ def tend(table: DeltaTable, ledger: Ledger | None, now: datetime | None = None) 
         return Tended()
     with one_writer(table.lake_root, table.table.name):
         if ledger is not None:
-            ledger.settle(table.table.name, table.open())
+            ledger.drop_orphans(table.table.name, table.open())
         confirm(table.lake_root)
         table.set_properties()
         before = len(table.sizes())

@@ -19,7 +19,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.coverage import read_holdings
+from stock_lakehouse.lake.coverage import read_coverage
 from stock_lakehouse.lake.layout import move
 from stock_lakehouse.lake.maintenance import tend
 from stock_lakehouse.lake.parquet_table import ParquetTable
@@ -144,11 +144,11 @@ def test_what_is_told_of_a_lake_does_not_depend_on_its_layout(houses: dict[str, 
     for house in houses.values():
         house.lake.features.open().delete(f"ticker = 'CCC' AND date = '{DAYS[35]}'")
     held = {
-        layout: read_holdings(house.lake.features, house.lake.curated, calendar) for layout, house in houses.items()
+        layout: read_coverage(house.lake.features, house.lake.curated, calendar) for layout, house in houses.items()
     }
     assert held["year"] == held["ticker_year"]
     assert held["year"]["CCC"].missing == (DAYS[35],)
-    assert held["year"] == read_holdings(houses["year"].lake.features, houses["year"].lake.curated, calendar)
+    assert held["year"] == read_coverage(houses["year"].lake.features, houses["year"].lake.curated, calendar)
     of_tables = {
         layout: [(one.table, one.tickers, one.absent) for one in status(house.lake, spark, calendar, TICKERS)]
         for layout, house in houses.items()
