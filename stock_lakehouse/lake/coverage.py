@@ -33,9 +33,9 @@ class CoverageError(Exception):
 class TickerCoverage:
     """The sessions of a ticker's bars.
 
-    `first`, `last`: first and last session with a bar.
-    `missing`: sessions between them without a bar.
-    `provisional`: sessions with a provisional bar.
+    - first, last: first and last session with a bar
+    - missing: sessions between them without a bar
+    - provisional: sessions with a provisional bar
     """
 
     first: date

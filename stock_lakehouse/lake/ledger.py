@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import deltalake
     from pyspark.sql import Column, DataFrame, SparkSession
 
-LOOSE = 16  # files of a table's lines from which on they are joined
+LOOSE = 16  # a table's lines are joined when they are in this many files
 
 
 class Ledger:
