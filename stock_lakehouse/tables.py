@@ -93,7 +93,7 @@ RAW = Table(
     "csv",
     "raw/stocks_daily",
     raw.COLUMNS,
-    "Bars as the source delivered them, every column text. Append-only: a row lands when it is new or differs from the "
+    "Bars as the source delivered them; all columns are text. Append-only: a row lands if it is new or differs from the "
     "newest landed row of its ticker and session, and is never changed.",
     partition_by=("year",),
     key=(),
@@ -125,7 +125,7 @@ PROCESSED_ACTIONS = Table(
     "delta",
     "processed/actions",
     processed.ACTION_COLUMNS,
-    "The splits and dividends that delivered rows name, whatever became of the rows' bars, with what each delivery said when.",
+    "The splits and dividends that delivered rows name, accepted or not, with the values of each delivery and their times.",
     partition_by=(),
     key=("ticker", "date", "kind", "first_seen"),
     made_from=("raw_stocks_daily",),
@@ -137,7 +137,7 @@ CURATED = Table(
     "delta",
     "curated/stocks_daily",
     curated.COLUMNS,
-    "The one bar of a ticker and session, on one named price basis.",
+    "One bar per ticker and session, on one named price basis.",
     made_from=("processed_stocks_daily", "processed_actions"),
     provenance=("ingested_at", "split_factor", "basis_factor", "adj_close_deviation"),
     ledger="values",
@@ -148,7 +148,7 @@ CORPORATE_ACTIONS = Table(
     "delta",
     "curated/corporate_actions",
     corporate_actions.COLUMNS,
-    "The splits and dividends that count, on their sessions. The bars of curated_stocks_daily are adjusted by them.",
+    "The valid splits and dividends, on their sessions. The bars of curated_stocks_daily are adjusted by them.",
     partition_by=(),
     key=("ticker", "ex_date", "kind"),
     made_from=("processed_stocks_daily", "processed_actions"),
@@ -160,7 +160,7 @@ FEATURES = Table(
     "delta",
     "curated/stocks_features",
     features.COLUMNS,
-    "Indicators and signals of a ticker and session, computed from the ticker's whole history.",
+    "Indicators and signals per ticker and session, computed from the ticker's whole history.",
     made_from=("curated_stocks_daily",),
     ledger="tickers",
 )
@@ -170,8 +170,8 @@ RESTATEMENTS = Table(
     "delta",
     "curated/restatements",
     restatements.COLUMNS,
-    "Published values that later changed, and why: of curated bars a line a value, or a column where a split, a dividend or a "
-    "formula changed the whole history; of features a line a ticker and run.",
+    "Published values that later changed, and why. Curated bars have a line per value, or per column if a split, a dividend "
+    "or a formula changed the whole history; features have a line per ticker and run.",
     partition_by=("table_name",),
     key=(),
     written_by=("curated_stocks_daily", "stocks_features"),

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 SAMPLE = 10
-# A run between its publishes of curated and features looks like a difference for a moment, so a difference is compared again.
+# A run between its publishes of curated and features shows as a difference for a moment, so a difference is compared again.
 LOOKS, PAUSE_SECONDS = 3, 20.0
 NAMED = 5  # files or ticker-years that a message names
 REPAIR = "`stock-lakehouse upkeep --repair` removes the damaged files from the table and computes their rows again"
@@ -312,11 +312,11 @@ def lacking(lake: Lake) -> dict[str, list[TickerYear]]:
 
     They are found by logs and folders; those of raw by its rows.
     """
-    held = {table.name: _ticker_years(lake, table) for table in LAYERS}
+    present = {table.name: _ticker_years(lake, table) for table in LAYERS}
     return {
         upstream.name: missing
         for upstream, downstream in adjacent_layers()
-        if (missing := sorted(held[downstream.name] - held[upstream.name]))
+        if (missing := sorted(present[downstream.name] - present[upstream.name]))
     }
 
 
@@ -339,8 +339,8 @@ def differences(
     """
     computed = {CURATED: curated_now, CORPORATE_ACTIONS: actions_now, FEATURES: features_now}
     found = {table.name: list(tickers) for table in computed}
-    for look in range(LOOKS):
-        if look:
+    for attempt in range(LOOKS):
+        if attempt:
             time.sleep(pause_seconds)
         for table, compute in computed.items():
             if names := found[table.name]:

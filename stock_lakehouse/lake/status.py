@@ -232,11 +232,11 @@ def new_in_quarantine(
 
     if not expected:
         return Rejected()
-    held = lake.quarantine.read(spark, [*asked.tickers, UNREADABLE])
+    quarantined = lake.quarantine.read(spark, [*asked.tickers, UNREADABLE])
     names = ("ticker", "year", "ingested_at", *(column.name for column in raw.TEXT))
     # Spark's hash functions skip nulls: without the flags, (null, 1) and (1, null) have the same hash.
     identity = F.xxhash64(*(part for name in names for part in (F.col(name), F.col(name).isNull())))
-    identities = held.select(identity.alias("identity")).distinct()
+    identities = quarantined.select(identity.alias("identity")).distinct()
     new = rejected.withColumn("identity", identity).join(identities, "identity", "left_anti")
     found, by_reason = 0, Counter[str]()
     for row in new.groupBy("reasons").count().collect():
