@@ -235,7 +235,7 @@ def do_runs(first: int, last: int) -> list[dict[str, dict[str, float]]]:
                     settings = load_settings(csv_folder=folder / run["folder"])
                     since, until = date.fromisoformat(run["first"]), date.fromisoformat(run["last"])
                     scheme = PartitionScheme(settings, settings.calendar)
-                    report = run_rectangle(settings, scheme.ask(run["tickers"], since, until, until))
+                    report = run_rectangle(settings, scheme.request(run["tickers"], since, until, until))
                     if not report.success:
                         raise RuntimeError(f"the run of {run['last']} failed: {report.failures}")
                 found.append(meter.take())

@@ -46,7 +46,7 @@ def one_run(first: date, last: date) -> dict[str, Any]:
     settings = load_settings()
     calendar = settings.calendar
     newest = calendar.latest_finished(utc_now(), settings.grace)
-    rectangle = PartitionScheme(settings, calendar).ask(None, first, last, newest)
+    rectangle = PartitionScheme(settings, calendar).request(None, first, last, newest)
     report = run_rectangle(settings, rectangle, progress=progress)
     # A bulk load ends before the newest session, so its tickers are stale; nothing else may be red.
     red = [str(finding) for finding in report.red if finding.check != "stale_tickers"]

@@ -229,7 +229,7 @@ class PartitionScheme:
             {"date": daily, "ticker": dg.StaticPartitionsDefinition(list(tickers or self.tickers))}
         )
 
-    def ask(self, tickers: Sequence[str] | None, first: date | None, last: date | None, today: date) -> Rectangle:
+    def request(self, tickers: Sequence[str] | None, first: date | None, last: date | None, today: date) -> Rectangle:
         """The rectangle of `tickers` (all if None) and the sessions from `first` to `last` (all if None).
 
         Raises PartitionError for a ticker that the settings do not have, a range without a session, or one outside the lake's.

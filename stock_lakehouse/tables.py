@@ -1,6 +1,6 @@
-"""The lake's tables: name, layer, format, place, key, columns; what each is made from, and in which steps it is written.
+"""The lake's tables: name, layer, format, path, key, columns, upstream tables, and the steps that write each.
 
-Here: facts about tables, as data; the flow of the lake is derived from them. Not here: reading and writing tables (lake/),
+Here: facts about tables, as data, from which the flow of the lake is derived. Not here: reading and writing tables (lake/), and
 computing them (layers/).
 """
 
@@ -14,7 +14,7 @@ from stock_lakehouse.schemas import Column, corporate_actions, curated, features
 if TYPE_CHECKING:
     import pyarrow as pa
 
-UNREADABLE = "__unreadable__"  # stands for a ticker or a year that could not be read; no ticker can have this form
+UNREADABLE = "__unreadable__"  # in place of a ticker or a year that could not be read; no ticker can have this form
 
 
 SESSIONS_A_YEAR = 252
@@ -24,14 +24,15 @@ SESSIONS_A_YEAR = 252
 class Table:
     """One table of the lake.
 
-    - path: under the lake's root
-    - made_from: the tables whose rows its rows are computed from, by name
-    - written_by: the tables in whose steps it is written, by name; its own step if empty
-    - partition_by: the columns that its folders are named after
-    - key: the columns that identify a row; empty where nothing does
-    - rows_a_partition: about how many rows a ticker-year has, for bounds of memory
-    - provenance: columns that say where a value came from; a change of one alone is published and restates nothing
-    - ledger: how the ledger records what changed after it was published: a line a value, a line a ticker and run, or not at all
+    - path: its folder under the lake's root
+    - made_from: names of the tables from whose rows its rows are computed
+    - written_by: names of the tables whose steps write it; empty if it has a step of its own
+    - partition_by: the partition columns
+    - key: the columns that identify a row; empty if none do
+    - rows_a_partition: about how many rows a ticker-year has, to bound memory
+    - provenance: columns with the origin of a value; a change in these alone is published and is no restatement
+    - ledger: how the ledger records changes of published rows: "values" (a line per value), "tickers" (a line per ticker and
+      run), or None (not at all)
     """
 
     name: str
@@ -50,27 +51,27 @@ class Table:
 
     @property
     def has_step(self) -> bool:
-        """Whether a step of its own writes it; the asset of another table only reports."""
+        """True if the table has a step of its own. The asset of any other table only reports."""
         return not self.written_by
 
     @property
     def session(self) -> str:
-        """The column of its key that is a session. Raises StopIteration for a table whose rows are of no session."""
+        """The key column that has the session. Raises StopIteration for a table without one."""
         types = {column.name: column.type for column in self.columns}
         return next(name for name in self.key if types[name] == "date")
 
     @property
     def ddl(self) -> str:
-        """The columns as Spark SQL writes them: `ticker string, date date, …`."""
-        return ", ".join(f"{one.name} {one.type}" for one in self.columns)
+        """The columns in Spark SQL: `ticker string, date date, …`."""
+        return ", ".join(f"{column.name} {column.type}" for column in self.columns)
 
     @property
     def column_names(self) -> tuple[str, ...]:
-        return tuple(one.name for one in self.columns)
+        return tuple(column.name for column in self.columns)
 
     @property
     def arrow_schema(self) -> pa.Schema:
-        """The columns as Arrow has them; times in microseconds, UTC."""
+        """The columns as an Arrow schema; timestamps are in microseconds, UTC."""
         import pyarrow as pa
 
         types = {
@@ -83,7 +84,7 @@ class Table:
             "timestamp": pa.timestamp("us", "UTC"),
             "array<string>": pa.list_(pa.string()),
         }
-        return pa.schema([(one.name, types[one.type]) for one in self.columns])
+        return pa.schema([(column.name, types[column.type]) for column in self.columns])
 
 
 RAW = Table(
@@ -92,7 +93,7 @@ RAW = Table(
     "csv",
     "raw/stocks_daily",
     raw.COLUMNS,
-    "Bars as the source delivered them, every column text. Append-only: a row lands when it is new or differs from the "
+    "Bars as the source delivered them; all columns are text. Append-only: a row lands if it is new or differs from the "
     "newest landed row of its ticker and session, and is never changed.",
     partition_by=("year",),
     key=(),
@@ -124,7 +125,7 @@ PROCESSED_ACTIONS = Table(
     "delta",
     "processed/actions",
     processed.ACTION_COLUMNS,
-    "The splits and dividends that delivered rows name, whatever became of the rows' bars, with what each delivery said when.",
+    "The splits and dividends that delivered rows name, accepted or not, with the values of each delivery and their times.",
     partition_by=(),
     key=("ticker", "date", "kind", "first_seen"),
     made_from=("raw_stocks_daily",),
@@ -136,7 +137,7 @@ CURATED = Table(
     "delta",
     "curated/stocks_daily",
     curated.COLUMNS,
-    "The one bar of a ticker and session, on one named price basis.",
+    "One bar per ticker and session, on one named price basis.",
     made_from=("processed_stocks_daily", "processed_actions"),
     provenance=("ingested_at", "split_factor", "basis_factor", "adj_close_deviation"),
     ledger="values",
@@ -147,7 +148,7 @@ CORPORATE_ACTIONS = Table(
     "delta",
     "curated/corporate_actions",
     corporate_actions.COLUMNS,
-    "The splits and dividends that count, on their sessions. The bars of curated_stocks_daily are adjusted by them.",
+    "The valid splits and dividends, on their sessions. The bars of curated_stocks_daily are adjusted by them.",
     partition_by=(),
     key=("ticker", "ex_date", "kind"),
     made_from=("processed_stocks_daily", "processed_actions"),
@@ -159,7 +160,7 @@ FEATURES = Table(
     "delta",
     "curated/stocks_features",
     features.COLUMNS,
-    "Indicators and signals of a ticker and session, computed from the ticker's whole history.",
+    "Indicators and signals per ticker and session, computed from the ticker's whole history.",
     made_from=("curated_stocks_daily",),
     ledger="tickers",
 )
@@ -169,8 +170,8 @@ RESTATEMENTS = Table(
     "delta",
     "curated/restatements",
     restatements.COLUMNS,
-    "Published values that later changed, and why: of curated bars a line a value, or a column where a split, a dividend or a "
-    "formula changed the whole history; of features a line a ticker and run.",
+    "Published values that later changed, and why. Curated bars have a line per value, or per column if a split, a dividend "
+    "or a formula changed the whole history; features have a line per ticker and run.",
     partition_by=("table_name",),
     key=(),
     written_by=("curated_stocks_daily", "stocks_features"),
@@ -183,22 +184,22 @@ LAYERS = tuple(
 )  # in the order of the flow; each partitioned by the run's keys
 
 
-# The columns that the folders of a lake's tables are named after, by the setting `layout`.
+# The partition columns of tables by ticker and year, by the setting `layout`.
 LAYOUTS = {"ticker_year": ("ticker", "year"), "year": ("year",)}
 
 
 def laid_out(table: Table, layout: str) -> Table:
-    """`table` as a lake of `layout` stores it. Tables that are not by ticker and year are the same in every layout."""
+    """`table` as a lake with `layout` stores it. A table that is not by ticker and year is the same in every layout."""
     if table.partition_by != LAYOUTS["ticker_year"] or layout == "ticker_year":
         return table
-    # No log says which files of a Parquet table count, so each layout has a folder of its own.
+    # A Parquet table has no log that names its valid files, so each layout has its own folder.
     path = f"{table.path}_by_{layout}" if table.format == "parquet" else table.path
     return replace(table, path=path, partition_by=LAYOUTS[layout])
 
 
 def layout_named(columns: tuple[str, ...]) -> str:
-    """The layout whose folders are named after `columns`; the columns themselves if it is none of ours."""
-    return next((layout for layout, own in LAYOUTS.items() if own == columns), ", ".join(columns))
+    """The layout with the partition columns `columns`; the columns as text if no layout has them."""
+    return next((layout for layout, partition_by in LAYOUTS.items() if partition_by == columns), ", ".join(columns))
 
 
 def upstream(table: Table) -> tuple[Table, ...]:
@@ -207,10 +208,10 @@ def upstream(table: Table) -> tuple[Table, ...]:
 
 
 def written_in_step(layer: Table) -> tuple[Table, ...]:
-    """The tables that the step of `layer` writes, itself first."""
+    """The tables that the step of `layer` writes, `layer` first."""
     return (layer, *(table for table in TABLES if layer.name in table.written_by))
 
 
 def adjacent_layers() -> tuple[tuple[Table, Table], ...]:
-    """The pairs (upstream, downstream) of layers of which one is made from the other."""
+    """The pairs (upstream, downstream) of layers where the downstream layer is made from the upstream one."""
     return tuple((source, layer) for layer in LAYERS for source in upstream(layer) if source.has_step)

@@ -105,7 +105,7 @@ def small(tmp_path: Path) -> Settings:
 
 def whole(of: Settings) -> Rectangle:
     scheme = PartitionScheme(of, market_calendar(of.first_date))
-    return scheme.ask(None, None, None, date(2024, 1, 2))
+    return scheme.request(None, None, None, date(2024, 1, 2))
 
 
 def quiet(_line: str) -> None:

@@ -209,7 +209,7 @@ def test_a_dividend_restates_adj_close_and_no_feature_but_those_that_are_new(
     assert all(changed)
 
 
-@pytest.mark.parametrize("before", ["replace", "_settle"])
+@pytest.mark.parametrize("before", ["replace", "_clear_rewrites"])
 def test_a_run_that_ends_amid_an_action_is_made_good_by_the_next_of_any_year(
     spark: SparkSession, tmp_path: Path, vendor: Vendor, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
@@ -226,7 +226,7 @@ def test_a_run_that_ends_amid_an_action_is_made_good_by_the_next_of_any_year(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(*((curation, "replace") if before == "replace" else (curation, "_settle")), ends)
+        patched.setattr(*((curation, "replace") if before == "replace" else (curation, "_clear_rewrites")), ends)
         with pytest.raises(KeyboardInterrupt):
             delivered(house, vendor, SPLIT, SPLIT, 2)
     # Of a year that has nothing to do with it.
@@ -236,7 +236,7 @@ def test_a_run_that_ends_amid_an_action_is_made_good_by_the_next_of_any_year(
     assert found["features"] == [
         row for row in expected["features"] if row["date"] != SPLIT
     ]  # which no run asked of features
-    assert list(house.lake.storage.walk(curation.MOVING)) == []
+    assert list(house.lake.storage.walk(curation.REWRITE_MARKERS)) == []
     assert actions(house) == actions(right)
 
 
@@ -249,14 +249,14 @@ def test_a_cut_marker_may_be_of_any_ticker_and_goes_when_all_were_looked_at(
     days = SESSIONS[:5]
     run(house, rectangle(days, tickers), history(tickers, days).values())
     lake, before = house.lake, layers(house)
-    lake.storage.create(f"{curation.MOVING}/cut.json", content)
-    lake.storage.create(f"{curation.MOVING}/.never-renamed.json.tmp", content)
-    assert curation.moving(lake, ("AAA", "BBB", "ZZZ")) == {"AAA", "BBB", "ZZZ"}
+    lake.storage.create(f"{curation.REWRITE_MARKERS}/cut.json", content)
+    lake.storage.create(f"{curation.REWRITE_MARKERS}/.never-renamed.json.tmp", content)
+    assert curation.pending_rewrites(lake, ("AAA", "BBB", "ZZZ")) == {"AAA", "BBB", "ZZZ"}
     run(house, rectangle(days, ("AAA",)), steps=[CURATED.name])
-    assert curation.moving(lake, ("AAA", "BBB")) == {"BBB"}
+    assert curation.pending_rewrites(lake, ("AAA", "BBB")) == {"BBB"}
     run(house, rectangle(days, ("BBB",)), steps=[CURATED.name])
-    assert curation.moving(lake, ("AAA", "BBB")) == set()
-    assert [file.name for file in lake.storage.walk(curation.MOVING)] == [".never-renamed.json.tmp"]
+    assert curation.pending_rewrites(lake, ("AAA", "BBB")) == set()
+    assert [file.name for file in lake.storage.walk(curation.REWRITE_MARKERS)] == [".never-renamed.json.tmp"]
     assert layers(house) == before
 
 

@@ -37,7 +37,7 @@ def project_of(folder: Path, tickers: Iterable[str], first: date) -> Settings:
 
 def whole(of: Settings) -> Rectangle:
     scheme = PartitionScheme(of, market_calendar(of.first_date))
-    return scheme.ask(None, None, None, date(2024, 1, 2))
+    return scheme.request(None, None, None, date(2024, 1, 2))
 
 
 def tables_of(lake: Lake) -> dict[str, list[dict[str, Any]]]:

@@ -147,7 +147,7 @@ def test_a_rectangle_follows_its_exchange() -> None:
     assert not Rectangle(days, ("VOD.L",), "XLON").is_consecutive  # Labor Day
     assert not Rectangle(days, ("BTC-USD",), "24/7").covers(date(2023, 9, 2))
     one = scheme(tickers=("BTC-USD",), exchange="24/7")
-    assert one.ask(None, date(2023, 9, 16), date(2023, 9, 17), TODAY) == Rectangle(
+    assert one.request(None, date(2023, 9, 16), date(2023, 9, 17), TODAY) == Rectangle(
         (date(2023, 9, 16), date(2023, 9, 17)), ("BTC-USD",), "24/7"
     )
 
@@ -193,7 +193,7 @@ def test_dagsters_keys_of_bars_are_every_session_of_every_ticker() -> None:
     keys = one.definition().get_partition_keys()
     expected = keys_of(Rectangle(CALENDAR.between(date(2023, 1, 3), LAST), TICKERS))
     assert sorted(keys) == sorted(expected)
-    assert rectangle_of(keys, TICKERS) == one.ask(None, None, None, TODAY)
+    assert rectangle_of(keys, TICKERS) == one.request(None, None, None, TODAY)
 
 
 def test_without_a_last_date_dagsters_keys_go_on_to_the_session_of_the_day() -> None:
@@ -218,17 +218,17 @@ def test_more_than_100_000_keys_are_refused_with_the_scheme_that_has_fewer() -> 
 
 
 def test_asking_for_nothing_in_particular_is_asking_for_everything() -> None:
-    assert scheme().ask(None, None, None, TODAY) == Rectangle(SESSIONS, TICKERS)
-    assert scheme(partition_by="session").ask(None, None, None, TODAY) == Rectangle(SESSIONS, TICKERS)
+    assert scheme().request(None, None, None, TODAY) == Rectangle(SESSIONS, TICKERS)
+    assert scheme(partition_by="session").request(None, None, None, TODAY) == Rectangle(SESSIONS, TICKERS)
 
 
 def test_what_is_asked_is_sessions_from_first_to_last_of_the_tickers_in_order() -> None:
-    asked = scheme().ask(["NVDA", "AAPL"], date(2023, 9, 16), date(2023, 9, 19), TODAY)
+    asked = scheme().request(["NVDA", "AAPL"], date(2023, 9, 16), date(2023, 9, 19), TODAY)
     assert asked == Rectangle((date(2023, 9, 18), date(2023, 9, 19)), ("AAPL", "NVDA"))
 
 
 def test_an_open_end_is_today() -> None:
-    asked = scheme(last_date=None).ask(None, date(2023, 12, 28), None, TODAY)
+    asked = scheme(last_date=None).request(None, date(2023, 12, 28), None, TODAY)
     assert asked.sessions == (date(2023, 12, 28), date(2023, 12, 29), date(2024, 1, 2))
 
 
@@ -266,17 +266,17 @@ def test_what_cannot_be_asked_is_an_error_that_says_what_can(
     tickers: list[str] | None, first: date | None, last: date | None, said: str
 ) -> None:
     with pytest.raises(PartitionError) as caught:
-        scheme().ask(tickers, first, last, TODAY)
+        scheme().request(tickers, first, last, TODAY)
     assert str(caught.value) == said
 
 
 def test_a_session_scheme_can_be_asked_for_some_tickers_and_says_them_in_a_tag_of_the_run() -> None:
     one = scheme(partition_by="session")
-    some = one.ask(["NVDA", "AAPL"], date(2023, 9, 20), date(2023, 9, 21), TODAY)
+    some = one.request(["NVDA", "AAPL"], date(2023, 9, 20), date(2023, 9, 21), TODAY)
     tags = one.range_tags(some)
     assert tags == {RANGE_START: "2023-09-20", RANGE_END: "2023-09-21", TICKERS_TAG: "AAPL,NVDA"}
     assert rectangle_of(in_range(one.definition(), tags), tickers_of_run(tags, TICKERS)) == some
-    every = one.ask(list(reversed(TICKERS)), None, None, TODAY)
+    every = one.request(list(reversed(TICKERS)), None, None, TODAY)
     assert TICKERS_TAG not in one.range_tags(every)
     assert tickers_of_run(one.range_tags(every), TICKERS) == TICKERS
 
@@ -289,12 +289,12 @@ def test_a_tag_with_tickers_that_the_settings_lack_is_refused(tag: str) -> None:
 
 def test_the_future_cannot_be_asked() -> None:
     with pytest.raises(PartitionError, match="not within the lake's 2013-01-02 to 2024-01-02"):
-        scheme(last_date=None).ask(None, None, date(2024, 1, 3), TODAY)
+        scheme(last_date=None).request(None, None, date(2024, 1, 3), TODAY)
 
 
 def test_range_tags_run_from_the_first_bar_to_the_last() -> None:
     one = scheme()
-    assert one.range_tags(one.ask(None, None, None, TODAY)) == {
+    assert one.range_tags(one.request(None, None, None, TODAY)) == {
         "dagster/asset_partition_range_start": "2013-01-02|AAPL",
         "dagster/asset_partition_range_end": "2023-09-21|NVDA",
     }
@@ -302,7 +302,7 @@ def test_range_tags_run_from_the_first_bar_to_the_last() -> None:
 
 def test_range_tags_of_sessions_name_no_ticker() -> None:
     one = scheme(partition_by="session")
-    tags = one.range_tags(one.ask(None, date(2023, 9, 1), date(2023, 9, 10), TODAY))
+    tags = one.range_tags(one.request(None, date(2023, 9, 1), date(2023, 9, 10), TODAY))
     assert tags == {RANGE_START: "2023-09-01", RANGE_END: "2023-09-08"}
 
 

@@ -1,4 +1,4 @@
-"""The asset graph, a file a layer; what all assets of a table have in common is set here, once."""
+"""The asset graph, one file per layer. The attributes that all assets of tables share are set here, once."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ KINDS = {"csv": {"csv"}, "parquet": {"parquet", "pyspark"}, "delta": {"deltalake
 def all_assets(
     partitions: dg.PartitionsDefinition[str], source_retries: dg.RetryPolicy | None = None
 ) -> Sequence[dg.AssetsDefinition]:
-    """Every asset, its layers partitioned by `partitions`; `source_retries` for the step that asks the source."""
+    """All assets.
+
+    - partitions: of the layers
+    - source_retries: the retry policy of the step that requests rows from the source
+    """
 
     def described(spec: dg.AssetSpec) -> dg.AssetSpec:
         table = BY_NAME.get(spec.key.path[-1])
-        if table is None:  # an asset that is no table says these things of itself
+        if table is None:  # an asset without a table sets these attributes itself
             return spec.replace_attributes(owners=[*spec.owners] or [OWNER])
         return spec.replace_attributes(
             partitions_def=partitions if table.has_step else None,
@@ -51,12 +55,12 @@ def all_assets(
 def _metadata(table: Table) -> dict[str, dg.MetadataValue]:
     columns = [
         dg.TableColumn(
-            one.name,
-            one.type,
-            one.description,
-            constraints=dg.TableColumnConstraints(nullable=one.nullable, unique=table.key == (one.name,)),
+            column.name,
+            column.type,
+            column.description,
+            constraints=dg.TableColumnConstraints(nullable=column.nullable, unique=table.key == (column.name,)),
         )
-        for one in table.columns
+        for column in table.columns
     ]
     return {
         "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns)),

@@ -1,4 +1,4 @@
-"""curated: the one bar of a ticker and session, and the corporate actions that it is adjusted by, in the same step."""
+"""curated: one bar per ticker and session, and the corporate actions that adjust it, in the same step."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""The step of a layer as an asset's: computed here or by a job on Databricks, checked, handed to the IO manager."""
+"""The step of a layer in an asset: it is computed here, checked and passed to the IO manager, or run as a Databricks job."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def layer_step(
     table: Table, context: dg.AssetExecutionContext, frame: DataFrame | ReadByJob, lakehouse: LakehouseResource
 ) -> Iterator[Any]:
-    """Yield the check results and the output of the step of `table`, computed from `frame`, the layer upstream.
+    """Yield the check results and the output of the step of `table`, computed from `frame`, the rows of the upstream layer.
 
-    Raises dg.Failure when a check blocks the publish; nothing is published then, and nothing downstream runs.
+    Raises dg.Failure if a check blocks the publish. Then nothing is published, and nothing downstream runs.
     """
     if isinstance(frame, ReadByJob):
         for result in lakehouse.publish_by_job(context, table):

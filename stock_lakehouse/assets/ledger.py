@@ -1,4 +1,4 @@
-"""restatements: what the publishes of this and earlier runs changed. Lines are written with the publish itself."""
+"""restatements: published values that this and earlier runs changed. The publish itself writes the lines; this asset reports."""
 
 from collections.abc import Iterator
 from typing import Any

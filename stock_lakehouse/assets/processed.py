@@ -1,4 +1,4 @@
-"""processed: type what was delivered; the impossible goes to the quarantine, in the same step."""
+"""processed: delivered rows are typed, and impossible rows go to the quarantine, in the same step."""
 
 from collections.abc import Iterator
 from typing import Any

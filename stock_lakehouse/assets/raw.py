@@ -1,4 +1,4 @@
-"""raw: ask the source, land what is new. The one step that the network can fail, so the one that is tried again."""
+"""raw: requests rows from the source and lands new ones. Only this step can fail by the network, so only it is retried."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,18 +21,18 @@ from stock_lakehouse.sources.download import Download
 from stock_lakehouse.sources.file_report import file_lines
 from stock_lakehouse.tables import RAW
 
-# When nothing came at all; the source has tried each ticker several times before.
+# For a download in which every ticker failed. The source has retried each ticker several times before.
 NETWORK_RETRIES = dg.RetryPolicy(max_retries=2, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 
 def raw_stocks_daily(retries: dg.RetryPolicy | None = None) -> dg.AssetsDefinition:
-    """The asset; `retries` where its source is behind a network."""
+    """The asset. `retries`: its retry policy, if its source is behind a network."""
 
     @dg.asset(
         name=RAW.name,
         backfill_policy=dg.BackfillPolicy.single_run(),
         io_manager_key="raw_csv",
-        pool="source",  # its rate limit is a process's own, so one run at a time
+        pool="source",  # each process counts the source's rate limit by itself, so one run at a time
         check_specs=[DELIVERY_CONSERVED, SOURCE_COMPLETE, ONE_ROW_A_SESSION, READJUSTED, FILE_NAMES, FILES_READ],
         retry_policy=retries,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
 from stock_lakehouse.instance.run_tags import RunCoverage
-from stock_lakehouse.lake.coverage import Gap, Held, find_gaps
+from stock_lakehouse.lake.coverage import Gap, TickerCoverage, find_gaps
 from stock_lakehouse.market_calendar import ONE_DAY, CalendarError, MarketCalendar
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.settings import Settings
@@ -88,7 +88,7 @@ def due_session(now: datetime, calendar: MarketCalendar, plan: Plan) -> date | N
 def new_market_days(
     now: datetime,
     calendar: MarketCalendar,
-    holdings: Mapping[str, Held],
+    holdings: Mapping[str, TickerCoverage],
     in_flight: Sequence[RunCoverage],
     asked: Mapping[str, Asked],
     plan: Plan,
@@ -172,7 +172,7 @@ class _IdleReasons:
 def gaps(
     now: datetime,
     calendar: MarketCalendar,
-    holdings: Mapping[str, Held],
+    holdings: Mapping[str, TickerCoverage],
     in_flight: Sequence[RunCoverage],
     asked: Mapping[str, Asked],
     plan: Plan,
@@ -235,7 +235,9 @@ def rectangles_of(
     return tuple(Rectangle(calendar.between(*span), tuple(sorted(group)), calendar.exchange) for span, group in found)
 
 
-def _recent_sessions(calendar: MarketCalendar, holdings: Mapping[str, Held], first: date) -> tuple[date, date] | None:
+def _recent_sessions(
+    calendar: MarketCalendar, holdings: Mapping[str, TickerCoverage], first: date
+) -> tuple[date, date] | None:
     """The session QUIET_AFTER before the newest one that any ticker has, and that newest one.
 
     A ticker without a bar since the former is quiet. None if no ticker has a bar.
@@ -247,7 +249,7 @@ def _recent_sessions(calendar: MarketCalendar, holdings: Mapping[str, Held], fir
 
 
 def _needed_sessions(
-    held: Held | None, calendar: MarketCalendar, plan: Plan, due: date, recent: tuple[date, date] | None
+    held: TickerCoverage | None, calendar: MarketCalendar, plan: Plan, due: date, recent: tuple[date, date] | None
 ) -> tuple[date, ...]:
     """A ticker's sessions up to `due` that are after its last bar or have a provisional bar; all sessions if it has no bar.
 
@@ -263,7 +265,7 @@ def _needed_sessions(
 
 
 def _new_day_rectangles(
-    wanted: Mapping[str, tuple[date, ...]], holdings: Mapping[str, Held], calendar: MarketCalendar, plan: Plan
+    wanted: Mapping[str, tuple[date, ...]], holdings: Mapping[str, TickerCoverage], calendar: MarketCalendar, plan: Plan
 ) -> tuple[Rectangle, ...]:
     """The rectangles that hold `wanted`, each of a group of neighbours; tickers with bars apart from those without.
 

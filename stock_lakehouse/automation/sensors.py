@@ -18,7 +18,7 @@ from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB, lakehouse_job
 from stock_lakehouse.clock import clock_of
 from stock_lakehouse.instance.run_tags import ASKED_BY, RunCoverage, run_coverage
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.coverage import Held, HoldingsError, read_holdings
+from stock_lakehouse.lake.coverage import CoverageError, TickerCoverage, read_coverage
 from stock_lakehouse.market_calendar import MarketCalendar
 from stock_lakehouse.partitions import PartitionScheme
 from stock_lakehouse.settings import Settings
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Dagster logs its own events, at least one for each key, at DEBUG. Its event log holds them anyway.
 QUIET = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
 Decide = Callable[
-    [datetime, MarketCalendar, Mapping[str, Held], Sequence[RunCoverage], Mapping[str, Asked], Plan], Decision
+    [datetime, MarketCalendar, Mapping[str, TickerCoverage], Sequence[RunCoverage], Mapping[str, Asked], Plan], Decision
 ]
 
 
@@ -57,12 +57,12 @@ class Situation:
     def calendar(self) -> MarketCalendar:
         return self._settings.calendar
 
-    def holdings(self, instance: dg.DagsterInstance) -> dict[str, Held]:
-        """What the lake holds of each ticker. Raises HoldingsError if that cannot be read, or if a materialized table is gone."""
+    def holdings(self, instance: dg.DagsterInstance) -> dict[str, TickerCoverage]:
+        """What the lake holds of each ticker. Raises CoverageError if that cannot be read, or if a materialized table is gone."""
         lake = Lake(self._settings.lake_options)
-        held = read_holdings(lake.features, lake.curated, self.calendar)
+        held = read_coverage(lake.features, lake.curated, self.calendar)
         if not held and instance.get_latest_materialization_event(dg.AssetKey(FEATURES.name)) is not None:
-            raise HoldingsError(
+            raise CoverageError(
                 f"{FEATURES.name} has been materialized, but there is no table at {lake.features.path}: is its disk mounted? If "
                 "the table was moved away on purpose, run `stock-lakehouse materialize` once"
             )

@@ -13,7 +13,7 @@ import dagster as dg
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB
 from stock_lakehouse.checks import SOURCE_COMPLETE
 from stock_lakehouse.instance.run_tags import ASKED_BY, RunCoverage, run_coverage
-from stock_lakehouse.lake.coverage import Gap, Held, find_gaps, read_holdings
+from stock_lakehouse.lake.coverage import Gap, TickerCoverage, find_gaps, read_coverage
 from stock_lakehouse.layers.step import LISTED
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.sources import DeliveryFailure, FailureKind
@@ -84,7 +84,7 @@ def gap_diagnosis(condition: dg.AutomationCondition[dg.AssetCheckKey] | None = N
     )
     def check(context: dg.AssetCheckExecutionContext, lakehouse: LakehouseResource) -> dg.AssetCheckResult:
         lake = lakehouse.lake
-        holdings = read_holdings(lake.curated, lake.curated, lakehouse.calendar)
+        holdings = read_coverage(lake.curated, lake.curated, lakehouse.calendar)
         gaps = find_gaps(
             lakehouse.calendar, holdings, lakehouse.lake_options.tickers, lakehouse.expected_last_session()
         )
@@ -124,14 +124,14 @@ def _row(gap: Gap, facts: Facts) -> dg.TableRecord:
     )
 
 
-def _other_tickers(gap: Gap, holdings: Mapping[str, Held]) -> tuple[int, int]:
+def _other_tickers(gap: Gap, holdings: Mapping[str, TickerCoverage]) -> tuple[int, int]:
     """How many other tickers have bars before and after the beginning of the gap, and how many of them lack a session of it."""
     first, last, days = gap.sessions[0], gap.sessions[-1], set(gap.sessions)
     others = [held for name, held in holdings.items() if name != gap.ticker and held.first <= first <= held.last]
     return len(others), sum(1 for held in others if held.last < last or days & set(held.missing))
 
 
-def _before_listing(holdings: Mapping[str, Held], lakehouse: LakehouseResource) -> list[dg.TableRecord]:
+def _before_listing(holdings: Mapping[str, TickerCoverage], lakehouse: LakehouseResource) -> list[dg.TableRecord]:
     rows = []
     for ticker in lakehouse.lake_options.tickers:
         held = holdings.get(ticker)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from stock_lakehouse.cli.printing import wrong
+from stock_lakehouse.cli.printing import fail
 
 if TYPE_CHECKING:
     from stock_lakehouse.partitions import Rectangle
@@ -22,7 +22,7 @@ def settings_of_process() -> Settings:
     try:
         return load_settings()
     except SettingsError as error:
-        wrong(str(error))
+        fail(str(error))
 
 
 def check_partitions(settings: Settings) -> None:
@@ -42,9 +42,9 @@ def asked_rectangle(
         scheme = PartitionScheme(settings, calendar)
         requested = check_tickers(tuple(ticker.strip() for ticker in tickers.split(","))) if tickers else None
         newest = calendar.latest_finished(clock_of(settings.simulated_clock)(), settings.grace)
-        return scheme.ask(requested, day_of(first), day_of(last), newest)
+        return scheme.request(requested, day_of(first), day_of(last), newest)
     except (PartitionError, CalendarError, ClockError, ValueError) as error:
-        wrong(str(error))
+        fail(str(error))
 
 
 def check_layout(settings: Settings) -> None:
@@ -56,7 +56,7 @@ def check_layout(settings: Settings) -> None:
     try:
         Lake(settings.lake_options).check_layout()
     except (LayoutError, StorageError) as error:
-        wrong(str(error))
+        fail(str(error))
 
 
 def day_of(value: datetime | None) -> date | None:
@@ -78,7 +78,7 @@ def engine(settings: Settings, *tables: str) -> Iterator[Any]:
         ) as spark:
             yield spark
     except (EngineError, StorageError) as error:
-        wrong(str(error))
+        fail(str(error))
 
 
 def data_files(settings: Settings) -> set[tuple[str, str]]:
@@ -89,4 +89,4 @@ def data_files(settings: Settings) -> set[tuple[str, str]]:
     try:
         return Lake(settings.lake_options).version_tags()
     except StorageError as error:
-        wrong(str(error))
+        fail(str(error))

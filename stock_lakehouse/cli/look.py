@@ -10,7 +10,7 @@ import typer
 
 from stock_lakehouse.cli.context import engine, settings_of_process
 from stock_lakehouse.cli.outcome import print_tables
-from stock_lakehouse.cli.printing import as_text, new_grid, print_grid, print_rows, say, wrong
+from stock_lakehouse.cli.printing import as_text, fail, new_grid, print_grid, print_rows, say
 from stock_lakehouse.cli.program import app
 
 if TYPE_CHECKING:
@@ -99,10 +99,10 @@ def show(
     try:
         rows = read_table(table, tickers=sorted({name, ticker}), as_of=as_of, lake_root=settings.lake_root)
     except (NoVersionError, StorageError, ValueError) as error:
-        wrong(str(error))
+        fail(str(error))
     if not rows.num_rows:
         then = f" of {as_of}" if as_of else ""
-        wrong(f"TICKER: {table} holds no row of {name}{then}; `stock-lakehouse status` lists what it holds")
+        fail(f"TICKER: {table} holds no row of {name}{then}; `stock-lakehouse status` lists what it holds")
     key = ("ticker", "date", *(("file", "line_number", "reasons") if table == QUARANTINE.name else ()))
     names = dict.fromkeys(column for column in (*key, *rows.column_names) if column in rows.column_names)
     newest = rows.select(list(names)).slice(max(rows.num_rows - last, 0)).to_pylist()

@@ -10,7 +10,7 @@ import typer
 
 from stock_lakehouse.cli.context import asked_rectangle, check_layout, check_partitions, engine, settings_of_process
 from stock_lakehouse.cli.outcome import run_and_print
-from stock_lakehouse.cli.printing import aside, new_grid, print_grid, progress_printer, say, wrong
+from stock_lakehouse.cli.printing import aside, fail, new_grid, print_grid, progress_printer, say
 from stock_lakehouse.cli.program import app
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def upkeep(
     from stock_lakehouse.upkeep import keep_up
 
     if repair and check_only:
-        wrong("--repair, --check-only: give one of them")
+        fail("--repair, --check-only: give one of them")
     settings = settings_of_process()
     try:
         lake = Lake(settings.lake_options)
@@ -51,7 +51,7 @@ def upkeep(
             sessions = spark.createDataFrame(calendar.table(settings.grace))
             done = keep_up(lake, spark, sessions, check_only=check_only, sample=sample, progress=progress_printer())
     except StorageError as error:
-        wrong(str(error))
+        fail(str(error))
     _print_upkeep(done)
     if done.findings:
         raise typer.Exit(1)
@@ -68,7 +68,7 @@ def _repair(settings: Settings) -> None:
     try:
         todo = take_out(lake)
     except DamageError as error:
-        wrong(str(error))
+        fail(str(error))
     if not todo:
         say("Nothing to repair.")
         return
@@ -127,7 +127,7 @@ def layout() -> None:
         lake.check()
         move(lake, progress_printer())
     except (PublishError, StorageError, TableBusyError) as error:
-        wrong(str(error))
+        fail(str(error))
     say(f'Every table has layout "{settings.layout}".')
 
 
@@ -175,7 +175,7 @@ def init(
     elif write_new(path, wanted, force):
         say(f"written: {path}")
     else:
-        wrong(f"{path} exists with other content; --force overwrites it")
+        fail(f"{path} exists with other content; --force overwrites it")
     if production:
         say(
             f"Dagster needs DAGSTER_HOME={path.parent} and {POSTGRES_VARIABLE} in its environment; docs/operations.md has "

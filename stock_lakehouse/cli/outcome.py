@@ -12,13 +12,13 @@ from stock_lakehouse.cli.printing import (
     as_text,
     cut,
     error_console,
+    fail,
     new_grid,
     output_console,
     print_grid,
     progress_printer,
     say,
     wrapped,
-    wrong,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def run_and_print(settings: Settings, rectangle: Rectangle, select: list[str] | 
     try:
         report = run_rectangle(settings, rectangle, select, progress)
     except ValueError as error:
-        wrong(str(error))
+        fail(str(error))
     progress("run ended " + ("well" if report.success else "with a failure"))
     print_outcome(report)
     if not report.success:

@@ -101,7 +101,7 @@ def aside(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def wrong(message: str) -> NoReturn:
+def fail(message: str) -> NoReturn:
     """Print one line on stderr and exit with code 2."""
     typer.echo(f"stock-lakehouse: {message}", err=True)
     raise typer.Exit(2)

@@ -13,12 +13,12 @@ from stock_lakehouse.cli.outcome import end, print_outcome, print_tables, record
 from stock_lakehouse.cli.printing import (
     as_text,
     duration,
+    fail,
     new_grid,
     print_grid,
     print_rows,
     progress_printer,
     say,
-    wrong,
 )
 from stock_lakehouse.cli.program import Assets, First, Last, Tickers, app
 
@@ -104,7 +104,7 @@ def backfill(
                     chunk or sys.maxsize, run_again,
                 )  # fmt: skip
             except ValueError as error:
-                wrong(str(error))
+                fail(str(error))
 
     planned = plan(again)
     _print_plan(planned)

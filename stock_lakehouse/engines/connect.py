@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from stock_lakehouse import __version__
 from stock_lakehouse.engines.errors import EngineError
-from stock_lakehouse.engines.loss import AskAgain
+from stock_lakehouse.engines.loss import BoundedRetryPolicy
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -69,7 +69,7 @@ def connected(builder: Any, advice: str) -> Iterator[SparkSession]:
             # does not accept a channel builder either.
             session = cast("SparkSession", ConnectSession.builder.channelBuilder(builder).create())
             stack.callback(_stop, session)
-            session.client.set_retry_policies([AskAgain()])
+            session.client.set_retry_policies([BoundedRetryPolicy()])
             apply_settings(session)
             session.range(1).count()
         except (PySparkException, RpcError) as error:

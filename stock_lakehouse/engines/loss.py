@@ -32,7 +32,7 @@ class EngineLostError(EngineError):
     """The engine stopped answering in the middle of a run, or was restarted. The message says what to do."""
 
 
-class AskAgain(DefaultPolicy):
+class BoundedRetryPolicy(DefaultPolicy):
     """PySpark's own rule of which calls are retried, with fewer retries. Raises EngineLostError after the last one."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class AskAgain(DefaultPolicy):
 class _Attempts(RetryPolicyState):
     """The attempts of one call."""
 
-    def __init__(self, policy: AskAgain) -> None:
+    def __init__(self, policy: BoundedRetryPolicy) -> None:
         super().__init__(policy)
         self._retry_policy = policy
 

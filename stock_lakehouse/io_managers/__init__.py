@@ -1,1 +1,1 @@
-"""Dagster's face of lake/: tables loaded as DataFrames and published from them, and what is told of it."""
+"""IO managers: they load tables as DataFrames, publish DataFrames to tables, and record metadata of the publish."""

@@ -1,4 +1,4 @@
-"""What a publish tells Dagster: facts on the event of every partition, a preview, column lineage.
+"""The metadata that a publish gives to Dagster: figures on the event of every partition, a preview, column lineage.
 
 Not here: reading and writing (raw_csv.py, table.py).
 """
@@ -23,18 +23,21 @@ if TYPE_CHECKING:
     from stock_lakehouse.partitions import Rectangle
     from stock_lakehouse.sources.download import Download
 
-# Output metadata is stored once for every partition key, 0.1 ms for ten entries; with more keys than this what is long
-# goes into one observation of the run.
+# Dagster stores output metadata once for every partition key, which takes 0.1 ms for ten entries. With more keys than this,
+# long metadata goes into one observation of the run.
 RICH_KEYS = 50
 PREVIEW_ROWS = 5
 PREVIEW_COLUMNS = 10
-PREVIEW_CHARACTERS = 100  # of a cell
+PREVIEW_CHARACTERS = 100  # per cell
 FILES_LISTED = 100
 ON_EVERY_EVENT = ("dagster/row_count", "bytes", "table version", "location", "files")
 
 
 def tell(context: dg.OutputContext, facts: dict[str, Any]) -> None:
-    """Put `facts` on every partition's event; if the keys are many only ON_EVERY_EVENT, and all in one observation of the run."""
+    """Add `facts` to the event of every partition.
+
+    With more than RICH_KEYS keys, each event has only ON_EVERY_EVENT, and one observation of the run has all of `facts`.
+    """
     if not context.has_asset_partitions or len(context.asset_partition_keys) <= RICH_KEYS:
         context.add_output_metadata(facts)
     else:
@@ -46,8 +49,8 @@ def preview(frame: DataFrame, rectangle: Rectangle) -> dg.MarkdownMetadataValue:
     """The newest rows of the run's first ticker, as a Markdown table."""
     from pyspark.sql import functions as F
 
-    own = frame.where(F.col("ticker") == rectangle.tickers[0])
-    rows = own.orderBy(F.col("date").desc()).limit(PREVIEW_ROWS).collect()
+    of_ticker = frame.where(F.col("ticker") == rectangle.tickers[0])
+    rows = of_ticker.orderBy(F.col("date").desc()).limit(PREVIEW_ROWS).collect()
     names = list(dict.fromkeys(("ticker", "date", *frame.columns)))[:PREVIEW_COLUMNS]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     return dg.MetadataValue.md(
@@ -56,14 +59,14 @@ def preview(frame: DataFrame, rectangle: Rectangle) -> dg.MarkdownMetadataValue:
 
 
 def _as_markdown(value: Any) -> str:
-    """A cell that shows delivered text and does nothing else: no HTML, no image fetched, no column or line of its own."""
+    """Delivered text, escaped for a cell of a Markdown table: no HTML, no image that is fetched, no further column or line."""
     text = printable(str(value))
     text = text if len(text) <= PREVIEW_CHARACTERS else text[:PREVIEW_CHARACTERS] + "…"
-    return re.sub(r"[!-,/:-@\[-`{-~]", lambda one: one[0] if one[0] in "+:" else f"&#{ord(one[0])};", text)
+    return re.sub(r"[!-,/:-@\[-`{-~]", lambda match: match[0] if match[0] in "+:" else f"&#{ord(match[0])};", text)
 
 
 def files_read(download: Download) -> dg.TableMetadataValue:
-    """A row a file: what it gave, and what is wrong with it; those that gave nothing first."""
+    """One row per file: the rows that it gave, and its problems. Files that gave no rows come first."""
     reports = sorted(download.files.values(), key=lambda report: (not report.is_useless, report.file))
     rows = [
         dg.TableRecord(
@@ -82,7 +85,7 @@ def files_read(download: Download) -> dg.TableMetadataValue:
 
 
 def lineage_of(table: Table) -> dg.TableColumnLineageMetadataValue:
-    """The lineage of its columns: the UI draws it from a materialization; on the definition it stands always."""
+    """The lineage of the columns of `table`. The UI draws it from a materialization; the asset's definition has it always."""
     columns = column_lineage(table)
     return dg.MetadataValue.column_lineage(
         dg.TableColumnLineage(
@@ -95,13 +98,13 @@ def lineage_of(table: Table) -> dg.TableColumnLineageMetadataValue:
 
 
 def computed_anew(context: dg.OutputContext | dg.AssetExecutionContext, error: InputMovedError) -> dg.RetryRequested:
-    """The retry of a step whose input moved while it computed, said in the run's log."""
+    """The retry of a step whose input changed while it computed. The reason is written to the run's log."""
     context.log.info(str(error))
     return dg.RetryRequested(max_retries=INPUT_ATTEMPTS - 1)
 
 
 def blocked(error: Exception) -> dg.Failure:
-    """The failure of a step that one of `layers.step.BLOCKED` stopped; it is not retried, since it would compute the same."""
+    """The failure of a step that one of `layers.step.BLOCKED` stopped. No retry, because it would compute the same rows."""
     found = error.failures if isinstance(error, AuditError) else []
     rows = [dg.TableRecord(dict(failure)) for failure in found[:LISTED]]
     return dg.Failure(

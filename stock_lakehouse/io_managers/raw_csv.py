@@ -1,4 +1,4 @@
-"""Raw rows as assets see them: landed text, loaded as a DataFrame."""
+"""The IO manager of raw: landed rows, loaded as a DataFrame of text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class RawCsvIOManager(dg.ConfigurableIOManager):
     """Loads the landed rows of the run's tickers and years as a DataFrame of text.
 
-    The rows of a `Download` have landed in the step itself (layers/raw.py); here is told what became of them.
+    The rows of a `Download` land in the step itself (layers/raw.py). `handle_output` only records metadata of the landing.
     """
 
     lakehouse: LakehouseResource
@@ -37,7 +37,7 @@ class RawCsvIOManager(dg.ConfigurableIOManager):
         }
         if obj.files:
             facts["files read"] = files_read(obj)
-        if not house.is_job(rectangle):  # which needs no session here
+        if not house.is_job(rectangle):  # a run of jobs opens no session here
             newest = stored.read(house.session, rectangle.tickers[:1], rectangle.years[-1:])
             facts["preview"] = preview(newest, rectangle)
         tell(context, facts)

@@ -1,6 +1,6 @@
-"""The tables of the lake, Parquet and Delta, as assets see them: DataFrames of PySpark, loaded and published.
+"""The IO manager of the Parquet and Delta tables: it loads and publishes PySpark DataFrames.
 
-Here: Dagster's side. Not here: what a publish writes (layers/step.py, lake/).
+Here: the calls from Dagster. Not here: what a publish writes (layers/step.py, lake/).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReadByJob:
-    """Stands for the rows of a layer in a run whose layers are published by jobs on Databricks: a job reads by itself."""
+    """Placeholder for the input of a layer that a Databricks job computes: the job reads its rows itself."""
 
 
 def _is_frame(_: object, value: object) -> bool:
@@ -34,17 +34,18 @@ def _is_frame(_: object, value: object) -> bool:
     return isinstance(value, DataFrame | ReadByJob)
 
 
-# What a layer's asset takes: Dagster knows no type for a union.
+# The input type of a layer's asset. Dagster has no type for a union.
 FRAME = dg.DagsterType(
     _is_frame, name="PySparkDataFrame", description="Rows of the layer upstream, of the run's tickers."
 )
 
 
 class TableIOManager(dg.ConfigurableIOManager):
-    """Loads a table's rows of the run's tickers, all years; publishes a frame, or what a layer's step computed, to its table.
+    """Loads the rows of the run's tickers from a table, and publishes a frame, or the result of a layer's step, to it.
 
-    The table is the one in tables.py that has the asset's name. A frame holds all rows of the run's tickers: those of the run's
-    keys are added, published rows are corrected or withdrawn, and ticker-years without a difference are not written.
+    The table is the one in tables.py with the asset's name. A loaded frame has all years. A published frame must have all rows of
+    the run's tickers: rows of the run's keys are added, published rows are corrected or withdrawn, and ticker-years without a
+    difference are not written.
     """
 
     lakehouse: LakehouseResource
@@ -58,7 +59,7 @@ class TableIOManager(dg.ConfigurableIOManager):
         computed = Rows(table, obj) if isinstance(obj, DataFrame) else obj
         try:
             published = computed.publish(step)
-        except AuditError as error:  # of the ledger's lines, which are known only once the table is compared
+        except AuditError as error:  # of the ledger's lines, which are known only after the comparison
             raise blocked(error) from error
         except InputMovedError as error:
             raise computed_anew(context, error) from error
@@ -90,7 +91,7 @@ class TableIOManager(dg.ConfigurableIOManager):
 
 
 def table_of(key: dg.AssetKey) -> Table:
-    """The table of an asset. Raises dg.DagsterInvariantViolationError for an asset that has none."""
+    """The table of an asset. Raises dg.DagsterInvariantViolationError for an asset without a table."""
     name = key.path[-1]
     if name not in BY_NAME:
         raise dg.DagsterInvariantViolationError(
@@ -100,11 +101,11 @@ def table_of(key: dg.AssetKey) -> Table:
 
 
 def layer_of(context: dg.InputContext) -> Table | None:
-    """The layer whose asset takes the input; None for any other asset."""
+    """The layer whose asset loads the input; None for any other asset."""
     name = context.op_def.name if context.op_def is not None else None
     return BY_NAME[name] if name in COMPUTED else None
 
 
 def rows_for(layer: Table, house: LakehouseResource, rectangle: Rectangle) -> DataFrame | ReadByJob:
-    """The rows that the step of `layer` computes from; none where a job on Databricks does the step."""
+    """The upstream rows for the step of `layer`; a placeholder if a Databricks job runs the step."""
     return ReadByJob() if house.is_job(rectangle) else read(house.lake, house.session, layer, rectangle)

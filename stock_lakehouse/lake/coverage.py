@@ -1,6 +1,6 @@
 """The sessions that the lake holds of each ticker, read from the Delta log in milliseconds, without an engine.
 
-With layout "year" the log does not know tickers: their sessions are read from the files, once for each version.
+With layout "year" the log does not have the tickers: their sessions are read from the files, once for each version.
 
 Here: spans, missing sessions and provisional bars. Not here: what is done about them (automation/).
 """
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 RECENT_YEARS = 2
 
 
-class HoldingsError(Exception):
+class CoverageError(Exception):
     """The lake's tables could not be read. That does not mean that they are empty."""
 
 
 @dataclass(frozen=True)
-class Held:
+class TickerCoverage:
     """The sessions of a ticker's bars.
 
-    `first`, `last`: first and last session with a bar.
-    `missing`: sessions between them without a bar.
-    `provisional`: sessions with a provisional bar.
+    - first, last: first and last session with a bar
+    - missing: sessions between them without a bar
+    - provisional: sessions with a provisional bar
     """
 
     first: date
@@ -58,24 +58,24 @@ class Gap:
         return f"{self.ticker}|{self.sessions[0]}|{self.sessions[-1] if self.ended else ''}"
 
 
-def read_holdings(complete: DeltaTable, bars: DeltaTable, calendar: MarketCalendar) -> dict[str, Held]:
+def read_coverage(complete: DeltaTable, bars: DeltaTable, calendar: MarketCalendar) -> dict[str, TickerCoverage]:
     """The sessions that a lake holds, by ticker.
 
-    `complete`: the table of the last layer, whose sessions count.
-    `bars`: the curated table, which tells the provisional bars.
+    - complete: the table of the last layer, whose sessions count
+    - bars: the curated table, which has the status of each bar
 
-    A table that was never published has no sessions. Raises HoldingsError if a table cannot be read.
+    A table that was never published has no sessions. Raises CoverageError if a table cannot be read.
     """
     from deltalake.exceptions import DeltaError
 
     try:
         provisional = _provisional(bars)
         return {
-            ticker: Held(first, last, missing, tuple(sorted(provisional.get(ticker, ()))))
+            ticker: TickerCoverage(first, last, missing, tuple(sorted(provisional.get(ticker, ()))))
             for ticker, (first, last, missing) in _spans(complete, calendar).items()
         }
     except (DeltaError, OSError, ValueError) as error:  # pyarrow's errors are ValueErrors and OSErrors
-        raise HoldingsError(f"the lake cannot be read: {type(error).__name__}: {error}") from error
+        raise CoverageError(f"the lake cannot be read: {type(error).__name__}: {error}") from error
 
 
 Spans = Mapping[str, tuple[date, date, tuple[date, ...]]]
@@ -102,7 +102,7 @@ def _spans_by_log(opened: deltalake.DeltaTable, calendar: MarketCalendar) -> Spa
     for ticker, *span, rows in zip(*(column.to_pylist() for column in files.columns), strict=True):
         if rows:
             spans.setdefault(ticker, []).append((*span, rows))
-    held = {}
+    found = {}
     for ticker, parts in spans.items():
         first, last = min(part[0] for part in parts), max(part[1] for part in parts)
         expected = calendar.between(first, last)
@@ -111,11 +111,11 @@ def _spans_by_log(opened: deltalake.DeltaTable, calendar: MarketCalendar) -> Spa
             dates = opened.to_pyarrow_dataset(partitions=[("ticker", "=", ticker)]).to_table(columns=["date"])
             present = set(dates["date"].to_pylist())
             missing = tuple(day for day in expected if day not in present)
-        held[ticker] = (first, last, missing)
-    return held
+        found[ticker] = (first, last, missing)
+    return found
 
 
-# The spans of the last version read of a table whose log does not know tickers, by table ID and version.
+# The spans of the last version read of a table whose log does not have the tickers, by table ID and version.
 _spans_of: dict[tuple[str, int], Spans] = {}
 
 
@@ -128,7 +128,7 @@ def _spans_by_rows(opened: deltalake.DeltaTable, calendar: MarketCalendar) -> Sp
         return _spans_of[version]
     rows = opened.to_pyarrow_dataset().to_table(columns=["ticker", "date"])
     spans = rows.group_by("ticker").aggregate([("date", "min"), ("date", "max"), ("date", "count")])
-    held = {}
+    found = {}
     for ticker, first, last, count in zip(
         *(spans[name].to_pylist() for name in ("ticker", "date_min", "date_max", "date_count")), strict=True
     ):
@@ -137,10 +137,10 @@ def _spans_by_rows(opened: deltalake.DeltaTable, calendar: MarketCalendar) -> Sp
         if count != len(expected):
             present = set(rows.filter(pc.equal(rows["ticker"], ticker))["date"].to_pylist())
             missing = tuple(day for day in expected if day not in present)
-        held[ticker] = (first, last, missing)
+        found[ticker] = (first, last, missing)
     _spans_of.clear()
-    _spans_of[version] = held
-    return held
+    _spans_of[version] = found
+    return found
 
 
 # The provisional sessions by ticker of the last version read, by table ID and version. A sensor reads them each minute, a table
@@ -169,20 +169,22 @@ def _provisional(table: DeltaTable) -> Mapping[str, Sequence[date]]:
     return found
 
 
-def find_gaps(calendar: MarketCalendar, holdings: Mapping[str, Held], tickers: Iterable[str], due: date) -> list[Gap]:
+def find_gaps(
+    calendar: MarketCalendar, coverage: Mapping[str, TickerCoverage], tickers: Iterable[str], due: date
+) -> list[Gap]:
     """The gaps of `tickers`: consecutive missing sessions between a ticker's bars, or after its last bar.
 
     After the last bar, only sessions before `due` that another ticker has are missing; the others are new.
     """
-    newest = max((held.last for held in holdings.values()), default=None)
+    newest = max((ticker_coverage.last for ticker_coverage in coverage.values()), default=None)
     found = []
     for ticker in tickers:
-        held = holdings.get(ticker)
-        if held is None or newest is None:
+        ticker_coverage = coverage.get(ticker)
+        if ticker_coverage is None or newest is None:
             continue
-        found += [Gap(ticker, stretch, True) for stretch in _stretches(held.missing, calendar)]
+        found += [Gap(ticker, stretch, True) for stretch in _stretches(ticker_coverage.missing, calendar)]
         end = min(newest, due - ONE_DAY)
-        if tail := calendar.between(held.last + ONE_DAY, end):
+        if tail := calendar.between(ticker_coverage.last + ONE_DAY, end):
             found.append(Gap(ticker, tail, False))
     return found
 

@@ -71,7 +71,7 @@ def publish(
     with named(stored.table.name), one_writer(stored.lake_root, stored.table.name):
         if stored.exists():
             # First of all: adding a column is a commit too, after which orphaned lines would seem valid.
-            ledger.settle(stored.table.name, stored.open())
+            ledger.drop_orphans(stored.table.name, stored.open())
         stored.prepare()
         for _ in range(COMMIT_ATTEMPTS):
             before = stored.open()

@@ -1,7 +1,7 @@
-"""Moving a lake's tables to the layout that its options name: files of a ticker and year, or of a year.
+"""Moving a lake's tables to the layout that its options name: a file for each ticker-year, or for each year.
 
-The rows stay bit for bit what they are. A table is moved by one write, so a move that was killed has moved a table or not, and
-is completed by running it again. Not here: what a layout is (tables.py), and the files of a Parquet table (parquet_table.py).
+The rows stay the same, bit for bit. Each table is moved by one write, so after a kill a table has been moved or not, and running
+the move again completes it. Not here: the layouts (tables.py), and the files of a Parquet table (parquet_table.py).
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def _move_delta(table: DeltaTable, ledger: Ledger) -> int | None:
         if not table.exists() or partition_columns(table.open()) == columns:
             return None
         before = table.open()
-        # First of all: an orphaned line would count once the table is past the version that it names.
-        ledger.settle(name, before)
+        # Before the commit, because an orphaned line would count once the table is past the version that it names.
+        ledger.drop_orphans(name, before)
         confirm(table.lake_root)
         years, version = _rows_by_year(before), before.version()
         table.rewrite(before, sorted(years), predicate=None, partition_by=columns)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import deltalake
     from pyspark.sql import Column, DataFrame, SparkSession
 
-LOOSE = 16  # files of a table's lines from which on they are joined
+LOOSE = 16  # a table's lines are joined when they are in this many files
 
 
 class Ledger:
@@ -140,7 +140,7 @@ class Ledger:
             )
         return {ticker: causes[ticker, of_run] for ticker, (_, of_run) in newest.items()}
 
-    def settle(self, table_name: str, present: deltalake.DeltaTable) -> None:
+    def drop_orphans(self, table_name: str, present: deltalake.DeltaTable) -> None:
         """Remove the orphaned lines of a table: those that announce a commit on top of its present version or a later one."""
         if not self.stored.exists():
             return

@@ -1,7 +1,7 @@
-"""What a table needs now and then: its files looked at, small ones joined, versions beyond retention removed.
+"""Maintenance of a stored table: compaction of small files, checkpoints, removal of old versions and of damaged files.
 
-Here: one table at a time, by its log and its files, no engine; every step may be killed and repeated. Not here: what its rows
-should be (stock_lakehouse/upkeep.py).
+Here: one table at a time, by its log and its files, without an engine. Every step may be killed and repeated. Not here: which
+rows a table should have (stock_lakehouse/upkeep.py).
 """
 
 from __future__ import annotations
@@ -37,13 +37,19 @@ if TYPE_CHECKING:
     import deltalake
 
 DAMAGED = ".damaged"
-UNCOMMITTED = timedelta(days=7)  # what no version names may belong to a commit on its way; none takes so long
-VERSION = slice(0, 20)  # of a file's name in the log
+# A file that no version names may belong to a commit in flight. No commit takes so long.
+UNCOMMITTED = timedelta(days=7)
+VERSION = slice(0, 20)  # the version in the name of a log file
 
 
 @dataclass(frozen=True)
-class Tended:
-    """What upkeep did to a table: files of the present version before and after, what was removed of old versions."""
+class Maintained:
+    """What the maintenance of a table did.
+
+    - files_before, files_after: data files of the present version
+    - files_removed, bytes_freed: files that only old versions needed, and their size with that of the removed log
+    - versions_removed: versions that can no longer be read
+    """
 
     files_before: int = 0
     files_after: int = 0
@@ -53,32 +59,32 @@ class Tended:
 
 
 def drop(lake: Lake, table: Table, damages: Sequence[Damage]) -> None:
-    """Take damaged files out of a table, so that what is left can be read and the next run publishes the rest anew.
+    """Remove damaged files from a table, so that its other rows can be read and the next run publishes the removed ones again.
 
-    What is there of a file is kept under .damaged/. Rows are missing from then on; they are a function of the layer above.
+    The remains of a file are kept under .damaged/. Its rows are missing until they are computed again from the upstream layer.
     """
     delta = lake.delta.get(table.name)
     with one_writer(lake.root, table.name):
         confirm(lake.root)
         if delta is not None:
-            lake.ledger.settle(table.name, delta.open())
+            lake.ledger.drop_orphans(table.name, delta.open())
         for damage in damages:
             _set_aside(lake.storage, damage.path)
         if delta is not None:
             delta.open().repair()
 
 
-def tend(table: DeltaTable, ledger: Ledger | None, now: datetime | None = None) -> Tended:
+def maintain_table(table: DeltaTable, ledger: Ledger | None, now: datetime | None = None) -> Maintained:
     """Join small files, write a checkpoint, and remove versions beyond the table's retention with their files.
 
-    `ledger`: where lines of this table are; what a killed run announced in vain is taken out before anything is committed, or
-    it would count once the table is past the version that it names.
+    `ledger`: the ledger that has lines of this table. Its orphaned lines are removed before anything is committed, because an
+    orphaned line would count once the table is past the version that it names.
     """
     if not table.exists():
-        return Tended()
+        return Maintained()
     with one_writer(table.lake_root, table.table.name):
         if ledger is not None:
-            ledger.settle(table.table.name, table.open())
+            ledger.drop_orphans(table.table.name, table.open())
         confirm(table.lake_root)
         table.set_properties()
         before = len(table.sizes())
@@ -91,10 +97,12 @@ def tend(table: DeltaTable, ledger: Ledger | None, now: datetime | None = None) 
 
 
 def _compact(table: DeltaTable) -> None:
-    """Join the files of each partition that has several, in one commit; its row counts are held against the log before.
+    """Join the files of each partition that has several, in one commit, and compare the row counts with those before.
 
-    Where a partition has all tickers of a year, those that are not in order are written anew, sorted by ticker: engines sort
-    by partition columns alone when they write.
+    If a partition has all tickers of a year, the years that are not sorted are rewritten, sorted by ticker: engines sort by
+    partition columns alone when they write.
+
+    Raises PublishError if a row count changed; the commit is then reverted.
     """
     before = table.open()
     rows = _partitions(before)
@@ -111,11 +119,11 @@ def _compact(table: DeltaTable) -> None:
     now = _partitions(after)
     if {key: count for key, (_, count) in rows.items()} != {key: count for key, (_, count) in now.items()}:
         after.restore(after.version() - 1)
-        raise PublishError(f"{table.table.name}: compaction lost rows and was taken back; please report it")
+        raise PublishError(f"{table.table.name}: compaction lost rows and was reverted; please report it")
 
 
 def _not_in_order(table: DeltaTable, opened: deltalake.DeltaTable) -> list[int]:
-    """The years with several files, or with a file of which a reader of one ticker cannot skip most row groups."""
+    """The years with several files, or with a file in which a reader of one ticker cannot skip most row groups."""
     import pyarrow.parquet as pq
 
     storage = storage_at(table.lake_root)
@@ -131,13 +139,13 @@ def _not_in_order(table: DeltaTable, opened: deltalake.DeltaTable) -> list[int]:
     return [year for year, in_order in zip(years, found, strict=True) if not in_order]
 
 
-def _remove_old(table: DeltaTable, now: datetime) -> Tended:
-    """Remove the log before the newest checkpoint that the oldest version to be kept needs, and files that no kept version
-    names.
+def _remove_old(table: DeltaTable, now: datetime) -> Maintained:
+    """Remove the log files and the data files that no kept version needs.
 
-    Not by deltalake's vacuum and clean-up: they go by the removals that a checkpoint still lists, make two commits, and take
-    the version that was the newest at the end of the retention. Time runs to the newest commit at most, so that a clock
-    that jumped ahead removes nothing.
+    The log is removed up to the newest checkpoint from which the oldest kept version can be read. deltalake's vacuum and log
+    cleanup are not used: they go by the removals that a checkpoint still lists, make two commits, and remove the version that
+    was the newest at the end of the retention. Ages are measured from the newest commit or from `now`, whichever is earlier,
+    so that a clock that jumped ahead removes nothing.
     """
     known, storage, path = commits(table, now), storage_at(table.lake_root), table.table.path
     latest = min(now, known[-1].at)
@@ -147,7 +155,7 @@ def _remove_old(table: DeltaTable, now: datetime) -> Tended:
     in_log = [file for file in walked if file.path.startswith(f"{path}/{LOG}/")]
     checkpoints = [int(match[1]) for file in in_log if (match := CHECKPOINT.fullmatch(file.name))]
     start = max((version for version in checkpoints if version <= oldest), default=0)
-    needed = _named_since(table, oldest, known[-1].version)
+    needed = _files_since(table, oldest, known[-1].version)
     unneeded = [
         file
         for file in walked
@@ -156,22 +164,22 @@ def _remove_old(table: DeltaTable, now: datetime) -> Tended:
         and file.path not in needed
         and file.changed < (latest - UNCOMMITTED).timestamp()
     ]
-    # In order: what a kill leaves of the log is an unbroken end of it.
+    # Oldest first, so that after a kill the rest of the log has no holes.
     old_log = sorted(
         (file for file in in_log if file.name[VERSION].isdigit() and int(file.name[VERSION]) < start),
         key=lambda file: file.name,
     )
-    gone = [*old_log, *unneeded]
-    if gone:
-        storage.delete([file.path for file in gone])
-    return Tended(
+    removed = [*old_log, *unneeded]
+    if removed:
+        storage.delete([file.path for file in removed])
+    return Maintained(
         files_removed=len(unneeded),
-        bytes_freed=sum(file.size for file in gone),
+        bytes_freed=sum(file.size for file in removed),
         versions_removed=sum(COMMIT.fullmatch(file.name) is not None for file in old_log),
     )
 
 
-def _named_since(table: DeltaTable, oldest: int, newest: int) -> set[str]:
+def _files_since(table: DeltaTable, oldest: int, newest: int) -> set[str]:
     """The data files of every version from `oldest` to `newest`."""
     import deltalake
 
@@ -190,7 +198,7 @@ def _set_aside(storage: Storage, path: str) -> None:
         content = storage.read(path)
     except FileNotFoundError:
         return
-    with contextlib.suppress(FileExistsError):  # an upkeep that was killed had set it aside
+    with contextlib.suppress(FileExistsError):  # a killed upkeep copied it there
         storage.create(f"{DAMAGED}/{path}", content)
     storage.delete([path])
 

@@ -1,4 +1,4 @@
-"""What the lake holds, for people: per table and ticker, and the newest indicators and crosses.
+"""Reports on the rows of the lake: status by table and ticker, restatements, rejected rows, newest indicators and crosses.
 
 Here: reading and counting, into plain records. Not here: printing them (cli/).
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stock_lakehouse.market_calendar import MarketCalendar
     from stock_lakehouse.partitions import Rectangle
 
-LISTED = 50  # rows in a check's metadata
+LISTED = 50  # rows in the metadata of a check
 SHOWN_REASONS = 3
 LONGEST_REASON = 300
 LONGEST_VALUE = 80
@@ -35,8 +35,10 @@ LATEST = ("sma_50", "sma_200", "rsi_14", "macd_hist", "volatility_20", "buy_sign
 class TickerStatus:
     """One ticker in one table.
 
-    `missing` counts sessions of the calendar between first and last that have no row, `outdated` rows of features by other
-    formulas than the program's. `removed`: no longer a ticker of the settings; its rows are kept.
+    - first, last: first and last session with a row
+    - missing: number of sessions of the calendar between them without a row
+    - outdated: number of rows of features that other formulas than the present ones computed
+    - removed: True if the ticker is no longer in the settings; its rows are kept
     """
 
     rows: int
@@ -49,8 +51,12 @@ class TickerStatus:
 
 @dataclass(frozen=True)
 class TableStatus:
-    """One table. `bytes` are of the files of its present version; `absent` are tickers of the settings of which a layer has no
-    row."""
+    """One table.
+
+    - files, bytes: number and size of the data files of the present version
+    - version: the number of the present version; None for formats without versions
+    - absent: tickers of the settings without a row, if the table is a layer
+    """
 
     table: str
     rows: int
@@ -62,19 +68,19 @@ class TableStatus:
 
     @property
     def first(self) -> date | None:
-        return min((one.first for one in self.tickers.values() if one.first), default=None)
+        return min((ticker.first for ticker in self.tickers.values() if ticker.first), default=None)
 
     @property
     def last(self) -> date | None:
-        return max((one.last for one in self.tickers.values() if one.last), default=None)
+        return max((ticker.last for ticker in self.tickers.values() if ticker.last), default=None)
 
     @property
     def missing(self) -> int:
-        return sum(one.missing for one in self.tickers.values())
+        return sum(ticker.missing for ticker in self.tickers.values())
 
     @property
     def outdated(self) -> int:
-        return sum(one.outdated for one in self.tickers.values())
+        return sum(ticker.outdated for ticker in self.tickers.values())
 
     def as_json(self) -> dict[str, Any]:
         """For `json.dumps(…, default=str)`."""
@@ -82,7 +88,7 @@ class TableStatus:
 
 
 def status(lake: Lake, spark: SparkSession, calendar: MarketCalendar, tickers: Sequence[str]) -> list[TableStatus]:
-    """The status of every table, in the order of the flow; `tickers` are those of the settings."""
+    """The status of every table, in the order of the flow. `tickers`: the tickers of the settings."""
     return [_table_status(lake, spark, calendar, table, tickers) for table in TABLES]
 
 
@@ -117,7 +123,7 @@ def _table_status(
     sizes = lake.stored(table.name).sizes()
     return TableStatus(
         table=table.name,
-        rows=sum(one.rows for one in tickers.values()),
+        rows=sum(ticker.rows for ticker in tickers.values()),
         files=len(sizes),
         bytes=sum(sizes),
         version=lake.stored(table.name).version(),
@@ -127,7 +133,7 @@ def _table_status(
 
 
 def outdated_rows(features: DataFrame) -> dict[str, int]:
-    """Rows of features by other formulas than the program's, by ticker."""
+    """The number of rows of features that other formulas than the present ones computed, by ticker."""
     from pyspark.sql import functions as F
 
     from stock_lakehouse.indicators.registry import indicator_spec
@@ -137,10 +143,10 @@ def outdated_rows(features: DataFrame) -> dict[str, int]:
 
 
 def session_of(table: Table) -> Column:
-    """The session of a row; of delivered text the day it begins with, null where that is none."""
+    """The session of a row. For delivered text: the day that its date begins with, or null if that is not a day."""
     from pyspark.sql import functions as F
 
-    days = [one.name for one in table.columns if one.type == "date"]
+    days = [column.name for column in table.columns if column.type == "date"]
     if days:
         return F.col(days[0])
     return F.substring(F.trim("date"), 1, 10).try_cast("date")
@@ -153,8 +159,10 @@ def _missing(calendar: MarketCalendar, first: date | None, last: date | None, se
 
 
 def restatement_lines(lake: Lake, spark: SparkSession, ticker: str, last: int) -> list[dict[str, Any]]:
-    """The newest `last` lines of the ledger of a ticker, newest first: restated_at, cause, table, date, columns, rows, old, new,
-    run."""
+    """The newest `last` lines of a ticker in the ledger, newest first.
+
+    Each has restated_at, cause, table_name, date, columns, rows, old, new, run.
+    """
     from pyspark.sql import functions as F
 
     lines = lake.restatements(spark).where(F.col("ticker") == ticker)
@@ -171,15 +179,20 @@ def restatement_lines(lake: Lake, spark: SparkSession, ticker: str, last: int) -
 
 @dataclass(frozen=True)
 class Rejected:
-    """Rows that a run puts into the quarantine: how many, how many of them for each reason (a row may have several), and the
-    first ones: ticker, session, file, line, value (the text that the reasons are about), reasons; empty text for unknown."""
+    """Rows that a run adds to the quarantine.
+
+    - found: the number of rows
+    - by_reason: the number of rows with each reason; a row may have several
+    - rows: the first rows, each with ticker, session, file, line, value (the text that the reasons are about), reasons; unknown
+      values are empty text
+    """
 
     found: int = 0
     by_reason: dict[str, int] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
-        """What a check says of them beside the rows."""
+        """The metadata of a check of these rows, without the rows."""
         if not self.found:
             return {"found": 0}
         tickers = sorted({str(row["ticker"]) for row in self.rows}, key=lambda name: (name != UNREADABLE, name))
@@ -188,8 +201,8 @@ class Rejected:
             "found": self.found,
             "by reason": self.by_reason,
             "reason": f"{rows_in_words(self.found)} of this run went into the quarantine: {reasons_in_words(self.by_reason)}.",
-            "what to do": f"`stock-lakehouse show {QUARANTINE.name} {tickers[0]}` shows them{others}; deliver them right, "
-            "and the next run takes the new ones",
+            "what to do": f"`stock-lakehouse show {QUARANTINE.name} {tickers[0]}` shows them{others}; deliver corrected "
+            "rows, and the next run takes them",
         }
 
 
@@ -197,8 +210,8 @@ def reasons_in_words(by_reason: dict[str, int]) -> str:
     """The most frequent reasons, with the number of rows."""
     worst = sorted(by_reason.items(), key=lambda item: (-item[1], item[0]))
     more = len(worst) - SHOWN_REASONS
-    said = ", ".join(f"{_cut(printable(reason))} ({rows:,})" for reason, rows in worst[:SHOWN_REASONS])
-    return said + (f" and {more} more reasons" if more > 0 else "")
+    text = ", ".join(f"{_cut(printable(reason))} ({rows:,})" for reason, rows in worst[:SHOWN_REASONS])
+    return text + (f" and {more} more reasons" if more > 0 else "")
 
 
 def _cut(reason: str) -> str:
@@ -208,21 +221,23 @@ def _cut(reason: str) -> str:
 def new_in_quarantine(
     rejected: DataFrame, lake: Lake, spark: SparkSession, asked: Rectangle, expected: int
 ) -> Rejected:
-    """The rows of `rejected`, all that a run for `asked` rejects, that the quarantine does not hold yet. `expected`: how many
-    rows `rejected` has; where it has none the engine is not asked.
+    """The rows of `rejected` that the quarantine does not hold yet.
 
-    Rows are the same if their text, ticker and landing time are: other words for the same reason make no row new.
+    - rejected: all rows that a run for `asked` rejects
+    - expected: the number of rows of `rejected`; if it is 0, the engine runs no query
+
+    Two rows are the same if their text, ticker and landing time are the same. So a reason in other words makes no row new.
     """
     from pyspark.sql import functions as F
 
     if not expected:
         return Rejected()
-    held = lake.quarantine.read(spark, [*asked.tickers, UNREADABLE])
+    quarantined = lake.quarantine.read(spark, [*asked.tickers, UNREADABLE])
     names = ("ticker", "year", "ingested_at", *(column.name for column in raw.TEXT))
-    # Spark's hashes pass over nulls: without the flags (null, 1) and (1, null) are the same.
+    # Spark's hash functions skip nulls: without the flags, (null, 1) and (1, null) have the same hash.
     identity = F.xxhash64(*(part for name in names for part in (F.col(name), F.col(name).isNull())))
-    there = held.select(identity.alias("identity")).distinct()
-    new = rejected.withColumn("identity", identity).join(there, "identity", "left_anti")
+    identities = quarantined.select(identity.alias("identity")).distinct()
+    new = rejected.withColumn("identity", identity).join(identities, "identity", "left_anti")
     found, by_reason = 0, Counter[str]()
     for row in new.groupBy("reasons").count().collect():
         found += row["count"]
@@ -233,7 +248,7 @@ def new_in_quarantine(
 
 
 def _varied(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`rows`, the first one of each file and reason before the second ones."""
+    """`rows`, reordered: the first row of each file and reason, then the second row of each, and so on."""
     seen = Counter[tuple[str, str]]()
     ranked = []
     for row in rows:
@@ -244,7 +259,7 @@ def _varied(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _rejected_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the quarantine for people."""
+    """A row of the quarantine, as text for a table."""
     about = set(re.findall("[a-z_]+", " ".join(row["reasons"])))
     if "ticker" in about:
         about.add("symbol")
@@ -260,16 +275,16 @@ def _rejected_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def superseded(tables: list[TableStatus]) -> int:
-    """Landed rows that are neither processed nor in quarantine: a newer valid delivery took their place.
+    """The number of landed rows that are neither processed nor in quarantine: a newer valid delivery superseded them.
 
-    Rows landed but not yet asked of processed count here too.
+    Landed rows for which no run of processed was requested yet count too.
     """
-    rows = {one.table: one.rows for one in tables}
+    rows = {table.table: table.rows for table in tables}
     return rows[RAW.name] - rows[PROCESSED.name] - rows[QUARANTINE.name]
 
 
 def latest_indicators(lake: Lake, spark: SparkSession) -> list[dict[str, Any]]:
-    """The newest row of features of each ticker: date, close and LATEST."""
+    """The newest row of features of each ticker: ticker, date, close and the columns LATEST."""
     from pyspark.sql import functions as F
 
     rows = lake.features.read(spark)
@@ -281,7 +296,7 @@ def latest_indicators(lake: Lake, spark: SparkSession) -> list[dict[str, Any]]:
 
 
 def crosses(lake: Lake, spark: SparkSession) -> list[dict[str, Any]]:
-    """Every golden and death cross: ticker, date, cross, tradable_from, ascending."""
+    """Every golden and death cross, by ticker and date: ticker, date, cross, tradable_from."""
     from pyspark.sql import functions as F
 
     rows = lake.features.read(spark).where("golden_cross OR death_cross")

@@ -27,10 +27,14 @@ GROUP_ROWS = 16_384
 
 @dataclass(frozen=True)
 class Damage:
-    """A damaged or missing file. `path`: its path under the lake's root. `wrong`: what is wrong with it."""
+    """A damaged or missing file.
+
+    - path: its path under the lake's root
+    - reason: what is wrong with it
+    """
 
     path: str
-    wrong: str
+    reason: str
 
 
 class StoredTable(Protocol):

@@ -1,6 +1,6 @@
-"""What the step of a layer does, once: read, compute, audit, publish, check. No Dagster here.
+"""The step of a layer, written once and without Dagster: read, compute, audit, publish, check.
 
-An asset takes these apart, since its frames come from an IO manager and go to one; a job on Databricks runs them at once.
+An asset calls these parts one by one, because its frames come from an IO manager and go to one. A Databricks job calls `run`.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layer:
-    """How a layer is computed from the rows upstream of the run's tickers.
+    """How a layer is computed from the upstream rows of the run's tickers.
 
-    - reads: the tables that its rows are computed from
-    - reads_all_years: or those of the run's years and the days before each session
-    - check_published: tells the checks of the published table
+    - compute: computes and audits the rows
+    - reads: the tables from which the rows are computed
+    - reads_all_years: True to read the upstream rows of all years; False to read those of the run's `read_years`
+    - check_published: checks the published table and reports the results
     """
 
     compute: Callable[[Step, DataFrame], Computed]
@@ -51,7 +52,7 @@ COMPUTED = {
 
 
 def run(step: Step, table: Table) -> dict[str, Any]:
-    """The whole step of `table`; what it did, by name. Raises one of BLOCKED, or InputMovedError after INPUT_ATTEMPTS."""
+    """Run the whole step of `table`; return `facts_of` it. Raises one of BLOCKED, or InputMovedError after INPUT_ATTEMPTS."""
     layer = COMPUTED[table.name]
     attempt = 1
     while True:
@@ -67,10 +68,12 @@ def run(step: Step, table: Table) -> dict[str, Any]:
 
 
 def read(lake: Lake, spark: SparkSession, table: Table, asked: Rectangle) -> DataFrame:
-    """The rows that the step of `table` computes from, in a run for `asked`; what they were read from is remembered."""
+    """The upstream rows for the step of `table` in a run for `asked`. The state that they were read from is remembered."""
     layer = COMPUTED[table.name]
     inputs = read_inputs(lake, layer.reads, asked.tickers)
-    source = next(source for source in upstream(table) if source.has_step)
-    frame = lake.stored(source.name).read(spark, asked.tickers, None if layer.reads_all_years else asked.read_years)
+    layer_upstream = next(source for source in upstream(table) if source.has_step)
+    frame = lake.stored(layer_upstream.name).read(
+        spark, asked.tickers, None if layer.reads_all_years else asked.read_years
+    )
     remember_inputs(frame, inputs)
     return frame

@@ -1,7 +1,8 @@
-"""Bringing curated bars and corporate actions up to date together: an action changes every earlier bar of its ticker.
+"""The step of curated: it updates curated bars and corporate actions together, because an action changes all earlier bars of
+its ticker.
 
-Here: which bars a run must look at, and the order of its writes. Not here: how a bar is adjusted (transforms/curated.py) and
-how a table is published (lake/).
+Here: which bars a run computes, and the order of its writes. Not here: how a bar is adjusted (transforms/curated.py), and how a
+table is published (lake/).
 """
 
 from __future__ import annotations
@@ -25,57 +26,66 @@ if TYPE_CHECKING:
 
 READS = (*upstream(CURATED), CORPORATE_ACTIONS)
 # Crash markers: tickers whose whole history a run is rewriting. If the run dies, the next run recomputes them in full.
-MOVING = f"{CORPORATE_ACTIONS.path}/_moving"
+REWRITE_MARKERS = f"{CORPORATE_ACTIONS.path}/_moving"
 
 
 @dataclass(frozen=True)
 class Curation:
-    """Curated bars to be published, of `years` (None: all) and of all years of the tickers `moved`, whose actions are not as
-    published; and the actions of `moved`."""
+    """What the step of curated computed.
+
+    - bars: curated bars, of `years` and of all years of the tickers `rewritten`
+    - years: None for all
+    - rewritten: the tickers whose whole history is published, because their actions differ from the published ones
+    - actions: the actions of `rewritten`
+    """
 
     bars: DataFrame
     years: tuple[int, ...] | None
-    moved: tuple[str, ...]
+    rewritten: tuple[str, ...]
     actions: pa.Table
     inputs: Inputs
 
     def publish(self, step: Step) -> Published:
-        """Publish the bars, then the actions that they were adjusted by; say what was done to the bars.
+        """Publish the bars, then the actions that they were adjusted by; return what the publish did to the bars.
 
-        In this order, and with a marker under MOVING while it is done: a run that is killed in between leaves actions that
-        differ from the bars', or the marker, and the next one of the ticker does all of it again.
+        A marker under REWRITE_MARKERS exists from before the first write until after the last. If the run is killed in between,
+        the actions differ from those of the bars, or the marker is left. The next run of the ticker then repeats all of it.
         """
         within = None if self.years is None else f"year IN ({literals(self.years)})"
         with step.publishing(CURATED, self.inputs):
-            if self.moved:
+            if self.rewritten:
                 if within is not None:
-                    within += f" OR ticker IN ({literals(self.moved)})"
-                note_moving(step.lake, self.moved)
+                    within += f" OR ticker IN ({literals(self.rewritten)})"
+                mark_rewrites(step.lake, self.rewritten)
             published = publish_rows(step, CURATED, self.bars, within)
-            if self.moved:
-                replace(step.lake.corporate_actions, self.actions, self.moved)
-                _settle(step.lake, self.moved)
+            if self.rewritten:
+                replace(step.lake.corporate_actions, self.actions, self.rewritten)
+                _clear_rewrites(step.lake, self.rewritten)
             return published
 
 
 class OutdatedTableError(Exception):
-    """A table was written by an earlier version of this program; the message says how to compute it anew."""
+    """A table was written by an earlier version of this program. The message says how to compute it again."""
 
 
 COMPUTE_ANEW = (
-    "Compute it anew from raw, once: stock-lakehouse backfill --again --select "
+    "Compute it again from raw, once: stock-lakehouse backfill --again --select "
     "processed_stocks_daily,curated_stocks_daily,stocks_features,restatements"
 )
 
 
 def is_outdated(processed: DataFrame) -> bool:
-    """Whether some of these processed bars were written before actions were facts of their own: they do not say their basis."""
+    """True if some of these processed bars have no basis: they were written before the table `processed_actions` existed."""
     return bool(processed.where("basis IS NULL").limit(1).count())
 
 
 @dataclass(frozen=True)
 class Window:
-    """Which years of processed bars a run reads, and of which of these it computes curated bars; None: all."""
+    """The years of a run; None: all.
+
+    - loaded: years of processed bars that it reads
+    - computed: those of them for which it computes curated bars
+    """
 
     loaded: tuple[int, ...] | None
     computed: tuple[int, ...] | None
@@ -84,9 +94,9 @@ class Window:
 def window_of(lake: Lake, asked: Rectangle) -> Window:
     """The window of a run for `asked`.
 
-    Computed are the years asked and those beside them, since a corrected close may be that before a dividend of the year after,
-    or of the next year in which a ticker has bars (it was halted, or delisted and came back). Loaded is also the year with the
-    bar before them.
+    The run computes the requested years and the years beside them. A corrected close may be the close before a dividend of the
+    following year, or of the next year in which a ticker has bars (it was halted, or delisted and relisted). The run also
+    loads the year that has the bar before the computed years.
     """
     present: dict[str, list[int]] = {ticker: [] for ticker in asked.tickers}
     for ticker, year in lake.processed.ticker_years():
@@ -103,10 +113,10 @@ def window_of(lake: Lake, asked: Rectangle) -> Window:
 
 
 def compute(step: Step, processed: DataFrame) -> Curation:
-    """The curated bars that a run has to publish, from all processed bars of its tickers.
+    """The curated bars that a run has to publish, computed from all processed bars of its tickers.
 
-    Only where their corporate actions are not just as published, a ticker's whole history is computed: an action changes all of
-    it, anything else the years around alone. Raises OutdatedTableError, AuditError.
+    A ticker's whole history is computed only if its corporate actions differ from the published ones: an action changes the
+    whole history, any other change only the years around it. Raises OutdatedTableError, AuditError.
     """
     import pyarrow as pa
     from pyspark.sql import functions as F
@@ -122,68 +132,71 @@ def compute(step: Step, processed: DataFrame) -> Curation:
     )
 
     def computed(bars: DataFrame, tickers: Sequence[str], of_years: tuple[int, ...] | None, count: int) -> DataFrame:
-        def of_some(some: DataFrame) -> DataFrame:
-            return adjusted(some, delivered, known, step.sessions, of_years)
+        def of_chunk(chunk: DataFrame) -> DataFrame:
+            return adjusted(chunk, delivered, known, step.sessions, of_years)
 
-        return step.by_ticker(of_some, bars, count, tickers)
+        return step.by_ticker(of_chunk, bars, count, tickers)
 
     rows = computed(loaded, asked.tickers, window.computed, len(window.loaded or asked.years))
     actions, published = actions_in(rows).toArrow(), known.toArrow()
-    moved = _differing(actions, published, window.computed) | moving(lake, asked.tickers)
+    rewritten = _differing(actions, published, window.computed) | pending_rewrites(lake, asked.tickers)
     if window.computed is not None:
-        moved |= _corrected_after(delivered.toArrow(), max(window.computed))
+        rewritten |= _corrected_after(delivered.toArrow(), max(window.computed))
     bars = bars_in(rows)
-    if moved and window.computed is not None:
-        tickers, years = sorted(moved), lake.processed.years()
-        of_moved = processed.where(F.col("ticker").isin(tickers))
-        history = computed(of_moved, tickers, None, max(years) - min(years) + 1)
+    if rewritten and window.computed is not None:
+        tickers, years = sorted(rewritten), lake.processed.years()
+        of_rewritten_tickers = processed.where(F.col("ticker").isin(tickers))
+        history = computed(of_rewritten_tickers, tickers, None, max(years) - min(years) + 1)
         actions = actions_in(history).toArrow()
         bars = bars.where(~bars["ticker"].isin(tickers)).unionByName(bars_in(history))
-    own = pa.compute.is_in(actions["ticker"], value_set=pa.array(sorted(moved), pa.string()))
-    counting = actions.filter(own)
+    of_rewritten = pa.compute.is_in(actions["ticker"], value_set=pa.array(sorted(rewritten), pa.string()))
+    rewritten_actions = actions.filter(of_rewritten)
     step.audit(bars, CURATED)
-    step.audit(_frame_of(counting, step.spark), CORPORATE_ACTIONS, CURATED)
-    return Curation(bars, window.computed, tuple(sorted(moved)), counting, inputs)
+    step.audit(_actions_frame(rewritten_actions, step.spark), CORPORATE_ACTIONS, CURATED)
+    return Curation(bars, window.computed, tuple(sorted(rewritten)), rewritten_actions, inputs)
 
 
-def _frame_of(actions: pa.Table, spark: SparkSession) -> DataFrame:
-    """Corporate actions as the engine audits them."""
-    if not actions.num_rows:  # of which the engine infers no schema
+def _actions_frame(actions: pa.Table, spark: SparkSession) -> DataFrame:
+    """Corporate actions as a frame of the engine, for the audit."""
+    if not actions.num_rows:  # the engine cannot infer a schema without rows
         return spark.createDataFrame([], CORPORATE_ACTIONS.ddl)
     return spark.createDataFrame(actions)
 
 
 def _corrected_after(delivered: pa.Table, year: int) -> set[str]:
-    """The tickers of which a vendor corrected a dividend after `year`: the factors that earlier deliveries knew follow from a
-    close that is not loaded."""
-    said: dict[tuple[str, object, str], int] = {}
+    """The tickers for which a vendor corrected a dividend after `year`.
+
+    The factors that earlier deliveries knew follow from a close that is not loaded.
+    """
+    deliveries: dict[tuple[str, object, str], int] = {}
     for row in delivered.to_pylist():
         if row["session"].year > year and row["kind"] != "split":
             key = (row["ticker"], row["date"], row["kind"])
-            said[key] = said.get(key, 0) + 1
-    return {ticker for (ticker, _, _), count in said.items() if count > 1}
+            deliveries[key] = deliveries.get(key, 0) + 1
+    return {ticker for (ticker, _, _), count in deliveries.items() if count > 1}
 
 
-def note_moving(lake: Lake, tickers: Sequence[str]) -> None:
-    """Have the next run of each of `tickers` look at its whole history."""
+def mark_rewrites(lake: Lake, tickers: Sequence[str]) -> None:
+    """Write a marker, so that the next run of each of `tickers` computes its whole history."""
     _markers(lake).write(list(tickers))
 
 
-def moving(lake: Lake, tickers: Iterable[str]) -> set[str]:
-    """Those of `tickers` whose whole history is to be looked at: a killed run was changing it.
+def pending_rewrites(lake: Lake, tickers: Iterable[str]) -> set[str]:
+    """Those of `tickers` whose whole history must be computed, because a killed run was rewriting it.
 
-    They are all of them while there is a marker that cannot be read: it may be of any ticker.
+    All of `tickers` while there is a marker that cannot be read: it may name any ticker.
     """
-    asked, named = set(tickers), set[str]()
+    asked, marked = set(tickers), set[str]()
     for marker in _markers(lake).read():
-        named |= asked if marker.content is None else asked & marker.content
-    return named
+        marked |= asked if marker.content is None else asked & marker.content
+    return marked
 
 
-def _settle(lake: Lake, done: Iterable[str]) -> None:
-    """Take `done` out of the markers under MOVING. What is left is written before the markers that said it are removed.
+def _clear_rewrites(lake: Lake, done: Iterable[str]) -> None:
+    """Remove `done` from the markers under REWRITE_MARKERS.
 
-    A marker that cannot be read becomes one of every ticker of the lake but `done`, so that it goes when all were looked at.
+    A marker with the remaining tickers is written before the old markers are removed. A marker that cannot be read is replaced by
+    one with all tickers of the lake except `done`, so it is gone once all of them were computed.
     """
     markers = _markers(lake)
     found, left = markers.read(), set[str]()
@@ -199,7 +212,7 @@ def _all_tickers(lake: Lake) -> set[str]:
 
 
 def _markers(lake: Lake) -> Markers[frozenset[str]]:
-    return Markers(lake.storage, MOVING, _tickers_in)
+    return Markers(lake.storage, REWRITE_MARKERS, _tickers_in)
 
 
 def _tickers_in(content: object) -> frozenset[str]:
@@ -209,10 +222,10 @@ def _tickers_in(content: object) -> frozenset[str]:
 
 
 def _differing(computed: pa.Table, published: pa.Table, years: Sequence[int] | None) -> set[str]:
-    """The tickers whose actions, of `years` or of all, are not the same."""
+    """The tickers whose actions of `years` (None: all) differ."""
 
-    def of(actions: pa.Table) -> set[tuple[object, ...]]:
+    def rows_of(actions: pa.Table) -> set[tuple[object, ...]]:
         rows = zip(*(actions[name].to_pylist() for name in CORPORATE_ACTIONS.column_names), strict=True)
         return {row for row in rows if years is None or row[1].year in years}
 
-    return {str(row[0]) for row in of(computed) ^ of(published)}
+    return {str(row[0]) for row in rows_of(computed) ^ rows_of(published)}

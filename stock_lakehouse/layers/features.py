@@ -20,16 +20,16 @@ READS = (CURATED,)
 def compute(step: Step, bars: DataFrame) -> Rows:
     """The features of `bars`, all curated bars of the run's tickers. Raises AuditError."""
     inputs = step.inputs_of(bars, *READS)
-    rows = step.by_ticker(lambda some: features(some, step.sessions), bars, step.history_years)
+    rows = step.by_ticker(lambda chunk: features(chunk, step.sessions), bars, step.history_years)
     step.audit(rows, FEATURES)
     return Rows(FEATURES, rows, inputs)
 
 
 def check_published(step: Step) -> None:
-    """Tell of published rows by older formulas, by ticker, and what brings them up to date."""
+    """Report the published rows that older formulas computed, by ticker, and how to update them."""
     outdated = outdated_rows(step.lake.features.read(step.spark))
     rows = [{"ticker": ticker, "rows": count} for ticker, count in list(outdated.items())[:LISTED]]
-    to_do = "`stock-lakehouse backfill` computes them again; those of tickers that are not in the settings stay"
+    to_do = "`stock-lakehouse backfill` computes them again; rows of tickers that are not in the settings stay"
     facts = {
         "indicator_spec": indicator_spec(),
         "outdated rows": sum(outdated.values()),

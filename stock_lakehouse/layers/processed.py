@@ -1,4 +1,4 @@
-"""The step of processed: type what was delivered; what is impossible goes to the quarantine, what names an action beside it."""
+"""The step of processed: it types delivered rows, quarantines impossible ones, and collects the actions that rows name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ READS = (RAW,)
 
 @dataclass(frozen=True)
 class Classified:
-    """The landed rows of a run's tickers and years, by what became of them."""
+    """The landed rows of a run's tickers and years, classified.
+
+    - bars: rows for processed_stocks_daily
+    - rejected: rows for the quarantine
+    - actions: the actions that rows of either kind, or superseded ones, name
+    """
 
     bars: DataFrame
     rejected: DataFrame
@@ -28,7 +33,7 @@ class Classified:
     inputs: Inputs
 
     def publish(self, step: Step) -> Published:
-        """Publish the quarantine, the actions, and last the bars, whose publish is what counts."""
+        """Publish the quarantine, the actions, and last the bars. The returned counts are those of the bars."""
         asked, lake = step.asked, step.lake
         with step.publishing(PROCESSED, self.inputs):
             lake.quarantine.publish(
@@ -44,19 +49,19 @@ class Classified:
 def compute(step: Step, raw: DataFrame) -> Classified:
     """Classify `raw`, all landed rows of the run's tickers and years. Raises AuditError, LostRowsError, InputMovedError."""
     inputs, years = step.inputs_of(raw, *READS), len(step.asked.read_years)
-    rows = step.by_ticker(lambda some: classify(some, step.days, step.options.price_tolerance), raw, years)
+    rows = step.by_ticker(lambda chunk: classify(chunk, step.days, step.options.price_tolerance), raw, years)
     replaced = step.staging.stage(superseded(rows))
     rejected, fates = quarantined(rows), {"superseded": replaced.count()}
     bars = processed_bars(rows, replaced if fates["superseded"] else None)
     fates |= {"processed": bars.count(), "quarantined": rejected.count()}
     delivered = raw.count()
-    step.confirm(inputs)  # rows that landed between the two readings would count as lost
+    step.confirm(inputs)  # rows that landed between the two reads would count as lost
     _conserve(step, delivered, fates)
     computed = Classified(bars, rejected, delivered_actions(rows), inputs)
     step.audit(computed.bars, PROCESSED)
     step.audit(computed.rejected, QUARANTINE, PROCESSED)
     step.audit(computed.actions, PROCESSED_ACTIONS, PROCESSED)
-    # Before they are published: a run that is killed now has told of them, and the next one tells again.
+    # Reported before the publish: a run that is killed now has reported these rows, and the next run reports them again.
     new = new_in_quarantine(computed.rejected, step.lake, step.spark, step.asked, fates["quarantined"])
     rows_of_check = {"rows": new.rows} if new.rows else {}
     step.tell(CheckResult(PROCESSED, "quarantine", not new.found, {**new.facts(), **rows_of_check}, "WARN"))
@@ -64,7 +69,13 @@ def compute(step: Step, raw: DataFrame) -> Classified:
 
 
 def _conserve(step: Step, delivered: int, fates: dict[str, int]) -> None:
-    """`delivered` rows were read from raw; `fates` counts the rows by what they became. Raises LostRowsError."""
+    """Check that every row read from raw has a fate.
+
+    - delivered: rows that were read from raw
+    - fates: number of rows by fate
+
+    Raises LostRowsError if the numbers differ.
+    """
     passed = delivered == sum(fates.values())
     step.tell(CheckResult(PROCESSED, "conservation", passed, {"delivered": delivered, **fates}))
     if not passed:

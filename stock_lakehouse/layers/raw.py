@@ -1,6 +1,7 @@
-"""The step of raw: land what a source delivers. It needs no engine.
+"""The step of raw: it lands the rows that a source delivers. It needs no engine.
 
-Here: a download on its way into raw, some deliveries at a time. Not here: which rows land (lake/landing.py), its checks.
+Here: landing a download in batches of deliveries. Not here: which rows land (lake/landing.py), and the checks of a delivery
+(checks/).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_A_LANDING = 100_000  # about 200 MB of memory
-BYTES_A_LANDING = 50_000_000  # of text, where rows are long
+BYTES_A_LANDING = 50_000_000  # bounds the memory if rows are long
 
 
 def land(
@@ -31,9 +32,10 @@ def land(
     final_at: Callable[[date], datetime | None],
     say: Callable[[str], None],
 ) -> None:
-    """Land the rows of `download`, which then knows what became of them; `say` hears of each landing.
+    """Land the rows of `download` and record the result in it. `say` is called with a line for each landing.
 
-    `now` is one time for all: rows of one download know the same splits. Raises SourceError when every ticker failed.
+    All rows get the same time `now`, because the rows of one download know the same splits. Raises SourceError if every ticker
+    failed.
     """
     source = download.source
     arrivals = Arrivals(raw, asked, source.name, source.interval, run_id, now, final_at)
@@ -55,7 +57,7 @@ def land(
 
 
 def _in_landings(download: Download) -> Iterator[pa.Table]:
-    """The delivered rows, joined into landings of about ROWS_A_LANDING or BYTES_A_LANDING."""
+    """The delivered rows, joined into landings of about ROWS_A_LANDING rows or BYTES_A_LANDING bytes."""
     import pyarrow as pa
 
     waiting: list[pa.Table] = []

@@ -1,4 +1,4 @@
-"""What the step of a layer works with, what it says, and the guard of its publish; used by assets and by jobs on Databricks.
+"""The input of a layer's step, its check results, and the guard of its publish, for assets and Databricks jobs.
 
 Here: what all layers have in common. Not here: what a layer computes (processed.py, curated.py, features.py); Dagster.
 """
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 LISTED = 50  # entries of a list in a check's result
-INPUT_ATTEMPTS = 5  # of a step whose input moved while it computed
+INPUT_ATTEMPTS = 5  # attempts of a step whose input changed while it computed
 
 
 class LostRowsError(Exception):
-    """Rows that were read came out of a step neither published nor rejected; the message counts them. Nothing was published."""
+    """A step read rows that it neither published nor rejected. The message has the counts. Nothing was published."""
 
 
-BLOCKED = (AuditError, LostRowsError)  # a check failed that blocks the publish
+BLOCKED = (AuditError, LostRowsError)  # the errors of checks that block the publish
 
 
 class InputMovedError(Exception):
-    """Another run published rows that this step had read before; nothing was published, the step has to be computed anew."""
+    """Another run changed rows after this step had read them. Nothing was published; the step must be computed again."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of a check of the step of `table`. A list of dicts among `facts` is a table of rows."""
+    """The result of a check of the step of `table`. A list of dicts in `facts` is shown as a table."""
 
     table: Table
     name: str
@@ -54,31 +54,36 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What tables held of the tickers of a step when it began to read: their state by name."""
+    """The state of each table that a step reads, by name, for the step's tickers, from before the step began to read."""
 
     states: Mapping[str, Hashable]
 
 
 NO_INPUTS = Inputs({})
-# What the frame was read from that an IO manager gives to a layer's asset: another run may publish before the asset begins.
+# The inputs of each frame that an IO manager loads for a layer's asset: another run may publish before the asset begins.
 _read_from: WeakKeyDictionary[DataFrame, Inputs] = WeakKeyDictionary()
 
 
 def read_inputs(lake: Lake, tables: Sequence[Table], tickers: Sequence[str]) -> Inputs:
-    """What `tables` hold of `tickers` now. To be called before their rows are read."""
+    """The present state of `tables` for `tickers`. Call it before their rows are read."""
     return Inputs({table.name: lake.stored(table.name).state(tickers) for table in tables})
 
 
 def remember_inputs(frame: DataFrame, inputs: Inputs) -> None:
-    """Remember what `frame` was read from, for `Step.inputs_of`."""
+    """Remember the inputs that `frame` was read from, for `Step.inputs_of`."""
     _read_from[frame] = inputs
 
 
 @dataclass(frozen=True)
 class Step:
-    """The step of a layer in a run for `asked`: the lake with its options, an engine, a place for staged frames.
+    """The step of a layer in a run.
 
-    `tell` hears the result of every check, as it comes. `now` is the time of everything that the step restates.
+    - lake: the lake, with its options
+    - spark: a session of the engine
+    - staging: the place for staged frames
+    - asked: the keys of the run
+    - now: the time of the ledger lines that the step writes
+    - tell: is called with the result of each check as soon as it is known
     """
 
     lake: Lake
@@ -95,17 +100,17 @@ class Step:
 
     @cached_property
     def sessions(self) -> DataFrame:
-        """A row a session: date, final_at, next_session."""
+        """One row per session: date, final_at, next_session."""
         return self.spark.createDataFrame(self.options.calendar.table(self.options.grace))
 
     @cached_property
     def days(self) -> DataFrame:
-        """A row a calendar day: date, session on or after it."""
+        """One row per calendar day: date, and the session on or after it."""
         return self.spark.createDataFrame(self.options.calendar.days())
 
     @property
     def history_years(self) -> int:
-        """How many years of bars a ticker may have, from the lake's first day to the run's last."""
+        """The number of years of bars that a ticker may have, from the lake's first day to the run's last."""
         return self.asked.last.year - self.options.first_date.year + 1
 
     def by_ticker(
@@ -115,41 +120,42 @@ class Step:
         years: int,
         tickers: Sequence[str] | None = None,
     ) -> DataFrame:
-        """`transform(frame)` computed once, some tickers at a time, so that memory does not grow with their number.
+        """`transform(frame)`, computed once, in chunks of tickers, so that memory does not grow with the number of tickers.
 
-        The rows that `transform` gives for a ticker must depend on that ticker's rows alone. `tickers` are the frame's (None: the
-        run's), each with about `years` years of bars.
+        - transform: its rows for a ticker must depend on that ticker's rows alone
+        - years: about how many years of bars each ticker has
+        - tickers: the tickers of `frame` (None: those of the run)
         """
         names = self.asked.tickers if tickers is None else tickers
         return self.staging.by_ticker(transform, frame, names, years, self.options.bars_per_chunk)
 
     def inputs_of(self, frame: DataFrame, *tables: Table) -> Inputs:
-        """What `tables` held when `frame` was read from them; what they hold now if nobody has remembered that."""
+        """The state of `tables` from before `frame` was read from them; their present state if that was not remembered."""
         return _read_from.get(frame) or read_inputs(self.lake, tables, self.asked.tickers)
 
     def confirm(self, inputs: Inputs) -> None:
-        """Raise InputMovedError if a table no longer holds what the step read."""
+        """Raise InputMovedError if rows that the step read have changed since."""
         for name, state in inputs.states.items():
             if self.lake.stored(name).state(self.asked.tickers) != state:
                 raise InputMovedError(
-                    f"{name}: another run changed rows of this run's tickers after they were read; the step computes anew"
+                    f"{name}: another run changed rows of this run's tickers after they were read; the step is computed again"
                 )
 
     @contextmanager
     def publishing(self, table: Table, inputs: Inputs) -> Iterator[None]:
-        """Hold the right to publish the step of `table`, if `inputs` have not moved.
+        """Hold the lock of the step of `table` while it publishes.
 
-        A step that read before another run published would publish over it: its frames lack what the other added. Raises
-        InputMovedError.
+        Raises InputMovedError if `inputs` have changed. The step's frames then lack rows that another run added, and its publish
+        would remove them.
         """
         with one_writer(self.lake.root, f"{table.name}.step"):
             self.confirm(inputs)
             yield
 
     def audit(self, frame: DataFrame, table: Table, layer: Table | None = None) -> None:
-        """Hold a frame against the schema of `table` before the step of `layer` (the table's own) publishes it.
+        """Check that `frame` conforms to the schema of `table`, before it is published, and report the result.
 
-        Raises AuditError.
+        `layer`: the layer whose step publishes the frame (None: `table`). Raises AuditError.
         """
         found = failures(frame, table)
         self.tell(
@@ -160,21 +166,21 @@ class Step:
 
 
 def audit_name(table: Table) -> str:
-    """The name of the check that audits `table`: schema, where the step writes it beside another one with its own name."""
+    """The name of the check that audits `table`: "schema"; with the table's name before it if another layer's step writes it."""
     return "schema" if table.has_step else f"{table.name.removeprefix(f'{table.layer}_')}_schema"
 
 
 class Computed(Protocol):
-    """What a step computed and audited, ready to be published."""
+    """The computed and audited result of a step, ready to be published."""
 
     def publish(self, step: Step) -> Published:
-        """Publish it; safe to kill and repeat at any point. Raises InputMovedError when it has to be computed anew."""
+        """Publish the result. Safe to kill and repeat at any point. Raises InputMovedError if it must be computed again."""
         ...
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one table: what the step's run may publish of them is published, by the rule of lake/publish.py."""
+    """The rows of one table. They are published by the rule of lake/publish.py."""
 
     table: Table
     frame: DataFrame
@@ -186,7 +192,10 @@ class Rows:
 
 
 def publish_rows(step: Step, table: Table, frame: DataFrame, within: str | None = None) -> Published:
-    """Publish `frame`, all rows of the run's tickers, or of those ticker-years of which the SQL `within` holds (Delta only)."""
+    """Publish `frame`, which has all rows of the run's tickers; with `within`, those of the rows for which this SQL is true.
+
+    `within` may name ticker and year, and works for Delta tables only.
+    """
     lake, asked = step.lake, step.asked
     if table.format == "parquet":
         return lake.parquet[table.name].publish(frame, asked.tickers, asked.read_years, step.staging, asked)
@@ -203,7 +212,7 @@ def publish_rows(step: Step, table: Table, frame: DataFrame, within: str | None 
 
 
 def facts_of(step: Step, table: Table, published: Published) -> dict[str, Any]:
-    """What `table` holds after a publish, and what the publish did, by name."""
+    """The figures of `table` after a publish, and of the publish, by name."""
     stored = step.lake.stored(table.name)
     return {
         "dagster/row_count": step.lake.read(table.name, step.spark).count(),

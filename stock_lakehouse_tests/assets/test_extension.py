@@ -50,7 +50,7 @@ def run(
 ) -> dg.ExecuteInProcessResult:
     """A run of `job` for TICKERS from the first to the last of `days`; None for a job without partitions."""
     scheme = scheme_of(settings)
-    tags = scheme.range_tags(scheme.ask(TICKERS, *days, LAST)) if days else None
+    tags = scheme.range_tags(scheme.request(TICKERS, *days, LAST)) if days else None
     return definitions.resolve_job_def(job).execute_in_process(instance=instance, tags=tags, raise_on_error=False)
 
 

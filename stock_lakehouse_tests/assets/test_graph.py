@@ -66,7 +66,7 @@ def run(spark: SparkSession, settings: Settings, instance: dg.DagsterInstance) -
     ) -> dg.ExecuteInProcessResult:
         scheme = PartitionScheme(of, market_calendar(of.first_date, of.exchange))
         asked = None if of.partition_by == "session" else tickers
-        rectangle = scheme.ask(asked, date.fromisoformat(first), date.fromisoformat(last), date(2023, 9, 21))
+        rectangle = scheme.request(asked, date.fromisoformat(first), date.fromisoformat(last), date(2023, 9, 21))
         definitions = build_definitions(of, scheme.ticker_order(rectangle))
         return definitions.resolve_job_def("stock_lakehouse").execute_in_process(
             instance=instance,

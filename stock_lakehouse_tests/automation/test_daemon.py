@@ -17,7 +17,7 @@ import pytest
 
 from stock_lakehouse.cli.live_demo import run_live_demo
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.coverage import read_holdings
+from stock_lakehouse.lake.coverage import read_coverage
 from stock_lakehouse.market_calendar import market_calendar, utc_now
 from stock_lakehouse.partitions import RANGE_END, RANGE_START, Rectangle
 from stock_lakehouse.runs.run import run_rectangle
@@ -80,7 +80,7 @@ def being_written(path: Path) -> Iterator[None]:
 
 def held(folder: Path) -> dict[str, Any]:
     lake = Lake(folder / "lake")
-    return read_holdings(lake.features, lake.curated, CALENDAR)
+    return read_coverage(lake.features, lake.curated, CALENDAR)
 
 
 def diagnosis(watched: Daemon) -> Any:

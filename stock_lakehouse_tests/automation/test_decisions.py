@@ -17,7 +17,7 @@ from stock_lakehouse.automation.decisions import (
     rectangles_of,
 )
 from stock_lakehouse.instance.run_tags import RunCoverage
-from stock_lakehouse.lake.coverage import Held, find_gaps
+from stock_lakehouse.lake.coverage import TickerCoverage, find_gaps
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import Rectangle
 
@@ -32,11 +32,13 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def all_to(last: str, tickers: tuple[str, ...] = TICKERS) -> dict[str, Held]:
-    return {ticker: Held(FIRST, date.fromisoformat(last)) for ticker in tickers}
+def all_to(last: str, tickers: tuple[str, ...] = TICKERS) -> dict[str, TickerCoverage]:
+    return {ticker: TickerCoverage(FIRST, date.fromisoformat(last)) for ticker in tickers}
 
 
-def days(now: str, holdings: Mapping[str, Held], asked: Mapping[str, Asked] | None = None, **more: object) -> Decision:
+def days(
+    now: str, holdings: Mapping[str, TickerCoverage], asked: Mapping[str, Asked] | None = None, **more: object
+) -> Decision:
     in_flight = more.pop("in_flight", ())
     plan = more.pop("plan", PLAN)
     return new_market_days(at(now), CALENDAR, holdings, in_flight, asked or {}, plan)  # type: ignore[arg-type]
@@ -87,7 +89,7 @@ def test_through_a_whole_year_every_session_is_asked_for_once_and_at_the_first_l
     plan = Plan(TICKERS, date(year, 1, 4), None, timedelta(minutes=30))
     sessions = calendar.between(date(year, 1, 4), date(year, 12, 31))
     assert {18, 20, 21} <= {calendar.close(day).hour for day in sessions}  # a half-day and both offsets from UTC
-    holdings: dict[str, Held] = {ticker: Held(sessions[0], sessions[0]) for ticker in TICKERS}
+    holdings: dict[str, TickerCoverage] = {ticker: TickerCoverage(sessions[0], sessions[0]) for ticker in TICKERS}
     asked: Mapping[str, Asked] = {}
     seen: dict[date, datetime] = {}
     now = calendar.close(sessions[0]) + HOUR
@@ -99,7 +101,7 @@ def test_through_a_whole_year_every_session_is_asked_for_once_and_at_the_first_l
             for day in rectangle.sessions:
                 assert day not in seen
                 seen[day] = now
-            holdings = {ticker: Held(sessions[0], rectangle.last) for ticker in TICKERS}
+            holdings = {ticker: TickerCoverage(sessions[0], rectangle.last) for ticker in TICKERS}
         now += timedelta(minutes=20)
     assert list(seen) == list(sessions[1:])
     for day, moment in seen.items():
@@ -124,7 +126,7 @@ def test_only_what_a_run_in_flight_leaves_out_is_asked_for() -> None:
 
 
 def test_a_session_that_did_not_come_is_asked_again_with_growing_pauses_and_then_left_to_the_gap_sensor() -> None:
-    held = {**all_to("2024-01-10"), "NVDA": Held(FIRST, date(2024, 1, 9))}
+    held = {**all_to("2024-01-10"), "NVDA": TickerCoverage(FIRST, date(2024, 1, 9))}
     asked: Mapping[str, Asked] = {}
     moments = []
     for minute in range(0, 24 * 60, 5):
@@ -141,7 +143,7 @@ def test_a_session_that_did_not_come_is_asked_again_with_growing_pauses_and_then
 
 
 def test_a_ticker_that_was_given_up_is_asked_once_a_session_with_the_others() -> None:
-    halted = Held(FIRST, date(2024, 1, 5))
+    halted = TickerCoverage(FIRST, date(2024, 1, 5))
     asked: Mapping[str, Asked] = {"NVDA": Asked(4, at("2024-01-09 23:00"), date(2024, 1, 9))}
     decision = days("2024-01-10 21:30", {**all_to("2024-01-09"), "NVDA": halted}, asked)
     assert decision.ask == (Rectangle((date(2024, 1, 10),), TICKERS),)
@@ -151,10 +153,10 @@ def test_a_ticker_that_was_given_up_is_asked_once_a_session_with_the_others() ->
 
 
 def test_a_ticker_that_ended_long_ago_does_not_widen_the_new_day_even_without_a_memory() -> None:
-    held = {**all_to("2024-01-09"), "NVDA": Held(FIRST, date(2023, 6, 1))}
+    held = {**all_to("2024-01-09"), "NVDA": TickerCoverage(FIRST, date(2023, 6, 1))}
     [asked] = days("2024-01-10 21:30", held).ask
     assert asked == Rectangle((date(2024, 1, 10),), TICKERS)
-    decision = days("2024-01-10 21:30", {**all_to("2024-01-10"), "NVDA": Held(FIRST, date(2023, 6, 1))})
+    decision = days("2024-01-10 21:30", {**all_to("2024-01-10"), "NVDA": TickerCoverage(FIRST, date(2023, 6, 1))})
     assert decision.ask == ()
     assert "no bar of 2024-01-10 for NVDA after every attempt: left to gap_sensor" in decision.reason
 
@@ -166,7 +168,7 @@ def test_what_came_is_forgotten_so_that_the_cursor_stays_small() -> None:
 
 def test_a_provisional_bar_is_asked_for_again_until_it_is_final() -> None:
     day = date(2024, 1, 10)
-    provisional = {ticker: Held(FIRST, day, provisional=(day,)) for ticker in TICKERS}
+    provisional = {ticker: TickerCoverage(FIRST, day, provisional=(day,)) for ticker in TICKERS}
     assert days("2024-01-10 20:00", provisional).ask == ()  # the session is still open
     first = days("2024-01-10 21:30", provisional)
     assert first.ask == (Rectangle((day,), TICKERS),)
@@ -182,7 +184,7 @@ def test_a_provisional_bar_is_asked_for_again_until_it_is_final() -> None:
 def test_where_files_bring_new_sessions_only_provisional_bars_are_asked_for() -> None:
     day = date(2024, 1, 9)
     plan = Plan(TICKERS, FIRST, None, timedelta(minutes=30), new_sessions=False)
-    held = {**all_to("2024-01-09", TICKERS[1:]), "META": Held(FIRST, day, provisional=(day,))}
+    held = {**all_to("2024-01-09", TICKERS[1:]), "META": TickerCoverage(FIRST, day, provisional=(day,))}
     assert days("2024-01-10 21:30", held, plan=plan).ask == (Rectangle((day,), ("META",)),)
     nothing = days("2024-01-10 21:30", all_to("2024-01-09"), plan=plan)
     assert (nothing.ask, nothing.reason) == ((), "no bar is provisional; next close 2024-01-11 21:00 UTC")
@@ -204,7 +206,7 @@ def test_a_new_ticker_is_asked_for_alone_and_does_not_widen_the_new_day() -> Non
 def test_scattered_tickers_are_one_run_with_those_between_them_or_exact_where_keys_are_sessions() -> None:
     tickers = tuple(f"T{number}" for number in range(9))
     plan = Plan(tickers, FIRST, None, timedelta(minutes=30))
-    held = {t: Held(FIRST, date(2024, 1, 9 if n % 2 else 10)) for n, t in enumerate(tickers)}
+    held = {t: TickerCoverage(FIRST, date(2024, 1, 9 if n % 2 else 10)) for n, t in enumerate(tickers)}
     [asked] = days("2024-01-10 21:30", held, plan=plan).ask
     assert asked.tickers == tickers[1:8]
     by_session = Plan(tickers, FIRST, None, timedelta(minutes=30), by_session=True)
@@ -226,7 +228,7 @@ def test_nothing_is_asked_beyond_the_last_day_of_the_settings() -> None:
 
 def look_for_gaps(
     now: str,
-    holdings: Mapping[str, Held],
+    holdings: Mapping[str, TickerCoverage],
     asked: Mapping[str, Asked] | None = None,
     in_flight: tuple[RunCoverage, ...] = (),
 ) -> Decision:
@@ -235,12 +237,15 @@ def look_for_gaps(
 
 def test_a_gap_is_asked_for_on_growing_days_and_then_given_up() -> None:
     missing = (date(2024, 1, 3), date(2024, 1, 4), date(2024, 1, 8))
-    held = {**all_to("2024-01-10"), "NVDA": Held(FIRST, date(2024, 1, 10), missing)}
+    held = {**all_to("2024-01-10"), "NVDA": TickerCoverage(FIRST, date(2024, 1, 10), missing)}
     asked: Mapping[str, Asked] = {}
     moments: list[int] = []
     for hour in range(0, 24 * 40, 3):
         now = at("2024-01-10 22:00") + timedelta(hours=hour)
-        moved = {ticker: Held(one.first, CALENDAR.latest_finished(now), one.missing) for ticker, one in held.items()}
+        moved = {
+            ticker: TickerCoverage(one.first, CALENDAR.latest_finished(now), one.missing)
+            for ticker, one in held.items()
+        }
         decision = gaps(now, CALENDAR, moved, (), asked, PLAN)
         asked = decision.asked
         if decision.ask:
@@ -260,7 +265,7 @@ def test_a_healed_gap_is_forgotten_and_no_gap_is_said_so() -> None:
 
 
 def test_a_gap_that_a_run_is_fetching_waits() -> None:
-    held = {**all_to("2024-01-10"), "NVDA": Held(FIRST, date(2024, 1, 10), (date(2024, 1, 3),))}
+    held = {**all_to("2024-01-10"), "NVDA": TickerCoverage(FIRST, date(2024, 1, 10), (date(2024, 1, 3),))}
     running = RunCoverage("a", date(2024, 1, 2), date(2024, 1, 4), frozenset(TICKERS))
     decision = look_for_gaps("2024-01-10 22:00", held, in_flight=(running,))
     assert decision.ask == ()
@@ -268,27 +273,27 @@ def test_a_gap_that_a_run_is_fetching_waits() -> None:
 
 
 def test_the_newest_session_is_no_gap_and_an_outage_of_all_is_none() -> None:
-    late = {**all_to("2024-01-10"), "NVDA": Held(FIRST, date(2024, 1, 9))}
+    late = {**all_to("2024-01-10"), "NVDA": TickerCoverage(FIRST, date(2024, 1, 9))}
     assert look_for_gaps("2024-01-10 22:00", late).ask == ()
     assert look_for_gaps("2024-01-16 22:00", all_to("2024-01-05")).ask == ()
 
 
 def test_a_ticker_that_stopped_is_a_gap_that_keeps_its_count_while_it_grows() -> None:
     due = date(2024, 1, 16)
-    [gap] = find_gaps(CALENDAR, {**all_to("2024-01-16"), "NVDA": Held(FIRST, date(2024, 1, 8))}, TICKERS, due)
+    [gap] = find_gaps(CALENDAR, {**all_to("2024-01-16"), "NVDA": TickerCoverage(FIRST, date(2024, 1, 8))}, TICKERS, due)
     [grown] = find_gaps(
-        CALENDAR, {**all_to("2024-01-18"), "NVDA": Held(FIRST, date(2024, 1, 8))}, TICKERS, date(2024, 1, 18)
+        CALENDAR, {**all_to("2024-01-18"), "NVDA": TickerCoverage(FIRST, date(2024, 1, 8))}, TICKERS, date(2024, 1, 18)
     )
     assert (gap.sessions[0], gap.sessions[-1], gap.ended) == (date(2024, 1, 9), date(2024, 1, 12), False)
     assert gap.key == grown.key == "NVDA|2024-01-09|"
-    back = {**all_to("2024-01-18"), "NVDA": Held(FIRST, date(2024, 1, 18), gap.sessions)}
+    back = {**all_to("2024-01-18"), "NVDA": TickerCoverage(FIRST, date(2024, 1, 18), gap.sessions)}
     [ended] = find_gaps(CALENDAR, back, TICKERS, date(2024, 1, 18))
     assert ended.key != gap.key
 
 
 def test_the_same_gap_of_neighbours_is_one_run_and_runs_are_bounded() -> None:
     days_missing = CALENDAR.between(date(2023, 6, 1), date(2023, 12, 29))[::3]
-    held = {ticker: Held(FIRST, date(2024, 1, 10), days_missing) for ticker in TICKERS}
+    held = {ticker: TickerCoverage(FIRST, date(2024, 1, 10), days_missing) for ticker in TICKERS}
     decision = look_for_gaps("2024-01-10 22:00", held)
     assert len(decision.ask) == MOST_GAPS
     assert all(one.tickers == TICKERS and len(one.sessions) == 1 for one in decision.ask)

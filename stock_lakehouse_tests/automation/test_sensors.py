@@ -15,7 +15,7 @@ from stock_lakehouse.automation.sensors import ASKED_BY, asked_from, asked_text,
 from stock_lakehouse.clock import set_simulated
 from stock_lakehouse.definitions import build_definitions
 from stock_lakehouse.instance.run_tags import RunCoverage, keys_of, run_coverage
-from stock_lakehouse.lake.coverage import HoldingsError
+from stock_lakehouse.lake.coverage import CoverageError
 from stock_lakehouse.partitions import RANGE_END, RANGE_START
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.tables import FEATURES
@@ -146,5 +146,5 @@ def test_a_table_that_was_there_and_is_gone_is_an_error_and_asks_for_nothing(tmp
         instance.report_runless_asset_event(
             dg.AssetMaterialization("stocks_features", partition="2023-09-18|AAPL", metadata={})
         )
-        with pytest.raises(HoldingsError, match="is its disk mounted"):
+        with pytest.raises(CoverageError, match="is its disk mounted"):
             look(settings, instance)

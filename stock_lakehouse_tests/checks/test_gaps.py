@@ -10,7 +10,7 @@ import pytest
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB
 from stock_lakehouse.checks.gaps import GONE_AFTER, Facts, History, _other_tickers, diagnose
 from stock_lakehouse.instance.run_tags import ASKED_BY
-from stock_lakehouse.lake.coverage import Gap, Held
+from stock_lakehouse.lake.coverage import Gap, TickerCoverage
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import RANGE_END, RANGE_START
 from stock_lakehouse.sources import DeliveryFailure, FailureKind
@@ -55,12 +55,12 @@ def test_the_sample_says_of_a_ticker_that_it_lacks_that_it_is_unknown() -> None:
 
 def test_the_company_of_a_gap_is_who_had_begun_and_not_ended() -> None:
     holdings = {
-        "NVDA": Held(DAYS[0], DAYS[-1], DAYS[3:5]),
-        "AAPL": Held(DAYS[0], DAYS[-1]),
-        "META": Held(DAYS[0], DAYS[-1], DAYS[4:5]),
-        "NEW": Held(DAYS[8], DAYS[-1]),
-        "OLD": Held(DAYS[0], DAYS[2]),
-        "LATE": Held(DAYS[0], DAYS[3]),
+        "NVDA": TickerCoverage(DAYS[0], DAYS[-1], DAYS[3:5]),
+        "AAPL": TickerCoverage(DAYS[0], DAYS[-1]),
+        "META": TickerCoverage(DAYS[0], DAYS[-1], DAYS[4:5]),
+        "NEW": TickerCoverage(DAYS[8], DAYS[-1]),
+        "OLD": TickerCoverage(DAYS[0], DAYS[2]),
+        "LATE": TickerCoverage(DAYS[0], DAYS[3]),
     }
     assert _other_tickers(Gap("NVDA", DAYS[3:5], True), holdings) == (3, 2)
 

@@ -139,7 +139,7 @@ def run(instance: dg.DagsterInstance) -> Run:
 
     def run_assets(settings: Settings, select: Sequence[str]) -> dg.ExecuteInProcessResult:
         scheme = PartitionScheme(settings, market_calendar(settings.first_date))
-        asked = scheme.ask(("AAPL", "NVDA"), date(2023, 9, 18), date(2023, 9, 21), date(2023, 9, 21))
+        asked = scheme.request(("AAPL", "NVDA"), date(2023, 9, 18), date(2023, 9, 21), date(2023, 9, 21))
         definitions = build_definitions(settings, scheme.ticker_order(asked))
         return definitions.resolve_job_def("stock_lakehouse").execute_in_process(
             instance=instance,

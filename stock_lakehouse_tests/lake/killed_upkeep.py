@@ -17,7 +17,7 @@ from typing import Any
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.layout import move
-from stock_lakehouse.lake.maintenance import tend
+from stock_lakehouse.lake.maintenance import maintain_table
 from stock_lakehouse.lake.staging import clear_abandoned
 from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.tables import RESTATEMENTS, TABLES
@@ -34,7 +34,7 @@ def maintain(root: Path | str) -> None:
     for table in TABLES:
         stored = lake.stored(table.name)
         if isinstance(stored, DeltaTable):
-            tend(stored, None if table == RESTATEMENTS else lake.ledger)
+            maintain_table(stored, None if table == RESTATEMENTS else lake.ledger)
     clear_abandoned(lake.storage)
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.coverage import Held, HoldingsError, read_holdings
+from stock_lakehouse.lake.coverage import CoverageError, TickerCoverage, read_coverage
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.market_calendar import market_calendar
 
@@ -39,9 +39,9 @@ def test_spans_holes_and_provisional_bars_are_found(lake: Lake) -> None:
     for table in (lake.curated, lake.features):
         publish(table, "AAPL", days, days[-2:])
         publish(table, "NVDA", tuple(day for day in days[3:] if day not in holes))
-    assert read_holdings(lake.features, lake.curated, CALENDAR) == {
-        "AAPL": Held(days[0], days[-1], (), days[-2:]),
-        "NVDA": Held(days[3], days[-1], holes),
+    assert read_coverage(lake.features, lake.curated, CALENDAR) == {
+        "AAPL": TickerCoverage(days[0], days[-1], (), days[-2:]),
+        "NVDA": TickerCoverage(days[3], days[-1], holes),
     }
 
 
@@ -49,16 +49,16 @@ def test_what_was_seen_before_a_publish_is_not_believed_after_it(lake: Lake) -> 
     days = CALENDAR.between(FIRST, date(2022, 12, 9))
     for table in (lake.curated, lake.features):
         publish(table, "AAPL", days[:-1], days[:1])
-    assert read_holdings(lake.features, lake.curated, CALENDAR)["AAPL"].provisional == days[:1]
+    assert read_coverage(lake.features, lake.curated, CALENDAR)["AAPL"].provisional == days[:1]
     for table in (lake.curated, lake.features):
         publish(table, "AAPL", days[-1:], days[-1:])
-    assert read_holdings(lake.features, lake.curated, CALENDAR) == {
-        "AAPL": Held(days[0], days[-1], (), (days[0], days[-1]))
+    assert read_coverage(lake.features, lake.curated, CALENDAR) == {
+        "AAPL": TickerCoverage(days[0], days[-1], (), (days[0], days[-1]))
     }
 
 
 def test_a_lake_without_tables_holds_nothing(lake: Lake) -> None:
-    assert read_holdings(lake.features, lake.curated, CALENDAR) == {}
+    assert read_coverage(lake.features, lake.curated, CALENDAR) == {}
 
 
 def test_a_table_that_cannot_be_read_is_an_error_and_not_empty(lake: Lake) -> None:
@@ -67,8 +67,8 @@ def test_a_table_that_cannot_be_read_is_an_error_and_not_empty(lake: Lake) -> No
         publish(table, "AAPL", days)
     [log] = (lake.features.path / "_delta_log").glob("*01.json")
     log.write_text("this is no log\n")
-    with pytest.raises(HoldingsError, match="cannot be read"):
-        read_holdings(lake.features, lake.curated, CALENDAR)
+    with pytest.raises(CoverageError, match="cannot be read"):
+        read_coverage(lake.features, lake.curated, CALENDAR)
 
 
 def test_a_file_that_is_gone_is_an_error_where_a_hole_makes_it_needed(lake: Lake) -> None:
@@ -76,5 +76,5 @@ def test_a_file_that_is_gone_is_an_error_where_a_hole_makes_it_needed(lake: Lake
     publish(lake.features, "AAPL", (days[0], days[-1]))
     for path in Path(lake.features.path).rglob("*.parquet"):
         path.unlink()
-    with pytest.raises(HoldingsError):
-        read_holdings(lake.features, lake.curated, CALENDAR)
+    with pytest.raises(CoverageError):
+        read_coverage(lake.features, lake.curated, CALENDAR)

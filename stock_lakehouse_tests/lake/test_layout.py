@@ -19,9 +19,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.coverage import read_holdings
+from stock_lakehouse.lake.coverage import read_coverage
 from stock_lakehouse.lake.layout import move
-from stock_lakehouse.lake.maintenance import tend
+from stock_lakehouse.lake.maintenance import maintain_table
 from stock_lakehouse.lake.parquet_table import ParquetTable
 from stock_lakehouse.lake.publish import LayoutError, PublishError
 from stock_lakehouse.lake.reading import read_table
@@ -144,11 +144,11 @@ def test_what_is_told_of_a_lake_does_not_depend_on_its_layout(houses: dict[str, 
     for house in houses.values():
         house.lake.features.open().delete(f"ticker = 'CCC' AND date = '{DAYS[35]}'")
     held = {
-        layout: read_holdings(house.lake.features, house.lake.curated, calendar) for layout, house in houses.items()
+        layout: read_coverage(house.lake.features, house.lake.curated, calendar) for layout, house in houses.items()
     }
     assert held["year"] == held["ticker_year"]
     assert held["year"]["CCC"].missing == (DAYS[35],)
-    assert held["year"] == read_holdings(houses["year"].lake.features, houses["year"].lake.curated, calendar)
+    assert held["year"] == read_coverage(houses["year"].lake.features, houses["year"].lake.curated, calendar)
     of_tables = {
         layout: [(one.table, one.tickers, one.absent) for one in status(house.lake, spark, calendar, TICKERS)]
         for layout, house in houses.items()
@@ -166,7 +166,7 @@ def test_a_file_of_a_year_is_sorted_by_ticker_so_that_a_reader_of_one_skips_the_
         assert tickers == sorted(tickers)
     monkeypatch.setattr("stock_lakehouse.lake.stored.GROUP_ROWS", 40)
     monkeypatch.setattr("stock_lakehouse.lake.delta_table.GROUP_ROWS", 40)
-    tend(house.lake.curated, house.lake.ledger)
+    maintain_table(house.lake.curated, house.lake.ledger)
     (of_2020,) = (path for path in house.lake.curated.paths() if "year=2020" in path)
     metadata = pq.read_metadata(root / of_2020)
     assert metadata.num_row_groups == 3  # of 90 rows
@@ -174,7 +174,7 @@ def test_a_file_of_a_year_is_sorted_by_ticker_so_that_a_reader_of_one_skips_the_
     assert groups_with(metadata, ["CCC"]) == [1, 2]
     assert groups_with(metadata, ["ZZZ"]) == []
     version = house.lake.curated.version()
-    tend(house.lake.curated, house.lake.ledger)
+    maintain_table(house.lake.curated, house.lake.ledger)
     assert house.lake.curated.version() == version
 
 
@@ -421,9 +421,9 @@ def test_on_s3_a_lake_runs_by_year_moves_and_moves_back(
     assert layers(back) == layers(there) == layers(houses["ticker_year"])
     with pytest.raises(LayoutError):
         there.lake.check_layout()
-    tend(back.lake.curated, back.lake.ledger)
+    maintain_table(back.lake.curated, back.lake.ledger)
     move(there.lake)
-    tend(there.lake.curated, there.lake.ledger)
+    maintain_table(there.lake.curated, there.lake.ledger)
     assert layers(there) == layers(houses["year"])
 
 

@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import EXACT_IN_JSON, DeltaTable
 from stock_lakehouse.lake.history import NoVersionError, commits, files_of
-from stock_lakehouse.lake.maintenance import UNCOMMITTED, tend
+from stock_lakehouse.lake.maintenance import UNCOMMITTED, maintain_table
 from stock_lakehouse.lake.publish import partition_of
 from stock_lakehouse.lake.reading import moment, read_table
 from stock_lakehouse.lake_options import LakeOptions
@@ -96,7 +96,7 @@ def filled(spark: SparkSession, template: Path, tmp_path: Path) -> Clocked:
 
 def tend_all(lake: Lake) -> None:
     for name in DELTA:
-        tend(lake.stored(name), None if name == RESTATEMENTS.name else lake.ledger)  # type: ignore[arg-type]
+        maintain_table(lake.stored(name), None if name == RESTATEMENTS.name else lake.ledger)  # type: ignore[arg-type]
 
 
 def kept_up(house: Clocked, **values: object) -> dict[str, str]:
@@ -232,7 +232,7 @@ def test_a_file_of_no_version_goes_when_no_commit_can_be_on_its_way_with_it(fill
         then = moved.stat().st_mtime - age.total_seconds()
         os.utime(moved, (then, then))
     before = len(list(path.iterdir()))
-    done = tend(table, filled.lake.ledger)
+    done = maintain_table(table, filled.lake.ledger)
     assert (done.files_removed, done.bytes_freed, done.versions_removed) == (1, len(b"never committed"), 0)
     assert len(list(path.iterdir())) == before - 1
     assert not (path / "part-old.parquet").exists()
@@ -240,7 +240,7 @@ def test_a_file_of_no_version_goes_when_no_commit_can_be_on_its_way_with_it(fill
 
 def test_a_clock_that_jumped_ahead_removes_nothing(filled: Clocked) -> None:
     before = [file.path for file in filled.lake.storage.walk(CURATED.path) if "_delta_log" not in file.path]
-    done = tend(filled.lake.curated, filled.lake.ledger, utc_now() + timedelta(days=3650))
+    done = maintain_table(filled.lake.curated, filled.lake.ledger, utc_now() + timedelta(days=3650))
     assert (done.files_removed, done.versions_removed) == (0, 0)
     assert set(before) <= {file.path for file in filled.lake.storage.walk(CURATED.path)}
 
@@ -352,10 +352,10 @@ def test_what_a_killed_repair_took_out_is_named_until_a_repair_ends(filled: Cloc
     truncate(taken_out)
     repair(lake)  # and killed before its run
     assert everything(filled)[name] != before[name]
-    assert "a repair took out rows of" in kept_up(filled)[name]
+    assert "a repair removed rows of" in kept_up(filled)[name]
     asked = rectangle_to_heal(repair(lake), SESSIONS, TICKERS) or pytest.fail("nothing to compute")
     run(filled, asked, steps=(PROCESSED.name,))  # killed in its run
-    assert "a repair took out rows of" in kept_up(filled, sample=0)[name]
+    assert "a repair removed rows of" in kept_up(filled, sample=0)[name]
     heal(filled)
     assert everything(filled) == before
     assert ledger(filled) == lines
@@ -442,7 +442,7 @@ def test_a_value_that_nothing_computes_and_one_that_breaks_its_rule_are_found(fi
         {"sma_20": "sma_20 + 1e-13"}, predicate="ticker = 'BBB' AND year = 2020 AND sma_20 IS NOT NULL"
     )
     assert set(kept_up(filled)) == {FEATURES.name}
-    assert "of BBB is not what is computed now" in kept_up(filled)[FEATURES.name]
+    assert "of BBB differ from the rows computed now" in kept_up(filled)[FEATURES.name]
     assert kept_up(filled, sample=0) == {}
     curated.open().update({"close": "-1.0"}, predicate="ticker = 'AAA' AND year = 2019")
     told = kept_up(filled)
@@ -474,7 +474,7 @@ def test_files_that_no_landing_names_are_listed_and_one_that_may_be_on_its_way_i
         then = time.time() - age.total_seconds()
         os.utime(folder / f".{name}.tmp", (then, then))
     told = kept_up(filled, check_only=True, sample=0)[RAW.name]
-    assert "2 files that no landing names so" in told
+    assert "2 files do not have the name of a landing" in told
     assert "mine.csv" in told
     assert ".old.tmp" in told
 

@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.connect.readwriter import DataFrameWriter
 
 from stock_lakehouse.engines import EngineError, loss, spark_session
-from stock_lakehouse.engines.loss import AskAgain, EngineLostError
+from stock_lakehouse.engines.loss import BoundedRetryPolicy, EngineLostError
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.runs.run import RunReport, run_rectangle
 from stock_lakehouse.settings import Settings
@@ -229,7 +229,7 @@ class _Refused(grpc.RpcError):
 
 def test_an_engine_that_does_not_answer_is_asked_for_less_than_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    policy = AskAgain()
+    policy = BoundedRetryPolicy()
     gone = _Refused(grpc.StatusCode.UNAVAILABLE)
     attempts, pauses = policy.to_state(), []
 
@@ -249,7 +249,7 @@ def test_an_engine_that_does_not_answer_is_asked_for_less_than_a_minute(monkeypa
     "said", ["[INVALID_HANDLE.SESSION_CHANGED] The handle", "invalid argument: operation not found: 0c73cd34"]
 )
 def test_an_engine_that_was_started_anew_is_a_lost_one_at_once(said: str) -> None:
-    policy = AskAgain()
+    policy = BoundedRetryPolicy()
     anew = _Refused(grpc.StatusCode.INTERNAL, said)
     assert policy.can_retry(anew)
     with pytest.raises(EngineLostError, match="was restarted"):
