@@ -403,6 +403,13 @@ def test_when_a_batch_fails_in_a_run_dagster_s_own_retry_leaves_the_answers_of_t
     assert given_answers[0] == given_answers[1]
 
 
+def store_and_close(folder: Path, events: list[dg.EventLogEntry]) -> None:
+    """Store `events` and close the files, which are whole only then: open ones have a write-ahead log beside them."""
+    storage = BatchedSqliteEventLogStorage(str(folder))
+    storage.store_event_batch(events)
+    storage.dispose()
+
+
 RETRIES: dict[str, Callable[[SqliteEventLogStorage, list[dg.EventLogEntry]], None]] = {
     "as one batch": lambda storage, events: storage.store_event_batch(events),
     "one by one": lambda storage, events: [storage.store_event(event) for event in events] and None,
@@ -420,10 +427,10 @@ def test_a_retry_completes_a_batch_that_reached_one_file_only(
     # The state that a kill between the commits of the two files leaves: the stored batch is in one of them.
     events = materializations(10)
     half, whole = tmp_path / "half", tmp_path / "whole"
-    BatchedSqliteEventLogStorage(str(half)).store_event_batch(events[:4])
+    store_and_close(half, events[:4])
     early = half / lost
     shutil.copy(early, tmp_path / "before")
-    BatchedSqliteEventLogStorage(str(half)).store_event_batch(events[4:])
+    store_and_close(half, events[4:])
     shutil.copy(tmp_path / "before", early)
     SqliteEventLogStorage(str(whole)).store_event_batch(events)
     assert files_of(half) != files_of(whole)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from stock_lakehouse import __version__
@@ -49,8 +50,10 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def connected(builder: Any, advice: str) -> Iterator[SparkSession]:
+def connected(builder: Any, advice: str, options: Mapping[str, str] = MappingProxyType({})) -> Iterator[SparkSession]:
     """A session over the channel of `builder` (a PySpark ChannelBuilder) with SESSION_SETTINGS; it is stopped at the end.
+
+    `options`: further settings of the session, from its start.
 
     Raises EngineError, with `advice` in its message, when no server answers.
     """
@@ -67,7 +70,9 @@ def connected(builder: Any, advice: str) -> Iterator[SparkSession]:
             # `create`, unlike the `getOrCreate` of dagster_pyspark's resource, never returns a session of this process that
             # belongs to another server; stopping such a session here would stop it for its other users. The resource
             # does not accept a channel builder either.
-            session = cast("SparkSession", ConnectSession.builder.channelBuilder(builder).create())
+            session = cast(
+                "SparkSession", ConnectSession.builder.channelBuilder(builder).config(map=dict(options)).create()
+            )
             stack.callback(_stop, session)
             session.client.set_retry_policies([BoundedRetryPolicy()])
             apply_settings(session)

@@ -8,6 +8,7 @@ import gc
 import inspect
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,7 +24,8 @@ from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
 from dagster._serdes import ConfigurableClassData
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.event import listen
 
 _log = logging.getLogger(__name__)
 _opened_home: ContextVar[str | None] = ContextVar("opened_home", default=None)
@@ -34,6 +36,8 @@ BULK_ENVIRONMENT: Final[Mapping[str, str]] = {
     "DAGSTER_EVENT_BATCH_SIZE": "1000",
     "DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS": "1",
 }
+LOCK_SECONDS = 30  # how long a write waits for the lock of another process, as in the stock storage
+KEPT_ENGINES = 8  # one for the index and one for each of the last runs, with three open files each
 _RUN_ENDED_EARLY = (DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED)
 _EVENT_COLUMNS = ("run_id", "event", "dagster_event_type", "timestamp", "step_key", "asset_key", "partition")
 _TAG_COLUMNS = ("event_id", "asset_key", "key", "value", "event_timestamp")
@@ -43,6 +47,9 @@ _METHODS: Final[Mapping[str, tuple[str, ...]]] = {
     "_event_to_row": ("self", "event"),
     "_tags_for_asset_event": ("self", "event"),
     "_store_asset_event": ("self", "conn", "event", "event_id"),
+    "_connect": ("self", "shard"),
+    "_initdb": ("self", "engine", "for_index_shard"),
+    "conn_string_for_shard": ("self", "shard_name"),
     "delete_events_for_run": ("self", "conn", "run_id"),
     "has_table": ("self", "table_name"),
     "index_connection": ("self",),
@@ -111,10 +118,14 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     """
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        self._engines: OrderedDict[str, Engine] = OrderedDict()  # by shard, the last used one last
+        self._known_tables: set[str] = set()
+        self._batching = False  # the stock storage opens its files in __init__
         super().__init__(base_dir=base_dir, inst_data=inst_data)
         differences = private_api_differences()
-        if not hasattr(self, "_initialized_dbs"):
-            differences.append("attribute _initialized_dbs: missing")
+        differences += [
+            f"attribute {name}: missing" for name in ("_initialized_dbs", "_db_lock") if not hasattr(self, name)
+        ]
         self._batching = not differences
         if differences:
             _log.warning(
@@ -135,6 +146,55 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
         base_dir = config_value.get("base_dir") or os.path.join(_home(), "history", "runs")
         return cls(base_dir=base_dir, inst_data=inst_data)
+
+    @contextmanager
+    def _connect(self, shard: str) -> Iterator[Connection]:
+        # The stock method opens and closes the file for each statement: 10 ms, since SQLite checkpoints at the last close.
+        if not self._batching:
+            with super()._connect(shard) as conn:
+                yield conn
+            return
+        with self._db_lock:
+            engine = self._engine_of(shard)
+            if shard not in self._initialized_dbs:
+                self._initdb(engine)
+                self._initialized_dbs.add(shard)
+            with engine.connect() as conn, conn.begin():
+                yield conn
+
+    def _engine_of(self, shard: str) -> Engine:
+        """The engine of a shard, which keeps its connection open. The caller must hold the lock."""
+        if shard not in self._engines:
+            self._engines[shard] = create_engine(
+                self.conn_string_for_shard(shard),
+                pool_size=1,
+                max_overflow=-1,  # a connection inside another one is closed after its use
+                connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False},
+            )
+            listen(self._engines[shard], "connect", _on_connect)
+        self._engines.move_to_end(shard)
+        while len(self._engines) > KEPT_ENGINES:
+            self._engines.popitem(last=False)[1].dispose()
+        return self._engines[shard]
+
+    def _close_files(self) -> None:
+        with self._db_lock:
+            while self._engines:
+                self._engines.popitem()[1].dispose()
+
+    def wipe(self) -> None:
+        self._close_files()
+        super().wipe()
+
+    def dispose(self) -> None:
+        self._close_files()
+        super().dispose()
+
+    def has_table(self, table_name: str) -> bool:
+        # Dagster asks before each event. A table that is there stays.
+        if table_name not in self._known_tables and super().has_table(table_name):
+            self._known_tables.add(table_name)
+        return table_name in self._known_tables
 
     def store_event(self, event: EventLogEntry) -> None:
         # Dagster stores the events of a failed batch again, one by one. They take the same path, so none is duplicated.
@@ -213,9 +273,15 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
             with self.run_connection(run_id):
                 pass  # creates the shard's tables
         with self.index_connection() as conn:
+            conn.detach()  # it is closed afterwards, since the next user must not see the shard
             conn.exec_driver_sql("ATTACH DATABASE ? AS shard", (self.path_for_shard(run_id),))
             conn.exec_driver_sql("BEGIN IMMEDIATE")
             yield conn
+
+
+def _on_connect(connection: Any, _: Any) -> None:
+    # With a write-ahead log this survives a kill. A power cut may take the last records, which `record` writes again.
+    connection.execute("PRAGMA synchronous = NORMAL")
 
 
 def _home() -> str:
