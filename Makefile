@@ -15,7 +15,7 @@ test: .venv/installed
 
 # The same tables on embedded Sail and on JVM Spark: needs Java 17 or newer; its first run fetches Delta from Maven Central.
 test-engines: .venv/installed
-	$(BIN)/python -m pytest -rs -m "engines and not soak"
+	$(BIN)/python -m pytest -rs -n 2 --dist loadfile -m "engines and not soak"
 
 lint: .venv/installed
 	$(BIN)/ruff check .

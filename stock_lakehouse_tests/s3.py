@@ -26,7 +26,7 @@ import botocore.exceptions
 import obstore
 from obstore.store import S3Store
 
-from stock_lakehouse.lake import storage
+from stock_lakehouse.lake.storage import bucket as s3_bucket
 from stock_lakehouse_tests.engines.servers import DELTA
 
 KEYS = {"AWS_ACCESS_KEY_ID": "lakehouse", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_REGION": "us-east-1"}
@@ -68,11 +68,11 @@ def variables(values: Mapping[str, str]) -> Iterator[None]:
     for name in before:
         del os.environ[name]
     os.environ.update(values)
-    storage._client.cache_clear()
+    s3_bucket._client.cache_clear()
     try:
         yield
     finally:
-        storage._client.cache_clear()
+        s3_bucket._client.cache_clear()
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             del os.environ[name]
         os.environ.update(before)

@@ -125,7 +125,7 @@ def test_adj_close_is_the_vendors_to_rounding_whenever_that_was_delivered(
         assert row["close"] * row["split_factor"] == vendor.close(row["date"])
 
 
-@pytest.mark.parametrize("late", [1, 3])
+@pytest.mark.parametrize("late", [1, pytest.param(3, marks=pytest.mark.soak)])
 def test_a_vendor_that_learns_of_a_split_days_after_it_ends_in_the_same_tables(
     spark: SparkSession, tmp_path: Path, vendor: Vendor, in_a_piece: Clocked, late: int
 ) -> None:

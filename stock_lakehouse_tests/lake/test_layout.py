@@ -403,6 +403,7 @@ def test_writers_of_tickers_of_the_same_year_at_once_lose_nothing(
     assert layers(house) == layers(clocked(lakes["ticker_year"], spark))
 
 
+@pytest.mark.soak
 def test_on_s3_a_lake_runs_by_year_moves_and_moves_back(
     houses: dict[str, Clocked], spark: SparkSession, s3_root: str
 ) -> None:

@@ -142,6 +142,7 @@ def test_a_landing_and_a_read_open_as_many_files_after_249_landings_as_after_few
     assert len(in_files(root)) == 249 * len(TICKERS)
 
 
+@pytest.mark.soak
 def test_a_landing_on_s3_sends_as_many_requests_after_60_landings_as_after_20(
     s3_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -258,6 +258,7 @@ def test_a_table_of_before_gets_the_properties_in_one_commit_and_no_more(filled:
     assert table.version() == before + 3
 
 
+@pytest.mark.soak
 def test_on_s3_versions_beyond_retention_stay_within_it_and_files_are_joined(spark: SparkSession, s3_root: str) -> None:
     house = clocked(s3_root, spark)
     deliver(house, first_delivery())
