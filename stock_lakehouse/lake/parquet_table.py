@@ -91,7 +91,10 @@ class ParquetTable:
 
     def _is_marked(self) -> bool:
         # By its path: a writer's temporary file may lie beside it.
-        return any(file.path == self._mark for file in self._storage.walk(self._mark.rpartition("/")[0]))
+        try:
+            return any(file.path == self._mark for file in self._storage.walk(self._mark.rpartition("/")[0]))
+        except NotADirectoryError:  # a file is in the place of a folder: the step that needs the folder fails
+            return False
 
     def read(
         self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int | str] | None = None
