@@ -10,7 +10,7 @@ import dagster as dg
 from stock_lakehouse.checks import as_dagster
 from stock_lakehouse.io_managers.metadata import blocked, computed_anew, lineage_of
 from stock_lakehouse.io_managers.table import ReadByJob
-from stock_lakehouse.layers import COMPUTED
+from stock_lakehouse.layers import COMPUTED, compute
 from stock_lakehouse.layers.step import BLOCKED, CheckResult, InputMovedError
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import Table
@@ -36,7 +36,7 @@ def layer_step(
     layer, results = COMPUTED[table.name], list[CheckResult]()
     step = lakehouse.step(lakehouse.rectangle(context.partition_keys), context.run_id, results.append)
     try:
-        computed = layer.compute(step, frame)
+        computed = compute(step, table, frame)
     except BLOCKED as error:
         yield from map(as_dagster, results)
         raise blocked(error) from None

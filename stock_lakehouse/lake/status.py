@@ -21,6 +21,7 @@ from stock_lakehouse.tables import FEATURES, LAYERS, PROCESSED, QUARANTINE, RAW,
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
+    from stock_lakehouse.lake.staging import Staging
     from stock_lakehouse.market_calendar import MarketCalendar
     from stock_lakehouse.partitions import Rectangle
 
@@ -218,9 +219,7 @@ def _cut(reason: str) -> str:
     return reason if len(reason) <= LONGEST_REASON else reason[:LONGEST_REASON] + "…"
 
 
-def new_in_quarantine(
-    rejected: DataFrame, lake: Lake, spark: SparkSession, asked: Rectangle, expected: int
-) -> Rejected:
+def new_in_quarantine(rejected: DataFrame, lake: Lake, staging: Staging, asked: Rectangle, expected: int) -> Rejected:
     """The rows of `rejected` that the quarantine does not hold yet.
 
     - rejected: all rows that a run for `asked` rejects
@@ -232,12 +231,13 @@ def new_in_quarantine(
 
     if not expected:
         return Rejected()
-    quarantined = lake.quarantine.read(spark, [*asked.tickers, UNREADABLE])
+    quarantined = lake.quarantine.read(rejected.sparkSession, [*asked.tickers, UNREADABLE])
     names = ("ticker", "year", "ingested_at", *(column.name for column in raw.TEXT))
     # Spark's hash functions skip nulls: without the flags, (null, 1) and (1, null) have the same hash.
     identity = F.xxhash64(*(part for name in names for part in (F.col(name), F.col(name).isNull())))
     identities = quarantined.select(identity.alias("identity")).distinct()
-    new = rejected.withColumn("identity", identity).join(identities, "identity", "left_anti")
+    # Staged, because another run may change the quarantine between two queries.
+    new = staging.stage(rejected.withColumn("identity", identity).join(identities, "identity", "left_anti"))
     found, by_reason = 0, Counter[str]()
     for row in new.groupBy("reasons").count().collect():
         found += row["count"]

@@ -19,7 +19,7 @@ from stock_lakehouse.layers.step import (
     read_inputs,
     remember_inputs,
 )
-from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, Table, upstream
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, UNREADABLE, Table, upstream, written_in_step
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -57,7 +57,7 @@ def run(step: Step, table: Table) -> dict[str, Any]:
     attempt = 1
     while True:
         try:
-            published = layer.compute(step, read(step.lake, step.spark, table, step.asked)).publish(step)
+            published = compute(step, table, read(step.lake, step.spark, table, step.asked)).publish(step)
         except InputMovedError:
             if attempt == INPUT_ATTEMPTS:
                 raise
@@ -65,6 +65,27 @@ def run(step: Step, table: Table) -> dict[str, Any]:
         else:
             layer.check_published(step)
             return facts_of(step, table, published)
+
+
+def compute(step: Step, table: Table, frame: DataFrame) -> Computed:
+    """Compute the step of `table` from `frame`, the upstream rows.
+
+    Raises one of BLOCKED; and InputMovedError if a table that the step reads has changed meanwhile. An engine that reads a
+    Parquet file while another run replaces it may also fail: its error then has the same cause.
+    """
+    from pyspark.errors import PySparkException
+
+    layer = COMPUTED[table.name]
+    inputs, tickers = step.inputs_of(frame, *layer.reads), [*step.asked.tickers, UNREADABLE]
+    beside = [step.lake.stored(written.name) for written in written_in_step(table) if written.format == "parquet"]
+    before = [stored.state(tickers) for stored in beside]
+    try:
+        return layer.compute(step, frame)
+    except PySparkException as error:
+        step.confirm(inputs)
+        if [stored.state(tickers) for stored in beside] != before:
+            raise InputMovedError(f"{table.name}: another run replaced files while they were read") from error
+        raise
 
 
 def read(lake: Lake, spark: SparkSession, table: Table, asked: Rectangle) -> DataFrame:

@@ -62,7 +62,7 @@ def compute(step: Step, raw: DataFrame) -> Classified:
     step.audit(computed.rejected, QUARANTINE, PROCESSED)
     step.audit(computed.actions, PROCESSED_ACTIONS, PROCESSED)
     # Reported before the publish: a run that is killed now has reported these rows, and the next run reports them again.
-    new = new_in_quarantine(computed.rejected, step.lake, step.spark, step.asked, fates["quarantined"])
+    new = new_in_quarantine(computed.rejected, step.lake, step.staging, step.asked, fates["quarantined"])
     rows_of_check = {"rows": new.rows} if new.rows else {}
     step.tell(CheckResult(PROCESSED, "quarantine", not new.found, {**new.facts(), **rows_of_check}, "WARN"))
     return computed
