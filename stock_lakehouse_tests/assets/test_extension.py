@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import dagster as dg
 import pytest
+from pyspark.errors.exceptions.connect import SparkRuntimeException
 from pyspark.sql import DataFrame, SparkSession
 
 from stock_lakehouse.definitions import build_definitions
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.reading import read_table
-from stock_lakehouse.layers.step import INPUT_ATTEMPTS, InputMovedError, Inputs, Step
+from stock_lakehouse.layers import COMPUTED
+from stock_lakehouse.layers.step import INPUT_ATTEMPTS, Computed, InputMovedError, Inputs, Step
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import PartitionScheme
 from stock_lakehouse.schemas import Column
@@ -166,6 +171,32 @@ def test_a_step_whose_input_moves_while_it_computes_is_computed_anew(
     rows = read_table(layer.name, lake_root=settings.lake_root)
     assert sorted(set(map(str, rows["date"].to_pylist()))) == [f"2023-09-{day}" for day in (18, 19, 20, 21)]
     assert rows.num_rows == 4 * len(TICKERS)
+
+
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_an_engine_that_fails_on_a_file_that_was_replaced_meanwhile_is_tried_again(
+    spark: SparkSession,
+    settings: Settings,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    is_replaced: bool,
+) -> None:
+    """Another run may replace a Parquet file between the engine's listing and its reading. Any other error fails the step."""
+    layer, failures = COMPUTED[CURATED.name], [SparkRuntimeException("Src size is incorrect")]
+
+    def failing_once(step: Step, frame: DataFrame) -> Computed:
+        if failures:
+            if is_replaced:
+                file = Path(str(settings.lake_root)) / step.lake.processed.paths()[0]
+                shutil.copy(file, file.with_name("copy"))
+                file.with_name("copy").rename(file)
+            raise failures.pop()
+        return layer.compute(step, frame)
+
+    monkeypatch.setitem(COMPUTED, CURATED.name, replace(layer, compute=failing_once))
+    result = run(build_definitions(settings), "stock_lakehouse", settings, instance)
+    assert result.success == is_replaced
+    assert failures == []
 
 
 def test_a_step_whose_input_never_rests_fails_after_some_attempts_and_publishes_nothing(
