@@ -77,7 +77,8 @@ def compute(step: Step, table: Table, frame: DataFrame) -> Computed:
 
     layer = COMPUTED[table.name]
     inputs, tickers = step.inputs_of(frame, *layer.reads), [*step.asked.tickers, UNREADABLE]
-    beside = [step.lake.stored(written.name) for written in written_in_step(table) if written.format == "parquet"]
+    others = written_in_step(table)[1:]  # the step reads what they hold already; its own table only its publish reads
+    beside = [step.lake.stored(written.name) for written in others if written.format == "parquet"]
     before = [stored.state(tickers) for stored in beside]
     try:
         return layer.compute(step, frame)
