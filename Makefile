@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo ui test test-engines lint weed soak bench conformance docs lock clean
+.PHONY: demo ui test test-all test-engines lint weed soak bench conformance docs lock clean
 
 demo: .venv/installed
 	@$(BIN)/stock-lakehouse demo
@@ -11,6 +11,10 @@ ui: .venv/installed
 	@$(BIN)/stock-lakehouse ui
 
 test: .venv/installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not soak and not engines"
+
+# What CI runs.
+test-all: test-engines
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak and not engines"
 
 # The same tables on embedded Sail and on JVM Spark: needs Java 17 or newer; its first run fetches Delta from Maven Central.

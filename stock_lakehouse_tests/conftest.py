@@ -20,6 +20,21 @@ from stock_lakehouse_tests import s3
 pytest_plugins = ["stock_lakehouse_tests.faults", "stock_lakehouse_tests.yahoo_server"]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the cases of a test marked `slice(n)`, n spread evenly run as marked, and the others are soak."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("slice") and not item.get_closest_marker("soak"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for alike in cases.values():
+        wanted = alike[0].get_closest_marker("slice").args[0]  # type: ignore[union-attr]
+        kept = {place * len(alike) // wanted for place in range(wanted)}
+        for place, item in enumerate(alike):
+            if place not in kept:
+                item.add_marker("soak")
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each test runs in a folder of its own, without lakehouse.toml and STOCK_LAKEHOUSE_* variables."""

@@ -112,6 +112,7 @@ def quiet(_line: str) -> None:
     """No progress."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["date_ticker", "session"])
 def test_adding_a_ticker_backfills_that_ticker_alone(spark: SparkSession, small: Settings, by: str) -> None:
     two = small.model_copy(update={"tickers": ("AAPL", "NVDA"), "partition_by": by})
@@ -227,6 +228,7 @@ def test_recording_that_was_killed_goes_on(
             assert len(known(instance, scheme, name)) == 3 * BARS
 
 
+@pytest.mark.slow
 def test_pruned_runs_are_gone_and_what_the_lake_holds_stays_marked(spark: SparkSession, small: Settings) -> None:
     old = run_rectangle(small, Rectangle(whole(small).sessions, ("AAPL", "NVDA"))).run_id
     failed = run_rectangle(
@@ -256,6 +258,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_killed_backfill_goes_on_where_it_stopped_and_ends_in_the_same_tables(project: Path, small: Settings) -> None:
     program = [sys.executable, "-m", "stock_lakehouse.cli", "backfill", "--chunk", "1"]
     with subprocess.Popen(program, cwd=project, stderr=subprocess.PIPE, text=True, start_new_session=True) as killed:

@@ -80,6 +80,7 @@ def grown(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, instanc
     return house.run(first="2024-06-10", tickers=tickers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NO_BARS)
 def test_k06_a_row_that_is_no_bar_does_not_say_that_a_file_knows_a_later_split(name: str, grown: Outcome) -> None:
     right = Right(
@@ -141,6 +142,7 @@ SPLIT_OF_TEN = [("2024-06-10", "split", "10")]
 HUNDRED = dict.fromkeys(("2024-06-06", "2024-06-07", "2024-06-10", "2024-06-11"), (100.0, 101.0, 99.0, 100.0, 10000.0))
 
 
+@pytest.mark.slow
 def test_k23_the_same_prices_beside_a_split_prove_their_basis(redelivered: Redelivered) -> None:
     assert_right(redelivered.second, [Right("PTH", rows=HUNDRED, actions=SPLIT_OF_TEN)])
 
@@ -201,6 +203,7 @@ def corrected(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, ins
     return house.run(first="2024-02-29", tickers=tickers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CORRECTIONS)
 def test_k24_a_corrected_action_asked_for_its_ex_date_alone_gives_what_one_delivery_gives(
     name: str, corrected: Outcome
@@ -212,6 +215,7 @@ def test_k24_a_corrected_action_asked_for_its_ex_date_alone_gives_what_one_deliv
     assert_right(corrected, [right], told)
 
 
+@pytest.mark.slow
 def test_k25_a_dividend_after_a_gap_follows_the_corrected_close_before_the_gap(tmp_path: Path, instance: Path) -> None:
     house = house_of(GAP, tmp_path / "house", instance)
     house.run()
@@ -230,6 +234,7 @@ def test_k25_a_dividend_after_a_gap_follows_the_corrected_close_before_the_gap(t
 # --- k26: files that contradict each other ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_k26_files_that_contradict_each_other_are_named_and_land_once(
     tmp_path: Path, instance: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,6 +356,7 @@ def assert_split_is_applied(outcome: Outcome, ticker: str, later: Mapping[date, 
     assert len(HISTORY) == 110
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked_from", ["2024-06-11", "2024-06-10"])
 def test_k01_a_split_of_yahoo_counts_though_its_day_has_no_bar(
     asked_from: str, yahoo: Yahoo, clock: Clock, tmp_path: Path, instance: Path
@@ -366,6 +372,8 @@ def test_k01_a_split_of_yahoo_counts_though_its_day_has_no_bar(
         assert outcome.closes(ticker)["2024-06-07"] == pytest.approx(46.82)
 
 
+@pytest.mark.slow
+@pytest.mark.slice(1)
 @pytest.mark.parametrize("loaded", [True, False], ids=["loaded before", "first load"])
 def test_k16_bars_adjusted_before_the_open_of_an_ex_date_are_not_divided_twice(
     loaded: bool, yahoo: Yahoo, clock: Clock, tmp_path: Path, instance: Path

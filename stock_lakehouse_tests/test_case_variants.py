@@ -436,6 +436,7 @@ def variants(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, inst
     return house.run()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ticker", TICKERS, ids=lambda ticker: CONTENT[ticker][0])
 def test_a_file_of_the_same_kind(ticker: str, variants: Outcome) -> None:
     _, variant = CONTENT[ticker]
@@ -537,6 +538,7 @@ def test_a_day_of_the_download_puts_files_cut_by_quarter_on_one_basis(tmp_path: 
     assert_right(outcome, [right])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("spark")
 def test_settings_say_what_a_file_leaves_open(tmp_path: Path, instance: Path) -> None:
     days = [day for day in DAYS if int(day[-2:]) <= 12]
@@ -553,6 +555,7 @@ def test_settings_say_what_a_file_leaves_open(tmp_path: Path, instance: Path) ->
     assert_right(outcome, [Right("OPENDAY", rows={day: BARS[day] for day in days}), Right("BERLIN", rows=BARS)])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("spark")
 def test_decimal_commas_that_a_file_leaves_open_are_read_by_the_setting(tmp_path: Path, instance: Path) -> None:
     text = text_of(PLAIN.replace(",", ";"), lambda day, *_: f"{day};1.234;1.235;1.233;1.234;1.000")

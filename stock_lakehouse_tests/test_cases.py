@@ -346,6 +346,7 @@ def lake_of_forms(
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("one", [one for one in CASE_LIST if one.lake], ids=lambda one: one.name)
 def test_a_form_of_a_file_gives_the_right_bars_in_a_folder_of_many_forms(
     one: Case, lake_of_forms: Callable[[str], Outcome]
@@ -356,6 +357,7 @@ def test_a_form_of_a_file_gives_the_right_bars_in_a_folder_of_many_forms(
     assert_right(outcome, [right.of(ticker) for right in one.right], told, both=one.both)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("one", [one for one in CASE_LIST if not one.lake], ids=lambda one: one.name)
 def test_a_folder_gives_the_right_bars_or_says_why_not(
     one: Case, spark: SparkSession, tmp_path: Path, instance: Path

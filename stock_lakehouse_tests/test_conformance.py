@@ -30,6 +30,7 @@ def few(certificate: Certificate) -> list[Case]:
     return list(certificate.cases)[::5]
 
 
+@pytest.mark.slow
 def test_the_document_is_up_to_date(certificate: Certificate) -> None:
     if certificate.text() != conformance.DOCUMENT.read_text(encoding="utf-8"):
         pytest.fail("docs/conformance.md is stale: run `make conformance`, and look at what it changed")
@@ -162,6 +163,8 @@ def touching(columns: Columns, right: np.ndarray) -> np.ndarray:
     return right | ((columns["rsi_14"] < 31) & (columns["sma_20"] > columns["sma_50"]))
 
 
+@pytest.mark.slow
+@pytest.mark.slice(6)
 @pytest.mark.parametrize(
     ("name", "function"),
     [

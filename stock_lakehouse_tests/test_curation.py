@@ -81,6 +81,7 @@ def in_a_piece(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, ve
     return house
 
 
+@pytest.mark.slow
 def test_bars_delivered_before_and_after_a_split_and_dividends_are_as_if_delivered_in_a_piece(
     spark: SparkSession, tmp_path: Path, vendor: Vendor, in_a_piece: Clocked
 ) -> None:
@@ -125,6 +126,7 @@ def test_adj_close_is_the_vendors_to_rounding_whenever_that_was_delivered(
         assert row["close"] * row["split_factor"] == vendor.close(row["date"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("late", [1, pytest.param(3, marks=pytest.mark.soak)])
 def test_a_vendor_that_learns_of_a_split_days_after_it_ends_in_the_same_tables(
     spark: SparkSession, tmp_path: Path, vendor: Vendor, in_a_piece: Clocked, late: int
@@ -147,6 +149,7 @@ def test_a_vendor_that_learns_of_a_split_days_after_it_ends_in_the_same_tables(
     assert split["first_seen"] == at(SESSIONS[place + late])
 
 
+@pytest.mark.slow
 def test_old_chunks_that_land_first_are_not_adjusted_twice(
     spark: SparkSession, tmp_path: Path, vendor: Vendor, in_a_piece: Clocked
 ) -> None:
@@ -209,6 +212,7 @@ def test_a_dividend_restates_adj_close_and_no_feature_but_those_that_are_new(
     assert all(changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["replace", "_clear_rewrites"])
 def test_a_run_that_ends_amid_an_action_is_made_good_by_the_next_of_any_year(
     spark: SparkSession, tmp_path: Path, vendor: Vendor, monkeypatch: pytest.MonkeyPatch, before: str
@@ -240,6 +244,8 @@ def test_a_run_that_ends_amid_an_action_is_made_good_by_the_next_of_any_year(
     assert actions(house) == actions(right)
 
 
+@pytest.mark.slow
+@pytest.mark.slice(2)
 @pytest.mark.parametrize("content", [b"", b'["AA', b'{"AAA": 1}', b"[1]", b"\xff\xfe"])
 def test_a_cut_marker_may_be_of_any_ticker_and_goes_when_all_were_looked_at(
     spark: SparkSession, tmp_path: Path, content: bytes
@@ -260,6 +266,7 @@ def test_a_cut_marker_may_be_of_any_ticker_and_goes_when_all_were_looked_at(
     assert layers(house) == before
 
 
+@pytest.mark.slow
 def test_an_action_that_the_vendor_takes_back_is_taken_back_everywhere(
     spark: SparkSession, tmp_path: Path, vendor: Vendor
 ) -> None:
@@ -283,6 +290,7 @@ def causes(house: Clocked, run_id: str) -> dict[str, set[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_ledger_names_a_split_with_a_line_a_column_and_not_one_a_value(
     spark: SparkSession, tmp_path: Path, vendor: Vendor
 ) -> None:
@@ -305,6 +313,7 @@ def test_the_ledger_names_a_split_with_a_line_a_column_and_not_one_a_value(
     assert causes(house, "00000003-run") == {}
 
 
+@pytest.mark.slow
 def test_a_split_that_comes_with_the_bars_adjusted_for_it_is_a_split_and_no_edit(
     spark: SparkSession, tmp_path: Path, vendor: Vendor
 ) -> None:
@@ -314,6 +323,7 @@ def test_a_split_that_comes_with_the_bars_adjusted_for_it_is_a_split_and_no_edit
     assert causes(house, "00000002-run") == {CURATED.name: {"split"}, FEATURES.name: {"split"}}
 
 
+@pytest.mark.slow
 def test_the_ledger_names_a_dividend_an_edit_a_late_bar_and_a_withdrawn_one(
     spark: SparkSession, tmp_path: Path, vendor: Vendor
 ) -> None:
@@ -340,6 +350,7 @@ def test_the_ledger_names_a_dividend_an_edit_a_late_bar_and_a_withdrawn_one(
     assert causes(house, "00000005-run") == {CURATED.name: {"withdrawn"}, FEATURES.name: {"withdrawn"}}
 
 
+@pytest.mark.slow
 def test_a_final_bar_in_place_of_a_provisional_one_is_a_late_bar(
     spark: SparkSession, tmp_path: Path, vendor: Vendor
 ) -> None:
@@ -355,6 +366,7 @@ def test_a_final_bar_in_place_of_a_provisional_one_is_a_late_bar(
     assert causes(house, "00000003-run") == {CURATED.name: {"late bar"}, FEATURES.name: {"late bar"}}
 
 
+@pytest.mark.slow
 def test_features_of_a_run_killed_after_its_bars_still_have_their_cause(
     spark: SparkSession, tmp_path: Path, vendor: Vendor
 ) -> None:
@@ -380,6 +392,7 @@ def test_other_formulas_are_the_cause_of_features_that_they_changed(
     assert causes(house, "00000002-run") == {FEATURES.name: {"formula change"}}
 
 
+@pytest.mark.slow
 def test_a_vendor_that_changes_much_is_reported_and_one_whose_shares_split_is_not(
     spark: SparkSession, tmp_path: Path, vendor: Vendor
 ) -> None:
@@ -400,6 +413,7 @@ def test_a_vendor_that_changes_much_is_reported_and_one_whose_shares_split_is_no
     assert check(later=timedelta(days=31))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deliveries", [3, pytest.param(12, marks=pytest.mark.soak)])
 def test_a_real_history_delivered_in_parts_is_as_if_delivered_in_a_piece_and_has_yahoos_adjusted_close(
     spark: SparkSession, tmp_path: Path, deliveries: int
@@ -455,6 +469,7 @@ def test_actions_that_break_their_schema_are_not_published_nor_the_bars_adjusted
     assert ledger(house) == lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("table", "computes"), [(CURATED, "_lines_of_values"), (FEATURES, "Ledger._lines_of_tickers")])
 def test_lines_that_break_the_ledgers_schema_are_not_written_nor_what_they_are_about(
     spark: SparkSession, tmp_path: Path, vendor: Vendor, monkeypatch: pytest.MonkeyPatch, table: Table, computes: str

@@ -69,6 +69,7 @@ def keys_by_run(home: Path) -> dict[str, list[str]]:
     return {run: sorted(keys) for run, keys in found.items()}
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_overlapping_backfills_of_assets_and_of_the_job_and_a_run_over_graphql_end_in_the_right_tables(
     tmp_path: Path,

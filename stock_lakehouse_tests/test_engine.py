@@ -35,6 +35,7 @@ def test_copies_of_a_resource_share_one_session_that_ends_with_the_last(spark: o
     second.teardown_after_execution(None)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_whole_graph_runs_on_a_spark_connect_server(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -259,6 +259,7 @@ def run_job(instance: dg.DagsterInstance, fails: bool) -> dg.ExecuteInProcessRes
 # --- parity ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bulk", [True, False], ids=["bulk environment", "default environment"])
 @pytest.mark.parametrize("fails", [False, True], ids=["success", "failure"])
 def test_a_job_leaves_the_answers_that_the_stock_storage_gives(tmp_path: Path, bulk: bool, fails: bool) -> None:
@@ -314,6 +315,7 @@ EVENTS = st.lists(
 
 
 # No shrinking: an example writes ten SQLite files, and a failure would take minutes to report.
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate], database=None)
 @given(drawn=EVENTS)
 def test_any_mix_of_events_in_any_batches_fills_the_files_as_in_the_stock_storage(
@@ -419,6 +421,7 @@ RETRIES: dict[str, Callable[[SqliteEventLogStorage, list[dg.EventLogEntry]], Non
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [f"{RUN_ID}.db", "index.db"], ids=["index only", "shard only"])
 @pytest.mark.parametrize("retry", RETRIES.values(), ids=RETRIES.keys())
 def test_a_retry_completes_a_batch_that_reached_one_file_only(
@@ -507,6 +510,7 @@ def test_a_kill_between_the_writes_of_a_batch_loses_no_stored_line_and_a_retry_r
     assert files_of(base) == files_of(tmp_path / "stock")
 
 
+@pytest.mark.slow
 def test_writers_in_several_processes_lose_and_confuse_nothing(tmp_path: Path) -> None:
     base = tmp_path / "shared"
     SqliteEventLogStorage(str(base))

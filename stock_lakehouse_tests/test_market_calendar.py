@@ -249,11 +249,14 @@ def test_london_has_its_own_holidays_closes_and_time() -> None:
         calendar.close(date(2023, 5, 8))
 
 
+@pytest.mark.slow
 def test_special_sessions_are_sessions() -> None:
     assert market_calendar(FIRST, "XMOS").on_or_after(date(2024, 4, 27)) == date(2024, 4, 27)  # a Saturday
     assert market_calendar(FIRST, "XBOM").on_or_after(date(2024, 1, 20)) == date(2024, 1, 20)
 
 
+@pytest.mark.slow
+@pytest.mark.slice(8)
 @pytest.mark.parametrize(
     "exchange", sorted({*EXAMPLES, *itertools.chain(*(fitting for _, fitting in SUFFIXES.values()))})
 )
@@ -265,6 +268,7 @@ def test_every_exchange_that_is_named_has_a_calendar(exchange: str) -> None:
     assert datetime.now().astimezone(ZoneInfo(calendar.time_zone))
 
 
+@pytest.mark.slow
 def test_a_calendar_begins_where_its_holidays_are_known() -> None:
     assert known_from("XTKS") == date(1997, 1, 1)
     assert market_calendar(date(1990, 1, 1), "XTKS").sessions[0] == date(1997, 1, 6)

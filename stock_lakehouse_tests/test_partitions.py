@@ -152,6 +152,7 @@ def test_a_rectangle_follows_its_exchange() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("exchange", "first", "last"),
     [

@@ -83,6 +83,7 @@ def assert_right(house: Clocked) -> None:
         assert bars[day]["price_basis"] == "total_return"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", PRICE_FORMS)
 def test_one_delivery_in_each_form_gives_the_right_close_adjusted_close_and_returns(
     spark: SparkSession, tmp_path: Path, form: str
@@ -92,6 +93,8 @@ def test_one_delivery_in_each_form_gives_the_right_close_adjusted_close_and_retu
     assert_right(house)
 
 
+@pytest.mark.slow
+@pytest.mark.slice(2)
 @pytest.mark.parametrize("form", PRICE_FORMS)
 def test_a_bar_a_day_in_each_form_does_so_too(spark: SparkSession, tmp_path: Path, form: str) -> None:
     house = clocked(tmp_path / "lake", spark, (TICKER,))
@@ -140,6 +143,7 @@ def assert_any_deliveries(spark: SparkSession, folder: Path, parts: list[tuple[i
 ANY = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.slow
 @settings(ANY, max_examples=6)
 @given(parts=deliveries())
 def test_any_deliveries_in_any_order_give_one_table(

@@ -112,6 +112,7 @@ def remembered_is_read_back(house: Clocked, deliveries: int, seed: int) -> None:
             assert said(house, name, at) == rows, (name, at)
 
 
+@pytest.mark.slow
 def test_every_remembered_moment_is_read_back_exactly(spark: SparkSession, tmp_path: Path) -> None:
     remembered_is_read_back(clocked(tmp_path / "lake", spark), deliveries=4, seed=1)
 
@@ -130,6 +131,7 @@ def test_every_remembered_moment_of_a_long_history_is_read_back_exactly(
     remembered_is_read_back(clocked(tmp_path / "lake", spark), deliveries=30, seed=seed)
 
 
+@pytest.mark.slow
 def test_every_table_reads_as_the_engine_reads_it(spark: SparkSession, tmp_path: Path) -> None:
     house = clocked(tmp_path / "lake", spark)
     bars = history(TICKERS, SESSIONS)
@@ -191,6 +193,7 @@ def test_a_column_that_came_later_is_null_before(tmp_path: Path) -> None:
     assert list(found) == list(CURATED.column_names)
 
 
+@pytest.mark.slow
 def test_a_line_announced_in_vain_was_never_said(spark: SparkSession, tmp_path: Path) -> None:
     """A line counts at a moment if its table was past the version that it names by then."""
     house = clocked(tmp_path / "lake", spark)

@@ -104,6 +104,7 @@ def test_a_column_too_many_is_a_failure_that_names_it(spark: SparkSession, name:
     assert any("stranger" in failure["error"] for failure in failed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_column_of_another_type_is_a_failure_that_names_it(spark: SparkSession, name: str) -> None:
     table = BY_NAME[name]
@@ -186,6 +187,7 @@ def broken_values(column: Column) -> list[object]:
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_quick_questions_let_no_broken_rule_pass(spark: SparkSession, name: str) -> None:
     # One value of one column at a time: pandera, which would find it, is asked only after them.

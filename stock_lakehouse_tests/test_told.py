@@ -65,6 +65,7 @@ def test_a_run_says_of_each_file_what_it_gave_and_names_the_one_that_gave_nothin
     assert "file=NVDA.csv" not in said
 
 
+@pytest.mark.slow
 def test_a_folder_that_gives_nothing_ends_with_1_and_the_run_is_still_told_to_its_end(prices: Path) -> None:
     write(prices, "all.csv", f"Symbol,{HEADER}", [*bars("XYZ,"), *bars("BRK/B,")])
     done = call("materialize")
@@ -82,6 +83,7 @@ def test_a_folder_that_gives_nothing_ends_with_1_and_the_run_is_still_told_to_it
     assert "files_read (ERROR)" in filled.output
 
 
+@pytest.mark.slow
 def test_rows_that_a_run_rejects_are_shown_with_their_text_once(prices: Path) -> None:
     write(prices, "NVDA.csv", HEADER, [*bars(days=DAYS[:2]), "2023-09-20,10,12,9,soon,1000", "2023-09-21,10,8,9,11,1"])
     write(prices, "AAPL.csv", HEADER, bars())
@@ -128,6 +130,7 @@ def test_show_finds_what_status_lists(prices: Path) -> None:
         assert "2023-09-21" in shown.output
 
 
+@pytest.mark.slow
 def test_status_names_tickers_without_any_bar(prices: Path) -> None:
     write(prices, "AAPL.csv", HEADER, ["2023-09-20,10,12,9,soon,1000"])
     write(prices, "NVDA.csv", HEADER, bars())
@@ -179,6 +182,7 @@ def test_doctor_without_files_is_broken(prices: Path) -> None:
     assert "there is no file *.csv or *.csv.gz in" in result.output
 
 
+@pytest.mark.slow
 def test_nothing_in_a_file_or_its_name_steers_the_terminal(prices: Path) -> None:
     steers = "\x1b[31m[red]:smile:\x1b]0;title\x07\u202e"
     write(prices, f"{steers}.csv", f"Symbol,{HEADER}", [*bars("NVDA,"), *bars(f"{steers},"), f"{steers}"])

@@ -59,6 +59,7 @@ def run(
     return definitions.resolve_job_def(job).execute_in_process(instance=instance, tags=tags, raise_on_error=False)
 
 
+@pytest.mark.slow
 def test_assets_of_a_user_take_frames_of_the_layers(
     spark: SparkSession, settings: Settings, instance: dg.DagsterInstance
 ) -> None:
@@ -105,6 +106,7 @@ MOMENTUM = Table(
 )
 
 
+@pytest.mark.slow
 def test_a_user_adds_a_table_and_the_asset_that_returns_its_frame(
     spark: SparkSession, settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +145,8 @@ def test_a_user_adds_a_table_and_the_asset_that_returns_its_frame(
     )
 
 
+@pytest.mark.slow
+@pytest.mark.slice(1)
 @pytest.mark.parametrize("layer", [PROCESSED, CURATED, FEATURES], ids=lambda table: table.name)
 def test_a_step_whose_input_moves_while_it_computes_is_computed_anew(
     spark: SparkSession,
@@ -199,6 +203,7 @@ def test_an_engine_that_fails_on_a_file_that_was_replaced_meanwhile_is_tried_aga
     assert failures == []
 
 
+@pytest.mark.slow
 def test_a_step_whose_input_never_rests_fails_after_some_attempts_and_publishes_nothing(
     spark: SparkSession, settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

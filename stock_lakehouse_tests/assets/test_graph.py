@@ -100,6 +100,7 @@ def test_a_run_fills_every_layer_and_marks_its_own_partitions_only(run: Run, ins
     assert len(checks) == 27
 
 
+@pytest.mark.slow
 def test_tickers_that_are_no_neighbours_are_still_one_run(
     run: Run, instance: dg.DagsterInstance, settings: Settings
 ) -> None:
@@ -109,6 +110,7 @@ def test_tickers_that_are_no_neighbours_are_still_one_run(
     assert {key.split("|")[1] for key in keys} == {"AAPL", "GOOG", "NVDA"}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_executed_again_by_dagster_is_for_its_own_tickers_alone(
     run: Run, instance: dg.DagsterInstance, settings: Settings
 ) -> None:
@@ -128,6 +130,7 @@ def test_a_run_that_is_executed_again_by_dagster_is_for_its_own_tickers_alone(
     assert whole <= set(instance.get_materialized_partitions(dg.AssetKey("stocks_features")))
 
 
+@pytest.mark.slow
 def test_a_second_run_writes_no_file_and_says_so_in_its_metadata(run: Run, settings: Settings) -> None:
     run(("AAPL",), "2023-09-18", "2023-09-21")
     before = bytes_of(settings.lake_root)
@@ -142,6 +145,7 @@ def test_a_second_run_writes_no_file_and_says_so_in_its_metadata(run: Run, setti
     assert values["bytes"] > 0
 
 
+@pytest.mark.slow
 def test_a_bulk_run_keeps_what_is_long_in_one_observation(run: Run) -> None:
     result = run(("AAPL", "AMZN"), "2023-08-01", "2023-09-21")
     events = result.asset_materializations_for_node("curated_stocks_daily")
@@ -162,6 +166,7 @@ def test_the_session_scheme_fills_the_same_tables(
     assert last.metadata["dagster/row_count"].value == 2 * len(settings.tickers)
 
 
+@pytest.mark.slow
 def test_tickers_that_fail_are_listed_and_the_others_go_on(run: Run, settings: Settings) -> None:
     source = FailingSource()
     object.__setattr__(source, "failing", ("AMZN",))
@@ -175,6 +180,7 @@ def test_tickers_that_fail_are_listed_and_the_others_go_on(run: Run, settings: S
     assert last.metadata["dagster/row_count"].value == 2
 
 
+@pytest.mark.slow
 def test_a_ticker_that_the_source_failed_for_is_diagnosed_as_throttled(run: Run) -> None:
     assert run(("AAPL", "AMZN"), "2023-09-18", "2023-09-19").success
     source = FailingSource()
@@ -198,6 +204,7 @@ def test_the_step_fails_when_no_ticker_is_delivered(run: Run, instance: dg.Dagst
     assert instance.get_materialized_partitions(dg.AssetKey("raw_stocks_daily")) == set()
 
 
+@pytest.mark.slow
 def test_a_frame_that_fails_its_audit_is_not_published_and_stops_what_comes_after(
     run: Run, settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +278,7 @@ def test_runs_of_the_ui_use_one_process(settings: Settings) -> None:
     assert definitions.resolve_job_def("stock_lakehouse").executor_def is dg.in_process_executor
 
 
+@pytest.mark.slow
 def test_files_that_contradict_each_other_land_once(run: Run, settings: Settings, tmp_path: Path) -> None:
     (folder := tmp_path / "prices").mkdir()
     header = "Symbol,Date,Open,High,Low,Close,Adj Close,Volume\n"
@@ -290,6 +298,7 @@ def prices_of(folder: Path, ticker: str, days: Sequence[str]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["date_ticker", "session"])
 def test_a_lake_of_crypto_has_the_weekend(
     run: Run, settings: Settings, spark: SparkSession, instance: dg.DagsterInstance, tmp_path: Path, by: str
@@ -315,6 +324,7 @@ def test_a_lake_of_crypto_has_the_weekend(
     assert bytes_of(settings.lake_root) == before
 
 
+@pytest.mark.slow
 def test_christmas_is_no_session_in_1964_and_a_saturday_is_one_in_1950(
     run: Run, settings: Settings, spark: SparkSession, tmp_path: Path
 ) -> None:
@@ -337,6 +347,7 @@ def test_christmas_is_no_session_in_1964_and_a_saturday_is_one_in_1950(
         assert [str(row["tradable_from"]) for row in features] == [*days[1:], following]
 
 
+@pytest.mark.slow
 def test_an_index_can_be_named(run: Run, settings: Settings, spark: SparkSession, tmp_path: Path) -> None:
     days = ["2023-09-20", "2023-09-21"]
     folder = prices_of(tmp_path / "prices", "^GSPC", days)

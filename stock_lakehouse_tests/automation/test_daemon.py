@@ -111,6 +111,7 @@ session_retry_minutes = 0.05
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_files_failures_and_gaps_are_seen_to_by_the_daemon(tmp_path: Path) -> None:
     """One daemon for csv_folder_sensor, run_failure_sensor and gap_sensor: it takes seconds to start."""
@@ -159,6 +160,7 @@ def test_files_failures_and_gaps_are_seen_to_by_the_daemon(tmp_path: Path) -> No
         assert secret not in str([watched.ticks(state.instigator_name) for state in states])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sessions",
     [

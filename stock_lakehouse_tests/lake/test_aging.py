@@ -11,6 +11,7 @@ from pathlib import Path
 
 import deltalake
 import pyarrow as pa
+import pytest
 from pyspark.sql import SparkSession
 
 from stock_lakehouse.lake import Lake
@@ -68,6 +69,7 @@ def test_a_small_table_is_opened_from_its_last_ten_commits(tmp_path: Path) -> No
     assert max(since_checkpoint) <= 10
 
 
+@pytest.mark.slow
 def test_the_ledger_is_a_few_files_however_often_lines_were_added(spark: SparkSession, tmp_path: Path) -> None:
     """A run reads the whole ledger several times, and adds a file to it."""
     lake, staging = Lake(tmp_path), Staging(tmp_path)

@@ -76,6 +76,7 @@ def at_once(root: LakeRoot, *asked: tuple[Rectangle, ...], layout: str = "ticker
             process.kill()
 
 
+@pytest.mark.slow
 def test_overlapping_publishes_at_once_end_in_the_tables_of_one_run(spark: SparkSession, tmp_path: Path) -> None:
     many, one = clocked(tmp_path / "many", spark), clocked(tmp_path / "one", spark)
     # Part of the lake is there and will be corrected, so that both processes write the ledger.
@@ -108,6 +109,7 @@ def test_many_overlapping_publishes_at_once_end_in_the_tables_of_one_run(spark: 
         assert layers(many) == layers(one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layer",
     [pytest.param(name, marks=[] if name == PROCESSED.name else [pytest.mark.soak]) for name in ABOVE],
@@ -165,6 +167,8 @@ def held_elsewhere(root: Path, table: str) -> Iterator[subprocess.Popen[str]]:
         holder.wait()
 
 
+@pytest.mark.slow
+@pytest.mark.slice(1)
 @pytest.mark.parametrize("table", [RAW.name, PROCESSED.name, CURATED.name])
 def test_a_table_that_another_process_writes_is_busy_but_readable(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str

@@ -93,6 +93,8 @@ def damage(house: LakehouseResource, kind: str, count: int, faults: Faults) -> N
     faults.tried("damaged raw file", count, lost, slowest)
 
 
+@pytest.mark.slow
+@pytest.mark.slice(3)
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_a_damaged_file_is_an_error_that_names_it_and_once_put_back_the_tables_are_whole(
     house: LakehouseResource, kind: str, faults: Faults
@@ -107,6 +109,7 @@ def test_many_damaged_files_are_errors_that_name_them(house: LakehouseResource, 
     damage(house, kind, 30, faults)
 
 
+@pytest.mark.slow
 def test_a_damaged_file_moved_out_of_the_lake_lands_anew_from_the_next_delivery(
     house: LakehouseResource, tmp_path: Path
 ) -> None:
@@ -122,6 +125,7 @@ def test_a_damaged_file_moved_out_of_the_lake_lands_anew_from_the_next_delivery(
     assert house.lake.raw.damaged() == []
 
 
+@pytest.mark.slow
 def test_files_from_before_there_were_seals_are_read_and_a_ragged_one_is_named(house: LakehouseResource) -> None:
     before = layers(house)
     paths = sorted(into_layout_by_ticker(Path(house.lake.root), sealed=False))

@@ -126,6 +126,7 @@ def check_split(spark: SparkSession, bars: Bars, parts: list[Rectangle], whole_d
         assert versions(many) == before
 
 
+@pytest.mark.slow
 @bounded(2)
 @given(data=st.data())
 def test_increments_in_any_order_end_in_the_tables_of_one_run(spark: SparkSession, data: st.DataObject) -> None:
@@ -284,6 +285,8 @@ def as_text(text: str | None, column: str) -> str:
     return str(int(text)) if column == "volume" else repr(float(text))
 
 
+@pytest.mark.slow
+@pytest.mark.slice(2)
 @pytest.mark.parametrize("column", ["close", "volume", "adj_close", "open"])
 def test_a_corrected_bar_changes_exactly_what_depends_on_it(house: Clocked, bars: Bars, column: str) -> None:
     day = year_boundary(230, 30)[100]
@@ -306,6 +309,7 @@ def edits(draw: st.DrawFn, bars: Bars) -> Bars:
     return new
 
 
+@pytest.mark.slow
 @bounded(2)
 @given(data=st.data())
 def test_any_corrections_change_exactly_what_depends_on_them(
@@ -334,6 +338,7 @@ def check_any_corrections(loaded: tuple[Path, Bars], spark: SparkSession, data: 
         check_correction(house, bars, new, everything(bars))
 
 
+@pytest.mark.slow
 def test_a_value_that_changes_back_leaves_two_lines_in_the_ledger(house: Clocked, bars: Bars) -> None:
     day = year_boundary(230, 30)[-1]
     key = ("AAA", day)
@@ -385,6 +390,7 @@ def test_a_run_for_one_ticker_leaves_another_as_it_is(house: Clocked, bars: Bars
     assert difference(before["processed"], layers(house)["processed"]).keys() == {("AAA", day)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sessions",
     [pytest.param(1, id="one session", marks=pytest.mark.soak), pytest.param(30, id="a whole ticker-year")],

@@ -151,6 +151,7 @@ def keeper(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Ite
     keeper.close()
 
 
+@pytest.mark.slow
 def test_the_scenario_needs_everything_that_upkeep_does(keeper: Keeper) -> None:
     kinds = {point.split(" ", 1)[1] for point in keeper.points}
     assert kinds >= {
@@ -174,6 +175,8 @@ SLICE = [
 ]
 
 
+@pytest.mark.slow
+@pytest.mark.slice(2)
 @pytest.mark.parametrize("place", SLICE)
 def test_an_upkeep_killed_at_a_write_and_run_again_ends_as_if_undisturbed(
     keeper: Keeper, place: str, faults: Faults

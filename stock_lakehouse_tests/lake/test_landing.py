@@ -79,6 +79,7 @@ def house(spark: SparkSession, tmp_path: Path) -> Clocked:
 # --- a delivery of the same text that proves a newer basis ------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("says", [None, "dividends,splits"], ids=["no column of splits at first", "a column of zeros"])
 def test_prices_that_had_been_adjusted_before_the_split_was_named_come_out_right(
     house: Clocked, says: str | None
@@ -123,6 +124,7 @@ def test_parts_of_a_history_that_land_one_after_another_land_once(raw: RawCsv) -
 # --- on the morning of an ex-date ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_prices_adjusted_before_the_ex_date_has_a_bar_are_known_by_what_is_landed(house: Clocked) -> None:
     before = [day for day in DAYS if day < SPLIT]
     split = bar(SPLIT, None, stock_splits="10", volume=None, adjusted_to=str(before[-1]))
@@ -136,6 +138,7 @@ def test_prices_adjusted_before_the_ex_date_has_a_bar_are_known_by_what_is_lande
     assert closes(house) == [100.0] * len(DAYS)
 
 
+@pytest.mark.slow
 def test_prices_not_adjusted_yet_in_that_morning_are_known_too(house: Clocked) -> None:
     before = [day for day in DAYS if day < SPLIT]
     split = bar(SPLIT, None, stock_splits="10", volume=None, adjusted_to=str(before[-1]))

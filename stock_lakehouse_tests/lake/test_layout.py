@@ -120,6 +120,7 @@ def test_the_setting_has_a_value_for_each_layout() -> None:
     assert set(get_args(LakeOptions.model_fields["layout"].annotation)) == set(LAYOUTS)
 
 
+@pytest.mark.slow
 def test_both_layouts_hold_the_same_tables_and_ledger_bit_for_bit(
     houses: dict[str, Clocked], spark: SparkSession
 ) -> None:
@@ -178,6 +179,7 @@ def test_a_file_of_a_year_is_sorted_by_ticker_so_that_a_reader_of_one_skips_the_
     assert house.lake.curated.version() == version
 
 
+@pytest.mark.slow
 def test_a_run_repeated_writes_nothing_and_a_correction_writes_its_year_and_keeps_the_other_rows(
     houses: dict[str, Clocked],
 ) -> None:
@@ -221,6 +223,8 @@ def test_a_run_with_another_layout_than_the_lake_s_is_refused_and_writes_no_tabl
         assert told(house) == told_before
 
 
+@pytest.mark.slow
+@pytest.mark.slice(1)
 @pytest.mark.parametrize("layout", BOTH)
 def test_a_lake_moves_there_and_back_with_its_history(
     houses: dict[str, Clocked], layout: str, spark: SparkSession
@@ -347,6 +351,7 @@ def mover(
     return Mover(tmp_path, program, lakes[other(request.param)], request.param, spark)
 
 
+@pytest.mark.slow
 def test_a_move_killed_at_a_write_leaves_what_the_lake_says_and_is_completed_by_the_next(
     mover: Mover, faults: Faults
 ) -> None:
@@ -369,6 +374,8 @@ def test_a_move_killed_at_any_write_leaves_what_the_lake_says_and_is_completed_b
     mover.check(list(range(len(mover.points))), faults)
 
 
+@pytest.mark.slow
+@pytest.mark.slice(2)
 @pytest.mark.parametrize("harm", [truncate, Path.unlink])
 @pytest.mark.parametrize("name", [PROCESSED.name, QUARANTINE.name, CURATED.name, FEATURES.name])
 def test_a_damaged_file_of_a_year_is_named_and_heals_for_all_its_tickers(
@@ -392,6 +399,7 @@ def test_a_damaged_file_of_a_year_is_named_and_heals_for_all_its_tickers(
     assert kept_up(house) == {}
 
 
+@pytest.mark.slow
 def test_writers_of_tickers_of_the_same_year_at_once_lose_nothing(
     lakes: dict[str, Path], spark: SparkSession, tmp_path: Path
 ) -> None:
@@ -428,6 +436,7 @@ def test_on_s3_a_lake_runs_by_year_moves_and_moves_back(
     assert layers(there) == layers(houses["year"])
 
 
+@pytest.mark.slow
 def test_a_file_of_a_year_that_another_writer_replaced_since_the_comparison_is_not_overwritten(
     spark: SparkSession, s3_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ def test_a_killed_holder_is_followed_when_its_time_is_over(s3_root: str) -> None
             confirm(s3_root)
 
 
+@pytest.mark.slow
 def test_a_holder_that_lives_keeps_its_lease_beyond_its_time(s3_root: str) -> None:
     with held_elsewhere(s3_root, 1.5) as holder:
         with pytest.raises(TableBusyError), one_writer(s3_root, "a_table", 4):

@@ -122,6 +122,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 # --- what is opened -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_landing_and_a_read_open_as_many_files_after_249_landings_as_after_few(
     raw: RawCsv, root: Path, spark: SparkSession, opened: list[str]
 ) -> None:
@@ -209,6 +210,7 @@ def cut(paths: list[Path]) -> None:
     paths[0].write_bytes(paths[0].read_bytes()[:-20])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", [lost, one_part_lost, flipped, cut])
 def test_a_compaction_that_is_lost_or_damaged_is_passed_over_and_upkeep_makes_it_anew(
     raw: RawCsv, root: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, harm: Callable[[list[Path]], None]

@@ -52,6 +52,7 @@ def told(house: LakehouseResource) -> Rows:
     return [{name: value for name, value in line.items() if name != "table_id"} for line in ledger(house)]
 
 
+@pytest.mark.slow
 def test_the_layers_on_s3_are_those_of_a_folder_run_after_run(
     spark: SparkSession, tmp_path: Path, s3_root: str
 ) -> None:
@@ -94,6 +95,7 @@ def test_what_is_no_landing_is_never_read_and_is_reported(spark: SparkSession, s
     assert house.lake.raw.strangers() == [f"{s3_root}/raw/stocks_daily/ticker=AAA/year=2020/bars.csv"]
 
 
+@pytest.mark.slow
 def test_processes_that_publish_at_once_end_in_the_tables_of_one_run(
     spark: SparkSession, tmp_path: Path, s3_root: str
 ) -> None:
@@ -166,6 +168,7 @@ def stale(
     return house, publish
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stale", [CURATED.name, pytest.param(PROCESSED.name, marks=pytest.mark.soak)], indirect=True)
 def test_a_run_that_lost_its_lease_publishes_nothing(
     stale: tuple[LakehouseResource, Any], monkeypatch: pytest.MonkeyPatch
@@ -184,6 +187,7 @@ def test_a_run_that_lost_its_lease_publishes_nothing(
     assert layers(house)["features"] != before["features"]
 
 
+@pytest.mark.slow
 def test_a_file_that_another_writer_replaced_since_the_comparison_is_not_overwritten(
     spark: SparkSession, s3_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +219,7 @@ def test_a_commit_on_s3_that_met_one_its_comparison_did_not_know_is_taken_back(
     a_commit_between_is_taken_back(spark, s3_root, tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_commit_that_met_one_its_comparison_did_not_know_is_taken_back_and_compared_again(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +279,7 @@ def run_few(root: str) -> None:
         run(clocked(root, session), FEW, BARS.values())
 
 
+@pytest.mark.slow
 def test_the_policy_of_the_documentation_allows_what_runs_do_and_little_else(
     spark: SparkSession, tmp_path: Path
 ) -> None:

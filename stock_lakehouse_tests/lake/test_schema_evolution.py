@@ -164,6 +164,7 @@ def test_a_line_announced_in_vain_stays_unseen_when_a_column_comes(
     assert {line["run_id"] for line in ledger(house)} == {"22222222-run"}
 
 
+@pytest.mark.slow
 def test_processed_bars_of_an_earlier_version_are_named_and_computed_anew_from_raw(
     spark: SparkSession, tmp_path: Path
 ) -> None:

@@ -108,6 +108,7 @@ def kept_up(house: Clocked, **values: object) -> dict[str, str]:
 # What is done
 
 
+@pytest.mark.slow
 def test_small_files_are_joined_bit_for_bit_with_statistics_that_json_holds_exactly(filled: Clocked) -> None:
     lake = filled.lake
     scattered(lake.curated, 4)
@@ -191,6 +192,7 @@ def months(house: Clocked, count: int, retention_days: int) -> list[tuple[int, d
     return [(count - at, what) for at, what in enumerate(memories)]
 
 
+@pytest.mark.slow
 def test_versions_within_retention_are_read_back_exactly_and_before_them_an_error_gives_the_earliest(
     spark: SparkSession, tmp_path: Path
 ) -> None:
@@ -245,6 +247,7 @@ def test_a_clock_that_jumped_ahead_removes_nothing(filled: Clocked) -> None:
     assert set(before) <= {file.path for file in filled.lake.storage.walk(CURATED.path)}
 
 
+@pytest.mark.slow
 def test_a_table_of_before_gets_the_properties_in_one_commit_and_no_more(filled: Clocked) -> None:
     table = filled.lake.features
     table.open().alter.set_table_properties(
@@ -306,6 +309,8 @@ def overwrite(path: Path) -> None:
     path.write_bytes(b"x" * path.stat().st_size)
 
 
+@pytest.mark.slow
+@pytest.mark.slice(3)
 @pytest.mark.parametrize("harm", [Path.unlink, truncate, overwrite])
 @pytest.mark.parametrize("name", [PROCESSED.name, CURATED.name, FEATURES.name])
 def test_a_damaged_file_is_named_and_heals(
@@ -329,6 +334,7 @@ def test_a_damaged_file_is_named_and_heals(
     faults.tried("damaged data file", 1, missing, healed)
 
 
+@pytest.mark.slow
 def test_a_repair_killed_before_its_run_is_found_again(filled: Clocked) -> None:
     lake, before = filled.lake, layers(filled)
     for name in (CURATED.name, PROCESSED.name):
@@ -343,6 +349,8 @@ def test_a_repair_killed_before_its_run_is_found_again(filled: Clocked) -> None:
     assert kept_up(filled) == {}
 
 
+@pytest.mark.slow
+@pytest.mark.slice(1)
 @pytest.mark.parametrize("name", [QUARANTINE.name, PROCESSED_ACTIONS.name, FEATURES.name])
 def test_what_a_killed_repair_took_out_is_named_until_a_repair_ends(filled: Clocked, name: str) -> None:
     """Nothing is computed from these tables by ticker and year, so no other table says that they lack something."""
@@ -364,6 +372,7 @@ def test_what_a_killed_repair_took_out_is_named_until_a_repair_ends(filled: Cloc
     assert list(lake.storage.walk(REPAIRS)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partition", ["ticker=__unreadable__/year=__unreadable__", "ticker=BBB/year=__unreadable__"])
 def test_quarantined_rows_without_a_ticker_or_a_year_come_back(filled: Clocked, partition: str) -> None:
     rows = [
@@ -437,6 +446,7 @@ def test_raw_and_the_ledger_are_not_made_anew_and_the_finding_says_what_to_do(fi
     assert "AAA 2019, BBB 2019, CCC 2019. bring its files back" in kept_up(filled)[RAW.name]
 
 
+@pytest.mark.slow
 def test_a_value_that_nothing_computes_and_one_that_breaks_its_rule_are_found(filled: Clocked) -> None:
     features, curated = filled.lake.features, filled.lake.curated
     features.open().update(
@@ -490,6 +500,7 @@ def test_every_ticker_has_its_turn_in_the_sample() -> None:
     assert sampled([], 10, start) == sampled(tickers, 0, start) == []
 
 
+@pytest.mark.slow
 def test_a_lost_file_of_corporate_actions_heals_and_no_bar_is_ever_adjusted_without_it(
     spark: SparkSession, tmp_path: Path
 ) -> None:

@@ -136,10 +136,13 @@ def of_kind(scenario: Scenario, place: str) -> int:
 KINDS = (".staging", "curated/restatements", "curated/stocks_daily", "curated/stocks_features")
 
 
+@pytest.mark.slow
 def test_the_scenario_writes_everything_that_an_engine_writes(scenario: Scenario) -> None:
     assert set(scenario.places) == set(KINDS)
 
 
+@pytest.mark.slow
+@pytest.mark.slice(2)
 @pytest.mark.parametrize("place", KINDS)
 def test_sail_killed_amid_a_write_is_a_named_error_and_the_run_made_again_ends_as_if_undisturbed(
     scenario: Scenario, faults: Faults, place: str
@@ -178,6 +181,7 @@ def run_sample(settings: Settings, address: str, monkeypatch: pytest.MonkeyPatch
     return run_rectangle(settings, Rectangle((date(2023, 9, 20), date(2023, 9, 21)), ("AAPL",)))
 
 
+@pytest.mark.slow
 def test_a_dagster_run_whose_engine_dies_says_so_and_the_next_run_heals(
     tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,7 @@ def bench(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, s3_buck
     return Bench(base, folder, spark, old, new)
 
 
+@pytest.mark.slow
 def test_a_conditional_write_to_a_store_that_fails_one_time_in_five_takes_place_and_a_lease_is_taken_kept_and_given_back(
     s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: Faults
 ) -> None:

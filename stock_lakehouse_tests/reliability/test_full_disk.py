@@ -61,6 +61,7 @@ def check_runs(folder: Path, faults: Faults, *points: str) -> list[str]:
     return places
 
 
+@pytest.mark.slow
 def test_a_run_on_a_disk_that_fills_up_says_so_and_is_healed_by_the_next(tmp_path: Path, faults: Faults) -> None:
     places = [
         "before write_bytes raw/stocks_daily",
@@ -88,6 +89,7 @@ def test_a_run_on_a_disk_that_fills_up_at_any_write_says_so_and_is_healed_by_the
     }
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "kilobytes",
     [("1000",), pytest.param(("8", "100", "500", "1300", "1600", "1900", "2200", "2500"), marks=pytest.mark.soak)],

@@ -86,6 +86,7 @@ JUMPS = {
 }
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "jumps",
     [
@@ -104,6 +105,7 @@ def test_a_clock_that_jumps_between_runs_changes_no_table(
     assert found == steady
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_in_the_middle_of_runs_changes_no_table(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: Faults, steady: dict[str, Rows]
 ) -> None:
@@ -120,6 +122,7 @@ def test_a_clock_that_jumps_in_the_middle_of_runs_changes_no_table(
     assert found == steady
 
 
+@pytest.mark.slow
 def test_a_bar_that_landed_under_a_clock_that_was_behind_becomes_final_when_the_clock_is_right(
     spark: SparkSession, tmp_path: Path, faults: Faults
 ) -> None:

@@ -149,6 +149,7 @@ def killer(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Ite
     killer.program.close()
 
 
+@pytest.mark.slow
 def test_the_scenario_writes_every_table(killer: Killer) -> None:
     places = {point.split(" ", 1)[1] for point in killer.points}
     assert places >= {
@@ -193,6 +194,8 @@ def middle(points: list[str], place: str) -> str:
     return str(found[len(found) // 2 if "restatements" not in place else 0])
 
 
+@pytest.mark.slow
+@pytest.mark.slice(4)
 @pytest.mark.parametrize("place", SLICE)
 def test_a_run_killed_at_a_write_and_run_again_ends_as_if_undisturbed(
     killer: Killer, faults: Faults, place: str
@@ -209,6 +212,7 @@ def killer_by_year(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
     killer.program.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["after replace processed/stocks_daily_by_year", "after save curated/stocks_daily"])
 def test_a_run_killed_at_a_write_of_a_year_and_run_again_ends_as_if_undisturbed(
     killer_by_year: Killer, killer: Killer, faults: Faults, place: str
@@ -219,6 +223,7 @@ def test_a_run_killed_at_a_write_of_a_year_and_run_again_ends_as_if_undisturbed(
     outcome.record(faults, KILLED)
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_others_publish_the_same_years_harms_none_of_them(
     killer_by_year: Killer, faults: Faults
 ) -> None:
@@ -234,6 +239,8 @@ def s3_killer(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, s3_
     killer.program.close()
 
 
+@pytest.mark.slow
+@pytest.mark.slice(1)
 @pytest.mark.parametrize(
     "place",
     ["after put processed/stocks_daily", pytest.param("before save curated/stocks_features", marks=pytest.mark.soak)],
@@ -284,12 +291,14 @@ def test_a_run_killed_at_any_moment_and_run_again_ends_as_if_undisturbed(killer:
     outcome.record(faults, "a run killed at any moment")
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_others_publish_harms_none_of_them(killer: Killer, faults: Faults) -> None:
     outcome = Outcome()
     killer.check_at_once([["after+save+.staging", "none", "none"]], outcome)
     outcome.record(faults, KILLED_AT_ONCE)
 
 
+@pytest.mark.slow
 def test_processes_that_die_one_after_the_other_at_the_same_write_are_healed_by_one_more_run_of_each(
     killer: Killer, faults: Faults
 ) -> None:

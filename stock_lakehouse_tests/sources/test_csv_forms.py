@@ -922,6 +922,7 @@ def shows_mark(text: str) -> bool:
     return len(marks) > 1 or len(after) != 3 or not 1 <= len(before) <= 3 or before.startswith("0")
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(true_bars(), WRITINGS)
 def test_a_file_is_read_as_it_was_meant_or_the_setting_to_change_is_named(true: list[Bar], how: Writing) -> None:

@@ -191,6 +191,7 @@ def push(tmp_path: Path, spark: SparkSession, seed: int, batches: int, files: in
     return files * batches, total.delivered, lost_rows(house, delivered, total.landed)
 
 
+@pytest.mark.slow
 def test_fuzzed_files_lose_no_row_and_touch_nothing_outside_the_lake(
     tmp_path: Path, spark: SparkSession, faults: Faults
 ) -> None:
@@ -256,6 +257,7 @@ def assert_memory_bounded(tmp_path: Path, files: int, bomb: int) -> None:
     assert fuzzed < plain + MEMORY, figures
 
 
+@pytest.mark.soak
 def test_memory_is_bounded_whatever_files_hold_or_unpack_to(tmp_path: Path) -> None:
     assert_memory_bounded(tmp_path, files=60, bomb=100_000_000)
 

@@ -397,6 +397,7 @@ NUMBERS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(texts=st.lists(NUMBERS, min_size=1, max_size=60), mark=st.sampled_from([None, ","]))
 def test_the_engine_reads_numbers_as_the_grammar_does(
@@ -545,6 +546,7 @@ def assert_conserved(spark: SparkSession, market: DataFrame, rows: list[Row]) ->
         assert row["said_split"] is None or 0 < row["said_split"] < float("inf")
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(DELIVERIES)
 def test_any_corruption_of_delivered_text_conserves_rows(
