@@ -39,21 +39,23 @@ def sessions_until(last: date, years: int) -> tuple[date, ...]:
 def bars(number: int, sessions: Sequence[date], held_back: int = 0) -> pa.Table:
     """The bars of ticker `number`, as they are before the last `held_back`: HEADER's columns, Date as a date.
 
-    A dividend a quarter, no splits.
+    A dividend a quarter, of which the close falls on its ex-date, and no splits.
     """
     import numpy as np
     import pyarrow as pa
 
     count = len(sessions)
     random = np.random.default_rng([20_04, number])
-    close = 50.0 * np.exp(np.cumsum(random.normal(0.0003, 0.018, count)))
+    goes_ex = np.arange(count) % 63 == number % 63
+    close = 50.0 * np.exp(np.cumsum(random.normal(0.0003, 0.018, count))) * np.cumprod(np.where(goes_ex, 0.996, 1.0))
     opening = close * np.exp(random.normal(0, 0.006, count))
     high = np.maximum(opening, close) * np.exp(np.abs(random.normal(0, 0.005, count)))
     low = np.minimum(opening, close) * np.exp(-np.abs(random.normal(0, 0.005, count)))
     volume = random.lognormal(14, 0.5, count).astype(np.int64)
-    dividend = np.where(np.arange(count) % 63 == number % 63, np.round(close * 0.004, 4), 0.0)
+    before = np.append(close[:1], close[:-1])
+    dividend = np.where(goes_ex, np.round(before * 0.004, 4), 0.0)
     # Total return: what was paid out later is taken off earlier closes, as vendors do.
-    kept = 1 - dividend / np.append(close[:1], close[:-1])
+    kept = 1 - dividend / before
     kept[count - held_back :] = 1.0  # not known yet
     later = np.append(np.cumprod(kept[::-1])[::-1][1:], 1.0)
     columns = [opening, high, low, close, close * later]
