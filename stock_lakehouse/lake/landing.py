@@ -27,6 +27,7 @@ from stock_lakehouse.tables import UNREADABLE
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 DAY_TEXT = re.compile(r"\s*(\d{4}-\d{2}-\d{2})(?:[T ].*)?\s*", re.DOTALL)
 VALUES = [column.name for column in schema.TEXT]
@@ -43,6 +44,20 @@ ROUNDED = 3e-4  # relative: how far rounding to cents may move an adjusted close
 # A single bar that differs by a smaller log ratio is a correction. One that differs by more is on another basis.
 ONE_BAR_SAYS = math.log(1.2)
 LISTED = 1000  # how many contradictions a landing lists
+# The delivered columns that place every row. The others stay as they were delivered: most rows are never compared.
+PLACED = [
+    "ticker",
+    "problem",
+    "close",
+    "adj_close",
+    "stock_splits",
+    "decimal",
+    "adjusted_to",
+    "adj_close_as_of",
+    "says",
+    "basis",
+    "file",
+]
 
 
 @dataclass(frozen=True)
@@ -53,8 +68,9 @@ class Split:
     ratio: float
 
 
-def place(rows: pd.DataFrame, rectangle: Rectangle) -> pd.DataFrame:
-    """`rows` with their `ticker`, `year`, `day` (ISO text or None) and `key`, and whether they are `inside`.
+def place(rows: pa.Table, rectangle: Rectangle) -> pd.DataFrame:
+    """The PLACED columns of `rows` with the `ticker`, `year`, `day` (ISO text or None) and `key` of each row, and whether it is
+    `inside`. The index is the row's number in `rows`.
 
     These rows are inside:
 
@@ -64,20 +80,22 @@ def place(rows: pd.DataFrame, rectangle: Rectangle) -> pd.DataFrame:
       or after the last session in its year, since prices may be adjusted by it
     """
     import numpy as np
-    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    placed = rows.assign(ticker=rows["ticker"].fillna(UNREADABLE))
-    readable = placed["problem"].isna()
-    sessions = placed["session"].where(placed["session"].notna() | ~readable, placed["date"])
+    placed = rows.select(PLACED).to_pandas()
+    placed["ticker"] = placed["ticker"].fillna(UNREADABLE)
+    unread = pc.and_(pc.is_null(rows["session"]), pc.is_null(rows["problem"]))
+    sessions = pc.if_else(unread, rows["date"], rows["session"]).combine_chunks().dictionary_encode("encode")
     # A delivery repeats each day many times, so each distinct text is read once.
-    codes, texts = pd.factorize(sessions, use_na_sentinel=False)
-    days = [day_of(text) for text in texts]
+    codes = sessions.indices.to_numpy()
+    days = [day_of(text) for text in sessions.dictionary.to_pylist()]
     is_covered = np.array([day is None or rectangle.covers(date.fromisoformat(day)) for day in days], dtype=bool)
     look_back_start = (rectangle.first - LOOK_BACK).isoformat()
     start, end, year_end = rectangle.first.isoformat(), rectangle.last.isoformat(), f"{rectangle.last.year}-12-31"
 
-    def by_row(by_text: Sequence[str | None]) -> pd.Series:
-        return pd.Series(by_text, dtype=object).take(codes).set_axis(placed.index)
+    def by_row(by_text: Sequence[str | None]) -> Any:
+        return np.array(by_text, dtype=object)[codes]
 
     placed["day"] = by_row(days)
     placed["year"] = by_row([day[:4] if day else UNREADABLE for day in days])
@@ -87,11 +105,20 @@ def place(rows: pd.DataFrame, rectangle: Rectangle) -> pd.DataFrame:
     )[codes]
     has_action = is_near.copy()
     if is_near.any():
-        has_action[is_near] = acts(placed[is_near]).to_numpy(dtype=bool)
+        has_action[is_near] = acts(rows.filter(pa.array(is_near)).to_pandas()).to_numpy(dtype=bool)
     is_of_tickers = placed["ticker"].isin([*rectangle.tickers, UNREADABLE])
     placed["inside"] = is_of_tickers & (is_covered[codes] | has_action)
-    placed["key"] = keys_of(placed)
+    placed["key"] = by_row([str(day) for day in days])
+    unreadable = (placed["ticker"] == UNREADABLE) | (placed["year"] == UNREADABLE) | placed["problem"].notna()
+    if unreadable.any():
+        placed.loc[unreadable, "key"] = keys_of(with_texts(placed[unreadable], rows))
     return placed
+
+
+def with_texts(placed: pd.DataFrame, rows: pa.Table) -> pd.DataFrame:
+    """`placed`, some of the placed rows of `rows`, with the delivered columns that PLACED leaves out."""
+    others = [name for name in rows.column_names if name not in PLACED]
+    return placed.join(rows.select(others).take(placed.index.to_numpy()).to_pandas().set_axis(placed.index))
 
 
 def day_of(text: Any) -> str | None:
@@ -135,12 +162,13 @@ def keys_of(rows: pd.DataFrame) -> list[str]:
 
 def fresh(
     inside: pd.DataFrame,
+    rows: pa.Table,
     landed: pd.DataFrame,
     now: datetime,
     final_at: Callable[[date], datetime | None],
     proven: pd.Series | None = None,
-) -> pd.DataFrame:
-    """The rows of `inside` that land, in its order and with its index, each with its `ingested_at` as text.
+) -> pd.Series:
+    """The landing time (text) of each row of `inside` that lands, with its index. `inside`: placed rows of `rows`.
 
     A row lands if it is new or differs from the newest landed row of its key. An unchanged row lands once more after its
     session's close, so that it can become final, and if `proven` is true for it: its delivery proves a newer basis of its prices.
@@ -149,14 +177,13 @@ def fresh(
     """
     import pandas as pd
 
-    columns = list(dict.fromkeys([*KEY, "day", *COMPARED, "problem", "adjusted_to", "ingested_at", *PASSED]))
     # Rows that are the first of their key need no comparison: all rows of a first load, almost all of a daily one.
     are_first = ~inside.duplicated(KEY, keep=False) & ~_are_in(inside, landed)
-    firsts = inside[are_first].reindex(columns=columns).assign(ingested_at=now.strftime(STAMP))
+    firsts = pd.Series(now.strftime(STAMP), index=inside.index[are_first], dtype=object)
     if are_first.all():
         return firsts
     others_proven = None if proven is None else proven[~are_first]
-    others = _fresh_by_comparison(inside[~are_first], landed, now, final_at, others_proven, columns)
+    others = _fresh_by_comparison(with_texts(inside[~are_first], rows), landed, now, final_at, others_proven)
     both = pd.concat([firsts, others]) if len(others) else firsts
     return both.reindex(inside.index.intersection(both.index, sort=False))
 
@@ -177,10 +204,11 @@ def _fresh_by_comparison(
     now: datetime,
     final_at: Callable[[date], datetime | None],
     proven: pd.Series | None,
-    columns: Sequence[str],
-) -> pd.DataFrame:
+) -> pd.Series:
     """`fresh`, with each row compared with the previous row of its key."""
     import pandas as pd
+
+    columns = [*KEY, "day", *COMPARED, "ingested_at"]
 
     landed = landed[_are_in(landed, inside)]
     newest = landed.drop_duplicates(KEY, keep="last")
@@ -228,14 +256,8 @@ def _fresh_by_comparison(
         landing_times[row_key] = landing_time
         lands.append(True)
         stamps.append(now_stamp if landing_time == now else landing_time.strftime(STAMP))
-    both["ingested_at"] = stamps
-    landing = both.loc[lands]  # both[lands] would read an empty list as a list of columns
-    landing.index = inside.index[landing.index - len(newest)]
-    return landing
-
-
-# Columns that `fresh` keeps besides those that it compares.
-PASSED = ("file", "line_number", "adj_close_as_of")
+    landing = pd.Series(stamps, dtype=object)[pd.Series(lands, dtype=bool)]
+    return landing.set_axis(inside.index[landing.index - len(newest)])
 
 
 def delivered_before(inside: pd.DataFrame, landed: pd.DataFrame) -> list[bool]:
@@ -255,8 +277,8 @@ def delivered_before(inside: pd.DataFrame, landed: pd.DataFrame) -> list[bool]:
     return [key in known for key in zip(*(inside[name] for name in KEY), strict=True)]
 
 
-def reverting(inside: pd.DataFrame, landed: pd.DataFrame) -> pd.Series:
-    """Which rows of `inside` landed before, but are not the newest landed row of their key.
+def reverting(inside: pd.DataFrame, rows: pa.Table, landed: pd.DataFrame) -> pd.Series:
+    """Which rows of `inside` landed before, but are not the newest landed row of their key. `inside`: placed rows of `rows`.
 
     Such a row either takes back a vendor's correction, or comes from one of two files that contradict each other. In the latter
     case the row of the other file may still follow.
@@ -268,11 +290,12 @@ def reverting(inside: pd.DataFrame, landed: pd.DataFrame) -> pd.Series:
         return pd.Series(False, index=inside.index)
     landed_texts = _texts(landed_versions)
     keys = keys_in(inside)
-    candidates = keys.map(lambda key: key in landed_texts)
-    values = inside[VALUES].astype(object).where(inside[VALUES].notna(), "")
+    candidates = inside[keys.map(lambda key: key in landed_texts)]
+    values = with_texts(candidates, rows)[VALUES].astype(object)
+    values = values.where(values.notna(), "")
     returning = {
         key
-        for key, text in zip(keys[candidates], values[candidates].itertuples(index=False, name=None), strict=True)
+        for key, text in zip(keys[candidates.index], values.itertuples(index=False, name=None), strict=True)
         if text != landed_texts[key][-1] and text in landed_texts[key]
     }
     return keys.map(lambda key: key in returning)
@@ -287,12 +310,15 @@ def keys_in(rows: pd.DataFrame) -> pd.Series:
 
 def counted(rows: pd.DataFrame, outcomes: pd.Series) -> Landing:
     """The counts of `rows` as a Landing, in total and by file. `outcomes`: what became of each row, one of `sources.COUNTS`."""
-    by_file: dict[str, Landing] = {}
-    for name, group in outcomes.groupby(rows["file"].fillna(""), sort=True):
-        landed, repeated, outside, withheld = (int((group == outcome).sum()) for outcome in COUNTS[1:])
-        by_file[str(name)] = Landing(len(group), landed, repeated, outside, withheld)
-    total = sum(by_file.values(), Landing())
-    return replace(total, by_file={name: landing for name, landing in by_file.items() if name})
+    by_file: dict[str, dict[str, int]] = {}
+    for (name, outcome), count in outcomes.groupby([rows["file"].fillna(""), outcomes], sort=True).size().items():
+        by_file.setdefault(name, dict.fromkeys(COUNTS[1:], 0))[outcome] = int(count)
+    landings = {
+        name: Landing(sum(counts.values()), **counts)  # type: ignore[arg-type]  # COUNTS are its fields of type int
+        for name, counts in by_file.items()
+    }
+    total = sum(landings.values(), Landing())
+    return replace(total, by_file={name: landing for name, landing in landings.items() if name})
 
 
 def _texts(rows: pd.DataFrame) -> dict[tuple[Any, ...], list[tuple[Any, ...]]]:
@@ -304,23 +330,26 @@ def _texts(rows: pd.DataFrame) -> dict[tuple[Any, ...], list[tuple[Any, ...]]]:
     return found
 
 
-def contradictions(rows: pd.DataFrame, landed: pd.DataFrame, now: datetime) -> tuple[Contradiction, ...]:
-    """The sessions of a ticker for which `rows` has different rows, or for which this download, which began at `now`, has landed
-    a different row."""
+def contradictions(
+    inside: pd.DataFrame, rows: pa.Table, landed: pd.DataFrame, now: datetime
+) -> tuple[Contradiction, ...]:
+    """The sessions of a ticker for which `inside`, placed rows of `rows`, has different rows, or for which this download, which
+    began at `now`, has landed a different row."""
     import pandas as pd
 
-    readable = (rows["ticker"] != UNREADABLE) & rows["day"].notna() & rows["problem"].isna()
-    columns = [*KEY, *VALUES, "decimal", "file"]
     this_download = landed[landed["ingested_at"] >= now.strftime(STAMP)] if len(landed) else landed
-    if this_download.empty and not rows.duplicated(KEY).any():
+    if this_download.empty and not inside.duplicated(KEY).any():
         return ()
-    candidates = pd.concat([this_download.reindex(columns=columns), rows.loc[readable, columns]], ignore_index=True)
+    readable = (inside["ticker"] != UNREADABLE) & inside["day"].notna() & inside["problem"].isna()
+    columns = [*KEY, *VALUES, "decimal", "file"]
+    delivered_rows = with_texts(inside[readable], rows)[columns]
+    candidates = pd.concat([this_download.reindex(columns=columns), delivered_rows], ignore_index=True)
     repeated = candidates[candidates.duplicated(KEY, keep=False)].fillna("")
     # Numbers are compared by value: 97.1 equals 97.10.
     repeated = repeated.assign(**{name: _numbers(repeated, name).fillna(repeated[name]) for name in NUMERIC})
     different = repeated.drop_duplicates([*KEY, *VALUES])
     different = different[different.duplicated(KEY, keep=False)]
-    delivered = set(zip(*(rows[name] for name in KEY), strict=True)) if len(different) else set()
+    delivered = set(zip(*(inside[name] for name in KEY), strict=True)) if len(different) else set()
     found = []
     for key, group in different.groupby(KEY, sort=True):
         if key in delivered:

@@ -7,10 +7,11 @@ name. Not here: a file's name (raw_files.py), and what its text means beyond tic
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake import raw_compaction
 from stock_lakehouse.lake.landing import (
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 
 LISTED = 3  # how many damaged files an error names
 OPENING = 256 * 1024  # opening a file takes as long as reading so many bytes
+WRITES_AT_ONCE = 4
 KEPT_SECONDS = 24 * 3600.0  # how long a replaced compaction is kept: a run may still be reading it
 
 
@@ -253,14 +255,24 @@ class RawCsv:
         frames = list(self._storage.map(lambda raw: self._rows_of(raw, {ticker}), files))
         return splits_of(_in_order(frames).drop_duplicates("key", keep="last")).get(ticker, [])
 
-    def write(self, landing: pd.DataFrame, source: str, interval: str, run_id: str, now: datetime) -> set[str]:
-        """Write the rows of a landing, one file for each year; return the years."""
+    def write(
+        self, landing: pd.DataFrame, rows: pa.Table, source: str, interval: str, run_id: str, now: datetime
+    ) -> set[str]:
+        """Write the rows of a landing, one file for each year; return the years.
+
+        `landing`: the placed rows of `rows` that land, each with its `ingested_at`.
+        """
         confirm(self.lake_root)
-        years = set()
-        for year, group in landing.groupby("year", sort=True):
-            self._write(group.assign(source=source, interval=interval), str(year), run_id, now)
-            years.add(str(year))
-        return years
+        constant = {"source": source, "interval": interval}
+
+        def write(group: tuple[Any, pd.DataFrame]) -> str:
+            year, placed = group
+            self._write(placed, _file_rows(placed, rows, constant), str(year), run_id, now)
+            return str(year)
+
+        # A file is mostly made by code that needs no lock of the interpreter: CSV, digest, sync.
+        with ThreadPoolExecutor(WRITES_AT_ONCE) as pool:
+            return set(pool.map(write, landing.groupby("year", sort=True)))
 
     def compact_if_due(self, years: Collection[str]) -> None:
         """Compact each of `years` again that has too many small files outside its compaction."""
@@ -417,12 +429,9 @@ class RawCsv:
             return rows.to_pandas().assign(ticker=raw.ticker, year=raw.year)
         return rows.filter(pc.is_in(rows["ticker"], pa.array(list(tickers), pa.string()))).to_pandas()
 
-    def _write(self, group: pd.DataFrame, year: str, run_id: str, now: datetime) -> None:
-        import pyarrow as pa
-
-        schema = pa.schema([(name, pa.string()) for name in FILE_COLUMNS])
-        content = as_csv(pa.Table.from_pandas(group[FILE_COLUMNS], schema=schema, preserve_index=False))
-        days, tickers = {day for day in group["day"] if day}, set(group["ticker"])
+    def _write(self, placed: pd.DataFrame, rows: pa.Table, year: str, run_id: str, now: datetime) -> None:
+        content = as_csv(rows)
+        days, tickers = {day for day in placed["day"].unique() if day}, set(placed["ticker"].unique())
         while True:
             name = sealed_name(landing_name(year, days, now, run_id, tickers), content)
             try:
@@ -431,6 +440,22 @@ class RawCsv:
                 now += timedelta(microseconds=1)
             else:
                 return
+
+
+def _file_rows(placed: pd.DataFrame, rows: pa.Table, constant: Mapping[str, str]) -> pa.Table:
+    """The rows of a file, with FILE_COLUMNS: those of `rows` that are `placed`, with what landing says of them."""
+    import pyarrow as pa
+
+    taken = rows.take(placed.index.to_numpy())
+
+    def column(name: str) -> pa.Array | pa.ChunkedArray:
+        if name in constant:
+            return pa.repeat(pa.scalar(constant[name], pa.string()), len(placed))
+        if name in ("ticker", "year", "adjusted_to", "ingested_at"):
+            return pa.array(placed[name], pa.string(), from_pandas=True)
+        return taken[name]
+
+    return pa.table({name: column(name) for name in FILE_COLUMNS})
 
 
 class _Selection:
@@ -510,7 +535,8 @@ class Arrivals:
     ) -> None:
         self._raw, self._rectangle, self._final_at = raw, rectangle, final_at
         self._source, self._interval, self._run_id, self._now = source, interval, run_id, now
-        self._waiting: list[pd.DataFrame] = []
+        self._waiting: list[pa.Table] = []
+        self._waiting_placed: list[pd.DataFrame] = []
         self._years: set[str] = set()  # in which rows have landed
         self._waiting_for: set[tuple[str, ...]] = set()
 
@@ -518,57 +544,74 @@ class Arrivals:
         """Land the rows of `rows` that can land. It has `sources.DELIVERED_COLUMNS`. Rows that wait are not counted yet."""
         if rows.num_rows == 0:
             return Landing()
-        placed = place(_readable(rows).to_pandas(), self._rectangle)
+        rows = _readable(rows)
+        placed = place(rows, self._rectangle)
         with self._raw.at_rest():
             earliest = (self._rectangle.first - LOOK_BACK).isoformat()
             is_compared = placed["inside"] | (
                 placed["ticker"].isin(self._rectangle.tickers) & (placed["day"] >= earliest) & placed["problem"].isna()
             )
-            landed = self._raw.landed(placed[is_compared])
+            landed = self._raw.landed(_where(placed, is_compared))
             basis = basis_of(placed, landed, self._raw.splits)
             placed, unknown = basis.rows, basis.unknown
             withheld = placed["inside"] & placed["ticker"].isin(unknown) & placed["close"].notna()
-            inside = placed[placed["inside"] & ~withheld]
-            keys = keys_in(inside)
-            waits = reverting(inside, landed) | keys.isin(self._waiting_for)
-            waits |= keys.isin(set(keys[waits]))  # if one row of a key waits, all of them do, in their order
-            if waits.any():
-                self._waiting.append(inside[waits])
+            inside = requested = _where(placed, placed["inside"] & ~withheld)
+            waits = reverting(inside, rows, landed)
+            if waits.any() or self._waiting_for:
+                keys = keys_in(inside)
+                waits |= keys.isin(self._waiting_for)
+                waits |= keys.isin(set(keys[waits]))  # if one row of a key waits, all of them do, in their order
+                self._wait(inside[waits], rows)
                 self._waiting_for |= set(keys[waits])
                 inside = inside[~waits]
-            landing = self._land(inside, landed, placed)
-        rest = placed.drop(index=inside.index.union(keys.index[waits]))
+            landing = self._land(inside, rows, landed, placed)
+        rest = placed.drop(index=requested.index)
         outcomes = rest["inside"].map({True: "withheld", False: "outside"})
         return landing + counted(rest, outcomes) + Landing(unknown=unknown, readjusted=basis.readjusted)
 
     def finish(self) -> Landing:
         """Land the rows that waited for the end of the download, and compact the years for which that is due."""
         import pandas as pd
+        import pyarrow as pa
 
         if not self._waiting and not self._years:
             return Landing()
         landing = Landing()
         with self._raw.at_rest():
             if self._waiting:
-                waiting = pd.concat(self._waiting, ignore_index=True)
-                self._waiting = []
-                landing = self._land(waiting, self._raw.landed(waiting), waiting)
+                rows, placed = pa.concat_tables(self._waiting), pd.concat(self._waiting_placed, ignore_index=True)
+                self._waiting, self._waiting_placed = [], []
+                landing = self._land(placed, rows, self._raw.landed(placed), placed)
             self._raw.compact_if_due(self._years)
         return landing
 
-    def _land(self, inside: pd.DataFrame, landed: pd.DataFrame, delivered: pd.DataFrame) -> Landing:
+    def _wait(self, placed: pd.DataFrame, rows: pa.Table) -> None:
+        """Keep some rows until `finish`."""
+        self._waiting.append(rows.take(placed.index.to_numpy()))
+        self._waiting_placed.append(placed)
+
+    def _land(self, inside: pd.DataFrame, rows: pa.Table, landed: pd.DataFrame, delivered: pd.DataFrame) -> Landing:
         import pandas as pd
 
-        landing = fresh(inside, landed, self._now, self._final_at)
+        def stamped(stamps: pd.Series) -> pd.DataFrame:
+            return _where(inside, inside.index.isin(stamps.index)).assign(ingested_at=stamps)
+
+        landing = stamped(fresh(inside, rows, landed, self._now, self._final_at))
         proven = proves_newer_basis(delivered, landed, landing)
         if proven.any():
-            landing = fresh(inside, landed, self._now, self._final_at, proven.reindex(inside.index, fill_value=False))
-        years = self._raw.write(landing, self._source, self._interval, self._run_id, self._now)
+            proven = proven.reindex(inside.index, fill_value=False)
+            landing = stamped(fresh(inside, rows, landed, self._now, self._final_at, proven))
+        years = self._raw.write(landing, rows, self._source, self._interval, self._run_id, self._now)
         self._years |= years
         outcomes = pd.Series("repeated", index=inside.index)
         outcomes[landing.index] = "landed"
-        found = contradictions(inside, landed, self._now)
+        found = contradictions(inside, rows, landed, self._now)
         return counted(inside, outcomes) + Landing(files=len(years), contradictions=found)
+
+
+def _where(rows: pd.DataFrame, mask: Any) -> pd.DataFrame:
+    """The rows where `mask` is true. Where it always is, as in most deliveries, they are not copied."""
+    return rows if mask.all() else rows[mask]
 
 
 def _readable(rows: pa.Table) -> pa.Table:

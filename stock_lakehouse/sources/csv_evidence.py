@@ -104,7 +104,10 @@ class FileEvidence:
 
     def see(self, batch: Batch) -> None:
         """Record the evidence of a batch."""
-        self.dates.see(batch.parsed(self._rules.dates))
+        if batch.has_iso_days:
+            self.dates.see_iso_days()
+        else:
+            self.dates.see(batch.parsed(self._rules.dates))
         if self._rules.decimal == "comma" or not _is_plain(batch):
             self._decimal_marks.see(batch)
         self._footer = self._footer or batch.footer
@@ -230,25 +233,34 @@ class FileEvidence:
 
         if self._last_dates is not None and self._last_dates[0] is batch and self._last_dates[1] == self._state:
             return self._last_dates[2]
-        readings = self.dates.read(batch.parsed(self._rules.dates))
-        texts = [None if reading.session is None else reading.session.isoformat() for reading in readings]
-
-        def by_row(values: list[str | None] | list[bool]) -> pa.Array:
-            return pa.array(values, pa.bool_() if values is are_past else pa.string()).take(batch.dates.indices)
-
-        past_sessions = _sessions_until(self._today, self._rules.calendar)
-        are_past = [text in past_sessions for text in texts]
         problems = clocks = pa.nulls(len(batch), pa.string())
-        days = sessions = by_row(texts)
-        if any(reading.clock for reading in readings):
-            clocks = by_row([reading.clock for reading in readings])
-        if any(reading.problem for reading in readings):
-            problems = by_row([reading.problem for reading in readings])
-            days = by_row([None if reading.day is None else reading.day.isoformat() for reading in readings])
+        if batch.has_iso_days:
+            texts = batch.dates.dictionary
+            days = sessions = batch.column("date")
+        else:
+            readings = self.dates.read(batch.parsed(self._rules.dates))
+
+            def by_row(values: list[str | None]) -> pa.Array:
+                return pa.array(values, pa.string()).take(batch.dates.indices)
+
+            texts = pa.array(
+                [None if reading.session is None else reading.session.isoformat() for reading in readings], pa.string()
+            )
+            days = sessions = texts.take(batch.dates.indices)
+            if any(reading.clock for reading in readings):
+                clocks = by_row([reading.clock for reading in readings])
+            if any(reading.problem for reading in readings):
+                problems = by_row([reading.problem for reading in readings])
+                days = by_row([None if reading.day is None else reading.day.isoformat() for reading in readings])
+        are_past = pc.is_in(texts, value_set=_sessions_until(self._today, self._rules.calendar))
         if self._header.clock is not None:
             both = pc.binary_join_element_wise(batch.clocks, clocks, " ")
             clocks = pc.coalesce(both, batch.clocks, clocks)
-        self._last_dates = batch, self._state, _Dates(sessions, problems, clocks, days, by_row(are_past))
+        self._last_dates = (
+            batch,
+            self._state,
+            _Dates(sessions, problems, clocks, days, are_past.take(batch.dates.indices)),
+        )
         return self._last_dates[2]
 
     def _known_until(self, tickers: pa.Array) -> pa.Array:
@@ -306,14 +318,15 @@ class FileEvidence:
 
 
 @lru_cache(maxsize=8)
-def _sessions_until(today: date, calendar: MarketCalendar | None) -> frozenset[str]:
+def _sessions_until(today: date, calendar: MarketCalendar | None) -> pa.Array:
     """The days, as ISO text, that a valid bar may have."""
     import numpy as np
+    import pyarrow as pa
 
     if calendar is not None:
-        return frozenset(day.isoformat() for day in calendar.sessions if day <= today)
+        return pa.array([day.isoformat() for day in calendar.sessions if day <= today], pa.string())
     days = np.arange(np.datetime64("1800-01-01"), np.datetime64(today) + 1)
-    return frozenset(np.datetime_as_string(days[np.is_busday(days)]).tolist())
+    return pa.array(np.datetime_as_string(days[np.is_busday(days)]).tolist(), pa.string())
 
 
 class _DecimalMarks:

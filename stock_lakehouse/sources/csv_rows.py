@@ -126,6 +126,23 @@ class Batch:
         return self.column("date").dictionary_encode("encode")
 
     @cached_property
+    def has_iso_days(self) -> bool:
+        """Whether every date is a day such as 2024-01-31 and nothing else, as in most files."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        texts = self.dates.dictionary
+        if not len(texts) or texts.null_count:
+            return False
+        if not pc.all(pc.match_substring_regex(texts, "^[0-9]{4}-[0-9]{2}-[0-9]{2}$")).as_py():
+            return False
+        try:
+            texts.cast(pa.date32())
+        except pa.ArrowInvalid:
+            return False
+        return bool(pc.min(texts).as_py() >= "0001")
+
+    @cached_property
     def clocks(self) -> pa.Array:
         """The column of times of day."""
         return self._column_at(self.header.clock)

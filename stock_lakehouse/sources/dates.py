@@ -190,6 +190,10 @@ class DateEvidence:
             if parsed.wall:
                 self.walls.see(parsed.wall, self.rules.weekdays)
 
+    def see_iso_days(self) -> None:
+        """Record the evidence of dates such as 2024-01-31 alone, which mean the same in every file."""
+        self.others = True
+
     @property
     def state(self) -> tuple[object, ...]:
         """Everything that decides how a date is read."""
