@@ -10,7 +10,7 @@ demo: .venv/installed
 ui: .venv/installed
 	@$(BIN)/stock-lakehouse ui
 
-test: .venv/installed
+test: .venv/tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not soak and not engines"
 
 # What CI runs.
@@ -18,10 +18,10 @@ test-all: test-engines
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak and not engines"
 
 # The same tables on embedded Sail and on JVM Spark: needs Java 17 or newer; its first run fetches Delta from Maven Central.
-test-engines: .venv/installed
+test-engines: .venv/tests
 	$(BIN)/python -m pytest -rs -n 2 --dist loadfile -m "engines and not soak"
 
-lint: .venv/installed
+lint: .venv/tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -32,33 +32,32 @@ weed: .venv/installed
 	  && go get github.com/seaweedfs/seaweedfs/weed@v0.0.0-20261109003541-7506e5f91cd6 \
 	  && CGO_ENABLED=0 go build -o ../../$(BIN)/weed github.com/seaweedfs/seaweedfs/weed
 
-soak: .venv/installed
+soak: .venv/tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 3600
 
-bench: .venv/installed
+bench: .venv/tests
 	$(BIN)/python -m benchmarks
 
 # docs/conformance.md: every indicator against TA-Lib and an independent implementation. `make test` fails when it is stale.
-conformance: .venv/installed
+conformance: .venv/tests
 	$(BIN)/python -m stock_lakehouse_tests.conformance
 
 # The tables of docs/settings.md, from the descriptions of the settings. `make test` fails when they are stale.
-docs: .venv/installed
+docs: .venv/tests
 	$(BIN)/python -m stock_lakehouse_tests.settings_tables
 
-lock: .venv/installed
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header \
-	  --extra platform --extra dev --output-file requirements.lock pyproject.toml
+lock: .venv/tests
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
+	  --extra platform --output-file requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
+	  --extra platform --extra dev --constraints requirements.lock --output-file requirements-tests.lock pyproject.toml
 
 clean:
 	rm -rf .venv build *.egg-info
 
-# Everything pinned comes from requirements.lock; the project itself is installed as it stands.
+# Everything pinned comes from the locks; the project itself is installed as it stands.
 .venv/installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; say which with: make PYTHON=python3.12 demo") \
-	  if sys.version_info < (3, 11) else None'
-	@echo "Installing into .venv (a few minutes, once) ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
-	@touch $@
+	@$(PYTHON) install.py
+
+.venv/tests: requirements-tests.lock pyproject.toml
+	@$(PYTHON) install.py --tests
