@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from importlib import resources
+from typing import TYPE_CHECKING
 
 from stock_lakehouse.sources import SPLIT_ADJUSTED, Delivery, DeliveryFailure, FailureKind, delivered_table
 from stock_lakehouse.sources.csv_folder import deliveries_of
 from stock_lakehouse.sources.csv_rows import CsvRules
 from stock_lakehouse.sources.tickers import Tickers
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 TICKERS = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
 FILE = "stocks_daily.csv.gz"
+ACTIONS = "actions.csv"
 LAST = date(2023, 9, 21)  # the last session of every ticker
 
 
 @dataclass(frozen=True)
 class SampleSource:
-    """Real bars, offline: what `make demo` loads. Tickers other than TICKERS fail, with that reason."""
+    """Real bars with their splits and dividends, offline. Tickers other than TICKERS fail, with that reason."""
 
     name: str = "sample"
     interval: str = "1d"
@@ -51,5 +59,44 @@ class SampleSource:
                 for name in ("file", "line_number"):  # the sample is not a file of the user
                     nulls = pa.nulls(inside.num_rows, pa.string())
                     inside = inside.set_column(inside.column_names.index(name), name, nulls)
-                yield Delivery(inside)
+                yield Delivery(_with_actions(inside))
         yield Delivery(delivered_table({}), failed)
+
+
+def _with_actions(rows: pa.Table) -> pa.Table:
+    """`rows` with the dividend and the split of each, as a vendor of split-adjusted prices names them."""
+    import pyarrow as pa
+
+    keys = list(zip(rows["ticker"].to_pylist(), rows["date"].to_pylist(), strict=True))
+    columns = {
+        "dividends": [_amounts().get(key, "0.0") for key in keys],
+        "stock_splits": [_ratios().get(key, "0.0") for key in keys],
+        "says": ["dividends,splits"] * len(keys),
+    }
+    for name, texts in columns.items():
+        rows = rows.set_column(rows.column_names.index(name), name, pa.array(texts, pa.string()))
+    return rows
+
+
+@cache
+def _actions() -> list[dict[str, str]]:
+    text = (resources.files("stock_lakehouse.sources") / "sample_data" / ACTIONS).read_text("utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+@cache
+def _ratios() -> dict[tuple[str, str], str]:
+    """New shares for one, by ticker and ex-date."""
+    return {(line["ticker"], line["ex_date"]): line["value"] for line in _actions() if line["kind"] == "split"}
+
+
+@cache
+def _amounts() -> dict[tuple[str, str], str]:
+    """Dividends by ticker and ex-date, for a share of today: divided by the splits since then."""
+    amounts = {}
+    for line in _actions():
+        if line["kind"] == "dividend":
+            key = (line["ticker"], line["ex_date"])
+            later = [float(ratio) for (name, day), ratio in _ratios().items() if name == key[0] and day > key[1]]
+            amounts[key] = repr(float(line["value"]) / math.prod(later))
+    return amounts
