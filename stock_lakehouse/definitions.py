@@ -19,11 +19,18 @@ from stock_lakehouse.io_managers.table import TableIOManager
 from stock_lakehouse.partitions import PartitionScheme
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.settings import Settings, load_settings
+from stock_lakehouse.sources import Source
 from stock_lakehouse.sources.choose import source_of
 
 
-def build_definitions(settings: Settings, ticker_order: Sequence[str] | None = None) -> dg.Definitions:
-    """The code location for `settings`; `ticker_order` is the order of tickers in `PartitionScheme.definition`."""
+def build_definitions(
+    settings: Settings, ticker_order: Sequence[str] | None = None, source: Source | None = None
+) -> dg.Definitions:
+    """The code location for `settings`.
+
+    - `ticker_order`: the order of tickers in `PartitionScheme.definition`.
+    - `source`: None for the one that the settings name.
+    """
     calendar = settings.calendar
     scheme = PartitionScheme(settings, calendar)
     lakehouse = LakehouseResource.of(settings)
@@ -38,7 +45,7 @@ def build_definitions(settings: Settings, ticker_order: Sequence[str] | None = N
         resources={
             "lakehouse": lakehouse,
             "spark": lakehouse.spark,
-            "source": source_of(settings),
+            "source": source or source_of(settings),
             "raw_csv": RawCsvIOManager(lakehouse=lakehouse),
             "parquet": TableIOManager(lakehouse=lakehouse),
             "delta": TableIOManager(lakehouse=lakehouse),

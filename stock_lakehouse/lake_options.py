@@ -41,7 +41,8 @@ class LakeOptions(BaseModel):
     first_date: date = Field(default=date(2013, 1, 2), description="First day of the lake.")
     last_date: date | None = Field(
         default=None,
-        description="Last day of the lake. None: the newest finished session, so the lake grows with every session.",
+        description="Last day of the lake. None: the newest finished session, so the lake grows with every session; with the "
+        "sample its last session.",
     )
     lake_root: Path | str = Field(default=Path("lakehouse"), description="Folder of the lake, or `s3://bucket/prefix`.")
     layout: Literal["ticker_year", "year"] = Field(

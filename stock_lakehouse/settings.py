@@ -36,6 +36,7 @@ CONFIG_VARIABLE = PREFIX + "CONFIG"
 # A Delta table whose path has other characters is written to another folder or not found again, because the Delta libraries
 # treat a path as a URL: a space becomes %20.
 FOLDER = re.compile(r"[A-Za-z0-9._/&+=@,;:!$'()-]+")
+SAMPLE_LAST = date(2023, 9, 21)  # the last session of the sample
 MOST_SENTENCES = 5  # in one message about tickers of other exchanges
 
 M = TypeVar("M", bound=BaseModel)
@@ -223,6 +224,13 @@ class Settings(LakeOptions, BaseSettings):
         240, ge=0, description="For this time after a failure was posted, the same cause is not posted again."
     )
     ui_url: str = Field("http://127.0.0.1:3000", description="Address of Dagster's UI, for links in messages.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _end_with_the_sample(cls, given: Any) -> Any:
+        """The sample has no bars after its last session, so a lake of it would be out of date from its first day."""
+        is_sample = isinstance(given, dict) and given.get("source", "sample") == "sample"
+        return {"last_date": SAMPLE_LAST, **given} if is_sample else given
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:

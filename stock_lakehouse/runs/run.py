@@ -19,6 +19,7 @@ from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB, PROGRESS, PROGRESS_LO
 from stock_lakehouse.instance.home import ensure_dagster_home, open_instance
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.settings import Settings
+from stock_lakehouse.sources import Source
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -83,12 +84,14 @@ def run_rectangle(
     select: Sequence[str] | None = None,
     progress: Callable[[str], None] | None = None,
     tags: Mapping[str, str] | None = None,
+    source: Source | None = None,
 ) -> RunReport:
     """Materialize `rectangle` in one Dagster run in this process, recorded in the lake's instance.
 
     - `select`: the names of the assets to run; None runs the whole graph with its checks.
     - `progress`: called with each line that the assets log.
     - `tags`: further tags of the run.
+    - `source`: where prices come from; None: from the source that the settings name.
 
     Raises ValueError for an asset that does not exist.
     """
@@ -101,7 +104,7 @@ def run_rectangle(
     check_select(select)
     scheme = PartitionScheme(settings, settings.calendar)
     home = ensure_dagster_home(settings)
-    job = build_definitions(settings, scheme.ticker_order(rectangle)).resolve_job_def(LAKEHOUSE_JOB)
+    job = build_definitions(settings, scheme.ticker_order(rectangle), source).resolve_job_def(LAKEHOUSE_JOB)
     with ExitStack() as stack:
         stack.enter_context(bulk_run_environment())
         stack.enter_context(_listening(progress))

@@ -13,6 +13,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from stock_lakehouse.settings import SAMPLE_LAST
 from stock_lakehouse.sources import SPLIT_ADJUSTED, Delivery, DeliveryFailure, FailureKind, delivered_table
 from stock_lakehouse.sources.csv_folder import deliveries_of
 from stock_lakehouse.sources.csv_rows import CsvRules
@@ -24,13 +25,23 @@ if TYPE_CHECKING:
 TICKERS = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
 FILE = "stocks_daily.csv.gz"
 ACTIONS = "actions.csv"
-LAST = date(2023, 9, 21)  # the last session of every ticker
+DIRTY = "dirty.csv"  # made up
+LAST = SAMPLE_LAST
+RULES = CsvRules(prices=SPLIT_ADJUSTED, adjusted_to=LAST)
+BROKEN_ON_LAST = ("AAPL", "AMZN", "META", "NFLX")  # the tickers of which DIRTY has a row of the last session
+CORRECTED = ("NVDA", date(2023, 9, 20))
+MISTYPED_CLOSE = "424.39"  # a digit is wrong: it was 422.39
 
 
 @dataclass(frozen=True)
 class SampleSource:
-    """Real bars with their splits and dividends, offline. Tickers other than TICKERS fail, with that reason."""
+    """Real bars with their splits and dividends, offline. Tickers other than TICKERS fail, with that reason.
 
+    `before_correction`: the sample as a careless vendor might have delivered it first: with the rows of DIRTY, which cannot be,
+    in place of right bars of the last session, and with the close of CORRECTED mistyped.
+    """
+
+    before_correction: bool = False
     name: str = "sample"
     interval: str = "1d"
 
@@ -43,11 +54,14 @@ class SampleSource:
         failed = {
             ticker: DeliveryFailure(FailureKind.UNKNOWN_TICKER, reason) for ticker in tickers if ticker not in TICKERS
         }
+        if self.before_correction:
+            dirty = io.TextIOWrapper(io.BytesIO(_text_of(DIRTY).encode()), "utf-8", newline="")
+            for delivery in deliveries_of(dirty, DIRTY, RULES, Tickers(tickers)):
+                yield Delivery(_with_actions(delivery.rows))
         packed = resources.files("stock_lakehouse.sources") / "sample_data" / FILE
-        rules = CsvRules(prices=SPLIT_ADJUSTED, adjusted_to=LAST)
         with packed.open("rb") as file, gzip.GzipFile(fileobj=file) as unpacked:
             text = io.TextIOWrapper(unpacked, "utf-8", newline="")
-            for delivery in deliveries_of(text, FILE, rules, Tickers(tickers)):
+            for delivery in deliveries_of(text, FILE, RULES, Tickers(tickers)):
                 rows = delivery.rows
                 is_requested = pc.and_(
                     pc.is_in(rows["ticker"], value_set=pa.array(tickers, pa.string())),
@@ -59,8 +73,23 @@ class SampleSource:
                 for name in ("file", "line_number"):  # the sample is not a file of the user
                     nulls = pa.nulls(inside.num_rows, pa.string())
                     inside = inside.set_column(inside.column_names.index(name), name, nulls)
-                yield Delivery(_with_actions(inside))
+                yield Delivery(_with_actions(_before_correction(inside) if self.before_correction else inside))
         yield Delivery(delivered_table({}), failed)
+
+
+def _before_correction(rows: pa.Table) -> pa.Table:
+    """`rows` without the bars of the last session that DIRTY has instead, and with the close of CORRECTED as delivered first."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    is_last = pc.equal(rows["date"], LAST.isoformat())
+    rows = rows.filter(pc.invert(pc.and_(is_last, pc.is_in(rows["ticker"], value_set=pa.array(BROKEN_ON_LAST)))))
+    ticker, session = CORRECTED
+    is_it = pc.and_(pc.equal(rows["ticker"], ticker), pc.equal(rows["date"], session.isoformat()))
+    for name in ("close", "adj_close"):
+        column = pc.if_else(is_it, pa.scalar(MISTYPED_CLOSE), rows[name])
+        rows = rows.set_column(rows.column_names.index(name), name, column)
+    return rows
 
 
 def _with_actions(rows: pa.Table) -> pa.Table:
@@ -80,8 +109,11 @@ def _with_actions(rows: pa.Table) -> pa.Table:
 
 @cache
 def _actions() -> list[dict[str, str]]:
-    text = (resources.files("stock_lakehouse.sources") / "sample_data" / ACTIONS).read_text("utf-8")
-    return list(csv.DictReader(text.splitlines()))
+    return list(csv.DictReader(_text_of(ACTIONS).splitlines()))
+
+
+def _text_of(name: str) -> str:
+    return (resources.files("stock_lakehouse.sources") / "sample_data" / name).read_text("utf-8")
 
 
 @cache
