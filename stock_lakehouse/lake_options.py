@@ -30,8 +30,8 @@ class LakeOptions(BaseModel):
 
     tickers: tuple[str, ...] = Field(
         default=("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA"),
-        description=f"Tickers of the lake. Each matches `^{TICKER.pattern}$`. A ticker with the suffix of another exchange is "
-        "refused. As a variable: separated by commas.",
+        description=f"Tickers of the lake. Each matches `^{TICKER.pattern}$`, in any case. A ticker with the suffix of another "
+        "exchange is refused. As a variable: separated by commas.",
     )
     exchange: str = Field(
         default=XNYS,
@@ -125,7 +125,10 @@ class LakeOptions(BaseModel):
     @field_validator("tickers", mode="before")
     @classmethod
     def _split_tickers(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        parts = [part for part in map(str.strip, value.split(",")) if part] if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            return parts
+        return tuple(in_upper_case(part) if isinstance(part, str) else part for part in parts)
 
     @field_validator("tickers")
     @classmethod
@@ -148,6 +151,11 @@ class LakeOptions(BaseModel):
         if not S3_URI.fullmatch(uri):
             raise ValueError(f"{value!r} cannot be the root of a lake; allowed: a folder, or s3://bucket/prefix")
         return uri
+
+
+def in_upper_case(ticker: str) -> str:
+    """A ticker as the lake spells it. Letters beyond ASCII stay: the upper case of ß is SS, another ticker."""
+    return ticker.upper() if ticker.isascii() else ticker
 
 
 def check_tickers(tickers: tuple[str, ...]) -> tuple[str, ...]:

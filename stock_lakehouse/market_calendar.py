@@ -100,9 +100,9 @@ class MarketCalendar:
         return self.sessions[index - 1]
 
     def longest_closure(self, since: date) -> timedelta:
-        """The longest time between two closes from `since` to the calendar's end."""
+        """The longest time between two closes from `since` to the calendar's end; zero if there are no two."""
         start = bisect_left(self.sessions, since)
-        return max(after - before for before, after in pairwise(self.closes[start:]))
+        return max((after - before for before, after in pairwise(self.closes[start:])), default=timedelta())
 
     def closed_weekdays(self, since: date) -> tuple[int, ...]:
         """The weekdays (Monday is 0) without a session, neither from `since` to the calendar's end nor recently; ascending."""
@@ -144,8 +144,11 @@ class MarketCalendar:
 
 
 def market_calendar(first: date, exchange: str = XNYS) -> MarketCalendar:
-    """The calendar of `exchange` from the start of the decade of `first`, built once a process (0.3 s)."""
-    return _calendar_from(date(first.year // 10 * 10, 1, 1), exchange)
+    """The calendar of `exchange` from the start of the decade of `first`, built once a process (0.3 s).
+
+    If `first` is in the future, from the start of the present decade, because a calendar ends a year from now.
+    """
+    return _calendar_from(date(min(first, utc_now().date()).year // 10 * 10, 1, 1), exchange)
 
 
 @lru_cache(maxsize=8)

@@ -240,6 +240,11 @@ class PartitionScheme:
                 f"tickers: {', '.join(unknown)} not in the settings; allowed: {', '.join(self.tickers)}"
             )
         end = min(self.last or today, today)
+        if end < self.first:
+            raise PartitionError(
+                f"first_date: no session since {self.first} is finished, the newest is {today}; set first_date to an earlier "
+                "day, or wait"
+            )
         first, last = first or self.first, last or end
         if last < first:
             raise PartitionError(f"to: {last} is before from {first}")

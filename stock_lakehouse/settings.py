@@ -8,11 +8,12 @@ variables, the errors for unknown names and the refusal of secrets in the file a
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
 from types import NoneType, UnionType
@@ -37,6 +38,7 @@ CONFIG_VARIABLE = PREFIX + "CONFIG"
 # treat a path as a URL: a space becomes %20.
 FOLDER = re.compile(r"[A-Za-z0-9._/&+=@,;:!$'()-]+")
 SAMPLE_LAST = date(2023, 9, 21)  # the last session of the sample
+SIMILARITY = 0.85  # of a misspelt name to the setting that is meant
 MOST_SENTENCES = 5  # in one message about tickers of other exchanges
 
 M = TypeVar("M", bound=BaseModel)
@@ -296,7 +298,7 @@ class Settings(LakeOptions, BaseSettings):
         known = {CONFIG_VARIABLE, *(variable_of(path) for path, _ in fields_of(cls))}
         unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name not in known)
         if unknown:
-            raise SettingsError(f"{unknown[0]}: no such setting; allowed: {', '.join(sorted(known))}")
+            raise SettingsError(f"{unknown[0]}: {_no_such_setting(unknown[0], known)}")
         _refuse_variables_in(file, cls)
         try:
             settings = _with_absolute_paths(cls(**overrides), file.parent)
@@ -439,12 +441,22 @@ def _with_absolute_paths(model: M, folder: Path) -> M:
     return model.model_copy(update=absolute)
 
 
+def _no_such_setting(name: str, known: Iterable[str]) -> str:
+    """The error for an unknown name: the known name that it resembles, if one does, and all of them."""
+    # The prefix that all variables have would make any two of them similar.
+    by_short_name = {setting.lower().removeprefix(PREFIX.lower()): setting for setting in known}
+    short_name = name.lower().removeprefix(PREFIX.lower())
+    similar = difflib.get_close_matches(short_name, by_short_name, n=1, cutoff=SIMILARITY)
+    guess = f"did you mean {by_short_name[similar[0]]}? " if similar else ""
+    return f"no such setting; {guess}allowed: {', '.join(sorted(by_short_name.values()))}"
+
+
 def _describe(error: Any, settings_class: type[Settings]) -> str:
     path = [str(part) for part in error["loc"]]
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         group = groups_of(settings_class).get(path[0])
-        message = f"no such setting; allowed: {', '.join(sorted((group or settings_class).model_fields))}"
+        message = _no_such_setting(path[-1], (group or settings_class).model_fields)
         if group and group.credentials:
             message += f"; {group.credentials}"
     return f"{'.'.join(path)}: {message}" if path else message

@@ -42,7 +42,7 @@ def test_demo_shows_every_table_indicators_and_crosses_and_a_second_one_changes_
         "74",
         "rsi_14",
         "golden crosses",
-        "make ui",
+        "stock-lakehouse ui",
         "0 rows in quarantine",
     ):
         assert words in first.output
@@ -83,19 +83,39 @@ def test_status_counts_sessions_that_are_missing_between() -> None:
     assert next(one for one in status if one["table"] == "curated_stocks_daily")["missing"] == 1
 
 
+# Commands that make no sense without a lake.
+WITH_A_LAKE = (
+    ("status",),
+    ("status", "--json"),
+    ("show", "stocks_features", "AAPL"),
+    ("show", "stocks_features", "AAPL", "--csv"),
+    ("export", "stocks_features"),
+    ("restatements", "AAPL"),
+    ("upkeep",),
+    ("layout",),
+    ("record",),
+)
+
+
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("materialize", "--tickers", "aapl"), "'aapl' is not a ticker"),
-        (("materialize", "--tickers", "MSFT"), "allowed: AAPL, NVDA"),
+        (("materialize", "--tickers", "a b"), "'A B' is not a ticker"),
+        (("materialize", "--tickers", "msft"), "tickers: MSFT not in the settings; allowed: AAPL, NVDA"),
+        (("materialize", "--tickers", ""), "--tickers: is empty; name at least one, or leave --tickers out for all"),
+        (("backfill", "--tickers", ","), "--tickers: is empty"),
+        (("materialize", "--select", ""), "--select: is empty"),
+        (("show", "stocks_features", "AAPL", "--json", "--csv"), "give one of them"),
         (("materialize", "--from", "2023-09-08", "--to", "2023-09-01"), "is before"),
         (("materialize", "--from", "2022-01-01"), "is not within the lake's"),
         (("materialize", "--from", "2023-09-02", "--to", "2023-09-04"), "no session"),
         (("materialize", "--from", "yesterday"), "--from"),
         (("materialize", "--select", "nothing"), "no asset nothing"),
         (("show", "nothing", "AAPL"), "no table nothing"),
-        (("show", "stocks_features", "AAPL"), "holds no row of AAPL"),
+        (("export", "nothing"), "no table nothing; allowed: raw_stocks_daily, "),
+        (("export", "stocks_features", "--format", "pdf"), "'pdf'"),
+        *((command, "there is no lake in ") for command in WITH_A_LAKE),
     ],
 )
 def test_wrong_input_is_one_clear_line_and_exit_code_2(arguments: tuple[str, ...], words: str) -> None:
@@ -319,7 +339,7 @@ def test_an_error_whose_text_sounds_like_the_stores_keeps_its_traceback(
     def fail() -> None:
         raise ValueError("InternalError in my transform")
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(cli, "app", lambda **_: fail())
     with pytest.raises(ValueError, match="InternalError in my transform"):
         cli.main()
     assert capsys.readouterr().err == ""
@@ -329,7 +349,7 @@ def test_a_full_disk_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch, capsys: 
     def fail() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(cli, "app", lambda **_: fail())
     with pytest.raises(SystemExit, match="1"):
         cli.main()
-    assert "no space is left on the disk" in capsys.readouterr().err
+    assert "no space is left on the disk" in " ".join(capsys.readouterr().err.split())

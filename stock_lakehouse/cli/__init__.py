@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import typer
-
-from stock_lakehouse.cli import look, operate, run
+from stock_lakehouse.cli import export, look, operate, run
+from stock_lakehouse.cli.errors import explainable, explanation
+from stock_lakehouse.cli.interrupt import ctrl_c
+from stock_lakehouse.cli.printing import NAME, aside
 from stock_lakehouse.cli.program import app
 
-__all__ = ["app", "look", "main", "operate", "run"]
+__all__ = ["app", "export", "look", "main", "operate", "run"]
 
 
 def main() -> None:
     """The program's entry point."""
-    try:
-        app()
-    except _store_errors() as error:  # evaluated only after an error, when the libraries are loaded already
-        from stock_lakehouse.lake.storage import storage_error
-
-        failure = storage_error("the lake or Dagster's records", error)
-        if failure is None:
-            raise
-        typer.echo(f"stock-lakehouse: {failure}", err=True)
-        raise SystemExit(1) from None
-
-
-def _store_errors() -> tuple[type[Exception], ...]:
-    from stock_lakehouse.lake.storage import error_types
-
-    return error_types()
+    with ctrl_c.watched():
+        try:
+            app(prog_name=NAME)
+        except explainable() as error:  # evaluated only after an error, when the libraries are loaded already
+            line = explanation(error)
+            if line is None:
+                raise
+            aside(f"{NAME}: {line}")
+            raise SystemExit(1) from None

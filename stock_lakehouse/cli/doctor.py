@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from stock_lakehouse.cli.context import nearest_existing, why_unwritable
+from stock_lakehouse.cli.printing import size
 from stock_lakehouse.settings import Settings, SettingsError, config_file, load_settings
 
 if TYPE_CHECKING:
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 # year there is no newer calendar to upgrade to.
 CALENDAR_NOTE_DAYS, CALENDAR_BROKEN_DAYS = 90, 14
 JAVA = 17
+SPACE_NOTE, SPACE_BROKEN = 5_000_000_000, 500_000_000  # bytes; the sample's records of a run take some 600 MB
 SHOWN_TICKERS = 20
 
 
@@ -35,7 +40,9 @@ class Diagnosis:
 
 
 def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
-    """Check settings, lake, layout, calendar, partitions, source, engine and Java, in order. Without settings the checks end.
+    """Check settings, lake, layout, instance, disks, calendar, partitions, source, engine and Java, in order.
+
+    Without settings the checks end. Nothing is created.
 
     `say`: called with a line of text when a long wait begins, as for the start of a Databricks cluster.
     """
@@ -51,6 +58,8 @@ def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
     yield lake
     if lake.state == "ok":
         yield _layout(settings)
+    yield _instance(settings)
+    yield from _disks(settings)
     yield _calendar(settings)
     if settings.simulated_clock is not None:
         yield _clock(settings.simulated_clock)
@@ -62,17 +71,51 @@ def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
 
 
 def _lake(settings: Settings) -> Diagnosis:
+    from stock_lakehouse.tables import TABLES
+
     root = settings.lake_root
     if isinstance(root, str):
         return _bucket(root)
+    folders = [root, root / ".locks", *(root / table.path for table in TABLES)]
+    reason = next(filter(None, map(why_unwritable, folders)), None)
+    if reason:
+        return Diagnosis("lake", "broken", f"{reason}; set lake_root to a folder that you may write")
+    state = "can be written" if root.is_dir() else "does not exist yet; the first run creates it"
+    return Diagnosis("lake", "ok", f"{root} {state}")
+
+
+def _instance(settings: Settings) -> Diagnosis:
+    """Dagster's folder and database. Nothing is created: a new instance is created by the first run."""
+    from stock_lakehouse.instance.database import InstanceError, check_database
+    from stock_lakehouse.instance.home import dagster_folder
+
+    home = dagster_folder(settings)
+    if reason := why_unwritable(home):
+        return Diagnosis("instance", "broken", f"{reason}; set DAGSTER_HOME to a folder that you may write")
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=root):
-            pass
-    except OSError as error:
-        return Diagnosis("lake", "broken", f"{root} cannot be written ({error}); set lake_root to a folder of yours")
-    free = shutil.disk_usage(root).free
-    return Diagnosis("lake", "ok", f"{root} can be written, {free / 1e9:.0f} GB free")
+        return Diagnosis("instance", "ok", f"Dagster's database: {check_database(home)}")
+    except InstanceError as error:
+        return Diagnosis("instance", "broken", str(error))
+
+
+def _disks(settings: Settings) -> Iterator[Diagnosis]:
+    """The free space of each disk that a run writes to: of the lake, of Dagster's records and of temporary files."""
+    from stock_lakehouse.instance.home import dagster_folder
+
+    wanted = {"Dagster's records": dagster_folder(settings), "temporary files": Path(tempfile.gettempdir())}
+    if isinstance(settings.lake_root, Path):
+        wanted = {"the lake": settings.lake_root, **wanted}
+    uses: dict[int, tuple[Path, list[str]]] = {}
+    for use, folder in wanted.items():
+        existing = nearest_existing(folder)
+        uses.setdefault(existing.stat().st_dev, (existing, []))[1].append(use)
+    for folder, names in uses.values():
+        free = shutil.disk_usage(folder).free
+        state: Literal["ok", "note", "broken"] = (
+            "ok" if free >= SPACE_NOTE else "note" if free >= SPACE_BROKEN else "broken"
+        )
+        advice = "" if state == "ok" else "; free some, or move them to another disk"
+        yield Diagnosis("disk", state, f"{size(free)} free for {', '.join(names)}{advice}")
 
 
 def _bucket(root: str) -> Diagnosis:
@@ -115,13 +158,14 @@ def _layout(settings: Settings) -> Diagnosis:
 
 
 def _calendar(settings: Settings) -> Diagnosis:
-    from stock_lakehouse.market_calendar import utc_now
+    from stock_lakehouse.market_calendar import CalendarError, utc_now
     from stock_lakehouse.partitions import PartitionError, PartitionScheme
 
     calendar = settings.calendar
     try:
-        PartitionScheme(settings, calendar)
-    except PartitionError as error:
+        newest = calendar.latest_finished(utc_now(), settings.grace)
+        PartitionScheme(settings, calendar).request(None, None, None, newest)
+    except (PartitionError, CalendarError) as error:
         return Diagnosis("calendar", "broken", str(error))
     end = calendar.sessions[-1]
     ahead = (end - utc_now().date()).days
@@ -163,6 +207,11 @@ def _source(settings: Settings, say: Callable[[str], None]) -> Iterator[Diagnosi
     except SourceError:
         yield Diagnosis("source", "broken", f"there is no folder {settings.csv_folder}; set csv_folder")
         return
+    except PermissionError:
+        yield Diagnosis("source", "broken", f"{settings.csv_folder} cannot be read; change its permissions")
+        return
+    if settings.automation != "off":
+        yield _watched(settings, paths)
     if not paths:
         yield Diagnosis(
             "source", "broken", f"there is no file *.csv or *.csv.gz in {settings.csv_folder}; set csv_folder"
@@ -177,6 +226,22 @@ def _source(settings: Settings, say: Callable[[str], None]) -> Iterator[Diagnosi
         yield Diagnosis("file", "note" if has_problem else "ok", file_line(report, None, settings.tickers))
     if rest:
         yield Diagnosis("file", "note" if any(report.is_useless for report in rest) else "ok", rest_line(rest))
+
+
+def _watched(settings: Settings, paths: Sequence[Path]) -> Diagnosis:
+    """The folder as csv_folder_sensor sees it: files that changed a moment ago wait, files that cannot be read never load."""
+    secret = [path.name for path in paths if not os.access(path, os.R_OK)]
+    if secret:
+        return Diagnosis(
+            "folder", "broken", f"{settings.csv_folder}: {', '.join(secret[:SHOWN_TICKERS])} cannot be read"
+        )
+    waiting = sum(time.time() - path.stat().st_mtime < settings.csv_stable_seconds for path in paths)
+    return Diagnosis(
+        "folder",
+        "ok",
+        f"{settings.csv_folder} is watched for new and changed files: {len(paths):,} files, {waiting:,} of them changed less "
+        f"than {settings.csv_stable_seconds} s ago",
+    )
 
 
 def _file_reports(source: CsvFolderSource, paths: Sequence[Path], tickers: Sequence[str]) -> list[FileReport]:

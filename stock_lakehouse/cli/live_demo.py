@@ -221,6 +221,9 @@ def _daemon(folder: Path, instance: dg.DagsterInstance) -> Iterator[subprocess.P
         )
         try:
             yield daemon
+        except KeyboardInterrupt:
+            os.killpg(daemon.pid, signal.SIGKILL)  # at once: the demonstration's lake is created anew each time
+            raise
         finally:
             daemon.terminate()  # not SIGINT, which a process started in the background ignores
             try:

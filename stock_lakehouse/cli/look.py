@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stock_lakehouse.cli.context import engine, settings_of_process
+from stock_lakehouse.cli.context import engine, existing_lake, settings_of_process
 from stock_lakehouse.cli.outcome import print_tables
-from stock_lakehouse.cli.printing import as_text, fail, new_grid, print_grid, print_rows, say
-from stock_lakehouse.cli.program import app
+from stock_lakehouse.cli.printing import as_text, fail, print_data, print_rows, print_table, say
+from stock_lakehouse.cli.program import AsOf, First, Last, TableName, app, complete_ticker
+from stock_lakehouse.cli.rows import chosen_rows, csv_text, is_known, json_text, spelled
 
 if TYPE_CHECKING:
     from stock_lakehouse.lake.status import TableStatus, TickerStatus
@@ -29,18 +30,30 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
     from stock_lakehouse.tables import CURATED, QUARANTINE
 
     settings = settings_of_process()
+    existing_lake(settings)
     tables = _status(settings)
     if as_json:
         typer.echo(json.dumps([table.as_json() for table in tables], default=str, indent=2))
         return
     print_tables(tables)
-    detail = new_grid("table", "ticker", "rows", "first session", "last session", "missing", "outdated")
-    for table in tables:
-        for ticker, held in table.tickers.items():
-            figures = (str(held.first), str(held.last), str(held.missing), str(held.outdated))
-            detail.add_row(table.table, ticker, f"{held.rows:,}", *figures)
-    print_grid(detail)
     outdated = sum(table.outdated for table in tables)
+    rows = [
+        (
+            *(
+                table.table,
+                as_text(ticker),
+                f"{held.rows:,}",
+                as_text(held.first),
+                as_text(held.last),
+                f"{held.missing:,}",
+            ),
+            *((f"{held.outdated:,}",) if outdated else ()),
+        )
+        for table in tables
+        for ticker, held in table.tickers.items()
+    ]
+    names = ("table", "ticker", "rows", "first", "last", "missing", *(("outdated",) if outdated else ()))
+    print_table(names, rows, key=2)
     if outdated:
         say(f"{outdated:,} rows of features are by older formulas; `stock-lakehouse backfill` computes them again.")
     absent = next(table.absent for table in tables if table.table == CURATED.name)
@@ -77,55 +90,58 @@ def _without_bars(absent: Sequence[str], refused: Mapping[str, TickerStatus]) ->
 
 @app.command()
 def show(
-    table: Annotated[str, typer.Argument(help="A table, like curated_stocks_daily or stocks_features.")],
-    ticker: Annotated[str, typer.Argument(help="A ticker, like NVDA.")],
+    table: TableName,
+    ticker: Annotated[str, typer.Argument(help="A ticker, like NVDA.", autocompletion=complete_ticker)],
     last: Annotated[int, typer.Option(min=1, help="How many of the newest rows.")] = 10,
-    as_of: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME", help="Rows as of a moment: a date (its end, UTC) or a time like 2024-05-03T20:30."
-        ),
-    ] = None,
+    first_day: First = None,
+    last_day: Last = None,
+    as_of: AsOf = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: a list of rows.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="For programs: CSV with a header.")] = False,
 ) -> None:
-    """The newest rows of a ticker, as they are or as they were."""
-    from stock_lakehouse.lake.history import NoVersionError
-    from stock_lakehouse.lake.reading import read_table
-    from stock_lakehouse.lake.storage import StorageError
-    from stock_lakehouse.tables import QUARANTINE, UNREADABLE
+    """The newest rows of a ticker, as they are or as they were. `export` writes whole tables to files."""
+    from stock_lakehouse.tables import QUARANTINE
 
+    if as_json and as_csv:
+        fail("--json, --csv: give one of them")
     settings = settings_of_process()
-    # The spelling of `status`: __unreadable__ in lower case, tickers in upper case.
-    name = ticker.lower() if ticker.lower() == UNREADABLE else ticker.upper()
-    try:
-        rows = read_table(table, tickers=sorted({name, ticker}), as_of=as_of, lake_root=settings.lake_root)
-    except (NoVersionError, StorageError, ValueError) as error:
-        fail(str(error))
-    if not rows.num_rows:
+    name = spelled(ticker)
+    rows = chosen_rows(settings, table, sorted({name, ticker}), first_day, last_day, as_of)
+    if not rows.num_rows and not is_known(settings, name):
+        fail(f"TICKER: the lake has no ticker {name}; `stock-lakehouse status` lists what it holds")
+    newest = rows.slice(max(rows.num_rows - last, 0))
+    if as_json or as_csv:
+        print_data(json_text(newest) if as_json else csv_text(newest))
+        return
+    if not newest.num_rows:
         then = f" of {as_of}" if as_of else ""
-        fail(f"TICKER: {table} holds no row of {name}{then}; `stock-lakehouse status` lists what it holds")
+        say(f"{table} holds no row of {name}{then}.")
+        return
     key = ("ticker", "date", *(("file", "line_number", "reasons") if table == QUARANTINE.name else ()))
-    names = dict.fromkeys(column for column in (*key, *rows.column_names) if column in rows.column_names)
-    newest = rows.select(list(names)).slice(max(rows.num_rows - last, 0)).to_pylist()
+    names = dict.fromkeys(column for column in (*key, *newest.column_names) if column in newest.column_names)
+    shown = newest.to_pylist()
     if table == QUARANTINE.name:  # most of its columns are null in most rows
-        names = {name: None for name in names if name in key or any(row[name] is not None for row in newest)}
-    print_rows([{name: as_text(row[name]) for name in names} for row in newest])
+        names = {name: None for name in names if name in key or any(row[name] is not None for row in shown)}
+    print_rows([{name: as_text(row[name]) for name in names} for row in shown])
 
 
 @app.command()
 def restatements(
-    ticker: Annotated[str, typer.Argument(help="A ticker, like NVDA.")],
+    ticker: Annotated[str, typer.Argument(help="A ticker, like NVDA.", autocompletion=complete_ticker)],
     last: Annotated[int, typer.Option(min=1, help="How many of the newest lines.")] = 20,
 ) -> None:
     """Published values of a ticker that later changed: old and new value, cause and run."""
     from stock_lakehouse.tables import RESTATEMENTS
 
     settings = settings_of_process()
+    lake = existing_lake(settings)
     with engine(settings, RESTATEMENTS.name) as spark:
-        from stock_lakehouse.lake import Lake
         from stock_lakehouse.lake.status import restatement_lines
 
-        lines = restatement_lines(Lake(settings.lake_options), spark, ticker.upper(), last)
+        lines = restatement_lines(lake, spark, ticker.upper(), last)
     if not lines:
+        if not is_known(settings, ticker.upper()):
+            fail(f"TICKER: the lake has no ticker {ticker.upper()}; `stock-lakehouse status` lists what it holds")
         say(f"No published value of {ticker.upper()} has changed.")
         return
     print_rows([{name: as_text(value) for name, value in line.items()} for line in lines])

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import socket
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stock_lakehouse.cli.context import asked_rectangle, check_layout, check_partitions, engine, settings_of_process
+from stock_lakehouse.cli.context import (
+    asked_rectangle,
+    check_instance,
+    check_lake_root,
+    check_layout,
+    check_partitions,
+    engine,
+    existing_lake,
+    settings_of_process,
+    why_unwritable,
+)
+from stock_lakehouse.cli.interrupt import ctrl_c
 from stock_lakehouse.cli.outcome import run_and_print
-from stock_lakehouse.cli.printing import aside, fail, new_grid, print_grid, progress_printer, say
+from stock_lakehouse.cli.printing import aside, fail, print_table, progress_printer, say, size
 from stock_lakehouse.cli.program import app
 
 if TYPE_CHECKING:
     from stock_lakehouse.settings import Settings
     from stock_lakehouse.upkeep import Upkeep
+
+SERVICES_END_SECONDS = 10.0  # Dagster's services take 3 to 6 s
+RUNS_END_SECONDS = 5.0
 
 
 @app.command()
@@ -33,17 +54,18 @@ def upkeep(
     It can run beside everything else: it waits for the lock of a table, and readers never wait. Exits with 1 if it finds
     something; each finding says what to do.
     """
-    from stock_lakehouse.lake import Lake
     from stock_lakehouse.lake.storage import StorageError
     from stock_lakehouse.upkeep import keep_up
 
     if repair and check_only:
         fail("--repair, --check-only: give one of them")
     settings = settings_of_process()
+    lake = existing_lake(settings)
+    if not check_only:
+        check_lake_root(settings)
     try:
-        lake = Lake(settings.lake_options)
-        lake.check()
         if repair:
+            check_instance(settings)
             check_layout(settings)
             _repair(settings)
         with engine(settings) as spark:
@@ -92,10 +114,11 @@ def _print_upkeep(done: Upkeep) -> None:
     from stock_lakehouse.upkeep import facts
 
     figures = [facts(table) for table in done.tables]
-    grid = new_grid("table", *figures[0])
-    for table, table_figures in zip(done.tables, figures, strict=True):
-        grid.add_row(table.table, *(f"{value:,}" for value in table_figures.values()))
-    print_grid(grid)
+    rows = [
+        (table.table, *(size(value) if "bytes" in name else f"{value:,}" for name, value in of_table.items()))
+        for table, of_table in zip(done.tables, figures, strict=True)
+    ]
+    print_table(("table", *(name.replace("bytes", "space") for name in figures[0])), rows)
     if done.recomputed:
         say(f"Recomputed and compared: {', '.join(done.recomputed)}")
     if done.staging_removed:
@@ -115,16 +138,15 @@ def layout() -> None:
     Earlier versions of Delta tables stay readable for `--as-of`. Until upkeep removes what was replaced, the tables need twice
     their space.
     """
-    from stock_lakehouse.lake import Lake
     from stock_lakehouse.lake.layout import move
     from stock_lakehouse.lake.lock import TableBusyError
     from stock_lakehouse.lake.publish import PublishError
     from stock_lakehouse.lake.storage import StorageError
 
     settings = settings_of_process()
-    lake = Lake(settings.lake_options)
+    lake = existing_lake(settings)
+    check_lake_root(settings)
     try:
-        lake.check()
         move(lake, progress_printer())
     except (PublishError, StorageError, TableBusyError) as error:
         fail(str(error))
@@ -136,15 +158,65 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 3000,
 ) -> None:
     """Open Dagster on 127.0.0.1, on this lake and its instance."""
+    from rich.markup import escape
+
     from stock_lakehouse.instance.home import ensure_dagster_home
 
     settings = settings_of_process()
     check_partitions(settings)
+    check_lake_root(settings)
+    check_instance(settings)
+    _check_port(port)
+    ctrl_c.grace = SERVICES_END_SECONDS + 2 * RUNS_END_SECONDS
     home = ensure_dagster_home(settings)
-    say(f"Dagster on http://127.0.0.1:{port} (instance in {home}); stop it with Ctrl-C")
+    say(f"Dagster on http://127.0.0.1:{port} (instance in {escape(str(home))}); stop it with Ctrl-C")
     program = os.path.join(os.path.dirname(sys.executable), "dagster")
     arguments = ["dev", "-m", "stock_lakehouse.definitions", "--host", "127.0.0.1", "--port", str(port)]
-    os.execve(program, [program, *arguments], {**os.environ, "DAGSTER_HOME": str(home)})
+    with _stopped_at_the_end([program, *arguments], {**os.environ, "DAGSTER_HOME": str(home)}) as dagster:
+        raise typer.Exit(dagster.wait())
+
+
+def _check_port(port: int) -> None:
+    """Exit with a line if another process listens on the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was closed a moment ago is free
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            fail(
+                f"--port: {port} cannot be used ({error.strerror}): perhaps Dagster is open already on "
+                f"http://127.0.0.1:{port}; stop it, or use another port: `stock-lakehouse ui --port {port % 65535 + 1}`"
+            )
+
+
+@contextmanager
+def _stopped_at_the_end(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with its children, in a process group of its own: Ctrl-C and a stop of this program end all of them."""
+
+    def stop(*_: object) -> None:
+        raise typer.Exit(128 + signal.SIGTERM)
+
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, stop)
+    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads a process group, then what is left of the group: runs in progress, which record their end."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(SERVICES_END_SECONDS)
+    with contextlib.suppress(ProcessLookupError):  # none is left
+        for name in (signal.SIGTERM, signal.SIGKILL):
+            os.killpg(process.pid, name)
+            until = time.monotonic() + RUNS_END_SECONDS
+            while time.monotonic() < until:
+                time.sleep(0.1)
+                os.killpg(process.pid, 0)
 
 
 @app.command()
@@ -166,9 +238,15 @@ def init(
     from stock_lakehouse.settings import config_file
 
     toml = config_file()
+    if not toml.exists() and (reason := why_unwritable(toml.parent)):
+        fail(f"{reason}; call this in a folder that you may write")
     toml_written = write_new(toml, LAKEHOUSE_TOML, force=False)
     say(f"{'written' if toml_written else 'kept, because it exists'}: {toml}")
-    path = dagster_folder(settings_of_process()) / "dagster.yaml"
+    settings = settings_of_process()
+    check_lake_root(settings)
+    path = dagster_folder(settings) / "dagster.yaml"
+    if reason := why_unwritable(path.parent):
+        fail(f"DAGSTER_HOME: {reason}; set DAGSTER_HOME to a folder that you may write")
     wanted = PRODUCTION if production else LAPTOP
     if path.is_file() and path.read_text(encoding="utf-8") == wanted:
         say(f"kept, because it has this content already: {path}")
@@ -194,8 +272,8 @@ def doctor() -> None:
 
     broken = False
     for finding in examine(aside):
-        state = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "broken": "[red]broken[/]"}[finding.state]
-        say(f"{state:<22} {finding.what}: {escape(finding.detail)}")
+        color = {"ok": "green", "note": "yellow", "broken": "red"}[finding.state]
+        say(f"[{color}]{finding.state:<8}[/]{finding.what}: {escape(finding.detail)}")
         broken = broken or finding.state == "broken"
     if broken:
         raise typer.Exit(1)

@@ -10,14 +10,15 @@ import typer
 from stock_lakehouse.cli.context import check_layout, engine
 from stock_lakehouse.cli.printing import (
     as_text,
+    as_typed,
     cut,
     error_console,
     fail,
-    new_grid,
     output_console,
-    print_grid,
+    print_table,
     progress_printer,
     say,
+    size,
     wrapped,
 )
 
@@ -62,12 +63,11 @@ def print_outcome(report: RunReport) -> None:
         for line in finding_lines(finding):
             console.print(line, markup=False)
     for failure in report.failures:  # an engine's error may quote delivered text
-        lines = "\n".join(map(printable, failure.splitlines()))
+        lines = as_typed("\n".join(map(printable, failure.splitlines())))
         console.print(f"[red]failed[/]  {escape(lines)}")
     if not report.success:
-        console.print(
-            f"`stock-lakehouse ui` shows the run {report.run_id}; run the same again when the cause is repaired"
-        )
+        again = f"`stock-lakehouse ui` shows the run {report.run_id}; run the same again when the cause is repaired"
+        console.print(as_typed(again), markup=False)
 
 
 def finding_lines(finding: CheckFinding) -> Iterator[str]:
@@ -98,8 +98,8 @@ def end(reports: Sequence[RunReport]) -> None:
             reasons.update(finding.facts.get("by reason") or {})
         rows = sum(finding.found or 0 for finding in grown)
         console = output_console(markup=False)  # the reasons may quote delivered text
-        console.print(f"Quarantine: {rows_in_words(rows)} more: {reasons_in_words(reasons)}.", soft_wrap=True)
-        console.print(f"  to do: {grown[0].to_do}", soft_wrap=True)
+        console.print(f"Quarantine: {rows_in_words(rows)} more: {reasons_in_words(reasons)}.")
+        console.print(as_typed(f"  to do: {grown[0].to_do}"))
     if not all(report.is_sound for report in reports):
         raise typer.Exit(1)
 
@@ -119,19 +119,19 @@ def record_held_bars(settings: Settings, rectangle: Rectangle) -> int:
 
 def print_tables(tables: list[TableStatus], report: RunReport | None = None) -> None:
     """Print a row per table: with its seconds in the run `report`, or without one with missing sessions and version."""
-    grid = new_grid(
-        "table", "rows", "tickers", "first", "last", "files", "bytes", *(("s",) if report else ("missing", "version"))
-    )
+    names = ("rows", "tickers", "first", "last", "size", *(("s",) if report else ("missing", "files", "version")))
+    rows = []
     for table in tables:
-        last = [f"{report.seconds.get(table.table, 0):.1f}"] if report else [str(table.missing), as_text(table.version)]
-        grid.add_row(
-            table.table,
+        figures = [
             f"{table.rows:,}",
             str(len(table.tickers)),
             as_text(table.first),
             as_text(table.last),
-            f"{table.files:,}",
-            f"{table.bytes:,}",
-            *last,
-        )
-    print_grid(grid)
+            size(table.bytes),
+        ]
+        if report:
+            figures += [f"{report.seconds.get(table.table, 0):.1f}"]
+        else:
+            figures += [f"{table.missing:,}", f"{table.files:,}", as_text(table.version)]
+        rows.append([table.table, *figures])
+    print_table(("table", *names), rows)

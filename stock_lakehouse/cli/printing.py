@@ -5,18 +5,28 @@ Not here: what is printed.
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import shutil
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table as RichTable
 
+NAME = "stock-lakehouse"
 LINE_WIDTH = 80
+PIPE_WIDTH = 200  # of grids in a file or a pipe, which are not cut to the width of a terminal
+CELL_WIDTH = 32  # a longer cell, like a list of dates, continues on further lines
 LONGEST_VALUE = 300
+LEFT = ("table", "ticker")  # columns of names; the others are aligned to the right
+COMMAND = re.compile(rf"(?<=`){NAME}(?= )")
 
 
 def progress_printer() -> Callable[[str], None]:
@@ -27,34 +37,85 @@ def progress_printer() -> Callable[[str], None]:
     started = time.monotonic()
 
     def progress(line: str) -> None:
-        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/]  {escape(line)}")
+        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/]  {escape(as_typed(line))}")
 
     return progress
 
 
 def error_console() -> Console:
+    return _console(stderr=True)
+
+
+def output_console(markup: bool = True) -> Console:
+    return _console(markup=markup)
+
+
+def _console(stderr: bool = False, markup: bool = True) -> Console:
+    """A console that breaks lines between words at the terminal's width. In a file or a pipe each line stays whole."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+    console = Console(stderr=stderr, markup=markup, highlight=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width, console.soft_wrap = PIPE_WIDTH, True
+    return console
+
+
+def as_typed(text: str) -> str:
+    """`text` with the program's name in its commands as this user types it."""
+    return COMMAND.sub(lambda _: program(), text)
+
+
+def program() -> str:
+    """The program as it was called, like `.venv/bin/stock-lakehouse`; its name alone if the shell finds it by that."""
+    called = Path(sys.argv[0])
+    found = shutil.which(NAME)
+    if called.name != NAME or (found and called.exists() and called.samefile(found)):
+        return NAME
+    return shlex.quote(str(called))
 
 
 def print_rows(rows: list[dict[str, str]]) -> None:
-    """Print rows in grids of as many columns as fit the terminal, each grid with the key columns first."""
-    terminal_width = output_console().width
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) + 2 for name in rows[0]}
-    key: list[str] = [name for name in ("ticker", "date") if name in widths]
-    groups = [list(key)]
-    for name, width in widths.items():
-        if name in key:
-            continue
-        if sum(widths[column] for column in groups[-1]) + width > terminal_width and len(groups[-1]) > len(key):
-            groups.append(list(key))
-        groups[-1].append(name)
+    """Print rows with the same columns as `print_table` does, ticker and date first."""
+    key = [name for name in ("ticker", "date") if name in rows[0]]
+    names = [*key, *(name for name in rows[0] if name not in key)]
+    print_table(names, [[row[name] for name in names] for row in rows], len(key))
+
+
+def print_table(names: Sequence[str], rows: Sequence[Sequence[str]], key: int = 1) -> None:
+    """Print rows in grids of as many columns as fit the terminal, each grid with the first `key` columns.
+
+    So no value is folded, unless it is wider than the terminal.
+    """
+    from rich.cells import cell_len
+    from rich.table import Table
+
+    console = output_console(markup=False)  # markup in delivered text is printed, not interpreted
+    cells = [[name, *(row[place] for row in rows)] for place, name in enumerate(names)]
+    widths = [max(map(_least_width, column)) for column in cells]
+    groups = [list(range(key))]
+    for place in range(key, len(names)):
+        if len(groups[-1]) > key and sum(widths[shown] + 2 for shown in (*groups[-1], place)) - 2 > console.width:
+            groups.append(list(range(key)))
+        groups[-1].append(place)
     for group in groups:
-        grid = new_grid(*group)
+        grid = Table(box=None, pad_edge=False, header_style="bold")
+        for place in group:
+            grid.add_column(
+                names[place],
+                justify="left" if names[place] in LEFT else "right",
+                overflow="fold",
+                no_wrap=widths[place] <= CELL_WIDTH and all(cell_len(text) <= CELL_WIDTH for text in cells[place]),
+            )
         for row in rows:
-            grid.add_row(*(row[name] for name in group))
-        print_grid(grid)
+            grid.add_row(*(row[place] for place in group))
+        console.print(grid, soft_wrap=False)
+        console.print()
+
+
+def _least_width(text: str) -> int:
+    from rich.cells import cell_len
+
+    return max(min(cell_len(text), CELL_WIDTH), *map(cell_len, text.split()), 0)
 
 
 def as_text(value: Any) -> str:
@@ -69,41 +130,33 @@ def as_text(value: Any) -> str:
     return printable("; ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
-def new_grid(*columns: str) -> RichTable:
-    from rich.table import Table
+def size(count: int) -> str:
+    """A number of bytes, like 3.1 MB."""
+    from rich.filesize import decimal
 
-    grid = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        grid.add_column(column, justify="left" if column in ("table", "ticker") else "right", overflow="fold")
-    return grid
-
-
-def output_console(markup: bool = True) -> Console:
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=False, markup=markup, emoji=False)
-    # Output to a file or a pipe is not cut to the width of a terminal.
-    return console if console.is_terminal else Console(highlight=False, width=200, markup=markup, emoji=False)
-
-
-def print_grid(grid: RichTable) -> None:
-    console = output_console(markup=False)  # markup in delivered text is printed, not interpreted
-    console.print(grid)
-    console.print()
+    return decimal(count)
 
 
 def say(line: str) -> None:
-    output_console().print(line, soft_wrap=True)
+    output_console().print(as_typed(line))
+
+
+def print_data(text: str) -> None:
+    """Print text for programs as it is. On a terminal, control characters in it are shown as their codes."""
+    from stock_lakehouse.sources import printable
+
+    lines = text.rstrip("\n").split("\n")
+    typer.echo("\n".join(map(printable, lines) if sys.stdout.isatty() else lines))
 
 
 def aside(line: str) -> None:
     """Print a line about the progress on stderr."""
-    typer.echo(line, err=True)
+    error_console().print(as_typed(line), markup=False)
 
 
 def fail(message: str) -> NoReturn:
     """Print one line on stderr and exit with code 2."""
-    typer.echo(f"stock-lakehouse: {message}", err=True)
+    aside(f"{NAME}: {message}")
     raise typer.Exit(2)
 
 
@@ -114,7 +167,11 @@ def wrapped(text: str, indent: str = "") -> list[str]:
 
     first = f"    {indent}"
     return textwrap.wrap(
-        printable(text), LINE_WIDTH, initial_indent=first, subsequent_indent=f"{first}  ", break_on_hyphens=False
+        printable(as_typed(text)),
+        LINE_WIDTH,
+        initial_indent=first,
+        subsequent_indent=f"{first}  ",
+        break_on_hyphens=False,
     )
 
 

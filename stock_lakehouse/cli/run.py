@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stock_lakehouse.cli.context import asked_rectangle, check_layout, data_files, engine, settings_of_process
+from stock_lakehouse.cli.context import (
+    asked_rectangle,
+    check_instance,
+    check_lake_root,
+    check_layout,
+    data_files,
+    engine,
+    existing_lake,
+    selected,
+    settings_of_process,
+)
 from stock_lakehouse.cli.outcome import end, print_outcome, print_tables, record_held_bars, run_and_print
 from stock_lakehouse.cli.printing import (
     as_text,
     duration,
     fail,
-    new_grid,
-    print_grid,
     print_rows,
+    print_table,
+    program,
     progress_printer,
     say,
 )
@@ -41,9 +52,12 @@ def demo(
     """Load everything that the settings name, in one Dagster run, and show the result."""
     settings = settings_of_process()
     if live:
+        check_lake_root(settings)
         _live(settings, sessions)
         return
     rectangle = asked_rectangle(settings, None, None, None)
+    check_lake_root(settings)
+    check_instance(settings)
     before = data_files(settings)
     report = run_and_print(settings, rectangle, None)
     changed = data_files(settings) != before
@@ -64,8 +78,11 @@ def materialize(
     """
     settings = settings_of_process()
     rectangle = asked_rectangle(settings, tickers, first, last)
+    assets = selected(select)
+    check_lake_root(settings)
+    check_instance(settings)
     before = data_files(settings)
-    report = run_and_print(settings, rectangle, select.split(",") if select else None)
+    report = run_and_print(settings, rectangle, assets)
     if data_files(settings) == before:
         say("Nothing changed: the lake holds everything already.")
     end([report])
@@ -94,15 +111,17 @@ def backfill(
 
     settings = settings_of_process()
     requested = asked_rectangle(settings, tickers, first, last)
+    assets = selected(select)
+    check_lake_root(settings)
+    check_instance(settings)
     check_layout(settings)
 
     def plan(run_again: bool) -> BackfillPlan:
         with engine(settings, *(table.name for table in LAYERS)) as spark:
             try:
                 return plan_backfill(
-                    Lake(settings.lake_options), spark, requested, select.split(",") if select else None,
-                    chunk or sys.maxsize, run_again,
-                )  # fmt: skip
+                    Lake(settings.lake_options), spark, requested, assets, chunk or sys.maxsize, run_again
+                )
             except ValueError as error:
                 fail(str(error))
 
@@ -140,6 +159,8 @@ def record() -> None:
     repetition marks nothing.
     """
     settings = settings_of_process()
+    existing_lake(settings)
+    check_instance(settings)
     if not record_held_bars(settings, asked_rectangle(settings, None, None, None)):
         say("Nothing to mark: Dagster knows everything that the lake holds.")
 
@@ -157,6 +178,8 @@ def prune(
 
     settings = settings_of_process()
     everything = asked_rectangle(settings, None, None, None)
+    check_lake_root(settings)
+    check_instance(settings)
     say(f"{prune_runs(settings, utc_now() - timedelta(days=days)):,} runs deleted")
     record_held_bars(settings, everything)
 
@@ -166,13 +189,13 @@ def _print_plan(plan: BackfillPlan) -> None:
         say(f"Nothing to do: the lake holds all {plan.asked:,} bars. `--again` runs them anyway.")
         return
     say(f"{plan.missing:,} of {plan.asked:,} bars to do, in {len(plan.chunks)} run(s):")
-    grid = new_grid("run", "bars", "tickers", "from", "to", "assets")
+    rows = []
     for number, chunk in enumerate(plan.chunks, start=1):
         names = chunk.rectangle.tickers
         shown = ", ".join(names) if len(names) <= 6 else f"{len(names)} tickers, {names[0]} to {names[-1]}"
         days = (str(chunk.rectangle.first), str(chunk.rectangle.last))
-        grid.add_row(str(number), f"{chunk.missing:,}", shown, *days, ", ".join(chunk.select or ("all",)))
-    print_grid(grid)
+        rows.append((str(number), f"{chunk.missing:,}", shown, *days, ", ".join(chunk.select or ("all",))))
+    print_table(("run", "bars", "tickers", "from", "to", "assets"), rows)
 
 
 def _live(settings: Settings, sessions: int) -> None:
@@ -188,23 +211,25 @@ def _live(settings: Settings, sessions: int) -> None:
     except LiveDemoError as error:
         typer.echo(f"stock-lakehouse: {error}", err=True)
         raise typer.Exit(1) from None
-    grid = new_grid("loaded to", "run", "seconds", "bars", "new")
+    rows = []
     for before, after in zip([None, *loaded], loaded, strict=False):
         new = after.bars - before.bars if before else after.bars
-        grid.add_row(str(after.session), after.run_id[:8], f"{after.seconds:.1f}", f"{after.bars:,}", f"{new:,}")
+        rows.append((str(after.session), after.run_id[:8], f"{after.seconds:.1f}", f"{after.bars:,}", f"{new:,}"))
     say("")
-    print_grid(grid)
+    print_table(("loaded to", "run", "seconds", "bars", "new"), rows)
     config = live_folder(settings) / "lakehouse.toml"
-    say(
-        f"{len(loaded)} runs; no session was requested twice. Look at it:  STOCK_LAKEHOUSE_CONFIG={config} stock-lakehouse ui"
-    )
+    say(f"{len(loaded)} runs; no session was requested twice. Look at it:")
+    say(f"  STOCK_LAKEHOUSE_CONFIG={shlex.quote(str(config))} {program()} ui")
 
 
 def _summary(settings: Settings, report: RunReport, changed: bool) -> None:
     """What `demo` prints after its run."""
+    from rich.markup import escape
+
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.lake.status import crosses, latest_indicators, superseded
     from stock_lakehouse.lake.status import status as read_status
+    from stock_lakehouse.tables import FEATURES
 
     lake = Lake(settings.lake_options)
     with engine(settings) as spark:
@@ -213,10 +238,12 @@ def _summary(settings: Settings, report: RunReport, changed: bool) -> None:
     print_tables(tables, report)
     rows = {table.table: table.rows for table in tables}
     say(f"{rows['processed_quarantine']:,} rows in quarantine, {superseded(tables):,} superseded by a newer delivery\n")
-    short = {"volatility_20": "vol_20", "buy_signal": "buy", "sell_signal": "sell"}
     if latest:
-        print_rows([{short.get(name, name): as_text(value) for name, value in row.items()} for row in latest])
-    grid = new_grid("ticker", "golden crosses", "death crosses")
+        for row in latest:
+            buy, sell = row.pop("buy_signal"), row.pop("sell_signal")
+            row["signal"] = "buy" if buy else "sell" if sell else None
+        print_rows([{name: as_text(value) for name, value in row.items()} for row in latest])
+    crossings = []
     for ticker in sorted({cross["ticker"] for cross in crossed}):
         days = {
             kind: ", ".join(
@@ -224,12 +251,17 @@ def _summary(settings: Settings, report: RunReport, changed: bool) -> None:
             )
             for kind in ("golden", "death")
         }
-        grid.add_row(ticker, days["golden"], days["death"])
-    print_grid(grid)
+        crossings.append((ticker, days["golden"], days["death"]))
+    print_table(("ticker", "golden crosses", "death crosses"), crossings)
     if not changed:
         say("Nothing changed: the lake held everything already, and no data file was written.")
-    say(
-        "Next:  [bold]make ui[/]  the same in Dagster, on http://127.0.0.1:3000\n"
-        "       [bold].venv/bin/stock-lakehouse show stocks_features NVDA --last 5[/]\n"
-        "       [bold].venv/bin/stock-lakehouse status[/]   and   [bold]--help[/]   for the rest"
+    next_commands = (
+        ("ui", "the same in Dagster, on http://127.0.0.1:3000"),
+        (f"show {FEATURES.name} {settings.tickers[-1]} --last 5", "indicators and signals"),
+        ("status", "what each table holds"),
+        ("--help", "everything else"),
     )
+    say("Next:")
+    for arguments, shows in next_commands:
+        say(f"  [bold]{escape(program())} {arguments}[/]")
+        say(f"      {shows}")

@@ -12,7 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from stock_lakehouse.lake.storage.messages import named
-from stock_lakehouse.lake.storage.protocol import ORPHAN_SECONDS, File, R, Storage, T
+from stock_lakehouse.lake.storage.protocol import ORPHAN_SECONDS, File, R, Storage, StorageError, T
 
 AT_A_TIME = 16  # concurrent syncs; each takes 4 to 50 ms, most of it waiting
 
@@ -91,7 +91,12 @@ class Folder:
         return map(function, items)
 
     def check(self, folders: Iterable[str]) -> None:
-        return None
+        nearest = next(path for path in (self._root, *self._root.absolute().parents) if os.path.exists(path))
+        if not nearest.is_dir():
+            raise StorageError(f"lake_root: {nearest} is a file; set lake_root to a folder")
+        for path in (self._root, *(self._root / folder for folder in folders)):
+            if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK):
+                raise StorageError(f"{path} cannot be read; change its permissions, or set lake_root to another folder")
 
 
 def _sync(path: Path) -> None:

@@ -1,0 +1,157 @@
+"""The rows that `show` and `export` are asked for, and the files and texts that they are written to.
+
+Not here: reading a table (lake/reading.py), and the commands (look.py, export.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from stock_lakehouse.cli.context import day_of, existing_lake
+from stock_lakehouse.cli.printing import fail
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from stock_lakehouse.settings import Settings
+
+XLSX_ROWS = 1_048_575  # of a sheet, without its header
+XLSX_TEXT = 32_767  # characters of a cell
+
+
+def spelled(ticker: str) -> str:
+    """A ticker as the lake spells it: upper case, and __unreadable__ in lower case."""
+    from stock_lakehouse.tables import UNREADABLE
+
+    return UNREADABLE if ticker.lower() == UNREADABLE else ticker.upper()
+
+
+def chosen_rows(
+    settings: Settings,
+    table: str,
+    tickers: Sequence[str] | None,
+    first: datetime | None,
+    last: datetime | None,
+    as_of: str | None,
+) -> pa.Table:
+    """Rows of a table, sorted by ticker and day: of `tickers` (None: all), of the days from `first` to `last`, as of a moment.
+
+    Exits with a line for a table that does not exist, a moment that cannot be read, and a folder without a lake.
+    """
+    from stock_lakehouse.lake.history import NoVersionError
+    from stock_lakehouse.lake.reading import read_table
+    from stock_lakehouse.lake.storage import StorageError
+    from stock_lakehouse.tables import BY_NAME
+
+    if table not in BY_NAME:
+        fail(f"TABLE: no table {table}; allowed: {', '.join(BY_NAME)}")
+    existing_lake(settings)
+    try:
+        rows = read_table(table, tickers=tickers, as_of=as_of, lake_root=settings.lake_root)
+    except (NoVersionError, StorageError, ValueError) as error:
+        fail(str(error))
+    return _of_days(rows, day_of(first), day_of(last))
+
+
+def _of_days(rows: pa.Table, first: date | None, last: date | None) -> pa.Table:
+    """The rows of the days from `first` to `last`. A day that could not be read is in no range."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if first is None and last is None:
+        return rows
+    day = next((rows[field.name] for field in rows.schema if pa.types.is_date32(field.type)), None)
+    if day is None:  # delivered text: the session that was read from it
+        day = rows["session"]
+        first, last = (None if bound is None else bound.isoformat() for bound in (first, last))  # type: ignore[assignment]
+    wanted = pc.is_valid(day)
+    if first is not None:
+        wanted = pc.and_(wanted, pc.greater_equal(day, pa.scalar(first, day.type)))
+    if last is not None:
+        wanted = pc.and_(wanted, pc.less_equal(day, pa.scalar(last, day.type)))
+    return rows.filter(wanted)
+
+
+def is_known(settings: Settings, ticker: str) -> bool:
+    """True if the settings list the ticker, or a layer of the lake holds it."""
+    from stock_lakehouse.lake.reading import read_table
+    from stock_lakehouse.tables import LAYERS
+
+    if ticker in settings.tickers:
+        return True
+    return any(
+        read_table(layer.name, tickers=[ticker], lake_root=settings.lake_root).num_rows for layer in reversed(LAYERS)
+    )
+
+
+def json_text(rows: pa.Table) -> str:
+    """The rows as a JSON list of objects. Days and times are ISO text; null and NaN are null."""
+    plain = [
+        {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
+        for row in rows.to_pylist()
+    ]
+    return json.dumps(plain, default=lambda value: value.isoformat(), indent=2)
+
+
+def csv_text(rows: pa.Table) -> str:
+    """The rows as CSV with a header. A list is joined by `; `, null is an empty cell."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    write_csv(rows, sink)
+    return str(sink.getvalue().to_pybytes().decode())
+
+
+def write_csv(rows: pa.Table, file: Any) -> None:
+    import pyarrow.csv
+
+    pyarrow.csv.write_csv(_with_joined_lists(rows), file)
+
+
+def write_parquet(rows: pa.Table, file: BinaryIO) -> None:
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(rows, file)
+
+
+def write_xlsx(rows: pa.Table, file: BinaryIO) -> None:
+    """One sheet with typed cells. Delivered text stays text. Times are in UTC, because Excel has no zones."""
+    import xlsxwriter
+
+    book = xlsxwriter.Workbook(file, {"constant_memory": True, "remove_timezone": True})
+    sheet = book.add_worksheet()
+    bold = book.add_format({"bold": True})
+    formats = {
+        date: book.add_format({"num_format": "yyyy-mm-dd"}),
+        datetime: book.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"}),
+    }
+    sheet.freeze_panes(1, 0)
+    for place, name in enumerate(rows.column_names):
+        sheet.write_string(0, place, name, bold)
+        sheet.set_column(place, place, max(len(name), 11))
+    number = 0
+    for batch in _with_joined_lists(rows).to_batches():
+        for row in batch.to_pylist():
+            number += 1
+            for place, value in enumerate(row.values()):
+                if isinstance(value, str):
+                    sheet.write_string(
+                        number, place, value if len(value) <= XLSX_TEXT else value[: XLSX_TEXT - 1] + "…"
+                    )
+                elif value is not None and not (isinstance(value, float) and not math.isfinite(value)):
+                    sheet.write(number, place, value, formats.get(type(value)))
+    book.close()
+
+
+def _with_joined_lists(rows: pa.Table) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for place, field in enumerate(rows.schema):
+        if pa.types.is_list(field.type):
+            rows = rows.set_column(place, field.name, pc.binary_join(rows[field.name], "; "))
+    return rows
