@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from stock_lakehouse.indicators.registry import INDICATORS, Indicator
 from stock_lakehouse.schemas import Column, corporate_actions, curated, features, processed, raw, restatements
 
 if TYPE_CHECKING:
@@ -195,6 +196,13 @@ def laid_out(table: Table, layout: str) -> Table:
     # A Parquet table has no log that names its valid files, so each layout has its own folder.
     path = f"{table.path}_by_{layout}" if table.format == "parquet" else table.path
     return replace(table, path=path, partition_by=LAYOUTS[layout])
+
+
+def with_indicators(table: Table, indicators: tuple[Indicator, ...]) -> Table:
+    """`table` as a lake with `indicators` has it: features have a column for each; other tables are the same."""
+    if table.name != FEATURES.name or indicators == INDICATORS:
+        return table
+    return replace(table, columns=features.columns_of(indicators))
 
 
 def layout_named(columns: tuple[str, ...]) -> str:

@@ -1,7 +1,7 @@
 """The registry of indicators: one line a feature.
 
-To add an indicator, add a line to INDICATORS; its column, schema, docs and backfill follow from it. Not here: formulas
-(kernel.py), frames, tickers, storage.
+To add an indicator to the package, add a line to INDICATORS; its column, schema, docs and backfill follow from it. Not here:
+formulas (kernel.py), indicators of a user's own file (own.py), frames, tickers, storage.
 """
 
 from __future__ import annotations
@@ -55,10 +55,22 @@ class Indicator:
         named = (value for value in self.parameters.values() if isinstance(value, str))
         return frozenset((*named, *self.inputs))
 
+    @property
+    def spec(self) -> str:
+        """Its part of `indicator_spec`: a text that changes with its name, function and parameters."""
+        function = getattr(self.function, "__name__", type(self.function).__name__)
+        return f"{self.name}={function}({sorted(self.parameters.items())})"
+
+    def values(self, columns: Columns) -> Array:
+        """Its values over one ticker's history; `columns` has at least those that it reads."""
+        return self.function(columns, **self.parameters)
+
 
 _MACD = {"source": "close", "fast": 12, "slow": 26, "signal": 9}
 _BANDS = {"source": "close", "window": 20}
 
+# The columns of bars that a function may read; `compute` says what each holds.
+BARS = ("open", "high", "low", "close", "adj_close", "volume", "dividend", "total_return")
 BAR_COLUMNS = {
     "total_return": "price_basis"
 }  # the curated column that a column of bars is computed from, if the names differ
@@ -146,10 +158,7 @@ INDICATORS: tuple[Indicator, ...] = (
 
 def indicator_spec(indicators: tuple[Indicator, ...] = INDICATORS) -> str:
     """The version string of all formulas and parameters, like `1-3f9a0c21`."""
-    lines = [
-        f"{indicator.name}={indicator.function.__name__}({sorted(indicator.parameters.items())})"
-        for indicator in indicators
-    ]
+    lines = [indicator.spec for indicator in indicators]
     return f"{FORMULA_VERSION}-{hashlib.sha256(repr(lines).encode()).hexdigest()[:8]}"
 
 
@@ -158,6 +167,7 @@ def compute(bars: Columns, indicators: tuple[Indicator, ...] = INDICATORS) -> di
 
     `bars` has one value a session, in ascending order, in each of these columns:
 
+    - open, high, low: float64; NaN where unknown. Needed only for indicators that read them.
     - close, adj_close, volume: float64.
     - dividend: float64; NaN where the delivery does not say it.
     - total_return: bool; True where adj_close is a delivered one.
@@ -166,5 +176,5 @@ def compute(bars: Columns, indicators: tuple[Indicator, ...] = INDICATORS) -> di
     """
     columns: dict[str, Array] = dict(bars)
     for indicator in indicators:
-        columns[indicator.name] = indicator.function(columns, **indicator.parameters)
+        columns[indicator.name] = indicator.values(columns)
     return {indicator.name: columns[indicator.name] for indicator in indicators}
