@@ -61,7 +61,7 @@ def _metadata(table: Table, indicators: tuple[Indicator, ...]) -> dict[str, dg.M
         dg.TableColumn(
             column.name,
             column.type,
-            column.description,
+            column.documentation,
             constraints=dg.TableColumnConstraints(nullable=column.nullable, unique=table.key == (column.name,)),
         )
         for column in table.columns

@@ -37,6 +37,7 @@ class Indicator:
 
     - `warm_up`: the number of sessions at the start of a history without a value.
     - `inputs`: the columns that the function reads in addition to those that its parameters name.
+    - `unit`: the unit of its values, for describe() and docs/tables.md.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Indicator:
     maximum: float | None = None
     type: str = field(default="double")
     inputs: tuple[str, ...] = ()
+    unit: str = ""
 
     @property
     def reads(self) -> frozenset[str]:
@@ -66,6 +68,7 @@ class Indicator:
         return self.function(columns, **self.parameters)
 
 
+PRICE = "currency per share"
 _MACD = {"source": "close", "fast": 12, "slow": 26, "signal": 9}
 _BANDS = {"source": "close", "window": 20}
 
@@ -77,29 +80,81 @@ BAR_COLUMNS = {
 
 # In order of evaluation: a function may read the bars and every indicator that is listed before.
 INDICATORS: tuple[Indicator, ...] = (
-    Indicator("sma_20", moving_average, {"source": "close", "window": 20}, 19, "Average close of 20 sessions", 0),
-    Indicator("sma_50", moving_average, {"source": "close", "window": 50}, 49, "Average close of 50 sessions", 0),
-    Indicator("sma_200", moving_average, {"source": "close", "window": 200}, 199, "Average close of 200 sessions", 0),
     Indicator(
-        "ema_12", exponential_average, {"source": "close", "window": 12}, 11, "Exponential average of 12 sessions", 0
+        "sma_20", moving_average, {"source": "close", "window": 20}, 19, "Average close of 20 sessions", 0, unit=PRICE
     ),
     Indicator(
-        "ema_26", exponential_average, {"source": "close", "window": 26}, 25, "Exponential average of 26 sessions", 0
-    ),
-    Indicator("rsi_14", rsi, {"source": "close", "window": 14}, 14, "Wilder's relative strength index", 0, 100),
-    Indicator("macd", macd, {**_MACD, "part": 0}, 33, "MACD line of (12, 26, 9)"),
-    Indicator("macd_signal", macd, {**_MACD, "part": 1}, 33, "MACD signal line"),
-    Indicator("macd_hist", macd, {**_MACD, "part": 2}, 33, "MACD histogram: line minus signal line"),
-    Indicator(
-        "bb_upper", bollinger, {**_BANDS, "deviations": 2.0}, 19, "Upper Bollinger band, 20 sessions, 2 deviations"
-    ),
-    Indicator("bb_mid", bollinger, {**_BANDS, "deviations": 0.0}, 19, "Middle Bollinger band: the average", 0),
-    Indicator("bb_lower", bollinger, {**_BANDS, "deviations": -2.0}, 19, "Lower Bollinger band"),
-    Indicator(
-        "volume_sma_20", moving_average, {"source": "volume", "window": 20}, 19, "Average volume of 20 sessions", 0
+        "sma_50", moving_average, {"source": "close", "window": 50}, 49, "Average close of 50 sessions", 0, unit=PRICE
     ),
     Indicator(
-        "volume_sma_50", moving_average, {"source": "volume", "window": 50}, 49, "Average volume of 50 sessions", 0
+        "sma_200",
+        moving_average,
+        {"source": "close", "window": 200},
+        199,
+        "Average close of 200 sessions",
+        0,
+        unit=PRICE,
+    ),
+    Indicator(
+        "ema_12",
+        exponential_average,
+        {"source": "close", "window": 12},
+        11,
+        "Exponential average of 12 sessions",
+        0,
+        unit=PRICE,
+    ),
+    Indicator(
+        "ema_26",
+        exponential_average,
+        {"source": "close", "window": 26},
+        25,
+        "Exponential average of 26 sessions",
+        0,
+        unit=PRICE,
+    ),
+    Indicator(
+        "rsi_14",
+        rsi,
+        {"source": "close", "window": 14},
+        14,
+        "Wilder's relative strength index",
+        0,
+        100,
+        unit="0 to 100",
+    ),
+    Indicator("macd", macd, {**_MACD, "part": 0}, 33, "MACD line of (12, 26, 9)", unit=PRICE),
+    Indicator("macd_signal", macd, {**_MACD, "part": 1}, 33, "MACD signal line", unit=PRICE),
+    Indicator("macd_hist", macd, {**_MACD, "part": 2}, 33, "MACD histogram: line minus signal line", unit=PRICE),
+    Indicator(
+        "bb_upper",
+        bollinger,
+        {**_BANDS, "deviations": 2.0},
+        19,
+        "Upper Bollinger band, 20 sessions, 2 deviations",
+        unit=PRICE,
+    ),
+    Indicator(
+        "bb_mid", bollinger, {**_BANDS, "deviations": 0.0}, 19, "Middle Bollinger band: the average", 0, unit=PRICE
+    ),
+    Indicator("bb_lower", bollinger, {**_BANDS, "deviations": -2.0}, 19, "Lower Bollinger band", unit=PRICE),
+    Indicator(
+        "volume_sma_20",
+        moving_average,
+        {"source": "volume", "window": 20},
+        19,
+        "Average volume of 20 sessions",
+        0,
+        unit="shares",
+    ),
+    Indicator(
+        "volume_sma_50",
+        moving_average,
+        {"source": "volume", "window": 50},
+        49,
+        "Average volume of 50 sessions",
+        0,
+        unit="shares",
     ),
     Indicator(
         "return_1d",
@@ -109,6 +164,7 @@ INDICATORS: tuple[Indicator, ...] = (
         "Total return since the session before, 0.01 is 1 %: of close, with the dividend of the bar itself; where no dividend is "
         "known, of the delivered adj_close, or of close alone",
         inputs=("close", "adj_close", "dividend", "total_return"),
+        unit="fraction",
     ),
     Indicator(
         "volatility_20",
@@ -118,6 +174,7 @@ INDICATORS: tuple[Indicator, ...] = (
         "Sample deviation of return_1d over 20 sessions",
         0,
         inputs=("return_1d",),
+        unit="fraction",
     ),
     Indicator(
         "buy_signal",
