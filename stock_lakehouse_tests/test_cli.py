@@ -95,7 +95,7 @@ def test_status_counts_sessions_that_are_missing_between() -> None:
         (("materialize", "--from", "yesterday"), "--from"),
         (("materialize", "--select", "nothing"), "no asset nothing"),
         (("show", "nothing", "AAPL"), "no table nothing"),
-        (("show", "stocks_features", "AAPL"), "holds no row of AAPL"),
+        (("show", "stocks_features", "AAPL"), "there is no lake at"),
     ],
 )
 def test_wrong_input_is_one_clear_line_and_exit_code_2(arguments: tuple[str, ...], words: str) -> None:

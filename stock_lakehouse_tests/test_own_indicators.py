@@ -12,6 +12,7 @@ import pytest
 import talib
 from pyspark.sql import SparkSession
 
+import stock_lakehouse
 from stock_lakehouse.databricks_jobs.main import publish
 from stock_lakehouse.databricks_jobs.order import Order
 from stock_lakehouse.definitions import build_definitions
@@ -20,6 +21,7 @@ from stock_lakehouse.indicators.own import TAKEN, own_indicators
 from stock_lakehouse.indicators.registry import BARS, INDICATORS, compute, indicator_spec
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import SchemaEvolutionError
+from stock_lakehouse.lake.reading import read_table
 from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.schemas.lineage import column_lineage
 from stock_lakehouse.settings import Settings, SettingsError, load_settings
@@ -133,7 +135,7 @@ def stored_ranges(rows: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
 
 
 def test_a_file_adds_its_columns_to_a_lake_a_changed_formula_is_computed_again_and_a_lost_file_is_named(
-    spark: SparkSession, tmp_path: Path
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, file, asked = tmp_path / "lake", tmp_path / "my_indicators.py", rectangle(DAYS, ("AAA", "BBB"))
     plain = clocked(root, spark)
@@ -147,6 +149,16 @@ def test_a_file_adds_its_columns_to_a_lake_a_changed_formula_is_computed_again_a
     assert without_own(after) == without_own(before)
     assert stored_ranges(after) == pytest.approx(day_ranges())
     assert {row["indicator_spec"] for row in after} == {house.lake.indicator_spec}
+
+    # Read back: without the settings the column is known, and what it means is not.
+    found = read_table("bars_with_features", columns=["day_range", "high"], lake_root=root)
+    assert found["day_range"].to_pylist() == read_table(FEATURES.name, lake_root=root)["day_range"].to_pylist()
+    assert stock_lakehouse.describe(FEATURES.name, root).loc["up_day", "type"] == "boolean"
+    monkeypatch.setenv("STOCK_LAKEHOUSE_LAKE_ROOT", str(root))
+    monkeypatch.setenv("STOCK_LAKEHOUSE_INDICATORS", str(file))
+    assert "High minus low" in stock_lakehouse.describe(FEATURES.name).loc["day_range", "description"]
+    described = read_table("bars_with_features", columns="day_range").schema.field("day_range").metadata
+    assert described[b"description"] == b"High minus low, percent of close"
 
     file.write_text(GOOD.replace("Scale(100.0)", "Scale(1.0)"))
     edited = clocked(root, spark, indicators=file)
@@ -199,7 +211,7 @@ def test_the_asset_and_the_lineage_have_the_columns(tmp_path: Path) -> None:
     settings = Settings(lake_root=tmp_path / "lake", indicators=FILE)
     asset = build_definitions(settings).resolve_asset_graph().get(dg.AssetKey(FEATURES.name))
     columns = {column.name: column for column in asset.metadata["dagster/column_schema"].value.columns}
-    assert columns["day_range"].description == "High minus low, percent of close"
+    assert columns["day_range"].description.startswith("High minus low, percent of close")
     lake = Lake(settings.lake_options)
     of_range = {(CURATED.name, name) for name in ("high", "low", "close")}
     assert set(column_lineage(lake.features.table, lake.indicators)["day_range_5"]) == of_range

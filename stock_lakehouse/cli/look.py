@@ -88,17 +88,16 @@ def show(
     ] = None,
 ) -> None:
     """The newest rows of a ticker, as they are or as they were."""
-    from stock_lakehouse.lake.history import NoVersionError
     from stock_lakehouse.lake.reading import read_table
-    from stock_lakehouse.lake.storage import StorageError
+    from stock_lakehouse.lake.storage import LakeError
     from stock_lakehouse.tables import QUARANTINE, UNREADABLE
 
-    settings = settings_of_process()
+    settings_of_process()
     # The spelling of `status`: __unreadable__ in lower case, tickers in upper case.
     name = ticker.lower() if ticker.lower() == UNREADABLE else ticker.upper()
     try:
-        rows = read_table(table, tickers=sorted({name, ticker}), as_of=as_of, lake_root=settings.lake_root)
-    except (NoVersionError, StorageError, ValueError) as error:
+        rows = read_table(table, tickers=ticker, as_of=as_of)
+    except LakeError as error:
         fail(str(error))
     if not rows.num_rows:
         then = f" of {as_of}" if as_of else ""
