@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -17,12 +18,13 @@ from stock_lakehouse.databricks_jobs.main import publish
 from stock_lakehouse.databricks_jobs.order import Order
 from stock_lakehouse.definitions import build_definitions
 from stock_lakehouse.engines import spark_session
-from stock_lakehouse.indicators.own import TAKEN, own_indicators
+from stock_lakehouse.indicators.own import TAKEN, IndicatorError, own_indicators
 from stock_lakehouse.indicators.registry import BARS, INDICATORS, compute, indicator_spec
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import SchemaEvolutionError
 from stock_lakehouse.lake.reading import read_table
 from stock_lakehouse.lake_options import LakeOptions
+from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.schemas.lineage import column_lineage
 from stock_lakehouse.settings import Settings, SettingsError, load_settings
 from stock_lakehouse.tables import CURATED, FEATURES
@@ -87,6 +89,13 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "lakehouse.toml").write_text('indicators = "no_such.py"\n')
     with pytest.raises(SettingsError, match=r"no_such\.py: cannot be read .*; set `indicators` to a Python file"):
         load_settings()
+
+
+def test_a_module_beside_the_file_is_refused_because_workers_lack_it(tmp_path: Path) -> None:
+    (tmp_path / "helpers.py").write_text("")
+    for statement in ("import helpers", "from helpers import anything", "from .helpers import anything"):
+        with pytest.raises(IndicatorError, match=r"my_indicators\.py:2: imports helpers, which lies beside it"):
+            own_indicators(str(tmp_path / "my_indicators.py"), f"x = 1\n{statement}\n")
 
 
 def test_the_names_that_are_taken_are_all_columns_of_bars_and_features() -> None:
@@ -229,6 +238,15 @@ def test_a_job_computes_them_without_the_file(spark: SparkSession, tmp_path: Pat
     assert stored_ranges(contents(Lake(root).features)) == pytest.approx(day_ranges())
 
 
+def test_the_order_of_a_job_has_the_text_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = "stock_lakehouse.resources.databricks_jobs.publish_by_job"
+    monkeypatch.setattr(place, lambda context, order, databricks: iter([order]))
+    house = LakehouseResource.of(Settings(lake_root=tmp_path / "lake", indicators=FILE))
+    context = SimpleNamespace(partition_keys=["2023-09-21|AAPL"], run_id="a-run")
+    [order] = house.publish_by_job(context, FEATURES)  # type: ignore[arg-type]
+    assert order.own_source == GOOD
+
+
 def workers_cannot_import_the_file(session: SparkSession, tmp_path: Path) -> None:
     """What an engine computes whose workers are other processes, and how a function that fails there is told."""
     file, asked = tmp_path / "my_indicators.py", rectangle(DAYS, ("AAA", "BBB"))
@@ -239,6 +257,17 @@ def workers_cannot_import_the_file(session: SparkSession, tmp_path: Path) -> Non
     file.write_text(one('lambda c: 1 / 0 if c["volume"].max() > 5e6 else c["volume"]', 'inputs=("volume",)'))
     with pytest.raises(dg.Failure, match=f"{file}:6: .* ZeroDivisionError"):
         run(house, asked, steps=[FEATURES.name])
+
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "of_this_process.py").write_text("def doubled(values): return 2 * values\n")
+    text = one('lambda c: of_this_process.doubled(c["volume"])', 'inputs=("volume",)')
+    file.write_text(text.replace("from ", "import of_this_process\nfrom ", 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path / "packages")
+        with pytest.raises(
+            dg.Failure, match=f"{file}: the engine's workers have no module of_this_process; install it"
+        ):
+            run(house, asked, steps=[FEATURES.name])
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ TAKEN = (
     *("ticker", "date", "year", "tradable_from", "indicator_spec", "price_basis", "ingested_at", "bar_status"),
     *("split_ratio", "split_factor", "basis_factor", "adj_close_deviation"),
 )
+PACKAGE = "stock_lakehouse"  # its source may lie beside the file; workers have it installed
 TRIAL_BARS = 260  # more than the longest warm-up of the registry
 
 
@@ -128,6 +129,7 @@ def _executed(file: str, text: str) -> tuple[ast.Module, ModuleType]:
     except (SyntaxError, ValueError) as error:  # ValueError: the text has null bytes
         line = getattr(error, "lineno", None) or 1
         raise IndicatorError(f"{file}:{line}: is not Python ({_in_words(error)}); correct it there") from None
+    _check_imports(file, tree)
     module = ModuleType(f"stock_lakehouse_own_{hashlib.sha256(text.encode()).hexdigest()[:16]}")
     module.__file__ = file
     # Dataclasses look their module up. It does not stay in sys.modules: functions of a module that cannot be imported are
@@ -143,6 +145,24 @@ def _executed(file: str, text: str) -> tuple[ast.Module, ModuleType]:
     finally:
         del sys.modules[module.__name__]
     return tree, module
+
+
+def _check_imports(file: str, tree: ast.Module) -> None:
+    """Raise IndicatorError if the file imports a module that lies beside it: workers in another process do not have it."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        names = [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or name for name in names]
+        for name in names:
+            top = name.partition(".")[0]
+            beside = Path(file).parent / top
+            if top != PACKAGE and (beside.with_suffix(".py").is_file() or (beside / "__init__.py").is_file()):
+                raise IndicatorError(
+                    f"{file}:{node.lineno}: imports {top}, which lies beside it, and the engine's workers do not have that file; "
+                    "move its functions into this file"
+                )
 
 
 @dataclass(frozen=True)

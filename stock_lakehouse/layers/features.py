@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 READS = (CURATED,)
 # An engine repeats an error of its workers as text, in a traceback.
 RAISED = re.compile(rf"{IndicatorError.__name__}: (.+)")
+LACKING = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
 
 
 def compute(step: Step, bars: DataFrame) -> Rows:
@@ -28,12 +29,24 @@ def compute(step: Step, bars: DataFrame) -> Rows:
     try:
         rows = step.by_ticker(lambda chunk: features(chunk, step.sessions, indicators), bars, step.history_years)
     except PySparkException as error:
-        if (found := RAISED.search(str(error))) is None:
+        problem = _problem_of(step, str(error))
+        if problem is None:
             raise
-        step.tell(CheckResult(FEATURES, audit_name(FEATURES), False, {"own indicator": found[1]}))
-        raise IndicatorError(found[1]) from None
+        step.tell(CheckResult(FEATURES, audit_name(FEATURES), False, {"own indicator": problem}))
+        raise IndicatorError(problem) from None
     step.audit(rows, step.lake.features.table)
     return Rows(FEATURES, rows, inputs)
+
+
+def _problem_of(step: Step, message: str) -> str | None:
+    """What the engine's error says of the user's own indicators; None if it is about something else."""
+    if raised := RAISED.search(message):
+        return raised[1]
+    lacking = LACKING.search(message)
+    if lacking is None or step.lake.own_source is None:
+        return None
+    file = step.options.indicators
+    return f"{file}: the engine's workers have no module {lacking[1]}; install it in the Python that they run"
 
 
 def check_published(step: Step) -> None:
