@@ -42,9 +42,10 @@ bench: .venv/installed
 conformance: .venv/installed
 	$(BIN)/python -m stock_lakehouse_tests.conformance
 
-# The tables of docs/settings.md, from the descriptions of the settings. `make test` fails when they are stale.
+# The tables of docs/settings.md, and docs/tables.md, from the settings and the schemas. `make test` fails when they are stale.
 docs: .venv/installed
 	$(BIN)/python -m stock_lakehouse_tests.settings_tables
+	$(BIN)/python -m stock_lakehouse_tests.table_documents
 
 lock: .venv/installed
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header \

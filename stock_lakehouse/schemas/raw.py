@@ -35,7 +35,7 @@ PROVENANCE = (
         "adjusted_to",
         "string",
         "Day up to whose splits the delivered prices are adjusted: the day of the delivery's newest bar of the ticker",
-        null="the session of the row itself cannot be read, or it landed before this column existed",
+        null="unknown",
     ),
 )
 # Added later, and therefore last: older files of a lake have fewer columns, and CSV columns are read by position.
@@ -56,7 +56,7 @@ READING = (
         "basis",
         "string",
         "What open to close are adjusted for: split_adjusted, as_traded, as_traded_adjusted_close or total_return",
-        null="split_adjusted: the row landed before this column existed",
+        null="the row cannot be read; or it landed before this column existed, split_adjusted",
     ),
     Column(
         "adj_close_as_of",
