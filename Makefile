@@ -42,9 +42,10 @@ bench: .venv/tests
 conformance: .venv/tests
 	$(BIN)/python -m stock_lakehouse_tests.conformance
 
-# The tables of docs/settings.md, from the descriptions of the settings. `make test` fails when they are stale.
+# The tables of docs/settings.md, and docs/tables.md, from the settings and the schemas. `make test` fails when they are stale.
 docs: .venv/tests
 	$(BIN)/python -m stock_lakehouse_tests.settings_tables
+	$(BIN)/python -m stock_lakehouse_tests.table_documents
 
 lock: .venv/tests
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \

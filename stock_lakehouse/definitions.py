@@ -37,7 +37,9 @@ def build_definitions(
     automation = automation_of(settings, calendar)
     retries = NETWORK_RETRIES if settings.source == "yfinance" else None
     return dg.Definitions(
-        assets=automated(all_assets(scheme.definition(ticker_order), retries), settings, calendar),
+        assets=automated(
+            all_assets(scheme.definition(ticker_order), retries, lakehouse.lake.indicators), settings, calendar
+        ),
         asset_checks=[market_checks(automation.check_condition), gap_diagnosis(automation.check_condition)],
         jobs=[lakehouse_job, upkeep_job],
         sensors=automation.sensors,

@@ -51,6 +51,11 @@ class LakeOptions(BaseModel):
         "tickers of a year, sorted by ticker, for lakes of thousands of tickers. `stock-lakehouse layout` moves a lake to "
         "another value; see docs/operations.md#layout.",
     )
+    indicators: Path | None = Field(
+        default=None,
+        description="Python file with indicators of your own, which become columns of `stocks_features`; see "
+        "docs/python.md#indicators-of-your-own.",
+    )
     bars_per_chunk: int = Field(
         default=750_000,
         ge=1,

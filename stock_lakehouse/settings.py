@@ -30,6 +30,7 @@ from pydantic_settings import (
 )
 
 from stock_lakehouse.exchanges import known_from, listed_elsewhere
+from stock_lakehouse.indicators.own import IndicatorError, own_indicators, read_source
 from stock_lakehouse.lake_options import LakeOptions
 
 PREFIX = "STOCK_LAKEHOUSE_"
@@ -310,6 +311,11 @@ class Settings(LakeOptions, BaseSettings):
                 f"lake_root: the path {root} has a character that the path of a table cannot have; allowed: {FOLDER.pattern}. "
                 "Set lake_root to another folder, or move this one"
             )
+        if settings.indicators is not None:
+            try:
+                own_indicators(str(settings.indicators), read_source(settings.indicators))
+            except IndicatorError as error:
+                raise SettingsError(f"indicators: {error}") from None
         return settings
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from stock_lakehouse.indicators.registry import INDICATORS, Indicator
 from stock_lakehouse.schemas import Column, corporate_actions, curated, features, processed, raw, restatements
 
 if TYPE_CHECKING:
@@ -85,6 +86,17 @@ class Table:
             "array<string>": pa.list_(pa.string()),
         }
         return pa.schema([(column.name, types[column.type]) for column in self.columns])
+
+    @property
+    def documented_schema(self) -> pa.Schema:
+        """`arrow_schema` with the description, the unit and the meaning of a null in the metadata of each field."""
+        import pyarrow as pa
+
+        fields = []
+        for column, field in zip(self.columns, self.arrow_schema, strict=True):
+            facts = {"description": column.description, "unit": column.unit, "null": column.null}
+            fields.append(field.with_metadata({name: fact for name, fact in facts.items() if fact}))
+        return pa.schema(fields, {"description": self.description})
 
 
 RAW = Table(
@@ -179,6 +191,7 @@ RESTATEMENTS = Table(
 
 TABLES = (RAW, PROCESSED, QUARANTINE, PROCESSED_ACTIONS, CURATED, CORPORATE_ACTIONS, FEATURES, RESTATEMENTS)
 BY_NAME = {table.name: table for table in TABLES}
+BARS_WITH_FEATURES = "bars_with_features"
 LAYERS = tuple(
     table for table in TABLES if table.has_step
 )  # in the order of the flow; each partitioned by the run's keys
@@ -195,6 +208,36 @@ def laid_out(table: Table, layout: str) -> Table:
     # A Parquet table has no log that names its valid files, so each layout has its own folder.
     path = f"{table.path}_by_{layout}" if table.format == "parquet" else table.path
     return replace(table, path=path, partition_by=LAYOUTS[layout])
+
+
+def with_indicators(table: Table, indicators: tuple[Indicator, ...]) -> Table:
+    """`table` as a lake with `indicators` has it: features have a column for each; other tables are the same."""
+    if table.name != FEATURES.name or indicators == INDICATORS:
+        return table
+    return replace(table, columns=features.columns_of(indicators))
+
+
+def bars_with_features(features: Table) -> Table:
+    """The view that joins each curated bar with the features of its session. It is read, and not stored.
+
+    `features`: the table of features, with the columns of its lake.
+    """
+    missing = "the bar has no features yet"
+    of_features = tuple(
+        replace(column, nullable=True, null=f"{missing}; or {column.null}" if column.null else missing)
+        for column in features.columns
+        if column.name not in CURATED.column_names
+    )
+    return Table(
+        BARS_WITH_FEATURES,
+        "view",
+        "delta",
+        "",
+        (*CURATED.columns, *of_features),
+        "Each curated bar beside the indicators and signals of its session. A view: it is joined when it is read.",
+        made_from=(CURATED.name, FEATURES.name),
+        partition_by=(),
+    )
 
 
 def layout_named(columns: tuple[str, ...]) -> str:

@@ -344,7 +344,7 @@ def differences(
             time.sleep(pause_seconds)
         for table, compute in computed.items():
             if names := found[table.name]:
-                stored = _present(lake.read(table.name, spark), table)
+                stored = _present(lake, spark, table)
                 rows = stored.where(stored["ticker"].isin(names)).toArrow()
                 found[table.name] = differing_tickers(rows, compute(lake, spark, sessions, names).toArrow(), table.key)
         if not any(found.values()):
@@ -377,7 +377,7 @@ def features_now(lake: Lake, spark: SparkSession, sessions: DataFrame, tickers: 
     """The features of `tickers`, computed now."""
     from stock_lakehouse.transforms.features import features
 
-    return features(lake.curated.read(spark, tickers), sessions)
+    return features(lake.curated.read(spark, tickers), sessions, lake.indicators)
 
 
 def differing_tickers(stored: pa.Table, computed: pa.Table, key: Sequence[str]) -> list[str]:
@@ -405,11 +405,10 @@ def _bits(column: pa.ChunkedArray) -> pa.Array:
     return whole.view(pa.int64()) if pa.types.is_float64(whole.type) else whole
 
 
-def _present(stored: DataFrame, table: Table) -> DataFrame:
-    """The rows of features that the present formulas computed. The check `present_formulas` reports the others."""
-    from stock_lakehouse.indicators.registry import indicator_spec
-
-    return stored.where(stored["indicator_spec"] == indicator_spec()) if table == FEATURES else stored
+def _present(lake: Lake, spark: SparkSession, table: Table) -> DataFrame:
+    """The rows of `table`; of features, those by the present formulas. The check `present_formulas` reports the others."""
+    stored = lake.read(table.name, spark)
+    return stored.where(stored["indicator_spec"] == lake.indicator_spec) if table == FEATURES else stored
 
 
 def _maintain(lake: Lake, table_upkeep: TableUpkeep, now: datetime) -> None:

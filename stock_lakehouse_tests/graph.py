@@ -62,12 +62,17 @@ class Clocked(LakehouseResource):
 
 
 def clocked(
-    root: Path | str, spark: SparkSession, tickers: Sequence[str] = TICKERS, layout: str = "ticker_year"
+    root: Path | str,
+    spark: SparkSession,
+    tickers: Sequence[str] = TICKERS,
+    layout: str = "ticker_year",
+    indicators: Path | None = None,
 ) -> Clocked:
     """A lakehouse at `root` on the engine of `spark`."""
     settings = Settings(
         lake_root=root,
         layout=layout,
+        indicators=indicators,
         tickers=tuple(tickers),
         first_date=FIRST,
         last_date=date(2021, 12, 31),

@@ -24,6 +24,7 @@ CHANGED: dict[str, Any] = {
     "last_date": date(2021, 3, 4),
     "lake_root": Path("/srv/lake"),
     "layout": "year",
+    "indicators": Path(__file__).parent / "my_indicators.py",
     "bars_per_chunk": 7,
     "partitions_per_write": 8,
     "retention_days": 9,

@@ -204,6 +204,10 @@ def test_the_quick_questions_let_no_broken_rule_pass(spark: SparkSession, name: 
 def test_a_column_is_described_once_and_its_type_is_one_of_sparks(table: Table) -> None:
     assert len(set(table.column_names)) == len(table.columns)
     assert all(column.description for column in table.columns)
+    assert [column.name for column in table.columns if column.nullable != bool(column.null)] == []
+    assert all(
+        column.unit for column in table.columns if column.type in ("double", "bigint") and column.name != "from_version"
+    )
     assert [field.name for field in StructType.fromDDL(table.ddl)] == list(table.column_names)
     assert set(table.key) | set(table.partition_by) <= set(table.column_names)
     assert set(pandera_schema(table).columns) == set(table.column_names)

@@ -11,20 +11,24 @@ from stock_lakehouse.assets.features import stocks_features
 from stock_lakehouse.assets.ledger import restatements
 from stock_lakehouse.assets.processed import processed_actions, processed_quarantine, processed_stocks_daily
 from stock_lakehouse.assets.raw import raw_stocks_daily
+from stock_lakehouse.indicators.registry import INDICATORS, Indicator
 from stock_lakehouse.io_managers.metadata import lineage_of
-from stock_lakehouse.tables import BY_NAME, Table
+from stock_lakehouse.tables import BY_NAME, Table, with_indicators
 
 OWNER = "team:market-data"
 KINDS = {"csv": {"csv"}, "parquet": {"parquet", "pyspark"}, "delta": {"deltalake", "pyspark"}}
 
 
 def all_assets(
-    partitions: dg.PartitionsDefinition[str], source_retries: dg.RetryPolicy | None = None
+    partitions: dg.PartitionsDefinition[str],
+    source_retries: dg.RetryPolicy | None = None,
+    indicators: tuple[Indicator, ...] = INDICATORS,
 ) -> Sequence[dg.AssetsDefinition]:
     """All assets.
 
     - partitions: of the layers
     - source_retries: the retry policy of the step that requests rows from the source
+    - indicators: those of the lake, whose columns features have
     """
 
     def described(spec: dg.AssetSpec) -> dg.AssetSpec:
@@ -37,7 +41,7 @@ def all_assets(
             owners=[OWNER],
             kinds=KINDS[table.format],
             description=table.description,
-        ).merge_attributes(metadata=_metadata(table))
+        ).merge_attributes(metadata=_metadata(with_indicators(table, indicators), indicators))
 
     assets = [
         raw_stocks_daily(source_retries),
@@ -52,18 +56,18 @@ def all_assets(
     return dg.map_asset_specs(described, assets)
 
 
-def _metadata(table: Table) -> dict[str, dg.MetadataValue]:
+def _metadata(table: Table, indicators: tuple[Indicator, ...]) -> dict[str, dg.MetadataValue]:
     columns = [
         dg.TableColumn(
             column.name,
             column.type,
-            column.description,
+            column.documentation,
             constraints=dg.TableColumnConstraints(nullable=column.nullable, unique=table.key == (column.name,)),
         )
         for column in table.columns
     ]
     return {
         "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns)),
-        "dagster/column_lineage": lineage_of(table),
+        "dagster/column_lineage": lineage_of(table, indicators),
         "dagster/table_name": dg.MetadataValue.text(table.name),
     }

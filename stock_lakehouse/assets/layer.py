@@ -27,9 +27,10 @@ def layer_step(
     Raises dg.Failure if a check blocks the publish. Then nothing is published, and nothing downstream runs.
     """
     if isinstance(frame, ReadByJob):
+        lineage = lineage_of(lakehouse.lake.stored(table.name).table, lakehouse.lake.indicators)
         for result in lakehouse.publish_by_job(context, table):
             if isinstance(result, dg.MaterializeResult):
-                yield result._replace(metadata={**(result.metadata or {}), "dagster/column_lineage": lineage_of(table)})
+                yield result._replace(metadata={**(result.metadata or {}), "dagster/column_lineage": lineage})
             else:
                 yield result
         return

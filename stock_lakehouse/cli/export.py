@@ -12,7 +12,7 @@ import typer
 from stock_lakehouse.cli.context import settings_of_process, tickers_in, why_unwritable
 from stock_lakehouse.cli.printing import aside, fail
 from stock_lakehouse.cli.program import AsOf, First, Last, TableName, Tickers, app
-from stock_lakehouse.cli.rows import XLSX_ROWS, chosen_rows, is_known, write_csv, write_parquet, write_xlsx
+from stock_lakehouse.cli.rows import XLSX_ROWS, chosen_rows, write_csv, write_parquet, write_xlsx
 
 WRITERS = {"csv": write_csv, "parquet": write_parquet, "xlsx": write_xlsx}
 
@@ -50,8 +50,6 @@ def export(
     except ValueError as error:
         fail(str(error))
     rows = chosen_rows(settings, table, names, first, last, as_of)
-    if unknown := [name for name in names or () if not is_known(settings, name)]:
-        fail(f"--tickers: the lake has no ticker {', '.join(unknown)}; `stock-lakehouse status` lists what it holds")
     if form == "xlsx" and rows.num_rows > XLSX_ROWS:
         fail(
             f"--format xlsx: a sheet has at most {XLSX_ROWS:,} rows, these are {rows.num_rows:,}; narrow them with --tickers, "

@@ -12,7 +12,7 @@ from stock_lakehouse.cli.context import engine, existing_lake, settings_of_proce
 from stock_lakehouse.cli.outcome import print_tables
 from stock_lakehouse.cli.printing import as_text, fail, print_data, print_rows, print_table, say
 from stock_lakehouse.cli.program import AsOf, First, Last, TableName, app, complete_ticker
-from stock_lakehouse.cli.rows import chosen_rows, csv_text, is_known, json_text, spelled
+from stock_lakehouse.cli.rows import chosen_rows, csv_text, json_text, spelled
 
 if TYPE_CHECKING:
     from stock_lakehouse.lake.status import TableStatus, TickerStatus
@@ -106,9 +106,7 @@ def show(
         fail("--json, --csv: give one of them")
     settings = settings_of_process()
     name = spelled(ticker)
-    rows = chosen_rows(settings, table, sorted({name, ticker}), first_day, last_day, as_of)
-    if not rows.num_rows and not is_known(settings, name):
-        fail(f"TICKER: the lake has no ticker {name}; `stock-lakehouse status` lists what it holds")
+    rows = chosen_rows(settings, table, [ticker], first_day, last_day, as_of)
     newest = rows.slice(max(rows.num_rows - last, 0))
     if as_json or as_csv:
         print_data(json_text(newest) if as_json else csv_text(newest))
@@ -140,8 +138,9 @@ def restatements(
 
         lines = restatement_lines(lake, spark, ticker.upper(), last)
     if not lines:
-        if not is_known(settings, ticker.upper()):
-            fail(f"TICKER: the lake has no ticker {ticker.upper()}; `stock-lakehouse status` lists what it holds")
+        chosen_rows(
+            settings, RESTATEMENTS.name, [ticker], None, None, None
+        )  # fails if the lake does not know the ticker
         say(f"No published value of {ticker.upper()} has changed.")
         return
     print_rows([{name: as_text(value) for name, value in line.items()} for line in lines])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from stock_lakehouse.cli.context import day_of, existing_lake
 from stock_lakehouse.cli.printing import fail
+from stock_lakehouse.lake import Lake
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,52 +41,17 @@ def chosen_rows(
 ) -> pa.Table:
     """Rows of a table, sorted by ticker and day: of `tickers` (None: all), of the days from `first` to `last`, as of a moment.
 
-    Exits with a line for a table that does not exist, a moment that cannot be read, and a folder without a lake.
+    Exits with a line for what does not exist: the lake, the table, a ticker, the moment.
     """
-    from stock_lakehouse.lake.history import NoVersionError
-    from stock_lakehouse.lake.reading import read_table
-    from stock_lakehouse.lake.storage import StorageError
-    from stock_lakehouse.tables import BY_NAME
+    from stock_lakehouse.lake.reading import read_table, table_of
+    from stock_lakehouse.lake.storage import LakeError
 
-    if table not in BY_NAME:
-        fail(f"TABLE: no table {table}; allowed: {', '.join(BY_NAME)}")
-    existing_lake(settings)
     try:
-        rows = read_table(table, tickers=tickers, as_of=as_of, lake_root=settings.lake_root)
-    except (NoVersionError, StorageError, ValueError) as error:
+        table_of(Lake(settings.lake_options), table)
+        existing_lake(settings)
+        return read_table(table, tickers=tickers, first=day_of(first), last=day_of(last), as_of=as_of)
+    except LakeError as error:
         fail(str(error))
-    return _of_days(rows, day_of(first), day_of(last))
-
-
-def _of_days(rows: pa.Table, first: date | None, last: date | None) -> pa.Table:
-    """The rows of the days from `first` to `last`. A day that could not be read is in no range."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if first is None and last is None:
-        return rows
-    day = next((rows[field.name] for field in rows.schema if pa.types.is_date32(field.type)), None)
-    if day is None:  # delivered text: the session that was read from it
-        day = rows["session"]
-        first, last = (None if bound is None else bound.isoformat() for bound in (first, last))  # type: ignore[assignment]
-    wanted = pc.is_valid(day)
-    if first is not None:
-        wanted = pc.and_(wanted, pc.greater_equal(day, pa.scalar(first, day.type)))
-    if last is not None:
-        wanted = pc.and_(wanted, pc.less_equal(day, pa.scalar(last, day.type)))
-    return rows.filter(wanted)
-
-
-def is_known(settings: Settings, ticker: str) -> bool:
-    """True if the settings list the ticker, or a layer of the lake holds it."""
-    from stock_lakehouse.lake.reading import read_table
-    from stock_lakehouse.tables import LAYERS
-
-    if ticker in settings.tickers:
-        return True
-    return any(
-        read_table(layer.name, tickers=[ticker], lake_root=settings.lake_root).num_rows for layer in reversed(LAYERS)
-    )
 
 
 def json_text(rows: pa.Table) -> str:

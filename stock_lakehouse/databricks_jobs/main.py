@@ -52,7 +52,7 @@ def main() -> None:
 
 def publish(order: Order, spark: SparkSession, tell: Callable[[CheckResult], None]) -> dict[str, Any]:
     """Run the step of the table that `order` names; return its metadata by name. Raises one of BLOCKED."""
-    lake = Lake(order.lake_options)
+    lake = Lake(order.lake_options, order.own_source)
     staging = Staging(lake.root)
     step = Step(lake, spark, staging, order.rectangle, order.run_id, order.ordered_at, tell)
     try:

@@ -23,6 +23,7 @@ class Order:
     `run_id`: the Dagster run.
     `now`: ISO time of the order.
     `options`: the lake's options, in the form of `LakeOptions.as_json`.
+    `own_source`: the text of the file of own indicators, which the job does not have.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Order:
     run_id: str
     now: str
     options: dict[str, Any]
+    own_source: str | None = None
 
     def extras(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,7 +1,7 @@
 """The registry of indicators: one line a feature.
 
-To add an indicator, add a line to INDICATORS; its column, schema, docs and backfill follow from it. Not here: formulas
-(kernel.py), frames, tickers, storage.
+To add an indicator to the package, add a line to INDICATORS; its column, schema, docs and backfill follow from it. Not here:
+formulas (kernel.py), indicators of a user's own file (own.py), frames, tickers, storage.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Indicator:
 
     - `warm_up`: the number of sessions at the start of a history without a value.
     - `inputs`: the columns that the function reads in addition to those that its parameters name.
+    - `unit`: the unit of its values, for describe() and docs/tables.md.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Indicator:
     maximum: float | None = None
     type: str = field(default="double")
     inputs: tuple[str, ...] = ()
+    unit: str = ""
 
     @property
     def reads(self) -> frozenset[str]:
@@ -55,39 +57,104 @@ class Indicator:
         named = (value for value in self.parameters.values() if isinstance(value, str))
         return frozenset((*named, *self.inputs))
 
+    @property
+    def spec(self) -> str:
+        """Its part of `indicator_spec`: a text that changes with its name, function and parameters."""
+        function = getattr(self.function, "__name__", type(self.function).__name__)
+        return f"{self.name}={function}({sorted(self.parameters.items())})"
 
+    def values(self, columns: Columns) -> Array:
+        """Its values over one ticker's history; `columns` has at least those that it reads."""
+        return self.function(columns, **self.parameters)
+
+
+PRICE = "currency per share"
 _MACD = {"source": "close", "fast": 12, "slow": 26, "signal": 9}
 _BANDS = {"source": "close", "window": 20}
 
+# The columns of bars that a function may read; `compute` says what each holds.
+BARS = ("open", "high", "low", "close", "adj_close", "volume", "dividend", "total_return")
 BAR_COLUMNS = {
     "total_return": "price_basis"
 }  # the curated column that a column of bars is computed from, if the names differ
 
 # In order of evaluation: a function may read the bars and every indicator that is listed before.
 INDICATORS: tuple[Indicator, ...] = (
-    Indicator("sma_20", moving_average, {"source": "close", "window": 20}, 19, "Average close of 20 sessions", 0),
-    Indicator("sma_50", moving_average, {"source": "close", "window": 50}, 49, "Average close of 50 sessions", 0),
-    Indicator("sma_200", moving_average, {"source": "close", "window": 200}, 199, "Average close of 200 sessions", 0),
     Indicator(
-        "ema_12", exponential_average, {"source": "close", "window": 12}, 11, "Exponential average of 12 sessions", 0
+        "sma_20", moving_average, {"source": "close", "window": 20}, 19, "Average close of 20 sessions", 0, unit=PRICE
     ),
     Indicator(
-        "ema_26", exponential_average, {"source": "close", "window": 26}, 25, "Exponential average of 26 sessions", 0
-    ),
-    Indicator("rsi_14", rsi, {"source": "close", "window": 14}, 14, "Wilder's relative strength index", 0, 100),
-    Indicator("macd", macd, {**_MACD, "part": 0}, 33, "MACD line of (12, 26, 9)"),
-    Indicator("macd_signal", macd, {**_MACD, "part": 1}, 33, "MACD signal line"),
-    Indicator("macd_hist", macd, {**_MACD, "part": 2}, 33, "MACD histogram: line minus signal line"),
-    Indicator(
-        "bb_upper", bollinger, {**_BANDS, "deviations": 2.0}, 19, "Upper Bollinger band, 20 sessions, 2 deviations"
-    ),
-    Indicator("bb_mid", bollinger, {**_BANDS, "deviations": 0.0}, 19, "Middle Bollinger band: the average", 0),
-    Indicator("bb_lower", bollinger, {**_BANDS, "deviations": -2.0}, 19, "Lower Bollinger band"),
-    Indicator(
-        "volume_sma_20", moving_average, {"source": "volume", "window": 20}, 19, "Average volume of 20 sessions", 0
+        "sma_50", moving_average, {"source": "close", "window": 50}, 49, "Average close of 50 sessions", 0, unit=PRICE
     ),
     Indicator(
-        "volume_sma_50", moving_average, {"source": "volume", "window": 50}, 49, "Average volume of 50 sessions", 0
+        "sma_200",
+        moving_average,
+        {"source": "close", "window": 200},
+        199,
+        "Average close of 200 sessions",
+        0,
+        unit=PRICE,
+    ),
+    Indicator(
+        "ema_12",
+        exponential_average,
+        {"source": "close", "window": 12},
+        11,
+        "Exponential average of 12 sessions",
+        0,
+        unit=PRICE,
+    ),
+    Indicator(
+        "ema_26",
+        exponential_average,
+        {"source": "close", "window": 26},
+        25,
+        "Exponential average of 26 sessions",
+        0,
+        unit=PRICE,
+    ),
+    Indicator(
+        "rsi_14",
+        rsi,
+        {"source": "close", "window": 14},
+        14,
+        "Wilder's relative strength index",
+        0,
+        100,
+        unit="0 to 100",
+    ),
+    Indicator("macd", macd, {**_MACD, "part": 0}, 33, "MACD line of (12, 26, 9)", unit=PRICE),
+    Indicator("macd_signal", macd, {**_MACD, "part": 1}, 33, "MACD signal line", unit=PRICE),
+    Indicator("macd_hist", macd, {**_MACD, "part": 2}, 33, "MACD histogram: line minus signal line", unit=PRICE),
+    Indicator(
+        "bb_upper",
+        bollinger,
+        {**_BANDS, "deviations": 2.0},
+        19,
+        "Upper Bollinger band, 20 sessions, 2 deviations",
+        unit=PRICE,
+    ),
+    Indicator(
+        "bb_mid", bollinger, {**_BANDS, "deviations": 0.0}, 19, "Middle Bollinger band: the average", 0, unit=PRICE
+    ),
+    Indicator("bb_lower", bollinger, {**_BANDS, "deviations": -2.0}, 19, "Lower Bollinger band", unit=PRICE),
+    Indicator(
+        "volume_sma_20",
+        moving_average,
+        {"source": "volume", "window": 20},
+        19,
+        "Average volume of 20 sessions",
+        0,
+        unit="shares",
+    ),
+    Indicator(
+        "volume_sma_50",
+        moving_average,
+        {"source": "volume", "window": 50},
+        49,
+        "Average volume of 50 sessions",
+        0,
+        unit="shares",
     ),
     Indicator(
         "return_1d",
@@ -97,6 +164,7 @@ INDICATORS: tuple[Indicator, ...] = (
         "Total return since the session before, 0.01 is 1 %: of close, with the dividend of the bar itself; where no dividend is "
         "known, of the delivered adj_close, or of close alone",
         inputs=("close", "adj_close", "dividend", "total_return"),
+        unit="fraction",
     ),
     Indicator(
         "volatility_20",
@@ -106,6 +174,7 @@ INDICATORS: tuple[Indicator, ...] = (
         "Sample deviation of return_1d over 20 sessions",
         0,
         inputs=("return_1d",),
+        unit="fraction",
     ),
     Indicator(
         "buy_signal",
@@ -146,10 +215,7 @@ INDICATORS: tuple[Indicator, ...] = (
 
 def indicator_spec(indicators: tuple[Indicator, ...] = INDICATORS) -> str:
     """The version string of all formulas and parameters, like `1-3f9a0c21`."""
-    lines = [
-        f"{indicator.name}={indicator.function.__name__}({sorted(indicator.parameters.items())})"
-        for indicator in indicators
-    ]
+    lines = [indicator.spec for indicator in indicators]
     return f"{FORMULA_VERSION}-{hashlib.sha256(repr(lines).encode()).hexdigest()[:8]}"
 
 
@@ -158,6 +224,7 @@ def compute(bars: Columns, indicators: tuple[Indicator, ...] = INDICATORS) -> di
 
     `bars` has one value a session, in ascending order, in each of these columns:
 
+    - open, high, low: float64; NaN where unknown. Needed only for indicators that read them.
     - close, adj_close, volume: float64.
     - dividend: float64; NaN where the delivery does not say it.
     - total_return: bool; True where adj_close is a delivered one.
@@ -166,5 +233,5 @@ def compute(bars: Columns, indicators: tuple[Indicator, ...] = INDICATORS) -> di
     """
     columns: dict[str, Array] = dict(bars)
     for indicator in indicators:
-        columns[indicator.name] = indicator.function(columns, **indicator.parameters)
+        columns[indicator.name] = indicator.values(columns)
     return {indicator.name: columns[indicator.name] for indicator in indicators}

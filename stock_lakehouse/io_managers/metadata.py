@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from stock_lakehouse.indicators.registry import INDICATORS, Indicator
 from stock_lakehouse.layers.step import INPUT_ATTEMPTS, LISTED, InputMovedError
 from stock_lakehouse.schemas.audit import AuditError
 from stock_lakehouse.schemas.lineage import column_lineage
@@ -84,9 +85,9 @@ def files_read(download: Download) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(rows)
 
 
-def lineage_of(table: Table) -> dg.TableColumnLineageMetadataValue:
+def lineage_of(table: Table, indicators: tuple[Indicator, ...] = INDICATORS) -> dg.TableColumnLineageMetadataValue:
     """The lineage of the columns of `table`. The UI draws it from a materialization; the asset's definition has it always."""
-    columns = column_lineage(table)
+    columns = column_lineage(table, indicators)
     return dg.MetadataValue.column_lineage(
         dg.TableColumnLineage(
             {

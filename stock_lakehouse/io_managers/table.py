@@ -68,14 +68,15 @@ class TableIOManager(dg.ConfigurableIOManager):
             f"{published.withdrawn:,} withdrawn; {len(context.asset_partition_keys):,} partitions to record"
         )
         facts = facts_of(step, table, published)
-        rows = house.lake.stored(table.name).read(house.session, rectangle.tickers[:1], rectangle.years[-2:])
+        stored = step.lake.stored(table.name)
+        rows = stored.read(house.session, rectangle.tickers[:1], rectangle.years[-2:])
         tell(
             context,
             {
                 **facts,
                 "location": dg.MetadataValue.path(facts["location"]),
                 "preview": preview(rows, rectangle),
-                "dagster/column_lineage": lineage_of(table),
+                "dagster/column_lineage": lineage_of(stored.table, step.lake.indicators),
             },
         )
 

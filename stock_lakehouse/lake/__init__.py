@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stock_lakehouse.indicators.own import own_indicators, read_source
+from stock_lakehouse.indicators.registry import INDICATORS, Indicator, indicator_spec
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.ledger import Ledger
 from stock_lakehouse.lake.parquet_table import ParquetTable
@@ -22,6 +24,7 @@ from stock_lakehouse.tables import (
     RAW,
     RESTATEMENTS,
     TABLES,
+    with_indicators,
 )
 
 if TYPE_CHECKING:
@@ -31,16 +34,27 @@ if TYPE_CHECKING:
 class Lake:
     """All tables of a lake.
 
-    `options`: the lake's options; or only its root, a folder or s3://bucket/prefix, which then has the defaults.
+    - options: the lake's options; or only its root, a folder or s3://bucket/prefix, which then has the defaults.
+    - own_source: the text of the file `options.indicators` (None: it is read). A Databricks job does not have the file.
+
+    Raises IndicatorError if the file of own indicators cannot be used.
     """
 
-    def __init__(self, options: LakeOptions | LakeRoot) -> None:
+    def __init__(self, options: LakeOptions | LakeRoot, own_source: str | None = None) -> None:
         self.options = LakeOptions.of(options)
+        file = self.options.indicators
+        self.own_source = own_source if own_source is not None or file is None else read_source(file)
+        own = () if self.own_source is None else own_indicators(str(file), self.own_source)
+        self.indicators: tuple[Indicator, ...] = (*INDICATORS, *own)
         self.root = self.options.lake_root
         self.storage = storage_at(self.root)
         self.raw = RawCsv(self.root)
         self.parquet = {table.name: ParquetTable(self.options, table) for table in TABLES if table.format == "parquet"}
-        self.delta = {table.name: DeltaTable(self.options, table) for table in TABLES if table.format == "delta"}
+        self.delta = {
+            table.name: DeltaTable(self.options, with_indicators(table, self.indicators))
+            for table in TABLES
+            if table.format == "delta"
+        }
         self.ledger = Ledger(self.delta[RESTATEMENTS.name])
         self._stored: dict[str, StoredTable] = {RAW.name: self.raw, **self.parquet, **self.delta}
 
@@ -67,6 +81,11 @@ class Lake:
     @property
     def features(self) -> DeltaTable:
         return self.delta[FEATURES.name]
+
+    @property
+    def indicator_spec(self) -> str:
+        """The version of all formulas that the lake computes now."""
+        return indicator_spec(self.indicators)
 
     def stored(self, name: str) -> StoredTable:
         """The stored table `name`. Raises KeyError if there is no such table."""

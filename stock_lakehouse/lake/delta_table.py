@@ -195,8 +195,8 @@ class DeltaTable:
         if foreign:
             raise SchemaEvolutionError(
                 f"{self.table.name}: the table at {self.path} has {', '.join(foreign)}, which this program does not compute "
-                "or computes as another type; move that folder away and run again: the table is a function of the "
-                "layer above"
+                "or computes as another type; put the indicators back into the file that the setting `indicators` names, or "
+                "move that folder away and run again: the table is a function of the layer above"
             )
         missing = [field for field in wanted.fields if field.name not in present]
         if missing:

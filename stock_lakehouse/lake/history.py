@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from stock_lakehouse.lake.storage import LakeRoot, storage_at
+from stock_lakehouse.lake.storage import LakeError, LakeRoot, storage_at
 from stock_lakehouse.market_calendar import utc_now
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ CHECKPOINT = re.compile(r"(\d{20})\.checkpoint.*\.parquet")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class NoVersionError(Exception):
+class NoVersionError(LakeError):
     """There is no version for the moment asked for. The message gives the earliest time available."""
 
 

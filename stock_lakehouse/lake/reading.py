@@ -1,75 +1,194 @@
 """Tables for Python, as Arrow tables, without an engine: the present rows, or the rows as of a moment.
 
-Here: the rows of a table. Not here: which version of a Delta table is read (lake/history.py).
+Here: the rows of a table, and the errors for what does not exist. Not here: which version of a Delta table is read (history.py),
+and the lists of tables and columns (dictionary.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
-from typing import TYPE_CHECKING
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.history import NoVersionError, commits, in_words, open_as_of, version_at
+from stock_lakehouse.lake.storage import LakeError, LakeRoot, StorageError
 from stock_lakehouse.lake.stored import conformed
-from stock_lakehouse.tables import BY_NAME, RAW, RESTATEMENTS, TABLES, Table
+from stock_lakehouse.lake_options import LakeOptions
+from stock_lakehouse.schemas import Column
+from stock_lakehouse.tables import (
+    BARS_WITH_FEATURES,
+    BY_NAME,
+    CURATED,
+    FEATURES,
+    RAW,
+    RESTATEMENTS,
+    TABLES,
+    UNREADABLE,
+    Table,
+    bars_with_features,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from stock_lakehouse.lake.storage import LakeRoot
-
+# The names that editors offer. A test compares them with tables.py.
+TableName = Literal[
+    "raw_stocks_daily",
+    "processed_stocks_daily",
+    "processed_quarantine",
+    "processed_actions",
+    "curated_stocks_daily",
+    "corporate_actions",
+    "stocks_features",
+    "restatements",
+    "bars_with_features",
+]
 Moment = datetime | date | str
+Day = date | str
+NAMES = (*BY_NAME, BARS_WITH_FEATURES)
 ORDER = ("ticker", "date", "ex_date", "kind", "table_name", "ingested_at", "restated_at")
 WITH_HISTORY = tuple(table.name for table in TABLES if table.format != "parquet")
+LISTED = 20  # tickers in a message
+ISO_DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
+TO_DO = "name another folder, or fill this one: `stock-lakehouse materialize`"
+
+
+class UnknownTableError(LakeError, ValueError):
+    """There is no table of this name. The message lists the names."""
+
+
+class UnknownColumnError(LakeError, ValueError):
+    """The table has no such column. The message lists its columns."""
+
+
+class UnknownTickerError(LakeError, ValueError):
+    """The lake has never had a row of the ticker. The message lists its tickers."""
+
+
+class InvalidDateError(LakeError, ValueError):
+    """What was given is no date or no moment, or the first date is after the last."""
+
+
+class NoHistoryError(LakeError, ValueError):
+    """The table has no history, so it cannot be read as of a moment. The message lists the tables that have one."""
+
+
+class NoLakeError(LakeError, ValueError):
+    """There is no lake at the given place."""
+
+
+class MissingPackageError(LakeError, ImportError):
+    """A package of the platform is needed and not installed. The message says what to install."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows are read.
+
+    - tickers: every spelling of the requested tickers (None: all tickers)
+    - first, last: the first and the last session (None: no limit)
+    - at: the moment as of which rows are read (None: now)
+    - columns: the columns that are needed; a table may be read with more
+    """
+
+    tickers: list[str] | None
+    first: date | None
+    last: date | None
+    at: datetime | None
+    columns: frozenset[str]
 
 
 def read_table(
-    name: str,
+    name: TableName | str,
     *,
-    tickers: Sequence[str] | None = None,
+    tickers: str | Iterable[str] | None = None,
+    first: Day | None = None,
+    last: Day | None = None,
+    columns: str | Iterable[str] | None = None,
     as_of: Moment | None = None,
     lake_root: LakeRoot | None = None,
 ) -> pa.Table:
-    """The rows of a table, with the columns of its schema, sorted by ticker and session.
+    """The rows of a table, sorted by ticker and session. The metadata of each field has the column's description.
 
-    - tickers: the tickers to read (None: all).
+    - name: a table of `list_tables()`, or "bars_with_features": each curated bar beside its indicators.
+    - tickers: one ticker or several, in any case (None: all).
+    - first, last: the first and the last session, as a date or its ISO text (None: no limit). A row whose session cannot be read
+      is left out if one of them is given.
+    - columns: one column or several (None: all). The result has them in this order.
     - as_of: read the rows as they were at that moment, bit for bit. A datetime, a date or the ISO text of one; UTC if it has no
       zone; a date means its last instant. Delta tables are read by version, each from the time of its commit; raw is read by
       landing time; the Parquet tables have no history. A column that was added later is null.
-    - lake_root: the root of the lake (None: that of the settings).
+    - lake_root: a folder or s3://bucket/prefix (None: that of the settings).
 
-    Raises ValueError if the table does not exist, if the moment cannot be parsed, or if the table has no history; NoVersionError,
-    whose message gives the earliest time available, if the moment is before it; SettingsError; StorageError.
+    All errors but SettingsError are a LakeError: UnknownTableError, UnknownColumnError, UnknownTickerError, InvalidDateError,
+    NoHistoryError, NoLakeError, StorageError, MissingPackageError; and NoVersionError, whose message gives the earliest time
+    available, if the moment is before it.
     """
-    if name not in BY_NAME:
-        raise ValueError(f"no table {name}; allowed: {', '.join(BY_NAME)}")
-    table, at = BY_NAME[name], None if as_of is None else moment(as_of)
-    if at is not None and name not in WITH_HISTORY:
-        raise ValueError(f"{name} keeps no history; these tables do: {', '.join(WITH_HISTORY)}")
-    if lake_root is None:
-        from stock_lakehouse.settings import load_settings
+    import pyarrow as pa
 
-        lake = Lake(load_settings().lake_options)
-    else:
-        lake = Lake(lake_root)
-    lake.check(name)
-    if table.format == "delta":
-        found = _delta(lake, table, tickers, at)
-    elif table == RAW:
-        found = lake.raw.read_text(RAW.column_names, tickers)
-        if at is not None:
-            found = _landed_by(found, at)
-    else:
-        found = lake.parquet[table.name].read_arrow(tickers)
-    return found.sort_by([(column, "ascending") for column in ORDER if column in table.column_names])
+    lake = opened_lake(lake_root)
+    table = table_of(lake, name)
+    wanted = _wanted(table, columns)
+    asked = [tickers] if isinstance(tickers, str) else None if tickers is None else list(tickers)
+    selection = Selection(
+        None if asked is None else sorted({spelling for ticker in asked for spelling in _spellings(ticker)}),
+        _day(first, "first"),
+        _day(last, "last"),
+        None if as_of is None else moment(as_of),
+        frozenset((*wanted, *ORDER)),
+    )
+    if selection.first and selection.last and selection.last < selection.first:
+        raise InvalidDateError(f"last: {selection.last} is before first: {selection.first}")
+    if selection.at is not None and name in BY_NAME and name not in WITH_HISTORY:
+        raise NoHistoryError(f"{name} keeps no history; these tables do: {', '.join(WITH_HISTORY)}")
+    sources = [name] if name in BY_NAME else list(table.made_from)
+    lake.check(*sources)
+    _check_lake(lake, sources)
+    rows = _rows(lake, table, selection) if name in BY_NAME else _joined(lake, selection)
+    if asked is not None:
+        configured = lake.options.tickers if lake_root is None else ()
+        _check_tickers(lake, asked, {*rows["ticker"].unique().to_pylist(), *configured})
+    ordered = rows.sort_by([(column, "ascending") for column in ORDER if column in table.column_names])
+    documented = table.documented_schema
+    return ordered.select(wanted).cast(pa.schema([documented.field(column) for column in wanted], documented.metadata))
+
+
+def opened_lake(lake_root: LakeRoot | None) -> Lake:
+    """The lake at `lake_root`; None: that of the settings. Raises NoLakeError, MissingPackageError, SettingsError."""
+    if lake_root is not None:
+        root = Path(lake_root).expanduser() if str(lake_root).startswith("~") else lake_root
+        try:
+            options = LakeOptions.of(root)
+        except ValueError as error:
+            raise NoLakeError(_reason(error)) from None
+        return Lake(options)
+    try:
+        from stock_lakehouse.settings import load_settings
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"reading lakehouse.toml needs {error.name}: pip install 'stock-lakehouse[platform]', or pass lake_root=…"
+        ) from None
+    return Lake(load_settings().lake_options)
+
+
+def table_of(lake: Lake, name: str) -> Table:
+    """The table or view `name`, with the columns that it has in `lake`. Raises UnknownTableError."""
+    if name == BARS_WITH_FEATURES:
+        return bars_with_features(_features(lake))
+    if name not in BY_NAME:
+        raise UnknownTableError(f"no table {name}{_meant(name, NAMES)}; allowed: {', '.join(NAMES)}")
+    return _features(lake) if name == FEATURES.name else BY_NAME[name]
 
 
 def moment(value: Moment) -> datetime:
     """The instant in UTC. Text is in ISO format; a time without a zone is UTC; a date means its last microsecond.
 
-    Raises ValueError for text that is neither a date nor a time.
+    Raises InvalidDateError for text that is neither a date nor a time.
     """
     if isinstance(value, str):
         try:
@@ -77,7 +196,7 @@ def moment(value: Moment) -> datetime:
                 date.fromisoformat(value) if len(value.strip()) == len("2024-05-03") else datetime.fromisoformat(value)
             )
         except ValueError:
-            raise ValueError(
+            raise InvalidDateError(
                 f"{value!r} is no moment; allowed: a date like 2024-05-03 (its end, UTC) or a time like 2024-05-03T20:30 (UTC) "
                 "or 2024-05-03T16:30-04:00"
             ) from None
@@ -86,16 +205,158 @@ def moment(value: Moment) -> datetime:
     return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-def _delta(lake: Lake, table: Table, tickers: Sequence[str] | None, at: datetime | None) -> pa.Table:
+def _day(value: Day | None, name: str) -> date | None:
+    if isinstance(value, datetime):
+        return value.date()
+    if value is None or isinstance(value, date):
+        return value
+    try:
+        return date.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise InvalidDateError(f"{name}: {value!r} is no date; allowed: a date, or a text like 2024-05-03") from None
+
+
+def _spellings(ticker: str) -> set[str]:
+    """`ticker` as it is and in upper case. Upper case has another form where the ticker of a row could not be read."""
+    return {ticker, UNREADABLE if ticker.lower() == UNREADABLE else ticker.upper()}
+
+
+def _wanted(table: Table, columns: str | Iterable[str] | None) -> list[str]:
+    """`columns` as a list; all columns for None. Raises UnknownColumnError."""
+    if columns is None:
+        return list(table.column_names)
+    wanted = [columns] if isinstance(columns, str) else list(columns)
+    for name in wanted:
+        if name not in table.column_names:
+            allowed = ", ".join(table.column_names)
+            raise UnknownColumnError(
+                f"{table.name} has no column {name}{_meant(name, table.column_names)}; allowed: {allowed}"
+            )
+    return wanted
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = get_close_matches(name, known, 1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _reason(error: ValueError) -> str:
+    """The reason of the first error of pydantic."""
+    errors = getattr(error, "errors", None)
+    return str(errors()[0]["msg"]).removeprefix("Value error, ") if errors else str(error)
+
+
+def _check_lake(lake: Lake, names: Sequence[str]) -> None:
+    """Raise NoLakeError if none of the lake's tables has a file. The tables `names` are looked at first."""
+    if isinstance(lake.root, Path) and not lake.root.is_dir():
+        what = "is a file" if lake.root.exists() else "does not exist"
+        raise NoLakeError(f"there is no lake at {lake.root}, which {what}; {TO_DO}")
+    for name in (*names, *BY_NAME):
+        try:
+            if next(iter(lake.storage.walk(lake.stored(name).table.path)), None) is not None:
+                return
+        except StorageError:
+            if name in names:
+                raise
+            return  # a reader who may list the requested table alone cannot know whether there are others
+    raise NoLakeError(f"there is no lake at {lake.root}: it has none of the lake's tables; {TO_DO}")
+
+
+def _check_tickers(lake: Lake, asked: Sequence[str], known: set[str | None]) -> None:
+    """Raise UnknownTickerError if one of `asked` is not among `known`, and the lake has never had a row of it."""
+    known = {UNREADABLE, *known}
+    missing = [ticker for ticker in asked if not _spellings(ticker) & known]
+    for stored in (lake.curated, lake.raw):  # raw has all tickers, but its files have to be read
+        if missing:
+            known |= {ticker for ticker, _ in stored.ticker_years(skip_damaged=True)}
+            missing = [ticker for ticker in missing if not _spellings(ticker) & known]
+    if missing:
+        held = sorted(ticker for ticker in known if ticker and ticker != UNREADABLE)
+        names = ", ".join(f"{ticker}{_meant(ticker.upper(), held)}" for ticker in missing)
+        more = f" and {len(held) - LISTED:,} more" if len(held) > LISTED else ""
+        raise UnknownTickerError(f"no ticker {names} in the lake; it has {', '.join(held[:LISTED]) or 'none'}{more}")
+
+
+def _features(lake: Lake) -> Table:
+    """The table of features, also with published columns of indicators that the options of `lake` do not name.
+
+    Those are of a user's own file. `lake_root` says where the lake is, and not which file that is.
+    """
+    stored = lake.features
+    lake.check(FEATURES.name)
+    if not stored.exists():
+        return stored.table
+    types = {field.name: str(getattr(field.type, "type", "")) for field in stored.open().schema().fields}
+    others = tuple(
+        Column(name, types[name], "Own indicator, of a file that is not among these settings", null="not known")
+        for name in types
+        if name not in stored.table.column_names and types[name] in ("double", "boolean")
+    )
+    *columns, year = stored.table.columns
+    return replace(stored.table, columns=(*columns, *others, year))
+
+
+def _joined(lake: Lake, selection: Selection) -> pa.Table:
+    """The rows of the view BARS_WITH_FEATURES: bars and features as of the same moment."""
+    bars, features = _rows(lake, CURATED, selection), _rows(lake, _features(lake), selection)
+    key = list(CURATED.key)
+    added = [name for name in features.column_names if name not in bars.column_names]
+    return bars.join(features.select([*key, *added]), key, join_type="left outer")
+
+
+def _rows(lake: Lake, table: Table, selection: Selection) -> pa.Table:
+    """The selected rows of a stored table, in no particular order."""
+    if table.format == "delta":
+        return _delta(lake, table, selection)
+    if table == RAW:
+        rows = lake.raw.read_text(RAW.column_names, selection.tickers)
+        rows = rows if selection.at is None else _landed_by(rows, selection.at)
+    else:
+        rows = lake.parquet[table.name].read_arrow(selection.tickers)
+    return _within(rows, table, selection)
+
+
+def _within(rows: pa.Table, table: Table, selection: Selection) -> pa.Table:
+    """The rows of `first` to `last`. The session of a delivered row is text: as its source read it, else the ISO date."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    stored = lake.delta[table.name]
+    session = rows[_session_of(table)]
+    if session.type == pa.string():
+        day = pc.if_else(pc.match_substring_regex(session, ISO_DAY), pc.utf8_slice_codeunits(session, 0, 10), None)
+        session = pc.coalesce(rows["session"], day)
+    inside = pa.chunked_array([pa.array([True] * rows.num_rows, pa.bool_())])
+    for limit, is_inside in ((selection.first, pc.greater_equal), (selection.last, pc.less_equal)):
+        if limit is not None:
+            bound = limit.isoformat() if session.type == pa.string() else limit
+            inside = pc.and_(inside, is_inside(session, pa.scalar(bound, session.type)))
+    return rows.filter(inside)
+
+
+def _session_of(table: Table) -> str:
+    return "ex_date" if "ex_date" in table.column_names else "date"
+
+
+def _delta(lake: Lake, table: Table, selection: Selection) -> pa.Table:
+    import pyarrow.compute as pc
+
+    stored, at = lake.delta[table.name], selection.at
     if not stored.exists() if at is None else _not_created_yet(lake, stored, at):
         return table.arrow_schema.empty_table()
     opened = stored.open() if at is None else open_as_of(stored, at)
-    wanted = None if tickers is None else pc.field("ticker").isin(list(tickers))
-    found = conformed(opened.to_pyarrow_dataset().to_table(filter=wanted), table)
-    return _committed_lines(lake, found, at) if table == RESTATEMENTS else found
+    wanted = pc.scalar(True)
+    if selection.tickers is not None:
+        wanted = wanted & pc.field("ticker").isin(selection.tickers)
+    if selection.first is not None:
+        wanted = wanted & (pc.field(_session_of(table)) >= selection.first)
+    if selection.last is not None:
+        wanted = wanted & (pc.field(_session_of(table)) <= selection.last)
+    dataset = opened.to_pyarrow_dataset()
+    if table == RESTATEMENTS:
+        return _committed_lines(lake, conformed(dataset.to_table(filter=wanted), table), at)
+    needed = replace(table, columns=tuple(column for column in table.columns if column.name in selection.columns))
+    on_disk = [column for column in needed.column_names if column in dataset.schema.names]
+    return conformed(dataset.to_table(on_disk, filter=wanted), needed)
 
 
 def _not_created_yet(lake: Lake, stored: DeltaTable, at: datetime) -> bool:

@@ -109,7 +109,7 @@ def _table_status(
         F.count("session").alias("sessions"),
     )
     gaps_matter = table in LAYERS
-    outdated = outdated_rows(rows) if table == FEATURES else {}
+    outdated = outdated_rows(rows, lake.indicator_spec) if table == FEATURES else {}
     tickers = {
         row["ticker"]: TickerStatus(
             int(row["rows"]),
@@ -133,13 +133,11 @@ def _table_status(
     )
 
 
-def outdated_rows(features: DataFrame) -> dict[str, int]:
-    """The number of rows of features that other formulas than the present ones computed, by ticker."""
+def outdated_rows(features: DataFrame, spec: str) -> dict[str, int]:
+    """The number of rows of features that other formulas than those of `spec` computed, by ticker."""
     from pyspark.sql import functions as F
 
-    from stock_lakehouse.indicators.registry import indicator_spec
-
-    older = features.where(~F.col("indicator_spec").eqNullSafe(indicator_spec())).groupBy("ticker").count()
+    older = features.where(~F.col("indicator_spec").eqNullSafe(spec)).groupBy("ticker").count()
     return {row["ticker"]: row["count"] for row in sorted(older.collect())}
 
 

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from weakref import WeakKeyDictionary
 
+from stock_lakehouse.indicators.own import IndicatorError
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_publish import publish as publish_delta
 from stock_lakehouse.lake.lock import one_writer
@@ -34,7 +35,7 @@ class LostRowsError(Exception):
     """A step read rows that it neither published nor rejected. The message has the counts. Nothing was published."""
 
 
-BLOCKED = (AuditError, LostRowsError)  # the errors of checks that block the publish
+BLOCKED = (AuditError, LostRowsError, IndicatorError)  # the errors of checks that block the publish
 
 
 class InputMovedError(Exception):

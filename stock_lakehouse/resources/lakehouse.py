@@ -147,6 +147,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
             run_id=context.run_id,
             now=self.now().isoformat(),
             options=self.options,
+            own_source=self.lake.own_source,
         )
         yield from publish_by_job(context, order, Databricks(**self.spark.databricks))
 

@@ -28,12 +28,11 @@ def held_cells(lake: Lake, spark: SparkSession, requested: Rectangle, table: Tab
     import pyarrow as pa
     from pyspark.sql import functions as F
 
-    from stock_lakehouse.indicators.registry import indicator_spec
     from stock_lakehouse.lake.status import session_of
 
     frame = lake.read(table.name, spark)
     if table == FEATURES:
-        frame = frame.where(F.col("indicator_spec") == indicator_spec())
+        frame = frame.where(F.col("indicator_spec") == lake.indicator_spec)
     frame = frame.select("ticker", session_of(table).alias("session"))
     rows = frame.where(F.col("session").between(requested.first, requested.last)).toArrow()
     tickers = pa.compute.index_in(rows["ticker"], pa.array(requested.tickers, pa.string())).to_numpy(

@@ -17,6 +17,8 @@ class Column:
     - `minimum`, `maximum`: inclusive bounds.
     - `above`: an exclusive lower bound.
     - `one_of`: the allowed values.
+    - `unit`: the unit of the values; empty for values without one.
+    - `null`: what a null means; empty for a column without nulls.
     """
 
     name: str
@@ -27,6 +29,14 @@ class Column:
     maximum: float | None = None
     above: float | None = None
     one_of: tuple[str, ...] | None = None
+    unit: str = ""
+    null: str = ""
+
+    @property
+    def documentation(self) -> str:
+        """The description with the unit and the meaning of a null, as text."""
+        unit = f"; {self.unit}" if self.unit else ""
+        return f"{self.description}{unit}" + (f". Null: {self.null}" if self.null else "")
 
 
 TICKER = Column("ticker", "string", "Ticker symbol, as the exchange writes it", nullable=False)

@@ -13,15 +13,19 @@ COLUMNS = (
         "Split: new shares for one old share. Dividend: currency a share, adjusted for the splits known now",
         nullable=False,
         above=0,
+        unit="ratio, or currency per share",
     ),
     Column(
         "price_factor",
         "double",
-        "Factor of earlier prices. Split: 1/value. Dividend: 1 - value/close of the bar before; null where there is no earlier "
-        "bar, or where the dividend is not below that close",
+        "Factor of earlier prices. Split: 1/value. Dividend: 1 - value/close of the bar before",
         above=0,
+        unit="ratio",
+        null="there is no earlier bar, or the dividend is not below its close",
     ),
-    Column("first_seen", "timestamp", "When the action first landed in raw with this value, UTC", nullable=False),
+    Column(
+        "first_seen", "timestamp", "When the action first landed in raw with this value", nullable=False, unit="UTC"
+    ),
     Column(
         "late",
         "boolean",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from stock_lakehouse.indicators.registry import BAR_COLUMNS, INDICATORS
+from collections.abc import Mapping
+
+from stock_lakehouse.indicators.registry import BAR_COLUMNS, INDICATORS, Indicator
 from stock_lakehouse.tables import (
+    BY_NAME,
     CORPORATE_ACTIONS,
     CURATED,
     FEATURES,
@@ -57,14 +60,17 @@ MADE_OF = {
     (CURATED, "bar_status"): ("date", "ingested_at"),
     (FEATURES, "tradable_from"): ("date",),
 }
-BY_NAME = {indicator.name: indicator for indicator in INDICATORS}
 
 
-def column_lineage(table: Table) -> dict[str, list[tuple[str, str]]]:
-    """The upstream columns, as (table, column), of each column of `table`. Columns without upstream columns are left out."""
+def column_lineage(table: Table, indicators: tuple[Indicator, ...] = INDICATORS) -> dict[str, list[tuple[str, str]]]:
+    """The upstream columns, as (table, column), of each column of `table`. Columns without upstream columns are left out.
+
+    `table`: as a lake with `indicators` has it, in any layout.
+    """
+    known, by_name = BY_NAME[table.name], {indicator.name: indicator for indicator in indicators}
     lineage: dict[str, list[tuple[str, str]]] = {}
     for name in table.column_names:
-        sources = MADE_OF.get((table, name), _inputs(name) if table == FEATURES else (name,))
+        sources = MADE_OF.get((known, name), _inputs(name, by_name) if known == FEATURES else (name,))
         for upstream_table in upstream(table):
             lineage.setdefault(name, []).extend(
                 (upstream_table.name, source) for source in sources if source in upstream_table.column_names
@@ -72,8 +78,8 @@ def column_lineage(table: Table) -> dict[str, list[tuple[str, str]]]:
     return {name: columns for name, columns in lineage.items() if columns}
 
 
-def _inputs(name: str) -> tuple[str, ...]:
+def _inputs(name: str, by_name: Mapping[str, Indicator]) -> tuple[str, ...]:
     """The curated columns that a column of features is computed from, directly or through other indicators."""
-    if name not in BY_NAME:
+    if name not in by_name:
         return (BAR_COLUMNS.get(name, name),)
-    return tuple(sorted({source for read in BY_NAME[name].reads for source in _inputs(read)}))
+    return tuple(sorted({source for read in by_name[name].reads for source in _inputs(read, by_name)}))

@@ -8,22 +8,41 @@ COLUMNS = (
     Column(
         "open",
         "double",
-        "First price of the session, in the ticker's currency, adjusted as `basis` says; null where unknown",
+        "First price of the session, adjusted as `basis` says",
         above=0,
+        unit="currency per share",
+        null="unknown",
     ),
-    Column("high", "double", "Highest price; null where unknown", above=0),
-    Column("low", "double", "Lowest price; null where unknown", above=0),
-    Column("close", "double", "Last price", nullable=False, above=0),
-    Column("adj_close", "double", "Close adjusted for splits and dividends; null where not delivered", above=0),
-    Column("volume", "bigint", "Shares traded; null where unknown", minimum=0),
+    Column("high", "double", "Highest price", above=0, unit="currency per share", null="unknown"),
+    Column("low", "double", "Lowest price", above=0, unit="currency per share", null="unknown"),
+    Column("close", "double", "Last price", nullable=False, above=0, unit="currency per share"),
+    Column(
+        "adj_close",
+        "double",
+        "Close adjusted for splits and dividends",
+        above=0,
+        unit="currency per share",
+        null="not delivered",
+    ),
+    Column("volume", "bigint", "Shares traded", minimum=0, unit="shares", null="unknown"),
     Column(
         "dividends_delivered", "boolean", "Whether the delivery says which dividend the session has", nullable=False
     ),
     Column("basis", "string", "What the prices are adjusted for", nullable=False),
     Column("source", "string", "Which source delivered the bar", nullable=False),
-    Column("ingested_at", "timestamp", "When the bar landed in raw, UTC", nullable=False),
-    Column("adjusted_to", "date", "Day up to whose splits the delivery's prices are adjusted"),
-    Column("adj_close_as_of", "date", "Day up to whose splits and dividends the delivery's adj_close is adjusted"),
+    Column("ingested_at", "timestamp", "When the bar landed in raw", nullable=False, unit="UTC"),
+    Column(
+        "adjusted_to",
+        "date",
+        "Day up to whose splits the delivery's prices are adjusted",
+        null="the day on which it landed",
+    ),
+    Column(
+        "adj_close_as_of",
+        "date",
+        "Day up to whose splits and dividends the delivery's adj_close is adjusted",
+        null="the day in adjusted_to",
+    ),
     YEAR,
 )
 
@@ -46,14 +65,21 @@ ACTION_COLUMNS = (
         "Split: new shares for one old share, or 1 if the delivery says that there is none. Otherwise: currency a share, or 0",
         nullable=False,
         minimum=0,
+        unit="ratio, or currency per share",
     ),
     Column(
         "first_seen",
         "timestamp",
         "When the first delivery with this value landed; it holds until the next line of the action",
         nullable=False,
+        unit="UTC",
     ),
-    Column("adjusted_to", "date", "Day up to whose splits the delivery's dividend is adjusted"),
+    Column(
+        "adjusted_to",
+        "date",
+        "Day up to whose splits the delivery's dividend is adjusted",
+        null="the day on which it landed",
+    ),
     YEAR,
 )
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 INPUTS = ("ticker", "date", "close", "adj_close", "volume", "dividend", "price_basis", "year")
+# They are read only if an indicator reads them: those of the package do not.
+OTHER_PRICES = ("open", "high", "low")
 IDENTITY = ("ticker", "date", "price_basis", "year")
 
 
@@ -28,7 +30,7 @@ def features(bars: DataFrame, sessions: DataFrame, indicators: tuple[Indicator, 
 
     types = ", ".join(f"{indicator.name} {indicator.type}" for indicator in indicators)
     computed = (
-        bars.select(*INPUTS)
+        bars.select(*INPUTS, *_other_prices(indicators))
         .groupBy("ticker")
         .applyInArrow(_kernel(indicators), f"ticker string, date date, price_basis string, year int, {types}")
     )
@@ -44,15 +46,21 @@ def features(bars: DataFrame, sessions: DataFrame, indicators: tuple[Indicator, 
     )
 
 
+def _other_prices(indicators: tuple[Indicator, ...]) -> list[str]:
+    """The columns of OTHER_PRICES that one of `indicators` reads."""
+    return [name for name in OTHER_PRICES if any(name in indicator.reads for indicator in indicators)]
+
+
 def _kernel(indicators: tuple[Indicator, ...]):  # type: ignore[no-untyped-def]  # PySpark inspects the signature
     """A function from one ticker's bars, in any order, to its features in ascending order of session."""
+    numbers = ("close", "adj_close", "volume", *_other_prices(indicators))
 
     def kernel(bars: pa.Table) -> pa.Table:
         import numpy as np
         import pyarrow as pa
 
         ordered = bars.sort_by("date")
-        columns = {name: ordered[name].to_numpy().astype(np.float64) for name in ("close", "adj_close", "volume")}
+        columns = {name: ordered[name].to_numpy().astype(np.float64) for name in numbers}
         basis = np.asarray(ordered["price_basis"])
         columns["total_return"] = basis == "total_return_delivered"
         # A known dividend counts, whatever the delivery of its bar says. A dividend of 0 counts only if the delivery says so.

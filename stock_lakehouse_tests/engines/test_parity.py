@@ -38,6 +38,7 @@ from stock_lakehouse_tests.graph import (
     year_boundary,
 )
 from stock_lakehouse_tests.lake.test_schema_evolution import MORE, SMA_10, publish
+from stock_lakehouse_tests.test_own_indicators import workers_cannot_import_the_file
 
 pytestmark = pytest.mark.engines
 
@@ -262,3 +263,7 @@ def test_a_run_repeated_on_the_other_engine_writes_nothing(jvm: SparkSession, sa
     assert [
         table.version() for table in (house.lake.curated, house.lake.features, house.lake.ledger.stored)
     ] == versions
+
+
+def test_own_indicators_are_computed_by_workers_that_lack_their_file(jvm: SparkSession, tmp_path: Path) -> None:
+    workers_cannot_import_the_file(jvm, tmp_path)

@@ -15,7 +15,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class StorageError(Exception):
+class LakeError(Exception):
+    """What cannot be read from a lake. The message says what there is, or what to do."""
+
+
+class StorageError(LakeError):
     """The lake's bucket or disk does not exist, cannot be reached, is full or denies access. The message says what to change."""
 
 
