@@ -42,6 +42,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
     for name in [name for name in os.environ if name.startswith(("STOCK_LAKEHOUSE_", "DAGSTER_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.delenv("COLUMNS", raising=False)  # a worker of xdist has it, and then lines are broken
     monkeypatch.chdir(tmp_path)
 
 

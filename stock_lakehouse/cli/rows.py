@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from stock_lakehouse.cli.context import day_of, existing_lake
 from stock_lakehouse.cli.printing import fail
-from stock_lakehouse.lake import Lake
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +42,7 @@ def chosen_rows(
 
     Exits with a line for what does not exist: the lake, the table, a ticker, the moment.
     """
+    from stock_lakehouse.lake import Lake
     from stock_lakehouse.lake.reading import read_table, table_of
     from stock_lakehouse.lake.storage import LakeError
 

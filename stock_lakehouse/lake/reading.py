@@ -147,8 +147,8 @@ def read_table(
     if selection.at is not None and name in BY_NAME and name not in WITH_HISTORY:
         raise NoHistoryError(f"{name} keeps no history; these tables do: {', '.join(WITH_HISTORY)}")
     sources = [name] if name in BY_NAME else list(table.made_from)
-    lake.check(*sources)
     _check_lake(lake, sources)
+    lake.check(*sources)
     rows = _rows(lake, table, selection) if name in BY_NAME else _joined(lake, selection)
     if asked is not None:
         configured = lake.options.tickers if lake_root is None else ()
