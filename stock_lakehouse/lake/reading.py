@@ -132,6 +132,7 @@ def read_table(
     import pyarrow as pa
 
     lake = opened_lake(lake_root)
+    _check_folder(lake)
     table = table_of(lake, name)
     wanted = _wanted(table, columns)
     asked = [tickers] if isinstance(tickers, str) else None if tickers is None else list(tickers)
@@ -147,8 +148,8 @@ def read_table(
     if selection.at is not None and name in BY_NAME and name not in WITH_HISTORY:
         raise NoHistoryError(f"{name} keeps no history; these tables do: {', '.join(WITH_HISTORY)}")
     sources = [name] if name in BY_NAME else list(table.made_from)
-    _check_lake(lake, sources)
     lake.check(*sources)
+    _check_lake(lake, sources)
     rows = _rows(lake, table, selection) if name in BY_NAME else _joined(lake, selection)
     if asked is not None:
         configured = lake.options.tickers if lake_root is None else ()
@@ -246,11 +247,15 @@ def _reason(error: ValueError) -> str:
     return str(errors()[0]["msg"]).removeprefix("Value error, ") if errors else str(error)
 
 
-def _check_lake(lake: Lake, names: Sequence[str]) -> None:
-    """Raise NoLakeError if none of the lake's tables has a file. The tables `names` are looked at first."""
+def _check_folder(lake: Lake) -> None:
+    """Raise NoLakeError if the lake should be in a folder that does not exist."""
     if isinstance(lake.root, Path) and not lake.root.is_dir():
         what = "is a file" if lake.root.exists() else "does not exist"
         raise NoLakeError(f"there is no lake at {lake.root}, which {what}; {TO_DO}")
+
+
+def _check_lake(lake: Lake, names: Sequence[str]) -> None:
+    """Raise NoLakeError if none of the lake's tables has a file. The tables `names` are looked at first."""
     for name in (*names, *BY_NAME):
         try:
             if next(iter(lake.storage.walk(lake.stored(name).table.path)), None) is not None:
