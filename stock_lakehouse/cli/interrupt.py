@@ -6,6 +6,7 @@ process does not wait for libraries to react.
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import signal
@@ -48,10 +49,14 @@ class CtrlC:
         self.grace = GRACE_SECONDS
         self._reader, self._writer = socket.socketpair()
         self._pressed = False
+        self._stderr: int | None = (
+            None  # a copy, because Dagster redirects standard error to a file for the time of a step
+        )
 
     @contextmanager
     def watched(self) -> Iterator[None]:
         """End the process with EXIT_CODE if Ctrl-C is pressed in the `with` block, at the latest after `grace`."""
+        self._stderr = os.dup(2) if sys.stderr is not None else None
         self._writer.setblocking(False)
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         watcher = threading.Thread(target=self._watch, daemon=True)
@@ -71,7 +76,7 @@ class CtrlC:
                 if self._pressed:  # a second time: at once
                     os._exit(EXIT_CODE)
                 self._pressed = True
-                _say_what_stands()
+                self._say_what_stands()
                 self._reader.settimeout(self.grace)
 
     def _receive(self) -> bytes:
@@ -80,17 +85,20 @@ class CtrlC:
         except TimeoutError:
             os._exit(EXIT_CODE)
 
-
-def _say_what_stands() -> None:
-    """Print the line, and nothing after it: libraries report the interruption in many lines."""
-    command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
-    line = f"Stopped: {STANDS.get(command, NOTHING)}{program()} {shlex.join(sys.argv[1:])}\n"
-    if sys.stderr.isatty():
-        line = f"\n{line}"  # after the terminal's ^C
-    os.write(2, line.encode())
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+    def _say_what_stands(self) -> None:
+        """Print the line, and nothing after it: libraries report the interruption in many lines."""
+        command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+        line = f"Stopped: {STANDS.get(command, NOTHING)}{program()} {shlex.join(sys.argv[1:])}\n"
+        if self._stderr is None:
+            return
+        if os.isatty(self._stderr):
+            line = f"\n{line}"  # after the terminal's ^C
+        os.write(self._stderr, line.encode())
+        # Dagster restores the descriptors when a step ends, so the streams of Python are replaced too.
+        logging.disable()
+        sys.stdout = sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+        os.dup2(sys.stderr.fileno(), 1)
+        os.dup2(sys.stderr.fileno(), 2)
 
 
 ctrl_c = CtrlC()
