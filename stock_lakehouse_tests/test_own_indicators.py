@@ -23,11 +23,14 @@ from stock_lakehouse.indicators.registry import BARS, INDICATORS, compute, indic
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import SchemaEvolutionError
 from stock_lakehouse.lake.reading import read_table
+from stock_lakehouse.lake.status import outdated_rows
 from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.runs.record import held_cells
 from stock_lakehouse.schemas.lineage import column_lineage
 from stock_lakehouse.settings import Settings, SettingsError, load_settings
 from stock_lakehouse.tables import CURATED, FEATURES
+from stock_lakehouse.upkeep import differences
 from stock_lakehouse_tests.engines.servers import sail_server
 from stock_lakehouse_tests.graph import clocked, contents, history, ledger, rectangle, run, year_boundary
 
@@ -143,6 +146,7 @@ def stored_ranges(rows: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
     return {(row["ticker"], str(row["date"])): float.fromhex(row["day_range"]) for row in rows}
 
 
+@pytest.mark.slow
 def test_a_file_adds_its_columns_to_a_lake_a_changed_formula_is_computed_again_and_a_lost_file_is_named(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +162,9 @@ def test_a_file_adds_its_columns_to_a_lake_a_changed_formula_is_computed_again_a
     assert without_own(after) == without_own(before)
     assert stored_ranges(after) == pytest.approx(day_ranges())
     assert {row["indicator_spec"] for row in after} == {house.lake.indicator_spec}
+    assert (
+        differences(house.lake, spark, house.sessions, ["AAA", "BBB"], 0)[FEATURES.name] == []
+    )  # what upkeep compares
 
     # Read back: without the settings the column is known, and what it means is not.
     found = read_table("bars_with_features", columns=["day_range", "high"], lake_root=root)
@@ -171,6 +178,9 @@ def test_a_file_adds_its_columns_to_a_lake_a_changed_formula_is_computed_again_a
 
     file.write_text(GOOD.replace("Scale(100.0)", "Scale(1.0)"))
     edited = clocked(root, spark, indicators=file)
+    outdated = outdated_rows(edited.lake.features.read(spark), edited.lake.indicator_spec)
+    assert outdated == {"AAA": len(DAYS), "BBB": len(DAYS)}
+    assert not held_cells(edited.lake, spark, asked, FEATURES).any()  # so a backfill computes them again
     run(edited, rectangle(DAYS[:1], ("AAA", "BBB")), steps=[FEATURES.name], run_id="33333333-run")
     assert stored_ranges(contents(edited.lake.features)) == pytest.approx(day_ranges(1.0))
     assert [line["columns"] for line in ledger(edited) if line["run_id"] == "33333333-run"] == [
