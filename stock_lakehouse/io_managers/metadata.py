@@ -1,6 +1,6 @@
-"""The metadata that a publish gives to Dagster: figures on the event of every partition, a preview, column lineage.
+"""The metadata that a publish gives to Dagster: a preview, the files that were read, column lineage.
 
-Not here: reading and writing (raw_csv.py, table.py).
+Not here: reading and writing (raw_csv.py, table.py), and which partitions are recorded (records.py).
 """
 
 from __future__ import annotations
@@ -23,26 +23,10 @@ if TYPE_CHECKING:
     from stock_lakehouse.partitions import Rectangle
     from stock_lakehouse.sources.download import Download
 
-# Dagster stores output metadata once for every partition key, which takes 0.1 ms for ten entries. With more keys than this,
-# long metadata goes into one observation of the run.
-RICH_KEYS = 50
 PREVIEW_ROWS = 5
 PREVIEW_COLUMNS = 10
 PREVIEW_CHARACTERS = 100  # per cell
 FILES_LISTED = 100
-ON_EVERY_EVENT = ("dagster/row_count", "bytes", "table version", "location", "files")
-
-
-def tell(context: dg.OutputContext, facts: dict[str, Any]) -> None:
-    """Add `facts` to the event of every partition.
-
-    With more than RICH_KEYS keys, each event has only ON_EVERY_EVENT, and one observation of the run has all of `facts`.
-    """
-    if not context.has_asset_partitions or len(context.asset_partition_keys) <= RICH_KEYS:
-        context.add_output_metadata(facts)
-    else:
-        context.add_output_metadata({name: facts[name] for name in ON_EVERY_EVENT if name in facts})
-        context.log_event(dg.AssetObservation(context.asset_key, metadata=facts))
 
 
 def preview(frame: DataFrame, rectangle: Rectangle) -> dg.MarkdownMetadataValue:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from stock_lakehouse.io_managers.metadata import blocked, computed_anew, lineage_of, preview, tell
+from stock_lakehouse.io_managers.metadata import blocked, computed_anew, lineage_of, preview
+from stock_lakehouse.io_managers.records import record, rows_of_partitions
 from stock_lakehouse.layers import COMPUTED, read
 from stock_lakehouse.layers.step import Computed, InputMovedError, Rows, facts_of
 from stock_lakehouse.resources.lakehouse import LakehouseResource
@@ -63,13 +64,10 @@ class TableIOManager(dg.ConfigurableIOManager):
             raise blocked(error) from error
         except InputMovedError as error:
             raise computed_anew(context, error) from error
-        context.log.info(
-            f"{table.name}: {published.added:,} rows added, {published.corrected:,} corrected, "
-            f"{published.withdrawn:,} withdrawn; {len(context.asset_partition_keys):,} partitions to record"
-        )
         facts = facts_of(step, table, published)
+        keys = context.asset_partition_keys
         rows = house.lake.stored(table.name).read(house.session, rectangle.tickers[:1], rectangle.years[-2:])
-        tell(
+        recorded = record(
             context,
             {
                 **facts,
@@ -77,6 +75,12 @@ class TableIOManager(dg.ConfigurableIOManager):
                 "preview": preview(rows, rectangle),
                 "dagster/column_lineage": lineage_of(table),
             },
+            rows_of_partitions(house, table, rectangle, keys),
+            published.changed,
+        )
+        context.log.info(
+            f"{table.name}: {published.added:,} rows added, {published.corrected:,} corrected, "
+            f"{published.withdrawn:,} withdrawn; {recorded:,} partitions recorded"
         )
 
     def load_input(self, context: dg.InputContext) -> DataFrame | ReadByJob:
