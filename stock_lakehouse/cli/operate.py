@@ -143,7 +143,7 @@ def ui(
     home = ensure_dagster_home(settings)
     say(f"Dagster on http://127.0.0.1:{port} (instance in {home}); stop it with Ctrl-C")
     program = os.path.join(os.path.dirname(sys.executable), "dagster")
-    arguments = ["dev", "-m", "stock_lakehouse.definitions", "--host", "127.0.0.1", "--port", str(port)]
+    arguments = ["dev", "-w", str(home / "workspace.yaml"), "--host", "127.0.0.1", "--port", str(port)]
     os.execve(program, [program, *arguments], {**os.environ, "DAGSTER_HOME": str(home)})
 
 
