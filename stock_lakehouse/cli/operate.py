@@ -160,6 +160,7 @@ def init(
         LAPTOP,
         POSTGRES_VARIABLE,
         PRODUCTION,
+        WORKSPACE,
         dagster_folder,
         write_new,
     )
@@ -176,6 +177,7 @@ def init(
         say(f"written: {path}")
     else:
         fail(f"{path} exists with other content; --force overwrites it")
+    write_new(path.with_name("workspace.yaml"), WORKSPACE, force=False)
     if production:
         say(
             f"Dagster needs DAGSTER_HOME={path.parent} and {POSTGRES_VARIABLE} in its environment; docs/operations.md has "

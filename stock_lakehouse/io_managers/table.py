@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from stock_lakehouse.io_managers.metadata import blocked, computed_anew, lineage_of, preview
+from stock_lakehouse.io_managers.metadata import blocked, chart, computed_anew, lineage_of, preview
 from stock_lakehouse.io_managers.records import record, rows_of_partitions
 from stock_lakehouse.layers import COMPUTED, read
 from stock_lakehouse.layers.step import Computed, InputMovedError, Rows, facts_of
@@ -67,11 +67,13 @@ class TableIOManager(dg.ConfigurableIOManager):
         facts = facts_of(step, table, published)
         keys = context.asset_partition_keys
         rows = house.lake.stored(table.name).read(house.session, rectangle.tickers[:1], rectangle.years[-2:])
+        picture = chart(rows, rectangle)
         recorded = record(
             context,
             {
                 **facts,
                 "location": dg.MetadataValue.path(facts["location"]),
+                **({} if picture is None else {"chart": picture}),
                 "preview": preview(rows, rectangle),
                 "dagster/column_lineage": lineage_of(table),
             },
