@@ -23,15 +23,22 @@ from stock_lakehouse.instance.event_log import (
     BatchedSqliteEventLogStorage,
     bulk_run_environment,
 )
+from stock_lakehouse.io_managers.records import record
 
 FIRST_DAY = date(2000, 1, 3)
-MAX_MS, MIN_RATIO = 0.45, 20.0
+MAX_MS, MIN_RATIO, MAX_KB = 0.45, 60.0, 1.5
 TICKERS = ("AAPL", "AMZN", "GOOG", "META", "MSFT", "NVDA")
 
 
 class _NoIO(dg.IOManager):
+    """Writes nothing: only the cost of the records is measured. `bulk`: as a step of this package records its partitions."""
+
+    def __init__(self, bulk: bool) -> None:
+        self.bulk = bulk
+
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        """Write nothing: only Dagster's own cost is measured."""
+        if self.bulk:
+            record(context, {}, None, changed=True)
 
     def load_input(self, context: dg.InputContext) -> None:
         """Read nothing."""
@@ -53,8 +60,8 @@ def _chain(count: int) -> list[dg.AssetsDefinition]:
             deps=chain[-1:],
             backfill_policy=dg.BackfillPolicy.single_run(),
         )
-        def layer() -> None:
-            return None
+        def layer() -> int:
+            return 0  # of an output of type None, Dagster does not call the IO manager
 
         chain.append(layer)
     return chain
@@ -74,7 +81,9 @@ def measure(storage: type[SqliteEventLogStorage] | str, keys: int, assets: int, 
         "dagster/asset_partition_range_end": f"{last_day}|{TICKERS[-1]}",
     }
     chain = _chain(assets)
-    definitions = dg.Definitions(assets=chain, resources={"io_manager": _NoIO()}, loggers={"progress": progress_logger})
+    definitions = dg.Definitions(
+        assets=chain, resources={"io_manager": _NoIO(bulk)}, loggers={"progress": progress_logger}
+    )
     with tempfile.TemporaryDirectory() as home:
         of_storage: dict[str, Any] = (
             {"storage": {"postgres": {"postgres_url": storage}}}
@@ -107,7 +116,7 @@ def measure(storage: type[SqliteEventLogStorage] | str, keys: int, assets: int, 
         "asset_partitions": partitions,
         "seconds": round(seconds, 2),
         "ms_per_asset_partition": round(1000 * seconds / partitions, 3),
-        "kb_per_asset_partition": round(size / 1024 / partitions, 1),
+        "kb_per_asset_partition": round(size / 1024 / partitions, 2),
     }
 
 
@@ -128,6 +137,7 @@ def main() -> None:
     figures = [
         Figure("event log, an asset-partition", ours["ms_per_asset_partition"], "ms", MAX_MS),
         Figure("event log, stock SQLite takes", ratio, "×", MIN_RATIO, at_least=True),
+        Figure("event log, an asset-partition on disk", ours["kb_per_asset_partition"], "KB", MAX_KB),
     ]
     if options.json:
         print(json.dumps({"figures": [one.as_json() for one in figures], "stock": stock, "ours": ours}))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -145,7 +146,6 @@ class OutputContext:
     asset: str
     asset_partition_keys: Sequence[str]
     run_id: str
-    has_asset_partitions: bool = True
     op_def: Any = None
     metadata: dict[str, Any] = field(default_factory=dict)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("stock_lakehouse_tests"))
@@ -163,6 +163,17 @@ class OutputContext:
 
     def log_event(self, event: Any) -> None:
         pass
+
+    @property
+    def step_context(self) -> Any:
+        """A step in an instance without records; metadata of one partition is kept as that of the output."""
+        storage = SimpleNamespace(
+            get_latest_asset_partition_materialization_attempts_without_materializations=lambda key: {}
+        )
+        return SimpleNamespace(
+            instance=SimpleNamespace(event_log_storage=storage, get_materialized_partitions=lambda key: set()),
+            add_asset_metadata=lambda metadata, asset_key, partition_key: self.metadata.update(metadata),
+        )
 
 
 def keys_of(rectangle: Rectangle) -> list[str]:

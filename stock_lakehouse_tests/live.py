@@ -127,7 +127,7 @@ def live_dagster(project: Path, home: Path, environment: Mapping[str, str] | Non
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    program = [str(Path(sys.executable).with_name("dagster")), "dev", "-m", "stock_lakehouse.definitions"]
+    program = [str(Path(sys.executable).with_name("dagster")), "dev", "-w", str(home / "workspace.yaml")]
     log = project / "dagster.log"
     with (
         log.open("wb") as output,

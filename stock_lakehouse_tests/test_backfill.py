@@ -229,6 +229,30 @@ def test_recording_that_was_killed_goes_on(
 
 
 @pytest.mark.slow
+def test_sessions_that_the_source_lacks_are_not_recorded_and_a_repetition_adds_one_record_a_layer(
+    spark: SparkSession, small: Settings
+) -> None:
+    longer = small.model_copy(update={"last_date": date(2023, 9, 29)})  # the sample ends on 2023-09-21
+    assert len(whole(longer).sessions) == BARS + 6
+    for repetition in range(3):
+        assert run_rectangle(longer, whole(longer)).success
+        with open_instance(dagster_folder(longer)) as instance:
+            for name in LAYERS:
+                key = dg.AssetKey(name)
+                assert len(instance.get_materialized_partitions(key)) == 3 * BARS
+                records = instance.fetch_materializations(key, limit=10_000).records
+                assert len(records) == 3 * BARS + repetition
+                assert records[0].partition_key == "2023-09-21|NVDA"
+    with open_instance(dagster_folder(longer)) as instance:
+        latest = instance.get_latest_materialization_event(dg.AssetKey("stocks_features"))
+        assert latest is not None
+        assert latest.asset_materialization is not None
+        metadata = latest.asset_materialization.metadata
+        assert metadata["dagster/row_count"].value == 3 * BARS
+        assert {"preview", "dagster/column_lineage", "dagster/partition_row_count"} <= set(metadata)
+
+
+@pytest.mark.slow
 def test_pruned_runs_are_gone_and_what_the_lake_holds_stays_marked(spark: SparkSession, small: Settings) -> None:
     old = run_rectangle(small, Rectangle(whole(small).sessions, ("AAPL", "NVDA"))).run_id
     failed = run_rectangle(

@@ -20,6 +20,7 @@ from stock_lakehouse.instance.home import (
     LAPTOP,
     POSTGRES_VARIABLE,
     PRODUCTION,
+    WORKSPACE,
     dagster_folder,
     open_instance,
 )
@@ -70,6 +71,7 @@ def test_init_leaves_what_is_there_and_says_so(tmp_path: Path) -> None:
     assert config.read_text() == LAPTOP + "# mine\n"
     assert call("init", "--production", "--force").exit_code == 0
     assert config.read_text() == PRODUCTION
+    assert config.with_name("workspace.yaml").read_text() == WORKSPACE
     assert (tmp_path / "lakehouse.toml").read_text() == CONFIG
 
 
@@ -147,7 +149,14 @@ def test_two_lakes_in_one_process_are_each_recorded_in_their_own_instance(tmp_pa
         home = tmp_path / name / ".dagster"
         assert dagster_folder(settings) == home
         with open_instance(home) as instance:
-            assert [run.run_id for run in instance.get_runs()] == [run_id]
+            [run] = instance.get_runs()
+            assert run.run_id == run_id
+            # The UI's timeline has the runs of the code locations that it knows.
+            origin = run.remote_job_origin
+            assert origin is not None
+            location = origin.repository_origin.code_location_origin
+            assert (location.location_name, origin.job_name) == ("stock_lakehouse", "stock_lakehouse")
+            assert run.tags["stock_lakehouse/summary"] == f"{settings.tickers[0]}; 2023-09-20 to 2023-09-21"
             assert instance.get_materialized_partitions(dg.AssetKey("stocks_features")) == keys
             assert isinstance(instance.event_log_storage, BatchedSqliteEventLogStorage)
         assert (home / "history" / "runs" / "index.db").is_file()

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
+from typer.testing import CliRunner
 
+from stock_lakehouse.cli import app
 from stock_lakehouse.schemas import Column
 from stock_lakehouse.schemas.audit import conforms, failures, pandera_schema
-from stock_lakehouse.tables import BY_NAME, TABLES, Table
+from stock_lakehouse.tables import BY_NAME, FEATURES, TABLES, Table
 
 # Tables whose frames meet their schema before they are written.
 NAMES = ["processed_stocks_daily", "processed_quarantine", "curated_stocks_daily", "stocks_features", "restatements"]
@@ -211,3 +213,22 @@ def test_a_column_is_described_once_and_its_type_is_one_of_sparks(table: Table) 
     assert [field.name for field in StructType.fromDDL(table.ddl)] == list(table.column_names)
     assert set(table.key) | set(table.partition_by) <= set(table.column_names)
     assert set(pandera_schema(table).columns) == set(table.column_names)
+
+
+def test_describe_prints_every_column_with_its_meaning_and_what_it_is_made_of() -> None:
+    done = CliRunner().invoke(app, ["describe", "stocks_features"])
+    assert done.exit_code == 0
+    blocks = {block.split()[0]: " ".join(block.split()) for block in done.output.split("\n\n")[1:]}
+    assert list(blocks) == [column.name for column in FEATURES.columns]
+    assert blocks["ticker"].startswith("ticker string, never null")
+    for column in FEATURES.columns:
+        assert " ".join(column.description.split()) in blocks[column.name]
+    assert blocks["golden_cross"].endswith("made of curated_stocks_daily: close")
+    assert "made of" not in blocks["indicator_spec"]
+    assert max(map(len, done.output.splitlines())) <= 80
+
+
+def test_describe_of_an_unknown_table_names_the_tables() -> None:
+    done = CliRunner().invoke(app, ["describe", "prices"])
+    assert done.exit_code == 2
+    assert "no table prices; the tables are raw_stocks_daily, processed_stocks_daily" in done.stderr

@@ -45,7 +45,7 @@ def launch(
     only_missing: bool = False,
 ) -> None:
     """Fill in and launch what the job's page offers as "Materialize all…"; no tickers: all of them."""
-    page.goto(f"{dagster.url}/locations/stock_lakehouse.definitions/jobs/{LAKEHOUSE_JOB}")
+    page.goto(f"{dagster.url}/locations/stock_lakehouse/jobs/{LAKEHOUSE_JOB}")
     page.get_by_role("button", name="Materialize all").first.click()
     dialog = page.locator("[role=dialog]").filter(has_text="Partition selection")
     dates = dialog.get_by_placeholder("ex:")

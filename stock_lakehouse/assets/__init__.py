@@ -11,6 +11,7 @@ from stock_lakehouse.assets.features import stocks_features
 from stock_lakehouse.assets.ledger import restatements
 from stock_lakehouse.assets.processed import processed_actions, processed_quarantine, processed_stocks_daily
 from stock_lakehouse.assets.raw import raw_stocks_daily
+from stock_lakehouse.automation.jobs import GROUP, LAYER_TAG
 from stock_lakehouse.indicators.registry import INDICATORS, Indicator
 from stock_lakehouse.io_managers.metadata import lineage_of
 from stock_lakehouse.tables import BY_NAME, Table, with_indicators
@@ -37,7 +38,8 @@ def all_assets(
             return spec.replace_attributes(owners=[*spec.owners] or [OWNER])
         return spec.replace_attributes(
             partitions_def=partitions if table.has_step else None,
-            group_name=table.layer,
+            group_name=GROUP,
+            tags={LAYER_TAG: table.layer},
             owners=[OWNER],
             kinds=KINDS[table.format],
             description=table.description,

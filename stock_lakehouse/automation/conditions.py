@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import dagster as dg
 
-from stock_lakehouse.automation.jobs import GROUPS
+from stock_lakehouse.automation.jobs import GROUP, LAYER_TAG
 from stock_lakehouse.automation.schedules import cron
 from stock_lakehouse.market_calendar import MarketCalendar
 from stock_lakehouse.settings import Settings
@@ -31,7 +31,7 @@ def condition_of(spec: dg.AssetSpec, settings: Settings, calendar: MarketCalenda
     """The condition under which declarative mode materializes an asset."""
     newest = Condition.in_latest_time_window()
     window = Condition.in_latest_time_window(WINDOW)
-    if spec.group_name == RAW.layer:
+    if spec.tags.get(LAYER_TAG) == RAW.layer:
         # Raw has no upstream, so the clock triggers it: for the newest session and the missing sessions of the window.
         after_close = cron(calendar, settings.close_grace_minutes)
         tick = Condition.cron_tick_passed(after_close, calendar.time_zone).since_last_handled()
@@ -47,7 +47,7 @@ def freshness_of(spec: dg.AssetSpec, settings: Settings, calendar: MarketCalenda
 
     None for other assets, and for a lake with a `last_date`. The check `stale_tickers` compares the last session itself.
     """
-    if settings.last_date is not None or spec.partitions_def is None or spec.group_name not in SERVED:
+    if settings.last_date is not None or spec.partitions_def is None or spec.tags.get(LAYER_TAG) not in SERVED:
         return None
     grace = settings.grace
     return dg.FreshnessPolicy.time_window(fail_window=calendar.longest_closure(settings.first_date) + grace + LATE)
@@ -57,7 +57,7 @@ def condition_sensor(settings: Settings) -> dg.AutomationConditionSensorDefiniti
     """The sensor that evaluates the conditions."""
     return dg.AutomationConditionSensorDefinition(
         "automation_condition_sensor",
-        target=dg.AssetSelection.groups(*GROUPS),
+        target=dg.AssetSelection.groups(GROUP),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=settings.sensor_interval_seconds,
         description="Materializes the assets whose automation condition is true.",

@@ -212,7 +212,7 @@ def _daemon(folder: Path, instance: dg.DagsterInstance) -> Iterator[subprocess.P
     program = os.path.join(os.path.dirname(sys.executable), "dagster-daemon")
     with (folder / "daemon.log").open("wb") as log:
         daemon = subprocess.Popen(
-            [program, "run", "-m", "stock_lakehouse.definitions"],
+            [program, "run", "-w", os.path.join(os.environ["DAGSTER_HOME"], "workspace.yaml")],
             cwd=folder,
             stdout=log,
             stderr=subprocess.STDOUT,

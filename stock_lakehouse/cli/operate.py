@@ -171,7 +171,7 @@ def ui(
     home = ensure_dagster_home(settings)
     say(f"Dagster on http://127.0.0.1:{port} (instance in {escape(str(home))}); stop it with Ctrl-C")
     program = os.path.join(os.path.dirname(sys.executable), "dagster")
-    arguments = ["dev", "-m", "stock_lakehouse.definitions", "--host", "127.0.0.1", "--port", str(port)]
+    arguments = ["dev", "-w", str(home / "workspace.yaml"), "--host", "127.0.0.1", "--port", str(port)]
     with _stopped_at_the_end([program, *arguments], {**os.environ, "DAGSTER_HOME": str(home)}) as dagster:
         raise typer.Exit(dagster.wait())
 
@@ -232,6 +232,7 @@ def init(
         LAPTOP,
         POSTGRES_VARIABLE,
         PRODUCTION,
+        WORKSPACE,
         dagster_folder,
         write_new,
     )
@@ -254,6 +255,7 @@ def init(
         say(f"written: {path}")
     else:
         fail(f"{path} exists with other content; --force overwrites it")
+    write_new(path.with_name("workspace.yaml"), WORKSPACE, force=False)
     if production:
         say(
             f"Dagster needs DAGSTER_HOME={path.parent} and {POSTGRES_VARIABLE} in its environment; docs/operations.md has "

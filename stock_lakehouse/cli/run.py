@@ -167,7 +167,9 @@ def record() -> None:
 
 @app.command()
 def prune(
-    days: Annotated[int, typer.Option(min=1, metavar="N", help="Delete runs that ended more than N days ago.")],
+    days: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Delete runs that ended more than N days ago; 0: all that ended.")
+    ],
 ) -> None:
     """Delete Dagster's records of old runs, with logs and events; the lake stays as it is.
 

@@ -6,24 +6,29 @@ events, who emits them, and reading them; Dagster does all of that.
 
 import gc
 import inspect
+import json
 import logging
 import os
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import sqlite3
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import closing, contextmanager
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Self
 
-from dagster import Field, StringSource
+from dagster import AssetKey, AssetMaterialization, Field, MultiPartitionKey, StringSource
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.errors import DagsterHomeNotSetError
-from dagster._core.events import ASSET_EVENTS, DagsterEventType
+from dagster._core.events import ASSET_EVENTS, DagsterEventType, StepMaterializationData
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
-from dagster._serdes import ConfigurableClassData
+from dagster._core.storage.tags import MULTIDIMENSIONAL_PARTITION_PREFIX
+from dagster._serdes import ConfigurableClassData, serialize_value
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.event import listen
 
@@ -37,6 +42,9 @@ BULK_ENVIRONMENT: Final[Mapping[str, str]] = {
     "DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS": "1",
 }
 LOCK_SECONDS = 30  # how long a write waits for the lock of another process, as in the stock storage
+# Of more keys than this, a run's own log has the last one alone: the UI streams a log whole, 65,000 events take it minutes.
+FEW_KEYS = 50
+DATA_VERSION_LENGTH = 16  # of Dagster's 64 hexadecimal digits, for each of many keys
 KEPT_ENGINES = 8  # one for the index and one for each of the last runs, with three open files each
 _RUN_ENDED_EARLY = (DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED)
 _EVENT_COLUMNS = ("run_id", "event", "dagster_event_type", "timestamp", "step_key", "asset_key", "partition")
@@ -50,7 +58,11 @@ _METHODS: Final[Mapping[str, tuple[str, ...]]] = {
     "_connect": ("self", "shard"),
     "_initdb": ("self", "engine", "for_index_shard"),
     "conn_string_for_shard": ("self", "shard_name"),
+    "delete_events": ("self", "run_id"),
     "delete_events_for_run": ("self", "conn", "run_id"),
+    "get_asset_partitions_for_run": ("self", "run_id", "of_type"),
+    "get_event_tags_for_asset": ("self", "asset_key", "filter_tags", "filter_event_id"),
+    "_get_assets_details": ("self", "asset_keys"),
     "has_table": ("self", "table_name"),
     "index_connection": ("self",),
     "path_for_shard": ("self", "run_id"),
@@ -75,11 +87,30 @@ _FIND_EVENT = (
     "SELECT id FROM main.event_logs WHERE asset_key = :asset_key AND dagster_event_type = :dagster_event_type"
     " AND partition IS :partition AND event = :event"
 )
+_FIND_KEYS_OF_RUN = (
+    "SELECT DISTINCT asset_key, partition FROM main.event_logs WHERE run_id = ? AND asset_key IS NOT NULL"
+)
+_EVENTS_OF_RUN = (
+    "SELECT id, asset_key, dagster_event_type, partition FROM main.event_logs"
+    " WHERE run_id = ? AND asset_key IS NOT NULL ORDER BY id"
+)
+# Whether an asset has an event of a key whose tags are in its JSON alone.
+_UNTAGGED = """
+SELECT 1 FROM event_logs AS e WHERE asset_key = ? AND dagster_event_type = 'ASSET_MATERIALIZATION'
+AND json_extract(event, '$.dagster_event.event_specific_data.materialization.tags') LIKE '%dagster/partition/%'
+AND NOT EXISTS (SELECT 1 FROM asset_event_tags AS t WHERE t.event_id = e.id AND t.key LIKE 'dagster/partition/%') LIMIT 1
+"""
+_TAGS_OF_EVENTS = """
+SELECT id, coalesce(json_extract(event, '$.dagster_event.event_specific_data.materialization.tags'),
+  json_extract(event, '$.dagster_event.event_specific_data.asset_observation.tags'))
+FROM event_logs WHERE asset_key = ? AND dagster_event_type IN ('ASSET_MATERIALIZATION', 'ASSET_OBSERVATION') AND timestamp > ?
+ORDER BY id
+"""
 _DELETE_TAGS = "DELETE FROM asset_event_tags WHERE event_id IN (SELECT id FROM event_logs WHERE run_id = ?)"
 _DELETE_EVENTS = "DELETE FROM event_logs WHERE run_id = ?"
 _COPY_TO_SHARD = (
     f"INSERT INTO shard.event_logs ({_NAMES}) SELECT {_NAMES} FROM main.event_logs AS i"  # noqa: S608
-    " WHERE i.id BETWEEN :first AND :last AND i.run_id = :run_id AND i.asset_key IS NOT NULL"
+    " WHERE i.id IN (SELECT value FROM json_each(:ids))"
     " AND NOT EXISTS (SELECT 1 FROM shard.event_logs AS s WHERE s.asset_key = i.asset_key"
     " AND s.dagster_event_type = i.dagster_event_type AND s.partition IS i.partition AND s.event = i.event)"
     " ORDER BY i.id"
@@ -105,9 +136,14 @@ def private_api_differences() -> list[str]:
 class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     """A SQLite event log that writes a batch of asset events in one transaction over the index and the run's shard.
 
-    Files, rows and ids are the same as those of the stock storage, so Dagster's reads are unchanged and either class can open
-    what the other wrote. A key costs 0.2 ms here and 10 ms in the stock storage. Events of other kinds are written as by the
-    stock storage.
+    Files and tables are those of the stock storage, so Dagster's reads are unchanged and either class can open what the other
+    wrote. Events of other kinds are written as by the stock storage. Rows are the same too, except for many keys:
+
+    - Of a batch with more than FEW_KEYS keys of an asset, the run's shard, which is the run's own log, has the last event alone.
+      The index, which answers every question about assets, has all of them.
+    - `with_keys` stores many keys with one event, and their rows are short: 1.4 KB with all indexes, instead of 9 KB. They have
+      no metadata and no provenance, and of their tags only the data version is indexed.
+    - A planned event does not list more than FEW_KEYS keys. Nothing in Dagster reads that list.
 
     SQLite commits the index, then the shard (seen in a trace; in WAL mode a transaction over both files is not atomic). A kill
     between the two leaves rows in the index that the shard lacks. Storing the same events again, or the event that ends the
@@ -120,6 +156,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines: OrderedDict[str, Engine] = OrderedDict()  # by shard, the last used one last
         self._known_tables: set[str] = set()
+        self._with_keys: dict[tuple[str, str, str], Mapping[str, str | None]] = {}
         self._batching = False  # the stock storage opens its files in __init__
         super().__init__(base_dir=base_dir, inst_data=inst_data)
         differences = private_api_differences()
@@ -200,7 +237,20 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         # Dagster stores the events of a failed batch again, one by one. They take the same path, so none is duplicated.
         self.store_event_batch([event])
 
+    def with_keys(self, run_id: str, asset_key: AssetKey, last: str, keys: Mapping[str, str | None]) -> bool:
+        """Store the materialization of partition `last`, which the run reports next, for `keys` too, in the same transaction.
+
+        `keys`: the other partitions, each with the description of its event (None: that of `last`). They are stored before
+        `last`, so `last` remains the asset's latest materialization. False, and nothing is done, if this storage writes as the
+        stock storage does: the caller must then report the keys one by one.
+        """
+        if self._batching:
+            self._with_keys[run_id, asset_key.to_string(), last] = keys
+        return self._batching
+
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        if self._batching:
+            events = [_without_many_keys(event) for event in events]
         # A batch of planned events contains asset checks too, which have a separate table.
         for (batched, run_id), group in groupby(events, key=lambda e: (self._is_batched(e), e.run_id)):
             if batched:
@@ -209,7 +259,8 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
             for event in group:
                 if self._batching and event.dagster_event_type in _RUN_ENDED_EARLY:
                     with self._index_and_shard(run_id) as conn:
-                        self._copy_to_shard(conn, run_id, 0, 2**63 - 1)
+                        found = conn.exec_driver_sql(_EVENTS_OF_RUN, (run_id,)).fetchall()
+                        self._copy_to_shard(conn, _logged([(event_id, tuple(of)) for event_id, *of in found]))
                 super().store_event(event)
 
     def store_asset_check_event(self, event: EventLogEntry, event_id: int | None) -> None:
@@ -225,34 +276,130 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         else:
             super().delete_events_for_run(conn, run_id)
 
+    def delete_events(self, run_id: str) -> None:
+        # The stock method empties the run's shard and leaves the file, of 0.2 MB.
+        super().delete_events(run_id)
+        if not self._batching:
+            return
+        with self._db_lock:
+            if run_id in self._engines:
+                self._engines.pop(run_id).dispose()
+            self._initialized_dbs.discard(run_id)
+        for suffix in ("", "-wal", "-shm"):
+            Path(self.path_for_shard(run_id) + suffix).unlink(missing_ok=True)
+
+    def give_back_space(self) -> None:
+        """Return the space of deleted events to the file system. Raises sqlite3.OperationalError if the index is in use."""
+        if not self._batching:
+            return
+        with closing(sqlite3.connect(self.path_for_shard("index"), timeout=LOCK_SECONDS)) as connection:
+            connection.execute("VACUUM")
+
+    def get_asset_partitions_for_run(
+        self, run_id: str, of_type: DagsterEventType | set[DagsterEventType] | None = None
+    ) -> Mapping[AssetKey, Set[str | None]]:
+        # The stock method reads the run's shard, which lacks most of many keys.
+        if not self._batching:
+            return super().get_asset_partitions_for_run(run_id, of_type)
+        types = {of_type} if isinstance(of_type, DagsterEventType) else of_type
+        found: dict[AssetKey, set[str | None]] = defaultdict(set)
+        with self.index_connection() as conn:
+            for _, asset_key, event_type, partition in conn.exec_driver_sql(_EVENTS_OF_RUN, (run_id,)):
+                key = AssetKey.from_db_string(asset_key)
+                if key and (not types or DagsterEventType(event_type) in types):
+                    found[key].add(partition)
+        return found
+
+    def get_event_tags_for_asset(
+        self, asset_key: AssetKey, filter_tags: Mapping[str, str] | None = None, filter_event_id: int | None = None
+    ) -> Sequence[Mapping[str, str]]:
+        # Of many keys, the table of tags has the data version alone, so tags are read from the events.
+        if not self._batching or not self._has_untagged(asset_key):
+            return super().get_event_tags_for_asset(asset_key, filter_tags, filter_event_id)
+        [details] = self._get_assets_details([asset_key])
+        wiped = details.last_wipe_timestamp if details else None
+        since = datetime.fromtimestamp(wiped or 0, UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+        with self.index_connection() as conn:
+            found = conn.exec_driver_sql(_TAGS_OF_EVENTS, (asset_key.to_string(), since)).fetchall()
+        tags = ((event_id, json.loads(text or "{}")) for event_id, text in found)
+        indexed = (
+            (
+                event_id,
+                {key: event_tags[key] for key in self.get_asset_tags_to_index(set(event_tags)) if key in event_tags},
+            )
+            for event_id, event_tags in tags
+        )
+        return [
+            event_tags
+            for event_id, event_tags in indexed
+            if event_tags
+            and filter_event_id in {None, event_id}
+            and all(event_tags.get(key) == value for key, value in (filter_tags or {}).items())
+        ]
+
+    def _has_untagged(self, asset_key: AssetKey) -> bool:
+        with self.index_connection() as conn:
+            return conn.exec_driver_sql(_UNTAGGED, (asset_key.to_string(),)).first() is not None
+
     def _is_batched(self, event: EventLogEntry) -> bool:
         return self._batching and event.dagster_event_type in ASSET_EVENTS
 
     def _store_asset_events(self, run_id: str, events: Sequence[EventLogEntry]) -> None:
-        rows = [
-            self._event_to_row(event) for event in events
-        ]  # half of the cost, so it is done before any lock is taken
-        for row in rows:
-            row["timestamp"] = row["timestamp"].isoformat(" ", "microseconds")  # as SQLAlchemy writes it to SQLite
+        # Half of the cost is here, so it is done before any lock is taken.
+        rows = [self._row(event) for event in events]
+        identities = [(run_id, str(row["asset_key"]), str(row["partition"])) for row in rows]
+        with_keys = {
+            number: [*_rows_of_keys(event, row, self._with_keys[identity])]
+            for number, (event, row, identity) in enumerate(zip(events, rows, identities, strict=True))
+            if event.dagster_event_type == DagsterEventType.ASSET_MATERIALIZATION and identity in self._with_keys
+        }
         with self._index_and_shard(run_id) as conn:
-            ids = self._store_in_index(conn, events, rows)
-            self._copy_to_shard(conn, run_id, min(ids), max(ids))
+            ids = self._store_in_index(conn, events, rows, with_keys)
+            of = [(row["asset_key"], row["dagster_event_type"], row["partition"]) for row in rows]
+            self._copy_to_shard(conn, _logged([*zip(ids, of, strict=True)]))
+        for number in with_keys:
+            del self._with_keys[identities[number]]
+
+    def _row(self, event: EventLogEntry) -> dict[str, Any]:
+        row = self._event_to_row(event)
+        return {
+            **row,
+            "timestamp": row["timestamp"].isoformat(" ", "microseconds"),
+        }  # as SQLAlchemy writes it to SQLite
 
     def _store_in_index(
-        self, conn: Connection, events: Sequence[EventLogEntry], rows: Sequence[Mapping[str, Any]]
+        self,
+        conn: Connection,
+        events: Sequence[EventLogEntry],
+        rows: Sequence[Mapping[str, Any]],
+        with_keys: Mapping[int, Sequence[tuple[Mapping[str, Any], str | None]]],
     ) -> list[int]:
-        """Store the events that the index does not hold yet; return the ids of all `events`."""
+        """Store the events that the index does not hold yet; return the ids of all `events`.
+
+        `with_keys`: by the number of an event, the rows that are stored before it, each with its data version.
+        """
         # A batch is committed to the index whole or not at all, so its first event shows whether this is a retry.
         retry = _id_in_index(conn, rows[0]) is not None
-        known = [_id_in_index(conn, row) for row in rows] if retry else [None] * len(rows)
+        ids: list[int | None] = [_id_in_index(conn, row) if retry else None for row in rows]
         # Under the write lock no other process can take these ids. They are the ones that SQLite itself would assign.
         next_id: int = conn.exec_driver_sql(_NEXT_ID).scalar_one()
-        new = [(events[i], rows[i]) for i, event_id in enumerate(known) if event_id is None]
-        new_events, new_tags, latest = [], [], {}
-        for event_id, (event, row) in enumerate(new, start=next_id):
+        new_events: list[tuple[Any, ...]] = []
+        new_tags: list[tuple[Any, ...]] = []
+        latest = {}
+
+        def add(row: Mapping[str, Any], tags: Mapping[str, str]) -> int:
+            event_id = next_id + len(new_events)
             new_events.append((event_id, *(row[column] for column in _EVENT_COLUMNS)))
-            for key, value in self._tags_for_asset_event(event).items():
+            for key, value in tags.items():
                 new_tags.append((event_id, row["asset_key"], key, value, row["timestamp"]))
+            return event_id
+
+        for number, (event, row) in enumerate(zip(events, rows, strict=True)):
+            if ids[number] is not None:
+                continue
+            for key_row, data_version in with_keys.get(number, ()):
+                add(key_row, {DATA_VERSION_TAG: data_version} if data_version else {})
+            ids[number] = event_id = add(row, self._tags_for_asset_event(event))
             latest[row["asset_key"], row["dagster_event_type"]] = (event_id, event)
         # Raw statements, because SQLAlchemy's table objects spend 0.05 ms for each key on the parameters.
         if new_events:
@@ -261,10 +408,10 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
             conn.exec_driver_sql(_INSERT_TAGS, new_tags)
         for event_id, event in sorted(latest.values(), key=lambda pair: pair[0]):
             self._store_asset_event(conn, event, event_id)
-        return [event_id for event_id in known if event_id is not None] + [row[0] for row in new_events]
+        return [event_id for event_id in ids if event_id is not None]
 
-    def _copy_to_shard(self, conn: Connection, run_id: str, first: int, last: int) -> None:
-        conn.exec_driver_sql(_COPY_TO_SHARD, {"run_id": run_id, "first": first, "last": last})
+    def _copy_to_shard(self, conn: Connection, ids: Sequence[int]) -> None:
+        conn.exec_driver_sql(_COPY_TO_SHARD, {"ids": json.dumps(ids)})
 
     @contextmanager
     def _index_and_shard(self, run_id: str) -> Iterator[Connection]:
@@ -277,6 +424,71 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
             conn.exec_driver_sql("ATTACH DATABASE ? AS shard", (self.path_for_shard(run_id),))
             conn.exec_driver_sql("BEGIN IMMEDIATE")
             yield conn
+
+
+def _logged(events: Sequence[tuple[int, tuple[Any, ...]]]) -> list[int]:
+    """The ids of the events that the run's own log has, in ascending order.
+
+    Of an asset's events with more than FEW_KEYS keys, that is the last one. `events`: ids with asset key, type and partition.
+    """
+    of_asset: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    logged = []
+    for event_id, (asset_key, event_type, partition) in events:
+        if partition is None:
+            logged.append(event_id)
+        else:
+            of_asset[asset_key, event_type].append(event_id)
+    return sorted(
+        [*logged, *(event_id for ids in of_asset.values() for event_id in (ids if len(ids) <= FEW_KEYS else ids[-1:]))]
+    )
+
+
+def _rows_of_keys(
+    event: EventLogEntry, row: Mapping[str, Any], keys: Mapping[str, str | None]
+) -> Iterator[tuple[Mapping[str, Any], str | None]]:
+    """For each of `keys`, the row of a materialization like `event`, whose row is `row`, and its data version.
+
+    The rows have no metadata, and of the tags those of the partition and the beginning of the data version. So they do not have
+    the provenance from which Dagster tells that a partition is older than its upstream one: a run of this package corrects all
+    rows of its tickers, also those of other partitions, and Dagster would show these as outdated.
+    """
+    dagster_event = event.get_dagster_event()
+    materialization = dagster_event.step_materialization_data.materialization
+    tags = materialization.tags or {}
+    version = tags[DATA_VERSION_TAG][:DATA_VERSION_LENGTH] if DATA_VERSION_TAG in tags else None
+    has_dimensions = any(tag.startswith(MULTIDIMENSIONAL_PARTITION_PREFIX) for tag in tags)
+    short = AssetMaterialization(materialization.asset_key, materialization.description, partition=row["partition"])
+    short_event = dagster_event._replace(
+        step_handle=None,
+        node_handle=None,
+        step_kind_value=None,
+        pid=None,
+        message=None,
+        logging_tags={},
+        event_specific_data=StepMaterializationData(short),
+    )
+    entry = json.loads(serialize_value(event._replace(user_message="", dagster_event=short_event)))
+    data = entry["dagster_event"]["event_specific_data"]
+    entry["dagster_event"] = {name: value for name, value in entry["dagster_event"].items() if value is not None}
+    own = data["materialization"]
+    for key, description in keys.items():
+        own["partition"] = key
+        own["description"] = description or materialization.description
+        own["tags"] = {} if version is None else {DATA_VERSION_TAG: version}
+        if has_dimensions and isinstance(key, MultiPartitionKey):
+            own["tags"] |= {
+                MULTIDIMENSIONAL_PARTITION_PREFIX + of.dimension_name: of.partition_key for of in key.dimension_keys
+            }
+        yield {**row, "event": json.dumps(entry, separators=(",", ":")), "partition": key}, version
+
+
+def _without_many_keys(event: EventLogEntry) -> EventLogEntry:
+    """A planned materialization without its list of keys if it has more than FEW_KEYS; any other event unchanged."""
+    dagster_event = event.dagster_event
+    if dagster_event is None or not dagster_event.partitions_subset or len(dagster_event.partitions_subset) <= FEW_KEYS:
+        return event
+    planned = dagster_event.asset_materialization_planned_data._replace(partitions_subset=None)
+    return event._replace(dagster_event=dagster_event._replace(event_specific_data=planned))
 
 
 def _on_connect(connection: Any, _: Any) -> None:

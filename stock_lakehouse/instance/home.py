@@ -66,6 +66,17 @@ storage:
       env: {POSTGRES_VARIABLE}
 """ + _QUEUE.format(dequeue_seconds=5, dequeue_why="seconds between looks at the queue", runs=2)
 
+# The name of the code location is what the UI and the records of sensors and runs know it by. Without it, it is the module's.
+CODE_LOCATION = "stock_lakehouse"
+CODE_MODULE = "stock_lakehouse.definitions"
+WORKSPACE: Final = f"""\
+# What Dagster loads for this lake. Written once by stock-lakehouse.
+load_from:
+  - python_module:
+      module_name: {CODE_MODULE}
+      location_name: {CODE_LOCATION}
+"""
+
 LAKEHOUSE_TOML: Final = """\
 # What this lake holds. Every line can be overridden by a variable: STOCK_LAKEHOUSE_TICKERS=AAPL,NVDA, and so on.
 # `stock-lakehouse doctor` checks whether these settings work. Secrets come from variables only.
@@ -100,7 +111,7 @@ def dagster_folder(settings: Settings) -> Path:
 
 
 def ensure_dagster_home(settings: Settings) -> Path:
-    """`dagster_folder`, created with a laptop's dagster.yaml if it does not exist.
+    """`dagster_folder`, created with a laptop's dagster.yaml and a workspace.yaml if it does not exist.
 
     DAGSTER_HOME is not changed: a process may work on several lakes, and each has its own instance.
     """
@@ -108,6 +119,7 @@ def ensure_dagster_home(settings: Settings) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     with _opening(home):
         write_new(home / "dagster.yaml", LAPTOP, force=False)
+        write_new(home / "workspace.yaml", WORKSPACE, force=False)
     return home
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
-from stock_lakehouse.partitions import RANGE_END, RANGE_START, PartitionError, named_tickers, tickers_of_run
+from stock_lakehouse.partitions import RANGE_END, RANGE_START, PartitionError, Rectangle, named_tickers, tickers_of_run
 from stock_lakehouse.tables import FEATURES, RAW
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ASKED_BY = "stock_lakehouse/asked_by"  # the sensor or schedule that requested the run
 PARTITION = "dagster/partition"
+SUMMARY = "stock_lakehouse/summary"  # tickers and days of a run of the program, for people
 LISTED = 10  # tickers named in a text
 
 
@@ -62,6 +63,12 @@ def keys_of(run: dg.DagsterRun) -> str:
         return first if first == last else f"{first} to {last}"
     days = first_day if first_day == last_day else f"{first_day} to {last_day}"
     return f"{days} of {_short_list(tickers)}"
+
+
+def summary_of(rectangle: Rectangle) -> str:
+    """The tickers and days of a run, as text."""
+    days = str(rectangle.first) if rectangle.first == rectangle.last else f"{rectangle.first} to {rectangle.last}"
+    return f"{_short_list(rectangle.tickers)}; {days}"
 
 
 def _short_list(tickers: Sequence[str]) -> str:

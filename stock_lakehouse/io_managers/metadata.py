@@ -1,10 +1,11 @@
-"""The metadata that a publish gives to Dagster: figures on the event of every partition, a preview, column lineage.
+"""The metadata that a publish gives to Dagster: a preview, a chart, the files that were read, column lineage.
 
-Not here: reading and writing (raw_csv.py, table.py).
+Not here: reading and writing (raw_csv.py, table.py), and which partitions are recorded (records.py).
 """
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -24,26 +25,14 @@ if TYPE_CHECKING:
     from stock_lakehouse.partitions import Rectangle
     from stock_lakehouse.sources.download import Download
 
-# Dagster stores output metadata once for every partition key, which takes 0.1 ms for ten entries. With more keys than this,
-# long metadata goes into one observation of the run.
-RICH_KEYS = 50
 PREVIEW_ROWS = 5
 PREVIEW_COLUMNS = 10
 PREVIEW_CHARACTERS = 100  # per cell
+# The columns that a chart draws if the table has them, in the colors that docs/engines.md uses too.
+CHART_COLUMNS = {"close": "#1f77b4", "sma_50": "#ff7f0e", "sma_200": "#2ca02c"}
+CHART_SESSIONS = 250
+CHART_WIDTH, CHART_HEIGHT = 640, 200
 FILES_LISTED = 100
-ON_EVERY_EVENT = ("dagster/row_count", "bytes", "table version", "location", "files")
-
-
-def tell(context: dg.OutputContext, facts: dict[str, Any]) -> None:
-    """Add `facts` to the event of every partition.
-
-    With more than RICH_KEYS keys, each event has only ON_EVERY_EVENT, and one observation of the run has all of `facts`.
-    """
-    if not context.has_asset_partitions or len(context.asset_partition_keys) <= RICH_KEYS:
-        context.add_output_metadata(facts)
-    else:
-        context.add_output_metadata({name: facts[name] for name in ON_EVERY_EVENT if name in facts})
-        context.log_event(dg.AssetObservation(context.asset_key, metadata=facts))
 
 
 def preview(frame: DataFrame, rectangle: Rectangle) -> dg.MarkdownMetadataValue:
@@ -57,6 +46,37 @@ def preview(frame: DataFrame, rectangle: Rectangle) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(
         "\n".join(lines + ["| " + " | ".join(_as_markdown(row[name]) for name in names) + " |" for row in rows])
     )
+
+
+def chart(frame: DataFrame, rectangle: Rectangle) -> dg.MarkdownMetadataValue | None:
+    """The last CHART_SESSIONS sessions of the run's first ticker as a picture; None if the table has none of CHART_COLUMNS."""
+    from pyspark.sql import functions as F
+
+    columns = [name for name in CHART_COLUMNS if name in frame.columns]
+    ticker = rectangle.tickers[0]
+    newest = frame.where(F.col("ticker") == ticker).orderBy(F.col("date").desc()).limit(CHART_SESSIONS)
+    rows = newest.select("date", *columns).collect()[::-1] if columns else []
+    values = [row[name] for row in rows for name in columns if row[name] is not None]
+    if len(rows) < 2 or not values:
+        return None
+    low, span = min(values), (max(values) - min(values)) or 1.0
+
+    def line(name: str) -> str:
+        points = " ".join(
+            f"{at * CHART_WIDTH / (len(rows) - 1):.1f},{CHART_HEIGHT * (1 - (row[name] - low) / span):.1f}"
+            for at, row in enumerate(rows)
+            if row[name] is not None
+        )
+        return f'<polyline points="{points}" fill="none" stroke="{CHART_COLUMNS[name]}" stroke-width="1.5"/>'
+
+    title = f"{ticker}, {rows[0]['date']} to {rows[-1]['date']}, {low:.2f} to {max(values):.2f}"
+    drawing = "".join(map(line, columns))
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-4 -4 {CHART_WIDTH + 8} {CHART_HEIGHT + 8}"'
+        f' width="{CHART_WIDTH}" height="{CHART_HEIGHT}">{drawing}</svg>'
+    )
+    picture = base64.b64encode(svg.encode()).decode()
+    return dg.MetadataValue.md(f"![{', '.join(columns)}](data:image/svg+xml;base64,{picture})\n\n{title}")
 
 
 def _as_markdown(value: Any) -> str:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from stock_lakehouse.io_managers.metadata import files_read, preview, tell
+from stock_lakehouse.io_managers.metadata import files_read, preview
+from stock_lakehouse.io_managers.records import record, rows_of_partitions
 from stock_lakehouse.io_managers.table import ReadByJob, layer_of, rows_for
 from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.tables import RAW
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -26,7 +28,8 @@ class RawCsvIOManager(dg.ConfigurableIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: Download) -> None:
         house, landing = self.lakehouse, obj.landing
-        rectangle, stored = house.rectangle(context.asset_partition_keys), house.lake.raw
+        keys = context.asset_partition_keys
+        rectangle, stored = house.rectangle(keys), house.lake.raw
         sizes = stored.sizes()
         facts: dict[str, Any] = {
             "bytes": sum(sizes),
@@ -37,10 +40,12 @@ class RawCsvIOManager(dg.ConfigurableIOManager):
         }
         if obj.files:
             facts["files read"] = files_read(obj)
+        rows = None
         if not house.is_job(rectangle):  # a run of jobs opens no session here
             newest = stored.read(house.session, rectangle.tickers[:1], rectangle.years[-1:])
             facts["preview"] = preview(newest, rectangle)
-        tell(context, facts)
+            rows = rows_of_partitions(house, RAW, rectangle, keys)
+        record(context, facts, rows, landing.landed > 0)
 
     def load_input(self, context: dg.InputContext) -> DataFrame | ReadByJob:
         house = self.lakehouse

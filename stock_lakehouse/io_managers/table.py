@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from stock_lakehouse.io_managers.metadata import blocked, computed_anew, lineage_of, preview, tell
+from stock_lakehouse.io_managers.metadata import blocked, chart, computed_anew, lineage_of, preview
+from stock_lakehouse.io_managers.records import record, rows_of_partitions
 from stock_lakehouse.layers import COMPUTED, read
 from stock_lakehouse.layers.step import Computed, InputMovedError, Rows, facts_of
 from stock_lakehouse.resources.lakehouse import LakehouseResource
@@ -63,21 +64,25 @@ class TableIOManager(dg.ConfigurableIOManager):
             raise blocked(error) from error
         except InputMovedError as error:
             raise computed_anew(context, error) from error
-        context.log.info(
-            f"{table.name}: {published.added:,} rows added, {published.corrected:,} corrected, "
-            f"{published.withdrawn:,} withdrawn; {len(context.asset_partition_keys):,} partitions to record"
-        )
         facts = facts_of(step, table, published)
-        stored = step.lake.stored(table.name)
+        keys, stored = context.asset_partition_keys, step.lake.stored(table.name)
         rows = stored.read(house.session, rectangle.tickers[:1], rectangle.years[-2:])
-        tell(
+        picture = chart(rows, rectangle)
+        recorded = record(
             context,
             {
                 **facts,
                 "location": dg.MetadataValue.path(facts["location"]),
+                **({} if picture is None else {"chart": picture}),
                 "preview": preview(rows, rectangle),
                 "dagster/column_lineage": lineage_of(stored.table, step.lake.indicators),
             },
+            rows_of_partitions(house, table, rectangle, keys),
+            published.changed,
+        )
+        context.log.info(
+            f"{table.name}: {published.added:,} rows added, {published.corrected:,} corrected, "
+            f"{published.withdrawn:,} withdrawn; {recorded:,} partitions recorded"
         )
 
     def load_input(self, context: dg.InputContext) -> DataFrame | ReadByJob:

@@ -71,12 +71,18 @@ def record_held(
 
 
 def _record(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: list[str]) -> None:
-    """Do what `DagsterInstance.report_runless_asset_event` does for each partition, but write in batches."""
+    """Do what `DagsterInstance.report_runless_asset_event` does for each partition, but write in batches, or all at once."""
     import dagster as dg
     from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata, DagsterEventType, StepMaterializationData
     from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 
-    batch = str(uuid.uuid4())
+    from stock_lakehouse.instance.event_log import BatchedSqliteEventLogStorage
+
+    batch, storage = str(uuid.uuid4()), instance.event_log_storage
+    if partitions and isinstance(storage, BatchedSqliteEventLogStorage):
+        *others, last = sorted(partitions)
+        if storage.with_keys(RUNLESS_RUN_ID, key, last, dict.fromkeys(others)):
+            partitions = [last]
     for number, partition in enumerate(partitions, start=1):
         event = dg.AssetMaterialization(key, partition=partition, description="Held by the lake already.")
         instance.report_dagster_event(

@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import logging
 import platform
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB, PROGRESS, PROGRESS_LOGGER
-from stock_lakehouse.instance.home import ensure_dagster_home, open_instance
+from stock_lakehouse.instance.home import CODE_LOCATION, CODE_MODULE, ensure_dagster_home, open_instance
+from stock_lakehouse.instance.run_tags import SUMMARY, summary_of
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources import Source
 
 if TYPE_CHECKING:
     import dagster as dg
+    from dagster._core.remote_origin import RemoteJobOrigin
     from pyspark.sql import SparkSession
 
 ERROR = "ERROR"  # severity of a check
@@ -112,11 +116,18 @@ def run_rectangle(
         end_dead_runs(instance, home)
         run_id = str(uuid.uuid4())
         stack.enter_context(_alive(home, run_id))
+        # `execute_in_process` has no argument for the origin, without which the UI's timeline and the job's page omit the run.
+        instance.create_run_for_job = partial(instance.create_run_for_job, remote_job_origin=_job_of_ui())  # type: ignore[method-assign]
         result = job.execute_in_process(
             instance=instance,
             run_id=run_id,
             run_config={"loggers": {PROGRESS: {}}},  # a single logger, because every event passes through each
-            tags={**scheme.range_tags(rectangle), PROGRAM_TAG: platform.node(), **(tags or {})},
+            tags={
+                **scheme.range_tags(rectangle),
+                PROGRAM_TAG: platform.node(),
+                SUMMARY: summary_of(rectangle),
+                **(tags or {}),
+            },
             asset_selection=[dg.AssetKey.from_user_string(name) for name in select] if select else None,
             raise_on_error=False,
         )
@@ -145,12 +156,32 @@ def prune_runs(settings: Settings, ended_before: datetime) -> int:
     """
     import dagster as dg
 
+    from stock_lakehouse.instance.event_log import BatchedSqliteEventLogStorage
+
     ended = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
     with open_instance(ensure_dagster_home(settings)) as instance:
         runs = instance.get_run_records(dg.RunsFilter(statuses=ended, updated_before=ended_before))
         for record in runs:
             instance.delete_run(record.dagster_run.run_id)
+        storage = instance.event_log_storage
+        if runs and isinstance(storage, BatchedSqliteEventLogStorage):
+            storage.give_back_space()
         return len(runs)
+
+
+def _job_of_ui() -> RemoteJobOrigin:
+    """The job as Dagster's webserver and daemon know it."""
+    from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+    from dagster._core.remote_origin import (
+        ManagedGrpcPythonEnvCodeLocationOrigin,
+        RemoteJobOrigin,
+        RemoteRepositoryOrigin,
+    )
+    from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+
+    loaded = LoadableTargetOrigin(executable_path=sys.executable, module_name=CODE_MODULE)
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(loaded, CODE_LOCATION)
+    return RemoteJobOrigin(RemoteRepositoryOrigin(location, SINGLETON_REPOSITORY_NAME), LAKEHOUSE_JOB)
 
 
 def check_select(select: Sequence[str] | None) -> None:

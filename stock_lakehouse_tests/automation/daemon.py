@@ -73,7 +73,7 @@ def daemon(folder: Path, config: str, variables: Mapping[str, str] | None = None
         # Its SQLite files must be there before two processes would make them at once.
         instance.get_runs_count(), instance.all_instigator_state(), instance.get_asset_keys(limit=1)
         process = subprocess.Popen(
-            [program, "run", "-m", "stock_lakehouse.definitions"],
+            [program, "run", "-w", str(home / "workspace.yaml")],
             cwd=folder,
             stdout=output,
             stderr=subprocess.STDOUT,
