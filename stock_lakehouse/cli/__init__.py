@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from stock_lakehouse.cli import look, operate, run
+from stock_lakehouse.cli import look, operate, report, run
 from stock_lakehouse.cli.program import app
 
-__all__ = ["app", "look", "main", "operate", "run"]
+__all__ = ["app", "look", "main", "operate", "report", "run"]
 
 
 def main() -> None:

@@ -156,7 +156,8 @@ function draw() {
     if (pane.marks.length) createSeriesMarkers(first, marksOf(pane));
     const isVolume = pane.unit === 'shares'; // bars stand on the ground
     for (const series of [first, ...others]) {
-      series.priceScale().applyOptions({ scaleMargins: { top: place ? 0.25 : 0.1, bottom: isVolume ? 0 : 0.08 } });
+      const scaleMargins = { top: place ? 0.25 : 0.1, bottom: isVolume ? 0 : 0.08 };
+      series.priceScale().applyOptions({ scaleMargins, entireTextOnly: true });
     }
     chart.panes()[place].setStretchFactor(pane.share);
   });
@@ -227,7 +228,7 @@ function setRange() {
     since.setUTCMonth(since.getUTCMonth() - Number(months));
     first = bars.date.findIndex((date) => date >= since.toISOString().slice(0, 10));
   }
-  chart.timeScale().setVisibleLogicalRange({ from: first - 0.5, to: bars.date.length + 1 });
+  chart.timeScale().setVisibleLogicalRange({ from: first, to: bars.date.length + 1 });
 }
 
 function moveCrosshair(sessions) {
@@ -292,7 +293,7 @@ function fillData({ tables, quarantine, restatements }) {
   ], tables);
   const some = (shownRows, rows) => (shownRows < rows ? `; the newest ${shownRows} are below` : '');
   byId('quarantine_rows').textContent = quarantine.rows
-    ? `${quarantine.rows.toLocaleString('en-US')} delivered rows were refused${some(quarantine.newest.length, quarantine.rows)}.`
+    ? `Delivered rows that were refused: ${quarantine.rows.toLocaleString('en-US')}${some(quarantine.newest.length, quarantine.rows)}.`
     : 'No delivered row was refused.';
   fillTable('quarantine_reasons', [['Reason', long(([reason]) => reason)], ['Rows', (row) => count(1)(row)]], quarantine.reasons);
   fillTable('quarantine_newest', [
@@ -300,7 +301,7 @@ function fillData({ tables, quarantine, restatements }) {
     ['Line', (row) => row.line_number], ['Reasons', long((row) => row.reasons.join('; '))], ['Delivered text', long((row) => row.delivered)],
   ], quarantine.newest);
   byId('restatement_lines').textContent = restatements.lines
-    ? `The ledger has ${restatements.lines.toLocaleString('en-US')} lines${some(restatements.newest.length, restatements.lines)}.`
+    ? `Lines of the ledger: ${restatements.lines.toLocaleString('en-US')}${some(restatements.newest.length, restatements.lines)}.`
     : 'No published value has changed.';
   fillTable('restatements_newest', [
     ['When', (row) => row.restated_at], ['Table', (row) => row.table], ['Ticker', (row) => row.ticker], ['Session', (row) => row.date],
