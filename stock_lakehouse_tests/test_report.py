@@ -251,6 +251,15 @@ def test_the_signals_view_has_the_newest_session_and_latest_signal_of_each_ticke
     assert page.locator("#chart").is_visible()
 
 
+def test_a_window_that_shrinks_keeps_the_range_and_the_page_fits_it(page: Page) -> None:
+    page.get_by_role("button", name="1Y").click()
+    before = page.evaluate("chart.timeScale().getVisibleRange()")
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_function("document.querySelector('#canvas canvas').getBoundingClientRect().width < 390")
+    page.wait_for_function("document.documentElement.scrollHeight === 844")
+    assert page.evaluate("chart.timeScale().getVisibleRange()") == before
+
+
 @pytest.mark.parametrize(("scheme", "paper"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(15, 23, 42)")])
 def test_a_phone_has_no_sideways_scroll_and_the_scheme_is_the_systems(
     browser: Browser, file: Path, scheme: Any, paper: str
@@ -274,6 +283,7 @@ def test_bars_of_which_only_the_close_is_known_and_empty_tickers_are_drawn(brows
     values = {name: page.locator(f"[data-value={name}]").inner_text() for name in ("open", "close", "rsi_14")}
     assert values == {"open": UNKNOWN, "close": "0.0125", "rsi_14": UNKNOWN}
     page.select_option("#tickers", "NONE")
+    page.wait_for_selector("#empty:visible")
     assert page.locator("#empty").inner_text() == "The lake has no session of NONE since 2021-01-01."
     assert page.locator("#chart").is_hidden()
     assert not page.problems  # type: ignore[attr-defined]
@@ -332,6 +342,8 @@ def test_a_lake_without_features_and_an_unknown_ticker_are_named_and_leave_no_fi
         write_report(Lake(tmp_path / "none"), path)
     with pytest.raises(ReportError, match="no features of MSFT; `stock-lakehouse status` lists"):
         write_report(Lake(template), path, ["AAA", "MSFT"])
+    with pytest.raises(ReportError, match="the list is empty"):
+        write_report(Lake(template), path, [])
     with pytest.raises(ReportError, match=r"nowhere/x\.html: the report cannot be written \(No such file"):
         write_report(Lake(template), tmp_path / "nowhere" / "x.html")
     assert list(tmp_path.iterdir()) == []
@@ -389,9 +401,13 @@ def test_the_command_writes_beside_the_lake_and_prints_the_path(template: Path, 
     elsewhere = CliRunner().invoke(app, ["report", "--to", "other.html"])
     assert elsewhere.exit_code == 0
     assert (tmp_path / "other.html").is_file()
-    wrong = CliRunner().invoke(app, ["report", "--tickers", "MSFT"])
-    assert wrong.exit_code == 2
-    assert wrong.stderr.startswith("stock-lakehouse: tickers: the lake has no features of MSFT")
+    for asked, words in (
+        ("MSFT", "tickers: the lake has no features of MSFT"),
+        ("AAA,", "--tickers: '' is not a ticker"),
+    ):
+        wrong = CliRunner().invoke(app, ["report", "--tickers", asked])
+        assert wrong.exit_code == 2
+        assert wrong.stderr.startswith(f"stock-lakehouse: {words}")
 
 
 def test_only_the_newest_refused_rows_are_listed_and_all_are_counted(spark: SparkSession, tmp_path: Path) -> None:

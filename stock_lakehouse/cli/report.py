@@ -27,7 +27,7 @@ def report(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Tickers to chart, separated by commas; default: all, or the `report_tickers` most interesting ones.",
+            help="Tickers to chart, separated by commas; default: all, or `report_tickers` of them with the newest signals.",
         ),
     ] = None,
     years: Annotated[int, typer.Option(min=1, max=100, help="How many years, up to the newest session.")] = 3,
@@ -37,11 +37,15 @@ def report(
     from stock_lakehouse.dashboards.report import write_report
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.lake.storage import StorageError
+    from stock_lakehouse.lake_options import check_tickers
 
     settings = settings_of_process()
     root = settings.lake_root
     path = to or (root.parent if isinstance(root, Path) else Path()) / FILE
-    asked = None if tickers is None else [ticker.strip().upper() for ticker in tickers.split(",")]
+    try:
+        asked = None if tickers is None else check_tickers(tuple(name.strip().upper() for name in tickers.split(",")))
+    except ValueError as error:
+        fail(f"--tickers: {error}")
     try:
         written = write_report(Lake(settings.lake_options), path, asked, years, settings.report_tickers)
     except (ReportError, StorageError) as error:

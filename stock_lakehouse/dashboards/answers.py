@@ -60,6 +60,8 @@ def answers(lake: Lake, tickers: Sequence[str] | None, years: int, most: int) ->
             "`stock-lakehouse materialize` computes them, `stock-lakehouse demo` those of the sample"
         )
     newest_year = dict(sorted(held))  # the last of a ticker's years stands
+    if tickers is not None and not tickers:
+        raise ReportError("tickers: the list is empty; name a ticker, or give None for all")
     if unknown := sorted(set(tickers or ()) - newest_year.keys()):
         raise ReportError(
             f"tickers: the lake has no features of {', '.join(unknown)}; `stock-lakehouse status` lists what it has"

@@ -2,7 +2,6 @@
 // What the page shows, all of it from `answer`. Delivered text is set as text and never as HTML.
 
 const SHIFTED = 21; // sessions that an arrow key with Shift moves: about a month
-const FIRST_RANGE = '12'; // months
 const byId = (id) => document.getElementById(id);
 const embedded = JSON.parse(byId('answers').textContent);
 
@@ -91,8 +90,8 @@ function pointsOf(series) {
     }
     const value = bars[column][place];
     if (value == null) return { time };
-    const color = series.kind === 'signed_bars' ? colorOf(value < 0 ? 'down' : 'up') : colorOf(series.color);
-    return { time, value, color };
+    const color = colorOf(series.kind === 'signed_bars' && value < 0 ? 'down' : series.color);
+    return { time, value, color: series.kind === 'bars' ? `${color}99` : color }; // bars recede behind their average
   });
 }
 
@@ -102,7 +101,7 @@ function marksOf(pane) {
       const value = bars[mark.column][place];
       const isMarked = value != null && value !== mark.absent && value !== bars[mark.column][place - 1];
       const look = { position: mark.position, shape: mark.shape, color: colorOf(mark.color) };
-      return isMarked ? [{ time, text: mark.text.replace('{}', written(value).replace('.00', '')), ...look }] : [];
+      return isMarked ? [{ time, text: mark.text.replace('{}', DIGITS.format(value)), ...look }] : [];
     }),
   );
   return found.sort((one, other) => (one.time < other.time ? -1 : 1));
@@ -133,7 +132,7 @@ function addSeries(pane, place, series) {
 function draw() {
   chart?.remove();
   const { createChart, createSeriesMarkers, CrosshairMode, LineStyle } = LightweightCharts;
-  chart = createChart(byId('chart'), {
+  chart = createChart(byId('canvas'), {
     autoSize: true,
     layout: {
       background: { color: colorOf('paper') }, textColor: colorOf('faint'), fontFamily: getComputedStyle(document.body).fontFamily,
@@ -142,7 +141,7 @@ function draw() {
     grid: { vertLines: { color: colorOf('rule') }, horzLines: { color: colorOf('rule') } },
     crosshair: { mode: CrosshairMode.Normal },
     rightPriceScale: { borderColor: colorOf('rule'), minimumWidth: 64 },
-    timeScale: { borderColor: colorOf('rule'), minBarSpacing: 0.1 },
+    timeScale: { borderColor: colorOf('rule'), minBarSpacing: 0.1, lockVisibleTimeRangeOnResize: true },
     localization: { locale: 'en-US', dateFormat: 'yyyy-MM-dd' },
     handleScroll: { vertTouchDrag: false }, // a finger that moves up and down scrolls the page
   });
@@ -162,7 +161,6 @@ function draw() {
     chart.panes()[place].setStretchFactor(pane.share);
   });
   chart.subscribeCrosshairMove(({ time }) => show(places.get(time) ?? bars.date.length - 1));
-  legends.forEach((legend) => byId('chart').append(legend)); // above the chart that has just been added
   setRange();
   placeLegends();
 }
@@ -192,7 +190,7 @@ function show(place) {
   };
   for (const column of panes[0].series[0].columns) add(column[0].toUpperCase(), valueOf('b', column, bars[column][place], 'price'));
   const moved = valueOf('b', 'return_1d', bars.return_1d[place], 'change');
-  moved.style.color = colorOf(bars.return_1d[place] < 0 ? 'down' : 'up');
+  moved.style.color = `var(--${bars.return_1d[place] < 0 ? 'down' : 'up'})`;
   day.append(moved);
   let isSignal = false;
   for (const mark of panes.flatMap((pane) => pane.marks)) {
@@ -201,8 +199,8 @@ function show(place) {
     isSignal ||= mark.absent === false;
     const made = valueOf('span', mark.column, value);
     made.className = 'mark';
-    made.style.color = colorOf(mark.color);
-    made.textContent = value === true ? mark.label : `${mark.label} ${written(value)}`;
+    made.style.color = `var(--${mark.color})`;
+    made.textContent = value === true ? mark.label : `${mark.label} ${DIGITS.format(value)}`;
     day.append(made);
   }
   if (isSignal && bars.tradable_from[place]) add('tradable from', valueOf('b', 'tradable_from', bars.tradable_from[place]));
@@ -212,7 +210,7 @@ function show(place) {
     for (const series of pane.series) {
       if (series.kind === 'candles') continue; // its values are beside the ticker
       const name = element('span', '', `${series.label} `);
-      name.style.color = colorOf(series.color);
+      name.style.color = `var(--${series.color})`;
       name.append(valueOf('b', series.columns[0], bars[series.columns[0]][place], pane.unit));
       legends[number].append(name);
     }
@@ -323,7 +321,6 @@ function listen() {
   for (const button of document.querySelectorAll('nav button')) button.addEventListener('click', () => openView(button.dataset.view));
   const ranges = [...byId('ranges').children];
   for (const button of ranges) {
-    button.setAttribute('aria-pressed', String(button.dataset.months === FIRST_RANGE));
     button.addEventListener('click', () => {
       for (const other of ranges) other.setAttribute('aria-pressed', String(other === button));
       setRange();
@@ -334,7 +331,8 @@ function listen() {
     byId('chart').focus(); // so that the arrow keys move the crosshair
   });
   document.addEventListener('keydown', (event) => {
-    if (byId('ticker').hidden || !chart || event.target.matches('select') || event.ctrlKey || event.altKey || event.metaKey) return;
+    const isDrawn = chart && byId('chart').offsetParent; // an element that is not displayed has no such parent
+    if (!isDrawn || event.target.matches('select') || event.ctrlKey || event.altKey || event.metaKey) return;
     const step = event.shiftKey ? SHIFTED : 1;
     const sessions = { ArrowLeft: -step, ArrowRight: step, Home: -Infinity, End: Infinity }[event.key];
     if (sessions === undefined) return;
@@ -353,6 +351,7 @@ async function start() {
   const [about, described, signals, data] = await Promise.all(['about', 'charts', 'signals', 'data'].map(answer));
   panes = described;
   legends = panes.map(() => element('div', 'legend'));
+  byId('chart').append(...legends);
   const some = about.tickers.length < about.tickers_in_lake ? `${about.tickers.length} of ${about.tickers_in_lake}` : about.tickers.length;
   byId('about').textContent = `${some} tickers, to ${about.last}; made ${about.made_at}`;
   byId('about').title = about.lake;
@@ -362,14 +361,14 @@ async function start() {
     const sign = { arrowUp: '↑', arrowDown: '↓', circle: '●', square: '■' }[mark.shape];
     const item = element('span', '', '');
     const drawn = element('span', '', `${sign}${mark.text.replace('{}', '4')}`);
-    drawn.style.color = colorOf(mark.color);
+    drawn.style.color = `var(--${mark.color})`;
     item.append(drawn, ` ${mark.label}`);
     return item;
   }));
   fillSignals(signals, about.tickers);
   fillData(data);
-  listen();
   await openTicker(about.tickers[0]);
+  listen();
 }
 
 start().catch((error) => {
