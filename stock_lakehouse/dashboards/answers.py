@@ -25,7 +25,6 @@ from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, RAW
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-    import pyarrow.compute as pc
 
 LISTED = 100  # rows of the quarantine and lines of the ledger
 LISTED_REASONS = 20
@@ -67,8 +66,9 @@ def answers(lake: Lake, tickers: Sequence[str] | None, years: int, most: int) ->
             f"tickers: the lake has no features of {', '.join(unknown)}; `stock-lakehouse status` lists what it has"
         )
     last_year = max(newest_year.values())
+    span = range(last_year - years, last_year + 1)
     # A ticker that is traded no longer has its newest session before these years.
-    rows = _signal_rows(lake, {*range(last_year - years, last_year + 1), *newest_year.values()})
+    rows = _signal_rows(lake, {*span, *newest_year.values()})
     last = rows["date"].max()
     first = (pd.Timestamp(last) - pd.DateOffset(years=years)).date()
     signals = _signals(rows[rows["date"] >= first], rows)
@@ -83,29 +83,35 @@ def answers(lake: Lake, tickers: Sequence[str] | None, years: int, most: int) ->
             "tickers": charted,
             "tickers_in_lake": len(newest_year),
         },
-        **{f"bars/{ticker}": bars for ticker, bars in _bars(lake, charted, first).items()},
+        **{f"bars/{ticker}": bars for ticker, bars in _bars(lake, charted, span, first).items()},
         "signals": signals,
         "data": _data(lake),
     }
 
 
-def _rows(stored: DeltaTable, columns: Sequence[str], condition: pc.Expression) -> pa.Table:
-    """`columns` of the rows that meet `condition`; a column that the table on disk lacks is null."""
-    dataset = stored.open().to_pyarrow_dataset()
+def _rows(
+    stored: DeltaTable, columns: Sequence[str], years: Collection[int], tickers: Sequence[str] | None = None
+) -> pa.Table:
+    """`columns` of the rows of `years` and `tickers` (None: all); a column that the table on disk lacks is null."""
+    import pyarrow.compute as pc
+
+    opened = stored.open()
+    # The log's files are narrowed down first: a dataset of 10,500 files is slow to make. By year alone, whatever the layout.
+    dataset = opened.to_pyarrow_dataset(partitions=[("year", "in", [str(year) for year in sorted(years)])])
     present = [column for column in columns if column in dataset.schema.names]
-    return conformed(dataset.to_table(columns=present, filter=condition), stored.table).select(list(columns))
+    wanted = None if tickers is None else pc.field("ticker").isin(list(tickers))
+    return conformed(dataset.to_table(columns=present, filter=wanted), stored.table).select(list(columns))
 
 
-def _bars(lake: Lake, tickers: Sequence[str], first: date) -> dict[str, dict[str, list[Any]]]:
+def _bars(lake: Lake, tickers: Sequence[str], years: Collection[int], first: date) -> dict[str, dict[str, list[Any]]]:
     """By ticker, the values of each column of `COLUMNS`, and the dates, ascending."""
     import pyarrow.compute as pc
 
-    wanted = pc.field("ticker").isin(list(tickers)) & (pc.field("year") >= first.year) & (pc.field("date") >= first)
     of_bars = [column for column in COLUMNS if column in CURATED.column_names]
     of_features = [column for column in COLUMNS if column not in CURATED.column_names]
-    bars = _rows(lake.curated, [*KEY, *of_bars], wanted)
+    bars = _rows(lake.curated, [*KEY, *of_bars], years, tickers).filter(pc.field("date") >= first)
     # Left outer: a run may be between its two publishes, and a bar is worth drawing without its indicators.
-    joined = bars.join(_rows(lake.features, [*KEY, *of_features], wanted), list(KEY), join_type="left outer")
+    joined = bars.join(_rows(lake.features, [*KEY, *of_features], years, tickers), list(KEY), join_type="left outer")
     joined = joined.sort_by([(column, "ascending") for column in KEY])
     found = {}
     for ticker in tickers:
@@ -119,12 +125,9 @@ def _bars(lake: Lake, tickers: Sequence[str], first: date) -> dict[str, dict[str
 
 def _signal_rows(lake: Lake, years: Collection[int]) -> pd.DataFrame:
     """Key, `LATEST`, signals and `tradable_from` of all tickers in `years`, by ticker and date."""
-    import pyarrow.compute as pc
-
-    wanted = pc.field("year").isin(sorted(years))
     names = [*KEY, *(name for name in LATEST if name in FEATURES.column_names), *SIGNALS, "tradable_from"]
-    closes = _rows(lake.curated, [*KEY, "close"], wanted)
-    rows = _rows(lake.features, names, wanted).join(closes, list(KEY), join_type="left outer")
+    closes = _rows(lake.curated, [*KEY, "close"], years)
+    rows = _rows(lake.features, names, years).join(closes, list(KEY), join_type="left outer")
     return rows.to_pandas().sort_values(list(KEY))
 
 
