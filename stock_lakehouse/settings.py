@@ -226,6 +226,9 @@ class Settings(LakeOptions, BaseSettings):
     webhook_cooldown_minutes: int = Field(
         240, ge=0, description="For this time after a failure was posted, the same cause is not posted again."
     )
+    report_tickers: int = Field(
+        12, ge=1, description="How many tickers `stock-lakehouse report` charts at most, if you do not name them."
+    )
     ui_url: str = Field("http://127.0.0.1:3000", description="Address of Dagster's UI, for links in messages.")
 
     @model_validator(mode="before")
