@@ -27,12 +27,18 @@ if TYPE_CHECKING:
     from stock_lakehouse.partitions import Rectangle
     from stock_lakehouse.runs.run import CheckFinding, RunReport
     from stock_lakehouse.settings import Settings
+    from stock_lakehouse.sources import Source
 
 SHOWN_ROWS = 5  # of a check that did not pass
 
 
-def run_and_print(settings: Settings, rectangle: Rectangle, select: list[str] | None) -> RunReport:
-    """Run `rectangle` with progress and red checks on stderr; exit with 1 if the run fails. The caller then calls `end`."""
+def run_and_print(
+    settings: Settings, rectangle: Rectangle, select: list[str] | None, source: Source | None = None
+) -> RunReport:
+    """Run `rectangle` with progress and red checks on stderr; exit with 1 if the run fails. The caller then calls `end`.
+
+    `source`: None for the one that the settings name.
+    """
     check_layout(settings)
     progress = progress_printer()
     progress(
@@ -41,7 +47,7 @@ def run_and_print(settings: Settings, rectangle: Rectangle, select: list[str] | 
     from stock_lakehouse.runs.run import run_rectangle
 
     try:
-        report = run_rectangle(settings, rectangle, select, progress)
+        report = run_rectangle(settings, rectangle, select, progress, source=source)
     except ValueError as error:
         fail(str(error))
     progress("run ended " + ("well" if report.success else "with a failure"))

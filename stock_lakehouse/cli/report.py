@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stock_lakehouse.cli.context import settings_of_process
 from stock_lakehouse.cli.printing import fail, say
 from stock_lakehouse.cli.program import app
+
+if TYPE_CHECKING:
+    from stock_lakehouse.settings import Settings
 
 FILE = "report.html"
 
@@ -40,8 +43,7 @@ def report(
     from stock_lakehouse.lake_options import check_tickers
 
     settings = settings_of_process()
-    root = settings.lake_root
-    path = to or (root.parent if isinstance(root, Path) else Path()) / FILE
+    path = to or default_path(settings)
     try:
         asked = None if tickers is None else check_tickers(tuple(name.strip().upper() for name in tickers.split(",")))
     except ValueError as error:
@@ -51,3 +53,9 @@ def report(
     except (ReportError, StorageError) as error:
         fail(str(error))
     say(str(written))
+
+
+def default_path(settings: Settings) -> Path:
+    """The file beside the lake's folder; for a lake on S3 in the working directory."""
+    root = settings.lake_root
+    return (root.parent if isinstance(root, Path) else Path()) / FILE

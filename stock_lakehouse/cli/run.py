@@ -1,8 +1,7 @@
-"""Commands that run the graph (demo, materialize, backfill) and that change Dagster's records (record, prune)."""
+"""Commands that run the graph (materialize, backfill) and that change Dagster's records (record, prune)."""
 
 from __future__ import annotations
 
-import shlex
 import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -20,14 +19,11 @@ from stock_lakehouse.cli.context import (
     selected,
     settings_of_process,
 )
-from stock_lakehouse.cli.outcome import end, print_outcome, print_tables, record_held_bars, run_and_print
+from stock_lakehouse.cli.outcome import end, print_outcome, record_held_bars, run_and_print
 from stock_lakehouse.cli.printing import (
-    as_text,
     duration,
     fail,
-    print_rows,
     print_table,
-    program,
     progress_printer,
     say,
 )
@@ -36,33 +32,6 @@ from stock_lakehouse.cli.program import Assets, First, Last, Tickers, app
 if TYPE_CHECKING:
     from stock_lakehouse.runs.backfill import BackfillPlan
     from stock_lakehouse.runs.run import RunReport
-    from stock_lakehouse.settings import Settings
-
-
-@app.command()
-def demo(
-    live: Annotated[
-        bool,
-        typer.Option(
-            "--live", help="Days of trading in minutes, offline: daemon and sensor at work, in a lake of their own."
-        ),
-    ] = False,
-    sessions: Annotated[int, typer.Option(min=1, max=200, help="With --live: how many sessions are held back.")] = 10,
-) -> None:
-    """Load everything that the settings name, in one Dagster run, and show the result."""
-    settings = settings_of_process()
-    if live:
-        check_lake_root(settings)
-        _live(settings, sessions)
-        return
-    rectangle = asked_rectangle(settings, None, None, None)
-    check_lake_root(settings)
-    check_instance(settings)
-    before = data_files(settings)
-    report = run_and_print(settings, rectangle, None)
-    changed = data_files(settings) != before
-    _summary(settings, report, changed)
-    end([report])
 
 
 @app.command()
@@ -198,72 +167,3 @@ def _print_plan(plan: BackfillPlan) -> None:
         days = (str(chunk.rectangle.first), str(chunk.rectangle.last))
         rows.append((str(number), f"{chunk.missing:,}", shown, *days, ", ".join(chunk.select or ("all",))))
     print_table(("run", "bars", "tickers", "from", "to", "assets"), rows)
-
-
-def _live(settings: Settings, sessions: int) -> None:
-    """What `demo --live` prints."""
-    from stock_lakehouse.cli.live_demo import LiveDemoError, live_folder, run_live_demo
-
-    say(
-        f"The sample's last {sessions} sessions are held back. A simulated clock moves through them; Dagster's daemon and "
-    )
-    say("new_market_day_sensor load them one by one, as in production. No network.\n")
-    try:
-        loaded = run_live_demo(settings, sessions, say)
-    except LiveDemoError as error:
-        typer.echo(f"stock-lakehouse: {error}", err=True)
-        raise typer.Exit(1) from None
-    rows = []
-    for before, after in zip([None, *loaded], loaded, strict=False):
-        new = after.bars - before.bars if before else after.bars
-        rows.append((str(after.session), after.run_id[:8], f"{after.seconds:.1f}", f"{after.bars:,}", f"{new:,}"))
-    say("")
-    print_table(("loaded to", "run", "seconds", "bars", "new"), rows)
-    config = live_folder(settings) / "lakehouse.toml"
-    say(f"{len(loaded)} runs; no session was requested twice. Look at it:")
-    say(f"  STOCK_LAKEHOUSE_CONFIG={shlex.quote(str(config))} {program()} ui")
-
-
-def _summary(settings: Settings, report: RunReport, changed: bool) -> None:
-    """What `demo` prints after its run."""
-    from rich.markup import escape
-
-    from stock_lakehouse.lake import Lake
-    from stock_lakehouse.lake.status import crosses, latest_indicators, superseded
-    from stock_lakehouse.lake.status import status as read_status
-    from stock_lakehouse.tables import FEATURES
-
-    lake = Lake(settings.lake_options)
-    with engine(settings) as spark:
-        tables = read_status(lake, spark, settings.calendar, settings.tickers)
-        latest, crossed = latest_indicators(lake, spark), crosses(lake, spark)
-    print_tables(tables, report)
-    rows = {table.table: table.rows for table in tables}
-    say(f"{rows['processed_quarantine']:,} rows in quarantine, {superseded(tables):,} superseded by a newer delivery\n")
-    if latest:
-        for row in latest:
-            buy, sell = row.pop("buy_signal"), row.pop("sell_signal")
-            row["signal"] = "buy" if buy else "sell" if sell else None
-        print_rows([{name: as_text(value) for name, value in row.items()} for row in latest])
-    crossings = []
-    for ticker in sorted({cross["ticker"] for cross in crossed}):
-        days = {
-            kind: ", ".join(
-                str(cross["date"]) for cross in crossed if cross["ticker"] == ticker and cross["cross"] == kind
-            )
-            for kind in ("golden", "death")
-        }
-        crossings.append((ticker, days["golden"], days["death"]))
-    print_table(("ticker", "golden crosses", "death crosses"), crossings)
-    if not changed:
-        say("Nothing changed: the lake held everything already, and no data file was written.")
-    next_commands = (
-        ("ui", "the same in Dagster, on http://127.0.0.1:3000"),
-        (f"show {FEATURES.name} {settings.tickers[-1]} --last 5", "indicators and signals"),
-        ("status", "what each table holds"),
-        ("--help", "everything else"),
-    )
-    say("Next:")
-    for arguments, shows in next_commands:
-        say(f"  [bold]{escape(program())} {arguments}[/]")
-        say(f"      {shows}")
