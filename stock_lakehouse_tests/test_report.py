@@ -227,9 +227,9 @@ def test_the_data_view_counts_the_tables_and_tells_what_was_restated(page: Page)
     assert counted["processed_quarantine"] == ("1", REFUSED.isoformat())
     assert counted["corporate_actions"] == ("2", DIVIDEND.isoformat())
     lines = [line.split("\t") for line in page.locator("#restatements_newest").inner_text().splitlines()[1:]]
-    [close] = [line for line in lines if line[4] == "close"]
+    [close] = [line for line in lines if line[3] == "close"]
     old = delivered()["BBB", CORRECTED]["close"]
-    when, table, ticker, session, _, before, after, count, cause = close
+    when, ticker, session, _, before, after, cause, count, table = close
     assert when == f"{NOW + timedelta(days=1):%Y-%m-%d %H:%M} UTC"
     assert (table, ticker, session, count) == ("curated_stocks_daily", "BBB", CORRECTED.isoformat(), "1")
     assert (float(before), float(after), cause) == (float(old or "nan"), corrected_close(), "vendor edit")

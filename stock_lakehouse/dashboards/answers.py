@@ -196,7 +196,8 @@ def _data(lake: Lake) -> dict[str, Any]:
             "lines": lines.num_rows,
             "newest": [
                 {
-                    **{name: line[name] for name in ("ticker", "columns", "old", "new", "rows", "cause")},
+                    **{name: line[name] for name in ("ticker", "old", "new", "rows", "cause")},
+                    "columns": line["columns"].split(","),
                     "table": line["table_name"],
                     "date": line["date"].isoformat(),
                     "restated_at": _at(line["restated_at"]),
@@ -260,7 +261,7 @@ def _rejected(row: Mapping[str, Any]) -> dict[str, Any]:
         "line_number": row["line_number"],
         "reasons": [printable(_cut(reason)) for reason in row["reasons"]],
         "delivered": printable(_cut(row["line"] if row["line"] is not None else ", ".join(cells))),
-        "ingested_at": row["ingested_at"],
+        "ingested_at": _at(datetime.fromisoformat(row["ingested_at"])),
     }
 
 

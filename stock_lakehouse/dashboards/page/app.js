@@ -295,16 +295,16 @@ function fillData({ tables, quarantine, restatements }) {
     : 'No delivered row was refused.';
   fillTable('quarantine_reasons', [['Reason', long(([reason]) => reason)], ['Rows', (row) => count(1)(row)]], quarantine.reasons);
   fillTable('quarantine_newest', [
-    ['Landed', (row) => row.ingested_at], ['Ticker', (row) => row.ticker], ['File', (row) => row.file],
-    ['Line', (row) => row.line_number], ['Reasons', long((row) => row.reasons.join('; '))], ['Delivered text', long((row) => row.delivered)],
+    ['Ticker', (row) => row.ticker], ['Reasons', long((row) => row.reasons.join('; '))], ['Delivered text', long((row) => row.delivered)],
+    ['File', (row) => row.file], ['Line', (row) => row.line_number], ['Landed', (row) => row.ingested_at],
   ], quarantine.newest);
   byId('restatement_lines').textContent = restatements.lines
     ? `Lines of the ledger: ${restatements.lines.toLocaleString('en-US')}${some(restatements.newest.length, restatements.lines)}.`
     : 'No published value has changed.';
   fillTable('restatements_newest', [
-    ['When', (row) => row.restated_at], ['Table', (row) => row.table], ['Ticker', (row) => row.ticker], ['Session', (row) => row.date],
-    ['Columns', long((row) => row.columns)], ['Old', (row) => row.old], ['New', (row) => row.new], ['Rows', count('rows')],
-    ['Cause', (row) => row.cause],
+    ['When', (row) => row.restated_at], ['Ticker', (row) => row.ticker], ['Session', (row) => row.date],
+    ['Columns', long((row) => row.columns.join(', '))], ['Old', (row) => row.old], ['New', (row) => row.new],
+    ['Cause', (row) => row.cause], ['Rows', count('rows')], ['Table', (row) => row.table],
   ], restatements.newest);
 }
 
