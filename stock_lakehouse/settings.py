@@ -35,9 +35,8 @@ from stock_lakehouse.lake_options import LakeOptions
 
 PREFIX = "STOCK_LAKEHOUSE_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
-# A Delta table whose path has other characters is written to another folder or not found again, because the Delta libraries
-# treat a path as a URL: a space becomes %20.
-FOLDER = re.compile(r"[A-Za-z0-9._/&+=@,;:!$'()-]+")
+# The Delta libraries treat a path as a URL, so they do not find a folder whose name has [, %, # or a quote.
+FOLDER = re.compile(r"[\w ./&+=@,;:!$'()-]+")
 SAMPLE_LAST = date(2023, 9, 21)  # the last session of the sample
 SIMILARITY = 0.85  # of a misspelt name to the setting that is meant
 MOST_SENTENCES = 5  # in one message about tickers of other exchanges
@@ -311,8 +310,8 @@ class Settings(LakeOptions, BaseSettings):
         root = settings.lake_root
         if isinstance(root, Path) and not FOLDER.fullmatch(str(root)):
             raise SettingsError(
-                f"lake_root: the path {root} has a character that the path of a table cannot have; allowed: {FOLDER.pattern}. "
-                "Set lake_root to another folder, or move this one"
+                f"lake_root: the path {root} has a character that the path of a table cannot have; allowed: letters, digits, "
+                "blanks and . _ / & + = @ , ; : ! $ ' ( ) -. Set lake_root to another folder, or move this one"
             )
         if settings.indicators is not None:
             try:

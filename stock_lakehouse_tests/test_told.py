@@ -183,7 +183,10 @@ def test_doctor_says_what_a_watched_folder_waits_for(prices: Path) -> None:
     assert "watched" not in call("doctor").output
     (prices.parent / "lakehouse.toml").write_text(CONFIG + 'automation = "sensor"\n')
     said = words(call("doctor"))
-    assert f"ok folder: {prices} is watched for new and changed files: 2 now, of which 1 changed less than 30 s ago" in said
+    assert (
+        f"ok folder: {prices} is watched for new and changed files: 2 now, of which 1 changed less than 30 s ago"
+        in said
+    )
 
 
 def test_doctor_without_files_is_broken(prices: Path) -> None:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake.history import file_name
+from stock_lakehouse.lake.links import engine_path
 from stock_lakehouse.lake.lock import confirm
 from stock_lakehouse.lake.publish import PublishError, check_layout, sort_columns
 from stock_lakehouse.lake.storage import LakeRoot, named, storage_at, under
@@ -71,6 +72,10 @@ class DeltaTable:
     @property
     def location(self) -> str:
         return str(self.path)
+
+    @property
+    def _engine_path(self) -> str:
+        return engine_path(self.lake_root, self.table.path)
 
     def check_layout(self) -> None:
         """Raise LayoutError if the table on disk is partitioned otherwise than the options say."""
@@ -155,7 +160,7 @@ class DeltaTable:
 
         if not self.exists():
             return spark.createDataFrame([], self.table.ddl)
-        frame = spark.read.format("delta").load(str(self.path))
+        frame = spark.read.format("delta").load(self._engine_path)
         if tickers is not None:
             frame = frame.where(F.col("ticker").isin(list(tickers)))
         if years is not None:
@@ -243,7 +248,7 @@ class DeltaTable:
         write_id = uuid.uuid4().hex
         writer = wanted.write.format("delta").mode("overwrite").option("replaceWhere", predicate)
         try:
-            writer.option("userMetadata", write_id).save(str(self.path))
+            writer.option("userMetadata", write_id).save(self._engine_path)
         except PySparkException as error:
             opened = self.open()
             if opened.version() == version:
@@ -294,7 +299,7 @@ class DeltaTable:
         write_id, version = uuid.uuid4().hex, self.open().version()
         failed: PySparkException | None = None
         try:
-            rows.write.format("delta").mode("append").option("userMetadata", write_id).save(str(self.path))
+            rows.write.format("delta").mode("append").option("userMetadata", write_id).save(self._engine_path)
         except PySparkException as error:
             failed = error
         opened = self.open()
