@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 PREVIEW_ROWS = 5
 PREVIEW_COLUMNS = 10
 PREVIEW_CHARACTERS = 100  # per cell
-# The columns that a chart draws if the table has them, in the colors that docs/engines.md uses too.
-CHART_COLUMNS = {"close": "#1f77b4", "sma_50": "#ff7f0e", "sma_200": "#2ca02c"}
+# The columns that a chart draws if the table has them, with their colors in SVG.
+CHART_COLUMNS = {"close": "steelblue", "sma_50": "darkorange", "sma_200": "seagreen"}
 CHART_SESSIONS = 250
 CHART_WIDTH, CHART_HEIGHT = 640, 200
 FILES_LISTED = 100
@@ -69,7 +69,8 @@ def chart(frame: DataFrame, rectangle: Rectangle) -> dg.MarkdownMetadataValue | 
         )
         return f'<polyline points="{points}" fill="none" stroke="{CHART_COLUMNS[name]}" stroke-width="1.5"/>'
 
-    title = f"{ticker}, {rows[0]['date']} to {rows[-1]['date']}, {low:.2f} to {max(values):.2f}"
+    lines = ", ".join(f"{name} ({CHART_COLUMNS[name]})" for name in columns)
+    title = f"{ticker}, {rows[0]['date']} to {rows[-1]['date']}, {low:.2f} to {max(values):.2f}: {lines}"
     drawing = "".join(map(line, columns))
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-4 -4 {CHART_WIDTH + 8} {CHART_HEIGHT + 8}"'

@@ -56,7 +56,7 @@ def test_a_chart_draws_the_first_ticker_from_its_oldest_session_to_its_newest(sp
     drawn = chart(rows, ASKED)
     assert drawn is not None
     text = drawn.md_str or ""
-    assert text.endswith("AAA, 2023-09-18 to 2023-09-20, 10.00 to 20.00")
+    assert text.endswith("AAA, 2023-09-18 to 2023-09-20, 10.00 to 20.00: close (steelblue)")
     encoded = re.search(r"!\[close\]\(data:image/svg\+xml;base64,([^)]*)\)", text)
     assert encoded is not None
     [line] = ET.fromstring(base64.b64decode(encoded[1]))
