@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -173,6 +174,19 @@ def test_doctor_of_many_files_shows_those_with_something_to_say(prices: Path) ->
     assert len(files) == 2
     assert "07.csv: 4 rows; nothing can be used: 4 of symbols that nobody asked for: MSFT 4" in files[0]
     assert "39 more files: 156 rows" in files[1]
+
+
+def test_doctor_says_what_a_watched_folder_waits_for(prices: Path) -> None:
+    write(prices, "NVDA.csv", HEADER, bars())
+    write(prices, "AAPL.csv", HEADER, bars())
+    os.utime(prices / "AAPL.csv", (1_700_000_000, 1_700_000_000))
+    assert "watched" not in call("doctor").output
+    (prices.parent / "lakehouse.toml").write_text(CONFIG + 'automation = "sensor"\n')
+    said = words(call("doctor"))
+    assert (
+        f"ok folder: {prices} is watched for new and changed files: 2 now, of which 1 changed less than 30 s ago"
+        in said
+    )
 
 
 def test_doctor_without_files_is_broken(prices: Path) -> None:

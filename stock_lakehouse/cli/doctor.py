@@ -239,8 +239,8 @@ def _watched(settings: Settings, paths: Sequence[Path]) -> Diagnosis:
     return Diagnosis(
         "folder",
         "ok",
-        f"{settings.csv_folder} is watched for new and changed files: {len(paths):,} files, {waiting:,} of them changed less "
-        f"than {settings.csv_stable_seconds} s ago",
+        f"{settings.csv_folder} is watched for new and changed files: {len(paths):,} now, of which {waiting:,} changed less than "
+        f"{settings.csv_stable_seconds} s ago and wait",
     )
 
 
