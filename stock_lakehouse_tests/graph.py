@@ -146,6 +146,7 @@ class OutputContext:
     asset: str
     asset_partition_keys: Sequence[str]
     run_id: str
+    has_asset_partitions: bool = True
     op_def: Any = None
     metadata: dict[str, Any] = field(default_factory=dict)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("stock_lakehouse_tests"))
