@@ -28,6 +28,7 @@ ORDER = (
     ("definitions",),
     ("runs",),
     ("cli",),
+    ("__main__",),
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 # partitions.py imports Dagster where it writes its partitions definition, and nowhere else.
