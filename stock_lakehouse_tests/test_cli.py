@@ -32,8 +32,9 @@ def call(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
 
 
-@pytest.mark.usefixtures("project")
-def test_demo_shows_every_table_indicators_and_crosses_and_a_second_one_changes_nothing() -> None:
+def test_demo_shows_tables_indicators_quarantine_and_a_correction_and_a_second_one_changes_nothing(
+    project: Path,
+) -> None:
     first = call("demo")
     assert first.exit_code == 0, first.output
     for words in (
@@ -43,12 +44,19 @@ def test_demo_shows_every_table_indicators_and_crosses_and_a_second_one_changes_
         "rsi_14",
         "golden crosses",
         "stock-lakehouse ui",
-        "0 rows in quarantine",
+        "adjusted by: 2 dividends",  # Apple's of 2023-08-11 and NVIDIA's of 2023-09-06
+        "high is below low; open is outside low…high; close is outside low…high",
+        "the close of NVDA on 2023-09-20, vendor edit",
+        "report.html",
     ):
         assert words in first.output
+    before, now = (line.split()[-1] for line in first.output.splitlines() if "--as-of" in line or "  now  " in line)
+    assert (before, now) == ("424.39", "422.39")
+    assert "<html" in (project / "report.html").read_text()
     assert "Nothing changed" not in first.output
     second = call("demo")
     assert "Nothing changed" in second.output
+    assert "424.39" in second.output
 
 
 @pytest.mark.usefixtures("project")

@@ -231,4 +231,4 @@ def test_describe_prints_every_column_with_its_meaning_and_what_it_is_made_of() 
 def test_describe_of_an_unknown_table_names_the_tables() -> None:
     done = CliRunner().invoke(app, ["describe", "prices"])
     assert done.exit_code == 2
-    assert "no table prices; the tables are raw_stocks_daily, processed_stocks_daily" in done.stderr
+    assert "no table prices; allowed: raw_stocks_daily, processed_stocks_daily" in done.stderr
