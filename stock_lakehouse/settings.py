@@ -234,8 +234,10 @@ class Settings(LakeOptions, BaseSettings):
     @classmethod
     def _end_with_the_sample(cls, given: Any) -> Any:
         """The sample has no bars after its last session, so a lake of it would be out of date from its first day."""
-        is_sample = isinstance(given, dict) and given.get("source", "sample") == "sample"
-        return {"last_date": SAMPLE_LAST, **given} if is_sample else given
+        if not isinstance(given, dict) or given.get("source", "sample") != "sample":
+            return given
+        begins = str(given.get("first_date", ""))  # a date, or its ISO text
+        return {"last_date": SAMPLE_LAST, **given} if begins <= SAMPLE_LAST.isoformat() else given
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:

@@ -109,7 +109,7 @@ def test_an_empty_answer_for_a_known_ticker_is_no_error() -> None:
     ):
         unknown = call(*arguments)
         assert unknown.exit_code == 2
-        assert "no ticker MSFT in the lake" in unknown.output
+        assert "in the lake; it has AAPL, NVDA" in unknown.output
 
 
 @pytest.mark.usefixtures("lake")
