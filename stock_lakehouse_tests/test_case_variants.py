@@ -563,6 +563,7 @@ def test_decimal_commas_that_a_file_leaves_open_are_read_by_the_setting(tmp_path
     assert_right(outcome, [Right("POINTS", rows=dict.fromkeys(DAYS, (1234.0, 1235.0, 1233.0, 1234.0, 1000.0)))])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("spark")
 def test_k15_the_wednesdays_of_1968_were_no_sessions(tmp_path: Path, instance: Path) -> None:
     # The exchange closed on Wednesdays from 1968-06-12 to the end of the year, to catch up with its paper.

@@ -305,6 +305,7 @@ def test_what_is_no_moment_is_refused_by_name(text: str, tmp_path: Path) -> None
         read_table(CURATED.name, as_of=text, lake_root=tmp_path)
 
 
+@pytest.mark.slow
 def test_show_as_of_prints_what_was_said_then(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,6 +148,7 @@ def test_a_partition_that_dagster_planned_and_that_holds_no_rows_says_why(instan
     assert NO_ROWS in {empty.asset_materialization.description, why and why.value}
 
 
+@pytest.mark.slow
 def test_a_planned_partition_is_recorded_also_if_nothing_changed(instance: dg.DagsterInstance) -> None:
     run(instance, ALL)
     again = run(instance, ALL, changed=False, one_by_one=True)

@@ -64,6 +64,7 @@ def lake(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 SHOWS = [("status",), ("restatements", "NVDA"), *(("show", table.name, "NVDA") for table in TABLES)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("lake")
 @pytest.mark.parametrize("arguments", SHOWS)
 def test_at_80_columns_the_same_words_are_shown_as_at_500(arguments: tuple[str, ...]) -> None:

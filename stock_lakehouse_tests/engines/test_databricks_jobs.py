@@ -193,6 +193,7 @@ def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in LANDINGS} for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     ("where", "layers"),
@@ -228,6 +229,7 @@ def test_a_job_publishes_what_a_session_does_and_its_checks_metadata_and_logs_co
         assert there["dagster/column_lineage"] == here["dagster/column_lineage"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("patient")
 def test_a_check_that_blocks_stops_the_run_with_its_result_and_nothing_is_published(
     minilake: Minilake, run: Run, tmp_path: Path

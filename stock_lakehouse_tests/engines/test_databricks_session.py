@@ -35,6 +35,7 @@ from stock_lakehouse_tests.graph import TICKERS, clocked, history, layers, recta
 DAYS = year_boundary(12, 12)
 
 
+@pytest.mark.slow
 def test_the_layers_are_published_through_it_as_on_the_embedded_engine(
     workspace: Workspace, spark: SparkSession, tmp_path: Path
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_profile_of_databrickscfg_says_where_and_who(
         assert spark.range(3).count() == 3
 
 
+@pytest.mark.slow
 def test_an_oauth_token_is_renewed_in_the_middle_of_a_run(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +269,7 @@ def test_every_engine_s_complaint_about_python_is_understood(message: str, their
     assert workers_python(message) == theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["talib", "stock_lakehouse"])
 @pytest.mark.parametrize("serverless", [False, True])
 def test_workers_without_what_indicators_need_are_refused_with_how_to_install_it(
