@@ -53,7 +53,8 @@ def test_every_option_is_among_those_that_the_tests_change() -> None:
 )
 def test_every_option_comes_from_the_settings_to_the_lake_the_resource_and_a_job(given: dict[str, Any]) -> None:
     settings = Settings(**given)
-    expected = {name: given.get(name, field.default) for name, field in LakeOptions.model_fields.items()}
+    defaults = {name: field.default for name, field in LakeOptions.model_fields.items()}
+    expected = {**defaults, "last_date": date(2023, 9, 21), **given}  # a lake of the sample ends with it
     for options in (
         settings.lake_options,
         LakehouseResource.of(settings).lake_options,

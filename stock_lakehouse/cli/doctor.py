@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -230,12 +229,15 @@ def _source(settings: Settings, say: Callable[[str], None]) -> Iterator[Diagnosi
 
 def _watched(settings: Settings, paths: Sequence[Path]) -> Diagnosis:
     """The folder as csv_folder_sensor sees it: files that changed a moment ago wait, files that cannot be read never load."""
+    from stock_lakehouse.market_calendar import utc_now
+
     secret = [path.name for path in paths if not os.access(path, os.R_OK)]
     if secret:
         return Diagnosis(
             "folder", "broken", f"{settings.csv_folder}: {', '.join(secret[:SHOWN_TICKERS])} cannot be read"
         )
-    waiting = sum(time.time() - path.stat().st_mtime < settings.csv_stable_seconds for path in paths)
+    now = utc_now().timestamp()  # times of files are by the real clock
+    waiting = sum(now - path.stat().st_mtime < settings.csv_stable_seconds for path in paths)
     return Diagnosis(
         "folder",
         "ok",
