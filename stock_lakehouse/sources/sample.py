@@ -8,7 +8,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -25,20 +25,18 @@ if TYPE_CHECKING:
 TICKERS = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
 FILE = "stocks_daily.csv.gz"
 ACTIONS = "actions.csv"
-DIRTY = "dirty.csv"  # made up
+LAST_SESSIONS = "last_sessions.csv"
 LAST = SAMPLE_LAST
 RULES = CsvRules(prices=SPLIT_ADJUSTED, adjusted_to=LAST)
-BROKEN_ON_LAST = ("AAPL", "AMZN", "META", "NFLX")  # the tickers of which DIRTY has a row of the last session
 CORRECTED = ("NVDA", date(2023, 9, 20))
-MISTYPED_CLOSE = "424.39"  # a digit is wrong: it was 422.39
 
 
 @dataclass(frozen=True)
 class SampleSource:
     """Real bars with their splits and dividends, offline. Tickers other than TICKERS fail, with that reason.
 
-    `before_correction`: the sample as a careless vendor might have delivered it first: with the rows of DIRTY, which cannot be,
-    in place of right bars of the last session, and with the close of CORRECTED mistyped.
+    `before_correction`: the sample as a careless vendor might have delivered it first. Its last two sessions are then those of the
+    file LAST_SESSIONS, in which the close of CORRECTED is mistyped and some rows cannot be.
     """
 
     before_correction: bool = False
@@ -55,9 +53,10 @@ class SampleSource:
             ticker: DeliveryFailure(FailureKind.UNKNOWN_TICKER, reason) for ticker in tickers if ticker not in TICKERS
         }
         if self.before_correction:
-            dirty = io.TextIOWrapper(io.BytesIO(_text_of(DIRTY).encode()), "utf-8", newline="")
-            for delivery in deliveries_of(dirty, DIRTY, RULES, Tickers(tickers)):
+            careless = io.TextIOWrapper(io.BytesIO(_text_of(LAST_SESSIONS).encode()), "utf-8", newline="")
+            for delivery in deliveries_of(careless, LAST_SESSIONS, RULES, Tickers(tickers)):
                 yield Delivery(_with_actions(delivery.rows))
+            last = min(last, CORRECTED[1] - timedelta(days=1))
         packed = resources.files("stock_lakehouse.sources") / "sample_data" / FILE
         with packed.open("rb") as file, gzip.GzipFile(fileobj=file) as unpacked:
             text = io.TextIOWrapper(unpacked, "utf-8", newline="")
@@ -73,23 +72,8 @@ class SampleSource:
                 for name in ("file", "line_number"):  # the sample is not a file of the user
                     nulls = pa.nulls(inside.num_rows, pa.string())
                     inside = inside.set_column(inside.column_names.index(name), name, nulls)
-                yield Delivery(_with_actions(_before_correction(inside) if self.before_correction else inside))
+                yield Delivery(_with_actions(inside))
         yield Delivery(delivered_table({}), failed)
-
-
-def _before_correction(rows: pa.Table) -> pa.Table:
-    """`rows` without the bars of the last session that DIRTY has instead, and with the close of CORRECTED as delivered first."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    is_last = pc.equal(rows["date"], LAST.isoformat())
-    rows = rows.filter(pc.invert(pc.and_(is_last, pc.is_in(rows["ticker"], value_set=pa.array(BROKEN_ON_LAST)))))
-    ticker, session = CORRECTED
-    is_it = pc.and_(pc.equal(rows["ticker"], ticker), pc.equal(rows["date"], session.isoformat()))
-    for name in ("close", "adj_close"):
-        column = pc.if_else(is_it, pa.scalar(MISTYPED_CLOSE), rows[name])
-        rows = rows.set_column(rows.column_names.index(name), name, column)
-    return rows
 
 
 def _with_actions(rows: pa.Table) -> pa.Table:

@@ -63,11 +63,21 @@ def test_every_row_says_what_it_knows_of_actions() -> None:
 def test_before_the_correction_a_close_is_mistyped_and_four_bars_are_broken() -> None:
     right = {(row["ticker"], row["date"]): row for row in delivered(date(2023, 9, 18))}
     rows = delivered(date(2023, 9, 18), before_correction=True)
-    dirty = [row for row in rows if row["file"] == "dirty.csv"]
-    assert len(dirty) == 7
-    rest = {(row["ticker"], row["date"]): row for row in rows if row["file"] is None}
-    assert right.keys() - rest.keys() == {(ticker, "2023-09-21") for ticker in ("AAPL", "AMZN", "META", "NFLX")}
-    differing = {key for key, row in rest.items() if row != right[key]}
-    assert differing == {("NVDA", "2023-09-20")}
-    assert rest["NVDA", "2023-09-20"]["close"] == "424.39"
-    assert right["NVDA", "2023-09-20"]["close"] == "422.3900146484375"
+    careless = [row for row in rows if row["file"] == "last_sessions.csv"]
+    assert len(careless) == 15
+    assert {row["date"] for row in rows if row["file"] is None} == {"2023-09-18", "2023-09-19"}
+    prices = ("open", "high", "low", "close", "volume")
+    differing = {
+        (row["ticker"], row["date"]): [name for name in prices if row[name] != right[row["ticker"], row["date"]][name]]
+        for row in rows
+        if (row["ticker"], row["date"]) in right
+    }
+    assert {key: names for key, names in differing.items() if names} == {
+        ("NVDA", "2023-09-20"): ["close"],
+        ("AAPL", "2023-09-21"): ["high", "low"],
+        ("AMZN", "2023-09-21"): ["close"],
+        ("META", "2023-09-21"): ["close"],
+        ("NFLX", "2023-09-21"): ["volume"],
+    }
+    mistyped = next(row for row in careless if row["ticker"] == "NVDA" and row["date"] == "2023-09-20")
+    assert (mistyped["close"], right["NVDA", "2023-09-20"]["close"]) == ("424.39", "422.3900146484375")
