@@ -35,8 +35,8 @@ CORRECTED = ("NVDA", date(2023, 9, 20))
 class SampleSource:
     """Real bars with their splits and dividends, offline. Tickers other than TICKERS fail, with that reason.
 
-    `before_correction`: the sample as a careless vendor might have delivered it first. Its last two sessions are then those of the
-    file LAST_SESSIONS, in which the close of CORRECTED is mistyped and some rows cannot be.
+    `before_correction`: the sample as a careless vendor might have delivered it first: its last two sessions
+    are those of the file LAST_SESSIONS, in which the close of CORRECTED is mistyped and some rows cannot be.
     """
 
     before_correction: bool = False
