@@ -5,7 +5,7 @@ Here: the rule. Not here: the figures (metadata.py), and how many keys are store
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,13 @@ import dagster as dg
 from stock_lakehouse.instance.event_log import FEW_KEYS, BatchedSqliteEventLogStorage
 from stock_lakehouse.lake.status import session_of
 from stock_lakehouse.partitions import LOOK_BACK, Rectangle, rows_by_key
+from stock_lakehouse.tables import RAW
 
 if TYPE_CHECKING:
     from stock_lakehouse.resources.lakehouse import LakehouseResource
     from stock_lakehouse.tables import Table
 
+Counts = Callable[..., list[dict[str, Any]]]  # counts rows by columns of `day` and `ticker`; these and `count`
 NO_ROWS = "No rows: the source delivered no valid bar of this partition."
 ROWS_OF_PARTITION = "dagster/partition_row_count"
 
@@ -38,6 +40,16 @@ def rows_of_partitions(
     house: LakehouseResource, table: Table, rectangle: Rectangle, keys: Sequence[str]
 ) -> Mapping[str, int]:
     """How many rows `table` has of each of `keys`, the partitions of `rectangle`; a key without rows is missing."""
+    count_by = _raw_counts(house, rectangle) if table == RAW else _counts(house, table, rectangle)
+
+    def session_on_or_after(day: date) -> date | None:
+        return house.calendar.on_or_after(day)
+
+    return rows_by_key(keys, count_by, session_on_or_after)
+
+
+def _counts(house: LakehouseResource, table: Table, rectangle: Rectangle) -> Counts:
+    """Counts the rows of `table` in `rectangle`."""
     from pyspark.sql import functions as F
 
     frame = house.lake.stored(table.name).read(house.session, rectangle.tickers, rectangle.read_years)
@@ -50,10 +62,19 @@ def rows_of_partitions(
         counted: list[dict[str, Any]] = rows.groupBy(*columns).count().toArrow().to_pylist()
         return counted
 
-    def session_on_or_after(day: date) -> date | None:
-        return house.calendar.on_or_after(day)
+    return count_by
 
-    return rows_by_key(keys, count_by, session_on_or_after)
+
+def _raw_counts(house: LakehouseResource, rectangle: Rectangle) -> Counts:
+    """Counts the landed rows of `rectangle`, without the engine, which would parse every column of every file."""
+    days = house.lake.raw.days(rectangle.tickers, rectangle.read_years)
+
+    def count_by(*columns: str) -> list[dict[str, Any]]:
+        sums = days.group_by(list(columns)).aggregate([("count", "sum")])
+        counted: list[dict[str, Any]] = sums.rename_columns([*columns, "count"]).to_pylist()
+        return counted
+
+    return count_by
 
 
 def record(context: dg.OutputContext, facts: Mapping[str, Any], rows: Mapping[str, int] | None, changed: bool) -> int:

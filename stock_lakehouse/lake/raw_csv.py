@@ -127,8 +127,13 @@ class RawCsv:
         frame = reader.csv([self._storage.uri(raw.file.path) for raw in files]).select(*RAW.column_names)
         return frame if tickers is None else of_tickers(frame, [*tickers, UNREADABLE])
 
-    def read_text(self, columns: Sequence[str], tickers: Sequence[str] | None = None) -> pa.Table:
-        """`columns` of the landed rows of `tickers` (None: all), all text, read without an engine. Raises CorruptRawFileError."""
+    def read_text(
+        self, columns: Sequence[str], tickers: Sequence[str] | None = None, years: Sequence[int] | None = None
+    ) -> pa.Table:
+        """`columns` of the landed rows of `tickers` and `years` (None: all), all text, read without an engine.
+
+        Raises CorruptRawFileError.
+        """
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -141,7 +146,7 @@ class RawCsv:
             )
             return selected.select(list(columns))
 
-        files = self._files_to_read(tickers, None, in_full=self._reads_in_full, with_unreadable=False)
+        files = self._files_to_read(tickers, years, in_full=self._reads_in_full, with_unreadable=False)
         empty = pa.schema([(name, pa.string()) for name in columns]).empty_table()
         return pa.concat_tables([empty, *self._storage.map(read, files)])
 
@@ -248,6 +253,27 @@ class RawCsv:
             if raw.year in days and raw.may_hold_day(days[raw.year]) and raw.may_hold_ticker(fingerprints, tickers)
         ]
         return _in_order(list(self._storage.map(lambda raw: self._rows_of(raw, tickers), files)))
+
+    def days(self, tickers: Sequence[str], years: Sequence[int]) -> pa.Table:
+        """How many landed rows there are of each ticker and day: `ticker`, `day` (date32), `count`; without days that cannot be
+        read."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        rows = self.read_text(["ticker", "session", "date"], tickers, years)
+        texts = pc.coalesce(rows["session"], rows["date"])  # files from before the column `session` have ISO dates
+        counts = (
+            pa.table({"ticker": rows["ticker"], "text": texts})
+            .group_by(["ticker", "text"])
+            .aggregate([([], "count_all")])
+        )
+        days = counts["text"].combine_chunks().dictionary_encode("encode")
+        read = [
+            None if (day := day_of(text)) is None else date.fromisoformat(day) for text in days.dictionary.to_pylist()
+        ]
+        by_text = pa.array(read, pa.date32()).take(days.indices)
+        found = pa.table({"ticker": counts["ticker"], "day": by_text, "count": counts["count_all"]})
+        return found.filter(pc.is_valid(found["day"]))
 
     def splits(self, ticker: str) -> list[Split]:
         """The splits that the landed rows of a ticker name, in ascending order. Reads all of its rows."""
