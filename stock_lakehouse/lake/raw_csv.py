@@ -6,11 +6,12 @@ name. Not here: a file's name (raw_files.py), and what its text means beyond tic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake import raw_compaction
@@ -237,8 +238,10 @@ class RawCsv:
         found = [file for file in files if raw_file(file) is None and (in_flight or not may_be_in_flight(file))]
         return sorted(self._storage.uri(file.path) for file in found)
 
-    def landed(self, rows: pd.DataFrame) -> pd.DataFrame:
+    def landed(self, rows: pd.DataFrame, tickers_of: Mapping[str, Set[str]] = MappingProxyType({})) -> pd.DataFrame:
         """The landed rows of the tickers of `rows`, from the files that may hold one of its days, oldest first.
+
+        `tickers_of`: the tickers of some files, by path; a name says less.
 
         Columns: COMPARED, ingested_at, adjusted_to, file, problem, ticker, year, day, key.
         """
@@ -250,7 +253,10 @@ class RawCsv:
         files = [
             raw
             for raw in self._landed()
-            if raw.year in days and raw.may_hold_day(days[raw.year]) and raw.may_hold_ticker(fingerprints, tickers)
+            if raw.year in days
+            and raw.may_hold_day(days[raw.year])
+            and raw.may_hold_ticker(fingerprints, tickers)
+            and not tickers.isdisjoint(tickers_of.get(raw.file.path, tickers))
         ]
         return _in_order(list(self._storage.map(lambda raw: self._rows_of(raw, tickers), files)))
 
@@ -283,22 +289,21 @@ class RawCsv:
 
     def write(
         self, landing: pd.DataFrame, rows: pa.Table, source: str, interval: str, run_id: str, now: datetime
-    ) -> set[str]:
-        """Write the rows of a landing, one file for each year; return the years.
+    ) -> dict[str, Set[str]]:
+        """Write the rows of a landing, one file for each year; return the tickers of each file, by path.
 
         `landing`: the placed rows of `rows` that land, each with its `ingested_at`.
         """
         confirm(self.lake_root)
         constant = {"source": source, "interval": interval}
 
-        def write(group: tuple[Any, pd.DataFrame]) -> str:
+        def write(group: tuple[Any, pd.DataFrame]) -> tuple[str, Set[str]]:
             year, placed = group
-            self._write(placed, _file_rows(placed, rows, constant), str(year), run_id, now)
-            return str(year)
+            return self._write(placed, _file_rows(placed, rows, constant), str(year), run_id, now)
 
         # A file is mostly made by code that needs no lock of the interpreter: CSV, digest, sync.
         with ThreadPoolExecutor(WRITES_AT_ONCE) as pool:
-            return set(pool.map(write, landing.groupby("year", sort=True)))
+            return dict(pool.map(write, landing.groupby("year", sort=True)))
 
     def compact_if_due(self, years: Collection[str]) -> None:
         """Compact each of `years` again that has too many small files outside its compaction."""
@@ -455,7 +460,10 @@ class RawCsv:
             return rows.to_pandas().assign(ticker=raw.ticker, year=raw.year)
         return rows.filter(pc.is_in(rows["ticker"], pa.array(list(tickers), pa.string()))).to_pandas()
 
-    def _write(self, placed: pd.DataFrame, rows: pa.Table, year: str, run_id: str, now: datetime) -> None:
+    def _write(
+        self, placed: pd.DataFrame, rows: pa.Table, year: str, run_id: str, now: datetime
+    ) -> tuple[str, Set[str]]:
+        """Write the rows of a year; return the file's path and its tickers."""
         content = as_csv(rows)
         days, tickers = {day for day in placed["day"].unique() if day}, set(placed["ticker"].unique())
         while True:
@@ -465,7 +473,7 @@ class RawCsv:
             except FileExistsError:  # the clock stands still: the name is taken
                 now += timedelta(microseconds=1)
             else:
-                return
+                return f"{RAW.path}/{name}", tickers
 
 
 def _file_rows(placed: pd.DataFrame, rows: pa.Table, constant: Mapping[str, str]) -> pa.Table:
@@ -564,6 +572,7 @@ class Arrivals:
         self._waiting: list[pa.Table] = []
         self._waiting_placed: list[pd.DataFrame] = []
         self._years: set[str] = set()  # in which rows have landed
+        self._written: dict[str, Set[str]] = {}  # the tickers of each file of this download, by path
         self._waiting_for: set[tuple[str, ...]] = set()
 
     def add(self, rows: pa.Table) -> Landing:
@@ -577,7 +586,7 @@ class Arrivals:
             is_compared = placed["inside"] | (
                 placed["ticker"].isin(self._rectangle.tickers) & (placed["day"] >= earliest) & placed["problem"].isna()
             )
-            landed = self._raw.landed(_where(placed, is_compared))
+            landed = self._raw.landed(_where(placed, is_compared), self._written)
             basis = basis_of(placed, landed, self._raw.splits)
             placed, unknown = basis.rows, basis.unknown
             withheld = placed["inside"] & placed["ticker"].isin(unknown) & placed["close"].notna()
@@ -627,12 +636,13 @@ class Arrivals:
         if proven.any():
             proven = proven.reindex(inside.index, fill_value=False)
             landing = stamped(fresh(inside, rows, landed, self._now, self._final_at, proven))
-        years = self._raw.write(landing, rows, self._source, self._interval, self._run_id, self._now)
-        self._years |= years
+        written = self._raw.write(landing, rows, self._source, self._interval, self._run_id, self._now)
+        self._written |= written
+        self._years |= set(landing["year"])
         outcomes = pd.Series("repeated", index=inside.index)
         outcomes[landing.index] = "landed"
         found = contradictions(inside, rows, landed, self._now)
-        return counted(inside, outcomes) + Landing(files=len(years), contradictions=found)
+        return counted(inside, outcomes) + Landing(files=len(written), contradictions=found)
 
 
 def _where(rows: pd.DataFrame, mask: Any) -> pd.DataFrame:
