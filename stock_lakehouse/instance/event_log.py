@@ -469,11 +469,15 @@ def _rows_of_keys(
     )
     entry = json.loads(serialize_value(event._replace(user_message="", dagster_event=short_event)))
     data = entry["dagster_event"]["event_specific_data"]
-    entry["dagster_event"] = {name: value for name, value in entry["dagster_event"].items() if value is not None}
+    # Without what Dagster fills in when it reads an event that lacks it.
+    entry["dagster_event"] = {name: value for name, value in entry["dagster_event"].items() if value not in (None, {})}
+    del data["asset_lineage"]
     own = data["materialization"]
     for key, description in keys.items():
         own["partition"] = key
-        own["description"] = description or materialization.description
+        own.pop("description", None)
+        if why := description or materialization.description:
+            own["description"] = why
         own["tags"] = {} if version is None else {DATA_VERSION_TAG: version}
         if has_dimensions and isinstance(key, MultiPartitionKey):
             own["tags"] |= {
