@@ -121,7 +121,7 @@ class Venv:
             pip = [self.python, "-m", "pip", "--disable-pip-version-check"]
             run([*pip, "install", "--quiet", pin_of("uv", os.path.join(self.root, "requirements-tests.lock"))])
             environment.update(mirrors(subprocess.check_output([*pip, "config", "list"]).decode()))
-        install = [uv or self._own_uv, "pip", "install", "--quiet", "--python", self.python]
+        install = [uv or self._own_uv, "pip", "install", "--python", self.python]
         run([*install, "--requirements", os.path.join(self.root, lock)], environment)
         run([*install, "--no-deps", "--editable", self.root], environment)
         os.remove(self._unfinished)
@@ -138,8 +138,13 @@ def pin_of(package, lock):
 
 
 def run(command, environment=None):
-    """Run a command that may take minutes. Raises InstallError if it fails."""
-    if subprocess.call(command, env=environment):
+    """Run a command that may take minutes, and show what it says, without its list of 160 packages. Raises InstallError if it
+    fails."""
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, universal_newlines=True, bufsize=1)
+    for line in process.stderr:
+        if line.strip() and not line.startswith((" + ", " - ", " ~ ")):
+            say("  " + line.rstrip())
+    if process.wait():
         raise InstallError(
             f"The command failed: {' '.join(command)}\nIf it could not download, look at the network and pip's settings, "
             "then run this again: what was downloaded is kept."
@@ -155,7 +160,7 @@ def tell_progress(folder, expected_mb, done):
     """Say every few seconds how much is there, until `done` is set."""
     began = time.time()
     while not done.wait(EVERY_SECONDS):
-        say(f"  {time.time() - began:3.0f} s: {size_mb(folder)} of about {expected_mb} MB")
+        say(f"  {time.time() - began:3.0f} s, {size_mb(folder)} of about {expected_mb} MB installed")
 
 
 def main(arguments, root):
