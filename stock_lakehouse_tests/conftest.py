@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections.abc import Iterator
 from datetime import date
@@ -18,6 +19,13 @@ from stock_lakehouse.settings import Settings
 from stock_lakehouse_tests import s3
 
 pytest_plugins = ["stock_lakehouse_tests.faults", "stock_lakehouse_tests.yahoo_server"]
+
+
+def pytest_configure() -> None:
+    """A shell starts what runs in its background with SIGINT ignored, and so do all processes from there, also those of tests of
+    Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
