@@ -506,7 +506,9 @@ def _create_index(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(index, timeout=LOCK_SECONDS)) as connection:
         connection.execute(f"PRAGMA page_size = {INDEX_PAGE_BYTES}")
-        connection.execute("VACUUM")  # writes the page size, and nothing if another process has created tables meanwhile
+        connection.execute(
+            "VACUUM"
+        )  # writes the page size, and nothing if another process has created tables meanwhile
 
 
 def _on_connect(connection: Any, _: Any) -> None:
