@@ -45,7 +45,6 @@ LOCK_SECONDS = 30  # how long a write waits for the lock of another process, as 
 # Of more keys than this, a run's own log has the last one alone: the UI streams a log whole, 65,000 events take it minutes.
 FEW_KEYS = 50
 DATA_VERSION_LENGTH = 16  # of Dagster's 64 hexadecimal digits, for each of many keys
-INDEX_PAGE_BYTES = 8192
 KEPT_ENGINES = 8  # one for the index and one for each of the last runs, with three open files each
 _RUN_ENDED_EARLY = (DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED)
 _EVENT_COLUMNS = ("run_id", "event", "dagster_event_type", "timestamp", "step_key", "asset_key", "partition")
@@ -159,7 +158,6 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         self._known_tables: set[str] = set()
         self._with_keys: dict[tuple[str, str, str], Mapping[str, str | None]] = {}
         self._batching = False  # the stock storage opens its files in __init__
-        _create_index(Path(base_dir))
         super().__init__(base_dir=base_dir, inst_data=inst_data)
         differences = private_api_differences()
         differences += [
@@ -495,20 +493,6 @@ def _without_many_keys(event: EventLogEntry) -> EventLogEntry:
         return event
     planned = dagster_event.asset_materialization_planned_data._replace(partitions_subset=None)
     return event._replace(dagster_event=dagster_event._replace(event_specific_data=planned))
-
-
-def _create_index(folder: Path) -> None:
-    """Create the index as an empty database with large pages, if there is none. Four records of keys fit into 4,096 bytes, nine
-    into 8,192."""
-    index = folder / "index.db"
-    if index.exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(index, timeout=LOCK_SECONDS)) as connection:
-        connection.execute(f"PRAGMA page_size = {INDEX_PAGE_BYTES}")
-        connection.execute(
-            "VACUUM"
-        )  # writes the page size, and nothing if another process has created tables meanwhile
 
 
 def _on_connect(connection: Any, _: Any) -> None:
