@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import talib
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from pyspark.sql import SparkSession
 from typer.testing import CliRunner
 
@@ -26,7 +26,7 @@ from stock_lakehouse.dashboards.report import chart_script, page_of, write_repor
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.tables import CURATED, FEATURES
 from stock_lakehouse_tests.graph import NOW, Bars, clocked, edited, history, rectangle, run, sessions_of
-from stock_lakehouse_tests.test_ui import ARGUMENTS, BROWSERS
+from stock_lakehouse_tests.test_ui import chromium
 
 SESSIONS = sessions_of(date(2019, 1, 2), date(2021, 6, 30))
 TICKERS = ("AAA", "BBB")
@@ -74,13 +74,8 @@ def template(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip("no Chromium here (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

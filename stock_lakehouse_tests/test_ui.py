@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from stock_lakehouse import tables
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB
@@ -23,17 +24,24 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-backg
 PATIENCE_MS = 60_000
 
 
-@pytest.fixture
-def page() -> Iterator[Page]:
-    browser_program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser_program is None:
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Headless Chromium; the test that asks for it skips, and says so, where there is none."""
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
         pytest.skip("no Chromium here (Debian: apt-get install chromium)")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_program, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1500, "height": 1000})
         page.set_default_timeout(PATIENCE_MS)
         yield page
-        browser.close()
 
 
 def launch(
