@@ -133,6 +133,7 @@ def test_adding_a_ticker_backfills_that_ticker_alone(spark: SparkSession, small:
     assert not plan_backfill(lake, spark, whole(three)).chunks
 
 
+@pytest.mark.slow
 def test_features_by_older_formulas_are_run_again_alone(spark: SparkSession, small: Settings) -> None:
     from stock_lakehouse.indicators import registry as indicators
     from stock_lakehouse.transforms import features
@@ -183,6 +184,7 @@ def known(instance: dg.DagsterInstance, scheme: PartitionScheme, asset: str) -> 
     return set(value.deserialize_materialized_partition_subsets(definition).get_partition_keys())
 
 
+@pytest.mark.slow
 def test_a_lake_moves_to_another_scheme_and_back_as_it_is(spark: SparkSession, small: Settings) -> None:
     run_rectangle(small, Rectangle(whole(small).sessions[3:5], ("AAPL", "NVDA")))
     lake, before = Lake(small.lake_root), bytes_of(small.lake_root / "curated")
@@ -202,6 +204,7 @@ def test_a_lake_moves_to_another_scheme_and_back_as_it_is(spark: SparkSession, s
     assert bytes_of(small.lake_root / "curated") == before
 
 
+@pytest.mark.slow
 def test_recording_that_was_killed_goes_on(
     spark: SparkSession, small: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def test_the_document_is_up_to_date(certificate: Certificate) -> None:
         pytest.fail("docs/conformance.md is stale: run `make conformance`, and look at what it changed")
 
 
+@pytest.mark.slow
 def test_the_product_conforms(certificate: Certificate) -> None:
     """Whatever the document says: a formula that became wrong cannot be certified by writing the document again."""
     for one in INDICATORS:

@@ -277,6 +277,7 @@ def test_a_job_leaves_the_answers_that_the_stock_storage_gives(tmp_path: Path, b
     assert "is_fine" in ours["prices checks"]
 
 
+@pytest.mark.slow
 def test_the_events_of_a_real_run_fill_the_files_exactly_as_in_the_stock_storage(tmp_path: Path) -> None:
     with instance_on(SqliteEventLogStorage, tmp_path / "home") as instance:
         run_job(instance, fails=True)
@@ -494,6 +495,7 @@ def start_writer(
     return subprocess.Popen(arguments, env={**os.environ, "PYTHONPATH": path})
 
 
+@pytest.mark.slow
 def test_a_kill_between_the_writes_of_a_batch_loses_no_stored_line_and_a_retry_repeats_none(
     tmp_path: Path,
 ) -> None:

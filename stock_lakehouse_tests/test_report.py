@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import shutil
+import time
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -31,6 +32,7 @@ from stock_lakehouse_tests.test_ui import chromium
 SESSIONS = sessions_of(date(2019, 1, 2), date(2021, 6, 30))
 TICKERS = ("AAA", "BBB")
 SPLIT, DIVIDEND, CORRECTED, REFUSED = SESSIONS[-200], SESSIONS[-100], SESSIONS[-3], SESSIONS[-50]
+WAIT_SECONDS = 30.0
 UNKNOWN = "\N{EN DASH}"
 HOSTILE = "</script><img src=x onerror=hacked=1><script>hacked=1</script>"
 SCRIPT_DIGEST = "c0992580867c4912cc9385b3c2728315bcc1a76c7f1087dca908430fccdf31d7"
@@ -70,6 +72,15 @@ def template(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> P
     run(house, rectangle([CORRECTED], ["BBB"]), [bars["BBB", CORRECTED]], "22222222-run")
     assert isinstance(house.lake.root, Path)
     return house.lake.root
+
+
+def wait_until(page: Page, condition: str) -> None:
+    """Wait until a JavaScript expression is true. Playwright's own wait evaluates it in the page, whose policy forbids that
+    unless it is true at once."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, condition
+        page.wait_for_timeout(20)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +184,7 @@ def test_the_crosshair_moves_by_mouse_and_keys_and_all_legends_tell_its_session(
     wanted = expected("AAA").set_index("date")
     for height in (0.3, 0.95):  # in the first pane, and in the last
         page.mouse.move(box["x"] + 300 + 100 * height, box["y"] + box["height"] * height)
-        page.wait_for_function("document.querySelector('#day [data-value=date]').innerText < '2021-06-01'")
+        wait_until(page, "document.querySelector('#day [data-value=date]').innerText < '2021-06-01'")
         row = wanted.loc[day.inner_text()]
         for name in ("close", "sma_50", "volume", "rsi_14", "macd_hist"):
             exact = page.locator(f"[data-value={name}]").first.get_attribute("data-exact")
@@ -187,7 +198,7 @@ def test_the_crosshair_moves_by_mouse_and_keys_and_all_legends_tell_its_session(
 def test_a_range_button_shows_the_sessions_since_that_many_months(page: Page, button: str, first: str) -> None:
     page.get_by_role("button", name=button, exact=True).click()
     # Half a year before 2021-06-30 is 2020-12-30, a session; the lake begins less than three years before.
-    page.wait_for_function(f"chart.timeScale().getVisibleRange().from === '{first}'")  # drawn in the next frame
+    wait_until(page, f"chart.timeScale().getVisibleRange().from === '{first}'")  # drawn in the next frame
     assert page.evaluate("chart.timeScale().getVisibleRange().to") == "2021-06-30"
 
 
@@ -249,10 +260,10 @@ def test_the_signals_view_has_the_newest_session_and_latest_signal_of_each_ticke
 
 def test_a_window_that_shrinks_keeps_the_range_and_the_page_fits_it(page: Page) -> None:
     page.get_by_role("button", name="1Y").click()
-    page.wait_for_function("chart.timeScale().getVisibleRange().from === '2020-06-30'")
+    wait_until(page, "chart.timeScale().getVisibleRange().from === '2020-06-30'")
     page.set_viewport_size({"width": 390, "height": 844})
-    page.wait_for_function("document.querySelector('#canvas canvas').getBoundingClientRect().width < 390")
-    page.wait_for_function("document.documentElement.scrollHeight === 844")
+    wait_until(page, "document.querySelector('#canvas canvas').getBoundingClientRect().width < 390")
+    wait_until(page, "document.documentElement.scrollHeight === 844")
     assert page.evaluate("chart.timeScale().getVisibleRange()") == {"from": "2020-06-30", "to": "2021-06-30"}
 
 
@@ -266,7 +277,7 @@ def test_a_phone_has_no_sideways_scroll_and_the_scheme_is_the_systems(
         page.get_by_role("button", name=view, exact=True).click()
         assert page.evaluate("document.documentElement.scrollWidth") == 390
     page.emulate_media(color_scheme="light" if scheme == "dark" else "dark")  # the system's setting changes
-    page.wait_for_function(f"getComputedStyle(document.body).backgroundColor !== '{paper}'")
+    wait_until(page, f"getComputedStyle(document.body).backgroundColor !== '{paper}'")
     assert not page.problems  # type: ignore[attr-defined]
     page.close()
 

@@ -52,6 +52,7 @@ def words(result: Result) -> str:
     return " ".join(result.output.split())
 
 
+@pytest.mark.slow
 def test_a_run_says_of_each_file_what_it_gave_and_names_the_one_that_gave_nothing(prices: Path) -> None:
     write(prices, "NVDA.csv", HEADER, bars())
     write(prices, "export.csv", HEADER, bars())
@@ -109,6 +110,7 @@ def test_rows_that_a_run_rejects_are_shown_with_their_text_once(prices: Path) ->
     assert "Quarantine: 1 row more: close cannot be read (1)." in words(filled)
 
 
+@pytest.mark.slow
 def test_show_gives_the_file_and_line_of_a_row_in_quarantine(prices: Path) -> None:
     write(prices, "NVDA.csv", HEADER, [*bars(days=DAYS[:3]), "2023-09-21,10,12,9,soon,1000"])
     done = call("materialize", "--tickers", "NVDA")
@@ -120,6 +122,7 @@ def test_show_gives_the_file_and_line_of_a_row_in_quarantine(prices: Path) -> No
     assert row.split()[2:4] == ["NVDA.csv", "5"]
 
 
+@pytest.mark.slow
 def test_show_finds_what_status_lists(prices: Path) -> None:
     write(prices, "export.csv", HEADER, bars())
     assert call("materialize").exit_code == 1

@@ -250,6 +250,7 @@ def test_a_check_that_blocks_stops_the_run_with_its_result_and_nothing_is_publis
     assert "the job published nothing" in str(failure.step_failure_data.error)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("patient")
 def test_a_job_that_fails_is_a_named_error_and_its_log_comes_back(
     minilake: Minilake, run: Run, tmp_path: Path, instance: dg.DagsterInstance
@@ -267,6 +268,7 @@ def test_a_job_that_fails_is_a_named_error_and_its_log_comes_back(
     assert any(one.error and "NotADirectoryError" in str(one.error) for one in said)
 
 
+@pytest.mark.slow
 def test_cancelling_the_run_cancels_the_job_and_the_next_run_publishes(
     minilake: Minilake, run: Run, tmp_path: Path
 ) -> None:
@@ -366,6 +368,7 @@ def test_the_number_of_keys_or_the_setting_decides_between_session_and_job(
 NOT_ON_DATABRICKS = ("dagster", "pysail", "databricks", "pydantic_settings", "typer", "rich", "sqlalchemy", "yfinance")
 
 
+@pytest.mark.slow
 def test_a_job_needs_nothing_that_a_cluster_does_not_get_with_the_wheel() -> None:
     code = (
         "import sys\n"

@@ -53,6 +53,7 @@ def test_the_layers_are_published_through_it_as_on_the_embedded_engine(
     assert {"ExecutePlan", "AnalyzePlan", "Config"} <= set(workspace.methods())
 
 
+@pytest.mark.slow
 def test_the_product_s_name_is_in_the_user_agent_of_spark_and_of_the_rest_api(workspace: Workspace) -> None:
     with session_on(on(workspace)) as spark:
         assert spark.version
@@ -290,6 +291,7 @@ def test_workers_without_what_indicators_need_are_refused_with_how_to_install_it
     assert how in str(caught.value)
 
 
+@pytest.mark.slow
 def test_workers_with_another_version_of_the_package_are_refused(
     trusted: tuple[trustme.CA, Path], tmp_path: Path, workspace: Workspace
 ) -> None:

@@ -130,6 +130,7 @@ def test_small_files_are_joined_bit_for_bit_with_statistics_that_json_holds_exac
             assert with_statistics <= exact
 
 
+@pytest.mark.slow
 def test_an_upkeep_repeated_writes_nothing_and_one_that_only_looks_never(filled: Clocked) -> None:
     scattered(filled.lake.curated, 2)
     root = Path(str(filled.lake.root))
@@ -388,6 +389,7 @@ def test_quarantined_rows_without_a_ticker_or_a_year_come_back(filled: Clocked, 
     assert kept_up(filled) == {}
 
 
+@pytest.mark.slow
 def test_the_mark_of_a_repair_that_is_cut_stands_for_every_ticker_year(filled: Clocked) -> None:
     lake, before = filled.lake, layers(filled)
     truncate(damaged_files(lake, FEATURES.name)[2])
@@ -467,6 +469,7 @@ def test_a_value_that_nothing_computes_and_one_that_breaks_its_rule_are_found(fi
     assert kept_up(filled) == {}
 
 
+@pytest.mark.slow
 def test_the_quarantine_is_looked_at_too(filled: Clocked) -> None:
     bars = {key: {**bar, "volume": "-3"} for key, bar in correction(4).items()}
     deliver(filled, bars)
