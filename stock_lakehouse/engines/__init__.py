@@ -82,6 +82,9 @@ def _spark_connect(remote: str | None) -> Iterator[SparkSession]:
 def _embedded_server() -> Iterator[str]:
     # Sail logs the start of its server and every session to stderr at lower levels.
     os.environ.setdefault("RUST_LOG", "error")
+    # Sail's allocator keeps what it frees: a bulk load of 2.5 million bars grew to 3.9 GB, and to 2.5 GB with this. It costs a
+    # third more time where files are written, and none elsewhere.
+    os.environ.setdefault("MIMALLOC_PURGE_DELAY", "0")
     from pysail.spark import SparkConnectServer
 
     server = SparkConnectServer(ip="127.0.0.1", port=0)

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from stock_lakehouse.io_managers.metadata import files_read, preview
-from stock_lakehouse.io_managers.records import record, rows_of_partitions
+from stock_lakehouse.io_managers.records import raw_counts, record, rows_of_partitions
 from stock_lakehouse.io_managers.table import ReadByJob, layer_of, rows_for
 from stock_lakehouse.resources.lakehouse import LakehouseResource
-from stock_lakehouse.tables import RAW
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -44,7 +43,7 @@ class RawCsvIOManager(dg.ConfigurableIOManager):
         if not house.is_job(rectangle):  # a run of jobs opens no session here
             newest = stored.read(house.session, rectangle.tickers[:1], rectangle.years[-1:])
             facts["preview"] = preview(newest, rectangle)
-            rows = rows_of_partitions(house, RAW, rectangle, keys)
+            rows = rows_of_partitions(house, raw_counts(house, rectangle), keys)
         record(context, facts, rows, landing.landed > 0)
 
     def load_input(self, context: dg.InputContext) -> DataFrame | ReadByJob:

@@ -15,9 +15,10 @@ import dagster as dg
 from stock_lakehouse.instance.event_log import FEW_KEYS, BatchedSqliteEventLogStorage
 from stock_lakehouse.lake.status import session_of
 from stock_lakehouse.partitions import LOOK_BACK, Rectangle, rows_by_key
-from stock_lakehouse.tables import RAW
 
 if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
     from stock_lakehouse.resources.lakehouse import LakehouseResource
     from stock_lakehouse.tables import Table
 
@@ -36,11 +37,8 @@ class _Emitted:
         return self.keys
 
 
-def rows_of_partitions(
-    house: LakehouseResource, table: Table, rectangle: Rectangle, keys: Sequence[str]
-) -> Mapping[str, int]:
-    """How many rows `table` has of each of `keys`, the partitions of `rectangle`; a key without rows is missing."""
-    count_by = _raw_counts(house, rectangle) if table == RAW else _counts(house, table, rectangle)
+def rows_of_partitions(house: LakehouseResource, count_by: Counts, keys: Sequence[str]) -> Mapping[str, int]:
+    """How many rows each of `keys`, the partitions of a run, has, as `count_by` counts them; a key without rows is missing."""
 
     def session_on_or_after(day: date) -> date | None:
         return house.calendar.on_or_after(day)
@@ -48,11 +46,10 @@ def rows_of_partitions(
     return rows_by_key(keys, count_by, session_on_or_after)
 
 
-def _counts(house: LakehouseResource, table: Table, rectangle: Rectangle) -> Counts:
-    """Counts the rows of `table` in `rectangle`."""
+def counts_in(frame: DataFrame, table: Table, rectangle: Rectangle) -> Counts:
+    """Counts the rows of `frame`, which are of `table`, in `rectangle`."""
     from pyspark.sql import functions as F
 
-    frame = house.lake.stored(table.name).read(house.session, rectangle.tickers, rectangle.read_years)
     rows = frame.select(session_of(table).alias("day"), "ticker").where(
         F.col("day").between(rectangle.first - LOOK_BACK, rectangle.last)
         & F.col("ticker").isin(list(rectangle.tickers))
@@ -65,7 +62,7 @@ def _counts(house: LakehouseResource, table: Table, rectangle: Rectangle) -> Cou
     return count_by
 
 
-def _raw_counts(house: LakehouseResource, rectangle: Rectangle) -> Counts:
+def raw_counts(house: LakehouseResource, rectangle: Rectangle) -> Counts:
     """Counts the landed rows of `rectangle`, without the engine, which would parse every column of every file."""
     days = house.lake.raw.days(rectangle.tickers, rectangle.read_years)
 

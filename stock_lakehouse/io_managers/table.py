@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from stock_lakehouse.io_managers.metadata import blocked, chart, computed_anew, lineage_of, preview
-from stock_lakehouse.io_managers.records import record, rows_of_partitions
+from stock_lakehouse.io_managers.records import counts_in, record, rows_of_partitions
 from stock_lakehouse.layers import COMPUTED, read
 from stock_lakehouse.layers.step import Computed, InputMovedError, Rows, facts_of
 from stock_lakehouse.resources.lakehouse import LakehouseResource
@@ -57,6 +57,7 @@ class TableIOManager(dg.ConfigurableIOManager):
         house, table = self.lakehouse, table_of(context.asset_key)
         rectangle = house.rectangle(context.asset_partition_keys)
         step = house.step(rectangle, context.run_id)
+        is_own = isinstance(obj, DataFrame)  # of a user's asset: a lazy frame, which each reader computes again
         computed = Rows(table, obj) if isinstance(obj, DataFrame) else obj
         try:
             published = computed.publish(step)
@@ -68,6 +69,8 @@ class TableIOManager(dg.ConfigurableIOManager):
         keys, stored = context.asset_partition_keys, step.lake.stored(table.name)
         rows = stored.read(house.session, rectangle.tickers[:1], rectangle.years[-2:])
         picture = chart(rows, rectangle)
+        # Inside the run's keys the table now holds what was computed, and staged files are read sooner than the table's.
+        held = stored.read(house.session, rectangle.tickers, rectangle.read_years) if is_own else computed.frame
         recorded = record(
             context,
             {
@@ -77,7 +80,7 @@ class TableIOManager(dg.ConfigurableIOManager):
                 "preview": preview(rows, rectangle),
                 "dagster/column_lineage": lineage_of(stored.table, step.lake.indicators),
             },
-            rows_of_partitions(house, table, rectangle, keys),
+            rows_of_partitions(house, counts_in(held, table, rectangle), keys),
             published.changed,
         )
         context.log.info(

@@ -268,18 +268,22 @@ class RawCsv:
 
         rows = self.read_text(["ticker", "session", "date"], tickers, years)
         texts = pc.coalesce(rows["session"], rows["date"])  # files from before the column `session` have ISO dates
+        # Groups of numbers are counted three times as fast as groups of texts.
+        ticker, day = (column.combine_chunks().dictionary_encode("encode") for column in (rows["ticker"], texts))
         counts = (
-            pa.table({"ticker": rows["ticker"], "text": texts})
-            .group_by(["ticker", "text"])
+            pa.table({"ticker": ticker.indices, "day": day.indices})
+            .group_by(["ticker", "day"])
             .aggregate([([], "count_all")])
         )
-        days = counts["text"].combine_chunks().dictionary_encode("encode")
         read = [
-            None if (day := day_of(text)) is None else date.fromisoformat(day) for text in days.dictionary.to_pylist()
+            None if (found := day_of(text)) is None else date.fromisoformat(found)
+            for text in day.dictionary.to_pylist()
         ]
-        by_text = pa.array(read, pa.date32()).take(days.indices)
-        found = pa.table({"ticker": counts["ticker"], "day": by_text, "count": counts["count_all"]})
-        return found.filter(pc.is_valid(found["day"]))
+        days = pa.array(read, pa.date32()).take(counts["day"])
+        found_days = pa.table(
+            {"ticker": ticker.dictionary.take(counts["ticker"]), "day": days, "count": counts["count_all"]}
+        )
+        return found_days.filter(pc.is_valid(found_days["day"]))
 
     def splits(self, ticker: str) -> list[Split]:
         """The splits that the landed rows of a ticker name, in ascending order. Reads all of its rows."""

@@ -45,6 +45,10 @@ class Curation:
     actions: pa.Table
     inputs: Inputs
 
+    @property
+    def frame(self) -> DataFrame:
+        return self.bars
+
     def publish(self, step: Step) -> Published:
         """Publish the bars, then the actions that they were adjusted by; return what the publish did to the bars.
 

@@ -32,6 +32,10 @@ class Classified:
     actions: DataFrame
     inputs: Inputs
 
+    @property
+    def frame(self) -> DataFrame:
+        return self.bars
+
     def publish(self, step: Step) -> Published:
         """Publish the quarantine, the actions, and last the bars. The returned counts are those of the bars."""
         asked, lake = step.asked, step.lake

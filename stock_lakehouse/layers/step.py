@@ -174,6 +174,11 @@ def audit_name(table: Table) -> str:
 class Computed(Protocol):
     """The computed and audited result of a step, ready to be published."""
 
+    @property
+    def frame(self) -> DataFrame:
+        """The rows of the layer's table. Inside the keys of the run, the table has exactly these after the publish."""
+        ...
+
     def publish(self, step: Step) -> Published:
         """Publish the result. Safe to kill and repeat at any point. Raises InputMovedError if it must be computed again."""
         ...

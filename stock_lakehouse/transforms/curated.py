@@ -33,6 +33,7 @@ PUBLISHED = ("ticker", "ex_date", "kind", "price_factor")
 ORIGINS = ("bar", "delivered", "published")
 # Rows of `adjusted` that are corporate actions have these columns beside `ticker`; rows that are bars have the curated columns.
 ACTION = tuple(column for column in corporate_actions.COLUMNS if column.name != "ticker")
+PRICE_BASES = ("total_return", "total_return_delivered", "price_return")
 # Two amounts or ratios that differ by less, relatively, are the same: vendors round adjusted values.
 SAME = 1e-9
 
@@ -113,15 +114,28 @@ def _kernel(years: frozenset[int] | None) -> Callable[[pa.Table], pa.Table]:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        bars, delivered, published = (rows.filter(pc.equal(rows["origin"], origin)) for origin in ORIGINS)
+        bars, delivered, published = (
+            rows.select(names).filter(pc.equal(rows["origin"], origin))
+            for names, origin in zip((BAR, DELIVERED, PUBLISHED), ORIGINS, strict=True)
+        )
         names = [column.name for column in (*schema.COLUMNS, *ACTION) if column.name != "bar_status"]
         if not bars.num_rows:
             return _empty(rows, names)
-        ticker = _Ticker(bars.sort_by("date"), delivered.to_pylist(), published.to_pylist(), years)
+        ticker = _Ticker(_by_date(bars), delivered.to_pylist(), published.to_pylist(), years)
         out, actions = ticker.adjusted(), ticker.actions_table()
         return pa.concat_tables([_filled(out, actions, names), _filled(actions, out, names)])
 
     return kernel
+
+
+def _by_date(bars: pa.Table) -> pa.Table:
+    """`bars` in ascending order of date, each column in one piece."""
+    import numpy as np
+    import pyarrow as pa
+
+    day = bars["date"].cast(pa.int32()).to_numpy()
+    in_order = bool((day[1:] >= day[:-1]).all())
+    return (bars if in_order else bars.take(np.argsort(day, kind="stable"))).combine_chunks()
 
 
 def _filled(table: pa.Table, other: pa.Table, names: Sequence[str]) -> pa.Table:
@@ -260,17 +274,29 @@ class _Ticker:
             return 1.0
         return float(action.factors[action.known_at(landed)] or 1.0)
 
-    def known_factor(self, action: _Action, adjusted_to: Array) -> Array:
-        """By bar: the factor of an action by which the bar's delivery is adjusted; 1 where the delivery did not know it.
+    def before(self, action: _Action) -> int:
+        """How many bars are before the ex-date of an action. They come first."""
+        return int(self.day.searchsorted(action.ex_date, side="left"))
+
+    def known_factor(self, action: _Action, adjusted_to: Array) -> Array | float:
+        """By bar before the ex-date: the factor of an action by which the bar's delivery is adjusted; 1 where the delivery did
+        not know it. One number if it is the same for all of these bars.
 
         A delivery knows an action if it is adjusted to the ex-date or later. The factor is then that of the newest value when the
         delivery landed, or, if there was none yet, of the first value (parts of a history may land in any order).
         """
         import numpy as np
 
-        known_at = np.maximum(np.searchsorted(np.array(action.seen), self.landed, side="right") - 1, 0)
+        count = self.before(action)
         factors = np.array([1.0 if factor is None else factor for factor in action.factors])
-        known: Array = np.where(adjusted_to >= action.ex_date, factors[known_at], 1.0)
+        of_newest: Array | float = float(factors[0])
+        if len(factors) > 1:
+            known_at = np.maximum(np.searchsorted(np.array(action.seen), self.landed[:count], side="right") - 1, 0)
+            of_newest = factors[known_at]
+        knows = adjusted_to[:count] >= action.ex_date
+        if knows.all():
+            return of_newest
+        known: Array = np.where(knows, of_newest, 1.0)
         return known
 
     def adjusted(self) -> pa.Table:
@@ -281,10 +307,10 @@ class _Ticker:
         size = len(self.day)
         split_factor, basis_factor, adj_close_factor = np.ones(size), np.ones(size), np.ones(size)
         for split in self.splits:
-            before = self.day < split.ex_date
-            split_factor[before] *= split.value
-            basis_factor[before] *= split.value / self.known_factor(split, self.adjusted_to)[before]
-            adj_close_factor[before] *= split.value / self.known_factor(split, self.adj_close_as_of)[before]
+            before = self.before(split)
+            split_factor[:before] *= split.value
+            basis_factor[:before] *= split.value / self.known_factor(split, self.adjusted_to)
+            adj_close_factor[:before] *= split.value / self.known_factor(split, self.adj_close_as_of)
         prices = {name: self.values[name] / basis_factor for name in PRICES}
         total_return_factor = self._set_dividend_factors(prices["close"])
         if self.on_total_return.any():
@@ -296,11 +322,7 @@ class _Ticker:
         # adj_close is derived from the actions. Where a delivery says nothing about dividends, it is the delivered one, times the
         # factors that the delivery did not know.
         is_derived = self.dividends_delivered | self.on_total_return | ~has_adj_close
-        basis = np.where(
-            self.dividends_delivered,
-            "total_return",
-            np.where(has_adj_close | self.on_total_return, "total_return_delivered", "price_return"),
-        )
+        basis = np.where(self.dividends_delivered, 0, np.where(has_adj_close | self.on_total_return, 1, 2))
         deviation = np.where(self.dividends_delivered & has_adj_close, delivered / (close * later_known) - 1, np.nan)
         inside = np.ones(size, bool) if self.years is None else np.isin(_years_of(self.day), list(self.years))
         columns = {
@@ -311,7 +333,7 @@ class _Ticker:
             "split_ratio": pa.array(self._since_bar_before(self.splits, np.multiply, 1.0)),
             "split_factor": pa.array(split_factor),
             "basis_factor": pa.array(basis_factor),
-            "price_basis": pa.array(basis.tolist(), pa.string()),
+            "price_basis": pa.array(PRICE_BASES, pa.string()).take(pa.array(basis)),
             "adj_close_deviation": pa.array(deviation + 0.0, from_pandas=True),
         }
         names = [column.name for column in schema.COLUMNS if column.name != "bar_status"]
@@ -328,7 +350,7 @@ class _Ticker:
         import numpy as np
 
         adjusted_by = np.ones(len(self.day))
-        bars_before = [int(np.searchsorted(self.day, dividend.ex_date, side="left")) - 1 for dividend in self.dividends]
+        bars_before = [self.before(dividend) - 1 for dividend in self.dividends]
         end = len(self.dividends)
         while end:
             start = end - 1  # dividends that go ex after the same bar form a group: there is no trade between them
@@ -356,8 +378,8 @@ class _Ticker:
                     dividend.price_factor = self._published_factor(dividend)
                     dividend.factors[-1] = dividend.price_factor
                 if self.on_total_return.any():
-                    before = self.on_total_return & (self.day < dividend.ex_date)
-                    adjusted_by[before] *= self.known_factor(dividend, self.adjusted_to)[before]
+                    before, factor = self.before(dividend), self.known_factor(dividend, self.adjusted_to)
+                    adjusted_by[:before] *= np.where(self.on_total_return[:before], factor, 1.0)
                 if dividend.factors[-1] is not None:
                     remaining -= dividend.value
         return adjusted_by
@@ -406,10 +428,9 @@ class _Ticker:
         later_known, later_unknown = np.ones(len(self.day)), np.ones(len(self.day))
         if not np.isnan(self.values["adj_close"]).all():  # otherwise these two are not used
             for dividend in self.dividends:
-                before = self.day < dividend.ex_date
-                known = self.known_factor(dividend, self.adj_close_as_of)[before]
-                later_known[before] *= known
-                later_unknown[before] *= (dividend.price_factor or 1.0) / known
+                before, known = self.before(dividend), self.known_factor(dividend, self.adj_close_as_of)
+                later_known[:before] *= known
+                later_unknown[:before] *= (dividend.price_factor or 1.0) / known
         return later, later_known, later_unknown
 
     def _since_bar_before(self, actions: Sequence[_Action], join: Any, neutral: float) -> Array:
@@ -418,7 +439,7 @@ class _Ticker:
 
         out = np.full(len(self.day), neutral)
         for action in actions:
-            bar = int(np.searchsorted(self.day, action.ex_date, side="left"))
+            bar = self.before(action)
             if bar < len(out) and action.counts and (bar or self.day[0] == action.ex_date):
                 out[bar] = join(out[bar], action.value)
         return out
