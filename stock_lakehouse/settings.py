@@ -243,8 +243,8 @@ class Settings(LakeOptions, BaseSettings):
     databricks: Databricks = Field(Databricks(), description="Where on Databricks runs are computed.")
     catalog: Literal["local", "glue"] = Field(
         "local",
-        description="Where the tables are registered: `local`, nowhere but in the lake itself; or `glue`, AWS Glue, for which the "
-        "lake must be on S3; see docs/aws.md.",
+        description="Where the tables are registered: `local`, nowhere but in the lake itself; or `glue`, AWS Glue, for which "
+        "the lake must be on S3; see docs/aws.md.",
     )
     aws: Aws = Field(Aws(), description="The Glue database and Athena's workgroup.")
     partition_by: Literal["date_ticker", "session"] = Field(
