@@ -136,6 +136,54 @@ class Databricks(Group):
         return self
 
 
+class Aws(Group):
+    """The Glue database of the lake, the crawlers, and Athena's workgroup.
+
+    Credentials, region and endpoints are not among the settings: boto3 reads its own variables and profiles.
+    """
+
+    credentials = "credentials and region come from boto3's variables and profiles, like AWS_PROFILE and AWS_REGION"
+
+    glue_database: str = Field(
+        default="lakehouse",
+        pattern="^[a-z0-9_]{1,128}$",
+        description="Glue database of the lake's tables; it is created if it does not exist.",
+    )
+    catalog_by: Literal["register", "crawl"] = Field(
+        default="register",
+        description="What writes the tables to Glue: `register`, this program; or `crawl`, also Glue crawlers, which need "
+        "`crawler_role`; see docs/aws.md#crawlers.",
+    )
+    crawler_role: str | None = Field(
+        default=None, description='Name or ARN of the IAM role of the crawlers. Needed with `catalog_by = "crawl"`.'
+    )
+    athena_workgroup: str = Field(
+        default="lakehouse",
+        pattern="^[a-zA-Z0-9._-]{1,128}$",
+        description="Athena workgroup of all queries; it is created if it does not exist.",
+    )
+    athena_results: str | None = Field(
+        default=None,
+        pattern="^s3://.+",
+        description='Where Athena puts results, `s3://bucket/prefix`. Needed with `query_engine = "athena"`.',
+    )
+    athena_scan_limit_mb: int = Field(
+        default=1000, ge=10, description="MB that a query may scan; Athena cancels a query that scans more."
+    )
+    athena_dollars_per_tb: float = Field(
+        default=5.0, ge=0, description="Price of a scanned TB, from which the cost of a query is computed."
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Aws:
+        if self.catalog_by == "crawl" and self.crawler_role is None:
+            raise ValueError(
+                "crawler_role: needed with catalog_by = 'crawl', the IAM role that the crawlers use; or set catalog_by to "
+                "register, which needs none"
+            )
+        return self
+
+
 class Settings(LakeOptions, BaseSettings):
     """All settings of the platform. Relative paths are relative to the folder of lakehouse.toml."""
 
@@ -193,6 +241,12 @@ class Settings(LakeOptions, BaseSettings):
         '`engine = "spark_connect"`.',
     )
     databricks: Databricks = Field(Databricks(), description="Where on Databricks runs are computed.")
+    catalog: Literal["local", "glue"] = Field(
+        "local",
+        description="Where the tables are registered: `local`, nowhere but in the lake itself; or `glue`, AWS Glue, for which "
+        "the lake must be on S3; see docs/aws.md.",
+    )
+    aws: Aws = Field(Aws(), description="The Glue database and Athena's workgroup.")
     partition_by: Literal["date_ticker", "session"] = Field(
         "date_ticker",
         description="What a partition is: `date_ticker`, a bar (`2023-09-21|NVDA`), up to 100,000 keys; or `session`, a session "
@@ -273,6 +327,11 @@ class Settings(LakeOptions, BaseSettings):
                 "databricks.messages: serverless jobs have no instance profile, so they cannot reach "
                 f"{self.databricks.messages}; set databricks.messages to a folder of a volume (/Volumes/…), or "
                 "databricks.job_cluster to a cluster with one"
+            )
+        if self.catalog == "glue" and not isinstance(self.lake_root, str):
+            raise ValueError(
+                f"catalog: 'glue' needs a lake on S3, because AWS cannot read {self.lake_root}; set lake_root to "
+                "s3://bucket/prefix, or catalog to local"
             )
         if self.webhook_url is not None and not self.webhook_url.get_secret_value().startswith(("https://", "http://")):
             raise ValueError("webhook_url: begins with neither https:// nor http://")

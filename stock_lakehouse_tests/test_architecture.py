@@ -18,7 +18,7 @@ ORDER = (
     ("settings",),
     ("schemas.lineage", "transforms", "sources", "instance"),
     ("lake", "event_storage"),
-    ("layers", "engines", "package", "dashboards"),
+    ("layers", "engines", "package", "dashboards", "sql"),
     ("upkeep", "databricks_jobs"),
     ("resources",),
     ("io_managers",),
