@@ -167,6 +167,11 @@ class Aws(Group):
         pattern="^s3://.+",
         description='Where Athena puts results, `s3://bucket/prefix`. Needed with `query_engine = "athena"`.',
     )
+    athena_kms_key: str | None = Field(
+        default=None,
+        pattern="^arn:aws[a-z-]*:kms:.+",
+        description="ARN of the KMS key that encrypts Athena's results. None: S3's own keys (SSE_S3).",
+    )
     athena_scan_limit_mb: int = Field(
         default=1000, ge=10, description="MB that a query may scan; Athena cancels a query that scans more."
     )
