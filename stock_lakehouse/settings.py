@@ -251,6 +251,11 @@ class Settings(LakeOptions, BaseSettings):
         description="Where the tables are registered: `local`, nowhere but in the lake itself; or `glue`, AWS Glue, for which "
         "the lake must be on S3; see docs/aws.md.",
     )
+    query_engine: Literal["duckdb", "athena", "trino"] = Field(
+        "duckdb",
+        description="What runs SQL: DuckDB in the process, AWS Athena, or a Trino server; see docs/sql.md.",
+    )
+    query_minutes: float = Field(30.0, gt=0, description="How long a query may take. Then it is stopped.")
     aws: Aws = Field(Aws(), description="The Glue database and Athena's workgroup.")
     partition_by: Literal["date_ticker", "session"] = Field(
         "date_ticker",
