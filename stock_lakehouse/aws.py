@@ -1,6 +1,6 @@
 """Clients of AWS services by boto3, and the missing right that an error names.
 
-Here: region, retries, rights. Not here: the lake's own bucket (lake/storage/bucket.py), and what a service is used for (sql/, catalog/).
+Here: region, retries, rights. Not here: the lake's own bucket (lake/storage/bucket.py), and a service's calls (sql/, catalog/).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ THROTTLED = ("TooManyRequestsException", "Throttling", "ThrottlingException", "R
 def client(service: str) -> Any:
     """A boto3 client that repeats a failed or throttled call up to ATTEMPTS times.
 
-    Region, credentials and endpoints come from boto3's variables and profiles. AWS_REGION, which the lake's bucket uses, counts too:
-    boto3 alone reads AWS_DEFAULT_REGION and not AWS_REGION.
+    Region, credentials and endpoints come from boto3's variables and profiles. The region may also be in AWS_REGION, which the
+    lake's bucket uses and boto3 does not read.
     """
     import boto3
     from botocore.config import Config

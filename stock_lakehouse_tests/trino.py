@@ -2,8 +2,8 @@
 
 Here: finding a JDK, the server's archive and its folder, starting, waiting, stopping. Not here: anything a test asks of it.
 
-The archive (784 MB) comes once from Maven's repository and is unpacked once, into a cache folder of the user. Where either cannot be
-had, `NotRunError` says why.
+The archive (784 MB) comes once from Maven's repository and is unpacked once, into a cache folder of the user. Where either cannot
+be had, `NotRunError` says why.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ PLUGINS = ("hive", "delta-lake")  # of the archive's 60, the two that read the l
 START_SECONDS = 180.0
 FETCH_SECONDS = 900.0
 
-# Athena's one name space holds Parquet, CSV and Delta tables. The Hive connector gives it: it hands each Delta table to the other catalog.
+# Athena's one name space holds Parquet, CSV and Delta tables. So does the Hive connector's, which hands each Delta table to the
+# other catalog.
 CATALOG = "awsdatacatalog"
 CATALOGS = {
     CATALOG: {"connector.name": "hive", "hive.delta-lake-catalog-name": "delta"},
@@ -102,7 +103,9 @@ def _archive() -> Path:
     if path.is_file():
         return path
     if shutil.which("mvn") is None:
-        raise NotRunError(f"the archive of Trino {VERSION} is not in Maven's local repository, and there is no program `mvn`")
+        raise NotRunError(
+            f"the archive of Trino {VERSION} is not in Maven's local repository, and there is no program `mvn`"
+        )
     command = ["mvn", "-q", "-B", "dependency:get", f"-Dartifact={ARTIFACT}", "-Dtransitive=false"]
     try:
         fetched = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False)

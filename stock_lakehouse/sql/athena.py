@@ -1,10 +1,10 @@
 """SQL on Amazon Athena, by plain boto3: the workgroup, a query from its start to its rows, and its cost.
 
-Here: calls of Athena and what their answers mean. Not here: values and types (values.py), which statements are allowed (dialect.py),
-and how tables come into the catalog (catalog/).
+Here: calls of Athena and what their answers mean. Not here: values and types (values.py), which statements are allowed
+(dialect.py), and how tables come into the catalog (catalog/).
 
-Not taken: awswrangler needs an older pyarrow and creates tables for results, which fails with timestamps; PyAthena waits without a
-bound; the Athena resource of dagster-aws has no database, no parameters and no cancellation.
+Not taken: awswrangler needs an older pyarrow and creates tables for results, which fails with timestamps; PyAthena waits without
+a bound; the Athena resource of dagster-aws has no database, no parameters and no cancellation.
 """
 
 from __future__ import annotations
@@ -51,7 +51,13 @@ PAUSE_GROWTH = 1.5
 ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 PLACE = re.compile(r"^(?:[A-Z_]+: )?line (\d+):(\d+): (.*)", re.DOTALL)
 OVER_LIMIT = "Bytes scanned limit was exceeded"
-DENIALS = ("is not authorized to perform", "access denied", "accessdenied", "permission denied", "insufficient lake formation")
+DENIALS = (
+    "is not authorized to perform",
+    "access denied",
+    "accessdenied",
+    "permission denied",
+    "insufficient lake formation",
+)
 # AWS charges whole megabytes, at least ten a query; a terabyte is 1024⁴ bytes in its price list.
 MB = 1 << 20
 TB = 1 << 40
@@ -89,10 +95,12 @@ class AthenaEngine:
     def run(self, sql: str, parameters: Sequence[Parameter] = (), as_of: datetime | None = None) -> QueryResult:
         """The result of one SELECT; see QueryEngine.run.
 
-        Raises QueryRefusedError for `as_of`, which Athena does not have on Delta tables, and for a result column of a nested type.
+        Raises QueryRefusedError for `as_of`, which Athena does not have on Delta tables, and for a nested result column.
         """
         if as_of is not None:
-            raise QueryRefusedError("Athena reads only the present version of a Delta table; use --engine duckdb or trino with --as-of")
+            raise QueryRefusedError(
+                "Athena reads only the present version of a Delta table; with --as-of use --engine duckdb or trino"
+            )
         began = time.monotonic()
         done = self.execute(sql, parameters)
         with _named(sql, done.query_id):
@@ -198,7 +206,9 @@ class AthenaEngine:
     def _result_configuration(self) -> dict[str, Any]:
         place = self.settings.athena_results
         if place is None:
-            raise QueryFailedError("aws.athena_results is not set: Athena needs a place for results, s3://bucket/prefix")
+            raise QueryFailedError(
+                "aws.athena_results is not set: Athena needs a place for results, s3://bucket/prefix"
+            )
         key = self.settings.athena_kms_key
         encryption = {"EncryptionOption": "SSE_KMS", "KmsKey": key} if key else {"EncryptionOption": "SSE_S3"}
         return {"OutputLocation": place.rstrip("/") + "/", "EncryptionConfiguration": encryption}
@@ -228,7 +238,7 @@ class AthenaEngine:
         return Execution(query_id, scanned, place)
 
     def _stop(self, query_id: str) -> None:
-        """Stop a query that nobody waits for. If that fails, a line says so: the error that ended the wait is the one to report."""
+        """Stop a query that nobody waits for. A failure is logged: the error that ended the wait is the one to report."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
@@ -301,12 +311,11 @@ def refuse_nested(columns: Sequence[tuple[str, str]], query_id: str | None = Non
     """Raise QueryRefusedError if a result column, given by name and type, is nested."""
     for name, kind in columns:
         if kind.lower().startswith(NESTED):
-            error = QueryRefusedError(
-                f"column {name} is of type {kind}, and Athena writes such values as text that cannot be read back: of ['a, b'] and "
-                f"['a', 'b'] it is the same. Use array_join({name}, ', '), cardinality, or json_format(CAST({name} AS json))"
+            raise QueryRefusedError(
+                f"column {name} is of type {kind}, which Athena writes as text that cannot be read back: of ['a, b'] and "
+                f"['a', 'b'] it is the same. Use array_join({name}, ', '), cardinality, or json_format(CAST({name} AS json))",
+                query_id=query_id,
             )
-            error.query_id = query_id
-            raise error
 
 
 def _contains(settings: dict[str, Any], wanted: dict[str, Any]) -> bool:
@@ -320,9 +329,7 @@ def _contains(settings: dict[str, Any], wanted: dict[str, Any]) -> bool:
 def _error_of(message: str, sql: str, query_id: str | None) -> QueryError:
     """The error that a message of Athena stands for: of a failed query, or of a refused call."""
     if place := PLACE.match(message):
-        error = QuerySyntaxError(place[3].strip(), sql, int(place[1]), int(place[2]))
-        error.query_id = query_id
-        return error
+        return QuerySyntaxError(place[3].strip(), sql, int(place[1]), int(place[2]), query_id)
     if any(sign in message.lower() for sign in DENIALS):
         right = aws.missing_right(message)
         return PermissionMissingError(f"these credentials lack {right}: {message}" if right else message, query_id)
@@ -345,13 +352,15 @@ def _named(sql: str, query_id: str | None) -> Iterator[None]:
             raise PermissionMissingError(f"AWS rejects these credentials: {message}", query_id) from None
         if code in aws.THROTTLED:
             raise QueryFailedError(
-                f"AWS refused {error.operation_name} {aws.ATTEMPTS} times, because of too many requests ({code}); try again later, "
+                f"AWS refused {error.operation_name} {aws.ATTEMPTS} times, too many requests ({code}); try again later, "
                 "run fewer queries at once, or ask AWS for a higher quota",
                 query_id,
             ) from None
         raise _error_of(message, sql, query_id) from None
     except exceptions.NoCredentialsError:
-        raise PermissionMissingError("there are no AWS credentials; set AWS_PROFILE, or run on a machine with a role") from None
+        raise PermissionMissingError(
+            "there are no AWS credentials; set AWS_PROFILE, or run on a machine with a role"
+        ) from None
     except exceptions.NoRegionError:
         raise QueryFailedError("there is no AWS region; set AWS_REGION, or one in the profile") from None
     except exceptions.BotoCoreError as error:

@@ -41,28 +41,31 @@ def literals(parameters: Sequence[Parameter]) -> list[str]:
 
 
 def _literal(value: Parameter, place: int) -> str:
-    if value is None:
-        return "NULL"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        if not -BIGINT <= value < BIGINT:
-            raise QueryRefusedError(f"parameter {place}: {value} does not fit a bigint")
-        return str(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise QueryRefusedError(f"parameter {place}: {value} has no literal in SQL")
-        number, _, exponent = repr(value).partition("e")
-        return f"{number}E{int(exponent or 0)}"  # without an exponent the literal would be a decimal
-    if isinstance(value, datetime):
-        if value.tzinfo is not None:
-            return f"TIMESTAMP '{_moment(value.astimezone(UTC))} UTC'"
-        return f"TIMESTAMP '{_moment(value)}'"
-    if isinstance(value, date):
-        return f"DATE '{value.isoformat()}'"
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    raise QueryRefusedError(f"parameter {place}: a {type(value).__name__} cannot be a parameter of a query")
+    match value:
+        case None:
+            text = "NULL"
+        case bool():
+            text = "true" if value else "false"
+        case int():
+            if not -BIGINT <= value < BIGINT:
+                raise QueryRefusedError(f"parameter {place}: {value} does not fit a bigint")
+            text = str(value)
+        case float():
+            if not math.isfinite(value):
+                raise QueryRefusedError(f"parameter {place}: {value} has no literal in SQL")
+            number, _, exponent = repr(value).partition("e")
+            text = f"{number}E{int(exponent or 0)}"  # without an exponent the literal would be a decimal
+        case datetime() if value.tzinfo is not None:
+            text = f"TIMESTAMP '{_moment(value.astimezone(UTC))} UTC'"
+        case datetime():
+            text = f"TIMESTAMP '{_moment(value)}'"
+        case date():
+            text = f"DATE '{value.isoformat()}'"
+        case str():
+            text = "'" + value.replace("'", "''") + "'"
+        case _:
+            raise QueryRefusedError(f"parameter {place}: a {type(value).__name__} cannot be a parameter of a query")
+    return text
 
 
 def _moment(value: datetime) -> str:
@@ -102,14 +105,13 @@ def column_from_text(texts: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArr
     if pa.types.is_null(kind):
         return pa.chunked_array([pa.nulls(len(texts))])
     if pa.types.is_binary(kind):  # as `0a ff`
-        values = [None if text is None else bytes.fromhex(text) for text in texts.to_pylist()]
-        return pa.chunked_array([pa.array(values, kind)])
+        octets = [None if text is None else bytes.fromhex(text) for text in texts.to_pylist()]
+        return pa.chunked_array([pa.array(octets, kind)])
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         if pc.all(pc.ends_with(texts, " UTC"), min_count=0).as_py():
-            moments = pc.utf8_slice_codeunits(texts, 0, -4).cast(pa.timestamp("us"))
-            return pc.assume_timezone(moments, "UTC")
-        values = [None if text is None else _zoned(text) for text in texts.to_pylist()]
-        return pa.chunked_array([pa.array(values, kind)])
+            return pc.assume_timezone(pc.utf8_slice_codeunits(texts, 0, -4).cast(pa.timestamp("us")), "UTC")
+        moments = [None if text is None else _zoned(text) for text in texts.to_pylist()]
+        return pa.chunked_array([pa.array(moments, kind)])
     return texts.cast(kind)
 
 
