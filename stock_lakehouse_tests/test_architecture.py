@@ -19,7 +19,7 @@ ORDER = (
     ("schemas.lineage", "transforms", "sources", "instance"),
     ("lake", "event_storage"),
     ("layers", "engines", "package", "dashboards", "sql"),
-    ("upkeep", "databricks_jobs"),
+    ("upkeep", "databricks_jobs", "catalog"),
     ("resources",),
     ("io_managers",),
     ("automation",),
