@@ -18,6 +18,7 @@ from stock_lakehouse.io_managers.raw_csv import RawCsvIOManager
 from stock_lakehouse.io_managers.table import TableIOManager
 from stock_lakehouse.partitions import PartitionScheme
 from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.resources.query import QueryResource
 from stock_lakehouse.settings import Settings, load_settings
 from stock_lakehouse.sources import Source
 from stock_lakehouse.sources.choose import source_of
@@ -38,7 +39,9 @@ def build_definitions(
     retries = NETWORK_RETRIES if settings.source == "yfinance" else None
     return dg.Definitions(
         assets=automated(
-            all_assets(scheme.definition(ticker_order), retries, lakehouse.lake.indicators), settings, calendar
+            all_assets(scheme.definition(ticker_order), retries, lakehouse.lake.indicators, settings.query_engine),
+            settings,
+            calendar,
         ),
         asset_checks=[market_checks(automation.check_condition), gap_diagnosis(automation.check_condition)],
         jobs=[lakehouse_job, upkeep_job],
@@ -47,6 +50,7 @@ def build_definitions(
         resources={
             "lakehouse": lakehouse,
             "spark": lakehouse.spark,
+            "query": QueryResource.of(settings, lakehouse),
             "source": source or source_of(settings),
             "raw_csv": RawCsvIOManager(lakehouse=lakehouse),
             "parquet": TableIOManager(lakehouse=lakehouse),
