@@ -71,15 +71,24 @@ class QueryTextError(QueryError):
     - text: the line of the SQL and a caret below the place
     """
 
-    def __init__(self, reason: str, sql: str = "", line: int | None = None, column: int | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        sql: str = "",
+        line: int | None = None,
+        column: int | None = None,
+        query_id: str | None = None,
+    ) -> None:
         lines = sql.splitlines()
         self.reason, self.line, self.column, self.text = reason, line, column, ""
         if line is None or column is None or not 0 < line <= len(lines):
-            super().__init__(reason)
+            super().__init__(reason, query_id)
             return
         source = lines[line - 1].replace("\t", " ")
         self.text = f"  {source}\n  {' ' * (column - 1)}^"
-        super().__init__(f"line {line}, column {column}: {reason}\n{self.text}")
+        query = f" (query {query_id})" if query_id else ""
+        super().__init__(f"line {line}, column {column}: {reason}{query}\n{self.text}")
+        self.query_id = query_id
 
 
 class QuerySyntaxError(QueryTextError):
