@@ -7,7 +7,7 @@ entry (glue.py), and whether a catalog says the same as the lake (agreement.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake import Lake
@@ -58,6 +58,10 @@ class Entry:
     made_of: dict[str, list[tuple[str, str]]]
     state: State | None = None
 
+    def with_state(self, state: State) -> Entry:
+        """The entry with what its table holds."""
+        return replace(self, state=state)
+
     def as_json(self) -> dict[str, Any]:
         """For `json.dumps`: facts, state and columns."""
         table, state = self.table, self.state or State()
@@ -103,8 +107,7 @@ def entry_of(lake: Lake, name: str) -> Entry:
 
 def entries_of(lake: Lake) -> list[Entry]:
     """Every stored table of `lake` with its state, in the order of the flow. Raises StorageError."""
-    described = (entry_of(lake, table.name) for table in TABLES)
-    return [Entry(entry.table, entry.location, entry.made_of, state_of(lake, entry.table.name)) for entry in described]
+    return [entry_of(lake, table.name).with_state(state_of(lake, table.name)) for table in TABLES]
 
 
 def state_of(lake: Lake, name: str, count_rows: bool = False) -> State:
