@@ -98,11 +98,11 @@ class Entry:
 
 def entry_of(lake: Lake, name: str) -> Entry:
     """The table or view `name` of `lake` without its state, for which no file is read. Raises UnknownTableError."""
-    table = table_of(lake, name)
-    if name == BARS_WITH_FEATURES:
-        return Entry(table, "", column_lineage(table, lake.indicators))
-    stored = lake.stored(name)
-    return Entry(stored.table, stored.location, column_lineage(stored.table, lake.indicators))
+    table, location = table_of(lake, name), ""
+    if name != BARS_WITH_FEATURES:
+        stored = lake.stored(name)
+        table, location = stored.table, stored.location
+    return Entry(table, location, column_lineage(table, lake.indicators))
 
 
 def entries_of(lake: Lake) -> list[Entry]:
