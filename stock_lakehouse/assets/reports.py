@@ -1,7 +1,5 @@
 """reports: an asset for each file of sql/reports/. It runs the SQL on the engine of the settings and shows its first rows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +41,7 @@ def _asset(report: Report, after: Sequence[str]) -> dg.AssetsDefinition:
     return run
 
 
-def _metadata(report: Report, query: QueryResource, result: QueryResult) -> dict[str, Any]:
+def _metadata(report: Report, query: QueryResource, result: "QueryResult") -> dict[str, Any]:
     from stock_lakehouse.sql.duckdb_engine import LakeTables
 
     columns = report.columns(LakeTables(query.lakehouse.lake))
@@ -63,7 +61,7 @@ def _metadata(report: Report, query: QueryResource, result: QueryResult) -> dict
     return metadata | {name: fact for name, fact in facts.items() if fact is not None}
 
 
-def lineage_of(columns: Sequence[OutputColumn]) -> dg.TableColumnLineage:
+def lineage_of(columns: "Sequence[OutputColumn]") -> dg.TableColumnLineage:
     """The columns of tables that each column of a query is made of."""
     return dg.TableColumnLineage(
         {
@@ -73,7 +71,7 @@ def lineage_of(columns: Sequence[OutputColumn]) -> dg.TableColumnLineage:
     )
 
 
-def _first_rows(result: QueryResult) -> dg.TableMetadataValue:
+def _first_rows(result: "QueryResult") -> dg.TableMetadataValue:
     rows = result.rows.slice(0, ROWS_SHOWN).to_pylist()
     return dg.MetadataValue.table(
         [
