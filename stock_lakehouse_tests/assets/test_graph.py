@@ -97,7 +97,7 @@ def test_a_run_fills_every_layer_and_marks_its_own_partitions_only(run: Run, ins
     checks = checks_of(result)
     red = {name for name, passed in checks.items() if not passed}
     assert red == {"curated_stocks_daily.stale_tickers"}  # the settings' other four tickers have no bar yet
-    assert len(checks) == 28
+    assert len(checks) == 30
 
 
 @pytest.mark.slow

@@ -52,7 +52,10 @@ def materialized(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
     """The metadata of the run's one materialization of the catalog."""
     [event] = [one for one in result.get_asset_materialization_events() if one.asset_key == CATALOG]
     assert event.partition is None
-    return {name: value.value for name, value in event.materialization.metadata.items()}
+    return {
+        name: value.records if isinstance(value, dg.TableMetadataValue) else value.value
+        for name, value in event.materialization.metadata.items()
+    }
 
 
 def check_of(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
@@ -113,7 +116,7 @@ def test_runs_on_s3_register_what_they_made_and_a_run_without_a_change_writes_no
     client.delete_partition(**place, PartitionValues=["NVDA", "2022"])
     found = run(settings, instance, "2023-01-03", "2023-01-04")
     assert not check_of(found).passed
-    [row] = check_of(found).metadata["rows"].value
+    [row] = check_of(found).metadata["rows"].records  # type: ignore[attr-defined]
     assert (row.data["table"], row.data["what"]) == ("processed_stocks_daily", "ticker=NVDA/year=2022")
     healed = run(settings, instance, "2023-01-03", "2023-01-04", select="catalog")
     assert healed.success
