@@ -20,6 +20,7 @@ from stock_lakehouse.io_managers.table import TableIOManager
 from stock_lakehouse.partitions import PartitionScheme
 from stock_lakehouse.resources.catalog import CatalogResource
 from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.resources.query import QueryResource
 from stock_lakehouse.settings import Settings, load_settings
 from stock_lakehouse.sources import Source
 from stock_lakehouse.sources.choose import source_of
@@ -40,7 +41,9 @@ def build_definitions(
     retries = NETWORK_RETRIES if settings.source == "yfinance" else None
     return dg.Definitions(
         assets=automated(
-            all_assets(scheme.definition(ticker_order), retries, lakehouse.lake.indicators), settings, calendar
+            all_assets(scheme.definition(ticker_order), retries, lakehouse.lake.indicators, settings.query_engine),
+            settings,
+            calendar,
         ),
         asset_checks=[check(automation.check_condition) for check in (market_checks, gap_diagnosis, catalog_agrees)],
         jobs=[lakehouse_job, upkeep_job],
@@ -50,6 +53,7 @@ def build_definitions(
             "lakehouse": lakehouse,
             "spark": lakehouse.spark,
             "catalog_service": CatalogResource.of(settings),
+            "query": QueryResource.of(settings, lakehouse),
             "source": source or source_of(settings),
             "raw_csv": RawCsvIOManager(lakehouse=lakehouse),
             "parquet": TableIOManager(lakehouse=lakehouse),

@@ -12,6 +12,7 @@ from stock_lakehouse.assets.features import stocks_features
 from stock_lakehouse.assets.ledger import restatements
 from stock_lakehouse.assets.processed import processed_actions, processed_quarantine, processed_stocks_daily
 from stock_lakehouse.assets.raw import raw_stocks_daily
+from stock_lakehouse.assets.reports import report_assets
 from stock_lakehouse.automation.jobs import GROUP, LAYER_TAG
 from stock_lakehouse.catalog.entries import OWNER
 from stock_lakehouse.indicators.registry import INDICATORS, Indicator
@@ -26,12 +27,14 @@ def all_assets(
     partitions: dg.PartitionsDefinition[str],
     source_retries: dg.RetryPolicy | None = None,
     indicators: tuple[Indicator, ...] = INDICATORS,
+    query_engine: str = "duckdb",
 ) -> Sequence[dg.AssetsDefinition]:
     """All assets.
 
     - partitions: of the layers
     - source_retries: the retry policy of the step that requests rows from the source
     - indicators: those of the lake, whose columns features have
+    - query_engine: what runs the reports
     """
 
     def described(spec: dg.AssetSpec) -> dg.AssetSpec:
@@ -57,6 +60,7 @@ def all_assets(
         stocks_features,
         restatements,
         catalog,
+        *report_assets(query_engine),
     ]
     return dg.map_asset_specs(described, assets)
 

@@ -1,7 +1,5 @@
 """catalog: what each table is, registered in Glue if the settings name it. It runs after the layers, and has no partitions."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import dagster as dg

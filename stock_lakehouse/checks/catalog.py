@@ -3,8 +3,6 @@
 Here: its result. Not here: how they are compared (catalog/agreement.py).
 """
 
-from __future__ import annotations
-
 import dagster as dg
 
 from stock_lakehouse.automation.jobs import CATALOG
