@@ -34,8 +34,9 @@ def client(service: str) -> Any:
     import boto3
     from botocore.config import Config
 
-    retries = {"mode": "standard", "total_max_attempts": ATTEMPTS}
-    return boto3.client(service, region_name=os.environ.get("AWS_REGION") or None, config=Config(retries=retries))
+    config = Config(retries={"mode": "standard", "total_max_attempts": ATTEMPTS})
+    # A session of its own: making clients of boto3's default session is not safe in threads.
+    return boto3.session.Session(region_name=os.environ.get("AWS_REGION") or None).client(service, config=config)
 
 
 def missing_right(message: str) -> str | None:

@@ -11,12 +11,14 @@ from stock_lakehouse.assets.raw import NETWORK_RETRIES
 from stock_lakehouse.automation.choose import automated, automation_of
 from stock_lakehouse.automation.jobs import PROGRESS, lakehouse_job, progress_logger
 from stock_lakehouse.automation.upkeep_schedule import upkeep_job
+from stock_lakehouse.checks.catalog import catalog_agrees
 from stock_lakehouse.checks.gaps import gap_diagnosis
 from stock_lakehouse.checks.market import market_checks
 from stock_lakehouse.instance.event_log import batch_events
 from stock_lakehouse.io_managers.raw_csv import RawCsvIOManager
 from stock_lakehouse.io_managers.table import TableIOManager
 from stock_lakehouse.partitions import PartitionScheme
+from stock_lakehouse.resources.catalog import CatalogResource
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.resources.query import QueryResource
 from stock_lakehouse.settings import Settings, load_settings
@@ -43,13 +45,14 @@ def build_definitions(
             settings,
             calendar,
         ),
-        asset_checks=[market_checks(automation.check_condition), gap_diagnosis(automation.check_condition)],
+        asset_checks=[check(automation.check_condition) for check in (market_checks, gap_diagnosis, catalog_agrees)],
         jobs=[lakehouse_job, upkeep_job],
         sensors=automation.sensors,
         schedules=automation.schedules,
         resources={
             "lakehouse": lakehouse,
             "spark": lakehouse.spark,
+            "catalog_service": CatalogResource.of(settings),
             "query": QueryResource.of(settings, lakehouse),
             "source": source or source_of(settings),
             "raw_csv": RawCsvIOManager(lakehouse=lakehouse),

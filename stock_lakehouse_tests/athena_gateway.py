@@ -116,8 +116,6 @@ class _DuckDBStatement:
     TYPES = {  # noqa: RUF012
         "HUGEINT": "bigint",
         "FLOAT": "real",
-        "TIMESTAMP": "timestamp(3)",
-        "TIMESTAMP WITH TIME ZONE": "timestamp(3) with time zone",
         "BLOB": "varbinary",
         '"NULL"': "unknown",
     }
@@ -136,7 +134,7 @@ class _DuckDBStatement:
             place = error.errors[0]
             column = place["col"] - len(place["highlight"]) + 1
             raise EngineError("SYNTAX_ERROR", f"line {place['line']}:{column}: mismatched input") from error
-        for placeholder, literal in zip(list(tree.find_all(exp.Placeholder)), self._parameters, strict=True):
+        for placeholder, literal in zip(list(tree.find_all(exp.Placeholder, bfs=False)), self._parameters, strict=True):
             placeholder.replace(sqlglot.parse_one(literal, read="trino"))
         try:
             self._connection.execute("SET TimeZone = 'UTC'")
@@ -151,6 +149,8 @@ class _DuckDBStatement:
         ]
 
     def _type(self, kind: str) -> str:
+        if kind.startswith("TIMESTAMP"):  # TIMESTAMP_MS and the like
+            return "timestamp(3) with time zone" if kind.endswith("TIME ZONE") else "timestamp(3)"
         return self.TYPES.get(kind, kind.lower())
 
     def _placed(self, message: str) -> EngineError:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from stock_lakehouse.assets.catalog import catalog
 from stock_lakehouse.assets.curated import corporate_actions, curated_stocks_daily
 from stock_lakehouse.assets.features import stocks_features
 from stock_lakehouse.assets.ledger import restatements
@@ -13,11 +14,12 @@ from stock_lakehouse.assets.processed import processed_actions, processed_quaran
 from stock_lakehouse.assets.raw import raw_stocks_daily
 from stock_lakehouse.assets.reports import report_assets
 from stock_lakehouse.automation.jobs import GROUP, LAYER_TAG
+from stock_lakehouse.catalog.entries import OWNER
 from stock_lakehouse.indicators.registry import INDICATORS, Indicator
 from stock_lakehouse.io_managers.metadata import lineage_of
 from stock_lakehouse.tables import BY_NAME, Table, with_indicators
 
-OWNER = "team:market-data"
+TEAM = f"team:{OWNER}"
 KINDS = {"csv": {"csv"}, "parquet": {"parquet", "pyspark"}, "delta": {"deltalake", "pyspark"}}
 
 
@@ -38,12 +40,12 @@ def all_assets(
     def described(spec: dg.AssetSpec) -> dg.AssetSpec:
         table = BY_NAME.get(spec.key.path[-1])
         if table is None:  # an asset without a table sets these attributes itself
-            return spec.replace_attributes(owners=[*spec.owners] or [OWNER])
+            return spec.replace_attributes(owners=[*spec.owners] or [TEAM])
         return spec.replace_attributes(
             partitions_def=partitions if table.has_step else None,
             group_name=GROUP,
             tags={LAYER_TAG: table.layer},
-            owners=[OWNER],
+            owners=[TEAM],
             kinds=KINDS[table.format],
             description=table.description,
         ).merge_attributes(metadata=_metadata(with_indicators(table, indicators), indicators))
@@ -57,6 +59,7 @@ def all_assets(
         corporate_actions,
         stocks_features,
         restatements,
+        catalog,
         *report_assets(query_engine),
     ]
     return dg.map_asset_specs(described, assets)

@@ -1,13 +1,11 @@
 """reports: an asset for each file of sql/reports/. It runs the SQL on the engine of the settings and shows its first rows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from stock_lakehouse.automation.jobs import SERVING_GROUP
+from stock_lakehouse.automation.jobs import CATALOG, SERVING_GROUP
 from stock_lakehouse.resources.query import QueryResource
 from stock_lakehouse.sources import printable
 from stock_lakehouse.sql.reports import Report, reports
@@ -16,14 +14,13 @@ if TYPE_CHECKING:
     from stock_lakehouse.sql.dialect import OutputColumn
     from stock_lakehouse.sql.engine import QueryResult
 
-CATALOG = "catalog"  # the asset after which Athena and Trino know the tables
 ROWS_SHOWN = 20
 # Rows are counted up to here. The reports with a row a session have millions, which nobody reads in Dagster's UI.
 ROWS_COUNTED = 10_000
 
 
 def report_assets(query_engine: str) -> Sequence[dg.AssetsDefinition]:
-    """An asset for each report. With an engine that reads a catalog they run after the catalog's asset."""
+    """An asset for each report. With an engine that reads a catalog, Athena or Trino, they run after the catalog's asset."""
     return [_asset(report, after=() if query_engine == "duckdb" else (CATALOG,)) for report in reports().values()]
 
 
@@ -44,7 +41,7 @@ def _asset(report: Report, after: Sequence[str]) -> dg.AssetsDefinition:
     return run
 
 
-def _metadata(report: Report, query: QueryResource, result: QueryResult) -> dict[str, Any]:
+def _metadata(report: Report, query: QueryResource, result: "QueryResult") -> dict[str, Any]:
     from stock_lakehouse.sql.duckdb_engine import LakeTables
 
     columns = report.columns(LakeTables(query.lakehouse.lake))
@@ -64,7 +61,7 @@ def _metadata(report: Report, query: QueryResource, result: QueryResult) -> dict
     return metadata | {name: fact for name, fact in facts.items() if fact is not None}
 
 
-def lineage_of(columns: Sequence[OutputColumn]) -> dg.TableColumnLineage:
+def lineage_of(columns: "Sequence[OutputColumn]") -> dg.TableColumnLineage:
     """The columns of tables that each column of a query is made of."""
     return dg.TableColumnLineage(
         {
@@ -74,13 +71,17 @@ def lineage_of(columns: Sequence[OutputColumn]) -> dg.TableColumnLineage:
     )
 
 
-def _first_rows(result: QueryResult) -> dg.TableMetadataValue:
+def _first_rows(result: "QueryResult") -> dg.TableMetadataValue:
     rows = result.rows.slice(0, ROWS_SHOWN).to_pylist()
     return dg.MetadataValue.table(
         [
             dg.TableRecord(
                 {
-                    name: value if isinstance(value, bool | int | float) else "-" if value is None else printable(str(value))
+                    name: value
+                    if isinstance(value, bool | int | float)
+                    else "-"
+                    if value is None
+                    else printable(str(value))
                     for name, value in row.items()
                 }
             )

@@ -133,7 +133,7 @@ class AthenaEngine:
                 raise QueryRefusedError(f"parameter {too_long[0]}: Athena allows {LONGEST_PARAMETER} characters")
             request["ExecutionParameters"] = given
         with _named(sql, None):
-            query_id: str = self._athena.start_query_execution(**request)["QueryExecutionId"]
+            query_id = self._start(request)
         with _named(sql, query_id):
             return self._wait(sql, query_id)
 
@@ -212,6 +212,21 @@ class AthenaEngine:
         key = self.settings.athena_kms_key
         encryption = {"EncryptionOption": "SSE_KMS", "KmsKey": key} if key else {"EncryptionOption": "SSE_S3"}
         return {"OutputLocation": place.rstrip("/") + "/", "EncryptionConfiguration": encryption}
+
+    def _start(self, request: dict[str, Any]) -> str:
+        """The identifier of the query that was started."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        query_id: str | None = None
+        try:
+            query_id = self._athena.start_query_execution(**request)["QueryExecutionId"]
+            return query_id
+        except (BotoCoreError, ClientError):
+            raise
+        except BaseException:
+            # Ctrl-C came before the answer, and the query may run. The same token gives its identifier.
+            self._stop(self._athena.start_query_execution(**request)["QueryExecutionId"])
+            raise
 
     def _wait(self, sql: str, query_id: str) -> Execution:
         until = time.monotonic() + self.minutes * 60
