@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+import re
 import shutil
 import threading
-
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyspark.sql import SparkSession
 
+from stock_lakehouse.cli import doctor
 from stock_lakehouse.lake import Lake, bi_database
 from stock_lakehouse.lake import serving as serving_module
 from stock_lakehouse.lake.delta_table import ONE_FILE, DeltaTable
@@ -34,12 +37,22 @@ from stock_lakehouse.lake.serving import (
 )
 from stock_lakehouse.lake.storage import Folder
 from stock_lakehouse.lake_options import LakeOptions
-from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, FEATURES, RESTATEMENTS, Table
+from stock_lakehouse.layers import run as run_layer
+from stock_lakehouse.layers.step import CheckResult, Step
+from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse.settings import Settings
+from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, FEATURES, PROCESSED, RAW, RESTATEMENTS, Table
+from stock_lakehouse.upkeep import keep_up
+from stock_lakehouse_tests import s3
+from stock_lakehouse_tests.graph import TICKERS, Clocked, clocked, history, rectangle, run, year_boundary
 from stock_lakehouse_tests.lake.histories import time_passes
+from stock_lakehouse_tests.reliability.scenario import Points
 
 ODD = ("AAPL", "BAC^B", "BF.B", "BRK-B", "EURUSD=X", "0700", "TRUE")
 LAYOUTS = ("ticker_year", "year")
 DAY = timedelta(days=1)
+DAYS = year_boundary(8, 6)
+ASKED = rectangle(DAYS, TICKERS)
 
 
 def days_of(year: int, count: int = 5) -> list[date]:
@@ -80,7 +93,8 @@ def rows_of(table: Table, tickers: list[str], days: list[date], seed: int = 0) -
 def append(stored: DeltaTable, rows: pa.Table) -> None:
     stored.prepare()
     schema = pa.schema(stored.open().schema().to_arrow())
-    deltalake.write_deltalake(stored.open(), rows.cast(schema), mode="append", target_file_size=ONE_FILE)
+    rows = rows.select(schema.names).cast(schema)
+    deltalake.write_deltalake(stored.open(), rows, mode="append", target_file_size=ONE_FILE)
 
 
 def lake_at(root: Path, layout: str = "ticker_year", bars_per_chunk: int = 750_000) -> Lake:
@@ -109,9 +123,9 @@ def restated(stored: DeltaTable, year: int, seed: int) -> None:
     )
 
 
-def bits(rows: pa.Table) -> list[list[Any]]:
-    """The rows by ticker and date, doubles as their bits."""
-    ordered = rows.sort_by([("ticker", "ascending"), ("date", "ascending")])
+def bits(rows: pa.Table, is_sorted: bool = False) -> list[list[Any]]:
+    """The columns, by ticker and date unless `is_sorted`; doubles as their bits."""
+    ordered = rows if is_sorted else rows.sort_by([("ticker", "ascending"), ("date", "ascending")])
     found = []
     for column in ordered.combine_chunks().columns:
         is_double = column.type == pa.float64() and column.num_chunks
@@ -153,7 +167,7 @@ def test_rows_in_small_chunks_are_the_same_and_sorted_across_them(tmp_path: Path
     whole = ServingCopy(filled(tmp_path / "whole", layout)).refresh(CURATED)
     in_chunks = ServingCopy(filled(tmp_path / "chunks", layout, bars_per_chunk=7)).refresh(CURATED)
     for one, other in zip(whole, in_chunks, strict=True):
-        assert pq.ParquetFile(one).read().equals(pq.ParquetFile(other).read())
+        assert bits(pq.ParquetFile(one).read(), is_sorted=True) == bits(pq.ParquetFile(other).read(), is_sorted=True)
     assert pq.read_metadata(in_chunks[0]).num_row_groups == len(ODD)  # seven rows hold one ticker's five
     assert pq.read_metadata(whole[0]).num_row_groups == 1
 
@@ -456,55 +470,72 @@ class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
 
-@pytest.fixture
-def killing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Dies at the write whose number is in the list; every write of the copy is a call of one of three functions."""
-    at: list[int] = []
-    seen = 0
-
-    def dies(original: Any) -> Any:
-        def wrapped(*arguments: Any, **values: Any) -> Any:
-            nonlocal seen
-            path = next((str(value) for value in reversed(arguments) if FOLDER in str(value)[:4000]), "")
-            if not path:
-                return original(*arguments, **values)
-            if seen == (at or [-1])[0]:
-                at.clear()
-                raise Killed
-            seen += 1
-            result = original(*arguments, **values)
-            return result
-
-        return wrapped
-
-    for owner, name in ((Path, "write_bytes"), (Path, "unlink"), (os, "replace")):
-        monkeypatch.setattr(owner, name, dies(getattr(owner, name)))
-    return at
+def _killed(place: str) -> None:
+    raise Killed(place)
 
 
-@pytest.mark.parametrize("number", range(8))
-def test_a_writer_killed_before_any_write_leaves_the_next_one_its_work(
-    tmp_path: Path, killing: list[int], number: int
-) -> None:
-    lake = filled(tmp_path)
-    expected = {
-        year: bits(stored_rows(lake.curated).filter(pa.compute.field("year") == year)) for year in (2019, 2020, 2021)
+def serve_all(lake: Lake) -> None:
+    for table in SERVED:
+        ServingCopy(lake).refresh(table)
+    bi_database.renew(lake)
+    ServingCopy(lake).remove_replaced()
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The moments before and after each write of `serve_all` on a lake with files to write and a file to remove."""
+    root = tmp_path_factory.mktemp("undisturbed") / "lake"
+    lake = served_long_ago(root)
+    with pytest.MonkeyPatch.context() as patch:
+        seen = Points(root, None, _killed)
+        seen.install(patch.setattr)
+        serve_all(lake)
+    assert {re.sub(r"\.[0-9a-f]{8}\.tmp$", "", point.split(" ", 1)[1]) for point in seen.seen} == {
+        f"write_bytes {FOLDER}/{CURATED.name}",
+        f"replace {FOLDER}/{CURATED.name}",
+        f"write_bytes {FOLDER}/{FEATURES.name}",
+        f"replace {FOLDER}/{FEATURES.name}",
+        f"replace {bi_database.NAME}",
+        f"unlink {FOLDER}/.lakehouse.duckdb",
+        f"unlink {FOLDER}/{CURATED.name}",
     }
-    killing.append(number)
+    return seen.seen
 
-    def write() -> None:
-        ServingCopy(lake).refresh(CURATED)
-        ServingCopy(lake).refresh(FEATURES)
 
-    with pytest.raises(Killed):
-        write()
-    there = [path for path in ServingCopy(lake).present(CURATED, lake.curated.open()).values() if path]
-    for path in there:  # what can be seen is whole
-        assert pq.read_metadata(path).num_rows == 35
-    write()
-    files = ServingCopy(lake).present(CURATED, lake.curated.open())
-    assert {year: bits(pq.ParquetFile(str(path)).read()) for year, path in files.items()} == expected
-    assert ServingCopy(lake).damages(CURATED) == []
+def served_long_ago(root: Path) -> Lake:
+    """A lake whose copy lacks a year of each table and has a file that was replaced two days ago."""
+    lake = filled(root)
+    ServingCopy(lake).refresh(CURATED)
+    restated(lake.curated, 2021, seed=1)
+    ServingCopy(lake).refresh(CURATED)
+    time_passes(root, 2 * DAY)
+    restated(lake.curated, 2019, seed=2)
+    return lake
+
+
+@pytest.mark.parametrize("share", range(12))
+def test_a_writer_killed_at_any_write_leaves_the_next_one_its_work(
+    tmp_path: Path, points: list[str], share: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(share, len(points), 12):
+        root = tmp_path / str(number)
+        lake = served_long_ago(root)
+        with monkeypatch.context() as patch:
+            Points(root, number, _killed).install(patch.setattr)
+            with pytest.raises(Killed):
+                serve_all(lake)
+        for table in SERVED:
+            there = ServingCopy(lake).present(table, lake.delta[table.name].open())
+            for path in filter(None, there.values()):  # what can be seen is whole
+                assert pq.read_metadata(path).num_rows == len(ODD) * 5
+        serve_all(lake)
+        for table in SERVED:
+            files = ServingCopy(lake).present(table, lake.delta[table.name].open())
+            rows = pa.concat_tables(pq.ParquetFile(str(path)).read() for path in files.values())
+            assert bits(rows) == bits(stored_rows(lake.delta[table.name]))
+        # Three years of each table, and the year that was replaced just now; that of two days ago is gone.
+        assert len([path for path in tree(root) if path.endswith("data.parquet")]) == 7
+        assert not bi_database.renew(lake)
 
 
 def test_two_publishers_and_readers_at_once_see_whole_files_of_one_version(tmp_path: Path) -> None:
@@ -550,6 +581,151 @@ def test_two_publishers_and_readers_at_once_see_whole_files_of_one_version(tmp_p
     assert wrong == []
     assert read[0] > 0
     assert not list((tmp_path / FOLDER).rglob("*.tmp"))
+
+
+# The steps of the layers, upkeep, and a lake on S3.
+
+
+def step_of(house: Clocked, asked: Rectangle, told: list[CheckResult], **values: Any) -> Step:
+    run_id = "11111111-run"
+    return Step(house.lake, house.session, house.staging, asked, run_id, house.now(), told.append, **values)
+
+
+def run_step(house: Clocked, table: Table, asked: Rectangle, **values: Any) -> dict[str, Any]:
+    """The whole step of `table`; the facts of its check serving_copy."""
+    told = list[CheckResult]()
+    run_layer(step_of(house, asked, told, **values), table)
+    (served,) = [result for result in told if result.name == "serving_copy"]
+    assert (served.table, served.severity) == (table, "WARN")
+    return {"passed": served.passed, **served.facts}
+
+
+@pytest.fixture(scope="module")
+def delivered(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake with rows in raw and processed, and nothing else."""
+    house = clocked(tmp_path_factory.mktemp("delivered") / "lake", spark)
+    run(house, ASKED, history(TICKERS, DAYS).values(), steps=[RAW.name, PROCESSED.name])
+    return Path(house.lake.root)
+
+
+@pytest.fixture
+def house(spark: SparkSession, delivered: Path, tmp_path: Path) -> Clocked:
+    shutil.copytree(delivered, tmp_path / "lake", copy_function=shutil.copy2)
+    return clocked(tmp_path / "lake", spark)
+
+
+def test_the_step_writes_the_copy_once_and_reports_it(house: Clocked) -> None:
+    assert run_step(house, CURATED, ASKED)["files written"] == 2
+    assert run_step(house, FEATURES, ASKED)["files written"] == 2
+    lake, before = house.lake, tree(Path(house.lake.root))
+    assert (Path(lake.root) / bi_database.NAME).exists()
+    for table in SERVED:
+        files = ServingCopy(lake).present(table, lake.delta[table.name].open())
+        rows = pa.concat_tables(pq.ParquetFile(str(path)).read() for path in files.values())
+        assert bits(rows.select(table.column_names)) == bits(stored_rows(lake.delta[table.name]))
+    for table in SERVED:
+        told = run_step(house, table, ASKED)
+        assert (told["passed"], told["files written"]) == (True, 0)
+    assert tree(Path(lake.root)) == before
+
+
+def test_a_run_whose_backfill_goes_on_leaves_the_copy_to_a_later_one(house: Clocked) -> None:
+    told = run_step(house, CURATED, ASKED, serves=False)
+    assert told["passed"]
+    assert "later run" in told["not now"]
+    assert not (Path(house.lake.root) / FOLDER).exists()
+    assert run_step(house, CURATED, ASKED)["files written"] == 2
+
+
+def test_a_copy_that_cannot_be_written_fails_its_check_and_not_the_publish(
+    house: Clocked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if FOLDER in str(target):
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    told = run_step(house, CURATED, ASKED)
+    assert not told["passed"]
+    assert "no space is left" in told["problem"]
+    assert "the published table is complete" in told["what to do"]
+    assert house.lake.curated.open().to_pyarrow_table().num_rows == len(DAYS) * len(TICKERS)
+    assert read_table(CURATED.name, lake_root=house.lake.root).num_rows == len(DAYS) * len(TICKERS)
+    monkeypatch.undo()
+    assert run_step(house, CURATED, ASKED)["files written"] == 2
+
+
+@pytest.mark.slow
+def test_upkeep_writes_what_is_missing_or_damaged_and_removes_what_was_replaced(house: Clocked) -> None:
+    root = Path(house.lake.root)
+    for table in SERVED:
+        run_step(house, table, ASKED)
+    lake = house.lake
+    lost, cut = (Path(str(path)) for path in ServingCopy(lake).present(CURATED, lake.curated.open()).values())
+    whole = cut.read_bytes()
+    lost.unlink()
+    cut.write_bytes(whole[:300])
+    time_passes(root, 3 * DAY)
+    restated(lake.features, 2020, seed=4)
+    restated(lake.features, 2020, seed=5)  # of the version between them there is no file
+    looked = keep_up(lake, house.session, house.sessions, check_only=True, sample=0, pause_seconds=0.0)
+    named = [finding.what for finding in looked.findings if "serving copy" in finding.what]
+    assert len(named) == 1
+    assert str(cut.relative_to(root)) in named[0]
+    assert (looked.served, looked.serving_removed, lost.exists()) == (0, 0, False)
+    done = keep_up(lake, house.session, house.sessions, sample=0, pause_seconds=0.0)
+    assert (done.served, done.serving_removed) == (3, 0)  # the replaced file of features was replaced just now
+    assert (lost.exists(), cut.read_bytes()) == (True, whole)
+    time_passes(root, 2 * DAY)
+    restated(lake.features, 2019, seed=6)
+    done = keep_up(lake, house.session, house.sessions, sample=0, pause_seconds=0.0)
+    assert (done.served, done.serving_removed) == (1, 1)
+    again = keep_up(lake, house.session, house.sessions, sample=0, pause_seconds=0.0)
+    assert (again.served, again.serving_removed) == (0, 0)
+
+
+def test_the_doctor_counts_the_files(house: Clocked) -> None:
+    settings = Settings(lake_root=Path(house.lake.root))
+    run_step(house, CURATED, ASKED)
+    assert doctor._serving(settings).detail == "the serving copy has all 2 files of the present versions"
+    next((Path(house.lake.root) / FOLDER).rglob("data.parquet")).unlink()
+    told = doctor._serving(settings)
+    assert (told.state, told.detail.split(";")[0]) == ("note", "1 of 2 files of the serving copy are missing")
+
+
+@pytest.mark.slow
+def test_the_copy_of_a_lake_on_s3_is_that_of_a_folder(spark: SparkSession, tmp_path: Path, s3_root: str) -> None:
+    bars = history(("AAA", "A^B", "C=F"), DAYS)
+    asked = rectangle(DAYS, ("AAA", "A^B", "C=F"))
+    files: dict[str, dict[int, pa.Table]] = {}
+    for root in (tmp_path / "lake", s3_root):
+        house = clocked(root, spark, asked.tickers)
+        run(house, asked, bars.values(), steps=[RAW.name, PROCESSED.name])
+        for table in SERVED:
+            assert run_step(house, table, asked)["files written"] == 2
+        before = s3.objects(s3_root)
+        assert run_step(house, CURATED, asked)["files written"] == 0
+        assert {key for key in s3.objects(s3_root) if FOLDER in key} == {key for key in before if FOLDER in key}
+        lake = house.lake
+        cache = ServingCopy(lake, tmp_path / f"cache {len(files)}")
+        paths = cache.files(CURATED, lake.curated.open())
+        files[str(root)] = {year: pq.ParquetFile(path).read() for year, path in paths.items()}
+        expected = read_table(CURATED.name, lake_root=root, tickers="A^B")
+        assert expected.num_rows == len(DAYS)
+    here, there = files.values()
+    assert here.keys() == there.keys() == {2019, 2020}
+    for year, rows in here.items():
+        assert bits(rows) == bits(there[year])
+    lake = Lake(LakeOptions(lake_root=s3_root))
+    uris = ServingCopy(lake).files(CURATED, lake.curated.open())
+    assert all(uri.startswith(f"{s3_root}/{FOLDER}/{CURATED.name}/year=") for uri in uris.values())
+    restated(lake.curated, 2020, seed=1)
+    ServingCopy(lake).refresh(CURATED)
+    assert ServingCopy(lake).remove_replaced() == []
+    assert len([key for key in s3.objects(s3_root) if f"{FOLDER}/{CURATED.name}/year=2020" in key]) == 2
 
 
 # lakehouse.duckdb
