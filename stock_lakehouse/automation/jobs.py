@@ -26,6 +26,7 @@ GROUP = "lake"
 LAYER_TAG = "layer"
 # What is made of the published tables for those who read them: the catalog and the reports. These assets have no partitions.
 SERVING_GROUP = "serving"
+CATALOG = "catalog"  # the asset that registers the tables
 
 # Every asset and check of the lake, in one run and one process. Assets of other groups have their own jobs.
 lakehouse_job = dg.define_asset_job(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.catalog.glue import CatalogError, GlueCatalog, columns_of, named_errors, says
@@ -49,6 +49,10 @@ class Crawl:
     deleted: int
     seconds: float | None
     log: str
+
+    def as_json(self) -> dict[str, Any]:
+        """For a table of metadata."""
+        return {name: "-" if value is None else value for name, value in asdict(self).items()}
 
 
 def crawler_inputs(lake: Lake, database: str, role: str) -> list[dict[str, Any]]:

@@ -7,17 +7,17 @@ entry (glue.py), and whether a catalog says the same as the lake (agreement.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable, adds_of, partition_columns
-from stock_lakehouse.lake.parquet_table import ParquetTable
 from stock_lakehouse.lake.publish import partition_of
 from stock_lakehouse.lake.reading import table_of
+from stock_lakehouse.lake.storage import File
 from stock_lakehouse.schemas import Column
 from stock_lakehouse.schemas.lineage import column_lineage
-from stock_lakehouse.tables import BARS_WITH_FEATURES, RESTATEMENTS, TABLES, Table
+from stock_lakehouse.tables import BARS_WITH_FEATURES, RAW, RESTATEMENTS, TABLES, Table
 
 if TYPE_CHECKING:
     import deltalake
@@ -58,6 +58,10 @@ class Entry:
     made_of: dict[str, list[tuple[str, str]]]
     state: State | None = None
 
+    def with_state(self, state: State) -> Entry:
+        """The entry with what its table holds."""
+        return replace(self, state=state)
+
     def as_json(self) -> dict[str, Any]:
         """For `json.dumps`: facts, state and columns."""
         table, state = self.table, self.state or State()
@@ -94,17 +98,16 @@ class Entry:
 
 def entry_of(lake: Lake, name: str) -> Entry:
     """The table or view `name` of `lake` without its state, for which no file is read. Raises UnknownTableError."""
-    table = table_of(lake, name)
-    if name == BARS_WITH_FEATURES:
-        return Entry(table, "", column_lineage(table, lake.indicators))
-    stored = lake.stored(name)
-    return Entry(stored.table, stored.location, column_lineage(stored.table, lake.indicators))
+    table, location = table_of(lake, name), ""
+    if name != BARS_WITH_FEATURES:
+        stored = lake.stored(name)
+        table, location = stored.table, stored.location
+    return Entry(table, location, column_lineage(table, lake.indicators))
 
 
 def entries_of(lake: Lake) -> list[Entry]:
     """Every stored table of `lake` with its state, in the order of the flow. Raises StorageError."""
-    described = (entry_of(lake, table.name) for table in TABLES)
-    return [Entry(entry.table, entry.location, entry.made_of, state_of(lake, entry.table.name)) for entry in described]
+    return [entry_of(lake, table.name).with_state(state_of(lake, table.name)) for table in TABLES]
 
 
 def state_of(lake: Lake, name: str, count_rows: bool = False) -> State:
@@ -116,10 +119,20 @@ def state_of(lake: Lake, name: str, count_rows: bool = False) -> State:
     stored = lake.stored(name)
     if isinstance(stored, DeltaTable):
         return _state_of_delta(lake, stored)
-    files = stored.paths()
-    rows = _rows_in_footers(lake, files) if count_rows and isinstance(stored, ParquetTable) else None
-    partitions = len({partition_of(path) for path in files})
-    return State(None, rows if files else 0, len(files), sum(stored.sizes()), partitions)
+    files = files_of(lake, name)
+    is_counted = count_rows and name != RAW.name
+    return state_of_files(files, _rows_in_footers(lake, files) if is_counted else None)
+
+
+def files_of(lake: Lake, name: str) -> list[File]:
+    """The files of a table of plain files, raw or Parquet, by one listing. Raises KeyError for a Delta table."""
+    return lake.raw.files() if name == RAW.name else lake.parquet[name].files()
+
+
+def state_of_files(files: Sequence[File], rows: int | None = None) -> State:
+    """What a table of plain files holds; `rows` if they were counted."""
+    partitions = {partition_of(file.path) for file in files}
+    return State(None, rows if files else 0, len(files), sum(file.size for file in files), len(partitions))
 
 
 def _state_of_delta(lake: Lake, stored: DeltaTable) -> State:
@@ -141,10 +154,10 @@ def _state_of_delta(lake: Lake, stored: DeltaTable) -> State:
     )
 
 
-def _rows_in_footers(lake: Lake, paths: Sequence[str]) -> int:
+def _rows_in_footers(lake: Lake, files: Sequence[File]) -> int:
     import pyarrow.parquet as pq
 
-    return sum(lake.storage.map(lambda path: int(pq.read_metadata(lake.storage.ranged(path)).num_rows), paths))
+    return sum(lake.storage.map(lambda file: int(pq.read_metadata(lake.storage.ranged(file.path)).num_rows), files))
 
 
 def restated(lake: Lake) -> list[DeltaTable]:

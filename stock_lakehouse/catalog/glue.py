@@ -6,21 +6,22 @@ Here: the calls. Not here: what is registered (registration.py), crawlers (crawl
 
 from __future__ import annotations
 
-import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stock_lakehouse import aws
 from stock_lakehouse.catalog.entries import State
-from stock_lakehouse.catalog.registration import Registration, Values
+from stock_lakehouse.catalog.registration import Registration, Values, prepare, registrations_of
 from stock_lakehouse.lake.storage import LakeError
 from stock_lakehouse.sql.engine import PermissionMissingError
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
+
+    from stock_lakehouse.lake import Lake
 
 WIDENED = {("int", "bigint"), ("float", "double")}  # type changes that lose no value
 
@@ -32,7 +33,6 @@ STORAGE = "lakehouse.storage"
 STATISTICS = ("recordCount", "sizeKey", "objectCount")
 
 A_WRITE, A_DELETE, A_PAGE = 100, 25, 1000  # partitions of a call, Glue's limits
-ATTEMPTS = 8  # of a call that Glue throttles or does not answer
 WRITES = ("Create", "Update", "Delete", "BatchCreate", "BatchUpdate", "BatchDelete", "Start", "Stop")
 
 
@@ -68,6 +68,22 @@ class Outcome:
     def changed(self) -> bool:
         return self.action != "unchanged" or bool(self.added or self.moved or self.removed)
 
+    def as_json(self) -> dict[str, Any]:
+        """For a table of metadata."""
+        return {**asdict(self), "dropped": ", ".join(self.dropped)}
+
+    def __str__(self) -> str:
+        counts = {"added": self.added, "moved": self.moved, "removed": self.removed}
+        partitions = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+        columns = f"; without {', '.join(self.dropped)}" if self.dropped else ""
+        return f"{self.action}{columns}" + (f"; partitions: {partitions}" if partitions else "")
+
+
+def register_lake(lake: Lake, catalog: GlueCatalog, verify: bool = False, crawled: bool = False) -> list[Outcome]:
+    """Prepare `lake` for SQL engines and register it; see `prepare` and `GlueCatalog.register`."""
+    prepare(lake)
+    return catalog.register(registrations_of(lake), verify, crawled)
+
 
 class GlueCatalog:
     """A Glue database with the tables of one lake.
@@ -80,7 +96,7 @@ class GlueCatalog:
 
     def __init__(self, database: str, root: str, client: Any = None) -> None:
         self.database, self.root = database, root.rstrip("/")
-        self.client = client or glue_client()
+        self.client = client or aws.client("glue")
         self.calls: Counter[str] = Counter()
         self.client.meta.events.register("provide-client-params.glue", self._count)
 
@@ -284,18 +300,6 @@ def _code_of(error: Mapping[str, Any]) -> str:
     return str(error.get("ErrorDetail", {}).get("ErrorCode", ""))
 
 
-def glue_client() -> Any:
-    """A client by boto3's variables and profiles, which tries a throttled call ATTEMPTS times, at growing intervals."""
-    import boto3
-    from botocore.config import Config
-
-    # Like the lake's storage; boto3 itself reads only AWS_DEFAULT_REGION and profiles.
-    region = os.environ.get("AWS_REGION")
-    return boto3.client(
-        "glue", region_name=region, config=Config(retries={"mode": "standard", "max_attempts": ATTEMPTS})
-    )
-
-
 def columns_of(table: Mapping[str, Any]) -> dict[str, str]:
     """The columns of a table of Glue with their types, partition keys last."""
     columns = (*table.get("StorageDescriptor", {}).get("Columns", ()), *table.get("PartitionKeys", ()))
@@ -355,11 +359,6 @@ def _parts(items: Sequence[Values], size: int) -> Iterator[Sequence[Values]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-NOT_AUTHORIZED = re.compile(r"not authorized to perform:? (?P<action>[\w:]+)(?: on resource:? (?P<resource>\S+))?")
-DENIED = ("AccessDeniedException", "AccessDenied", "UnauthorizedOperation")
-THROTTLED = ("ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded")
-
-
 @contextmanager
 def named_errors(what: str) -> Iterator[None]:
     """Errors of boto3 as errors of the catalog, which name `what` was worked on and say what to do."""
@@ -377,18 +376,17 @@ def named_errors(what: str) -> Iterator[None]:
 
 
 def _named(error: ClientError, what: str) -> LakeError:
-    details = error.response.get("Error", {})
-    code, message = str(details.get("Code", "")), str(details.get("Message", ""))
-    if code in DENIED:
-        match = NOT_AUTHORIZED.search(message)
-        action = match["action"] if match else f"glue:{error.operation_name}"
-        resource = match["resource"] if match and match["resource"] else what
+    code, message = aws.code_of(error), aws.message_of(error)
+    right = aws.missing_right(message)
+    if right or code in aws.DENIED:
         return PermissionMissingError(
-            f"{what}: the credentials may not do {action} on {resource}; allow it in IAM, and in Lake Formation if that governs "
-            "the database (docs/aws.md lists what each asset needs)"
+            f"{what}: these credentials lack {right or f'glue:{error.operation_name}'}; allow it in IAM, and in Lake Formation "
+            "if that governs the database (docs/aws.md lists what each asset needs)"
         )
-    if code in THROTTLED:
+    if code in aws.REJECTED:
+        return PermissionMissingError(f"{what}: AWS rejects these credentials: {message}")
+    if code in aws.THROTTLED:
         return CatalogError(
-            f"{what}: Glue throttled {error.operation_name} {ATTEMPTS} times; run again later: what was registered stays"
+            f"{what}: Glue throttled {error.operation_name} {aws.ATTEMPTS} times; run again later: what was registered stays"
         )
     return CatalogError(f"{what}: Glue refused {error.operation_name} with {code}: {message}")

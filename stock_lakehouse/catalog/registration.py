@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stock_lakehouse.catalog.entries import OWNER, Entry, State, entry_of, restated, state_of
+from stock_lakehouse.catalog.entries import OWNER, Entry, State, entry_of, files_of, restated, state_of, state_of_files
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.lock import one_writer
 from stock_lakehouse.lake.publish import partition_of
 from stock_lakehouse.lake.raw_files import FILE_COLUMNS
-from stock_lakehouse.lake.serving import SERVED, ServingCopy, served_name
+from stock_lakehouse.lake.serving import FOLDER, SERVED, ServingCopy, served_name
+from stock_lakehouse.lake.storage import File
 from stock_lakehouse.tables import RAW, TABLES, Table
 
 Values = tuple[str, ...]  # of a partition, in the order of the partition keys
@@ -129,13 +130,15 @@ def registrations_of(lake: Lake) -> list[Registration]:
 
 
 def _registration(lake: Lake, table: Table) -> Registration:
-    entry = entry_of(lake, table.name)
-    partitions = None if table.format == "delta" else partitions_of(lake, table)
-    return Registration(table_input(entry), partitions, state_of(lake, table.name))
+    wanted = table_input(entry_of(lake, table.name))
+    if table.format == "delta":
+        return Registration(wanted, None, state_of(lake, table.name))
+    files = files_of(lake, table.name)
+    return Registration(wanted, _partitions_of(lake, files, len(wanted["PartitionKeys"])), state_of_files(files))
 
 
 def _served_registration(lake: Lake, table: Table) -> Registration:
-    stored, folder = lake.delta[table.name], f"serving/{table.name}"
+    stored, folder = lake.delta[table.name], f"{FOLDER}/{table.name}"
     served = ServingCopy(lake).served(table, stored.open()) if stored.exists() else []
     sizes = {file.path: file.size for file in lake.storage.walk(folder)}
     state = State(
@@ -148,17 +151,14 @@ def _served_registration(lake: Lake, table: Table) -> Registration:
     return Registration(table_input(entry_of(lake, table.name), lake.storage.uri(folder)), places, state, True)
 
 
-def partitions_of(lake: Lake, table: Table) -> dict[Values, str]:
-    """The place of each partition of a table of plain files, by the lake's own listing.
+def _partitions_of(lake: Lake, files: Sequence[File], keys: int) -> dict[Values, str]:
+    """The place of each partition with `keys` values, by the lake's own listing.
 
-    A place is never made from the values: engines escape them in different ways. Raw files of the layout by ticker are left out,
-    because a partition has one place.
+    A place is never made from the values: engines escape them in different ways. Raw files of the layout by ticker, which have
+    one value more, are left out, because a partition has one place.
     """
-    stored = lake.stored(table.name)
-    paths = stored.paths()
-    if table.name == RAW.name:
-        paths = [path for path in paths if len(partition_of(path)) == len(stored.table.partition_by)]
-    return {partition_of(path): lake.storage.uri(path.rpartition("/")[0]) for path in paths}
+    values = {file.path: partition_of(file.path) for file in files}
+    return {found: lake.storage.uri(path.rpartition("/")[0]) for path, found in values.items() if len(found) == keys}
 
 
 def table_input(entry: Entry, served_at: str | None = None) -> dict[str, Any]:

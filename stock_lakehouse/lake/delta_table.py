@@ -382,7 +382,9 @@ def adds_of(opened: deltalake.DeltaTable) -> list[dict[str, Any]]:
     """The add actions of the version `opened`, flattened: num_records, partition.*, min.*, max.*."""
     import pyarrow as pa
 
-    rows: list[dict[str, Any]] = pa.table(opened.get_add_actions(flatten=True)).to_pylist()
+    # Read as a stream: `pa.table` of an object of another library imports pandas first, which takes a second.
+    actions = pa.RecordBatchReader.from_stream(opened.get_add_actions(flatten=True)).read_all()
+    rows: list[dict[str, Any]] = actions.to_pylist()
     return rows
 
 

@@ -403,3 +403,24 @@ def _landed_by(rows: pa.Table, at: datetime) -> pa.Table:
             + (f"the first landed at {first}" if first else "nothing has landed at all")
         )
     return landed
+
+
+def has_rows_at(lake: Lake, name: str, at: datetime | None) -> bool:
+    """Whether the Delta table `name` has a version to read at `at` (None: now); False if it had not been created yet.
+
+    True if the lake itself did not exist at `at`: then there is a version to look for, and an error when none is found.
+    """
+    stored = lake.delta[name]
+    return stored.exists() if at is None else not _not_created_yet(lake, stored, at)
+
+
+def rows_as_of(lake: Lake, name: str, at: datetime | None) -> pa.Table:
+    """All rows of the stored table `name` at the moment `at` (None: now), in no particular order.
+
+    Raises NoHistoryError, NoVersionError, StorageError.
+    """
+    table = table_of(lake, name)
+    if at is not None and name not in WITH_HISTORY:
+        raise NoHistoryError(f"{name} keeps no history; these tables do: {', '.join(WITH_HISTORY)}")
+    rows = _rows(lake, table, Selection(None, None, None, at, frozenset(table.column_names)))
+    return rows.select(list(table.column_names)).cast(table.arrow_schema)

@@ -14,6 +14,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse.resources.lakehouse import SERVE_LATER_TAG
 from stock_lakehouse.runs.record import held_cells
 from stock_lakehouse.runs.run import check_select, run_rectangle
 from stock_lakehouse.tables import CURATED, FEATURES, LAYERS, RESTATEMENTS
@@ -171,9 +172,12 @@ def run_backfill(
 ) -> Iterator[ChunkResult]:
     """Run the plan's chunks and yield each when it has ended, also if it failed; stop after FAILURES_IN_A_ROW."""
     tags = {BACKFILL_TAG: uuid.uuid4().hex[:8]}
+    # Each chunk has tickers of all years: written after each, the serving copy would be written as often as there are chunks.
+    last = {chunk.select: number for number, chunk in enumerate(plan.chunks, start=1)}
     started, done, failed = clock(), 0, 0
     for number, chunk in enumerate(plan.chunks, start=1):
-        report = run_rectangle(settings, chunk.rectangle, chunk.select, progress, tags)
+        later = {} if last[chunk.select] == number else {SERVE_LATER_TAG: "true"}
+        report = run_rectangle(settings, chunk.rectangle, chunk.select, progress, {**tags, **later})
         done += chunk.missing
         failed = 0 if report.success else failed + 1
         left = (clock() - started) / done * (plan.missing - done)

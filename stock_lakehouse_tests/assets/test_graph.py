@@ -92,12 +92,12 @@ def test_a_run_fills_every_layer_and_marks_its_own_partitions_only(run: Run, ins
     expected = {f"2023-09-{day}|{ticker}" for day in (18, 19, 20, 21) for ticker in ("AAPL", "NVDA")}
     for name in LAYERS:
         assert set(instance.get_materialized_partitions(dg.AssetKey(name))) == expected
-    for name in ("processed_quarantine", "restatements"):
+    for name in ("processed_quarantine", "restatements", "catalog"):
         assert instance.get_latest_materialization_event(dg.AssetKey(name)) is not None
     checks = checks_of(result)
     red = {name for name, passed in checks.items() if not passed}
     assert red == {"curated_stocks_daily.stale_tickers"}  # the settings' other four tickers have no bar yet
-    assert len(checks) == 27
+    assert len(checks) == 30
 
 
 @pytest.mark.slow

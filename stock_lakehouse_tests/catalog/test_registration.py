@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from botocore.awsrequest import AWSResponse
 
+from stock_lakehouse.aws import client as aws_client
 from stock_lakehouse.catalog.entries import Entry
 from stock_lakehouse.catalog.glue import (
     PARTITIONS,
@@ -18,7 +19,6 @@ from stock_lakehouse.catalog.glue import (
     CatalogError,
     CatalogTypeError,
     GlueCatalog,
-    glue_client,
 )
 from stock_lakehouse.catalog.registration import Registration, prepare, registrations_of, table_input
 from stock_lakehouse.lake import Lake
@@ -132,7 +132,7 @@ def test_what_others_noted_on_a_table_stays_and_costs_no_write(lake: Lake, datab
     noted = {name: table[name] for name in ("Name", "Description", "Owner", "TableType", "StorageDescriptor")}
     noted |= {"PartitionKeys": [], "Parameters": {**table["Parameters"], "reviewed-by": "audit"}, "Retention": 7}
     glue.update_table(DatabaseName=database, TableInput=noted)
-    catalog = GlueCatalog(database, str(lake.root), glue_client())
+    catalog = GlueCatalog(database, str(lake.root), aws_client("glue"))
     catalog.register(registrations_of(lake))
     assert catalog.writes == NO_WRITES
     glue.update_table(DatabaseName=database, TableInput={**noted, "Description": "older"})
@@ -294,6 +294,7 @@ def test_only_the_serving_copy_has_partitions_where_crawlers_register_them(
 WRITES = 20  # of a first registration: more than there are
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answered", [False, True])
 def test_a_registration_that_is_killed_at_any_write_is_completed_by_the_next(
     lake: Lake, database: str, glue: Any, aws: str, answered: bool
@@ -404,23 +405,23 @@ def answering(client: Any, operation: str, status: int, code: str, message: str,
 
 
 def test_missing_rights_are_named_as_action_and_resource(lake: Lake, database: str) -> None:
-    client = glue_client()
+    client = aws_client("glue")
     arn = f"arn:aws:glue:us-east-1:123456789012:table/{database}/raw_stocks_daily"
     said = f"User: arn:aws:iam::123456789012:user/x is not authorized to perform: glue:CreateTable on resource: {arn}"
     answering(client, "CreateTable", 400, "AccessDeniedException", said, 99)
     prepare(lake)
     with pytest.raises(PermissionMissingError) as refused:
         GlueCatalog(database, str(lake.root), client).register(registrations_of(lake))
-    assert f"may not do glue:CreateTable on {arn}" in str(refused.value)
+    assert f"these credentials lack glue:CreateTable on {arn}" in str(refused.value)
 
 
 def test_throttling_is_waited_for_and_bounded(lake: Lake, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     prepare(lake)
-    client = glue_client()
+    client = aws_client("glue")
     answering(client, "BatchCreatePartition", 400, "ThrottlingException", "Rate exceeded", 5)
     GlueCatalog(database, str(lake.root), client).register(registrations_of(lake))
-    other = glue_client()
+    other = aws_client("glue")
     answering(other, "GetTables", 400, "ThrottlingException", "Rate exceeded", 99)
     with pytest.raises(CatalogError, match="Glue throttled GetTables 8 times; run again later"):
         GlueCatalog(database, str(lake.root), other).tables()

@@ -1,0 +1,47 @@
+"""The SQL engine as a Dagster resource: which it is, over which lake. Not here: the engines (sql/)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.settings import Aws, Trino
+
+if TYPE_CHECKING:
+    from stock_lakehouse.settings import Settings
+    from stock_lakehouse.sql.engine import QueryEngine
+
+
+class QueryResource(dg.ConfigurableResource[Any]):
+    """The engine that runs SQL over the lake.
+
+    - engine: the setting `query_engine`
+    - minutes: the setting `query_minutes`
+    - aws, trino: the settings of these groups that differ from their defaults; they hold no secret
+    """
+
+    lakehouse: LakehouseResource
+    engine: str
+    minutes: float
+    aws: dict[str, Any]
+    trino: dict[str, Any]
+
+    @classmethod
+    def of(cls, settings: Settings, lakehouse: LakehouseResource) -> QueryResource:
+        """The resource that `settings` describe."""
+        return cls(
+            lakehouse=lakehouse,
+            engine=settings.query_engine,
+            minutes=settings.query_minutes,
+            aws=settings.aws.model_dump(exclude_defaults=True),
+            trino=settings.trino.model_dump(exclude_defaults=True),
+        )
+
+    @property
+    def query_engine(self) -> QueryEngine:
+        """The engine. Raises QueryRefusedError, MissingPackageError."""
+        from stock_lakehouse.sql.choose import engine_over
+
+        return engine_over(self.lakehouse.lake, self.engine, self.minutes, Aws(**self.aws), Trino(**self.trino))
