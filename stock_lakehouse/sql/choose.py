@@ -25,7 +25,11 @@ EngineName = Literal["duckdb", "athena", "trino"]
 ENGINES: tuple[EngineName, ...] = ("duckdb", "athena", "trino")
 MINUTES = 30.0  # of a query over a lake that is named without settings
 # What an engine needs besides this package.
-PACKAGES = {"duckdb": "stock-lakehouse[platform]", "athena": "stock-lakehouse[platform]", "trino": "stock-lakehouse[trino]"}
+PACKAGES = {
+    "duckdb": "stock-lakehouse[platform]",
+    "athena": "stock-lakehouse[platform]",
+    "trino": "stock-lakehouse[trino]",
+}
 
 
 def engine_of(settings: Settings, name: str | None = None) -> QueryEngine:
@@ -42,10 +46,11 @@ def engine_over(lake: Lake, name: str, minutes: float, aws: Aws, trino: Trino) -
     try:
         if name == "athena":
             from stock_lakehouse.sql.athena import AthenaEngine
+            from stock_lakehouse.sql.duckdb_engine import LakeTables
 
             if aws.athena_results is None:
                 raise QueryRefusedError("aws.athena_results: needed with the engine athena, where results go (s3://…)")
-            return AthenaEngine(aws, minutes)
+            return AthenaEngine(aws, minutes, LakeTables(lake))
         if name == "trino":
             from stock_lakehouse.sql.trino import TrinoEngine
 
