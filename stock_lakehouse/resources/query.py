@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -21,12 +22,14 @@ class QueryResource(dg.ConfigurableResource[Any]):
 
     - engine: the setting `query_engine`
     - minutes: the setting `query_minutes`
+    - serving_cache: the setting of this name
     - aws, trino: the settings of these groups that differ from their defaults, without Trino's password, which Dagster would show
     """
 
     lakehouse: LakehouseResource
     engine: str
     minutes: float
+    serving_cache: str | None
     aws: dict[str, Any]
     trino: dict[str, Any]
 
@@ -37,6 +40,7 @@ class QueryResource(dg.ConfigurableResource[Any]):
             lakehouse=lakehouse,
             engine=settings.query_engine,
             minutes=settings.query_minutes,
+            serving_cache=None if settings.serving_cache is None else str(settings.serving_cache),
             aws=settings.aws.model_dump(exclude_defaults=True),
             trino=settings.trino.model_dump(exclude_defaults=True, exclude={"password"}),
         )
@@ -46,6 +50,7 @@ class QueryResource(dg.ConfigurableResource[Any]):
         """The engine. Raises QueryRefusedError, MissingPackageError."""
         from stock_lakehouse.sql.choose import engine_over
 
+        cache = None if self.serving_cache is None else Path(self.serving_cache)
         password = os.environ.get(variable_of(("trino", "password")))
         trino = Trino(**self.trino, password=None if password is None else SecretStr(password))
-        return engine_over(self.lakehouse.lake, self.engine, self.minutes, Aws(**self.aws), trino)
+        return engine_over(self.lakehouse.lake, self.engine, self.minutes, cache, Aws(**self.aws), trino)
