@@ -62,7 +62,7 @@ class OnTrino:
 
 class _TrinoStatement:
     def __init__(self, port: int, sql: str, parameters: list[str], database: str) -> None:
-        import trino
+        import trino.dbapi
 
         self.columns: list[tuple[str, str]] = []
         if parameters:  # each is an SQL literal, text in quotes, as Athena has them
@@ -91,7 +91,7 @@ class _TrinoStatement:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        import trino
+        import trino.exceptions
 
         try:
             yield
