@@ -281,6 +281,11 @@ class Settings(LakeOptions, BaseSettings):
         "duckdb",
         description="What runs SQL: DuckDB in the process, AWS Athena, or a Trino server; see docs/sql.md.",
     )
+    serving_cache: Path | None = Field(
+        None,
+        description="Folder where SQL on this machine keeps Parquet files of bars and features. None: the lake's own "
+        "`serving/`; of a lake on S3 the user's cache folder; see docs/architecture.md#the-serving-copy.",
+    )
     query_minutes: float = Field(30.0, gt=0, description="How long a query may take. Then it is stopped.")
     aws: Aws = Field(Aws(), description="The Glue database and Athena's workgroup.")
     trino: Trino = Field(Trino(), description="A Trino server that runs SQL.")

@@ -24,7 +24,16 @@ from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake.delta_table import DeltaTable, adds_of, partition_columns
 from stock_lakehouse.lake.history import file_name
-from stock_lakehouse.lake.storage import File, Folder, LakeError, Storage, named, storage_at, storage_error
+from stock_lakehouse.lake.storage import (
+    File,
+    Folder,
+    LakeError,
+    Storage,
+    StorageError,
+    named,
+    storage_at,
+    storage_error,
+)
 from stock_lakehouse.lake.storage.messages import first_line
 from stock_lakehouse.lake.stored import Damage, groups_with, rows_or_reason
 from stock_lakehouse.tables import CURATED, FEATURES, Table
@@ -75,6 +84,18 @@ class ServedYear:
     def rows(self) -> int:
         """The number of rows, by the table's log."""
         return sum(add["num_records"] for add in self.data)
+
+
+def reading_copy(lake: Lake, cache: Path | None, tell: Callable[[str], None] = lambda line: None) -> ServingCopy:
+    """The serving copy of which a reader on this machine uses the files, as paths.
+
+    `cache`: the setting `serving_cache`. None: the lake's own copy; of a lake on S3, the user's cache folder.
+    """
+    if cache is None and not isinstance(lake.root, Path):
+        import platformdirs
+
+        cache = Path(platformdirs.user_cache_dir("stock_lakehouse"), FOLDER)
+    return ServingCopy(lake, cache, tell)
 
 
 class ServingCopy:
@@ -138,22 +159,22 @@ class ServingCopy:
     ) -> pa.Table | None:
         """`columns` of the rows of `years` and `tickers` (None: all), sorted by ticker and date within each year.
 
-        None if a file is missing or cannot be read: the table itself has the same rows. Of `columns` those that the version has.
-        Writes nothing. Raises StorageError.
+        None if a file is missing or cannot be read: the caller then reads the table itself, which has the same rows. Of `columns`
+        those that the version has. Writes nothing.
         """
         import pyarrow as pa
-
-        there = self._there(table)
-        served = [year for year in self.served(table, opened) if years is None or year.year in years]
-        if not served or any(year.path not in there for year in served):
-            return None
 
         def read(year: ServedYear) -> pa.Table:
             return _read(self.storage, year.path, columns, tickers)
 
+        served = [year for year in self.served(table, opened) if years is None or year.year in years]
         try:
+            there = self._there(table)
+            if not served or any(year.path not in there for year in served):
+                return None
             return pa.concat_tables(self.storage.map(read, served))
-        except (OSError, ValueError):  # pyarrow raises both; StorageError is neither
+        # pyarrow raises the first two for a file that was removed or damaged; the last is raised where rights are given by path.
+        except (OSError, ValueError, StorageError):
             return None
 
     def damages(self, table: Table) -> list[Damage]:
@@ -181,7 +202,7 @@ class ServingCopy:
         """
         removed = []
         for table in SERVED:
-            files = list(self.storage.walk(self._folder_of(table)))
+            files = list(self._there(table).values())
             newest = max((file.changed for file in files), default=0.0)
             stored = self.lake.delta[table.name]
             named_now = {year.path for year in self.served(table, stored.open())} if stored.exists() else set()
@@ -192,6 +213,10 @@ class ServingCopy:
             ]
             if isinstance(self.storage, Folder):
                 _remove_empty(Path(self.storage.uri(self._folder_of(table))), newest - GRACE_SECONDS)
+        # A file beside the folders of the tables was left by a killed writer of lakehouse.duckdb.
+        files = list(self.storage.walk(FOLDER)) if self._is_own else []
+        newest = max((file.changed for file in files), default=0.0)
+        removed += [file for file in files if file.path.count("/") == 1 and newest - file.changed > GRACE_SECONDS]
         if removed:
             self.storage.delete([file.path for file in removed])
         return removed

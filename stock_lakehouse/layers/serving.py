@@ -6,6 +6,7 @@ Here: when it is made, and what a failure means. Not here: its files (lake/servi
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from stock_lakehouse.lake import bi_database
 from stock_lakehouse.lake.serving import ServingCopy
@@ -30,14 +31,14 @@ def serve(step: Step, table: Table) -> None:
     if not step.serves:
         step.tell(CheckResult(table, SERVING_COPY, True, {"files written": 0, "not now": LATER}, "WARN"))
         return
+    errors: tuple[type[Exception], ...] = (LakeError, *error_types())
     began = time.monotonic()
     try:
         written = ServingCopy(step.lake, tell=step.say).refresh(table)
         bi_database.renew(step.lake)
-    except (LakeError, *error_types()) as error:
+    except errors as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-        facts = {"problem": problem, "what to do": TO_DO}
-        step.tell(CheckResult(table, SERVING_COPY, False, facts, "WARN"))
+        step.tell(CheckResult(table, SERVING_COPY, False, {"problem": problem, "what to do": TO_DO}, "WARN"))
         return
-    facts = {"files written": len(written), "seconds": round(time.monotonic() - began, 2)}
+    facts: dict[str, Any] = {"files written": len(written), "seconds": round(time.monotonic() - began, 2)}
     step.tell(CheckResult(table, SERVING_COPY, True, facts, "WARN"))

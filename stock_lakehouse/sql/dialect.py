@@ -60,6 +60,10 @@ INTERVAL_UNITS = {
 }
 DAY_UNITS = {"day": "1 DAY", "week": "7 DAY", "month": "1 MONTH", "quarter": "3 MONTH", "year": "1 YEAR"}
 TIME_UNITS = {"millisecond": "1 MILLISECOND", "second": "1 SECOND", "minute": "1 MINUTE", "hour": "1 HOUR", **DAY_UNITS}
+# A time has the precision of its text in Athena, to which date_add rounds: a millisecond after 00:00:00 is 00:00:00.
+ADDED_UNITS = {name: unit for name, unit in TIME_UNITS.items() if name != "millisecond"}
+LITERALS = ("pattern", "replacement", "format", "day_unit", "time_unit", "added_unit")
+UNITS = {"day_unit": DAY_UNITS, "time_unit": TIME_UNITS, "added_unit": ADDED_UNITS}
 COMPARISONS = {"EQ": "=", "NEQ": "<>", "GT": ">", "GTE": ">=", "LT": "<", "LTE": "<="}
 ARITHMETIC = {"Add": "+", "Sub": "-", "Mul": "*", "Div": "/", "Mod": "%"}
 EXTRACTED = {
@@ -134,7 +138,7 @@ class Scope:
     visible: list[Visible] = field(default_factory=list)
     outer: Scope | None = None
     named: dict[str, Relation] = field(default_factory=dict)
-    windows: dict[str, str] = field(default_factory=dict)
+    windows: dict[str, Value] = field(default_factory=dict)  # of WINDOW; the SQL is the name inside
     aliases: dict[str, Value] = field(default_factory=dict)  # of the SELECT list, for ORDER BY alone
 
     def with_named(self, name: str) -> Relation | None:
@@ -257,8 +261,11 @@ class _Translator:
         )  # fmt: skip
         source = self.from_clause(node, scope)
         where = self.condition(node.args.get("where"), scope, "WHERE")
+        bodies: dict[str, Value] = {}
         for window in node.args.get("windows") or []:
-            scope.windows[self.name_of(window.this)] = self.unique(f"w_{self.name_of(window.this)}")
+            name = self.name_of(window.this)
+            bodies[name] = self.window_body(window, scope)
+            scope.windows[name] = replace(bodies[name], sql=quoted(self.unique(f"w_{name}")))
         columns: list[tuple[str, str, Value]] = []
         items: list[str] = []
         taken: set[str] = set()
@@ -277,10 +284,7 @@ class _Translator:
         distinct = node.args.get("distinct")
         if distinct is not None:
             self.only(distinct)
-        windows = [
-            f"{quoted(scope.windows[self.name_of(window.this)])} AS ({self.window_body(window, scope)})"
-            for window in node.args.get("windows") or []
-        ]
+        windows = [f"{scope.windows[name].sql} AS ({body.sql})" for name, body in bodies.items()]
         parts = [f"SELECT {'DISTINCT ' if distinct is not None else ''}{', '.join(items)}", source, where]
         if (group := node.args.get("group")) is not None:
             parts.append(f"GROUP BY {self.group(group, scope, len(columns))}")
@@ -483,7 +487,8 @@ class _Translator:
             self.wrong(node, "the rows of VALUES have different numbers of columns")
         columns, cells = [], [[""] * len(rows[0]) for _ in rows]
         for place in range(len(rows[0])):
-            united = self.united(node, [row[place] for row in rows])
+            cells_of = [row.expressions[place] if type(row).__name__ == "Tuple" else row for row in node.expressions]
+            united = self.united(cells_of, [row[place] for row in rows])
             for number, value in enumerate(united):
                 cells[number][place] = casts.plain(value.sql, value.type)
             kind = united[0].type
@@ -666,15 +671,17 @@ class _Translator:
             )
         return value
 
-    def united(self, node: Any, values: Sequence[Value]) -> list[Value]:
-        """`values` in their common type. Wrong if they have none."""
+    def united(self, nodes: Sequence[Any], values: Sequence[Value]) -> list[Value]:
+        """`values`, which stand for `nodes`, in their common type. Wrong if they have none."""
         kind = values[0].type
-        for value in values[1:]:
+        for node, value in zip(nodes, values, strict=True):
             found = common_type(kind, value.type)
             if found is None:
                 self.wrong(node, f"{kind} and {value.type} have no common type; {_advice(kind, value.type)}")
             kind = found
-        return [self.settled(node, self.coerced(value, kind)) for value in values]
+        return [
+            self.settled(node, self.coerced(value, kind)) for node, value in zip(nodes, values, strict=True)
+        ]
 
     def coerced(self, value: Value, kind: str) -> Value:
         """`value` as `kind`, to which it can be converted without loss."""
@@ -968,7 +975,7 @@ class _Translator:
         self, node: Any, conditions: Sequence[Value], branches: Sequence[Any], default: Any, scope: Scope
     ) -> Value:
         last = [] if default is None else [default]
-        results = self.united(node, [self.value(branch, scope) for branch in (*branches, *last)])
+        results = self.united([*branches, *last], [self.value(branch, scope) for branch in (*branches, *last)])
         whens = " ".join(
             f"WHEN {condition.sql} THEN {result.sql}" for condition, result in zip(conditions, results, strict=False)
         )
@@ -1035,7 +1042,7 @@ class _Translator:
         self.only(node, "expressions", "value_constructor")
         if not node.expressions:
             self.refuse(node, "an empty array has no type; write CAST in Athena")
-        values = self.united(node, [self.value(one, scope) for one in node.expressions])
+        values = self.united(node.expressions, [self.value(one, scope) for one in node.expressions])
         sql = ", ".join(casts.plain(value.sql, value.type) for value in values)
         return Value(f"[{sql}]", array_of(values[0].type), any(value.nan for value in values), joined_origin(values))
 
@@ -1087,7 +1094,7 @@ class _Translator:
         self.only(node, "this", "expression")
         if node.this.name.lower() != "listagg":
             self.refuse(node, "WITHIN GROUP is run for listagg alone on DuckDB")
-        order = self.sort_keys(node.expression, scope)
+        order = self.sort_keys(node.expression, scope).sql
         return self.function(node.this, scope, order=order)
 
     def windowed(self, node: Any, scope: Scope) -> tuple[Value, str | None, Signature]:
@@ -1120,26 +1127,31 @@ class _Translator:
             name = self.name_of(node.args["alias"])
             if name not in scope.windows:
                 self.wrong(node, f"there is no window {name}")
-            return _wrapped(replace(value, sql=f"{value.sql} OVER {quoted(scope.windows[name])}"), wrap)
-        body = self.window_body(node, scope)
-        return _wrapped(replace(value, sql=f"{value.sql} OVER ({body})"), wrap)
+            body, over = scope.windows[name], scope.windows[name].sql
+        else:
+            body = self.window_body(node, scope)
+            over = f"({body.sql})"
+        return _wrapped(replace(value, sql=f"{value.sql} OVER {over}", origin=value.origin | body.origin), wrap)
 
-    def window_body(self, node: Any, scope: Scope) -> str:
+    def window_body(self, node: Any, scope: Scope) -> Value:
+        """What stands in the parentheses of OVER."""
         if node.args.get("alias") is not None:
             self.refuse(node, "a window that extends a named one is not run on DuckDB; write it in full")
-        parts = []
+        parts, origin = [], frozenset[Origin]()
         if node.args.get("partition_by"):
-            parts.append(
-                f"PARTITION BY {', '.join(self.settled(one, self.value(one, scope)).sql for one in node.args['partition_by'])}"
-            )
+            values = [self.settled(one, self.value(one, scope)) for one in node.args["partition_by"]]
+            parts.append(f"PARTITION BY {', '.join(value.sql for value in values)}")
+            origin |= joined_origin(values)
         if node.args.get("order") is not None:
-            parts.append(f"ORDER BY {self.sort_keys(node.args['order'], scope)}")
+            keys = self.sort_keys(node.args["order"], scope)
+            parts.append(f"ORDER BY {keys.sql}")
+            origin |= keys.origin
         if (spec := node.args.get("spec")) is not None:
             self.only(spec, "kind", "start", "start_side", "end", "end_side")
             start, end = (self.bound(spec, name, scope) for name in ("start", "end"))
             kind = spec.args["kind"].upper()
             parts.append(f"{kind} BETWEEN {start} AND {end}" if end else f"{kind} {start}")
-        return " ".join(parts)
+        return Value(" ".join(parts), UNKNOWN, origin=origin)
 
     def bound(self, spec: Any, name: str, scope: Scope) -> str:
         bound, side = spec.args.get(name), (spec.args.get(f"{name}_side") or "").upper()
@@ -1150,10 +1162,11 @@ class _Translator:
         value = self.settled(bound, self.value(bound, scope))
         return f"{value.sql} {side}"
 
-    def sort_keys(self, order: Any, scope: Scope) -> str:
-        return ", ".join(
-            self.sort_key(key, self.settled(key.this, self.value(key.this, scope)).sql) for key in order.expressions
-        )
+    def sort_keys(self, order: Any, scope: Scope) -> Value:
+        """The keys of an ORDER BY inside of a function or window."""
+        values = [self.settled(key.this, self.value(key.this, scope)) for key in order.expressions]
+        keys = [self.sort_key(key, value.sql) for key, value in zip(order.expressions, values, strict=True)]
+        return Value(", ".join(keys), UNKNOWN, origin=joined_origin(values))
 
     def called(self, node: Any, name: str, arguments: Sequence[Any], scope: Scope) -> Value:
         """A scalar function that has a syntax of its own."""
@@ -1179,12 +1192,12 @@ class _Translator:
             return Value("count(*)", BIGINT), None, signatures()["count"][0]
         distinct = ""
         if len(arguments) == 1 and isinstance(arguments[0], exp.Order):
-            order, arguments = self.sort_keys(arguments[0], scope), [arguments[0].this]
+            order, arguments = self.sort_keys(arguments[0], scope).sql, [arguments[0].this]
         if len(arguments) == 1 and isinstance(arguments[0], exp.Distinct):
             self.only(arguments[0], "expressions")
             distinct, arguments = "DISTINCT ", list(arguments[0].expressions)
         if arguments and isinstance(arguments[-1], exp.Order):
-            order, arguments[-1] = self.sort_keys(arguments[-1], scope), arguments[-1].this
+            order, arguments[-1] = self.sort_keys(arguments[-1], scope).sql, arguments[-1].this
         values = [self.value(argument, scope) for argument in arguments]
         if name in ("lag", "lead", "nth_value") and len(values) > 1:
             offset = values[1].literal
@@ -1266,7 +1279,7 @@ class _Translator:
         """`value` as an argument of the type `kind`; None if it is not one."""
         if kind == "T":
             return self.coerced(value, kinds["T"])
-        if kind in ("pattern", "replacement", "format", "day_unit", "time_unit"):
+        if kind in LITERALS:
             return value if value.type == VARCHAR and value.literal is not None else None
         if kind == "array":
             return value if is_array(value.type) else None
@@ -1298,7 +1311,7 @@ class _Translator:
         sqls = [value.sql for value in values]
         template = signature.template
         for place, kind in enumerate(signature.arguments):
-            if kind in ("pattern", "replacement", "format", "day_unit", "time_unit"):
+            if kind in LITERALS:
                 sqls[place] = text_literal(self.literal(arguments[place], kind, values[place].literal or ""))
         if signature.name in ("max", "max_by", "min_by", "greatest") and any(value.nan for value in values):
             # NaN is above all numbers in DuckDB, and no candidate in Athena unless there is nothing else.
@@ -1342,10 +1355,10 @@ class _Translator:
 
     def literal(self, node: Any, kind: str, text: str) -> str:
         """The text of an argument that must be written in the query, as DuckDB needs it."""
-        if kind == "day_unit" or kind == "time_unit":
-            units = DAY_UNITS if kind == "day_unit" else TIME_UNITS
+        if kind in UNITS:
+            units = UNITS[kind]
             if text.lower() not in units:
-                self.wrong(node, f"'{text}' is no unit here; there are {', '.join(units)}")
+                self.refuse(node, f"'{text}' is no unit here; there are {', '.join(units)}")
             return text.lower()
         if kind == "format":
             return self.date_format(node, text)
