@@ -55,6 +55,7 @@ class Outcome:
     - action: created, replaced (other partition keys), updated or unchanged
     - dropped: columns that it had and the schema has not
     - added, moved, removed: partitions
+    - left_out: files of the lake that SQL engines do not see
     """
 
     name: str
@@ -63,6 +64,7 @@ class Outcome:
     added: int = 0
     moved: int = 0
     removed: int = 0
+    left_out: int = 0
 
     @property
     def changed(self) -> bool:
@@ -201,7 +203,7 @@ class GlueCatalog:
     def _register(
         self, registration: Registration, present: Mapping[str, Any] | None, verify: bool, partitions: bool
     ) -> Outcome:
-        outcome = Outcome(registration.name, "unchanged")
+        outcome = Outcome(registration.name, "unchanged", left_out=registration.left_out)
         with named_errors(f"{self.database}.{registration.name}"):
             if present is None:
                 present = self._create(registration, {}, outcome)
