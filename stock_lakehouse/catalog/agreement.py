@@ -27,8 +27,8 @@ NONE = "-"
 LOG, FILES, SERVING, GLUE = "Delta log", "files", "serving copy", "Glue"  # what differs from the lake
 TO_DO = {
     LOG: "the next publish adds a column that a table lacks",
-    FILES: "`stock-lakehouse upkeep --repair` replaces data files that are missing or damaged; move a file that the lake does not "
-    "know out of the folders of its tables",
+    FILES: "`stock-lakehouse upkeep --repair` replaces data files that are missing or damaged; move files that the lake does "
+    "not know out of the folders of its tables",
     SERVING: "`stock-lakehouse upkeep` writes serving files that are missing or damaged",
     GLUE: "`stock-lakehouse materialize --select catalog` registers what differs; after this check failed it compares every "
     "partition",
