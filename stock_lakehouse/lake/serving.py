@@ -209,7 +209,8 @@ class ServingCopy:
             removed += [
                 file
                 for file in files
-                if file.path not in named_now and newest - _replaced_at(file, files) > GRACE_SECONDS
+                if file.path not in named_now
+                and newest - max(_replaced_at(file, files), self._last_used(file)) > GRACE_SECONDS
             ]
             if isinstance(self.storage, Folder):
                 _remove_empty(Path(self.storage.uri(self._folder_of(table))), newest - GRACE_SECONDS)
@@ -263,15 +264,27 @@ class ServingCopy:
             ) from None
 
     def _used(self, file: File) -> None:
-        """Renew the time of a file that is used, at most twice a day, so that it stays. A bucket's files have no such time."""
-        if isinstance(self.storage, Folder) and time.time() - file.changed > GRACE_SECONDS / 2:
+        """Set the time of a file's last use, at most twice a day, so that it stays. A bucket's files have no such time.
+
+        The access time is set, because a file system may not do so itself (noatime). The modification time stays: it tells when
+        the file replaced another.
+        """
+        now = time.time()
+        if isinstance(self.storage, Folder) and now - self._last_used(file) > GRACE_SECONDS / 2:
             with contextlib.suppress(OSError):  # removed meanwhile, or another user's: its time then stays as it is
-                os.utime(self.storage.uri(file.path))
+                os.utime(self.storage.uri(file.path), (now, file.changed))
+
+    def _last_used(self, file: File) -> float:
+        """When a file was written or last used, whichever is later."""
+        if isinstance(self.storage, Folder):
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                return max(file.changed, os.stat(self.storage.uri(file.path)).st_atime)
+        return file.changed
 
     def _remove_unused(self, table: Table) -> None:
         files = list(self._there(table).values())
         newest = max(file.changed for file in files)
-        self.storage.delete([file.path for file in files if newest - file.changed > UNUSED_SECONDS])
+        self.storage.delete([file.path for file in files if newest - self._last_used(file) > UNUSED_SECONDS])
 
 
 def _digest(opened: deltalake.DeltaTable, data: Iterable[dict[str, Any]]) -> str:

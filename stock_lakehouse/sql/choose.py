@@ -25,7 +25,11 @@ EngineName = Literal["duckdb", "athena", "trino"]
 ENGINES: tuple[EngineName, ...] = ("duckdb", "athena", "trino")
 MINUTES = 30.0  # of a query over a lake that is named without settings
 # What an engine needs besides this package.
-PACKAGES = {"duckdb": "stock-lakehouse[platform]", "athena": "stock-lakehouse[platform]", "trino": "stock-lakehouse[trino]"}
+PACKAGES = {
+    "duckdb": "stock-lakehouse[platform]",
+    "athena": "stock-lakehouse[platform]",
+    "trino": "stock-lakehouse[trino]",
+}
 
 
 def engine_of(settings: Settings, name: str | None = None) -> QueryEngine:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import threading
-
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from stock_lakehouse.lake.storage import Folder
 from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, FEATURES, RESTATEMENTS, Table
 from stock_lakehouse_tests.lake.histories import time_passes
+from stock_lakehouse_tests.reliability.scenario import Points
 
 ODD = ("AAPL", "BAC^B", "BF.B", "BRK-B", "EURUSD=X", "0700", "TRUE")
 LAYOUTS = ("ticker_year", "year")
@@ -80,7 +81,8 @@ def rows_of(table: Table, tickers: list[str], days: list[date], seed: int = 0) -
 def append(stored: DeltaTable, rows: pa.Table) -> None:
     stored.prepare()
     schema = pa.schema(stored.open().schema().to_arrow())
-    deltalake.write_deltalake(stored.open(), rows.cast(schema), mode="append", target_file_size=ONE_FILE)
+    rows = rows.select(schema.names).cast(schema)
+    deltalake.write_deltalake(stored.open(), rows, mode="append", target_file_size=ONE_FILE)
 
 
 def lake_at(root: Path, layout: str = "ticker_year", bars_per_chunk: int = 750_000) -> Lake:
@@ -109,9 +111,9 @@ def restated(stored: DeltaTable, year: int, seed: int) -> None:
     )
 
 
-def bits(rows: pa.Table) -> list[list[Any]]:
-    """The rows by ticker and date, doubles as their bits."""
-    ordered = rows.sort_by([("ticker", "ascending"), ("date", "ascending")])
+def bits(rows: pa.Table, is_sorted: bool = False) -> list[list[Any]]:
+    """The columns, by ticker and date unless `is_sorted`; doubles as their bits."""
+    ordered = rows if is_sorted else rows.sort_by([("ticker", "ascending"), ("date", "ascending")])
     found = []
     for column in ordered.combine_chunks().columns:
         is_double = column.type == pa.float64() and column.num_chunks
@@ -153,7 +155,7 @@ def test_rows_in_small_chunks_are_the_same_and_sorted_across_them(tmp_path: Path
     whole = ServingCopy(filled(tmp_path / "whole", layout)).refresh(CURATED)
     in_chunks = ServingCopy(filled(tmp_path / "chunks", layout, bars_per_chunk=7)).refresh(CURATED)
     for one, other in zip(whole, in_chunks, strict=True):
-        assert pq.ParquetFile(one).read().equals(pq.ParquetFile(other).read())
+        assert bits(pq.ParquetFile(one).read(), is_sorted=True) == bits(pq.ParquetFile(other).read(), is_sorted=True)
     assert pq.read_metadata(in_chunks[0]).num_row_groups == len(ODD)  # seven rows hold one ticker's five
     assert pq.read_metadata(whole[0]).num_row_groups == 1
 
@@ -456,55 +458,72 @@ class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
 
-@pytest.fixture
-def killing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Dies at the write whose number is in the list; every write of the copy is a call of one of three functions."""
-    at: list[int] = []
-    seen = 0
-
-    def dies(original: Any) -> Any:
-        def wrapped(*arguments: Any, **values: Any) -> Any:
-            nonlocal seen
-            path = next((str(value) for value in reversed(arguments) if FOLDER in str(value)[:4000]), "")
-            if not path:
-                return original(*arguments, **values)
-            if seen == (at or [-1])[0]:
-                at.clear()
-                raise Killed
-            seen += 1
-            result = original(*arguments, **values)
-            return result
-
-        return wrapped
-
-    for owner, name in ((Path, "write_bytes"), (Path, "unlink"), (os, "replace")):
-        monkeypatch.setattr(owner, name, dies(getattr(owner, name)))
-    return at
+def _killed(place: str) -> None:
+    raise Killed(place)
 
 
-@pytest.mark.parametrize("number", range(8))
-def test_a_writer_killed_before_any_write_leaves_the_next_one_its_work(
-    tmp_path: Path, killing: list[int], number: int
-) -> None:
-    lake = filled(tmp_path)
-    expected = {
-        year: bits(stored_rows(lake.curated).filter(pa.compute.field("year") == year)) for year in (2019, 2020, 2021)
+def serve_all(lake: Lake) -> None:
+    for table in SERVED:
+        ServingCopy(lake).refresh(table)
+    bi_database.renew(lake)
+    ServingCopy(lake).remove_replaced()
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The moments before and after each write of `serve_all` on a lake with files to write and a file to remove."""
+    root = tmp_path_factory.mktemp("undisturbed") / "lake"
+    lake = served_long_ago(root)
+    with pytest.MonkeyPatch.context() as patch:
+        seen = Points(root, None, _killed)
+        seen.install(patch.setattr)
+        serve_all(lake)
+    assert {re.sub(r"\.[0-9a-f]{8}\.tmp$", "", point.split(" ", 1)[1]) for point in seen.seen} == {
+        f"write_bytes {FOLDER}/{CURATED.name}",
+        f"replace {FOLDER}/{CURATED.name}",
+        f"write_bytes {FOLDER}/{FEATURES.name}",
+        f"replace {FOLDER}/{FEATURES.name}",
+        f"replace {bi_database.NAME}",
+        f"unlink {FOLDER}/.lakehouse.duckdb",
+        f"unlink {FOLDER}/{CURATED.name}",
     }
-    killing.append(number)
+    return seen.seen
 
-    def write() -> None:
-        ServingCopy(lake).refresh(CURATED)
-        ServingCopy(lake).refresh(FEATURES)
 
-    with pytest.raises(Killed):
-        write()
-    there = [path for path in ServingCopy(lake).present(CURATED, lake.curated.open()).values() if path]
-    for path in there:  # what can be seen is whole
-        assert pq.read_metadata(path).num_rows == 35
-    write()
-    files = ServingCopy(lake).present(CURATED, lake.curated.open())
-    assert {year: bits(pq.ParquetFile(str(path)).read()) for year, path in files.items()} == expected
-    assert ServingCopy(lake).damages(CURATED) == []
+def served_long_ago(root: Path) -> Lake:
+    """A lake whose copy lacks a year of each table and has a file that was replaced two days ago."""
+    lake = filled(root)
+    ServingCopy(lake).refresh(CURATED)
+    restated(lake.curated, 2021, seed=1)
+    ServingCopy(lake).refresh(CURATED)
+    time_passes(root, 2 * DAY)
+    restated(lake.curated, 2019, seed=2)
+    return lake
+
+
+@pytest.mark.parametrize("share", range(12))
+def test_a_writer_killed_at_any_write_leaves_the_next_one_its_work(
+    tmp_path: Path, points: list[str], share: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(share, len(points), 12):
+        root = tmp_path / str(number)
+        lake = served_long_ago(root)
+        with monkeypatch.context() as patch:
+            Points(root, number, _killed).install(patch.setattr)
+            with pytest.raises(Killed):
+                serve_all(lake)
+        for table in SERVED:
+            there = ServingCopy(lake).present(table, lake.delta[table.name].open())
+            for path in filter(None, there.values()):  # what can be seen is whole
+                assert pq.read_metadata(path).num_rows == len(ODD) * 5
+        serve_all(lake)
+        for table in SERVED:
+            files = ServingCopy(lake).present(table, lake.delta[table.name].open())
+            rows = pa.concat_tables(pq.ParquetFile(str(path)).read() for path in files.values())
+            assert bits(rows) == bits(stored_rows(lake.delta[table.name]))
+        # Three years of each table, and the year that was replaced just now; that of two days ago is gone.
+        assert len([path for path in tree(root) if path.endswith("data.parquet")]) == 7
+        assert not bi_database.renew(lake)
 
 
 def test_two_publishers_and_readers_at_once_see_whole_files_of_one_version(tmp_path: Path) -> None:
