@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -19,12 +20,14 @@ class QueryResource(dg.ConfigurableResource[Any]):
 
     - engine: the setting `query_engine`
     - minutes: the setting `query_minutes`
+    - serving_cache: the setting of this name
     - aws, trino: the settings of these groups that differ from their defaults; they hold no secret
     """
 
     lakehouse: LakehouseResource
     engine: str
     minutes: float
+    serving_cache: str | None
     aws: dict[str, Any]
     trino: dict[str, Any]
 
@@ -35,6 +38,7 @@ class QueryResource(dg.ConfigurableResource[Any]):
             lakehouse=lakehouse,
             engine=settings.query_engine,
             minutes=settings.query_minutes,
+            serving_cache=None if settings.serving_cache is None else str(settings.serving_cache),
             aws=settings.aws.model_dump(exclude_defaults=True),
             trino=settings.trino.model_dump(exclude_defaults=True),
         )
@@ -44,4 +48,5 @@ class QueryResource(dg.ConfigurableResource[Any]):
         """The engine. Raises QueryRefusedError, MissingPackageError."""
         from stock_lakehouse.sql.choose import engine_over
 
-        return engine_over(self.lakehouse.lake, self.engine, self.minutes, Aws(**self.aws), Trino(**self.trino))
+        cache = None if self.serving_cache is None else Path(self.serving_cache)
+        return engine_over(self.lakehouse.lake, self.engine, self.minutes, cache, Aws(**self.aws), Trino(**self.trino))

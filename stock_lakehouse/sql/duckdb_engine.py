@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake import Lake
@@ -87,7 +86,7 @@ class DuckDBEngine:
 
     - lake
     - minutes: after this time a query is stopped
-    - serving_folder: where the files of the serving copy are, if not in the lake itself. A lake on S3 needs one.
+    - serving: the serving copy whose files it reads; they are in a folder of this machine
     - views: queries that SQL may name like tables
     """
 
@@ -96,13 +95,13 @@ class DuckDBEngine:
     def __init__(
         self,
         lake: Lake,
+        serving: ServingCopy,
         minutes: float,
-        serving_folder: Path | None = None,
         views: Mapping[str, str] | None = None,
     ) -> None:
         self.lake = lake
+        self.serving = serving
         self.minutes = minutes
-        self.serving = ServingCopy(lake, serving_folder)
         self.views = views or {}
 
     def run(self, sql: str, parameters: Sequence[Parameter] = (), as_of: datetime | None = None) -> QueryResult:
