@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 SOURCE = "stock-lakehouse"  # the name of this client in Trino's lists of queries
 ROWS_AT_A_TIME = 10_000
+IMMEDIATE = "EXECUTE IMMEDIATE '"
 TEXT_ONLY = ("map(", "row(")
 
 
@@ -66,11 +67,7 @@ class TrinoEngine:
         sent = Sent(sql)
         if as_of is not None:
             sent.add(self._versions(sql, as_of))
-        given = literals(parameters)
-        statement = sent.text
-        if given:
-            quoted = statement.replace("'", "''")
-            statement = f"EXECUTE IMMEDIATE '{quoted}' USING {', '.join(given)}"
+        statement = sent.bound(literals(parameters))
         connection = self._connection()
         cursor, finished = connection.cursor(), False
         try:
@@ -142,6 +139,7 @@ class Sent:
     def __init__(self, sql: str) -> None:
         self.sql = self.text = sql
         self._added: list[tuple[int, int]] = []  # offset in `text`, length
+        self._prefix = 0
 
     def add(self, insertions: Sequence[tuple[int, str]]) -> None:
         """Insert each text at its offset in the user's SQL."""
@@ -151,8 +149,18 @@ class Sent:
             self._added.append((offset + shift, len(inserted)))
             shift += len(inserted)
 
+    def bound(self, given: Sequence[str]) -> str:
+        """The statement that runs `text` with the literals `given` for its `?`."""
+        if not given:
+            return self.text
+        self._prefix = len(IMMEDIATE)
+        quoted = self.text.replace("'", "''")
+        return f"{IMMEDIATE}{quoted}' USING {', '.join(given)}"
+
     def place(self, line: int, column: int) -> tuple[int, int]:
-        """Line and column in the user's SQL, from 1, of a place in `text`."""
+        """Line and column in the user's SQL, from 1, of the place that Trino gives."""
+        if line == 1:  # Trino counts from the begin of the statement, and not the doubling of quotes
+            column -= self._prefix
         offset = sum(len(before) + 1 for before in self.text.split("\n")[: line - 1]) + column - 1
         shift = sum(length for start, length in self._added if start + length <= offset)
         return place_of(self.sql, offset - shift)

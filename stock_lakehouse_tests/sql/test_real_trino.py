@@ -17,11 +17,13 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import deltalake
 import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
+from stock_lakehouse import aws
 from stock_lakehouse.catalog.glue import GlueCatalog
 from stock_lakehouse.catalog.registration import prepare, registrations_of
 from stock_lakehouse.lake import Lake
@@ -30,6 +32,7 @@ from stock_lakehouse.lake.reading import read_table
 from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.settings import Aws, Settings, Trino
 from stock_lakehouse.sql.athena import AthenaEngine
+from stock_lakehouse.sql.duckdb_engine import DuckDBEngine
 from stock_lakehouse.sql.engine import (
     QueryFailedError,
     QueryRefusedError,
@@ -37,10 +40,14 @@ from stock_lakehouse.sql.engine import (
     QueryTimeoutError,
     ScanLimitError,
 )
+from stock_lakehouse.sql.reports import reports
 from stock_lakehouse.sql.trino import TrinoEngine
+from stock_lakehouse.sql.views import put_view
 from stock_lakehouse.tables import BY_NAME, RAW, TABLES
 from stock_lakehouse_tests import athena_gateway, my_indicators, s3, trino_server
 from stock_lakehouse_tests.athena_gateway import Gateway, OnTrino
+from stock_lakehouse_tests.catalog.lakes import KilledError, contents, kill_at
+from stock_lakehouse_tests.catalog.test_assets import run as run_graph
 from stock_lakehouse_tests.graph import Clocked, edited, history, raw_contents, rectangle, run, sessions_of
 from stock_lakehouse_tests.sql.expressions import STATEMENTS, Statement
 
@@ -49,7 +56,8 @@ pytestmark = pytest.mark.trino
 DATABASE = "lakehouse"
 ODD = ("BAC^B", "BF.B", "BRK-B", "EURUSD=X")
 OLD, NEW = sessions_of(date(2019, 10, 1), date(2019, 12, 31)), sessions_of(date(2020, 1, 1), date(2020, 1, 31))
-BARS = history(ODD, (*OLD, *NEW))
+BARS = edited(history(ODD, (*OLD, *NEW)), ("BRK-B", OLD[5]), dividends="0.5")
+BARS = edited(BARS, ("BAC^B", NEW[10]), volume="50000000000")  # a spike: the others are below a billion
 RESTATED, REFUSED = ("BF.B", OLD[3]), ("BRK-B", NEW[2])
 SERVED = {"curated_stocks_daily_served": "curated_stocks_daily", "stocks_features_served": "stocks_features"}
 ENDLESS = """SELECT count(*) AS n FROM unnest(sequence(1, 10000)) AS a(x) CROSS JOIN unnest(sequence(1, 10000)) AS b(y)
@@ -110,9 +118,9 @@ def place(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield Place(lake, endpoint, server)
 
 
-def register(lake: Lake) -> GlueCatalog:
+def register(lake: Lake, database: str = DATABASE, client: Any = None) -> GlueCatalog:
     prepare(lake)
-    catalog = GlueCatalog(DATABASE, str(lake.root))
+    catalog = GlueCatalog(database, str(lake.root), client)
     catalog.register(registrations_of(lake))
     return catalog
 
@@ -190,8 +198,10 @@ def test_the_comments_of_a_delta_table_are_seen(place: Place) -> None:
         (DATABASE, "stocks_features"),
     ).rows
     comments = dict(zip(*(found[name].to_pylist() for name in ("column_name", "comment")), strict=True))
-    columns = place.lake.delta["stocks_features"].table.columns
-    assert comments == {column.name: column.description for column in columns}
+    log = json.loads(place.lake.features.open().schema().to_json())["fields"]
+    assert comments == {field["name"]: field["metadata"]["comment"] for field in log}
+    for column in place.lake.features.table.columns:
+        assert comments[column.name].startswith(column.description)
 
 
 def test_a_ticker_and_a_year_are_read_from_one_file(place: Place) -> None:
@@ -281,14 +291,18 @@ def test_a_table_without_versions_is_refused_at_its_place(place: Place) -> None:
     assert (caught.value.line, caught.value.column) == (2, 6)
 
 
+@pytest.mark.parametrize("end", ["\n", " "])
 @pytest.mark.parametrize("parameters", [(), ("BF.B",)])
 @pytest.mark.parametrize("as_of", [None, datetime(2100, 1, 1, tzinfo=UTC)])
-def test_an_error_on_trino_shows_its_place_in_the_users_sql(place: Place, parameters: Any, as_of: Any) -> None:
+def test_an_error_on_trino_shows_its_place_in_the_users_sql(
+    place: Place, parameters: Any, as_of: Any, end: str
+) -> None:
     condition = "ticker = ?" if parameters else "true"
-    sql = f"SELECT ticker\nFROM curated_stocks_daily b WHERE {condition} AND clos > 1"
+    sql = f"SELECT 'x' AS x, ticker{end}FROM curated_stocks_daily b WHERE {condition} AND clos > 1"
     with pytest.raises(QuerySyntaxError, match="clos") as caught:
         place.engine.run(sql, parameters, as_of)
-    assert (caught.value.line, caught.value.column) == (2, sql.splitlines()[1].index("clos") + 1)
+    assert caught.value.line == len(sql.splitlines())
+    assert caught.value.column == sql.splitlines()[-1].index("clos") + 1
     assert caught.value.query_id is not None
 
 
@@ -351,3 +365,124 @@ def test_athena_reads_its_pages(athena: AthenaEngine, gateway: Gateway) -> None:
     rows = athena.run("SELECT x FROM unnest(sequence(1, 4533)) AS t(x) ORDER BY x").rows
     assert rows["x"].to_pylist() == list(range(1, 4534))
     assert gateway.calls["GetQueryResults"] == 5
+
+
+@pytest.mark.parametrize("name", reports())
+def test_a_report_gives_the_same_rows_on_every_engine(
+    place: Place, athena: AthenaEngine, tmp_path: Path, name: str
+) -> None:
+    report = reports()[name]
+    found = place.engine.run(report.sql).rows
+    assert found.num_rows > 0
+    here = DuckDBEngine(place.lake, 5.0, tmp_path).run(report.sql).rows
+    assert here.column_names == found.column_names
+    # In the order that each engine gives them: a report's ORDER BY decides it.
+    assert ordered(found) == ordered(here)
+    assert ordered(athena.run(report.sql).rows) == ordered(found)
+
+
+def ordered(found: pa.Table) -> list[list[object]]:
+    return [[comparable(value) for value in row.values()] for row in found.to_pylist()]
+
+
+def test_a_report_becomes_a_view_once_and_again_when_its_text_changes(
+    place: Place, athena: AthenaEngine, gateway: Gateway
+) -> None:
+    glue, report = aws.client("glue"), reports()["latest_signals"]
+    assert put_view(athena, glue, report.name, report.sql) == "written"
+    asked = gateway.calls["StartQueryExecution"]
+    assert put_view(athena, glue, report.name, report.sql) == "unchanged"
+    assert gateway.calls["StartQueryExecution"] == asked
+    assert values(athena.run(f"SELECT * FROM {report.name}").rows) == values(place.engine.run(report.sql).rows)  # noqa: S608
+    assert put_view(athena, glue, report.name, report.sql.replace("ORDER BY", "ORDER  BY")) == "written"
+    with pytest.raises(QueryRefusedError, match="is a table"):
+        put_view(athena, glue, "corporate_actions", report.sql)
+    # A view is nothing that the catalog has to agree on, and a registration leaves it alone.
+    assert register(place.lake).writes == 0
+    glue.delete_table(DatabaseName=DATABASE, Name=report.name)
+
+
+def test_a_view_whose_writing_was_killed_is_written_by_the_next_run(
+    place: Place, athena: AthenaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    glue, report = aws.client("glue"), reports()["stock_summary"]
+    execute = athena.execute
+
+    def killed(sql: str) -> Any:
+        execute(sql)
+        raise KilledError
+
+    monkeypatch.setattr(athena, "execute", killed)
+    with pytest.raises(KilledError):
+        put_view(athena, glue, report.name, report.sql)
+    monkeypatch.undo()
+    assert put_view(athena, glue, report.name, report.sql) == "unchanged"
+    glue.delete_table(DatabaseName=DATABASE, Name=report.name)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_registration_that_was_killed_is_completed_by_the_next_one(place: Place, answered: bool) -> None:
+    database = f"killed_{answered}".lower()
+    for write in (1, 2, 5, 9):
+        client = s3.client(place.endpoint, "glue")
+        kill_at(client, write, answered=answered)
+        with pytest.raises(KilledError):
+            register(place.lake, database, client)
+    register(place.lake, database)
+    glue = s3.client(place.endpoint, "glue")
+    assert _everywhere(contents(glue, database)) == _everywhere(contents(glue, DATABASE))
+    engine = TrinoEngine(place.engine.settings.model_copy(update={"schema_name": database}), 5.0, place.lake)
+    for name in (*BY_NAME, *SERVED):
+        counted = engine.run(f"SELECT count(*) AS n FROM {name}").rows["n"].to_pylist()  # noqa: S608
+        assert counted == [own(place.lake, name).num_rows], name
+    assert register(place.lake, database).writes == 0
+
+
+def _everywhere(held: dict[str, Any]) -> str:
+    """What a database holds, without its name."""
+    return re.sub(r'"DatabaseName": "\w+"', "", json.dumps(held, sort_keys=True, default=str))
+
+
+def test_the_whole_graph_runs_on_s3_glue_and_athena_and_a_second_run_writes_nothing(
+    place: Place, gateway: Gateway, tmp_path: Path, spark: SparkSession
+) -> None:
+    settings = Settings(
+        lake_root="s3://proof/graph",
+        tickers=("AAPL", "NVDA"),
+        first_date=date(2023, 1, 3),
+        catalog="glue",
+        query_engine="athena",
+        aws=Aws(glue_database="graph", athena_results="s3://proof/graph-results"),
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = materialized(run_graph(settings, instance, "2023-01-03", "2023-09-21"))
+        before = s3.objects("s3://proof/graph")
+        second = materialized(run_graph(settings, instance, "2023-01-03", "2023-09-21"))
+    assert s3.objects("s3://proof/graph") == before
+    assert first["catalog"]["write calls"] > 0
+    assert second["catalog"]["write calls"] == 0
+    lake = Lake(settings.lake_options)
+    there = TrinoEngine(place.engine.settings.model_copy(update={"schema_name": "graph"}), 5.0, lake)
+    here = DuckDBEngine(lake, 5.0, tmp_path)
+    for name, report in reports().items():
+        assert first[name]["engine"] == second[name]["engine"] == "athena"
+        assert first[name]["query id"] in gateway.queries
+        assert first[name]["bytes scanned"] > 0
+        assert first[name]["dollars"] == pytest.approx(10 / 1024**2 * 5)
+        assert (first[name]["view"], second[name]["view"]) == (f"graph.{name}, written", f"graph.{name}, unchanged")
+        assert values(there.run(f"SELECT * FROM {name}").rows) == values(here.run(report.sql).rows)  # noqa: S608
+    agreement = [query for query in gateway.queries.values() if query.state != "SUCCEEDED"]
+    assert agreement == []
+
+
+def materialized(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
+    """The metadata of a run's materializations without a partition, by asset. The run and its checks passed."""
+    assert result.success
+    assert [check.check_name for check in result.get_asset_check_evaluations() if not check.passed] == []
+    return {
+        event.asset_key.to_user_string(): {
+            name: getattr(value, "value", None) for name, value in event.materialization.metadata.items()
+        }
+        for event in result.get_asset_materialization_events()
+        if event.partition is None and event.asset_key is not None
+    }
