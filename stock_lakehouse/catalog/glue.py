@@ -164,10 +164,8 @@ class GlueCatalog:
 
     def _check(self, registration: Registration, present: Mapping[str, Any]) -> None:
         """Raise CatalogConflictError or CatalogTypeError if `present` cannot become what is wanted."""
-        name, place = (
-            f"{self.database}.{registration.name}",
-            str(present.get("StorageDescriptor", {}).get("Location", "")),
-        )
+        name = f"{self.database}.{registration.name}"
+        place = str(present.get("StorageDescriptor", {}).get("Location", ""))
         if place and not f"{place}/".startswith(f"{self.root}/"):
             raise CatalogConflictError(
                 f"{name} is registered at {place}, which is not in the lake {self.root}; set aws.glue_database to another name, "
@@ -263,17 +261,18 @@ class GlueCatalog:
         if (added or moved or removed) and has_digest:
             present = self._update(registration, present)
         place = {"DatabaseName": self.database, "TableName": registration.name}
-        inputs = {
-            values: _partition_input(registration, values, found.get(values, {}).get("Parameters", {}))
-            for values in (*added, *moved)
-        }
+
+        def input_of(values: Values) -> dict[str, Any]:
+            return _partition_input(registration, values, found.get(values, {}).get("Parameters", {}))
+
         for part in _parts(added, A_WRITE):
-            self._batch("batch_create_partition", place, PartitionInputList=[inputs[values] for values in part])
+            self._batch("batch_create_partition", place, PartitionInputList=[input_of(values) for values in part])
         for part in _parts(moved, A_WRITE):
-            entries = [{"PartitionValueList": list(values), "PartitionInput": inputs[values]} for values in part]
+            entries = [{"PartitionValueList": list(values), "PartitionInput": input_of(values)} for values in part]
             self._batch("batch_update_partition", place, Entries=entries)
         for part in _parts(removed, A_DELETE):
-            self._batch("batch_delete_partition", place, PartitionsToDelete=[{"Values": list(v)} for v in part])
+            gone = [{"Values": list(values)} for values in part]
+            self._batch("batch_delete_partition", place, PartitionsToDelete=gone)
         outcome.added, outcome.moved, outcome.removed = len(added), len(moved), len(removed)
         if present.get("Parameters", {}).get(PARTITIONS) != digest:
             self._update(registration, present, digest)
@@ -391,4 +390,6 @@ def _named(error: ClientError, what: str) -> LakeError:
         return CatalogError(
             f"{what}: Glue throttled {error.operation_name} {aws.ATTEMPTS} times; run again later: what was registered stays"
         )
-    return CatalogError(f"{what}: Glue refused {error.operation_name} with {code}: {message}")
+    return CatalogError(
+        f"{what}: Glue refused {error.operation_name} with {code}: {message}; run again: what was registered stays"
+    )

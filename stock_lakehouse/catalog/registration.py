@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from stock_lakehouse.catalog.entries import OWNER, Entry, State, entry_of, files_of, restated, state_of, state_of_files
@@ -92,14 +93,14 @@ class Registration:
     def name(self) -> str:
         return str(self.wanted["Name"])
 
-    @property
+    @cached_property
     def partition_form(self) -> dict[str, Any]:
         """The storage descriptor of each partition, without its place."""
         storage = dict(self.wanted["StorageDescriptor"])
         del storage["Location"]
         return storage
 
-    @property
+    @cached_property
     def storage_digest(self) -> str:
         """A digest of `partition_form`: a partition with another digest was written for other columns."""
         return digest_of(self.partition_form)
