@@ -38,20 +38,26 @@ def engine_of(settings: Settings, name: str | None = None) -> QueryEngine:
     Raises QueryRefusedError if the settings do not say how to reach it, MissingPackageError if its library is not installed.
     """
     chosen = name or settings.query_engine
-    return engine_over(Lake(settings.lake_options), chosen, settings.query_minutes, settings.serving_cache, settings.aws, settings.trino)
+    return engine_over(
+        Lake(settings.lake_options),
+        chosen,
+        settings.query_minutes,
+        settings.serving_cache,
+        settings.aws,
+        settings.trino,
+    )
 
 
-def engine_over(
-    lake: Lake, name: str, minutes: float, cache: Path | None, aws: Aws, trino: Trino
-) -> QueryEngine:
+def engine_over(lake: Lake, name: str, minutes: float, cache: Path | None, aws: Aws, trino: Trino) -> QueryEngine:
     """The engine `name` over `lake`; raises what `engine_of` does."""
     try:
         if name == "athena":
             from stock_lakehouse.sql.athena import AthenaEngine
+            from stock_lakehouse.sql.duckdb_engine import LakeTables
 
             if aws.athena_results is None:
                 raise QueryRefusedError("aws.athena_results: needed with the engine athena, where results go (s3://…)")
-            return AthenaEngine(aws, minutes)
+            return AthenaEngine(aws, minutes, LakeTables(lake))
         if name == "trino":
             from stock_lakehouse.sql.trino import TrinoEngine
 

@@ -377,6 +377,15 @@ def test_own_indicators_are_columns_of_features_and_of_their_serving_copy(lake: 
     assert "day_range" not in str(by_name["curated_stocks_daily"])
 
 
+def test_raw_files_of_the_layout_by_ticker_are_counted_and_not_registered(lake: Lake, database: str, glue: Any) -> None:
+    by_ticker = "raw/stocks_daily/ticker=AAA/year=2019/bars_2019-12-30_2019-12-31_20200102T000000000000Z_0123abcd.csv"
+    lake.storage.create(by_ticker, b'"symbol","date"\n"AAA","2019-12-30"\n')
+    prepare(lake)
+    outcomes = GlueCatalog(database, str(lake.root), glue).register(registrations_of(lake))
+    assert {one.name: one.left_out for one in outcomes if one.left_out} == {"raw_stocks_daily": 1}
+    assert [one["Values"] for one in contents(glue, database)["raw_stocks_daily"]["partitions"]] == [["2019"], ["2020"]]
+
+
 def answering(client: Any, operation: str, status: int, code: str, message: str, times: int) -> None:
     """Have `operation` refused `times` times."""
 
