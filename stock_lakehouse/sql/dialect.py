@@ -679,9 +679,7 @@ class _Translator:
             if found is None:
                 self.wrong(node, f"{kind} and {value.type} have no common type; {_advice(kind, value.type)}")
             kind = found
-        return [
-            self.settled(node, self.coerced(value, kind)) for node, value in zip(nodes, values, strict=True)
-        ]
+        return [self.settled(node, self.coerced(value, kind)) for node, value in zip(nodes, values, strict=True)]
 
     def coerced(self, value: Value, kind: str) -> Value:
         """`value` as `kind`, to which it can be converted without loss."""

@@ -39,7 +39,10 @@ def project(odd: OddLake, tmp_path: Path) -> Path:
 def test_a_query_is_printed_as_a_table(project: Path) -> None:
     found = query("SELECT ticker, count(*) AS bars FROM curated_stocks_daily GROUP BY ticker ORDER BY ticker")
     assert found.exit_code == 0, found.output
-    assert [line.split() for line in found.stdout.splitlines() if line][:2] == [["ticker", "bars"], ["BAC^B", str(BARS)]]
+    assert [line.split() for line in found.stdout.splitlines() if line][:2] == [
+        ["ticker", "bars"],
+        ["BAC^B", str(BARS)],
+    ]
     assert "4 rows by duckdb" in found.stderr
 
 
