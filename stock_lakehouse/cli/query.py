@@ -51,8 +51,8 @@ def query(
         list[str] | None,
         typer.Option(
             metavar="VALUE",
-            help="The value of a `?`, in their order: a number, a date, a time, true, false, null, or text; text in single quotes "
-            "is always text.",
+            help="The value of a `?`, in their order: a number, a date, a time, true, false, null, or text; text in single "
+            "quotes is always text.",
         ),
     ] = None,
     form: Annotated[
@@ -65,7 +65,7 @@ def query(
 ) -> None:
     """Ask the lake in SQL: its tables, and the reports, which can be named like tables.
 
-    On this machine DuckDB runs it, and reads nothing but the lake. A table shows the first 40 rows; every other form has all rows.
+    On this machine DuckDB runs it, and reads nothing but the lake. A table shows the first 40 rows, every other form has all.
 
       stock-lakehouse query "SELECT ticker, max(close) FROM curated_stocks_daily GROUP BY ticker"
       stock-lakehouse query --report latest_signals

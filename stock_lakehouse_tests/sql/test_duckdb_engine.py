@@ -101,9 +101,9 @@ def test_results_have_the_types_of_athena(engine: DuckDBEngine) -> None:
 
 
 def test_what_fails_while_it_is_computed_says_what_failed(engine: DuckDBEngine) -> None:
-    with pytest.raises(QueryFailedError, match="^Division by zero$"):
+    with pytest.raises(QueryFailedError, match=r"^Division by zero$"):
         engine.run("SELECT 1 / x FROM (VALUES 0) AS t(x)")
-    with pytest.raises(QueryFailedError, match="^Cannot cast abc to double$"):
+    with pytest.raises(QueryFailedError, match=r"^Cannot cast abc to double$"):
         engine.run("SELECT CAST(x AS double) FROM (VALUES 'abc') AS t(x)")
 
 
