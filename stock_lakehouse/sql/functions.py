@@ -76,7 +76,8 @@ upper(varchar) varchar
 length(varchar) bigint
 reverse(varchar) varchar
 replace(varchar, varchar) varchar = replace({0}, {1}, '')
-replace(varchar, varchar, varchar) varchar
+replace(varchar, varchar, varchar) varchar =
+    CASE WHEN {1} = '' THEN CAST({fail:replace: the replaced text is empty} AS VARCHAR) ELSE replace({0}, {1}, {2}) END
 trim(varchar) varchar = trim({0}, {whitespace})
 ltrim(varchar) varchar = ltrim({0}, {whitespace})
 rtrim(varchar) varchar = rtrim({0}, {whitespace})

@@ -39,18 +39,19 @@ NOT_IN_ATHENA = {
 @cache
 def _dialect() -> Any:
     from sqlglot.dialects.trino import Trino
+    from sqlglot.parsers.trino import TrinoParser
 
     class ByName(Trino):
-        class Parser(Trino.Parser):
+        class Parser(TrinoParser):
             FUNCTIONS: dict[str, Any] = {}  # noqa: RUF012 - sqlglot's own form
             FUNCTION_PARSERS = {  # noqa: RUF012
-                name: parser for name, parser in Trino.Parser.FUNCTION_PARSERS.items() if name in WITH_GRAMMAR
+                name: parser for name, parser in TrinoParser.FUNCTION_PARSERS.items() if name in WITH_GRAMMAR
             }
 
     return ByName
 
 
-def parsed(sql: str) -> exp.Expression:
+def parsed(sql: str) -> Any:
     """The tree of one query. Raises QuerySyntaxError with the place."""
     import sqlglot
     from sqlglot import exp
