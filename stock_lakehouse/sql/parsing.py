@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stock_lakehouse.sql.engine import QueryRefusedError, QuerySyntaxError
-
-if TYPE_CHECKING:
-    from sqlglot import exp
 
 # Words that Trino does not take as a name without quotes.
 RESERVED = re.compile(

@@ -48,7 +48,7 @@ def test_a_run_of_the_lake_ends_with_the_reports(spark: SparkSession, settings: 
     assert summary["dagster/row_count"].value == 2
     assert summary["engine"].value == "duckdb"
     assert summary["bytes scanned"].value > 0
-    assert [record.data for record in summary["first rows"].records][0] == {
+    assert summary["first rows"].records[0].data == {
         "ticker": "AAPL", "first_date": "2023-09-18", "last_date": "2023-09-21", "sessions": 4,
         "min_close": 173.92999267578125, "max_close": 179.07000732421875, "last_close": 173.92999267578125,
     }  # fmt: skip
