@@ -441,14 +441,16 @@ def test_a_glue_that_does_not_answer_and_missing_credentials_are_told_apart(
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    with pytest.raises(CatalogError, match="Glue does not answer: .*; run again: what was registered stays"):
+    with pytest.raises(CatalogError, match=r"Glue does not answer: .*; run again: what was registered stays"):
         GlueCatalog(database, "s3://bucket/lake").tables()
     monkeypatch.setenv("AWS_ENDPOINT_URL", aws)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "nowhere")
-    with pytest.raises(CatalogError, match="Glue cannot be called: .*; set AWS_REGION, and credentials by AWS_PROFILE"):
+    with pytest.raises(
+        CatalogError, match=r"Glue cannot be called: .*; set AWS_REGION, and credentials by AWS_PROFILE"
+    ):
         GlueCatalog(database, "s3://bucket/lake").tables()
 
 
