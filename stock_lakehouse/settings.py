@@ -284,7 +284,7 @@ class Settings(LakeOptions, BaseSettings):
     serving_cache: Path | None = Field(
         None,
         description="Folder where SQL on this machine keeps Parquet files of bars and features. None: the lake's own "
-        "`serving/`; of a lake on S3 the user's cache folder; see docs/architecture.md#the-serving-copy.",
+        "`serving/`; of a lake on S3 the user's cache folder; see docs/architecture.md.",
     )
     query_minutes: float = Field(30.0, gt=0, description="How long a query may take. Then it is stopped.")
     aws: Aws = Field(Aws(), description="The Glue database and Athena's workgroup.")

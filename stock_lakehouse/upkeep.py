@@ -7,7 +7,7 @@ runs (automation/).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from stock_lakehouse.lake.markers import Marker, Markers
 from stock_lakehouse.lake.publish import PublishError, partition_of
 from stock_lakehouse.lake.serving import SERVED, ServingCopy, UnservedError
 from stock_lakehouse.lake.staging import clear_abandoned
+from stock_lakehouse.lake.storage import StorageError
 from stock_lakehouse.lake.stored import Damage, TickerYear
 from stock_lakehouse.layers.curated import COMPUTE_ANEW, is_outdated, mark_rewrites, pending_rewrites
 from stock_lakehouse.market_calendar import utc_now
@@ -129,11 +130,12 @@ def keep_up(
     Raises StorageError. A defect of a table is a finding, not an error.
     """
     moment = now or utc_now()
-    found = {table.name: TableUpkeep(table.name) for table in TABLES}
+    found, damaged = {table.name: TableUpkeep(table.name) for table in TABLES}, set[Table]()
     for table in TABLES:
         began, table_upkeep = time.monotonic(), found[table.name]
         damages = damages_of(lake, table)
         if damages:
+            damaged.add(table)
             table_upkeep.findings.append(_damaged(table, damages))
         else:
             if not check_only:
@@ -144,7 +146,7 @@ def keep_up(
             f"{table.name}: {table_upkeep.rows_checked:,} rows checked"
             + (f", {len(damages)} files damaged" if damages else "")
         )
-    served, serving_removed = _keep_serving(lake, found, check_only, progress)
+    served, serving_removed = _keep_serving(lake, found, damaged, check_only, progress)
     if strangers := lake.raw.strangers(in_flight=False):
         found[RAW.name].findings.append(_never_read(strangers))
     for name, pairs in lacking(lake).items():
@@ -439,7 +441,11 @@ def _maintain(lake: Lake, table_upkeep: TableUpkeep, now: datetime) -> None:
 
 
 def _keep_serving(
-    lake: Lake, found: Mapping[str, TableUpkeep], check_only: bool, progress: Callable[[str], None]
+    lake: Lake,
+    found: Mapping[str, TableUpkeep],
+    damaged: Collection[Table],
+    check_only: bool,
+    progress: Callable[[str], None],
 ) -> tuple[int, int]:
     """Replace damaged files of the serving copy, remove those that were replaced, and write those that are missing.
 
@@ -447,21 +453,24 @@ def _keep_serving(
     because whoever misses it writes it.
     """
     copy, written, removed = ServingCopy(lake, tell=progress), 0, 0
-    for table in SERVED:
-        damages, findings = copy.damages(table), found[table.name].findings
-        if check_only and damages:
-            what = f"{len(damages)} files of its serving copy: {damages[0].path} {damages[0].reason}"
-            findings.append(Finding(table.name, what, "`stock-lakehouse upkeep` writes them anew"))
-        if check_only or findings:
-            continue  # a damaged table cannot be copied
-        lake.storage.delete([damage.path for damage in damages])
-        try:
-            written += len(copy.refresh(table))
-        except UnservedError as error:
-            findings.append(Finding(table.name, str(error), "readers fall back to the table until this is done"))
-    if not check_only:
-        removed = len(copy.remove_replaced())
-        bi_database.renew(lake)
+    try:
+        for table in SERVED:
+            damages = copy.damages(table)
+            if check_only and damages:
+                what = f"{len(damages)} files of its serving copy: {damages[0].path} {damages[0].reason}"
+                found[table.name].findings.append(
+                    Finding(table.name, what, "`stock-lakehouse upkeep` writes them anew")
+                )
+            elif not check_only and table not in damaged:  # a damaged table cannot be copied
+                lake.storage.delete([damage.path for damage in damages])
+                written += len(copy.refresh(table))
+        if not check_only:
+            removed = len(copy.remove_replaced())
+            bi_database.renew(lake)
+    except (UnservedError, StorageError) as error:
+        found[CURATED.name].findings.append(
+            Finding(CURATED.name, f"the serving copy: {error}", "readers fall back to the tables until this is done")
+        )
     return written, removed
 
 

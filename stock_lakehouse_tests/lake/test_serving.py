@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import re
@@ -19,7 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyspark.sql import SparkSession
 
+from stock_lakehouse.cli import doctor
 from stock_lakehouse.lake import Lake, bi_database
 from stock_lakehouse.lake import serving as serving_module
 from stock_lakehouse.lake.delta_table import ONE_FILE, DeltaTable
@@ -34,13 +37,22 @@ from stock_lakehouse.lake.serving import (
 )
 from stock_lakehouse.lake.storage import Folder
 from stock_lakehouse.lake_options import LakeOptions
-from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, FEATURES, RESTATEMENTS, Table
+from stock_lakehouse.layers import run as run_layer
+from stock_lakehouse.layers.step import CheckResult, Step
+from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse.settings import Settings
+from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, FEATURES, PROCESSED, RAW, RESTATEMENTS, Table
+from stock_lakehouse.upkeep import keep_up
+from stock_lakehouse_tests import s3
+from stock_lakehouse_tests.graph import TICKERS, Clocked, clocked, history, rectangle, run, year_boundary
 from stock_lakehouse_tests.lake.histories import time_passes
 from stock_lakehouse_tests.reliability.scenario import Points
 
 ODD = ("AAPL", "BAC^B", "BF.B", "BRK-B", "EURUSD=X", "0700", "TRUE")
 LAYOUTS = ("ticker_year", "year")
 DAY = timedelta(days=1)
+DAYS = year_boundary(8, 6)
+ASKED = rectangle(DAYS, TICKERS)
 
 
 def days_of(year: int, count: int = 5) -> list[date]:
@@ -569,6 +581,151 @@ def test_two_publishers_and_readers_at_once_see_whole_files_of_one_version(tmp_p
     assert wrong == []
     assert read[0] > 0
     assert not list((tmp_path / FOLDER).rglob("*.tmp"))
+
+
+# The steps of the layers, upkeep, and a lake on S3.
+
+
+def step_of(house: Clocked, asked: Rectangle, told: list[CheckResult], **values: Any) -> Step:
+    run_id = "11111111-run"
+    return Step(house.lake, house.session, house.staging, asked, run_id, house.now(), told.append, **values)
+
+
+def run_step(house: Clocked, table: Table, asked: Rectangle, **values: Any) -> dict[str, Any]:
+    """The whole step of `table`; the facts of its check serving_copy."""
+    told = list[CheckResult]()
+    run_layer(step_of(house, asked, told, **values), table)
+    (served,) = [result for result in told if result.name == "serving_copy"]
+    assert (served.table, served.severity) == (table, "WARN")
+    return {"passed": served.passed, **served.facts}
+
+
+@pytest.fixture(scope="module")
+def delivered(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake with rows in raw and processed, and nothing else."""
+    house = clocked(tmp_path_factory.mktemp("delivered") / "lake", spark)
+    run(house, ASKED, history(TICKERS, DAYS).values(), steps=[RAW.name, PROCESSED.name])
+    return Path(house.lake.root)
+
+
+@pytest.fixture
+def house(spark: SparkSession, delivered: Path, tmp_path: Path) -> Clocked:
+    shutil.copytree(delivered, tmp_path / "lake", copy_function=shutil.copy2)
+    return clocked(tmp_path / "lake", spark)
+
+
+def test_the_step_writes_the_copy_once_and_reports_it(house: Clocked) -> None:
+    assert run_step(house, CURATED, ASKED)["files written"] == 2
+    assert run_step(house, FEATURES, ASKED)["files written"] == 2
+    lake, before = house.lake, tree(Path(house.lake.root))
+    assert (Path(lake.root) / bi_database.NAME).exists()
+    for table in SERVED:
+        files = ServingCopy(lake).present(table, lake.delta[table.name].open())
+        rows = pa.concat_tables(pq.ParquetFile(str(path)).read() for path in files.values())
+        assert bits(rows.select(table.column_names)) == bits(stored_rows(lake.delta[table.name]))
+    for table in SERVED:
+        told = run_step(house, table, ASKED)
+        assert (told["passed"], told["files written"]) == (True, 0)
+    assert tree(Path(lake.root)) == before
+
+
+def test_a_run_whose_backfill_goes_on_leaves_the_copy_to_a_later_one(house: Clocked) -> None:
+    told = run_step(house, CURATED, ASKED, serves=False)
+    assert told["passed"]
+    assert "later run" in told["not now"]
+    assert not (Path(house.lake.root) / FOLDER).exists()
+    assert run_step(house, CURATED, ASKED)["files written"] == 2
+
+
+def test_a_copy_that_cannot_be_written_fails_its_check_and_not_the_publish(
+    house: Clocked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if FOLDER in str(target):
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    told = run_step(house, CURATED, ASKED)
+    assert not told["passed"]
+    assert "no space is left" in told["problem"]
+    assert "the published table is complete" in told["what to do"]
+    assert house.lake.curated.open().to_pyarrow_table().num_rows == len(DAYS) * len(TICKERS)
+    assert read_table(CURATED.name, lake_root=house.lake.root).num_rows == len(DAYS) * len(TICKERS)
+    monkeypatch.undo()
+    assert run_step(house, CURATED, ASKED)["files written"] == 2
+
+
+@pytest.mark.slow
+def test_upkeep_writes_what_is_missing_or_damaged_and_removes_what_was_replaced(house: Clocked) -> None:
+    root = Path(house.lake.root)
+    for table in SERVED:
+        run_step(house, table, ASKED)
+    lake = house.lake
+    lost, cut = (Path(str(path)) for path in ServingCopy(lake).present(CURATED, lake.curated.open()).values())
+    whole = cut.read_bytes()
+    lost.unlink()
+    cut.write_bytes(whole[:300])
+    time_passes(root, 3 * DAY)
+    restated(lake.features, 2020, seed=4)
+    restated(lake.features, 2020, seed=5)  # of the version between them there is no file
+    looked = keep_up(lake, house.session, house.sessions, check_only=True, sample=0, pause_seconds=0.0)
+    named = [finding.what for finding in looked.findings if "serving copy" in finding.what]
+    assert len(named) == 1
+    assert str(cut.relative_to(root)) in named[0]
+    assert (looked.served, looked.serving_removed, lost.exists()) == (0, 0, False)
+    done = keep_up(lake, house.session, house.sessions, sample=0, pause_seconds=0.0)
+    assert (done.served, done.serving_removed) == (3, 0)  # the replaced file of features was replaced just now
+    assert (lost.exists(), cut.read_bytes()) == (True, whole)
+    time_passes(root, 2 * DAY)
+    restated(lake.features, 2019, seed=6)
+    done = keep_up(lake, house.session, house.sessions, sample=0, pause_seconds=0.0)
+    assert (done.served, done.serving_removed) == (1, 1)
+    again = keep_up(lake, house.session, house.sessions, sample=0, pause_seconds=0.0)
+    assert (again.served, again.serving_removed) == (0, 0)
+
+
+def test_the_doctor_counts_the_files(house: Clocked) -> None:
+    settings = Settings(lake_root=Path(house.lake.root))
+    run_step(house, CURATED, ASKED)
+    assert doctor._serving(settings).detail == "the serving copy has all 2 files of the present versions"
+    next((Path(house.lake.root) / FOLDER).rglob("data.parquet")).unlink()
+    told = doctor._serving(settings)
+    assert (told.state, told.detail.split(";")[0]) == ("note", "1 of 2 files of the serving copy are missing")
+
+
+@pytest.mark.slow
+def test_the_copy_of_a_lake_on_s3_is_that_of_a_folder(spark: SparkSession, tmp_path: Path, s3_root: str) -> None:
+    bars = history(("AAA", "A^B", "C=F"), DAYS)
+    asked = rectangle(DAYS, ("AAA", "A^B", "C=F"))
+    files: dict[str, dict[int, pa.Table]] = {}
+    for root in (tmp_path / "lake", s3_root):
+        house = clocked(root, spark, asked.tickers)
+        run(house, asked, bars.values(), steps=[RAW.name, PROCESSED.name])
+        for table in SERVED:
+            assert run_step(house, table, asked)["files written"] == 2
+        before = s3.objects(s3_root)
+        assert run_step(house, CURATED, asked)["files written"] == 0
+        assert {key for key in s3.objects(s3_root) if FOLDER in key} == {key for key in before if FOLDER in key}
+        lake = house.lake
+        cache = ServingCopy(lake, tmp_path / f"cache {len(files)}")
+        paths = cache.files(CURATED, lake.curated.open())
+        files[str(root)] = {year: pq.ParquetFile(path).read() for year, path in paths.items()}
+        expected = read_table(CURATED.name, lake_root=root, tickers="A^B")
+        assert expected.num_rows == len(DAYS)
+    here, there = files.values()
+    assert here.keys() == there.keys() == {2019, 2020}
+    for year, rows in here.items():
+        assert bits(rows) == bits(there[year])
+    lake = Lake(LakeOptions(lake_root=s3_root))
+    uris = ServingCopy(lake).files(CURATED, lake.curated.open())
+    assert all(uri.startswith(f"{s3_root}/{FOLDER}/{CURATED.name}/year=") for uri in uris.values())
+    restated(lake.curated, 2020, seed=1)
+    ServingCopy(lake).refresh(CURATED)
+    assert ServingCopy(lake).remove_replaced() == []
+    assert len([key for key in s3.objects(s3_root) if f"{FOLDER}/{CURATED.name}/year=2020" in key]) == 2
 
 
 # lakehouse.duckdb
