@@ -34,31 +34,38 @@ def complete_report(start: str) -> list[str]:
 
 @app.command()
 def query(
-    sql: Annotated[str | None, typer.Argument(metavar="SQL", help="A SELECT in Athena's dialect; `-` reads it from stdin.")] = None,
+    sql: Annotated[
+        str | None, typer.Argument(metavar="SQL", help="A SELECT in Athena's dialect; `-` reads it from stdin.")
+    ] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", metavar="FILE", help="Read the SQL from a file.")] = None,
     report: Annotated[
         str | None, typer.Option(metavar="NAME", help="Run a report.", autocompletion=complete_report)
     ] = None,
     list_reports: Annotated[bool, typer.Option("--reports", help="List the reports and exit.")] = False,
     engine: Annotated[
-        Literal["duckdb", "athena", "trino"] | None, typer.Option(help="What runs it; default: the setting query_engine.")
+        Literal["duckdb", "athena", "trino"] | None,
+        typer.Option(help="What runs it; default: the setting query_engine."),
     ] = None,
     as_of: AsOf = None,
     param: Annotated[
         list[str] | None,
         typer.Option(
             metavar="VALUE",
-            help="The value of a `?`, in their order: a number, a date, a time, true, false, null, or text; text in single quotes "
-            "is always text.",
+            help="The value of a `?`, in their order: a number, a date, a time, true, false, null, or text; text in single "
+            "quotes is always text.",
         ),
     ] = None,
-    form: Annotated[Form | None, typer.Option("--format", help="Form of the result; default: table, or the suffix of --output.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result to a file.")] = None,
+    form: Annotated[
+        Form | None, typer.Option("--format", help="Form of the result; default: table, or the suffix of --output.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result to a file.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Ask the lake in SQL: its tables, and the reports, which can be named like tables.
 
-    On this machine DuckDB runs it, and reads nothing but the lake. A table shows the first 40 rows; every other form has all rows.
+    On this machine DuckDB runs it, and reads nothing but the lake. A table shows the first 40 rows, every other form has all.
 
       stock-lakehouse query "SELECT ticker, max(close) FROM curated_stocks_daily GROUP BY ticker"
       stock-lakehouse query --report latest_signals
@@ -89,7 +96,9 @@ def _text_of(sql: str | None, file: Path | None, report: str | None) -> str:
     from stock_lakehouse.sql.reports import UnknownReportError, report_named, reports
 
     if [sql, file, report].count(None) != 2:
-        fail(f"give one of: SQL, --file, --report. The reports are {', '.join(reports())}; --reports says what they answer")
+        fail(
+            f"give one of: SQL, --file, --report. The reports are {', '.join(reports())}; --reports says what they answer"
+        )
     if report is not None:
         try:
             return report_named(report).sql
@@ -144,7 +153,10 @@ def _parameter(text: str) -> Parameter:
         # Also texts like 20240105, 2024W011, 1_000, nan: they stay texts or numbers as SQL would write them.
         if isinstance(value, date) and "-" not in text[4:8]:
             continue
-        if isinstance(value, int | float) and not text.lstrip("+-").replace(".", "", 1).replace("e", "", 1).replace("-", "", 1).isdigit():
+        if (
+            isinstance(value, int | float)
+            and not text.lstrip("+-").replace(".", "", 1).replace("e", "", 1).replace("-", "", 1).isdigit()
+        ):
             continue
         return value
     return text
@@ -155,7 +167,9 @@ def _give(result: QueryResult, form: Form, target: Path | None) -> None:
     if form in ("json", "parquet", "xlsx") and (repeated := _repeated(rows.column_names)):
         fail(f"--format {form}: two columns are named {repeated}; name them with AS")
     if form == "xlsx" and rows.num_rows > XLSX_ROWS:
-        fail(f"--format xlsx: a sheet has at most {XLSX_ROWS:,} rows, these are {rows.num_rows:,}; write csv or parquet")
+        fail(
+            f"--format xlsx: a sheet has at most {XLSX_ROWS:,} rows, these are {rows.num_rows:,}; write csv or parquet"
+        )
     if form == "table":
         _print_rows(rows)
     elif target is not None:

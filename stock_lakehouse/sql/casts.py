@@ -123,27 +123,25 @@ def _literal(value: Value, kind: str, precision: int | None, is_try: bool) -> Va
 def _converted(value: Value, kind: str, precision: int | None, is_try: bool) -> str:
     word = "TRY_CAST" if is_try else "CAST"
     sql, source = value.sql, value.type
-    if source == UNKNOWN:
-        return plain(sql, kind)
-    if kind == VARCHAR:
-        return _as_text(sql, source, precision)
-    if kind == source and kind not in TIMES:
-        return plain(sql, kind)
-    if source == VARCHAR and kind in FORMS:
-        return text_as(sql, kind, is_try)
-    if source == DOUBLE and kind in WHOLE:
-        return f"{word}(round({sql}) AS {DUCKDB[kind]})"
-    if source == DOUBLE and kind == BOOLEAN:
-        return f"({sql} <> 0)"
-    if source in (*NUMBERS, BOOLEAN) and kind in (*NUMBERS, BOOLEAN):
-        return f"{word}({sql} AS {DUCKDB[kind]})"
-    if source in (DATE, *TIMES) and kind == DATE:
-        return plain(sql, DATE)
-    if source in (DATE, *TIMES) and kind in TIMES:
+    if kind == VARCHAR and source != UNKNOWN:
+        written = _as_text(sql, source, precision)
+    elif source == UNKNOWN or (kind == source and kind not in TIMES) or (kind == DATE and source in TIMES):
+        written = plain(sql, kind)
+    elif source == VARCHAR and kind in FORMS:
+        written = text_as(sql, kind, is_try)
+    elif source == DOUBLE and kind in WHOLE:
+        written = f"{word}(round({sql}) AS {DUCKDB[kind]})"
+    elif source == DOUBLE and kind == BOOLEAN:
+        written = f"({sql} <> 0)"
+    elif source in (*NUMBERS, BOOLEAN) and kind in (*NUMBERS, BOOLEAN):
+        written = f"{word}({sql} AS {DUCKDB[kind]})"
+    elif source in (DATE, *TIMES) and kind in TIMES:
         moment = plain(sql, TIMESTAMP)
         rounded = moment if source == DATE else _rounded(moment, 3 if precision is None else precision)
-        return rounded if kind == TIMESTAMP else plain(rounded, TIMESTAMP_TZ)
-    raise NoSuchCastError(f"a conversion of {source} to {kind} is not run on DuckDB")
+        written = rounded if kind == TIMESTAMP else plain(rounded, TIMESTAMP_TZ)
+    else:
+        raise NoSuchCastError(f"a conversion of {source} to {kind} is not run on DuckDB")
+    return written
 
 
 def _as_text(sql: str, source: str, length: int | None) -> str:

@@ -98,8 +98,8 @@ def query(
     - engine: "duckdb", "athena" or "trino" (None: the setting `query_engine`).
     - lake_root: a folder or s3://bucket/prefix, for DuckDB alone (None: the lake of the settings).
 
-    All errors but SettingsError are a LakeError: QuerySyntaxError and QueryRefusedError, whose messages show the place in the SQL,
-    QueryTimeoutError, ScanLimitError, PermissionMissingError, QueryFailedError; and the errors of `read_table`.
+    All errors but SettingsError are a LakeError: QuerySyntaxError and QueryRefusedError, whose messages show the place in the
+    SQL; QueryTimeoutError, ScanLimitError, PermissionMissingError, QueryFailedError; and the errors of `read_table`.
     """
     at = None if as_of is None else moment(as_of)
     if lake_root is not None:

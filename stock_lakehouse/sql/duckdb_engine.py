@@ -58,7 +58,7 @@ DUCKDB_TYPES = {
 
 
 class LakeTables(Mapping[str, Table]):
-    """The tables and views of a lake by name, with the columns that they have in it. A table is looked at when it is asked for."""
+    """The tables and views of a lake by name, with the columns that they have in it. Each is looked at when it is asked for."""
 
     def __init__(self, lake: Lake) -> None:
         self.lake = lake
@@ -190,7 +190,7 @@ class DuckDBEngine:
         paths = ", ".join(text_literal(file) for file in files)
         # The folder is named year=…, and the file has the column too.
         source = f"read_parquet([{paths}], hive_partitioning = false)"
-        database.execute(" ".join((f"CREATE VIEW {quoted(name)} AS", f"SELECT {columns} FROM {source}")))
+        database.execute(" ".join((f"CREATE VIEW {quoted(name)} AS SELECT", columns, "FROM", source)))
         return files
 
     def _lock(self, database: duckdb.DuckDBPyConnection, files: Sequence[str]) -> None:
@@ -239,7 +239,7 @@ def _join(database: duckdb.DuckDBPyConnection, view: Table, bars: Table) -> None
     )
     on = " AND ".join(f"b.{quoted(name)} = f.{quoted(name)}" for name in bars.key)
     source = f"{quoted(f'_{CURATED.name}')} AS b LEFT JOIN {quoted(f'_{FEATURES.name}')} AS f ON {on}"
-    database.execute(" ".join((f"CREATE VIEW {quoted(view.name)} AS", f"SELECT {columns} FROM {source}")))
+    database.execute(" ".join((f"CREATE VIEW {quoted(view.name)} AS SELECT", columns, "FROM", source)))
 
 
 def _scanned(database: duckdb.DuckDBPyConnection) -> int | None:

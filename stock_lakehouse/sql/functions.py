@@ -6,15 +6,14 @@ statements in stock_lakehouse_tests/sql.
 
 Here: data. Not here: the types of expressions and the translation of queries (dialect.py).
 
-A line is `name(arguments) result = DuckDB's SQL`; the SQL may stand on the next line. Without `=`, DuckDB has the function under
-the same name.
+A line is `name(arguments) result = DuckDB's SQL`; the SQL may stand on the next line. Without `=`, DuckDB has the function by the
+same name.
 
 - `{0}` is the first argument. In `result`, `!` after `double` says that the value may be NaN.
 - `{fail:text}` fails the query with that text.
 - Types are those of Athena. `number` is integer, bigint or double; `whole` is integer or bigint; `moment` is date, timestamp or
   timestamp with time zone; `T` is any type, the same wherever it stands; `any` is any type.
-- `literal` is a text that is written in the query, such as the unit of date_trunc. `...` repeats the argument before it; arguments
-  in brackets can be left out.
+- `literal` is a text that is written in the query, such as the unit of date_trunc. `...` repeats the argument before it.
 - `same` as a result is the type of the first argument; `T` the common type of the arguments of type T.
 """
 

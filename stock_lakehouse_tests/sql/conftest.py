@@ -19,6 +19,8 @@ ODD = ("BAC^B", "BF.B", "BRK-B", "C=F")
 OLD = sessions_of(date(2019, 1, 2), date(2019, 12, 31))
 NEW = sessions_of(date(2020, 1, 1), date(2020, 3, 31))
 RESTATED = ("BF.B", OLD[100])
+SPIKES = (("BRK-B", OLD[60]), ("C=F", NEW[5]))
+REFUSED = ("BRK-B", OLD[70])  # its high is below its low
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ def odd(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> OddLak
     root = tmp_path_factory.mktemp("sql") / "lake"
     house = clocked(root, spark, ODD)
     bars = history(ODD, (*OLD, *NEW))
+    for key in SPIKES:
+        bars = edited(bars, key, volume="90000000000")
+    bars = edited(bars, REFUSED, high="1", low="2")
     old = {key: bar for key, bar in bars.items() if key[1] <= OLD[-1]}
     run(house, rectangle(OLD, ODD), old.values(), "11111111-run")
     before = datetime.now(UTC)

@@ -143,7 +143,19 @@ def drawdown(tables: Tables) -> pl.DataFrame:
 
 
 def dashboard_daily(tables: Tables) -> pl.DataFrame:
-    bars = ("ticker", "date", "open", "high", "low", "close", "adj_close", "volume", "price_basis", "bar_status", "year")
+    bars = (
+        "ticker",
+        "date",
+        "open",
+        "high",
+        "low",
+        "close",
+        "adj_close",
+        "volume",
+        "price_basis",
+        "bar_status",
+        "year",
+    )
     without = ("price_basis", "indicator_spec", "year")
     features = tables[FEATURES].select(pl.exclude(*without))
     joined = tables[BARS].select(*bars).join(features, on=["ticker", "date"], how="left").sort("ticker", "date")
