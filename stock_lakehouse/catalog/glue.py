@@ -363,16 +363,17 @@ def _parts(items: Sequence[Values], size: int) -> Iterator[Sequence[Values]]:
 @contextmanager
 def named_errors(what: str) -> Iterator[None]:
     """Errors of boto3 as errors of the catalog, which name `what` was worked on and say what to do."""
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 
     try:
         yield
     except ClientError as error:
         raise _named(error, what) from error
+    except (ConnectionError, HTTPClientError) as error:
+        raise CatalogError(f"{what}: Glue does not answer: {error}; run again: what was registered stays") from error
     except BotoCoreError as error:
         raise CatalogError(
-            f"{what}: Glue cannot be called: {error}; set AWS_REGION and credentials (AWS_PROFILE, or a role), and look at "
-            "AWS_ENDPOINT_URL if it is set"
+            f"{what}: Glue cannot be called: {error}; set AWS_REGION, and credentials by AWS_PROFILE, variables or a role"
         ) from error
 
 

@@ -436,6 +436,24 @@ def test_throttling_is_waited_for_and_bounded(lake: Lake, database: str, monkeyp
         GlueCatalog(database, str(lake.root), other).tables()
 
 
+def test_a_glue_that_does_not_answer_and_missing_credentials_are_told_apart(
+    database: str, monkeypatch: pytest.MonkeyPatch, aws: str
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(CatalogError, match=r"Glue does not answer: .*; run again: what was registered stays"):
+        GlueCatalog(database, "s3://bucket/lake").tables()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", aws)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "nowhere")
+    with pytest.raises(
+        CatalogError, match=r"Glue cannot be called: .*; set AWS_REGION, and credentials by AWS_PROFILE"
+    ):
+        GlueCatalog(database, "s3://bucket/lake").tables()
+
+
 def test_a_refused_partition_in_an_answer_of_status_200_is_an_error(lake: Lake, database: str, glue: Any) -> None:
     prepare(lake)
 
