@@ -120,7 +120,7 @@ class DuckDBEngine:
             with self._limited(database), _named(sql):
                 given = {str(place): value for place, value in enumerate(parameters, start=1)}
                 found = database.execute(translation.sql, given).to_arrow_table()
-                scanned = _scanned(database)
+                scanned = _scanned(database) if files else None
         return QueryResult(_typed(found, translation), self.name, None, scanned, time.monotonic() - began)
 
     def _stored(self, translation: Translation) -> list[str]:
@@ -258,7 +258,10 @@ def _typed(found: pa.Table, translation: Translation) -> pa.Table:
     columns = []
     for place, column in enumerate(translation.columns):
         kind = arrow_type(column.type)
-        columns.append(pa.nulls(found.num_rows, kind) if pa.types.is_null(kind) else found.column(place).cast(kind))
+        try:
+            columns.append(pa.nulls(found.num_rows, kind) if pa.types.is_null(kind) else found.column(place).cast(kind))
+        except pa.ArrowInvalid as error:  # integers that DuckDB computes with more digits
+            raise QueryFailedError(f"column {column.name}, {column.type}: {error}") from None
     return arrow_table([column.name for column in translation.columns], columns)
 
 

@@ -72,7 +72,7 @@ nullif(T, T) same
 greatest(T, T...) T = CASE WHEN {any_null} THEN NULL ELSE greatest({all}) END
 least(T, T...) T = CASE WHEN {any_null} THEN NULL ELSE least({all}) END
 lower(varchar) varchar
-upper(varchar) varchar
+upper(varchar) varchar = replace(upper(replace({0}, 'ß', chr(57344))), chr(57344), 'ß')
 length(varchar) bigint
 reverse(varchar) varchar
 replace(varchar, varchar) varchar = replace({0}, {1}, '')
