@@ -61,13 +61,15 @@ class OnTrino:
 
 
 class _TrinoStatement:
+    IMMEDIATE = "EXECUTE IMMEDIATE '"
+
     def __init__(self, port: int, sql: str, parameters: list[str], database: str) -> None:
-        import trino
+        import trino.dbapi
 
         self.columns: list[tuple[str, str]] = []
         if parameters:  # each is an SQL literal, text in quotes, as Athena has them
             quoted = sql.replace("'", "''")
-            sql = f"EXECUTE IMMEDIATE '{quoted}' USING {', '.join(parameters)}"
+            sql = f"{self.IMMEDIATE}{quoted}' USING {', '.join(parameters)}"
         self._sql = sql
         self._cursor = trino.dbapi.connect(
             host="127.0.0.1", port=port, user="athena", catalog="awsdatacatalog", schema=database, timezone="UTC"
@@ -91,12 +93,19 @@ class _TrinoStatement:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        import trino
+        import trino.exceptions
 
         try:
             yield
         except trino.exceptions.TrinoQueryError as error:
-            raise EngineError(error.error_name, error.message) from error
+            raise EngineError(error.error_name, self._in_query(error.message)) from error
+
+    def _in_query(self, message: str) -> str:
+        """The place in the query, where Trino gives the one in EXECUTE IMMEDIATE."""
+        place = re.match(r"line 1:(\d+)", message)
+        if place is None or not self._sql.startswith(self.IMMEDIATE):
+            return message
+        return f"line 1:{int(place[1]) - len(self.IMMEDIATE)}{message[place.end() :]}"
 
 
 class OnDuckDB:

@@ -84,7 +84,8 @@ def test_materialize_runs_a_rectangle_and_status_and_show_tell_of_it() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("project")
-def test_tables_and_describe_say_what_the_tables_hold() -> None:
+def test_tables_and_describe_say_what_the_tables_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOCK_LAKEHOUSE_FIRST_DATE", "2022-12-01")
     assert call("materialize", "--tickers", "NVDA", "--from", "2022-12-29", "--to", "2023-01-04").exit_code == 0
     listed = {one["name"]: one for one in json.loads(call("tables", "--json").stdout)}
     bars = 4  # sessions, two of each year

@@ -12,7 +12,7 @@ from stock_lakehouse.sql.reports import Report, reports
 
 if TYPE_CHECKING:
     from stock_lakehouse.sql.dialect import OutputColumn
-    from stock_lakehouse.sql.engine import QueryResult
+    from stock_lakehouse.sql.engine import QueryEngine, QueryResult
 
 ROWS_SHOWN = 20
 # Rows are counted up to here. The reports with a row a session have millions, which nobody reads in Dagster's UI.
@@ -34,11 +34,24 @@ def _asset(report: Report, after: Sequence[str]) -> dg.AssetsDefinition:
         metadata={"sql": dg.MetadataValue.md(f"```sql\n{report.sql}```")},
     )
     def run(context: dg.AssetExecutionContext, query: QueryResource) -> dg.MaterializeResult[Any]:
-        result = query.query_engine.run(report.limited(ROWS_COUNTED + 1))
+        engine = query.query_engine
+        result = engine.run(report.limited(ROWS_COUNTED + 1))
         context.log.info(f"{report.name}: {result.rows.num_rows:,} rows by {result.engine}, {result.seconds:.2f} s")
-        return dg.MaterializeResult(metadata=_metadata(report, query, result))
+        view = {"view": _view(engine, report)} if engine.name == "athena" else {}
+        return dg.MaterializeResult(metadata={**_metadata(report, query, result), **view})
 
     return run
+
+
+def _view(engine: "QueryEngine", report: Report) -> str:
+    """Athena's view of the report, and whether it was written."""
+    from stock_lakehouse import aws
+    from stock_lakehouse.sql.athena import AthenaEngine
+    from stock_lakehouse.sql.views import put_view
+
+    assert isinstance(engine, AthenaEngine)
+    outcome = put_view(engine, aws.client("glue"), report.name, report.sql)
+    return f"{engine.settings.glue_database}.{report.name}, {outcome}"
 
 
 def _metadata(report: Report, query: QueryResource, result: "QueryResult") -> dict[str, Any]:

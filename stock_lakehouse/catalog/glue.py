@@ -55,6 +55,7 @@ class Outcome:
     - action: created, replaced (other partition keys), updated or unchanged
     - dropped: columns that it had and the schema has not
     - added, moved, removed: partitions
+    - left_out: files of the lake that SQL engines do not see
     """
 
     name: str
@@ -63,6 +64,7 @@ class Outcome:
     added: int = 0
     moved: int = 0
     removed: int = 0
+    left_out: int = 0
 
     @property
     def changed(self) -> bool:
@@ -162,10 +164,8 @@ class GlueCatalog:
 
     def _check(self, registration: Registration, present: Mapping[str, Any]) -> None:
         """Raise CatalogConflictError or CatalogTypeError if `present` cannot become what is wanted."""
-        name, place = (
-            f"{self.database}.{registration.name}",
-            str(present.get("StorageDescriptor", {}).get("Location", "")),
-        )
+        name = f"{self.database}.{registration.name}"
+        place = str(present.get("StorageDescriptor", {}).get("Location", ""))
         if place and not f"{place}/".startswith(f"{self.root}/"):
             raise CatalogConflictError(
                 f"{name} is registered at {place}, which is not in the lake {self.root}; set aws.glue_database to another name, "
@@ -201,7 +201,7 @@ class GlueCatalog:
     def _register(
         self, registration: Registration, present: Mapping[str, Any] | None, verify: bool, partitions: bool
     ) -> Outcome:
-        outcome = Outcome(registration.name, "unchanged")
+        outcome = Outcome(registration.name, "unchanged", left_out=registration.left_out)
         with named_errors(f"{self.database}.{registration.name}"):
             if present is None:
                 present = self._create(registration, {}, outcome)
@@ -261,17 +261,18 @@ class GlueCatalog:
         if (added or moved or removed) and has_digest:
             present = self._update(registration, present)
         place = {"DatabaseName": self.database, "TableName": registration.name}
-        inputs = {
-            values: _partition_input(registration, values, found.get(values, {}).get("Parameters", {}))
-            for values in (*added, *moved)
-        }
+
+        def input_of(values: Values) -> dict[str, Any]:
+            return _partition_input(registration, values, found.get(values, {}).get("Parameters", {}))
+
         for part in _parts(added, A_WRITE):
-            self._batch("batch_create_partition", place, PartitionInputList=[inputs[values] for values in part])
+            self._batch("batch_create_partition", place, PartitionInputList=[input_of(values) for values in part])
         for part in _parts(moved, A_WRITE):
-            entries = [{"PartitionValueList": list(values), "PartitionInput": inputs[values]} for values in part]
+            entries = [{"PartitionValueList": list(values), "PartitionInput": input_of(values)} for values in part]
             self._batch("batch_update_partition", place, Entries=entries)
         for part in _parts(removed, A_DELETE):
-            self._batch("batch_delete_partition", place, PartitionsToDelete=[{"Values": list(v)} for v in part])
+            gone = [{"Values": list(values)} for values in part]
+            self._batch("batch_delete_partition", place, PartitionsToDelete=gone)
         outcome.added, outcome.moved, outcome.removed = len(added), len(moved), len(removed)
         if present.get("Parameters", {}).get(PARTITIONS) != digest:
             self._update(registration, present, digest)
@@ -362,16 +363,17 @@ def _parts(items: Sequence[Values], size: int) -> Iterator[Sequence[Values]]:
 @contextmanager
 def named_errors(what: str) -> Iterator[None]:
     """Errors of boto3 as errors of the catalog, which name `what` was worked on and say what to do."""
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 
     try:
         yield
     except ClientError as error:
         raise _named(error, what) from error
+    except (ConnectionError, HTTPClientError) as error:
+        raise CatalogError(f"{what}: Glue does not answer: {error}; run again: what was registered stays") from error
     except BotoCoreError as error:
         raise CatalogError(
-            f"{what}: Glue cannot be called: {error}; set AWS_REGION and credentials (AWS_PROFILE, or a role), and look at "
-            "AWS_ENDPOINT_URL if it is set"
+            f"{what}: Glue cannot be called: {error}; set AWS_REGION, and credentials by AWS_PROFILE, variables or a role"
         ) from error
 
 
@@ -389,4 +391,6 @@ def _named(error: ClientError, what: str) -> LakeError:
         return CatalogError(
             f"{what}: Glue throttled {error.operation_name} {aws.ATTEMPTS} times; run again later: what was registered stays"
         )
-    return CatalogError(f"{what}: Glue refused {error.operation_name} with {code}: {message}")
+    return CatalogError(
+        f"{what}: Glue refused {error.operation_name} with {code}: {message}; run again: what was registered stays"
+    )

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from stock_lakehouse.catalog.entries import OWNER, Entry, State, entry_of, files_of, restated, state_of, state_of_files
@@ -79,25 +80,27 @@ class Registration:
       partitions from its log
     - state: for the statistics
     - is_serving_copy: True for the serving copy of a table
+    - left_out: files that are in no partition: raw files of the layout by ticker
     """
 
     wanted: Mapping[str, Any]
     partitions: Mapping[Values, str] | None
     state: State
     is_serving_copy: bool = False
+    left_out: int = 0
 
     @property
     def name(self) -> str:
         return str(self.wanted["Name"])
 
-    @property
+    @cached_property
     def partition_form(self) -> dict[str, Any]:
         """The storage descriptor of each partition, without its place."""
         storage = dict(self.wanted["StorageDescriptor"])
         del storage["Location"]
         return storage
 
-    @property
+    @cached_property
     def storage_digest(self) -> str:
         """A digest of `partition_form`: a partition with another digest was written for other columns."""
         return digest_of(self.partition_form)
@@ -133,8 +136,11 @@ def _registration(lake: Lake, table: Table) -> Registration:
     wanted = table_input(entry_of(lake, table.name))
     if table.format == "delta":
         return Registration(wanted, None, state_of(lake, table.name))
-    files = files_of(lake, table.name)
-    return Registration(wanted, _partitions_of(lake, files, len(wanted["PartitionKeys"])), state_of_files(files))
+    files, keys = files_of(lake, table.name), len(wanted["PartitionKeys"])
+    # Raw files of the layout by ticker have one value more. A partition has one place, so they cannot be in those of the others.
+    registered = [file for file in files if len(partition_of(file.path)) == keys]
+    partitions = _partitions_of(lake, registered)
+    return Registration(wanted, partitions, state_of_files(files), left_out=len(files) - len(registered))
 
 
 def _served_registration(lake: Lake, table: Table) -> Registration:
@@ -151,14 +157,9 @@ def _served_registration(lake: Lake, table: Table) -> Registration:
     return Registration(table_input(entry_of(lake, table.name), lake.storage.uri(folder)), places, state, True)
 
 
-def _partitions_of(lake: Lake, files: Sequence[File], keys: int) -> dict[Values, str]:
-    """The place of each partition with `keys` values, by the lake's own listing.
-
-    A place is never made from the values: engines escape them in different ways. Raw files of the layout by ticker, which have
-    one value more, are left out, because a partition has one place.
-    """
-    values = {file.path: partition_of(file.path) for file in files}
-    return {found: lake.storage.uri(path.rpartition("/")[0]) for path, found in values.items() if len(found) == keys}
+def _partitions_of(lake: Lake, files: Sequence[File]) -> dict[Values, str]:
+    """The place of each partition, by the lake's own listing and never by its values: engines escape them in different ways."""
+    return {partition_of(file.path): lake.storage.uri(file.path.rpartition("/")[0]) for file in files}
 
 
 def table_input(entry: Entry, served_at: str | None = None) -> dict[str, Any]:

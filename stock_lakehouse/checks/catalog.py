@@ -23,19 +23,19 @@ def catalog_agrees(condition: dg.AutomationCondition[dg.AssetCheckKey] | None = 
         automation_condition=condition,
     )
     def check(lakehouse: LakehouseResource, catalog_service: CatalogResource) -> dg.AssetCheckResult:
-        from stock_lakehouse.catalog.agreement import REGISTER_AGAIN, drift_of
+        from stock_lakehouse.catalog.agreement import drift_of, to_do
 
         lake = lakehouse.lake
         glue = catalog_service.glue(lake)
-        found = [drift.as_json() for drift in drift_of(lake, glue, catalog_service.is_crawled)]
-        rows = [dg.TableRecord(row) for row in found[:LISTED]]
+        found = drift_of(lake, glue, catalog_service.is_crawled)
+        rows = [dg.TableRecord(drift.as_json()) for drift in found[:LISTED]]
         return dg.AssetCheckResult(
             passed=not found,
             severity=dg.AssetCheckSeverity.WARN,
             metadata={
                 "found": len(found),
                 "compared": "Delta logs, files, serving copy" + (f", Glue database {glue.database}" if glue else ""),
-                **({"rows": dg.MetadataValue.table(rows), "what to do": REGISTER_AGAIN} if rows else {}),
+                **({"rows": dg.MetadataValue.table(rows), "what to do": to_do(found)} if rows else {}),
             },
         )
 

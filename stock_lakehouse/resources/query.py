@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import SecretStr
 
 from stock_lakehouse.resources.lakehouse import LakehouseResource
-from stock_lakehouse.settings import Aws, Trino
+from stock_lakehouse.settings import Aws, Trino, variable_of
 
 if TYPE_CHECKING:
     from stock_lakehouse.settings import Settings
@@ -19,12 +22,14 @@ class QueryResource(dg.ConfigurableResource[Any]):
 
     - engine: the setting `query_engine`
     - minutes: the setting `query_minutes`
-    - aws, trino: the settings of these groups that differ from their defaults; they hold no secret
+    - serving_cache: the setting of this name
+    - aws, trino: the settings of these groups that differ from their defaults, without Trino's password, which Dagster would show
     """
 
     lakehouse: LakehouseResource
     engine: str
     minutes: float
+    serving_cache: str | None
     aws: dict[str, Any]
     trino: dict[str, Any]
 
@@ -35,8 +40,9 @@ class QueryResource(dg.ConfigurableResource[Any]):
             lakehouse=lakehouse,
             engine=settings.query_engine,
             minutes=settings.query_minutes,
+            serving_cache=None if settings.serving_cache is None else str(settings.serving_cache),
             aws=settings.aws.model_dump(exclude_defaults=True),
-            trino=settings.trino.model_dump(exclude_defaults=True),
+            trino=settings.trino.model_dump(exclude_defaults=True, exclude={"password"}),
         )
 
     @property
@@ -44,4 +50,7 @@ class QueryResource(dg.ConfigurableResource[Any]):
         """The engine. Raises QueryRefusedError, MissingPackageError."""
         from stock_lakehouse.sql.choose import engine_over
 
-        return engine_over(self.lakehouse.lake, self.engine, self.minutes, Aws(**self.aws), Trino(**self.trino))
+        cache = None if self.serving_cache is None else Path(self.serving_cache)
+        password = os.environ.get(variable_of(("trino", "password")))
+        trino = Trino(**self.trino, password=None if password is None else SecretStr(password))
+        return engine_over(self.lakehouse.lake, self.engine, self.minutes, cache, Aws(**self.aws), trino)

@@ -13,15 +13,17 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse import aws
 from stock_lakehouse.settings import Aws
+from stock_lakehouse.sql.dialect import translate
 from stock_lakehouse.sql.engine import (
     Parameter,
     PermissionMissingError,
@@ -33,7 +35,9 @@ from stock_lakehouse.sql.engine import (
     QueryTimeoutError,
     ScanLimitError,
 )
+from stock_lakehouse.sql.parsing import refuse_writes
 from stock_lakehouse.sql.values import NESTED, arrow_type, column_from_text, literals, table_of
+from stock_lakehouse.tables import Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -84,13 +88,15 @@ class AthenaEngine:
 
     - settings: the group [aws]: database, workgroup, results, scan limit, price
     - minutes: after this time a query is stopped
+    - tables: the lake's tables by name, from which the types of a result are known before it is asked for
     """
 
     name = "athena"
 
-    def __init__(self, settings: Aws, minutes: float) -> None:
+    def __init__(self, settings: Aws, minutes: float, tables: Mapping[str, Table] = MappingProxyType({})) -> None:
         self.settings = settings
         self.minutes = minutes
+        self.tables = tables
 
     def run(self, sql: str, parameters: Sequence[Parameter] = (), as_of: datetime | None = None) -> QueryResult:
         """The result of one SELECT; see QueryEngine.run.
@@ -101,6 +107,8 @@ class AthenaEngine:
             raise QueryRefusedError(
                 "Athena reads only the present version of a Delta table; with --as-of use --engine duckdb or trino"
             )
+        refuse_writes(sql)
+        self._refuse_nested(sql, parameters)
         began = time.monotonic()
         done = self.execute(sql, parameters)
         with _named(sql, done.query_id):
@@ -113,6 +121,14 @@ class AthenaEngine:
             seconds=time.monotonic() - began,
             dollars=self.dollars(done.scanned_bytes),
         )
+
+    def _refuse_nested(self, sql: str, parameters: Sequence[Parameter]) -> None:
+        """Raise QueryRefusedError for a nested column where the types are known before the query has cost anything."""
+        try:
+            columns = translate(sql, self.tables, parameters).columns
+        except QueryError:
+            return  # the dialect of DuckDB lacks something here that Athena may have; its answer has the types
+        refuse_nested([(column.name, column.type) for column in columns])
 
     def execute(self, sql: str, parameters: Sequence[Parameter] = ()) -> Execution:
         """Run any statement to its end, without fetching rows.

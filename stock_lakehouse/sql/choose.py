@@ -5,16 +5,16 @@ Not here: the engines. Their libraries are imported when an engine is made.
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.reading import MissingPackageError, Moment, moment, opened_lake
+from stock_lakehouse.lake.serving import reading_copy
 from stock_lakehouse.lake.storage import LakeRoot
 from stock_lakehouse.sql.engine import Parameter, QueryEngine, QueryRefusedError
+from stock_lakehouse.sql.reports import reports
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,47 +38,49 @@ def engine_of(settings: Settings, name: str | None = None) -> QueryEngine:
     Raises QueryRefusedError if the settings do not say how to reach it, MissingPackageError if its library is not installed.
     """
     chosen = name or settings.query_engine
-    return engine_over(Lake(settings.lake_options), chosen, settings.query_minutes, settings.aws, settings.trino)
+    return engine_over(
+        Lake(settings.lake_options),
+        chosen,
+        settings.query_minutes,
+        settings.serving_cache,
+        settings.aws,
+        settings.trino,
+    )
 
 
-def engine_over(lake: Lake, name: str, minutes: float, aws: Aws, trino: Trino) -> QueryEngine:
+def engine_over(lake: Lake, name: str, minutes: float, cache: Path | None, aws: Aws, trino: Trino) -> QueryEngine:
     """The engine `name` over `lake`; raises what `engine_of` does."""
     try:
         if name == "athena":
             from stock_lakehouse.sql.athena import AthenaEngine
+            from stock_lakehouse.sql.duckdb_engine import LakeTables
 
             if aws.athena_results is None:
                 raise QueryRefusedError("aws.athena_results: needed with the engine athena, where results go (s3://…)")
-            return AthenaEngine(aws, minutes)
+            return AthenaEngine(aws, minutes, LakeTables(lake))
         if name == "trino":
             from stock_lakehouse.sql.trino import TrinoEngine
 
             if trino.url is None:
                 raise QueryRefusedError("trino.url: needed with the engine trino, the address of the server")
             return TrinoEngine(trino, minutes, lake)
-        return local_engine(lake, minutes)
+        return local_engine(lake, cache, minutes)
     except ModuleNotFoundError as error:
         raise _missing(name, error) from None
 
 
-def local_engine(lake: Lake, minutes: float = MINUTES) -> QueryEngine:
-    """DuckDB over `lake`. The reports can be named like tables, as views of them can on Athena."""
+def local_engine(lake: Lake, cache: Path | None = None, minutes: float = MINUTES) -> QueryEngine:
+    """DuckDB over `lake`. The reports can be named like tables, as views of them can on Athena.
+
+    `cache`: the setting `serving_cache`.
+    """
     import duckdb  # noqa: F401 - so that its absence is an error here
     import sqlglot  # noqa: F401
 
     from stock_lakehouse.sql.duckdb_engine import DuckDBEngine
-    from stock_lakehouse.sql.reports import reports
 
     views = {report.name: report.sql for report in reports().values()}
-    return DuckDBEngine(lake, minutes, serving_folder(lake), views)
-
-
-def serving_folder(lake: Lake) -> Path | None:
-    """Where the local engine keeps the files of the serving copy: in the lake (None), or for one on S3 in the user's cache."""
-    if isinstance(lake.root, Path):
-        return None
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "stock_lakehouse" / "serving" / hashlib.sha256(lake.root.encode()).hexdigest()[:16]
+    return DuckDBEngine(lake, reading_copy(lake, cache), minutes, views)
 
 
 def query(
@@ -96,8 +98,8 @@ def query(
     - engine: "duckdb", "athena" or "trino" (None: the setting `query_engine`).
     - lake_root: a folder or s3://bucket/prefix, for DuckDB alone (None: the lake of the settings).
 
-    All errors but SettingsError are a LakeError: QuerySyntaxError and QueryRefusedError, whose messages show the place in the SQL,
-    QueryTimeoutError, ScanLimitError, PermissionMissingError, QueryFailedError; and the errors of `read_table`.
+    All errors but SettingsError are a LakeError: QuerySyntaxError and QueryRefusedError, whose messages show the place in the
+    SQL; QueryTimeoutError, ScanLimitError, PermissionMissingError, QueryFailedError; and the errors of `read_table`.
     """
     at = None if as_of is None else moment(as_of)
     if lake_root is not None:

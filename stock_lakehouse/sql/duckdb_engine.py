@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake import Lake
@@ -59,7 +58,7 @@ DUCKDB_TYPES = {
 
 
 class LakeTables(Mapping[str, Table]):
-    """The tables and views of a lake by name, with the columns that they have in it. A table is looked at when it is asked for."""
+    """The tables and views of a lake by name, with the columns that they have in it. Each is looked at when it is asked for."""
 
     def __init__(self, lake: Lake) -> None:
         self.lake = lake
@@ -87,7 +86,7 @@ class DuckDBEngine:
 
     - lake
     - minutes: after this time a query is stopped
-    - serving_folder: where the files of the serving copy are, if not in the lake itself. A lake on S3 needs one.
+    - serving: the serving copy whose files it reads; they are in a folder of this machine
     - views: queries that SQL may name like tables
     """
 
@@ -96,13 +95,13 @@ class DuckDBEngine:
     def __init__(
         self,
         lake: Lake,
+        serving: ServingCopy,
         minutes: float,
-        serving_folder: Path | None = None,
         views: Mapping[str, str] | None = None,
     ) -> None:
         self.lake = lake
+        self.serving = serving
         self.minutes = minutes
-        self.serving = ServingCopy(lake, serving_folder)
         self.views = views or {}
 
     def run(self, sql: str, parameters: Sequence[Parameter] = (), as_of: datetime | None = None) -> QueryResult:
@@ -121,7 +120,7 @@ class DuckDBEngine:
             with self._limited(database), _named(sql):
                 given = {str(place): value for place, value in enumerate(parameters, start=1)}
                 found = database.execute(translation.sql, given).to_arrow_table()
-                scanned = _scanned(database)
+                scanned = _scanned(database) if files else None
         return QueryResult(_typed(found, translation), self.name, None, scanned, time.monotonic() - began)
 
     def _stored(self, translation: Translation) -> list[str]:
@@ -191,7 +190,7 @@ class DuckDBEngine:
         paths = ", ".join(text_literal(file) for file in files)
         # The folder is named year=…, and the file has the column too.
         source = f"read_parquet([{paths}], hive_partitioning = false)"
-        database.execute(" ".join((f"CREATE VIEW {quoted(name)} AS", f"SELECT {columns} FROM {source}")))
+        database.execute(" ".join((f"CREATE VIEW {quoted(name)} AS SELECT", columns, "FROM", source)))
         return files
 
     def _lock(self, database: duckdb.DuckDBPyConnection, files: Sequence[str]) -> None:
@@ -240,7 +239,7 @@ def _join(database: duckdb.DuckDBPyConnection, view: Table, bars: Table) -> None
     )
     on = " AND ".join(f"b.{quoted(name)} = f.{quoted(name)}" for name in bars.key)
     source = f"{quoted(f'_{CURATED.name}')} AS b LEFT JOIN {quoted(f'_{FEATURES.name}')} AS f ON {on}"
-    database.execute(" ".join((f"CREATE VIEW {quoted(view.name)} AS", f"SELECT {columns} FROM {source}")))
+    database.execute(" ".join((f"CREATE VIEW {quoted(view.name)} AS SELECT", columns, "FROM", source)))
 
 
 def _scanned(database: duckdb.DuckDBPyConnection) -> int | None:

@@ -6,15 +6,14 @@ statements in stock_lakehouse_tests/sql.
 
 Here: data. Not here: the types of expressions and the translation of queries (dialect.py).
 
-A line is `name(arguments) result = DuckDB's SQL`; the SQL may stand on the next line. Without `=`, DuckDB has the function under
-the same name.
+A line is `name(arguments) result = DuckDB's SQL`; the SQL may stand on the next line. Without `=`, DuckDB has the function by the
+same name.
 
 - `{0}` is the first argument. In `result`, `!` after `double` says that the value may be NaN.
 - `{fail:text}` fails the query with that text.
 - Types are those of Athena. `number` is integer, bigint or double; `whole` is integer or bigint; `moment` is date, timestamp or
   timestamp with time zone; `T` is any type, the same wherever it stands; `any` is any type.
-- `literal` is a text that is written in the query, such as the unit of date_trunc. `...` repeats the argument before it; arguments
-  in brackets can be left out.
+- `literal` is a text that is written in the query, such as the unit of date_trunc. `...` repeats the argument before it.
 - `same` as a result is the type of the first argument; `T` the common type of the arguments of type T.
 """
 
@@ -73,11 +72,12 @@ nullif(T, T) same
 greatest(T, T...) T = CASE WHEN {any_null} THEN NULL ELSE greatest({all}) END
 least(T, T...) T = CASE WHEN {any_null} THEN NULL ELSE least({all}) END
 lower(varchar) varchar
-upper(varchar) varchar
+upper(varchar) varchar = replace(upper(replace({0}, 'ß', chr(57344))), chr(57344), 'ß')
 length(varchar) bigint
 reverse(varchar) varchar
 replace(varchar, varchar) varchar = replace({0}, {1}, '')
-replace(varchar, varchar, varchar) varchar
+replace(varchar, varchar, varchar) varchar =
+    CASE WHEN {1} = '' THEN CAST({fail:replace: the replaced text is empty} AS VARCHAR) ELSE replace({0}, {1}, {2}) END
 trim(varchar) varchar = trim({0}, {whitespace})
 ltrim(varchar) varchar = ltrim({0}, {whitespace})
 rtrim(varchar) varchar = rtrim({0}, {whitespace})
@@ -126,7 +126,7 @@ last_day_of_month(moment) date = last_day(CAST({0} AS DATE))
 date_trunc(day_unit, date) date = CAST(date_trunc({0}, {1}) AS DATE)
 date_trunc(time_unit, time) T1 = date_trunc({0}, {1})
 date_add(day_unit, whole, date) date = CAST({1_units_after_2} AS DATE)
-date_add(time_unit, whole, time) T2 = {1_units_after_2}
+date_add(added_unit, whole, time) T2 = {1_units_after_2}
 date_diff(day_unit, date, date) bigint = date_sub({0}, {1}, {2})
 date_diff(time_unit, time, time) bigint = date_sub({0}, {1}, {2})
 date_format(moment, format) varchar = strftime({0}, {1})

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stock_lakehouse.sql.engine import QueryRefusedError, QuerySyntaxError
-
-if TYPE_CHECKING:
-    from sqlglot import exp
 
 # Words that Trino does not take as a name without quotes.
 RESERVED = re.compile(
@@ -39,18 +36,19 @@ NOT_IN_ATHENA = {
 @cache
 def _dialect() -> Any:
     from sqlglot.dialects.trino import Trino
+    from sqlglot.parsers.trino import TrinoParser
 
     class ByName(Trino):
-        class Parser(Trino.Parser):
+        class Parser(TrinoParser):
             FUNCTIONS: dict[str, Any] = {}  # noqa: RUF012 - sqlglot's own form
             FUNCTION_PARSERS = {  # noqa: RUF012
-                name: parser for name, parser in Trino.Parser.FUNCTION_PARSERS.items() if name in WITH_GRAMMAR
+                name: parser for name, parser in TrinoParser.FUNCTION_PARSERS.items() if name in WITH_GRAMMAR
             }
 
     return ByName
 
 
-def parsed(sql: str) -> exp.Expression:
+def parsed(sql: str) -> Any:
     """The tree of one query. Raises QuerySyntaxError with the place."""
     import sqlglot
     from sqlglot import exp
@@ -139,3 +137,27 @@ def unquoted_reserved(sql: str, identifier: Any) -> None:
         raise QuerySyntaxError(f'{name} is a reserved word; write "{name}"', sql, *location(sql, identifier))
     if not re.fullmatch(r"[A-Za-z_]\w*", name):
         raise QuerySyntaxError(f'{name} is no name without quotes; write "{name}"', sql, *location(sql, identifier))
+
+
+def refuse_writes(sql: str) -> None:
+    """Raise QueryRefusedError unless `sql` is one query, by its first word and its semicolons.
+
+    For engines that may have grammar that sqlglot does not know: in Athena's dialect only a query begins with these words. Raises
+    QuerySyntaxError for text that has no words.
+    """
+    import sqlglot
+    from sqlglot.errors import TokenError
+
+    try:
+        tokens = sqlglot.tokenize(sql, read=_dialect())
+    except TokenError as error:
+        raise QuerySyntaxError(str(error).split("\n", 1)[0]) from None
+    if not tokens:
+        raise QuerySyntaxError("there is no query")
+    if tokens[0].text.upper() not in ("SELECT", "WITH", "VALUES", "TABLE", "("):
+        raise QueryRefusedError(
+            "only a SELECT is run; nothing is written by a query", sql, *place_of(sql, tokens[0].start)
+        )
+    ends = [number for number, token in enumerate(tokens) if token.token_type.name == "SEMICOLON"]
+    if ends and ends[0] < len(tokens) - 1:
+        raise QueryRefusedError("one SELECT is run at a time", sql, *place_of(sql, tokens[ends[0] + 1].start))

@@ -27,6 +27,7 @@ from stock_lakehouse.sql.engine import (
     QueryTimeoutError,
     ScanLimitError,
 )
+from stock_lakehouse.sql.parsing import parsed, place_of, refuse_writes
 from stock_lakehouse.sql.values import arrow_type, literals, table_of
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 SOURCE = "stock-lakehouse"  # the name of this client in Trino's lists of queries
 ROWS_AT_A_TIME = 10_000
+IMMEDIATE = "EXECUTE IMMEDIATE '"
 TEXT_ONLY = ("map(", "row(")
 
 
@@ -60,15 +62,12 @@ class TrinoEngine:
         `as_of` is turned into versions of the lake's Delta tables, not into Trino's `FOR TIMESTAMP AS OF`, which believes the
         recorded times of commits also where a clock had jumped.
         """
+        refuse_writes(sql)
         began = time.monotonic()
         sent = Sent(sql)
         if as_of is not None:
             sent.add(self._versions(sql, as_of))
-        given = literals(parameters)
-        statement = sent.text
-        if given:
-            quoted = statement.replace("'", "''")
-            statement = f"EXECUTE IMMEDIATE '{quoted}' USING {', '.join(given)}"
+        statement = sent.bound(literals(parameters))
         connection = self._connection()
         cursor, finished = connection.cursor(), False
         try:
@@ -90,7 +89,8 @@ class TrinoEngine:
 
     def _connection(self) -> Any:
         try:
-            import trino
+            import trino.auth
+            import trino.dbapi
         except ModuleNotFoundError:
             raise QueryFailedError(
                 "the package trino is not installed; it comes with an extra: pip install 'stock-lakehouse[trino]'"
@@ -119,7 +119,7 @@ class TrinoEngine:
         for name, place in _tables(sql):
             stored = self.lake.delta.get(name.lower())
             if stored is None:
-                line, column = _line_and_column(sql, place - len(name))
+                line, column = place_of(sql, place - len(name))
                 raise QueryRefusedError(
                     f"{name} has no versions to read as of {in_words(as_of)}; these have: {', '.join(self.lake.delta)}",
                     sql,
@@ -139,6 +139,7 @@ class Sent:
     def __init__(self, sql: str) -> None:
         self.sql = self.text = sql
         self._added: list[tuple[int, int]] = []  # offset in `text`, length
+        self._prefix = 0
 
     def add(self, insertions: Sequence[tuple[int, str]]) -> None:
         """Insert each text at its offset in the user's SQL."""
@@ -148,34 +149,31 @@ class Sent:
             self._added.append((offset + shift, len(inserted)))
             shift += len(inserted)
 
+    def bound(self, given: Sequence[str]) -> str:
+        """The statement that runs `text` with the literals `given` for its `?`."""
+        if not given:
+            return self.text
+        self._prefix = len(IMMEDIATE)
+        quoted = self.text.replace("'", "''")
+        return f"{IMMEDIATE}{quoted}' USING {', '.join(given)}"
+
     def place(self, line: int, column: int) -> tuple[int, int]:
-        """Line and column in the user's SQL, from 1, of a place in `text`."""
+        """Line and column in the user's SQL, from 1, of the place that Trino gives."""
+        if line == 1:  # Trino counts from the begin of the statement, and not the doubling of quotes
+            column -= self._prefix
         offset = sum(len(before) + 1 for before in self.text.split("\n")[: line - 1]) + column - 1
         shift = sum(length for start, length in self._added if start + length <= offset)
-        return _line_and_column(self.sql, offset - shift)
-
-
-def _line_and_column(sql: str, offset: int) -> tuple[int, int]:
-    before = sql[:offset]
-    return before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1
+        return place_of(self.sql, offset - shift)
 
 
 def _tables(sql: str) -> list[tuple[str, int]]:
     """The name of each table that the query reads, and the offset behind it. Names of WITH are none. Raises QuerySyntaxError."""
-    import sqlglot
     from sqlglot import exp
-    from sqlglot.errors import ParseError
     from sqlglot.optimizer.scope import traverse_scope
 
-    try:
-        tree = sqlglot.parse_one(sql, read="trino")
-    except ParseError as error:
-        first = error.errors[0]
-        column = first["col"] - len(first["highlight"] or "") + 1
-        raise QuerySyntaxError(first["description"], sql, first["line"], column) from None
     tables = {
         id(source): source
-        for scope in traverse_scope(tree)
+        for scope in traverse_scope(parsed(sql))
         for source in scope.sources.values()
         if isinstance(source, exp.Table)
     }
@@ -204,7 +202,7 @@ def _rows(cursor: Any) -> pa.Table:
 def _cancel(cursor: Any) -> None:
     """Stop a query that nobody waits for. A failure is logged: the error that ended the wait is the one to report."""
     import requests
-    import trino
+    import trino.exceptions
 
     try:
         cursor.cancel()
@@ -216,7 +214,7 @@ def _cancel(cursor: Any) -> None:
 def _named(sent: Sent, cursor: Any) -> Iterator[None]:
     """Turn the client's errors into those of this package."""
     import requests
-    import trino
+    import trino.exceptions
 
     try:
         yield

@@ -47,7 +47,7 @@ def type_of_column(stored: str) -> str:
 
 def common_type(left: str, right: str) -> str | None:
     """The type to which both can be converted without being asked to; None if there is none."""
-    if left == right or right == UNKNOWN:
+    if right in (left, UNKNOWN):
         return left
     if left == UNKNOWN:
         return right

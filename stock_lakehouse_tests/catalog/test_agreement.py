@@ -144,7 +144,7 @@ def serving_column_typed_otherwise(lake: Lake, glue: Any, database: str) -> list
     pq.write_table(rows.set_column(place, "volume", rows["volume"].cast("double")), buffer := BytesIO())
     obstore.put(store_of(lake), path, buffer.getvalue())
     folder = path.rpartition("/")[0]
-    return [Drift(SERVED, "column", "volume", "bigint", "double", f"serving copy, {folder}")]
+    return [Drift(SERVED, "column", f"{folder}: volume", "bigint", "double", "serving copy")]
 
 
 def data_file_lost(lake: Lake, glue: Any, database: str) -> list[Drift]:

@@ -377,6 +377,15 @@ def test_own_indicators_are_columns_of_features_and_of_their_serving_copy(lake: 
     assert "day_range" not in str(by_name["curated_stocks_daily"])
 
 
+def test_raw_files_of_the_layout_by_ticker_are_counted_and_not_registered(lake: Lake, database: str, glue: Any) -> None:
+    by_ticker = "raw/stocks_daily/ticker=AAA/year=2019/bars_2019-12-30_2019-12-31_20200102T000000000000Z_0123abcd.csv"
+    lake.storage.create(by_ticker, b'"symbol","date"\n"AAA","2019-12-30"\n')
+    prepare(lake)
+    outcomes = GlueCatalog(database, str(lake.root), glue).register(registrations_of(lake))
+    assert {one.name: one.left_out for one in outcomes if one.left_out} == {"raw_stocks_daily": 1}
+    assert [one["Values"] for one in contents(glue, database)["raw_stocks_daily"]["partitions"]] == [["2019"], ["2020"]]
+
+
 def answering(client: Any, operation: str, status: int, code: str, message: str, times: int) -> None:
     """Have `operation` refused `times` times."""
 
@@ -425,6 +434,24 @@ def test_throttling_is_waited_for_and_bounded(lake: Lake, database: str, monkeyp
     answering(other, "GetTables", 400, "ThrottlingException", "Rate exceeded", 99)
     with pytest.raises(CatalogError, match="Glue throttled GetTables 8 times; run again later"):
         GlueCatalog(database, str(lake.root), other).tables()
+
+
+def test_a_glue_that_does_not_answer_and_missing_credentials_are_told_apart(
+    database: str, monkeypatch: pytest.MonkeyPatch, aws: str
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(CatalogError, match=r"Glue does not answer: .*; run again: what was registered stays"):
+        GlueCatalog(database, "s3://bucket/lake").tables()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", aws)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "nowhere")
+    with pytest.raises(
+        CatalogError, match=r"Glue cannot be called: .*; set AWS_REGION, and credentials by AWS_PROFILE"
+    ):
+        GlueCatalog(database, "s3://bucket/lake").tables()
 
 
 def test_a_refused_partition_in_an_answer_of_status_200_is_an_error(lake: Lake, database: str, glue: Any) -> None:

@@ -1,4 +1,4 @@
-"""The client of Athena, against a server that speaks Athena's API and executes on DuckDB. test_real_trino.py has a real engine."""
+"""The client of Athena, against a server that speaks Athena's API and executes on DuckDB. A real engine: test_real_trino.py."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ from stock_lakehouse.sql.engine import (
     QueryTimeoutError,
     ScanLimitError,
 )
+from stock_lakehouse.tables import QUARANTINE
 from stock_lakehouse_tests import athena_gateway, s3
 from stock_lakehouse_tests.athena_gateway import Gateway, OnDuckDB
 
 BUCKET = "results"
-ENDLESS = "SELECT count(*) AS n FROM unnest(sequence(1, 1000000)) AS a(x) CROSS JOIN unnest(sequence(1, 1000000)) AS b(y) WHERE x * y < 0"
+ENDLESS = """SELECT count(*) AS n FROM unnest(sequence(1, 1000000)) AS a(x) CROSS JOIN unnest(sequence(1, 1000000)) AS b(y)
+WHERE x * y < 0"""
 BARS = """
 CREATE TABLE bars AS SELECT * FROM (VALUES
   ('BRK-B', DATE '2023-01-03', 309.9::DOUBLE, ''),
@@ -90,13 +92,17 @@ def test_a_result_says_the_query_the_bytes_and_the_cost(engine: AthenaEngine, ga
     assert result.seconds > 0
 
 
-@pytest.mark.parametrize(("scanned", "megabytes"), [(0, 10), (1, 10), (10 << 20, 10), ((10 << 20) + 1, 11), (1 << 40, 1 << 20)])
+@pytest.mark.parametrize(
+    ("scanned", "megabytes"), [(0, 10), (1, 10), (10 << 20, 10), ((10 << 20) + 1, 11), (1 << 40, 1 << 20)]
+)
 def test_whole_megabytes_are_charged_and_at_least_ten(settings: Aws, scanned: int, megabytes: int) -> None:
     assert AthenaEngine(settings, 1.0).dollars(scanned) == pytest.approx(5 * megabytes / 1024**2)
 
 
 @pytest.mark.parametrize("keeps_results", [False, True])
-def test_every_type_is_read_from_a_file_and_from_pages(engine: AthenaEngine, gateway: Gateway, keeps_results: bool) -> None:
+def test_every_type_is_read_from_a_file_and_from_pages(
+    engine: AthenaEngine, gateway: Gateway, keeps_results: bool
+) -> None:
     gateway.faults.keeps_results = keeps_results
     rows = engine.run("""
         SELECT CAST(7 AS tinyint) AS a, CAST(-7 AS smallint) AS b, 7 AS c, CAST(7 AS bigint) AS d, CAST(0.5 AS real) AS e,
@@ -115,7 +121,9 @@ def test_every_type_is_read_from_a_file_and_from_pages(engine: AthenaEngine, gat
 
 
 def test_doubles_that_are_no_numbers_come_through(engine: AthenaEngine) -> None:
-    rows = engine.run("SELECT CAST('NaN' AS double) AS a, CAST('Infinity' AS double) AS b, -CAST('Infinity' AS double) AS c").rows
+    rows = engine.run(
+        "SELECT CAST('NaN' AS double) AS a, CAST('Infinity' AS double) AS b, -CAST('Infinity' AS double) AS c"
+    ).rows
     assert [str(value) for value in rows.to_pylist()[0].values()] == ["nan", "inf", "-inf"]
 
 
@@ -168,7 +176,9 @@ def test_an_error_shows_its_place_in_the_sql(engine: AthenaEngine, gateway: Gate
         engine.run("SELECT ticker,\n  clos\nFROM bars")
     (query_id,) = gateway.queries
     assert (caught.value.line, caught.value.column, caught.value.query_id) == (2, 3, query_id)
-    assert str(caught.value) == f"line 2, column 3: Column 'clos' cannot be resolved (query {query_id})\n    clos\n    ^"
+    assert (
+        str(caught.value) == f"line 2, column 3: Column 'clos' cannot be resolved (query {query_id})\n    clos\n    ^"
+    )
 
 
 def test_a_nested_column_is_refused_by_name(engine: AthenaEngine, gateway: Gateway) -> None:
@@ -176,7 +186,25 @@ def test_a_nested_column_is_refused_by_name(engine: AthenaEngine, gateway: Gatew
         engine.run("SELECT array_agg(ticker) AS tickers FROM bars")
 
 
-def test_the_workgroup_is_created_once_enforced_encrypted_and_limited(settings: Aws, engine: AthenaEngine, gateway: Gateway) -> None:
+def test_a_nested_column_of_a_known_table_is_refused_before_the_query_is_asked(settings: Aws, gateway: Gateway) -> None:
+    engine = AthenaEngine(settings, 1.0, {"processed_quarantine": QUARANTINE})
+    with pytest.raises(QueryRefusedError, match="column reasons is of type array"):
+        engine.run("SELECT ticker, reasons FROM processed_quarantine")
+    assert not gateway.calls
+
+
+@pytest.mark.parametrize(
+    "sql", ["DROP TABLE bars", "INSERT INTO bars SELECT 1", "SELECT 1; DROP TABLE bars", "EXPLAIN ANALYZE x"]
+)
+def test_nothing_but_one_query_is_asked(engine: AthenaEngine, gateway: Gateway, sql: str) -> None:
+    with pytest.raises(QueryRefusedError):
+        engine.run(sql)
+    assert not gateway.calls
+
+
+def test_the_workgroup_is_created_once_enforced_encrypted_and_limited(
+    settings: Aws, engine: AthenaEngine, gateway: Gateway
+) -> None:
     engine.run("SELECT 1 AS one")
     AthenaEngine(settings, 1.0).run("SELECT 1 AS one")
     assert (gateway.calls["CreateWorkGroup"], gateway.calls["UpdateWorkGroup"]) == (1, 0)
@@ -192,7 +220,9 @@ def test_the_workgroup_is_created_once_enforced_encrypted_and_limited(settings: 
     }
 
 
-def test_a_workgroup_of_this_program_follows_the_settings(settings: Aws, engine: AthenaEngine, gateway: Gateway) -> None:
+def test_a_workgroup_of_this_program_follows_the_settings(
+    settings: Aws, engine: AthenaEngine, gateway: Gateway
+) -> None:
     engine.run("SELECT 1 AS one")
     key = "arn:aws:kms:us-east-1:123456789012:key/results"
     changed = settings.model_copy(update={"athena_scan_limit_mb": 50, "athena_kms_key": key})
@@ -211,7 +241,9 @@ def test_somebody_elses_workgroup_is_left_alone_and_its_limit_named(
     gateway.workgroups["primary"] = theirs
     before = dict(theirs)
     engine = AthenaEngine(settings.model_copy(update={"athena_workgroup": "primary"}), 1.0)
-    assert engine.run("SELECT 1 AS one").rows.num_rows == 1  # the results go where the settings say: this group has no place
+    assert (
+        engine.run("SELECT 1 AS one").rows.num_rows == 1
+    )  # the results go where the settings say: this group has no place
     assert gateway.workgroups["primary"] == before
     assert "its own limit counts (20 MB a query)" in caplog.text
 
@@ -244,7 +276,9 @@ def test_a_start_whose_answer_was_lost_is_one_query(engine: AthenaEngine, gatewa
 
 def test_the_scan_limit_cancels_and_says_how_much_was_scanned(engine: AthenaEngine, gateway: Gateway) -> None:
     gateway.faults.scan_limit = 10_000_000
-    with pytest.raises(ScanLimitError, match=r"scanned 12\.3 MB: the limit of workgroup lakehouse is reached") as caught:
+    with pytest.raises(
+        ScanLimitError, match=r"scanned 12\.3 MB: the limit of workgroup lakehouse is reached"
+    ) as caught:
         engine.run("SELECT * FROM bars")
     assert caught.value.query_id in gateway.queries
 
@@ -302,7 +336,9 @@ def test_an_action_that_is_not_allowed_is_named_with_its_resource(engine: Athena
     gateway.faults.denied = frozenset({"StartQueryExecution"})
     with pytest.raises(PermissionMissingError) as caught:
         engine.run("SELECT 1 AS one")
-    assert "lack athena:StartQueryExecution on arn:aws:athena:us-east-1:123456789012:workgroup/lakehouse" in str(caught.value)
+    assert "lack athena:StartQueryExecution on arn:aws:athena:us-east-1:123456789012:workgroup/lakehouse" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize(
@@ -352,7 +388,10 @@ def test_no_region_and_no_credentials_are_said(settings: Aws, gateway: Gateway, 
     nothing |= {"AWS_EC2_METADATA_DISABLED": "true", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
     with s3.variables(nothing), pytest.raises(QueryFailedError, match="set AWS_REGION"):
         AthenaEngine(settings, 1.0).run("SELECT 1 AS one")
-    with s3.variables({**nothing, "AWS_REGION": "us-east-1"}), pytest.raises(PermissionMissingError, match="no AWS credentials"):
+    with (
+        s3.variables({**nothing, "AWS_REGION": "us-east-1"}),
+        pytest.raises(PermissionMissingError, match="no AWS credentials"),
+    ):
         AthenaEngine(settings, 1.0).run("SELECT 1 AS one")
 
 

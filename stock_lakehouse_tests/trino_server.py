@@ -1,5 +1,7 @@
 """A Trino server in a process of its own, on loopback, which reads the catalog and the bucket of a moto server.
 
+Its name is not trino.py: pytest puts this folder on the path, where that would stand in place of Trino's client.
+
 Here: finding a JDK, the server's archive and its folder, starting, waiting, stopping. Not here: anything a test asks of it.
 
 The archive (784 MB) comes once from Maven's repository and is unpacked once, into a cache folder of the user. Where either cannot
