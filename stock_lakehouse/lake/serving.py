@@ -22,7 +22,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.lake.delta_table import DeltaTable, adds_of, partition_columns
+from stock_lakehouse.lake.delta_table import DeltaTable, partition_columns
 from stock_lakehouse.lake.history import file_name
 from stock_lakehouse.lake.storage import (
     File,
@@ -119,7 +119,10 @@ class ServingCopy:
         `years`: only files of these years (None: of all). None if there is no table. Raises StorageError, UnservedError.
         """
         stored = self.lake.delta[table.name]
-        return self._make(stored, stored.open(), years) if stored.exists() else []
+        if not stored.exists():
+            return []
+        opened = stored.open()
+        return self._make(stored, opened, self.served(table, opened), years)
 
     def files(self, table: Table, opened: deltalake.DeltaTable) -> dict[int, str]:
         """The path or URI of the file of each year of the version `opened` of `table`, written if it is missing.
@@ -127,8 +130,9 @@ class ServingCopy:
         Empty if the version has no rows. A version of any age is served; its files stay for a day after their last use. Raises
         StorageError, UnservedError.
         """
-        self._make(self.lake.delta[table.name], opened, None)
-        return {served.year: self.storage.uri(served.path) for served in self.served(table, opened)}
+        served = self.served(table, opened)
+        self._make(self.lake.delta[table.name], opened, served, None)
+        return {year.year: self.storage.uri(year.path) for year in served}
 
     def present(self, table: Table, opened: deltalake.DeltaTable) -> dict[int, str | None]:
         """The path or URI of the file of each year of the version `opened`; None where it is missing. Writes nothing."""
@@ -140,8 +144,12 @@ class ServingCopy:
 
     def served(self, table: Table, opened: deltalake.DeltaTable) -> list[ServedYear]:
         """What the file of each year of the version `opened` of `table` holds, ascending. Only the log is read."""
+        import pyarrow as pa
+
+        adds = pa.table(opened.get_add_actions(flatten=True))
+        needed = ["path", "num_records", *(f"partition.{name}" for name in partition_columns(opened))]
         years: dict[int, list[dict[str, Any]]] = {}
-        for add in adds_of(opened):
+        for add in adds.select(needed).to_pylist():
             if add["num_records"]:
                 years.setdefault(add["partition.year"], []).append(add)
         return [
@@ -228,14 +236,20 @@ class ServingCopy:
     def _there(self, table: Table) -> dict[str, File]:
         return {file.path: file for file in self.storage.walk(self._folder_of(table))}
 
-    def _make(self, stored: DeltaTable, opened: deltalake.DeltaTable, years: Iterable[int] | None) -> list[str]:
-        table, wanted = stored.table, None if years is None else set(years)
+    def _make(
+        self,
+        stored: DeltaTable,
+        opened: deltalake.DeltaTable,
+        wanted: Sequence[ServedYear],
+        years: Iterable[int] | None,
+    ) -> list[str]:
+        table, of_years = stored.table, None if years is None else set(years)
         there = self._there(table)
         missing = []
-        for served in self.served(table, opened):
+        for served in wanted:
             if served.path in there:
                 self._used(there[served.path])
-            elif wanted is None or served.year in wanted:
+            elif of_years is None or served.year in of_years:
                 missing.append(served)
         if not missing:
             return []
