@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import time
 from collections import Counter
@@ -214,11 +215,13 @@ class ServingCopy:
             newest = max((file.changed for file in files), default=0.0)
             stored = self.lake.delta[table.name]
             named_now = {year.path for year in self.served(table, stored.open())} if stored.exists() else set()
+            # A publish has replaced the file of such a year, and its serving copy is yet to come.
+            unmade = {_year_of(path) for path in named_now - {file.path for file in files}}
             removed += [
                 file
                 for file in files
                 if file.path not in named_now
-                and newest - max(_replaced_at(file, files), self._last_used(file)) > GRACE_SECONDS
+                and newest - max(_replaced_at(file, files, unmade), self._last_used(file)) > GRACE_SECONDS
             ]
             if isinstance(self.storage, Folder):
                 _remove_empty(Path(self.storage.uri(self._folder_of(table))), newest - GRACE_SECONDS)
@@ -253,7 +256,7 @@ class ServingCopy:
                 missing.append(served)
         if not missing:
             return []
-        self._tell(f"serving copy of {table.name}: {len(missing)} years are written, {missing[0].year} first")
+        self._tell(f"serving copy of {table.name}: years to be written: {len(missing)}, from {missing[0].year} on")
         with named(served_name(table)):
             for served in missing:
                 self._write(served.path, self._content(stored, opened, served))
@@ -423,11 +426,19 @@ def _with_schema(rows: pa.Table, schema: pa.Schema, values: Mapping[str, Any]) -
     return pa.table([column(field) for field in schema], schema=schema)
 
 
-def _replaced_at(file: File, files: Iterable[File]) -> float:
-    """When the next file of the same year was written; the time of the file itself if there is none."""
-    year = file.path.split("/")[:-2]
-    later = [other.changed for other in files if other.changed > file.changed and other.path.split("/")[:-2] == year]
-    return min(later, default=file.changed)
+def _year_of(path: str) -> str:
+    """The folder of the year of a file of the copy."""
+    return path.rsplit("/", 2)[0]
+
+
+def _replaced_at(file: File, files: Iterable[File], unmade: Collection[str]) -> float:
+    """When the next file of the same year was written. If there is none: never for a year in `unmade`, else with the file itself.
+
+    The last case is a file of an earlier version, written for a reader.
+    """
+    year = _year_of(file.path)
+    later = [other.changed for other in files if other.changed > file.changed and _year_of(other.path) == year]
+    return min(later, default=math.inf if year in unmade else file.changed)
 
 
 def _remove_empty(folder: Path, before: float) -> None:
