@@ -46,6 +46,13 @@ FORMS = {
     DATE: r"[0-9]{1,4}-[0-9]{1,2}-[0-9]{1,2}",
     BOOLEAN: r"(?i:t|true|f|false|1|0)",
 }
+# Texts that Athena reads too, and DuckDB does not: digits of other scripts, hexadecimal doubles, years beyond four digits.
+UNREAD = {
+    BIGINT: r"[+-]?\p{Nd}+",
+    INTEGER: r"[+-]?\p{Nd}+",
+    DOUBLE: r"[+-]?0[xX][0-9a-fA-F.]+[pP][+-]?[0-9]+[dDfF]?",
+    DATE: r"[+-]?[0-9]+-[0-9]{1,2}-[0-9]{1,2}",
+}
 TRIMMED = "".join(map(chr, range(1, 33)))
 DAY_TEXT = re.compile(r"\s*[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}\s*")
 TIME_TEXT = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2} [0-9]{1,2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?")
@@ -158,7 +165,7 @@ def _as_text(sql: str, source: str, length: int | None) -> str:
 
 def text_as(sql: str, kind: str, is_try: bool) -> str:
     """A text as a value of `kind`: what Athena cannot read is an error, or null if `is_try`."""
-    text = f"trim({sql}, {text_literal(TRIMMED)})"
+    text = sql if kind == BOOLEAN else f"trim({sql}, {text_literal(TRIMMED)})"
     number = f"regexp_replace({text}, '[dDfF]$', '')" if kind == DOUBLE else text
     # `x` is a number without a suffix also where its last letter is one of them, as of Infinity: it has none.
     word = "TRY_CAST" if is_try or kind == DATE else "CAST"
@@ -166,8 +173,12 @@ def text_as(sql: str, kind: str, is_try: bool) -> str:
     otherwise = "NULL" if is_try else failing(f"'Cannot cast ' || {sql} || ' to {kind}'", kind)
     if kind == DATE and not is_try:
         read = f"coalesce({read}, {otherwise})"
+    foreign = failing(f"{sql} || ' is not read as {kind} on DuckDB'", kind)
     matches = f"regexp_full_match({text}, {text_literal(FORMS[kind])})"
-    return f"(CASE WHEN {sql} IS NULL THEN NULL WHEN {matches} THEN {read} ELSE {otherwise} END)"
+    branches = f"WHEN {matches} THEN {read}"
+    if kind in UNREAD:
+        branches += f" WHEN regexp_full_match({text}, {text_literal(UNREAD[kind])}) THEN {foreign}"
+    return f"(CASE WHEN {sql} IS NULL THEN NULL {branches} ELSE {otherwise} END)"
 
 
 def failing(message: str, kind: str) -> str:

@@ -120,7 +120,7 @@ class DuckDBEngine:
             with self._limited(database), _named(sql):
                 given = {str(place): value for place, value in enumerate(parameters, start=1)}
                 found = database.execute(translation.sql, given).to_arrow_table()
-                scanned = _scanned(database)
+                scanned = _scanned(database) if files else None
         return QueryResult(_typed(found, translation), self.name, None, scanned, time.monotonic() - began)
 
     def _stored(self, translation: Translation) -> list[str]:

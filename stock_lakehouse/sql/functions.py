@@ -72,11 +72,12 @@ nullif(T, T) same
 greatest(T, T...) T = CASE WHEN {any_null} THEN NULL ELSE greatest({all}) END
 least(T, T...) T = CASE WHEN {any_null} THEN NULL ELSE least({all}) END
 lower(varchar) varchar
-upper(varchar) varchar
+upper(varchar) varchar = replace(upper(replace({0}, 'ß', chr(57344))), chr(57344), 'ß')
 length(varchar) bigint
 reverse(varchar) varchar
 replace(varchar, varchar) varchar = replace({0}, {1}, '')
-replace(varchar, varchar, varchar) varchar
+replace(varchar, varchar, varchar) varchar =
+    CASE WHEN {1} = '' THEN CAST({fail:replace: the replaced text is empty} AS VARCHAR) ELSE replace({0}, {1}, {2}) END
 trim(varchar) varchar = trim({0}, {whitespace})
 ltrim(varchar) varchar = ltrim({0}, {whitespace})
 rtrim(varchar) varchar = rtrim({0}, {whitespace})

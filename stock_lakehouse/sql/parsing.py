@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stock_lakehouse.sql.engine import QueryRefusedError, QuerySyntaxError
-
-if TYPE_CHECKING:
-    from sqlglot import exp
 
 # Words that Trino does not take as a name without quotes.
 RESERVED = re.compile(
@@ -39,18 +36,19 @@ NOT_IN_ATHENA = {
 @cache
 def _dialect() -> Any:
     from sqlglot.dialects.trino import Trino
+    from sqlglot.parsers.trino import TrinoParser
 
     class ByName(Trino):
-        class Parser(Trino.Parser):
+        class Parser(TrinoParser):
             FUNCTIONS: dict[str, Any] = {}  # noqa: RUF012 - sqlglot's own form
             FUNCTION_PARSERS = {  # noqa: RUF012
-                name: parser for name, parser in Trino.Parser.FUNCTION_PARSERS.items() if name in WITH_GRAMMAR
+                name: parser for name, parser in TrinoParser.FUNCTION_PARSERS.items() if name in WITH_GRAMMAR
             }
 
     return ByName
 
 
-def parsed(sql: str) -> exp.Expression:
+def parsed(sql: str) -> Any:
     """The tree of one query. Raises QuerySyntaxError with the place."""
     import sqlglot
     from sqlglot import exp

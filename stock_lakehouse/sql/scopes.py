@@ -84,6 +84,10 @@ class Part:
         """The translation of an expression. `in_order`: names of the SELECT list may stand in it."""
         raise NotImplementedError
 
+    def boolean(self, node: Any, scope: Scope, word: str) -> Value:
+        """The translation of a condition of `word`."""
+        raise NotImplementedError
+
     def query(self, node: Any, outer: Scope) -> Relation:
         """The translation of a query."""
         raise NotImplementedError

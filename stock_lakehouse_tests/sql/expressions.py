@@ -20,15 +20,19 @@ class Statement:
     """A statement, and what happens.
 
     - family: what it is about
-    - here: "same", DuckDB gives Trino's rows; "refused", it is not run on DuckDB and the message says why; "wrong", it is no SQL
-      of Athena and a message shows the place; "fails", both engines fail when they compute it
+    - here: what DuckDB does.
+        "same": it gives Trino's rows.
+        "refused": it is not asked, and a message says why.
+        "wrong": the statement is no SQL of Athena, and a message shows the place.
+        "fails": both engines fail when they compute it.
+        "stops": DuckDB fails where Trino answers, because nothing in DuckDB gives the same.
     - types, rows: Trino's answer; None if Trino fails
     - error: the name of Trino's error; None if it answers
     """
 
     family: str
     sql: str
-    here: Literal["same", "refused", "wrong", "fails"]
+    here: Literal["same", "refused", "wrong", "fails", "stops"]
     types: list[str] | None = None
     rows: list[list[Any]] | None = None
     error: str | None = None

@@ -107,6 +107,11 @@ def test_what_fails_while_it_is_computed_says_what_failed(engine: DuckDBEngine) 
         engine.run("SELECT CAST(x AS double) FROM (VALUES 'abc') AS t(x)")
 
 
+def test_an_integer_that_athena_cannot_hold_fails(engine: DuckDBEngine) -> None:
+    with pytest.raises(QueryFailedError, match="Overflow"):
+        engine.run("SELECT 2147483647 + 1 AS x")
+
+
 def test_names_may_repeat_in_a_result(engine: DuckDBEngine) -> None:
     found = engine.run("SELECT a.x, b.x FROM (VALUES 1) AS a(x), (VALUES 2) AS b(x)").rows
     assert found.column_names == ["x", "x"]
