@@ -20,6 +20,16 @@ if _TYPE_CHECKING:
         read_table,
     )
     from stock_lakehouse.lake.storage import LakeError, StorageError
+    from stock_lakehouse.sql.choose import query
+    from stock_lakehouse.sql.engine import (
+        PermissionMissingError,
+        QueryError,
+        QueryFailedError,
+        QueryRefusedError,
+        QuerySyntaxError,
+        QueryTimeoutError,
+        ScanLimitError,
+    )
 
 __all__ = [
     "InvalidDateError",
@@ -28,6 +38,13 @@ __all__ = [
     "NoHistoryError",
     "NoLakeError",
     "NoVersionError",
+    "PermissionMissingError",
+    "QueryError",
+    "QueryFailedError",
+    "QueryRefusedError",
+    "QuerySyntaxError",
+    "QueryTimeoutError",
+    "ScanLimitError",
     "StorageError",
     "TableName",
     "UnknownColumnError",
@@ -35,6 +52,7 @@ __all__ = [
     "UnknownTickerError",
     "describe",
     "list_tables",
+    "query",
     "read_table",
 ]
 
@@ -43,13 +61,29 @@ _warnings.filterwarnings("ignore", message=r".*is currently in beta, and may hav
 
 __version__ = "0.1.0"
 
+_ROOMS = {
+    **dict.fromkeys(("describe", "list_tables"), "lake.dictionary"),
+    "query": "sql.choose",
+    **dict.fromkeys(
+        (
+            "PermissionMissingError",
+            "QueryError",
+            "QueryFailedError",
+            "QueryRefusedError",
+            "QuerySyntaxError",
+            "QueryTimeoutError",
+            "ScanLimitError",
+        ),
+        "sql.engine",
+    ),
+}  # of names of the public API that lake/reading.py does not have
+
 
 def __getattr__(name: str) -> _Any:
     """A name of the public API, imported when it is asked for: what it needs takes half a second."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    room = "dictionary" if name in ("describe", "list_tables") else "reading"
-    return getattr(_importlib.import_module(f"stock_lakehouse.lake.{room}"), name)
+    return getattr(_importlib.import_module(f"stock_lakehouse.{_ROOMS.get(name, 'lake.reading')}"), name)
 
 
 def __dir__() -> list[str]:

@@ -11,13 +11,16 @@ from stock_lakehouse.assets.raw import NETWORK_RETRIES
 from stock_lakehouse.automation.choose import automated, automation_of
 from stock_lakehouse.automation.jobs import PROGRESS, lakehouse_job, progress_logger
 from stock_lakehouse.automation.upkeep_schedule import upkeep_job
+from stock_lakehouse.checks.catalog import catalog_agrees
 from stock_lakehouse.checks.gaps import gap_diagnosis
 from stock_lakehouse.checks.market import market_checks
 from stock_lakehouse.instance.event_log import batch_events
 from stock_lakehouse.io_managers.raw_csv import RawCsvIOManager
 from stock_lakehouse.io_managers.table import TableIOManager
 from stock_lakehouse.partitions import PartitionScheme
+from stock_lakehouse.resources.catalog import CatalogResource
 from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.resources.query import QueryResource
 from stock_lakehouse.settings import Settings, load_settings
 from stock_lakehouse.sources import Source
 from stock_lakehouse.sources.choose import source_of
@@ -38,15 +41,19 @@ def build_definitions(
     retries = NETWORK_RETRIES if settings.source == "yfinance" else None
     return dg.Definitions(
         assets=automated(
-            all_assets(scheme.definition(ticker_order), retries, lakehouse.lake.indicators), settings, calendar
+            all_assets(scheme.definition(ticker_order), retries, lakehouse.lake.indicators, settings.query_engine),
+            settings,
+            calendar,
         ),
-        asset_checks=[market_checks(automation.check_condition), gap_diagnosis(automation.check_condition)],
+        asset_checks=[check(automation.check_condition) for check in (market_checks, gap_diagnosis, catalog_agrees)],
         jobs=[lakehouse_job, upkeep_job],
         sensors=automation.sensors,
         schedules=automation.schedules,
         resources={
             "lakehouse": lakehouse,
             "spark": lakehouse.spark,
+            "catalog_service": CatalogResource.of(settings),
+            "query": QueryResource.of(settings, lakehouse),
             "source": source or source_of(settings),
             "raw_csv": RawCsvIOManager(lakehouse=lakehouse),
             "parquet": TableIOManager(lakehouse=lakehouse),

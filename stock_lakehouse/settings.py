@@ -136,6 +136,85 @@ class Databricks(Group):
         return self
 
 
+class Aws(Group):
+    """The Glue database of the lake, the crawlers, and Athena's workgroup.
+
+    Credentials, region and endpoints are not among the settings: boto3 reads its own variables and profiles.
+    """
+
+    credentials = "credentials and region come from boto3's variables and profiles, like AWS_PROFILE and AWS_REGION"
+
+    glue_database: str = Field(
+        default="lakehouse",
+        pattern="^[a-z0-9_]{1,128}$",
+        description="Glue database of the lake's tables; it is created if it does not exist.",
+    )
+    catalog_by: Literal["register", "crawl"] = Field(
+        default="register",
+        description="What writes the tables to Glue: `register`, this program; or `crawl`, also Glue crawlers, which need "
+        "`crawler_role`; see docs/aws.md#crawlers.",
+    )
+    crawler_role: str | None = Field(
+        default=None, description='Name or ARN of the IAM role of the crawlers. Needed with `catalog_by = "crawl"`.'
+    )
+    athena_workgroup: str = Field(
+        default="lakehouse",
+        pattern="^[a-zA-Z0-9._-]{1,128}$",
+        description="Athena workgroup of all queries; it is created if it does not exist.",
+    )
+    athena_results: str | None = Field(
+        default=None,
+        pattern="^s3://.+",
+        description='Where Athena puts results, `s3://bucket/prefix`. Needed with `query_engine = "athena"`.',
+    )
+    athena_kms_key: str | None = Field(
+        default=None,
+        pattern="^arn:aws[a-z-]*:kms:.+",
+        description="ARN of the KMS key that encrypts Athena's results. None: S3's own keys (SSE_S3).",
+    )
+    athena_scan_limit_mb: int = Field(
+        default=1000, ge=10, description="MB that a query may scan; Athena cancels a query that scans more."
+    )
+    athena_dollars_per_tb: float = Field(
+        default=5.0, ge=0, description="Price of a scanned TB, from which the cost of a query is computed."
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Aws:
+        if self.catalog_by == "crawl" and self.crawler_role is None:
+            raise ValueError(
+                "crawler_role: needed with catalog_by = 'crawl', the IAM role that the crawlers use; or set catalog_by to "
+                "register, which needs none"
+            )
+        return self
+
+
+class Trino(Group):
+    """A Trino server whose catalog has the lake's tables."""
+
+    credentials = f"the password comes from {PREFIX}TRINO_PASSWORD"
+
+    url: str | None = Field(
+        default=None,
+        pattern="^https?://[^/]+/?$",
+        description='Address of the server, `https://host:port`. Needed with `query_engine = "trino"`.',
+    )
+    user: str = Field(default="stock_lakehouse", min_length=1, description="User of the queries.")
+    catalog: str | None = Field(
+        default=None, description='Catalog of the lake\'s tables on Trino. Needed with `query_engine = "trino"`.'
+    )
+    schema_name: str = Field(
+        default="lakehouse", min_length=1, description="Schema of the lake's tables in that catalog: the Glue database."
+    )
+    password: SecretStr | None = Field(default=None, description="Password of `user`. It is a secret.")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Trino:
+        if self.password is not None and self.url is not None and self.url.startswith("http://"):
+            raise ValueError(f"url: {self.url} would send the password unencrypted; set an address with https://")
+        return self
+
+
 class Settings(LakeOptions, BaseSettings):
     """All settings of the platform. Relative paths are relative to the folder of lakehouse.toml."""
 
@@ -193,6 +272,23 @@ class Settings(LakeOptions, BaseSettings):
         '`engine = "spark_connect"`.',
     )
     databricks: Databricks = Field(Databricks(), description="Where on Databricks runs are computed.")
+    catalog: Literal["local", "glue"] = Field(
+        "local",
+        description="Where the tables are registered: `local`, nowhere but in the lake itself; or `glue`, AWS Glue, for which "
+        "the lake must be on S3; see docs/aws.md.",
+    )
+    query_engine: Literal["duckdb", "athena", "trino"] = Field(
+        "duckdb",
+        description="What runs SQL: DuckDB in the process, AWS Athena, or a Trino server; see docs/sql.md.",
+    )
+    serving_cache: Path | None = Field(
+        None,
+        description="Folder where SQL on this machine keeps Parquet files of bars and features. None: the lake's own "
+        "`serving/`; of a lake on S3 the user's cache folder; see docs/architecture.md.",
+    )
+    query_minutes: float = Field(30.0, gt=0, description="How long a query may take. Then it is stopped.")
+    aws: Aws = Field(Aws(), description="The Glue database and Athena's workgroup.")
+    trino: Trino = Field(Trino(), description="A Trino server that runs SQL.")
     partition_by: Literal["date_ticker", "session"] = Field(
         "date_ticker",
         description="What a partition is: `date_ticker`, a bar (`2023-09-21|NVDA`), up to 100,000 keys; or `session`, a session "
@@ -274,10 +370,30 @@ class Settings(LakeOptions, BaseSettings):
                 f"{self.databricks.messages}; set databricks.messages to a folder of a volume (/Volumes/…), or "
                 "databricks.job_cluster to a cluster with one"
             )
+        if self.catalog == "glue" and not isinstance(self.lake_root, str):
+            raise ValueError(
+                f"catalog: 'glue' needs a lake on S3, because AWS cannot read {self.lake_root}; set lake_root to "
+                "s3://bucket/prefix, or catalog to local"
+            )
         if self.webhook_url is not None and not self.webhook_url.get_secret_value().startswith(("https://", "http://")):
             raise ValueError("webhook_url: begins with neither https:// nor http://")
         if self.simulated_clock is not None and self.source == "yfinance":
             raise ValueError("simulated_clock: a live source needs the real time; it goes with sample and csv only")
+        return self
+
+    @model_validator(mode="after")
+    def _check_sql_engine(self) -> Settings:
+        if self.query_engine == "athena" and self.catalog != "glue":
+            raise ValueError(
+                "query_engine: Athena reads the tables that Glue has; set catalog to glue, which needs a lake on S3, or "
+                "query_engine to duckdb"
+            )
+        if self.query_engine == "athena" and self.aws.athena_results is None:
+            raise ValueError("aws.athena_results: needed with query_engine = 'athena', s3://bucket/prefix for results")
+        if self.query_engine == "trino" and (self.trino.url is None or self.trino.catalog is None):
+            raise ValueError(
+                "trino: with query_engine = 'trino' set trino.url, and trino.catalog to Trino's catalog that has the tables"
+            )
         return self
 
     @classmethod

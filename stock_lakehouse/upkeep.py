@@ -7,18 +7,20 @@ runs (automation/).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.exchanges import XNYS
-from stock_lakehouse.lake import Lake
+from stock_lakehouse.lake import Lake, bi_database
 from stock_lakehouse.lake.lock import TableBusyError
 from stock_lakehouse.lake.maintenance import Maintained, drop, maintain_table
 from stock_lakehouse.lake.markers import Marker, Markers
 from stock_lakehouse.lake.publish import PublishError, partition_of
+from stock_lakehouse.lake.serving import SERVED, ServingCopy, UnservedError
 from stock_lakehouse.lake.staging import clear_abandoned
+from stock_lakehouse.lake.storage import StorageError
 from stock_lakehouse.lake.stored import Damage, TickerYear
 from stock_lakehouse.layers.curated import COMPUTE_ANEW, is_outdated, mark_rewrites, pending_rewrites
 from stock_lakehouse.market_calendar import utc_now
@@ -94,11 +96,14 @@ class Upkeep:
 
     - recomputed: the tickers whose curated bars, corporate actions and features were computed again and compared
     - staging_removed: abandoned staged frames that were removed
+    - served, serving_removed: files of the serving copy that were written, and that were removed
     """
 
     tables: list[TableUpkeep]
     recomputed: tuple[str, ...] = ()
     staging_removed: int = 0
+    served: int = 0
+    serving_removed: int = 0
 
     @property
     def findings(self) -> list[Finding]:
@@ -125,11 +130,12 @@ def keep_up(
     Raises StorageError. A defect of a table is a finding, not an error.
     """
     moment = now or utc_now()
-    found = {table.name: TableUpkeep(table.name) for table in TABLES}
+    found, damaged = {table.name: TableUpkeep(table.name) for table in TABLES}, set[Table]()
     for table in TABLES:
         began, table_upkeep = time.monotonic(), found[table.name]
         damages = damages_of(lake, table)
         if damages:
+            damaged.add(table)
             table_upkeep.findings.append(_damaged(table, damages))
         else:
             if not check_only:
@@ -140,6 +146,7 @@ def keep_up(
             f"{table.name}: {table_upkeep.rows_checked:,} rows checked"
             + (f", {len(damages)} files damaged" if damages else "")
         )
+    served, serving_removed = _keep_serving(lake, found, damaged, check_only, progress)
     if strangers := lake.raw.strangers(in_flight=False):
         found[RAW.name].findings.append(_never_read(strangers))
     for name, pairs in lacking(lake).items():
@@ -165,6 +172,8 @@ def keep_up(
         list(found.values()),
         tuple(tickers) if readable else (),
         0 if check_only else clear_abandoned(lake.storage),
+        served,
+        serving_removed,
     )
 
 
@@ -429,6 +438,40 @@ def _maintain(lake: Lake, table_upkeep: TableUpkeep, now: datetime) -> None:
         table_upkeep.findings.append(Finding(table_upkeep.table, str(error), "the next upkeep maintains this table"))
     except PublishError as error:
         table_upkeep.findings.append(Finding(table_upkeep.table, str(error), "the table has the same rows as before"))
+
+
+def _keep_serving(
+    lake: Lake,
+    found: Mapping[str, TableUpkeep],
+    damaged: Collection[Table],
+    check_only: bool,
+    progress: Callable[[str], None],
+) -> tuple[int, int]:
+    """Replace damaged files of the serving copy, remove those that were replaced, and write those that are missing.
+
+    The numbers of files that were written and removed. With `check_only` a damaged file is a finding; a missing one is none,
+    because whoever misses it writes it.
+    """
+    copy, written, removed = ServingCopy(lake, tell=progress), 0, 0
+    try:
+        for table in SERVED:
+            damages = copy.damages(table)
+            if check_only and damages:
+                what = f"{len(damages)} files of its serving copy: {damages[0].path} {damages[0].reason}"
+                found[table.name].findings.append(
+                    Finding(table.name, what, "`stock-lakehouse upkeep` writes them anew")
+                )
+            elif not check_only and table not in damaged:  # a damaged table cannot be copied
+                lake.storage.delete([damage.path for damage in damages])
+                written += len(copy.refresh(table))
+        if not check_only:
+            removed = len(copy.remove_replaced())
+            bi_database.renew(lake)
+    except (UnservedError, StorageError) as error:
+        found[CURATED.name].findings.append(
+            Finding(CURATED.name, f"the serving copy: {error}", "readers fall back to the tables until this is done")
+        )
+    return written, removed
 
 
 def _audit(lake: Lake, spark: SparkSession, table: Table, table_upkeep: TableUpkeep) -> None:

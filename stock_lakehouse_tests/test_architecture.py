@@ -12,14 +12,15 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "stock_lakehouse"
 # A room imports only rooms on lines above its own, and itself.
 ORDER = (
-    ("exchanges", "indicators"),
+    ("exchanges", "indicators", "aws"),
     ("schemas", "market_calendar"),
     ("tables", "partitions", "clock", "lake_options"),
     ("settings",),
     ("schemas.lineage", "transforms", "sources", "instance"),
     ("lake", "event_storage"),
+    ("sql",),
     ("layers", "engines", "package", "dashboards"),
-    ("upkeep", "databricks_jobs"),
+    ("upkeep", "databricks_jobs", "catalog"),
     ("resources",),
     ("io_managers",),
     ("automation",),

@@ -84,6 +84,31 @@ def test_materialize_runs_a_rectangle_and_status_and_show_tell_of_it() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("project")
+def test_tables_and_describe_say_what_the_tables_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOCK_LAKEHOUSE_FIRST_DATE", "2022-12-01")
+    assert call("materialize", "--tickers", "NVDA", "--from", "2022-12-29", "--to", "2023-01-04").exit_code == 0
+    listed = {one["name"]: one for one in json.loads(call("tables", "--json").stdout)}
+    bars = 4  # sessions, two of each year
+    for name, partitions in (("curated_stocks_daily", 2), ("stocks_features", 2)):
+        assert (listed[name]["rows"], listed[name]["partitions"], listed[name]["files"]) == (bars, partitions, 2)
+        assert listed[name]["version"] == 1
+        assert listed[name]["registered"] == []
+    assert listed["processed_stocks_daily"]["rows"] is None
+    assert sum(listed["raw_stocks_daily"][name] for name in ("partitions", "files")) == 4
+    shown = call("tables").stdout
+    assert "curated_stocks_daily" in shown
+    assert 'registered nowhere else (catalog = "local")' in " ".join(shown.split())
+    described = " ".join(call("describe", "processed_stocks_daily").stdout.split())
+    assert "Parquet: 4 rows, 2 partitions by ticker and year, 2 files" in described
+    found = json.loads(call("describe", "stocks_features", "--json").stdout)
+    assert (found["rows"], found["partition_by"]) == (bars, ["ticker", "year"])
+    rsi = next(column for column in found["columns"] if column["name"] == "rsi_14")
+    assert rsi["type"] == "double"
+    assert rsi["made_of"] == [{"table": "curated_stocks_daily", "column": "close"}]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("project")
 def test_status_counts_sessions_that_are_missing_between() -> None:
     for day in ("2023-09-01", "2023-09-06"):
         assert call("materialize", "--tickers", "NVDA", "--from", day, "--to", day).exit_code == 0
@@ -95,6 +120,7 @@ def test_status_counts_sessions_that_are_missing_between() -> None:
 WITH_A_LAKE = (
     ("status",),
     ("status", "--json"),
+    ("tables",),
     ("show", "stocks_features", "AAPL"),
     ("show", "stocks_features", "AAPL", "--csv"),
     ("export", "stocks_features"),

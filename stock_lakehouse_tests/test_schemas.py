@@ -228,6 +228,15 @@ def test_describe_prints_every_column_with_its_meaning_and_what_it_is_made_of() 
     assert max(map(len, done.output.splitlines())) <= 80
 
 
+def test_describe_of_the_view_names_both_tables() -> None:
+    done = CliRunner().invoke(app, ["describe", "bars_with_features"])
+    assert done.exit_code == 0, done.output
+    blocks = {block.split()[0]: " ".join(block.split()) for block in done.output.split("\n\n")[1:]}
+    assert blocks["close"].endswith("made of curated_stocks_daily: close")
+    assert blocks["rsi_14"].endswith("made of stocks_features: rsi_14")
+    assert blocks["date"].endswith("made of curated_stocks_daily: date; stocks_features: date")
+
+
 def test_describe_of_an_unknown_table_names_the_tables() -> None:
     done = CliRunner().invoke(app, ["describe", "prices"])
     assert done.exit_code == 2

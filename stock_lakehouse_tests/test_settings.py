@@ -347,6 +347,36 @@ def test_a_wrong_databricks_setting_is_named(tmp_path: Path, table: str, said: s
     assert said in message_of()
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('catalog = "glue"\n', "catalog: 'glue' needs a lake on S3, because AWS cannot read"),
+        ('catalog = "hive"\n', "catalog: Input should be 'local' or 'glue'"),
+        ('[aws]\ncatalog_by = "crawl"\n', "crawler_role: needed with catalog_by = 'crawl'"),
+        ("[aws]\nathena_scan_limit_mb = 9\n", "aws.athena_scan_limit_mb: Input should be greater than or equal to 10"),
+        ('[aws]\nathena_results = "results"\n', "aws.athena_results: String should match pattern"),
+        ('[aws]\nglue_database = "my-lake"\n', "aws.glue_database: String should match pattern"),
+        ('[aws]\nsecret_access_key = "a"\n', "credentials and region come from boto3's variables and profiles"),
+    ],
+)
+def test_a_wrong_setting_of_the_catalog_is_named(tmp_path: Path, text: str, said: str) -> None:
+    written(tmp_path, text)
+    assert said in message_of()
+
+
+def test_a_lake_on_s3_can_be_registered_in_glue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = 'catalog = "glue"\nlake_root = "s3://bucket/lake"\n'
+    written(tmp_path, lake + '[aws]\nglue_database = "prices"\ncatalog_by = "crawl"\ncrawler_role = "crawlers"\n')
+    monkeypatch.setenv(f"{PREFIX}AWS_GLUE_DATABASE", "bars")
+    settings = load_settings()
+    assert settings.catalog == "glue"
+    assert (settings.aws.glue_database, settings.aws.catalog_by, settings.aws.crawler_role) == (
+        "bars",
+        "crawl",
+        "crawlers",
+    )
+
+
 NO_PROFILE = "no instance profile, so"
 
 

@@ -61,7 +61,7 @@ def lake(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return loaded
 
 
-SHOWS = [("status",), ("restatements", "NVDA"), *(("show", table.name, "NVDA") for table in TABLES)]
+SHOWS = [("status",), ("tables",), ("restatements", "NVDA"), *(("show", table.name, "NVDA") for table in TABLES)]
 
 
 @pytest.mark.slow
@@ -81,6 +81,7 @@ def test_at_80_columns_the_same_words_are_shown_as_at_500(arguments: tuple[str, 
         (("status",), ("processed_stocks_daily", "2023-09-18", "2023-09-21")),
         (("restatements", "nvda"), ("curated_stocks_daily", "2023-09-20", "11.5")),
         (("show", "processed_quarantine", "nvda"), ("2023-09-21", "NVDA.csv", "=1+1")),
+        (("tables",), ("processed_stocks_daily", "partitions", "version")),
         (("doctor",), ("settings:", "lake:", "instance:", "disk:")),
         (("backfill", "--again", "--dry-run", "--from", "2023-09-18"), ("AAPL,", "2023-09-18", "2023-09-21", "8")),
         (("upkeep", "--check-only"), ("processed_stocks_daily", "curated_stocks_daily")),

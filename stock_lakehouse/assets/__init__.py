@@ -6,17 +6,20 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from stock_lakehouse.assets.catalog import catalog
 from stock_lakehouse.assets.curated import corporate_actions, curated_stocks_daily
 from stock_lakehouse.assets.features import stocks_features
 from stock_lakehouse.assets.ledger import restatements
 from stock_lakehouse.assets.processed import processed_actions, processed_quarantine, processed_stocks_daily
 from stock_lakehouse.assets.raw import raw_stocks_daily
+from stock_lakehouse.assets.reports import report_assets
 from stock_lakehouse.automation.jobs import GROUP, LAYER_TAG
+from stock_lakehouse.catalog.entries import OWNER
 from stock_lakehouse.indicators.registry import INDICATORS, Indicator
 from stock_lakehouse.io_managers.metadata import lineage_of
 from stock_lakehouse.tables import BY_NAME, Table, with_indicators
 
-OWNER = "team:market-data"
+TEAM = f"team:{OWNER}"
 KINDS = {"csv": {"csv"}, "parquet": {"parquet", "pyspark"}, "delta": {"deltalake", "pyspark"}}
 
 
@@ -24,23 +27,25 @@ def all_assets(
     partitions: dg.PartitionsDefinition[str],
     source_retries: dg.RetryPolicy | None = None,
     indicators: tuple[Indicator, ...] = INDICATORS,
+    query_engine: str = "duckdb",
 ) -> Sequence[dg.AssetsDefinition]:
     """All assets.
 
     - partitions: of the layers
     - source_retries: the retry policy of the step that requests rows from the source
     - indicators: those of the lake, whose columns features have
+    - query_engine: what runs the reports
     """
 
     def described(spec: dg.AssetSpec) -> dg.AssetSpec:
         table = BY_NAME.get(spec.key.path[-1])
         if table is None:  # an asset without a table sets these attributes itself
-            return spec.replace_attributes(owners=[*spec.owners] or [OWNER])
+            return spec.replace_attributes(owners=[*spec.owners] or [TEAM])
         return spec.replace_attributes(
             partitions_def=partitions if table.has_step else None,
             group_name=GROUP,
             tags={LAYER_TAG: table.layer},
-            owners=[OWNER],
+            owners=[TEAM],
             kinds=KINDS[table.format],
             description=table.description,
         ).merge_attributes(metadata=_metadata(with_indicators(table, indicators), indicators))
@@ -54,6 +59,8 @@ def all_assets(
         corporate_actions,
         stocks_features,
         restatements,
+        catalog,
+        *report_assets(query_engine),
     ]
     return dg.map_asset_specs(described, assets)
 

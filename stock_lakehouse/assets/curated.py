@@ -7,7 +7,7 @@ import dagster as dg
 from pyspark.sql import DataFrame  # at runtime: Dagster reads annotations
 
 from stock_lakehouse.assets.layer import layer_step
-from stock_lakehouse.checks import audit_spec
+from stock_lakehouse.checks import audit_spec, serving_spec
 from stock_lakehouse.io_managers.table import FRAME, ReadByJob
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED
@@ -20,7 +20,7 @@ NEWEST = 10
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="delta",
     pool=CURATED.name,
-    check_specs=[audit_spec(CURATED), audit_spec(CORPORATE_ACTIONS, CURATED)],
+    check_specs=[audit_spec(CURATED), audit_spec(CORPORATE_ACTIONS, CURATED), serving_spec(CURATED)],
 )
 def curated_stocks_daily(
     context: dg.AssetExecutionContext, processed_stocks_daily: DataFrame | ReadByJob, lakehouse: LakehouseResource

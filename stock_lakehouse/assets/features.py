@@ -7,7 +7,7 @@ import dagster as dg
 from pyspark.sql import DataFrame  # at runtime: Dagster reads annotations
 
 from stock_lakehouse.assets.layer import layer_step
-from stock_lakehouse.checks import PRESENT_FORMULAS, audit_spec
+from stock_lakehouse.checks import PRESENT_FORMULAS, audit_spec, serving_spec
 from stock_lakehouse.io_managers.table import FRAME, ReadByJob
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import FEATURES
@@ -18,7 +18,7 @@ from stock_lakehouse.tables import FEATURES
     backfill_policy=dg.BackfillPolicy.single_run(),
     io_manager_key="delta",
     pool=FEATURES.name,
-    check_specs=[audit_spec(FEATURES), PRESENT_FORMULAS],
+    check_specs=[audit_spec(FEATURES), PRESENT_FORMULAS, serving_spec(FEATURES)],
 )
 def stocks_features(
     context: dg.AssetExecutionContext, curated_stocks_daily: DataFrame | ReadByJob, lakehouse: LakehouseResource

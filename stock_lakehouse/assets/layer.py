@@ -35,7 +35,7 @@ def layer_step(
                 yield result
         return
     layer, results = COMPUTED[table.name], list[CheckResult]()
-    step = lakehouse.step(lakehouse.rectangle(context.partition_keys), context.run_id, results.append)
+    step = lakehouse.step(lakehouse.rectangle(context.partition_keys), context.run_id, results.append, context.log.info)
     try:
         computed = compute(step, table, frame)
     except BLOCKED as error:

@@ -24,11 +24,15 @@ def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
 # layer of an asset is in its tags and its name.
 GROUP = "lake"
 LAYER_TAG = "layer"
+# What is made of the published tables for those who read them: the catalog and the reports. These assets have no partitions.
+SERVING_GROUP = "serving"
+CATALOG = "catalog"  # the asset that registers the tables
 
-# Every asset and check of the lake's tables, in one run and one process. Other assets of the graph have their own jobs.
+# Every asset and check of the lake, in one run and one process. Assets of other groups have their own jobs.
 lakehouse_job = dg.define_asset_job(
     LAKEHOUSE_JOB,
-    selection=dg.AssetSelection.groups(GROUP),
+    selection=dg.AssetSelection.groups(GROUP, SERVING_GROUP),
     executor_def=dg.in_process_executor,
-    description="The tables of the lake: raw, processed, curated, features and the tables that their steps write.",
+    description="The tables of the lake: raw, processed, curated, features and the tables that their steps write; then what "
+    "serves their readers.",
 )

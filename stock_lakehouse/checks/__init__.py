@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from stock_lakehouse.lake.causes import VENDOR_EDIT, WITHDRAWN
+from stock_lakehouse.layers.serving import SERVING_COPY
 from stock_lakehouse.layers.step import LISTED, CheckResult, audit_name
 from stock_lakehouse.sources import printable
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW, RESTATEMENTS, Table
@@ -51,6 +52,16 @@ def audit_spec(table: Table, asset: Table | None = None) -> dg.AssetCheckSpec:
         asset=(asset or table).name,
         blocking=True,
         description=f"Every row to be published conforms to the schema of {table.name}; if not, nothing is published.",
+    )
+
+
+def serving_spec(table: Table) -> dg.AssetCheckSpec:
+    """The check that the serving copy has every file of the version that the step of `table` published."""
+    return dg.AssetCheckSpec(
+        SERVING_COPY,
+        asset=table.name,
+        description="The serving copy has a file of every year of the published version. If not, nothing is lost: readers fall "
+        "back to the table, and the next run writes the missing files.",
     )
 
 

@@ -27,7 +27,7 @@ def settings_of_process() -> Settings:
         settings = load_settings()
     except SettingsError as error:
         fail(str(error))
-    if settings.engine != "embedded" or isinstance(settings.lake_root, str):
+    if settings.engine != "embedded" or isinstance(settings.lake_root, str) or settings.trino.url is not None:
         ctrl_c.grace = REMOTE_GRACE_SECONDS
     return settings
 

@@ -39,7 +39,7 @@ class Diagnosis:
 
 
 def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
-    """Check settings, lake, layout, instance, disks, calendar, partitions, source, engine and Java, in order.
+    """Check settings, lake, layout, serving copy, instance, disks, calendar, partitions, source, engine and Java, in order.
 
     Without settings the checks end. Nothing is created.
 
@@ -57,6 +57,7 @@ def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
     yield lake
     if lake.state == "ok":
         yield _layout(settings)
+        yield _serving(settings)
     yield _instance(settings)
     yield from _disks(settings)
     yield _calendar(settings)
@@ -70,12 +71,13 @@ def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
 
 
 def _lake(settings: Settings) -> Diagnosis:
+    from stock_lakehouse.lake.serving import FOLDER
     from stock_lakehouse.tables import TABLES
 
     root = settings.lake_root
     if isinstance(root, str):
         return _bucket(root)
-    folders = [root, root / ".locks", *(root / table.path for table in TABLES)]
+    folders = [root, root / ".locks", root / FOLDER, *(root / table.path for table in TABLES)]
     reason = next(filter(None, map(why_unwritable, folders)), None)
     if reason:
         return Diagnosis("lake", "broken", f"{reason}; set lake_root to a folder that you may write")
@@ -154,6 +156,29 @@ def _layout(settings: Settings) -> Diagnosis:
     except (LayoutError, StorageError) as error:
         return Diagnosis("layout", "broken", str(error))
     return Diagnosis("layout", "ok", f'the tables have layout "{settings.layout}"')
+
+
+def _serving(settings: Settings) -> Diagnosis:
+    """How many files of the serving copy are there, of those that the present versions name."""
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.lake.serving import SERVED, ServingCopy
+    from stock_lakehouse.lake.storage import StorageError
+
+    lake = Lake(settings.lake_options)
+    copy, wanted, missing = ServingCopy(lake), 0, 0
+    try:
+        for table in SERVED:
+            stored = lake.delta[table.name]
+            files = list(copy.present(table, stored.open()).values()) if stored.exists() else []
+            wanted, missing = wanted + len(files), missing + files.count(None)
+    except StorageError as error:
+        return Diagnosis("serving", "note", f"the serving copy cannot be listed, so readers use the tables: {error}")
+    if missing:
+        return Diagnosis(
+            "serving", "note", f"{missing:,} of {wanted:,} files of the serving copy are missing; the next run, query or upkeep "
+            "writes them"
+        )  # fmt: skip
+    return Diagnosis("serving", "ok", f"the serving copy has all {wanted:,} files of the present versions")
 
 
 def _calendar(settings: Settings) -> Diagnosis:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +11,7 @@ import typer
 from stock_lakehouse.cli.context import settings_of_process, tickers_in, why_unwritable
 from stock_lakehouse.cli.printing import aside, fail
 from stock_lakehouse.cli.program import AsOf, First, Last, TableName, Tickers, app
-from stock_lakehouse.cli.rows import XLSX_ROWS, chosen_rows, write_csv, write_parquet, write_xlsx
+from stock_lakehouse.cli.rows import XLSX_ROWS, chosen_rows, write_csv, write_file, write_parquet, write_xlsx
 
 WRITERS = {"csv": write_csv, "parquet": write_parquet, "xlsx": write_xlsx}
 
@@ -55,12 +54,5 @@ def export(
             f"--format xlsx: a sheet has at most {XLSX_ROWS:,} rows, these are {rows.num_rows:,}; narrow them with --tickers, "
             "--from and --to, or write csv or parquet"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    hidden = target.with_name(f".{target.name}.{os.getpid()}.new")  # renamed when complete, so no half file is read
-    try:
-        with hidden.open("wb") as file:
-            WRITERS[form](rows, file)
-        hidden.replace(target)
-    finally:
-        hidden.unlink(missing_ok=True)
+    write_file(target, lambda file: WRITERS[form](rows, file))
     aside(f"{target}: {rows.num_rows:,} rows")

@@ -123,6 +123,8 @@ def _print_upkeep(done: Upkeep) -> None:
         say(f"Recomputed and compared: {', '.join(done.recomputed)}")
     if done.staging_removed:
         say(f"Folders of killed runs removed from .staging: {done.staging_removed}")
+    if done.served or done.serving_removed:
+        say(f"Serving copy: files written: {done.served}, old files removed: {done.serving_removed}")
     for finding in done.findings:
         say(f"[red]{finding.table}[/]: {escape(finding.what)}")
         say(f"  to do: {escape(finding.todo)}")

@@ -1,14 +1,16 @@
-"""The rows that `show` and `export` are asked for, and the files and texts that they are written to.
+"""The rows that `show`, `export` and `query` are asked for, and the files and texts that they are written to.
 
-Not here: reading a table (lake/reading.py), and the commands (look.py, export.py).
+Not here: reading a table (lake/reading.py), and the commands (look.py, export.py, query.py).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from stock_lakehouse.cli.context import day_of, existing_lake
@@ -111,6 +113,18 @@ def write_xlsx(rows: pa.Table, file: BinaryIO) -> None:
                 elif value is not None and not (isinstance(value, float) and not math.isfinite(value)):
                     sheet.write(number, place, value, formats.get(type(value)))
     book.close()
+
+
+def write_file(target: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write `target` by `write`. It appears when it is complete, so no half file is read."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    hidden = target.with_name(f".{target.name}.{os.getpid()}.new")
+    try:
+        with hidden.open("wb") as file:
+            write(file)
+        hidden.replace(target)
+    finally:
+        hidden.unlink(missing_ok=True)
 
 
 def _with_joined_lists(rows: pa.Table) -> pa.Table:

@@ -16,11 +16,12 @@ from stock_lakehouse.dashboards.charts import COLUMNS, PANES, SIGNALS
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable, adds_of
 from stock_lakehouse.lake.reading import read_table
+from stock_lakehouse.lake.serving import ServingCopy
 from stock_lakehouse.lake.stored import conformed
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.schemas import raw
 from stock_lakehouse.sources import printable
-from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, RAW, RESTATEMENTS, TABLES
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, RAW, RESTATEMENTS, TABLES, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,12 +91,16 @@ def answers(lake: Lake, tickers: Sequence[str] | None, years: int, most: int) ->
 
 
 def _rows(
-    stored: DeltaTable, columns: Sequence[str], years: Collection[int], tickers: Sequence[str] | None = None
+    lake: Lake, table: Table, columns: Sequence[str], years: Collection[int], tickers: Sequence[str] | None = None
 ) -> pa.Table:
     """`columns` of the rows of `years` and `tickers` (None: all); a column that the table on disk lacks is null."""
     import pyarrow.compute as pc
 
+    stored = lake.delta[table.name]
     opened = stored.open()
+    served = ServingCopy(lake).rows(table, opened, columns, years, tickers)
+    if served is not None:
+        return conformed(served, stored.table).select(list(columns))
     # The log's files are narrowed down first: a dataset of 10,500 files is slow to make. By year alone, whatever the layout.
     dataset = opened.to_pyarrow_dataset(partitions=[("year", "in", [str(year) for year in sorted(years)])])
     present = [column for column in columns if column in dataset.schema.names]
@@ -109,9 +114,9 @@ def _bars(lake: Lake, tickers: Sequence[str], years: Collection[int], first: dat
 
     of_bars = [column for column in COLUMNS if column in CURATED.column_names]
     of_features = [column for column in COLUMNS if column not in CURATED.column_names]
-    bars = _rows(lake.curated, [*KEY, *of_bars], years, tickers).filter(pc.field("date") >= first)
+    bars = _rows(lake, CURATED, [*KEY, *of_bars], years, tickers).filter(pc.field("date") >= first)
     # Left outer: a run may be between its two publishes, and a bar is worth drawing without its indicators.
-    joined = bars.join(_rows(lake.features, [*KEY, *of_features], years, tickers), list(KEY), join_type="left outer")
+    joined = bars.join(_rows(lake, FEATURES, [*KEY, *of_features], years, tickers), list(KEY), join_type="left outer")
     joined = joined.sort_by([(column, "ascending") for column in KEY])
     found = {}
     for ticker in tickers:
@@ -126,8 +131,8 @@ def _bars(lake: Lake, tickers: Sequence[str], years: Collection[int], first: dat
 def _signal_rows(lake: Lake, years: Collection[int]) -> pd.DataFrame:
     """Key, `LATEST`, signals and `tradable_from` of all tickers in `years`, by ticker and date."""
     names = [*KEY, *(name for name in LATEST if name in FEATURES.column_names), *SIGNALS, "tradable_from"]
-    closes = _rows(lake.curated, [*KEY, "close"], years)
-    rows = _rows(lake.features, names, years).join(closes, list(KEY), join_type="left outer")
+    closes = _rows(lake, CURATED, [*KEY, "close"], years)
+    rows = _rows(lake, FEATURES, names, years).join(closes, list(KEY), join_type="left outer")
     return rows.to_pandas().sort_values(list(KEY))
 
 

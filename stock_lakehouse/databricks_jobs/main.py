@@ -39,7 +39,7 @@ def main() -> None:
                 f"{order.name}: {len(order.tickers)} tickers × {len(order.sessions):,} sessions, Spark {spark.version}"
             )
             try:
-                metadata = publish(order, spark, tell)
+                metadata = publish(order, spark, tell, pipes.log.info)
             except BLOCKED as error:
                 pipes.log.error(f"{error}; nothing was published")
                 return
@@ -50,11 +50,16 @@ def main() -> None:
         pipes.report_asset_materialization(asset_key=order.name, metadata=metadata)
 
 
-def publish(order: Order, spark: SparkSession, tell: Callable[[CheckResult], None]) -> dict[str, Any]:
+def publish(
+    order: Order,
+    spark: SparkSession,
+    tell: Callable[[CheckResult], None],
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
     """Run the step of the table that `order` names; return its metadata by name. Raises one of BLOCKED."""
     lake = Lake(order.lake_options, order.own_source)
     staging = Staging(lake.root)
-    step = Step(lake, spark, staging, order.rectangle, order.run_id, order.ordered_at, tell)
+    step = Step(lake, spark, staging, order.rectangle, order.run_id, order.ordered_at, tell, say, order.serves)
     try:
         return run(step, order.table)
     finally:

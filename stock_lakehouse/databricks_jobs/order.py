@@ -24,6 +24,7 @@ class Order:
     `now`: ISO time of the order.
     `options`: the lake's options, in the form of `LakeOptions.as_json`.
     `own_source`: the text of the file of own indicators, which the job does not have.
+    `serves`: whether the job writes the serving copy of the table.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Order:
     now: str
     options: dict[str, Any]
     own_source: str | None = None
+    serves: bool = True
 
     def extras(self) -> dict[str, Any]:
         return asdict(self)

@@ -203,7 +203,13 @@ def _cell(table: Table, name: str) -> Column:
 
     old, new = F.col(f"old.{name}"), F.col(f"new.{name}")
     values = (old, new, cause_of(name)) if table.ledger == "values" else (F.lit(None),) * 3
-    texts = (value.cast("string").alias(part) for value, part in zip(values, ("old", "new", "cause"), strict=True))
+    # Sail keeps a column's comment as metadata of its field, and cannot put structs of several columns into one array if the
+    # metadata differ. The result of coalesce has none.
+    none = F.lit(None).cast("string")
+    texts = (
+        F.coalesce(value.cast("string"), none).alias(part)
+        for value, part in zip(values, ("old", "new", "cause"), strict=True)
+    )
     cell = F.struct(F.lit(name).alias("column"), *texts)
     return F.when(~old.eqNullSafe(new), cell)
 

@@ -175,7 +175,10 @@ class DeltaTable:
         )
 
     def prepare(self) -> None:
-        """Create the table if it does not exist; add columns that it lacks. Old files stay readable, with nulls in new columns.
+        """Create the table if it does not exist; add columns, comments and properties that it lacks, in one commit each.
+
+        Old files stay readable, with nulls in new columns. The comments of the columns and the description of the table are those
+        of the schema: Spark, Trino and Databricks show them from the log.
 
         Raises SchemaEvolutionError if the table has a column that the program does not compute, or computes as another type;
         LayoutError if it has another layout.
@@ -188,13 +191,15 @@ class DeltaTable:
                 str(self.path),
                 schema=wanted,
                 partition_by=list(self.table.partition_by),
+                description=self.table.description,
                 configuration=self.properties,
                 mode="ignore",
             )
             return
         self.check_layout()
         self.set_properties()
-        present = {field.name: field for field in self.open().schema().fields}
+        opened = self.open()
+        present = {field.name: field for field in opened.schema().fields}
         types = {field.name: field.type for field in wanted.fields}
         foreign = [name for name, field in present.items() if name not in types or types[name] != field.type]
         if foreign:
@@ -203,9 +208,16 @@ class DeltaTable:
                 "or computes as another type; put the indicators back into the file that the setting `indicators` names, or "
                 "move that folder away and run again: the table is a function of the layer above"
             )
-        missing = [field for field in wanted.fields if field.name not in present]
-        if missing:
-            self.open().alter.add_columns(missing)
+        comments = {name: _comment_of(field) for name, field in present.items()}
+        lacking = [field for field in wanted.fields if comments.get(field.name) is None]
+        if lacking:
+            opened.alter.add_columns(lacking)  # a column that exists gets its comment
+        # deltalake gives comments to any number of columns in one commit, but replaces one at a time.
+        for field in wanted.fields:
+            if field not in lacking and comments[field.name] != _comment_of(field):
+                opened.alter.set_column_metadata(field.name, field.metadata)
+        if opened.metadata().description != self.table.description:
+            opened.alter.set_table_description(self.table.description)
 
     @property
     def properties(self) -> dict[str, str]:
@@ -351,16 +363,28 @@ def _commits_of(write_id: str, opened: deltalake.DeltaTable, version: int) -> li
 
 
 def _delta_schema(table: Table) -> deltalake.Schema:
+    """The columns of `table`, each with its documentation as a comment."""
+    import pyarrow as pa
     from deltalake import Schema
 
-    return Schema.from_arrow(table.arrow_schema)
+    comments = {column.name: column.documentation for column in table.columns}
+    return Schema.from_arrow(
+        pa.schema([field.with_metadata({"comment": comments[field.name]}) for field in table.arrow_schema])
+    )
+
+
+def _comment_of(field: deltalake.Field) -> str | None:
+    comment: str | None = field.metadata.get("comment")
+    return comment
 
 
 def adds_of(opened: deltalake.DeltaTable) -> list[dict[str, Any]]:
     """The add actions of the version `opened`, flattened: num_records, partition.*, min.*, max.*."""
     import pyarrow as pa
 
-    rows: list[dict[str, Any]] = pa.table(opened.get_add_actions(flatten=True)).to_pylist()
+    # Read as a stream: `pa.table` of an object of another library imports pandas first, which takes a second.
+    actions = pa.RecordBatchReader.from_stream(opened.get_add_actions(flatten=True)).read_all()
+    rows: list[dict[str, Any]] = actions.to_pylist()
     return rows
 
 

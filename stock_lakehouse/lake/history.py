@@ -114,7 +114,9 @@ def files_of(opened: deltalake.DeltaTable, path: str) -> set[str]:
     """The data files of the version `opened`, as paths under the lake's root. `path`: the table's path."""
     import pyarrow as pa
 
-    return {f"{path}/{file_name(uri)}" for uri in pa.table(opened.get_add_actions())["path"].to_pylist()}
+    # A stream, and not `pa.table`, which would import pandas.
+    actions = pa.RecordBatchReader.from_stream(opened.get_add_actions()).read_all()
+    return {f"{path}/{file_name(uri)}" for uri in actions["path"].to_pylist()}
 
 
 def file_name(in_log: str) -> str:

@@ -140,16 +140,44 @@ class Ledger:
             )
         return {ticker: causes[ticker, of_run] for ticker, (_, of_run) in newest.items()}
 
+    def orphans(self, table_name: str, present: deltalake.DeltaTable) -> int:
+        """The number of orphaned lines of a table: those that announce a commit on top of its present version or a later one.
+
+        While a run publishes the table, the lines of its own commit are among them.
+        """
+        import pyarrow.compute as pc
+
+        if not self.stored.exists():
+            return 0
+        opened = self.stored.open()
+        if not _may_have_orphans(opened, table_name, present.version()):
+            return 0
+        is_orphaned = (pc.field("table_id") == str(present.metadata().id)) & (
+            pc.field("from_version") >= present.version()
+        )
+        return int(opened.to_pyarrow_dataset().count_rows(filter=is_orphaned))
+
+    def settle(self, tables: Sequence[DeltaTable]) -> None:
+        """Remove the orphaned lines of `tables`, for readers that cannot tell them from others, such as SQL engines.
+
+        Waits for a run that publishes a table with orphaned lines: its commit may make them valid. Raises TableBusyError.
+        """
+        for table in tables:
+            name = table.table.name
+            if table.exists() and self.orphans(name, table.open()):
+                with one_writer(table.lake_root, name):
+                    self.drop_orphans(name, table.open())
+
     def drop_orphans(self, table_name: str, present: deltalake.DeltaTable) -> None:
-        """Remove the orphaned lines of a table: those that announce a commit on top of its present version or a later one."""
+        """Remove the orphaned lines of a table: those that announce a commit on top of its present version or a later one.
+
+        The caller must hold the lock of the table.
+        """
         if not self.stored.exists():
             return
         with one_writer(self.stored.lake_root, RESTATEMENTS.name):
             opened = self.stored.open()
-            if any(
-                add["partition.table_name"] == table_name and (add["max.from_version"] or 0) >= present.version()
-                for add in adds_of(opened)
-            ):
+            if _may_have_orphans(opened, table_name, present.version()):
                 opened.delete(f"table_id = '{present.metadata().id}' AND from_version >= {present.version()}")
 
     def withdraw(self, run_id: str, before: deltalake.DeltaTable) -> None:
@@ -172,6 +200,14 @@ class Ledger:
                 of_table = F.col("table_id") == str(present.metadata().id)
                 is_orphaned = is_orphaned | (of_table & (F.col("from_version") >= present.version()))
         return self.stored.read(spark).where(~is_orphaned)
+
+
+def _may_have_orphans(ledger: deltalake.DeltaTable, table_name: str, version: int) -> bool:
+    """Whether a file of the ledger may hold lines of `table_name` for a commit on top of `version` or later, by the log."""
+    return any(
+        add["partition.table_name"] == table_name and (add["max.from_version"] or 0) >= version
+        for add in adds_of(ledger)
+    )
 
 
 def _lines_of_values(changes: DataFrame) -> DataFrame:

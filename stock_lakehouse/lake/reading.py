@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.history import NoVersionError, commits, in_words, open_as_of, version_at
+from stock_lakehouse.lake.serving import SERVED, ServingCopy
 from stock_lakehouse.lake.storage import LakeError, LakeRoot, StorageError
 from stock_lakehouse.lake.stored import conformed
 from stock_lakehouse.lake_options import LakeOptions
@@ -34,6 +35,7 @@ from stock_lakehouse.tables import (
 )
 
 if TYPE_CHECKING:
+    import deltalake
     import pyarrow as pa
 
 # The names that editors offer. A test compares them with tables.py.
@@ -349,6 +351,10 @@ def _delta(lake: Lake, table: Table, selection: Selection) -> pa.Table:
     if not stored.exists() if at is None else _not_created_yet(lake, stored, at):
         return table.arrow_schema.empty_table()
     opened = stored.open() if at is None else open_as_of(stored, at)
+    needed = replace(table, columns=tuple(column for column in table.columns if column.name in selection.columns))
+    is_served = table.name in {served.name for served in SERVED}
+    if is_served and (rows := _served(lake, needed, opened, selection)) is not None:
+        return rows
     wanted = pc.scalar(True)
     if selection.tickers is not None:
         wanted = wanted & pc.field("ticker").isin(selection.tickers)
@@ -359,9 +365,17 @@ def _delta(lake: Lake, table: Table, selection: Selection) -> pa.Table:
     dataset = opened.to_pyarrow_dataset()
     if table == RESTATEMENTS:
         return _committed_lines(lake, conformed(dataset.to_table(filter=wanted), table), at)
-    needed = replace(table, columns=tuple(column for column in table.columns if column.name in selection.columns))
     on_disk = [column for column in needed.column_names if column in dataset.schema.names]
     return conformed(dataset.to_table(on_disk, filter=wanted), needed)
+
+
+def _served(lake: Lake, table: Table, opened: deltalake.DeltaTable, selection: Selection) -> pa.Table | None:
+    """The selected rows of the version `opened` from the lake's serving copy; None if it does not have all of them."""
+    years = None
+    if selection.first is not None or selection.last is not None:
+        years = range((selection.first or date.min).year, (selection.last or date.max).year + 1)
+    rows = ServingCopy(lake).rows(table, opened, table.column_names, years, selection.tickers)
+    return None if rows is None else _within(conformed(rows, table), table, selection)
 
 
 def _not_created_yet(lake: Lake, stored: DeltaTable, at: datetime) -> bool:
@@ -403,3 +417,24 @@ def _landed_by(rows: pa.Table, at: datetime) -> pa.Table:
             + (f"the first landed at {first}" if first else "nothing has landed at all")
         )
     return landed
+
+
+def has_rows_at(lake: Lake, name: str, at: datetime | None) -> bool:
+    """Whether the Delta table `name` has a version to read at `at` (None: now); False if it had not been created yet.
+
+    True if the lake itself did not exist at `at`: then there is a version to look for, and an error when none is found.
+    """
+    stored = lake.delta[name]
+    return stored.exists() if at is None else not _not_created_yet(lake, stored, at)
+
+
+def rows_as_of(lake: Lake, name: str, at: datetime | None) -> pa.Table:
+    """All rows of the stored table `name` at the moment `at` (None: now), in no particular order.
+
+    Raises NoHistoryError, NoVersionError, StorageError.
+    """
+    table = table_of(lake, name)
+    if at is not None and name not in WITH_HISTORY:
+        raise NoHistoryError(f"{name} keeps no history; these tables do: {', '.join(WITH_HISTORY)}")
+    rows = _rows(lake, table, Selection(None, None, None, at, frozenset(table.column_names)))
+    return rows.select(list(table.column_names)).cast(table.arrow_schema)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.layers import curated, features, processed
+from stock_lakehouse.layers.serving import serve
 from stock_lakehouse.layers.step import (
     INPUT_ATTEMPTS,
     Computed,
@@ -35,7 +36,7 @@ class Layer:
     - compute: computes and audits the rows
     - reads: the tables from which the rows are computed
     - reads_all_years: True to read the upstream rows of all years; False to read those of the run's `read_years`
-    - check_published: checks the published table and reports the results
+    - check_published: checks the published table, writes its serving copy, and reports the results
     """
 
     compute: Callable[[Step, DataFrame], Computed]
@@ -44,10 +45,19 @@ class Layer:
     check_published: Callable[[Step], None] = lambda _: None
 
 
+def _serve_curated(step: Step) -> None:
+    serve(step, CURATED)
+
+
+def _check_and_serve_features(step: Step) -> None:
+    features.check_published(step)
+    serve(step, FEATURES)
+
+
 COMPUTED = {
     PROCESSED.name: Layer(processed.compute, processed.READS, reads_all_years=False),
-    CURATED.name: Layer(curated.compute, curated.READS),
-    FEATURES.name: Layer(features.compute, features.READS, check_published=features.check_published),
+    CURATED.name: Layer(curated.compute, curated.READS, check_published=_serve_curated),
+    FEATURES.name: Layer(features.compute, features.READS, check_published=_check_and_serve_features),
 }
 
 

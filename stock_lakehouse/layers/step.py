@@ -85,6 +85,8 @@ class Step:
     - asked: the keys of the run
     - now: the time of the ledger lines that the step writes
     - tell: is called with the result of each check as soon as it is known
+    - say: is called with lines of text about long work
+    - serves: whether the step writes the serving copy of its table; False if a later run of the same backfill does
     """
 
     lake: Lake
@@ -94,6 +96,8 @@ class Step:
     run_id: str
     now: datetime
     tell: Callable[[CheckResult], None]
+    say: Callable[[str], None] = lambda line: None
+    serves: bool = True
 
     @property
     def options(self) -> LakeOptions:

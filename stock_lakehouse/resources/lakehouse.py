@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
     from stock_lakehouse.settings import Settings
 
+# The tag of a run after which another run of the same backfill writes the serving copy.
+SERVE_LATER_TAG = "stock_lakehouse/serve_later"
+
 
 class LakehouseResource(dg.ConfigurableResource[Any]):
     """The lake and the engine of the run. Staged frames live as long as the run.
@@ -122,10 +125,21 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
         return finished if last is None else self.calendar.between(self.calendar.sessions[0], min(finished, last))[-1]
 
     def step(
-        self, rectangle: Rectangle, run_id: str, tell: Callable[[CheckResult], None] = lambda result: None
+        self,
+        rectangle: Rectangle,
+        run_id: str,
+        tell: Callable[[CheckResult], None] = lambda result: None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> Step:
-        """The input of a layer's step in the run `run_id` for `rectangle`. `tell` is called with each check result."""
-        return Step(self.lake, self.session, self.staging, rectangle, run_id, self.now(), tell)
+        """The input of a layer's step in the run `run_id` for `rectangle`.
+
+        `tell` is called with each check result, `say` with lines of text about long work.
+        """
+        return Step(self.lake, self.session, self.staging, rectangle, run_id, self.now(), tell, say, self._serves)
+
+    @property
+    def _serves(self) -> bool:
+        return SERVE_LATER_TAG not in self._run_tags
 
     def is_job(self, rectangle: Rectangle) -> bool:
         """Whether Databricks jobs publish a run for `rectangle`; else the session of this process does."""
@@ -148,6 +162,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
             now=self.now().isoformat(),
             options=self.options,
             own_source=self.lake.own_source,
+            serves=self._serves,
         )
         yield from publish_by_job(context, order, Databricks(**self.spark.databricks))
 

@@ -14,9 +14,10 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse.resources.lakehouse import SERVE_LATER_TAG
 from stock_lakehouse.runs.record import held_cells
 from stock_lakehouse.runs.run import check_select, run_rectangle
-from stock_lakehouse.tables import CURATED, FEATURES, LAYERS, RESTATEMENTS
+from stock_lakehouse.tables import CURATED, FEATURES, LAYERS, RESTATEMENTS, TABLES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -171,9 +172,16 @@ def run_backfill(
 ) -> Iterator[ChunkResult]:
     """Run the plan's chunks and yield each when it has ended, also if it failed; stop after FAILURES_IN_A_ROW."""
     tags = {BACKFILL_TAG: uuid.uuid4().hex[:8]}
+    # A chunk has all years of its tickers. The serving copy has a file per year, and the catalog and the reports read it: made
+    # after each chunk, all of them would be made as often as there are chunks.
+    last = {chunk.select: number for number, chunk in enumerate(plan.chunks, start=1)}
     started, done, failed = clock(), 0, 0
     for number, chunk in enumerate(plan.chunks, start=1):
-        report = run_rectangle(settings, chunk.rectangle, chunk.select, progress, tags)
+        if last[chunk.select] == number:
+            report = run_rectangle(settings, chunk.rectangle, chunk.select, progress, tags)
+        else:
+            select = chunk.select or [table.name for table in TABLES]
+            report = run_rectangle(settings, chunk.rectangle, select, progress, {**tags, SERVE_LATER_TAG: "true"})
         done += chunk.missing
         failed = 0 if report.success else failed + 1
         left = (clock() - started) / done * (plan.missing - done)

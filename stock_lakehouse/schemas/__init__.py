@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LONGEST_COMMENT = 255  # characters of a column's comment in AWS Glue
+
 
 @dataclass(frozen=True)
 class Column:
@@ -37,6 +39,12 @@ class Column:
         """The description with the unit and the meaning of a null, as text."""
         unit = f"; {self.unit}" if self.unit else ""
         return f"{self.description}{unit}" + (f". Null: {self.null}" if self.null else "")
+
+    @property
+    def comment(self) -> str:
+        """The documentation as a catalog has it: cut between words to LONGEST_COMMENT characters."""
+        text = self.documentation
+        return text if len(text) <= LONGEST_COMMENT else text[: LONGEST_COMMENT - 1].rpartition(" ")[0] + "…"
 
 
 TICKER = Column("ticker", "string", "Ticker symbol, as the exchange writes it", nullable=False)

@@ -16,6 +16,7 @@ from stock_lakehouse.tables import (
     RAW,
     Table,
     upstream,
+    with_indicators,
 )
 
 KNOWN = (
@@ -65,13 +66,13 @@ MADE_OF = {
 def column_lineage(table: Table, indicators: tuple[Indicator, ...] = INDICATORS) -> dict[str, list[tuple[str, str]]]:
     """The upstream columns, as (table, column), of each column of `table`. Columns without upstream columns are left out.
 
-    `table`: as a lake with `indicators` has it, in any layout.
+    `table`: as a lake with `indicators` has it, in any layout. The columns of a view are those of the same name of its tables.
     """
-    known, by_name = BY_NAME[table.name], {indicator.name: indicator for indicator in indicators}
+    known, by_name = BY_NAME.get(table.name, table), {indicator.name: indicator for indicator in indicators}
     lineage: dict[str, list[tuple[str, str]]] = {}
     for name in table.column_names:
         sources = MADE_OF.get((known, name), _inputs(name, by_name) if known == FEATURES else (name,))
-        for upstream_table in upstream(table):
+        for upstream_table in (with_indicators(source, indicators) for source in upstream(table)):
             lineage.setdefault(name, []).extend(
                 (upstream_table.name, source) for source in sources if source in upstream_table.column_names
             )

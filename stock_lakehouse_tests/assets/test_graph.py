@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 
 from stock_lakehouse import tables
 from stock_lakehouse.assets.curated import curated_stocks_daily
+from stock_lakehouse.automation.jobs import CATALOG, SERVING_GROUP
 from stock_lakehouse.definitions import build_definitions
 from stock_lakehouse.instance.event_log import FEW_KEYS
 from stock_lakehouse.lake.reading import read_table
@@ -22,6 +23,7 @@ from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources import Delivery, DeliveryFailure, FailureKind, delivered_table
 from stock_lakehouse.sources.sample import SampleSource
+from stock_lakehouse.sql.reports import reports
 from stock_lakehouse_tests.conftest import bytes_of, rows_of
 from stock_lakehouse_tests.graph import OutputContext, output_of
 
@@ -92,12 +94,12 @@ def test_a_run_fills_every_layer_and_marks_its_own_partitions_only(run: Run, ins
     expected = {f"2023-09-{day}|{ticker}" for day in (18, 19, 20, 21) for ticker in ("AAPL", "NVDA")}
     for name in LAYERS:
         assert set(instance.get_materialized_partitions(dg.AssetKey(name))) == expected
-    for name in ("processed_quarantine", "restatements"):
+    for name in ("processed_quarantine", "restatements", "catalog"):
         assert instance.get_latest_materialization_event(dg.AssetKey(name)) is not None
     checks = checks_of(result)
     red = {name for name, passed in checks.items() if not passed}
     assert red == {"curated_stocks_daily.stale_tickers"}  # the settings' other four tickers have no bar yet
-    assert len(checks) == 27
+    assert len(checks) == 30
 
 
 @pytest.mark.slow
@@ -244,9 +246,16 @@ def test_an_asset_can_be_called_as_a_plain_function(house: LakehouseResource) ->
 def test_every_asset_says_what_it_is(settings: Settings) -> None:
     graph = build_definitions(settings).resolve_asset_graph()
     names = {table.name for table in tables.TABLES}
-    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == names
-    for key in graph.get_all_asset_keys():
-        node, table = graph.get(key), tables.BY_NAME[key.to_user_string()]
+    keys = {key.to_user_string(): key for key in graph.get_all_asset_keys()}
+    assert keys.keys() == {*names, CATALOG, *reports()}
+    for name in keys.keys() - names:
+        node = graph.get(keys[name])
+        assert node.group_name == SERVING_GROUP
+        assert node.description
+        assert node.owners
+        assert not node.is_partitioned
+    for name in names:
+        node, table = graph.get(keys[name]), tables.BY_NAME[name]
         assert (
             node.group_name == "lake"
         )  # one group: the UI's graph then shows all assets, not a closed box for each group

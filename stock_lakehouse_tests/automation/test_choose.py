@@ -49,7 +49,8 @@ def test_what_a_choice_defines_runs_at_once_and_the_others_are_not_there(
     assert all(one.default_status.value == "RUNNING" for one in found)
     nodes = repository.asset_graph.asset_nodes
     with_condition = {node.key for node in nodes if node.automation_condition is not None}
-    assert len(with_condition) == (8 if settings.automation == "declarative" else 0)
+    # Eight tables, the catalog and nine reports.
+    assert len(with_condition) == (18 if settings.automation == "declarative" else 0)
 
 
 def test_served_tables_are_fresh_as_long_as_the_exchange_has_ever_been_closed() -> None:

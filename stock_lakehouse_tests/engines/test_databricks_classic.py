@@ -96,8 +96,10 @@ def test_the_cluster_s_own_session_publishes_what_the_embedded_engine_does(spark
         "quarantine",
         "schema",
         "corporate_actions_schema",
+        "serving_copy",
         "schema",
         "present_formulas",
+        "serving_copy",
     ]
     assert all(passed for _, passed in said)
     assert layers(far) == layers(near)

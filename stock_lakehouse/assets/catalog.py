@@ -1,0 +1,81 @@
+"""catalog: what each table is, registered in Glue if the settings name it. It runs after the layers, and has no partitions."""
+
+from typing import Any
+
+import dagster as dg
+
+from stock_lakehouse.automation.jobs import CATALOG, SERVING_GROUP
+from stock_lakehouse.checks.catalog import CATALOG_AGREES
+from stock_lakehouse.layers.step import LISTED
+from stock_lakehouse.resources.catalog import CatalogResource
+from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.tables import TABLES
+
+
+@dg.asset(
+    name=CATALOG,
+    deps=[table.name for table in TABLES],
+    group_name=SERVING_GROUP,
+    pool=CATALOG,  # two registrations at once would refuse each other's partitions
+    description='What each table is: columns, comments, partitions, version, rows. With the setting `catalog = "glue"` all '
+    "tables and their serving copies are registered in Glue; only what differs is written.",
+)
+def catalog(
+    context: dg.AssetExecutionContext, lakehouse: LakehouseResource, catalog_service: CatalogResource
+) -> dg.MaterializeResult[Any]:
+    from stock_lakehouse.catalog.glue import register_lake
+
+    lake = lakehouse.lake
+    glue = catalog_service.glue(lake)
+    if glue is None:
+        return dg.MaterializeResult(metadata={"registered in": "the lake itself", "tables": _described(lakehouse)})
+    outcomes = register_lake(lake, glue, verify=_differed(context.instance), crawled=catalog_service.is_crawled)
+    metadata: dict[str, Any] = {
+        "registered in": f"Glue database {glue.database}",
+        "changed": sum(outcome.changed for outcome in outcomes),
+        "tables": dg.MetadataValue.table([dg.TableRecord(outcome.as_json()) for outcome in outcomes]),
+    }
+    if catalog_service.is_crawled:
+        metadata |= _crawled(lakehouse, catalog_service, glue)
+    # Counted last: with those of the crawlers.
+    metadata |= {"calls": glue.calls.total(), "write calls": glue.writes}
+    for outcome in outcomes:
+        if outcome.changed:
+            context.log.info(f"{glue.database}.{outcome.name}: {outcome}")
+    return dg.MaterializeResult(metadata=metadata)
+
+
+def _differed(instance: dg.DagsterInstance) -> bool:
+    """Whether the newest evaluation of the check found that lake and catalog differ: then every partition is compared."""
+    from dagster._core.storage.asset_check_execution_record import COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
+
+    history = instance.event_log_storage.get_asset_check_execution_history(
+        CATALOG_AGREES, limit=1, status=COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
+    )
+    evaluations = [record.event.asset_check_evaluation for record in history if record.event]
+    return any(evaluation is not None and not evaluation.passed for evaluation in evaluations)
+
+
+def _described(lakehouse: LakehouseResource) -> dg.TableMetadataValue:
+    from stock_lakehouse.catalog.entries import entries_of
+
+    facts = ("name", "rows", "partitions", "files", "bytes", "version", "location")
+    entries = [entry.as_json() for entry in entries_of(lakehouse.lake)]
+    return dg.MetadataValue.table(
+        [dg.TableRecord({name: "-" if entry[name] is None else entry[name] for name in facts}) for entry in entries]
+    )
+
+
+def _crawled(lakehouse: LakehouseResource, service: CatalogResource, glue: Any) -> dict[str, Any]:
+    from stock_lakehouse.catalog.crawlers import crawl, crawler_inputs, differing_types
+
+    role = service.settings.crawler_role
+    assert role is not None, "the settings demand it"
+    crawls = crawl(glue, crawler_inputs(lakehouse.lake, glue.database, role))
+    differing = differing_types(glue, lakehouse.lake)
+    return {
+        "crawls": dg.MetadataValue.table([dg.TableRecord(found.as_json()) for found in crawls]),
+        "types that crawlers gave": dg.MetadataValue.table([dg.TableRecord(row) for row in differing[:LISTED]])
+        if differing
+        else "those of the schema",
+    }

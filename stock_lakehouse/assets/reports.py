@@ -1,0 +1,103 @@
+"""reports: an asset for each file of sql/reports/. It runs the SQL on the engine of the settings and shows its first rows."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from stock_lakehouse.automation.jobs import CATALOG, SERVING_GROUP
+from stock_lakehouse.resources.query import QueryResource
+from stock_lakehouse.sources import printable
+from stock_lakehouse.sql.reports import Report, reports
+
+if TYPE_CHECKING:
+    from stock_lakehouse.sql.dialect import OutputColumn
+    from stock_lakehouse.sql.engine import QueryEngine, QueryResult
+
+ROWS_SHOWN = 20
+# Rows are counted up to here. The reports with a row a session have millions, which nobody reads in Dagster's UI.
+ROWS_COUNTED = 10_000
+
+
+def report_assets(query_engine: str) -> Sequence[dg.AssetsDefinition]:
+    """An asset for each report. With an engine that reads a catalog, Athena or Trino, they run after the catalog's asset."""
+    return [_asset(report, after=() if query_engine == "duckdb" else (CATALOG,)) for report in reports().values()]
+
+
+def _asset(report: Report, after: Sequence[str]) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=report.name,
+        deps=[*report.tables, *after],
+        group_name=SERVING_GROUP,
+        kinds={"sql"},
+        description=f"{report.question} {report.grain}",
+        metadata={"sql": dg.MetadataValue.md(f"```sql\n{report.sql}```")},
+    )
+    def run(context: dg.AssetExecutionContext, query: QueryResource) -> dg.MaterializeResult[Any]:
+        engine = query.query_engine
+        result = engine.run(report.limited(ROWS_COUNTED + 1))
+        context.log.info(f"{report.name}: {result.rows.num_rows:,} rows by {result.engine}, {result.seconds:.2f} s")
+        view = {"view": _view(engine, report)} if engine.name == "athena" else {}
+        return dg.MaterializeResult(metadata={**_metadata(report, query, result), **view})
+
+    return run
+
+
+def _view(engine: "QueryEngine", report: Report) -> str:
+    """Athena's view of the report, and whether it was written."""
+    from stock_lakehouse import aws
+    from stock_lakehouse.sql.athena import AthenaEngine
+    from stock_lakehouse.sql.views import put_view
+
+    assert isinstance(engine, AthenaEngine)
+    outcome = put_view(engine, aws.client("glue"), report.name, report.sql)
+    return f"{engine.settings.glue_database}.{report.name}, {outcome}"
+
+
+def _metadata(report: Report, query: QueryResource, result: "QueryResult") -> dict[str, Any]:
+    from stock_lakehouse.sql.duckdb_engine import LakeTables
+
+    columns = report.columns(LakeTables(query.lakehouse.lake))
+    counted = result.rows.num_rows
+    metadata: dict[str, Any] = {
+        "dagster/column_schema": dg.TableSchema([dg.TableColumn(column.name, column.type) for column in columns]),
+        "dagster/column_lineage": lineage_of(columns),
+        "first rows": _first_rows(result) if counted else "none",
+        "engine": result.engine,
+        "seconds": result.seconds,
+    }
+    if counted <= ROWS_COUNTED:
+        metadata["dagster/row_count"] = counted
+    else:
+        metadata["rows"] = f"more than {ROWS_COUNTED:,}"
+    facts = {"query id": result.query_id, "bytes scanned": result.scanned_bytes, "dollars": result.dollars}
+    return metadata | {name: fact for name, fact in facts.items() if fact is not None}
+
+
+def lineage_of(columns: "Sequence[OutputColumn]") -> dg.TableColumnLineage:
+    """The columns of tables that each column of a query is made of."""
+    return dg.TableColumnLineage(
+        {
+            column.name: [dg.TableColumnDep(dg.AssetKey(table), name) for table, name in sorted(column.origin)]
+            for column in columns
+        }
+    )
+
+
+def _first_rows(result: "QueryResult") -> dg.TableMetadataValue:
+    rows = result.rows.slice(0, ROWS_SHOWN).to_pylist()
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    name: value
+                    if isinstance(value, bool | int | float)
+                    else "-"
+                    if value is None
+                    else printable(str(value))
+                    for name, value in row.items()
+                }
+            )
+            for row in rows
+        ]
+    )

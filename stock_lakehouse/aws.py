@@ -1,0 +1,61 @@
+"""Clients of AWS services by boto3, and the missing right that an error names.
+
+Here: region, retries, rights. Not here: the lake's own bucket (lake/storage/bucket.py), and a service's calls (sql/, catalog/).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+ATTEMPTS = 8  # of each call, with growing pauses: a throttled call is in the end sent about a minute after the first
+ACTION = re.compile(r"is not authorized to perform:? ([\w-]+:\w+)(?: on resource:? (\S+))?")
+# Error codes of AWS's services for credentials that lack a right, or are no credentials at all.
+DENIED = ("AccessDenied", "AccessDeniedException", "AllAccessDisabled")
+REJECTED = (
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "IncompleteSignature",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "UnrecognizedClientException",
+)
+THROTTLED = ("TooManyRequestsException", "Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown")
+
+
+def client(service: str) -> Any:
+    """A boto3 client that repeats a failed or throttled call up to ATTEMPTS times.
+
+    Region, credentials and endpoints come from boto3's variables and profiles. The region may also be in AWS_REGION, which the
+    lake's bucket uses and boto3 does not read.
+    """
+    import boto3
+    from botocore.config import Config
+
+    config = Config(retries={"mode": "standard", "total_max_attempts": ATTEMPTS})
+    # A session of its own: making clients of boto3's default session is not safe in threads.
+    return boto3.session.Session(region_name=os.environ.get("AWS_REGION") or None).client(service, config=config)
+
+
+def missing_right(message: str) -> str | None:
+    """`ACTION on RESOURCE` of a message of AWS that a right is missing; None if the message names no action."""
+    found = ACTION.search(message)
+    if found is None:
+        return None
+    resource = (found[2] or "").rstrip(".,;)")
+    return f"{found[1]} on {resource}" if resource else found[1]
+
+
+def code_of(error: Exception) -> str:
+    """The error code of AWS; empty for an error that is not an answer of a service."""
+    answer = getattr(error, "response", None)
+    return str(answer.get("Error", {}).get("Code", "")) if isinstance(answer, dict) else ""
+
+
+def message_of(error: Exception) -> str:
+    """The message of the service, without boto3's words around it; of another error its text."""
+    answer = getattr(error, "response", None)
+    said = answer.get("Error", {}).get("Message") if isinstance(answer, dict) else None
+    return str(said or error)

@@ -1,0 +1,449 @@
+"""The serving copy: the rows of curated bars and of features again, in one Parquet file per year, for readers of many tickers.
+
+The tables have a file per ticker and year, and opening 10,500 files takes longer than reading their rows. A file of the copy is
+named by what it holds: its folder is a digest of the year's data files. So it is never stale and never changed, readers and
+writers need no lock, and whoever misses a file writes it.
+
+Here: the names, contents and removal of these files. Not here: which step makes them (layers/serve.py), SQL on them (sql/), their
+registration in a catalog (catalog/).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stock_lakehouse.lake.delta_table import DeltaTable, partition_columns
+from stock_lakehouse.lake.history import file_name
+from stock_lakehouse.lake.storage import (
+    File,
+    Folder,
+    LakeError,
+    Storage,
+    StorageError,
+    named,
+    storage_at,
+    storage_error,
+)
+from stock_lakehouse.lake.storage.messages import first_line
+from stock_lakehouse.lake.stored import Damage, groups_with, rows_or_reason
+from stock_lakehouse.tables import CURATED, FEATURES, Table
+
+if TYPE_CHECKING:
+    import deltalake
+    import pyarrow as pa
+
+    from stock_lakehouse.lake import Lake
+
+SERVED = (CURATED, FEATURES)
+FOLDER = "serving"
+FILE = "data.parquet"
+FORM = 1  # the form of the files; a change of the number makes all of them anew
+ORDER = ("ticker", "date")
+# A reader of one ticker decodes one row group of a year. Smaller groups compress worse.
+ROWS_A_GROUP = 20_000
+DIGEST_LENGTH = 24
+# Readers of a file that was replaced may go on for this time.
+GRACE_SECONDS = 24 * 3600.0
+# A reader's own folder keeps a file for this time after its last use.
+UNUSED_SECONDS = 7 * 24 * 3600.0
+
+
+class UnservedError(LakeError):
+    """The serving copy of a table cannot be made. The message says why and what to do."""
+
+
+def served_name(table: Table) -> str:
+    """The name under which a catalog has the serving copy of `table`."""
+    return f"{table.name}_served"
+
+
+@dataclass(frozen=True)
+class ServedYear:
+    """What a file of the serving copy holds.
+
+    - year
+    - path: of the file, under the folder of the copy
+    - data: the data files of the table whose rows it has, as their table's log has them
+    """
+
+    year: int
+    path: str
+    data: Sequence[dict[str, Any]]
+
+    @property
+    def rows(self) -> int:
+        """The number of rows, by the table's log."""
+        return sum(add["num_records"] for add in self.data)
+
+
+def reading_copy(lake: Lake, cache: Path | None, tell: Callable[[str], None] = lambda line: None) -> ServingCopy:
+    """The serving copy of which a reader on this machine uses the files, as paths.
+
+    `cache`: the setting `serving_cache`. None: the lake's own copy; of a lake on S3, the user's cache folder.
+    """
+    if cache is None and not isinstance(lake.root, Path):
+        import platformdirs
+
+        cache = Path(platformdirs.user_cache_dir("stock_lakehouse"), FOLDER)
+    return ServingCopy(lake, cache, tell)
+
+
+class ServingCopy:
+    """The serving copy of one lake.
+
+    - folder: where a reader of a lake on S3 keeps its files; None: the lake's own copy, `serving/` under its root
+    - tell: called with a line of text before files are written, which takes about a second for 500 tickers and a year
+
+    The columns of a file are those of the table's version, in the order of the version's schema.
+    """
+
+    def __init__(self, lake: Lake, folder: Path | None = None, tell: Callable[[str], None] = lambda line: None) -> None:
+        self.lake = lake
+        self._tell = tell
+        self.storage: Storage = lake.storage if folder is None else storage_at(folder)
+        self._is_own = folder is None
+
+    def refresh(self, table: Table, years: Iterable[int] | None = None) -> list[str]:
+        """Write the files of the present version of `table` that are missing; return their paths or URIs.
+
+        `years`: only files of these years (None: of all). None if there is no table. Raises StorageError, UnservedError.
+        """
+        stored = self.lake.delta[table.name]
+        if not stored.exists():
+            return []
+        opened = stored.open()
+        return self._make(stored, opened, self.served(table, opened), years)
+
+    def files(self, table: Table, opened: deltalake.DeltaTable) -> dict[int, str]:
+        """The path or URI of the file of each year of the version `opened` of `table`, written if it is missing.
+
+        Empty if the version has no rows. A version of any age is served; its files stay for a day after their last use. Raises
+        StorageError, UnservedError.
+        """
+        served = self.served(table, opened)
+        self._make(self.lake.delta[table.name], opened, served, None)
+        return {year.year: self.storage.uri(year.path) for year in served}
+
+    def present(self, table: Table, opened: deltalake.DeltaTable) -> dict[int, str | None]:
+        """The path or URI of the file of each year of the version `opened`; None where it is missing. Writes nothing."""
+        there = self._there(table)
+        return {
+            served.year: self.storage.uri(served.path) if served.path in there else None
+            for served in self.served(table, opened)
+        }
+
+    def served(self, table: Table, opened: deltalake.DeltaTable) -> list[ServedYear]:
+        """What the file of each year of the version `opened` of `table` holds, ascending. Only the log is read."""
+        import pyarrow as pa
+
+        adds = pa.table(opened.get_add_actions(flatten=True))
+        needed = ["path", "num_records", *(f"partition.{name}" for name in partition_columns(opened))]
+        years: dict[int, list[dict[str, Any]]] = {}
+        for add in adds.select(needed).to_pylist():
+            if add["num_records"]:
+                years.setdefault(add["partition.year"], []).append(add)
+        return [
+            ServedYear(year, f"{self._folder_of(table)}/year={year}/{_digest(opened, data)}/{FILE}", data)
+            for year, data in sorted(years.items())
+        ]
+
+    def rows(
+        self,
+        table: Table,
+        opened: deltalake.DeltaTable,
+        columns: Sequence[str],
+        years: Collection[int] | None = None,
+        tickers: Collection[str] | None = None,
+    ) -> pa.Table | None:
+        """`columns` of the rows of `years` and `tickers` (None: all), sorted by ticker and date within each year.
+
+        None if a file is missing or cannot be read: the caller then reads the table itself, which has the same rows. Of `columns`
+        those that the version has. Writes nothing.
+        """
+        import pyarrow as pa
+
+        def read(year: ServedYear) -> pa.Table:
+            return _read(self.storage, year.path, columns, tickers)
+
+        served = [year for year in self.served(table, opened) if years is None or year.year in years]
+        try:
+            there = self._there(table)
+            if not served or any(year.path not in there for year in served):
+                return None
+            return pa.concat_tables(self.storage.map(read, served))
+        # pyarrow raises the first two for a file that was removed or damaged; the last is raised where rights are given by path.
+        except (OSError, ValueError, StorageError):
+            return None
+
+    def damages(self, table: Table) -> list[Damage]:
+        """The files of the present version that cannot be read, or hold another number of rows than the log says."""
+        import pyarrow.parquet as pq
+
+        stored = self.lake.delta[table.name]
+        there = self._there(table)
+        found = []
+        for served in self.served(table, stored.open()) if stored.exists() else ():
+            if served.path not in there:
+                continue
+            rows = rows_or_reason(lambda path=served.path: int(pq.read_metadata(self.storage.ranged(path)).num_rows))  # type: ignore[misc]
+            if isinstance(rows, str):
+                found.append(Damage(served.path, rows))
+            elif rows != served.rows:
+                found.append(Damage(served.path, f"holds {rows:,} rows, the table's log says {served.rows:,}"))
+        return found
+
+    def remove_replaced(self) -> list[File]:
+        """Remove the files that no present version names, GRACE_SECONDS after they were replaced or last used; return them.
+
+        With them go temporary files of killed writers and empty folders. File times are compared with each other, never with this
+        machine's clock.
+        """
+        removed = []
+        for table in SERVED:
+            files = list(self._there(table).values())
+            newest = max((file.changed for file in files), default=0.0)
+            stored = self.lake.delta[table.name]
+            named_now = {year.path for year in self.served(table, stored.open())} if stored.exists() else set()
+            # A publish has replaced the file of such a year, and its serving copy is yet to come.
+            unmade = {_year_of(path) for path in named_now - {file.path for file in files}}
+            removed += [
+                file
+                for file in files
+                if file.path not in named_now
+                and newest - max(_replaced_at(file, files, unmade), self._last_used(file)) > GRACE_SECONDS
+            ]
+            if isinstance(self.storage, Folder):
+                _remove_empty(Path(self.storage.uri(self._folder_of(table))), newest - GRACE_SECONDS)
+        # A file beside the folders of the tables was left by a killed writer of lakehouse.duckdb.
+        files = list(self.storage.walk(FOLDER)) if self._is_own else []
+        newest = max((file.changed for file in files), default=0.0)
+        removed += [file for file in files if file.path.count("/") == 1 and newest - file.changed > GRACE_SECONDS]
+        if removed:
+            self.storage.delete([file.path for file in removed])
+        return removed
+
+    def _folder_of(self, table: Table) -> str:
+        return f"{FOLDER}/{table.name}" if self._is_own else table.name
+
+    def _there(self, table: Table) -> dict[str, File]:
+        return {file.path: file for file in self.storage.walk(self._folder_of(table))}
+
+    def _make(
+        self,
+        stored: DeltaTable,
+        opened: deltalake.DeltaTable,
+        wanted: Sequence[ServedYear],
+        years: Iterable[int] | None,
+    ) -> list[str]:
+        table, of_years = stored.table, None if years is None else set(years)
+        there = self._there(table)
+        missing = []
+        for served in wanted:
+            if served.path in there:
+                self._used(there[served.path])
+            elif of_years is None or served.year in of_years:
+                missing.append(served)
+        if not missing:
+            return []
+        self._tell(f"serving copy of {table.name}: years to be written: {len(missing)}, from {missing[0].year} on")
+        with named(served_name(table)):
+            for served in missing:
+                self._write(served.path, self._content(stored, opened, served))
+            if not self._is_own:
+                self._remove_unused(table)
+        return [self.storage.uri(served.path) for served in missing]
+
+    def _content(self, stored: DeltaTable, opened: deltalake.DeltaTable, served: ServedYear) -> bytes:
+        if not self._is_own:
+            with contextlib.suppress(FileNotFoundError):  # the publish has not made it, or its age took it away
+                return self.lake.storage.read(f"{FOLDER}/{served.path}")
+        return _as_parquet(stored, opened, served)
+
+    def _write(self, path: str, content: bytes) -> None:
+        try:
+            self.storage.create(path, content)
+        except FileExistsError:
+            return  # another process wrote the same rows meanwhile
+        except PermissionError as error:
+            raise UnservedError(
+                f"{self.storage.uri(path)}: may not be written ({error.strerror}); set serving_cache to a folder of your own"
+            ) from None
+
+    def _used(self, file: File) -> None:
+        """Set the time of a file's last use, at most twice a day, so that it stays. A bucket's files have no such time.
+
+        The access time is set, because a file system may not do so itself (noatime). The modification time stays: it tells when
+        the file replaced another.
+        """
+        now = time.time()
+        if isinstance(self.storage, Folder) and now - self._last_used(file) > GRACE_SECONDS / 2:
+            with contextlib.suppress(OSError):  # removed meanwhile, or another user's: its time then stays as it is
+                os.utime(self.storage.uri(file.path), (now, file.changed))
+
+    def _last_used(self, file: File) -> float:
+        """When a file was written or last used, whichever is later."""
+        if isinstance(self.storage, Folder):
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                return max(file.changed, os.stat(self.storage.uri(file.path)).st_atime)
+        return file.changed
+
+    def _remove_unused(self, table: Table) -> None:
+        files = list(self._there(table).values())
+        newest = max(file.changed for file in files)
+        self.storage.delete([file.path for file in files if newest - self._last_used(file) > UNUSED_SECONDS])
+
+
+def _digest(opened: deltalake.DeltaTable, data: Iterable[dict[str, Any]]) -> str:
+    """The name of what a file holds: the table, its columns and the data files of the year."""
+    columns = [(field["name"], field["type"]) for field in json.loads(opened.schema().to_json())["fields"]]
+    content = json.dumps([FORM, str(opened.metadata().id), columns, sorted(add["path"] for add in data)])
+    return hashlib.sha256(content.encode()).hexdigest()[:DIGEST_LENGTH]
+
+
+def _as_parquet(stored: DeltaTable, opened: deltalake.DeltaTable, served: ServedYear) -> bytes:
+    """The file of a year. `bars_per_chunk` bounds the rows in memory, beside the bytes of the file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    version = opened.protocol().min_reader_version
+    if version > 1:
+        raise UnservedError(
+            f"{stored.table.name}: another program gave the table reader version {version}, whose deleted rows or renamed "
+            "columns the serving copy would get wrong; turn off its deletion vectors and column mapping"
+        )
+    # Without the columns' comments, which do not change a file's name.
+    schema = pa.schema([(field.name, field.type) for field in pa.schema(opened.schema().to_arrow())])
+    texts = [field.name for field in schema if field.type == pa.string()]
+    content, rows = BytesIO(), 0
+    # Doubles hardly repeat: a dictionary of them makes the file a quarter larger.
+    with pq.ParquetWriter(content, schema, compression="zstd", use_dictionary=texts) as writer:
+        for part in _parts(stored, opened, served, schema):
+            writer.write_table(part.sort_by([(name, "ascending") for name in ORDER]), row_group_size=ROWS_A_GROUP)
+            rows += part.num_rows
+    if rows != served.rows:
+        raise UnservedError(
+            f"{stored.table.name}: the files of {served.year} hold {rows:,} rows, its log says {served.rows:,}; "
+            "`stock-lakehouse upkeep` names the damaged files"
+        )
+    return content.getvalue()
+
+
+def _parts(
+    stored: DeltaTable, opened: deltalake.DeltaTable, served: ServedYear, schema: pa.Schema
+) -> Iterator[pa.Table]:
+    """The rows of a year in parts of about `bars_per_chunk` rows, the tickers ascending from part to part."""
+    import pyarrow as pa
+
+    storage = storage_at(stored.lake_root)
+    partition_by = partition_columns(opened)
+
+    def path_of(add: dict[str, Any]) -> str:
+        return f"{stored.table.path}/{file_name(add['path'])}"
+
+    def read(add: dict[str, Any], tickers: Collection[str] | None = None) -> pa.Table:
+        values = {name: add[f"partition.{name}"] for name in partition_by}
+        path = path_of(add)
+        try:
+            rows = _read(storage, path, [name for name in schema.names if name not in values], tickers)
+        except (OSError, ValueError) as error:  # pyarrow raises both; StorageError is neither
+            if failure := storage_error(path, error):
+                raise failure from error
+            what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {first_line(error)}"
+            raise UnservedError(f"{path} {what}; `stock-lakehouse upkeep` names the damaged files") from error
+        return _with_schema(rows, schema, values)
+
+    if "ticker" in partition_by:
+        data = sorted(served.data, key=lambda add: str(add["partition.ticker"]))
+        sizes = [add["num_records"] for add in data]
+        same = [add["partition.ticker"] for add in data]
+        for start, end in _chunks(same, sizes, stored.bars_per_chunk):
+            yield pa.concat_tables(storage.map(read, data[start:end]))
+        return
+    if served.rows <= stored.bars_per_chunk:
+        yield pa.concat_tables(storage.map(read, served.data))
+        return
+    counts: Counter[str] = Counter()
+    for names in storage.map(lambda add: _read(storage, path_of(add), ["ticker"], None)["ticker"], served.data):
+        counts.update({entry["values"]: entry["counts"] for entry in names.value_counts().to_pylist()})
+    tickers = sorted(counts)
+    for start, end in _chunks(tickers, [counts[ticker] for ticker in tickers], stored.bars_per_chunk):
+        chunk = tickers[start:end]
+        yield pa.concat_tables(storage.map(lambda add, chunk=chunk: read(add, chunk), served.data))  # type: ignore[misc]
+
+
+def _chunks(tickers: Sequence[str], rows: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
+    """Ranges of the sorted list `tickers` with about `size` rows each; equal tickers are in one range."""
+    start = held = 0
+    for place, ticker in enumerate(tickers):
+        if held and held + rows[place] > size and ticker != tickers[place - 1]:
+            yield start, place
+            start, held = place, 0
+        held += rows[place]
+    if len(tickers) > start:
+        yield start, len(tickers)
+
+
+def _read(storage: Storage, path: str, columns: Sequence[str], tickers: Collection[str] | None) -> pa.Table:
+    """Those of `columns` that a Parquet file has, of the rows of `tickers` (None: all)."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    # A whole file is one request to a bucket.
+    with pq.ParquetFile(storage.source(path) if tickers is None else storage.ranged(path)) as file:
+        names = {*file.schema_arrow.names}
+        present = [name for name in columns if name in names]
+        if tickers is None:
+            return file.read(present, use_threads=False)
+        wanted = [*present, *({"ticker"} - {*present})]
+        rows = file.read_row_groups(groups_with(file.metadata, tickers), wanted)
+    return rows.filter(pc.is_in(rows["ticker"], pa.array(sorted(tickers), pa.string()))).select(present)
+
+
+def _with_schema(rows: pa.Table, schema: pa.Schema, values: Mapping[str, Any]) -> pa.Table:
+    """`rows` with the columns of `schema`: those of `values` have one value, those that the rows lack are null."""
+    import pyarrow as pa
+
+    def column(field: pa.Field) -> Any:
+        if field.name in values:
+            return pa.repeat(pa.scalar(values[field.name], field.type), rows.num_rows)
+        if field.name in rows.column_names:
+            stored = rows[field.name]
+            return stored if stored.type == field.type else stored.cast(field.type)
+        return pa.nulls(rows.num_rows, field.type)
+
+    return pa.table([column(field) for field in schema], schema=schema)
+
+
+def _year_of(path: str) -> str:
+    """The folder of the year of a file of the copy."""
+    return path.rsplit("/", 2)[0]
+
+
+def _replaced_at(file: File, files: Iterable[File], unmade: Collection[str]) -> float:
+    """When the next file of the same year was written. If there is none: never for a year in `unmade`, else with the file itself.
+
+    The last case is a file of an earlier version, written for a reader.
+    """
+    year = _year_of(file.path)
+    later = [other.changed for other in files if other.changed > file.changed and _year_of(other.path) == year]
+    return min(later, default=math.inf if year in unmade else file.changed)
+
+
+def _remove_empty(folder: Path, before: float) -> None:
+    """Remove the empty folders below `folder` that have not changed since `before`."""
+    for path, _, _ in os.walk(folder, topdown=False):
+        with contextlib.suppress(OSError):  # it is not empty, or another process removed it
+            if os.stat(path).st_mtime < before:
+                os.rmdir(path)

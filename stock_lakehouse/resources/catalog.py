@@ -1,0 +1,45 @@
+"""The catalog of the lake as a Dagster resource: which it is, and how it is written. Not here: registration (catalog/)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from stock_lakehouse.settings import Aws
+
+if TYPE_CHECKING:
+    from stock_lakehouse.catalog.glue import GlueCatalog
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.settings import Settings
+
+
+class CatalogResource(dg.ConfigurableResource[Any]):
+    """Where the lake's tables are registered.
+
+    - service: the setting `catalog`: "local" or "glue"
+    - aws: the settings of the group `aws` that differ from their defaults
+    """
+
+    service: str
+    aws: dict[str, Any]
+
+    @classmethod
+    def of(cls, settings: Settings) -> CatalogResource:
+        """The resource that `settings` describe."""
+        return cls(service=settings.catalog, aws=settings.aws.model_dump(exclude_defaults=True))
+
+    @property
+    def settings(self) -> Aws:
+        return Aws(**self.aws)
+
+    @property
+    def is_crawled(self) -> bool:
+        """Whether crawlers register the partitions of the tables of plain files."""
+        return self.settings.catalog_by == "crawl"
+
+    def glue(self, lake: Lake) -> GlueCatalog | None:
+        """The Glue database of `lake`; None if its tables are registered nowhere but in itself."""
+        from stock_lakehouse.catalog.glue import GlueCatalog
+
+        return GlueCatalog(self.settings.glue_database, str(lake.root)) if self.service == "glue" else None
