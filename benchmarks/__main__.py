@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, tuple[list[str], list[str]]] = {
     "backfill": ([], ["--tickers", "6", "--years", "2", "--chunk", "1000"]),
     "aging": ([], ["--tickers", "20", "--years", "2", "--days", "60"]),
     "catalog": ([], ["--tickers", "50"]),
+    "serving": ([], ["--tickers", "50", "--years", "5"]),
     "reports": ([], ["--tickers", "50", "--years", "10"]),
     "growth": (["--chart"], ["--tickers", "10", "20", "--years", "2"]),
 }

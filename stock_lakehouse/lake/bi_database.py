@@ -132,7 +132,7 @@ def _fill(connection: duckdb.DuckDBPyConnection, lake: Lake, contents: list[_Con
             columns = ", ".join(f'"{column.name}"' for column in table.columns)
             files = ", ".join(map(_literal, content.files))
             # All names are of tables.py and of the program's own files; a path is a literal.
-            select = f"SELECT {columns} FROM read_parquet([{files}])"  # noqa: S608
+            select = f"SELECT {columns} FROM read_parquet([{files}], hive_partitioning = false)"  # noqa: S608
             connection.execute(f'CREATE VIEW "{table.name}" AS {select}')
         else:
             rows = read_table(table.name, lake_root=lake.root)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import time
 from collections import Counter
@@ -22,7 +23,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.lake.delta_table import DeltaTable, adds_of, partition_columns
+from stock_lakehouse.lake.delta_table import DeltaTable, partition_columns
 from stock_lakehouse.lake.history import file_name
 from stock_lakehouse.lake.storage import (
     File,
@@ -119,7 +120,10 @@ class ServingCopy:
         `years`: only files of these years (None: of all). None if there is no table. Raises StorageError, UnservedError.
         """
         stored = self.lake.delta[table.name]
-        return self._make(stored, stored.open(), years) if stored.exists() else []
+        if not stored.exists():
+            return []
+        opened = stored.open()
+        return self._make(stored, opened, self.served(table, opened), years)
 
     def files(self, table: Table, opened: deltalake.DeltaTable) -> dict[int, str]:
         """The path or URI of the file of each year of the version `opened` of `table`, written if it is missing.
@@ -127,8 +131,9 @@ class ServingCopy:
         Empty if the version has no rows. A version of any age is served; its files stay for a day after their last use. Raises
         StorageError, UnservedError.
         """
-        self._make(self.lake.delta[table.name], opened, None)
-        return {served.year: self.storage.uri(served.path) for served in self.served(table, opened)}
+        served = self.served(table, opened)
+        self._make(self.lake.delta[table.name], opened, served, None)
+        return {year.year: self.storage.uri(year.path) for year in served}
 
     def present(self, table: Table, opened: deltalake.DeltaTable) -> dict[int, str | None]:
         """The path or URI of the file of each year of the version `opened`; None where it is missing. Writes nothing."""
@@ -140,8 +145,12 @@ class ServingCopy:
 
     def served(self, table: Table, opened: deltalake.DeltaTable) -> list[ServedYear]:
         """What the file of each year of the version `opened` of `table` holds, ascending. Only the log is read."""
+        import pyarrow as pa
+
+        adds = pa.table(opened.get_add_actions(flatten=True))
+        needed = ["path", "num_records", *(f"partition.{name}" for name in partition_columns(opened))]
         years: dict[int, list[dict[str, Any]]] = {}
-        for add in adds_of(opened):
+        for add in adds.select(needed).to_pylist():
             if add["num_records"]:
                 years.setdefault(add["partition.year"], []).append(add)
         return [
@@ -206,11 +215,13 @@ class ServingCopy:
             newest = max((file.changed for file in files), default=0.0)
             stored = self.lake.delta[table.name]
             named_now = {year.path for year in self.served(table, stored.open())} if stored.exists() else set()
+            # A publish has replaced the file of such a year, and its serving copy is yet to come.
+            unmade = {_year_of(path) for path in named_now - {file.path for file in files}}
             removed += [
                 file
                 for file in files
                 if file.path not in named_now
-                and newest - max(_replaced_at(file, files), self._last_used(file)) > GRACE_SECONDS
+                and newest - max(_replaced_at(file, files, unmade), self._last_used(file)) > GRACE_SECONDS
             ]
             if isinstance(self.storage, Folder):
                 _remove_empty(Path(self.storage.uri(self._folder_of(table))), newest - GRACE_SECONDS)
@@ -228,18 +239,24 @@ class ServingCopy:
     def _there(self, table: Table) -> dict[str, File]:
         return {file.path: file for file in self.storage.walk(self._folder_of(table))}
 
-    def _make(self, stored: DeltaTable, opened: deltalake.DeltaTable, years: Iterable[int] | None) -> list[str]:
-        table, wanted = stored.table, None if years is None else set(years)
+    def _make(
+        self,
+        stored: DeltaTable,
+        opened: deltalake.DeltaTable,
+        wanted: Sequence[ServedYear],
+        years: Iterable[int] | None,
+    ) -> list[str]:
+        table, of_years = stored.table, None if years is None else set(years)
         there = self._there(table)
         missing = []
-        for served in self.served(table, opened):
+        for served in wanted:
             if served.path in there:
                 self._used(there[served.path])
-            elif wanted is None or served.year in wanted:
+            elif of_years is None or served.year in of_years:
                 missing.append(served)
         if not missing:
             return []
-        self._tell(f"serving copy of {table.name}: {len(missing)} years are written, {missing[0].year} first")
+        self._tell(f"serving copy of {table.name}: years to be written: {len(missing)}, from {missing[0].year} on")
         with named(served_name(table)):
             for served in missing:
                 self._write(served.path, self._content(stored, opened, served))
@@ -409,11 +426,19 @@ def _with_schema(rows: pa.Table, schema: pa.Schema, values: Mapping[str, Any]) -
     return pa.table([column(field) for field in schema], schema=schema)
 
 
-def _replaced_at(file: File, files: Iterable[File]) -> float:
-    """When the next file of the same year was written; the time of the file itself if there is none."""
-    year = file.path.split("/")[:-2]
-    later = [other.changed for other in files if other.changed > file.changed and other.path.split("/")[:-2] == year]
-    return min(later, default=file.changed)
+def _year_of(path: str) -> str:
+    """The folder of the year of a file of the copy."""
+    return path.rsplit("/", 2)[0]
+
+
+def _replaced_at(file: File, files: Iterable[File], unmade: Collection[str]) -> float:
+    """When the next file of the same year was written. If there is none: never for a year in `unmade`, else with the file itself.
+
+    The last case is a file of an earlier version, written for a reader.
+    """
+    year = _year_of(file.path)
+    later = [other.changed for other in files if other.changed > file.changed and _year_of(other.path) == year]
+    return min(later, default=math.inf if year in unmade else file.changed)
 
 
 def _remove_empty(folder: Path, before: float) -> None:

@@ -358,6 +358,21 @@ def test_a_replaced_file_stays_for_a_day_after_it_was_replaced(tmp_path: Path) -
     assert not Path(old[2021]).exists()
 
 
+def test_a_file_that_is_replaced_and_has_no_successor_yet_stays(tmp_path: Path) -> None:
+    """Upkeep may look between a commit and the writing of the copy."""
+    lake = filled(tmp_path)
+    copy = ServingCopy(lake)
+    old = Path(copy.files(CURATED, lake.curated.open())[2021])
+    time_passes(tmp_path, 30 * DAY)
+    restated(lake.curated, 2019, seed=1)
+    copy.refresh(CURATED)
+    restated(lake.curated, 2021, seed=1)
+    assert copy.remove_replaced() == []
+    assert old.exists()
+    copy.refresh(CURATED)
+    assert copy.remove_replaced() == []
+
+
 def test_daily_publishes_leave_the_files_of_two_days(tmp_path: Path) -> None:
     lake = filled(tmp_path)
     copy = ServingCopy(lake)
