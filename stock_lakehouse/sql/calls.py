@@ -45,7 +45,8 @@ DAY_UNITS = {"day": "1 DAY", "week": "7 DAY", "month": "1 MONTH", "quarter": "3 
 TIME_UNITS = {"millisecond": "1 MILLISECOND", "second": "1 SECOND", "minute": "1 MINUTE", "hour": "1 HOUR", **DAY_UNITS}
 # A time has the precision of its text in Athena, to which date_add rounds: a millisecond after 00:00:00 is 00:00:00.
 ADDED_UNITS = {name: unit for name, unit in TIME_UNITS.items() if name != "millisecond"}
-LITERALS = ("pattern", "replacement", "format", "day_unit", "time_unit", "added_unit")
+PATTERNS = ("searched", "pattern", "replaced")
+LITERALS = (*PATTERNS, "replacement", "format", "day_unit", "time_unit", "added_unit")
 UNITS = {"day_unit": DAY_UNITS, "time_unit": TIME_UNITS, "added_unit": ADDED_UNITS}
 # MySQL's specifiers of date_format, which Athena has, as strftime writes them. Others are refused.
 SPECIFIERS = {
@@ -182,14 +183,8 @@ class Calls(Part):
             self.refuse(node, f"this is not run on DuckDB ({spelled(type(node).__name__)})")
         name = str(node.this).lower()
         arguments = list(node.expressions)
-        if name == "try" and len(arguments) == 1:
-            value = self.settled(arguments[0], self.value(arguments[0], scope))
-            return replace(value, sql=f"TRY({value.sql})"), None, signatures()["abs"][0]
-        if name == "grouping":
-            columns = ", ".join(self.grouped_column(one, scope) for one in arguments)
-            return Value(f"CAST(grouping({columns}) AS INTEGER)", INTEGER), None, signatures()["abs"][0]
-        if name == "count" and len(arguments) == 1 and isinstance(arguments[0], exp.Star):
-            return Value("count(*)", BIGINT), None, signatures()["count"][0]
+        if (value := self.without_signature(node, name, arguments, scope)) is not None:
+            return value, None, signatures()["count" if name == "count" else "coalesce"][0]
         distinct = ""
         if len(arguments) == 1 and isinstance(arguments[0], exp.Order):
             order, arguments = self.sort_keys(arguments[0], scope).sql, [arguments[0].this]
@@ -212,6 +207,26 @@ class Calls(Part):
         if signature.name == "max" and values[0].nan:
             wrap = "(- {result})"
         return value, wrap, signature
+
+    def without_signature(self, node: Any, name: str, arguments: Sequence[Any], scope: Scope) -> Value | None:
+        """`try`, `nullif`, `grouping` and `count(*)`, whose arguments no signature describes; None for another function."""
+        from sqlglot import exp
+
+        if name == "try" and len(arguments) == 1:
+            value = self.settled(arguments[0], self.value(arguments[0], scope))
+            return replace(value, sql=f"TRY({value.sql})", literal=None)
+        if name == "nullif" and len(arguments) == 2:
+            first, second = (self.value(argument, scope) for argument in arguments)
+            equal = self.compared(node, "EQ", first, second)
+            first = self.settled(arguments[0], first)
+            written = f"(CASE WHEN {equal.sql} THEN NULL ELSE {first.sql} END)"
+            return Value(written, first.type, first.nan, equal.origin)
+        if name == "grouping":
+            columns = ", ".join(self.grouped_column(argument, scope) for argument in arguments)
+            return Value(f"CAST(grouping({columns}) AS INTEGER)", INTEGER)
+        if name == "count" and len(arguments) == 1 and isinstance(arguments[0], exp.Star):
+            return Value("count(*)", BIGINT)
+        return None
 
     def applied(
         self,
@@ -358,15 +373,27 @@ class Calls(Part):
             return text.lower()
         if kind == "format":
             return self.date_format(node, text)
-        if kind == "pattern" and re.search(r"\(\?[=!<>]|\\[1-9pPkGZzbB]|[*+?}]\+|&&", text):
-            self.refuse(
-                node, f"DuckDB has no look-around, back references, classes or boundaries like Athena's; {ON_ATHENA}"
-            )
+        if kind in PATTERNS:
+            return self.pattern(node, kind, text)
         if kind == "replacement":
             if "\\" in text or "${" in text:
                 self.refuse(node, f"a replacement with \\ or ${{…}} is not run on DuckDB; {ON_ATHENA}")
             return re.sub(r"\$([0-9])", r"\\\1", text)
         return text
+
+    def pattern(self, node: Any, kind: str, text: str) -> str:
+        """A regular expression that means the same in both engines."""
+        if re.search(r"\(\?[=!<>]|\\[1-9pPkGZzbB]|[*+?}]\+|&&|\[:", text):
+            self.refuse(
+                node, f"DuckDB has no look-around, references, classes or boundaries like Athena's; {ON_ATHENA}"
+            )
+        # The end in Athena is also before a last line break. A search may consume that.
+        body, ends = (text[:-1], True) if re.search(r"(?<!\\)(\\\\)*\$$", text) else (text, False)
+        if (ends and kind != "searched") or re.search(r"(?<!\\)(\\\\)*\$", body):
+            self.refuse(node, f"`$` is also before a last line break in Athena, and not in DuckDB; {ON_ATHENA}")
+        if kind == "replaced" and _matches_nothing(text):
+            self.refuse(node, f"a pattern that matches an empty text is replaced in another way by DuckDB; {ON_ATHENA}")
+        return rf"{body}\n?\z" if ends else text
 
     def date_format(self, node: Any, text: str) -> str:
         parts = []
@@ -381,6 +408,14 @@ class Calls(Part):
                     f"date_format: %{match[1]} is not run on DuckDB; there are {' '.join('%' + one for one in SPECIFIERS)}",
                 )
         return "".join(parts)
+
+
+def _matches_nothing(pattern: str) -> bool:
+    """Whether a regular expression may match an empty text; True if Python cannot tell."""
+    try:
+        return re.search(pattern, "") is not None
+    except re.error:
+        return True
 
 
 def wrapped(value: Value, wrap: str | None) -> Value:

@@ -68,13 +68,12 @@ is_nan(double) boolean = isnan({0})
 is_finite(double) boolean = isfinite({0})
 is_infinite(double) boolean = isinf({0})
 coalesce(T, T...) T
-nullif(T, T) same
 greatest(T, T...) T = CASE WHEN {any_null} THEN NULL ELSE greatest({all}) END
 least(T, T...) T = CASE WHEN {any_null} THEN NULL ELSE least({all}) END
 lower(varchar) varchar
 upper(varchar) varchar = replace(upper(replace({0}, 'ß', chr(57344))), chr(57344), 'ß')
 length(varchar) bigint
-reverse(varchar) varchar
+reverse(varchar) varchar = array_to_string(list_reverse(string_split({0}, '')), '')
 replace(varchar, varchar) varchar = replace({0}, {1}, '')
 replace(varchar, varchar, varchar) varchar =
     CASE WHEN {1} = '' THEN CAST({fail:replace: the replaced text is empty} AS VARCHAR) ELSE replace({0}, {1}, {2}) END
@@ -98,10 +97,10 @@ split_part(varchar, varchar, whole) varchar =
     list_extract(string_split({0}, {1}), CASE WHEN {2} > 0 THEN {2} ELSE {fail:Index must be greater than zero} END)
 codepoint(varchar) integer = unicode({0})
 chr(whole) varchar = chr(CAST({0} AS INTEGER))
-regexp_like(varchar, pattern) boolean = regexp_matches({0}, {1})
+regexp_like(varchar, searched) boolean = regexp_matches({0}, {1})
 regexp_extract(varchar, pattern) varchar = CASE WHEN regexp_matches({0}, {1}) THEN regexp_extract({0}, {1}) END
-regexp_replace(varchar, pattern) varchar = regexp_replace({0}, {1}, '', 'g')
-regexp_replace(varchar, pattern, replacement) varchar = regexp_replace({0}, {1}, {2}, 'g')
+regexp_replace(varchar, replaced) varchar = regexp_replace({0}, {1}, '', 'g')
+regexp_replace(varchar, replaced, replacement) varchar = regexp_replace({0}, {1}, {2}, 'g')
 year(moment) bigint = CAST(year({0}) AS BIGINT)
 quarter(moment) bigint = CAST(quarter({0}) AS BIGINT)
 month(moment) bigint = CAST(month({0}) AS BIGINT)
@@ -131,7 +130,7 @@ date_diff(day_unit, date, date) bigint = date_sub({0}, {1}, {2})
 date_diff(time_unit, time, time) bigint = date_sub({0}, {1}, {2})
 date_format(moment, format) varchar = strftime({0}, {1})
 to_unixtime(timestamp with time zone) double = epoch({0})
-from_unixtime(double) timestamp with time zone = to_timestamp({0})
+from_unixtime(double) timestamp with time zone = to_timestamp(floor({0} * 1000 + 0.5) / 1000)
 now() timestamp with time zone
 cardinality(array) bigint = CAST(len({0}) AS BIGINT)
 array_join(array(varchar), varchar) varchar = array_to_string({0}, {1})

@@ -88,6 +88,10 @@ class Part:
         """The translation of a condition of `word`."""
         raise NotImplementedError
 
+    def compared(self, node: Any, word: str, left: Value, right: Value) -> Value:
+        """The translation of a comparison by the operator `word`."""
+        raise NotImplementedError
+
     def query(self, node: Any, outer: Scope) -> Relation:
         """The translation of a query."""
         raise NotImplementedError
