@@ -380,7 +380,9 @@ def test_results_that_may_not_be_read_are_a_missing_right(engine: AthenaEngine, 
         gateway.s3_endpoint = strict
         with s3.variables({**athena_gateway.environment(gateway)}), pytest.raises(PermissionMissingError) as caught:
             engine.run("SELECT 2 AS two")
-    assert str(caught.value.query_id) in gateway.queries
+    query_id = caught.value.query_id
+    assert query_id in gateway.queries
+    assert f"s3:GetObject on arn:aws:s3:::{BUCKET}/athena/{query_id}.csv" in str(caught.value)
 
 
 def test_no_region_and_no_credentials_are_said(settings: Aws, gateway: Gateway, tmp_path: Any) -> None:
