@@ -183,20 +183,8 @@ class Calls(Part):
             self.refuse(node, f"this is not run on DuckDB ({spelled(type(node).__name__)})")
         name = str(node.this).lower()
         arguments = list(node.expressions)
-        if name == "try" and len(arguments) == 1:
-            value = self.settled(arguments[0], self.value(arguments[0], scope))
-            return replace(value, sql=f"TRY({value.sql})"), None, signatures()["abs"][0]
-        if name == "nullif" and len(arguments) == 2:
-            first, second = (self.value(argument, scope) for argument in arguments)
-            equal = self.compared(node, "EQ", first, second)
-            first = self.settled(arguments[0], first)
-            value = replace(first, sql=f"(CASE WHEN {equal.sql} THEN NULL ELSE {first.sql} END)", literal=None)
-            return replace(value, origin=equal.origin), None, signatures()["abs"][0]
-        if name == "grouping":
-            columns = ", ".join(self.grouped_column(one, scope) for one in arguments)
-            return Value(f"CAST(grouping({columns}) AS INTEGER)", INTEGER), None, signatures()["abs"][0]
-        if name == "count" and len(arguments) == 1 and isinstance(arguments[0], exp.Star):
-            return Value("count(*)", BIGINT), None, signatures()["count"][0]
+        if (value := self.without_signature(node, name, arguments, scope)) is not None:
+            return value, None, signatures()["count" if name == "count" else "coalesce"][0]
         distinct = ""
         if len(arguments) == 1 and isinstance(arguments[0], exp.Order):
             order, arguments = self.sort_keys(arguments[0], scope).sql, [arguments[0].this]
@@ -219,6 +207,26 @@ class Calls(Part):
         if signature.name == "max" and values[0].nan:
             wrap = "(- {result})"
         return value, wrap, signature
+
+    def without_signature(self, node: Any, name: str, arguments: Sequence[Any], scope: Scope) -> Value | None:
+        """`try`, `nullif`, `grouping` and `count(*)`, whose arguments no signature describes; None for another function."""
+        from sqlglot import exp
+
+        if name == "try" and len(arguments) == 1:
+            value = self.settled(arguments[0], self.value(arguments[0], scope))
+            return replace(value, sql=f"TRY({value.sql})", literal=None)
+        if name == "nullif" and len(arguments) == 2:
+            first, second = (self.value(argument, scope) for argument in arguments)
+            equal = self.compared(node, "EQ", first, second)
+            first = self.settled(arguments[0], first)
+            written = f"(CASE WHEN {equal.sql} THEN NULL ELSE {first.sql} END)"
+            return Value(written, first.type, first.nan, equal.origin)
+        if name == "grouping":
+            columns = ", ".join(self.grouped_column(argument, scope) for argument in arguments)
+            return Value(f"CAST(grouping({columns}) AS INTEGER)", INTEGER)
+        if name == "count" and len(arguments) == 1 and isinstance(arguments[0], exp.Star):
+            return Value("count(*)", BIGINT)
+        return None
 
     def applied(
         self,
@@ -385,7 +393,7 @@ class Calls(Part):
             self.refuse(node, f"`$` is also before a last line break in Athena, and not in DuckDB; {ON_ATHENA}")
         if kind == "replaced" and _matches_nothing(text):
             self.refuse(node, f"a pattern that matches an empty text is replaced in another way by DuckDB; {ON_ATHENA}")
-        return rf"(?:{body})\n?\z" if ends else text
+        return rf"{body}\n?\z" if ends else text
 
     def date_format(self, node: Any, text: str) -> str:
         parts = []

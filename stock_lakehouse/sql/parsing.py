@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from stock_lakehouse.sql.engine import QueryRefusedError, QuerySyntaxError
 
@@ -40,8 +40,8 @@ def _dialect() -> Any:
 
     class ByName(Trino):
         class Parser(TrinoParser):
-            FUNCTIONS: dict[str, Any] = {}  # noqa: RUF012 - sqlglot's own form
-            FUNCTION_PARSERS = {  # noqa: RUF012
+            FUNCTIONS: ClassVar[dict[str, Any]] = {}
+            FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {
                 name: parser for name, parser in TrinoParser.FUNCTION_PARSERS.items() if name in WITH_GRAMMAR
             }
 
