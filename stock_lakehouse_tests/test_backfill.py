@@ -25,9 +25,19 @@ from stock_lakehouse.instance.home import dagster_folder, open_instance
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import PartitionScheme, Rectangle
-from stock_lakehouse.runs.backfill import FEATURES_ALONE, Chunk, cut, plan_backfill, run_backfill
+from stock_lakehouse.runs import backfill
+from stock_lakehouse.runs.backfill import (
+    BACKFILL_TAG,
+    FEATURES_ALONE,
+    SERVE_LATER_TAG,
+    BackfillPlan,
+    Chunk,
+    cut,
+    plan_backfill,
+    run_backfill,
+)
 from stock_lakehouse.runs.record import record_held
-from stock_lakehouse.runs.run import PROGRAM_TAG, end_dead_runs, prune_runs, record_rectangle, run_rectangle
+from stock_lakehouse.runs.run import PROGRAM_TAG, RunReport, end_dead_runs, prune_runs, record_rectangle, run_rectangle
 from stock_lakehouse.settings import Settings
 from stock_lakehouse_tests.conftest import bytes_of
 from stock_lakehouse_tests.graph import LANDINGS, contents
@@ -53,6 +63,31 @@ def cells(**missing: range | list[int]) -> np.ndarray:
 
 def shapes(chunks: Iterator[Chunk]) -> list[tuple[tuple[str, ...], date, date, int]]:
     return [(one.rectangle.tickers, one.rectangle.first, one.rectangle.last, one.missing) for one in chunks]
+
+
+def test_what_reads_all_tables_is_made_by_the_last_run_of_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three runs of all assets and two of features alone: the serving copy of each table, catalog and reports once."""
+    ran: list[tuple[tuple[str, ...] | None, bool]] = []
+
+    def remember(
+        settings: Settings, rectangle: Rectangle, select: tuple[str, ...] | None, progress: object, tags: dict[str, str]
+    ) -> RunReport:
+        ran.append((None if select is None else tuple(select), SERVE_LATER_TAG in tags))
+        assert BACKFILL_TAG in tags
+        return RunReport("a-run", True, (), (), {})
+
+    monkeypatch.setattr(backfill, "run_rectangle", remember)
+    one = Rectangle(SESSIONS[:2], TICKERS[:1])
+    chunks = (*(Chunk(one, None, 2) for _ in range(3)), *(Chunk(one, FEATURES_ALONE, 2) for _ in range(2)))
+    assert len(list(run_backfill(Settings(), BackfillPlan(10, chunks), lambda line: None))) == 5
+    every_table = tuple(table.name for table in tables.TABLES)
+    assert ran == [
+        (every_table, True),
+        (every_table, True),
+        (None, False),
+        (FEATURES_ALONE, True),
+        (FEATURES_ALONE, False),
+    ]
 
 
 def test_nothing_missing_is_no_run() -> None:

@@ -46,12 +46,15 @@ def _asset(report: Report, after: Sequence[str]) -> dg.AssetsDefinition:
 def _view(engine: "QueryEngine", report: Report) -> str:
     """Athena's view of the report, and whether it was written."""
     from stock_lakehouse import aws
+    from stock_lakehouse.catalog.glue import named_errors
     from stock_lakehouse.sql.athena import AthenaEngine
     from stock_lakehouse.sql.views import put_view
 
     assert isinstance(engine, AthenaEngine)
-    outcome = put_view(engine, aws.client("glue"), report.name, report.sql)
-    return f"{engine.settings.glue_database}.{report.name}, {outcome}"
+    view = f"{engine.settings.glue_database}.{report.name}"
+    with named_errors(view):
+        outcome = put_view(engine, aws.client("glue"), report.name, report.sql)
+    return f"{view}, {outcome}"
 
 
 def _metadata(report: Report, query: QueryResource, result: "QueryResult") -> dict[str, Any]:

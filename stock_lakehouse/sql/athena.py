@@ -295,21 +295,34 @@ class AthenaEngine:
         columns = first["ResultSet"]["ResultSetMetadata"]["ColumnInfo"]
         refuse_nested([(column["Name"], column["Type"]) for column in columns], done.query_id)
         kinds = [arrow_type(column["Type"], column.get("Precision", 0), column.get("Scale", 0)) for column in columns]
-        texts = self._from_csv(done.results, len(columns)) if done.results else self._from_pages(done.query_id, first)
+        texts = (
+            self._from_csv(done.query_id, done.results, len(columns))
+            if done.results
+            else self._from_pages(done.query_id, first)
+        )
         names = [column["Name"] for column in columns]
         return table_of(names, [column_from_text(text, kind) for text, kind in zip(texts, kinds, strict=True)])
 
-    def _from_csv(self, place: str, count: int) -> list[pa.ChunkedArray]:
+    def _from_csv(self, query_id: str, place: str, count: int) -> list[pa.ChunkedArray]:
         """The columns of a result file as text: an empty field without quotes is null, one with quotes is empty text."""
         import tempfile
 
         import pyarrow as pa
+        from botocore.exceptions import ClientError
         from pyarrow import csv
 
         bucket, key = place.removeprefix("s3://").split("/", 1)
         names = [str(index) for index in range(count)]
         with tempfile.TemporaryFile() as file:
-            aws.client("s3").download_fileobj(bucket, key, file)
+            try:
+                aws.client("s3").download_fileobj(bucket, key, file)
+            except ClientError as error:
+                if aws.code_of(error) not in (*aws.DENIED, "403"):
+                    raise
+                raise PermissionMissingError(
+                    f"these credentials lack s3:GetObject on arn:aws:s3:::{bucket}/{key}, the result of the query",
+                    query_id,
+                ) from None
             file.seek(0)
             table = csv.read_csv(
                 file,
@@ -376,7 +389,7 @@ def _named(sql: str, query_id: str | None) -> Iterator[None]:
         yield
     except exceptions.ClientError as error:
         code, message = aws.code_of(error), aws.message_of(error)
-        if code in aws.DENIED or code in ("403", "Forbidden"):
+        if code in aws.DENIED:
             right = aws.missing_right(message) or f"a right for {error.operation_name}"
             raise PermissionMissingError(f"these credentials lack {right}: {message}", query_id) from None
         if code in aws.REJECTED:

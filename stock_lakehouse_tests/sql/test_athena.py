@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import signal
 import subprocess
 import sys
@@ -28,6 +30,7 @@ from stock_lakehouse.sql.engine import (
     QueryTimeoutError,
     ScanLimitError,
 )
+from stock_lakehouse.sql.views import put_view
 from stock_lakehouse.tables import QUARANTINE
 from stock_lakehouse_tests import athena_gateway, s3
 from stock_lakehouse_tests.athena_gateway import Gateway, OnDuckDB
@@ -248,6 +251,29 @@ def test_somebody_elses_workgroup_is_left_alone_and_its_limit_named(
     assert "its own limit counts (20 MB a query)" in caplog.text
 
 
+def test_a_view_is_written_until_the_catalog_has_its_text(engine: AthenaEngine, gateway: Gateway, moto: str) -> None:
+    glue, name = s3.client(moto, "glue"), "closes"
+    sql = "-- a report\nSELECT ticker, close FROM bars ORDER BY ticker\n"
+    glue.create_database(DatabaseInput={"Name": "lakehouse"})
+    assert put_view(engine, glue, name, sql) == "written"
+    (asked,) = [asked["QueryString"] for action, asked in gateway.requests if action == "StartQueryExecution"]
+    assert asked.startswith(f"CREATE OR REPLACE VIEW {name} AS\nSELECT * FROM (\n{sql.rstrip()}\n) AS text_")
+    # As Athena stores it: formatted, without the comment, in JSON, in base64.
+    stored = {
+        "originalSql": f"SELECT *\nFROM\n  (SELECT ticker, close FROM bars) {asked.rpartition(' ')[2]}",  # noqa: S608
+        "columns": [],
+    }
+    encoded = base64.b64encode(json.dumps(stored).encode()).decode()
+    view = {"Name": name, "TableType": "VIRTUAL_VIEW", "ViewOriginalText": f"/* Presto View: {encoded} */"}
+    glue.create_table(DatabaseName="lakehouse", TableInput=view)
+    assert put_view(engine, glue, name, sql) == "unchanged"
+    assert put_view(engine, glue, name, sql + "LIMIT 1") == "written"
+    glue.create_table(DatabaseName="lakehouse", TableInput={"Name": "taken", "TableType": "EXTERNAL_TABLE"})
+    with pytest.raises(QueryRefusedError, match=r"lakehouse\.taken is a table"):
+        put_view(engine, glue, "taken", sql)
+    assert gateway.calls["StartQueryExecution"] == 2
+
+
 def test_throttling_is_survived_twice(engine: AthenaEngine, gateway: Gateway) -> None:
     gateway.faults.throttled = 2
     assert engine.run("SELECT 1 AS one").rows.num_rows == 1
@@ -380,7 +406,9 @@ def test_results_that_may_not_be_read_are_a_missing_right(engine: AthenaEngine, 
         gateway.s3_endpoint = strict
         with s3.variables({**athena_gateway.environment(gateway)}), pytest.raises(PermissionMissingError) as caught:
             engine.run("SELECT 2 AS two")
-    assert str(caught.value.query_id) in gateway.queries
+    query_id = caught.value.query_id
+    assert query_id in gateway.queries
+    assert f"s3:GetObject on arn:aws:s3:::{BUCKET}/athena/{query_id}.csv" in str(caught.value)
 
 
 def test_no_region_and_no_credentials_are_said(settings: Aws, gateway: Gateway, tmp_path: Any) -> None:
