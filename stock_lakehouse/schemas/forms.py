@@ -29,6 +29,8 @@ SUFFIXED = rf"^([+-]?[0-9.,][0-9.,{SPACES}]*) ?([KMBTkmbt])\z"
 SYMBOL_BEFORE = rf"^[{CURRENCY}] ?"
 SYMBOL_BEHIND_SIGN = rf"^([+-])[{CURRENCY}]"
 SYMBOL_BEHIND = rf" ?[{CURRENCY}]\z"
+# The three at once: the sign is group 1, what follows it group 2.
+MONEY = rf"^(?:[{CURRENCY}] ?)?(?:([+-])[{CURRENCY}]?)?(.*?)(?: ?[{CURRENCY}])?\z"
 INFINITE = r"^[+-]?(inf|infinity)\z"
 # New shares for old ones: 4:1, 1/10, 4-for-1, 3 for 2. Yahoo and Nasdaq write the new shares first.
 RATIO = r"^([0-9]+[.]?[0-9]*) ?(?::|/|-for-| for |-to-| to |-) ?([0-9]+[.]?[0-9]*)\z"

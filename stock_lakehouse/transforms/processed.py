@@ -187,15 +187,14 @@ def with_plain_numbers(text: DataFrame, names: Sequence[str]) -> DataFrame:
             for name in names
         }
     )
-    money = rf"^[{forms.CURRENCY}] ?[0-9.,]|^[+-][{forms.CURRENCY}][0-9.,]|[0-9.,] ?[{forms.CURRENCY}]\z"
+
+    def without_symbol(name: str) -> Column:
+        parts = (F.coalesce(F.regexp_extract(odd(name), forms.MONEY, group), F.lit("")) for group in (1, 2))
+        has_symbol = odd(name).rlike(f"[{forms.CURRENCY}]") & odd(name).rlike(forms.MONEY)
+        return F.when(has_symbol, F.concat(*parts)).otherwise(odd(name))
+
     frame = frame.withColumns(
-        {
-            f"odd_{name}": F.when(
-                ~F.lower(odd(name)).isin(list(forms.MISSING)),
-                F.when(odd(name).rlike(money), F.trim(F.translate(odd(name), forms.CURRENCY, ""))).otherwise(odd(name)),
-            )
-            for name in names
-        }
+        {f"odd_{name}": F.when(~F.lower(odd(name)).isin(list(forms.MISSING)), without_symbol(name)) for name in names}
     )
 
     def without_suffix(name: str) -> Column:

@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -400,6 +400,7 @@ NUMBERS = st.one_of(
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(texts=st.lists(NUMBERS, min_size=1, max_size=60), mark=st.sampled_from([None, ","]))
+@example(texts=["0$1$", "$+5", "$  5", "$5 $", "-$5", "5$$", "$ 1,234.5", "$", "$-", "+$", "$$5"], mark=None)
 def test_the_engine_reads_numbers_as_the_grammar_does(
     spark: SparkSession, market: DataFrame, texts: list[str], mark: str | None
 ) -> None:
