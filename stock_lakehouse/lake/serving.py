@@ -18,6 +18,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -53,6 +54,8 @@ ORDER = ("ticker", "date")
 # A reader of one ticker decodes one row group of a year. Smaller groups compress worse.
 ROWS_A_GROUP = 20_000
 DIGEST_LENGTH = 24
+# Years that are made at once: most of the time goes to code that needs no lock of the interpreter.
+WRITES_AT_ONCE = 2
 # Readers of a file that was replaced may go on for this time.
 GRACE_SECONDS = 24 * 3600.0
 # A reader's own folder keeps a file for this time after its last use.
@@ -257,9 +260,9 @@ class ServingCopy:
         if not missing:
             return []
         self._tell(f"serving copy of {table.name}: years to be written: {len(missing)}, from {missing[0].year} on")
-        with named(served_name(table)):
-            for served in missing:
-                self._write(served.path, self._content(stored, opened, served))
+        with named(served_name(table)), ThreadPoolExecutor(WRITES_AT_ONCE) as pool:
+            for _ in pool.map(lambda served: self._write(served.path, self._content(stored, opened, served)), missing):
+                pass
             if not self._is_own:
                 self._remove_unused(table)
         return [self.storage.uri(served.path) for served in missing]
