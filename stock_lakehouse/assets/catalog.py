@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from stock_lakehouse.automation.jobs import CATALOG, SERVING_GROUP
+from stock_lakehouse.automation.jobs import CATALOG, GROUP, LAYER_TAG, SERVING_LAYER
 from stock_lakehouse.checks.catalog import CATALOG_AGREES
 from stock_lakehouse.layers.step import LISTED
 from stock_lakehouse.resources.catalog import CatalogResource
@@ -15,7 +15,8 @@ from stock_lakehouse.tables import TABLES
 @dg.asset(
     name=CATALOG,
     deps=[table.name for table in TABLES],
-    group_name=SERVING_GROUP,
+    group_name=GROUP,
+    tags={LAYER_TAG: SERVING_LAYER},
     pool=CATALOG,  # two registrations at once would refuse each other's partitions
     description='What each table is: columns, comments, partitions, version, rows. With the setting `catalog = "glue"` all '
     "tables and their serving copies are registered in Glue; only what differs is written.",

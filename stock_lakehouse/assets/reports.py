@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from stock_lakehouse.automation.jobs import CATALOG, SERVING_GROUP
+from stock_lakehouse.automation.jobs import CATALOG, GROUP, LAYER_TAG, SERVING_LAYER
 from stock_lakehouse.resources.query import QueryResource
 from stock_lakehouse.sources import printable
 from stock_lakehouse.sql.reports import Report, reports
@@ -28,7 +28,8 @@ def _asset(report: Report, after: Sequence[str]) -> dg.AssetsDefinition:
     @dg.asset(
         name=report.name,
         deps=[*report.tables, *after],
-        group_name=SERVING_GROUP,
+        group_name=GROUP,
+        tags={LAYER_TAG: SERVING_LAYER},
         kinds={"sql"},
         description=f"{report.question} {report.grain}",
         metadata={"sql": dg.MetadataValue.md(f"```sql\n{report.sql}```")},

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import dagster as dg
 
-from stock_lakehouse.automation.jobs import GROUP, LAYER_TAG, SERVING_GROUP
+from stock_lakehouse.automation.jobs import GROUP, LAYER_TAG
 from stock_lakehouse.automation.schedules import cron
 from stock_lakehouse.market_calendar import MarketCalendar
 from stock_lakehouse.settings import Settings
@@ -57,7 +57,7 @@ def condition_sensor(settings: Settings) -> dg.AutomationConditionSensorDefiniti
     """The sensor that evaluates the conditions."""
     return dg.AutomationConditionSensorDefinition(
         "automation_condition_sensor",
-        target=dg.AssetSelection.groups(GROUP, SERVING_GROUP),
+        target=dg.AssetSelection.groups(GROUP),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=settings.sensor_interval_seconds,
         description="Materializes the assets whose automation condition is true.",

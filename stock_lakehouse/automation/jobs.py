@@ -20,18 +20,18 @@ def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
     return logger
 
 
-# One group for all layers: the UI's graph shows every asset of a single group, and of several groups only closed boxes. The
-# layer of an asset is in its tags and its name.
+# One group: the UI's graph shows every asset of a single group, and of several groups only closed boxes. The layer of an asset
+# is in its tags and its name.
 GROUP = "lake"
 LAYER_TAG = "layer"
-# What is made of the published tables for those who read them: the catalog and the reports. These assets have no partitions.
-SERVING_GROUP = "serving"
+# The layer of what is made of the published tables for those who read them: the catalog and the reports. They have no partitions.
+SERVING_LAYER = "serving"
 CATALOG = "catalog"  # the asset that registers the tables
 
 # Every asset and check of the lake, in one run and one process. Assets of other groups have their own jobs.
 lakehouse_job = dg.define_asset_job(
     LAKEHOUSE_JOB,
-    selection=dg.AssetSelection.groups(GROUP, SERVING_GROUP),
+    selection=dg.AssetSelection.groups(GROUP),
     executor_def=dg.in_process_executor,
     description="The tables of the lake: raw, processed, curated, features and the tables that their steps write; then what "
     "serves their readers.",

@@ -15,7 +15,6 @@ import hashlib
 import json
 import math
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +37,7 @@ from stock_lakehouse.lake.storage import (
 )
 from stock_lakehouse.lake.storage.messages import first_line
 from stock_lakehouse.lake.stored import Damage, groups_with, rows_or_reason
+from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.tables import CURATED, FEATURES, Table
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ class ServingCopy:
         The access time is set, because a file system may not do so itself (noatime). The modification time stays: it tells when
         the file replaced another.
         """
-        now = time.time()
+        now = utc_now().timestamp()
         if isinstance(self.storage, Folder) and now - self._last_used(file) > GRACE_SECONDS / 2:
             with contextlib.suppress(OSError):  # removed meanwhile, or another user's: its time then stays as it is
                 os.utime(self.storage.uri(file.path), (now, file.changed))

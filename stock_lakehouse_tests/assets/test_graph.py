@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from stock_lakehouse import tables
 from stock_lakehouse.assets.curated import curated_stocks_daily
-from stock_lakehouse.automation.jobs import CATALOG, SERVING_GROUP
+from stock_lakehouse.automation.jobs import CATALOG
 from stock_lakehouse.definitions import build_definitions
 from stock_lakehouse.instance.event_log import FEW_KEYS
 from stock_lakehouse.lake.reading import read_table
@@ -248,17 +248,16 @@ def test_every_asset_says_what_it_is(settings: Settings) -> None:
     names = {table.name for table in tables.TABLES}
     keys = {key.to_user_string(): key for key in graph.get_all_asset_keys()}
     assert keys.keys() == {*names, CATALOG, *reports()}
+    # One group: the UI's graph then shows all assets, not a closed box for each group.
+    assert {graph.get(key).group_name for key in keys.values()} == {"lake"}
     for name in keys.keys() - names:
         node = graph.get(keys[name])
-        assert node.group_name == SERVING_GROUP
+        assert node.tags["layer"] == "serving"
         assert node.description
         assert node.owners
         assert not node.is_partitioned
     for name in names:
         node, table = graph.get(keys[name]), tables.BY_NAME[name]
-        assert (
-            node.group_name == "lake"
-        )  # one group: the UI's graph then shows all assets, not a closed box for each group
         assert node.tags["layer"] == table.layer
         assert node.description == table.description
         assert node.owners

@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from stock_lakehouse.assets.reports import report_assets
-from stock_lakehouse.automation.jobs import CATALOG, SERVING_GROUP
+from stock_lakehouse.automation.jobs import CATALOG
 from stock_lakehouse.definitions import build_definitions
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import PartitionScheme
@@ -32,7 +32,6 @@ def test_each_report_is_an_asset_after_the_tables_of_its_sql() -> None:
         upstream = {dep.asset_key.path[-1] for dep in spec.deps}
         assert upstream == set(reports()[name].tables)
         assert {dep.asset_key.path[-1] for dep in athena[name].deps} == upstream | {CATALOG}
-        assert spec.group_name == SERVING_GROUP
         assert reports()[name].question in (spec.description or "")
 
 

@@ -143,10 +143,10 @@ def test_runs_on_s3_register_what_they_made_and_a_run_without_a_change_writes_no
     )
 
 
-def test_an_asset_of_the_serving_group_is_part_of_the_job_and_has_no_partitions(settings: Settings) -> None:
+def test_the_asset_is_part_of_the_job_and_has_no_partitions(settings: Settings) -> None:
     graph = build_definitions(settings).get_repository_def().asset_graph
     node = graph.get(CATALOG)
-    assert node.group_name == "serving"
+    assert node.tags["layer"] == "serving"
     assert node.partitions_def is None
     job = build_definitions(settings).resolve_job_def("stock_lakehouse")
     assert CATALOG in job.asset_layer.selected_asset_keys
