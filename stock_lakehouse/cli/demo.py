@@ -116,6 +116,7 @@ def _summary(settings: Settings, report: RunReport, changed: bool) -> None:
     next_commands = (
         ("ui", "the same in Dagster, on http://127.0.0.1:3000"),
         (f"show {FEATURES.name} {settings.tickers[-1]} --last 5", "indicators and signals"),
+        ("query --report latest_signals", "a question in SQL; `query --reports` lists nine"),
         ("status", "what each table holds"),
         ("--help", "everything else"),
     )

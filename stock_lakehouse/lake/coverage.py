@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
-from stock_lakehouse.lake.delta_table import DeltaTable, partition_columns
+from stock_lakehouse.lake.delta_table import DeltaTable, add_actions, partition_columns
 from stock_lakehouse.market_calendar import ONE_DAY
 
 if TYPE_CHECKING:
@@ -93,11 +93,8 @@ def _spans(table: DeltaTable, calendar: MarketCalendar) -> Spans:
 
 def _spans_by_log(opened: deltalake.DeltaTable, calendar: MarketCalendar) -> Spans:
     """`_spans` where each file has one ticker. Files are opened only for tickers with fewer rows than sessions."""
-    import pyarrow as pa
 
-    files = pa.table(opened.get_add_actions(flatten=True)).select(
-        ["partition.ticker", "min.date", "max.date", "num_records"]
-    )
+    files = add_actions(opened).select(["partition.ticker", "min.date", "max.date", "num_records"])
     spans: dict[str, list[tuple[date, date, int]]] = {}
     for ticker, *span, rows in zip(*(column.to_pylist() for column in files.columns), strict=True):
         if rows:
@@ -149,7 +146,6 @@ _provisional_of: dict[tuple[str, int], Mapping[str, Sequence[date]]] = {}
 
 
 def _provisional(table: DeltaTable) -> Mapping[str, Sequence[date]]:
-    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.dataset as ds
 
@@ -159,7 +155,7 @@ def _provisional(table: DeltaTable) -> Mapping[str, Sequence[date]]:
     version = (str(opened.metadata().id), opened.version())
     if version in _provisional_of:
         return _provisional_of[version]
-    newest = pc.max(pa.table(opened.get_add_actions(flatten=True))["partition.year"]).as_py() or 0
+    newest = pc.max(add_actions(opened)["partition.year"]).as_py() or 0
     recent = (ds.field("year") > newest - RECENT_YEARS) & (ds.field("bar_status") == "provisional")
     found: dict[str, list[date]] = {}
     for row in opened.to_pyarrow_dataset().to_table(columns=["ticker", "date"], filter=recent).to_pylist():

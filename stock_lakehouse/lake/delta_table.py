@@ -379,13 +379,17 @@ def _comment_of(field: deltalake.Field) -> str | None:
 
 
 def adds_of(opened: deltalake.DeltaTable) -> list[dict[str, Any]]:
+    """The rows of `add_actions`."""
+    rows: list[dict[str, Any]] = add_actions(opened).to_pylist()
+    return rows
+
+
+def add_actions(opened: deltalake.DeltaTable) -> pa.Table:
     """The add actions of the version `opened`, flattened: num_records, partition.*, min.*, max.*."""
     import pyarrow as pa
 
     # Read as a stream: `pa.table` of an object of another library imports pandas first, which takes a second.
-    actions = pa.RecordBatchReader.from_stream(opened.get_add_actions(flatten=True)).read_all()
-    rows: list[dict[str, Any]] = actions.to_pylist()
-    return rows
+    return pa.RecordBatchReader.from_stream(opened.get_add_actions(flatten=True)).read_all()
 
 
 def partition_columns(opened: deltalake.DeltaTable) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.lake.delta_table import DeltaTable, partition_columns
+from stock_lakehouse.lake.delta_table import DeltaTable, add_actions, partition_columns
 from stock_lakehouse.lake.history import file_name
 from stock_lakehouse.lake.storage import (
     File,
@@ -148,9 +148,8 @@ class ServingCopy:
 
     def served(self, table: Table, opened: deltalake.DeltaTable) -> list[ServedYear]:
         """What the file of each year of the version `opened` of `table` holds, ascending. Only the log is read."""
-        import pyarrow as pa
 
-        adds = pa.table(opened.get_add_actions(flatten=True))
+        adds = add_actions(opened)
         needed = ["path", "num_records", *(f"partition.{name}" for name in partition_columns(opened))]
         years: dict[int, list[dict[str, Any]]] = {}
         for add in adds.select(needed).to_pylist():
