@@ -1,6 +1,6 @@
 """reports: an asset for each file of sql/reports/. It runs the SQL on the engine of the settings and shows its first rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -13,6 +13,7 @@ from stock_lakehouse.sql.reports import Report, reports
 if TYPE_CHECKING:
     from stock_lakehouse.sql.dialect import OutputColumn
     from stock_lakehouse.sql.engine import QueryEngine, QueryResult
+    from stock_lakehouse.tables import Table
 
 ROWS_SHOWN = 20
 # Rows are counted up to here. The reports with a row a session have millions, which nobody reads in Dagster's UI.
@@ -61,10 +62,13 @@ def _view(engine: "QueryEngine", report: Report) -> str:
 def _metadata(report: Report, query: QueryResource, result: "QueryResult") -> dict[str, Any]:
     from stock_lakehouse.sql.duckdb_engine import LakeTables
 
-    columns = report.columns(LakeTables(query.lakehouse.lake))
+    tables = LakeTables(query.lakehouse.lake)
+    columns = report.columns(tables)
     counted = result.rows.num_rows
     metadata: dict[str, Any] = {
-        "dagster/column_schema": dg.TableSchema([dg.TableColumn(column.name, column.type) for column in columns]),
+        "dagster/column_schema": dg.TableSchema(
+            [dg.TableColumn(column.name, column.type, _description(column, tables)) for column in columns]
+        ),
         "dagster/column_lineage": lineage_of(columns),
         "first rows": _first_rows(result) if counted else "none",
         "engine": result.engine,
@@ -76,6 +80,15 @@ def _metadata(report: Report, query: QueryResource, result: "QueryResult") -> di
         metadata["rows"] = f"more than {ROWS_COUNTED:,}"
     facts = {"query id": result.query_id, "bytes scanned": result.scanned_bytes, "dollars": result.dollars}
     return metadata | {name: fact for name, fact in facts.items() if fact is not None}
+
+
+def _description(column: "OutputColumn", tables: "Mapping[str, Table]") -> str | None:
+    """What the tables say of a column that a report has under their name."""
+    if len(column.origin) != 1:
+        return None
+    ((table, name),) = column.origin
+    found = (of_table for of_table in tables[table].columns if of_table.name == name == column.name)
+    return next((of_table.documentation for of_table in found), None)
 
 
 def lineage_of(columns: "Sequence[OutputColumn]") -> dg.TableColumnLineage:

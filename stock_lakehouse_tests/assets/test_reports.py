@@ -57,6 +57,11 @@ def test_a_run_of_the_lake_ends_with_the_reports(spark: SparkSession, settings: 
         "varchar", "date", "date", "bigint",
     ]  # fmt: skip
     assert found["volume_spikes"]["first rows"].value == "none"
+    described = {
+        column.name: column.description for column in found["latest_signals"]["dagster/column_schema"].schema.columns
+    }
+    assert (described["sma_50"] or "").startswith("Average close of 50 sessions")
+    assert summary["dagster/column_schema"].schema.columns[6].description is None  # last_close is no column of a table
 
 
 def test_reports_of_an_empty_lake_succeed_and_say_none(settings: Settings) -> None:
