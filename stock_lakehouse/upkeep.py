@@ -7,7 +7,7 @@ runs (automation/).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
@@ -443,7 +443,7 @@ def _maintain(lake: Lake, table_upkeep: TableUpkeep, now: datetime) -> None:
 def _keep_serving(
     lake: Lake,
     found: Mapping[str, TableUpkeep],
-    damaged: Collection[Table],
+    damaged: Set[Table],
     check_only: bool,
     progress: Callable[[str], None],
 ) -> tuple[int, int]:
@@ -466,7 +466,8 @@ def _keep_serving(
                 written += len(copy.refresh(table))
         if not check_only:
             removed = len(copy.remove_replaced())
-            bi_database.renew(lake)
+            if damaged.isdisjoint((*SERVED, *bi_database.COPIED)):
+                bi_database.renew(lake)
     except (UnservedError, StorageError) as error:
         found[CURATED.name].findings.append(
             Finding(CURATED.name, f"the serving copy: {error}", "readers fall back to the tables until this is done")

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake.serving import FOLDER, SERVED, ServingCopy, UnservedError
-from stock_lakehouse.lake.storage import named
+from stock_lakehouse.lake.storage import LakeError, named
+from stock_lakehouse.lake.storage.messages import first_line
 from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, FEATURES, RESTATEMENTS, Table, bars_with_features
 
 if TYPE_CHECKING:
@@ -135,7 +136,14 @@ def _fill(connection: duckdb.DuckDBPyConnection, lake: Lake, contents: list[_Con
             select = f"SELECT {columns} FROM read_parquet([{files}], hive_partitioning = false)"  # noqa: S608
             connection.execute(f'CREATE VIEW "{table.name}" AS {select}')
         else:
-            rows = read_table(table.name, lake_root=lake.root)
+            try:
+                rows = read_table(table.name, lake_root=lake.root)
+            except LakeError:
+                raise
+            except (OSError, ValueError) as error:  # pyarrow raises both for a damaged file
+                raise UnservedError(
+                    f"{table.name} cannot be read: {first_line(error)}; `stock-lakehouse upkeep` names the damaged files"
+                ) from error
             connection.register("rows_of_table", rows)
             connection.execute(f'CREATE TABLE "{table.name}" AS FROM rows_of_table')
             connection.unregister("rows_of_table")

@@ -785,6 +785,29 @@ def test_the_database_of_bi_tools_shows_the_rows_with_their_words(tmp_path: Path
         }  # fmt: skip
 
 
+def test_the_database_of_a_lake_with_a_damaged_table_stays_as_it_was_and_the_error_names_the_table(
+    tmp_path: Path,
+) -> None:
+    lake = filled(tmp_path)
+    for table in SERVED:
+        ServingCopy(lake).refresh(table)
+    action = {"ticker": "BAC^B", "kind": "split"}
+    fields = CORPORATE_ACTIONS.arrow_schema
+    append(
+        lake.corporate_actions,
+        pa.table({field.name: pa.array([action.get(field.name)], field.type) for field in fields}, schema=fields),
+    )
+    bi_database.renew(lake)
+    before = (tmp_path / bi_database.NAME).read_bytes()
+    restated(lake.curated, 2021, seed=3)
+    ServingCopy(lake).refresh(CURATED)
+    (path,) = lake.corporate_actions.paths()
+    (tmp_path / path).write_bytes(b"damaged")
+    with pytest.raises(UnservedError, match=r"^corporate_actions cannot be read: .*upkeep"):
+        bi_database.renew(lake)
+    assert (tmp_path / bi_database.NAME).read_bytes() == before
+
+
 def test_the_database_is_replaced_while_a_tool_has_it_open(tmp_path: Path) -> None:
     import duckdb
 
