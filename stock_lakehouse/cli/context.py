@@ -45,6 +45,16 @@ def why_unwritable(folder: Path) -> str | None:
     return None if os.access(nearest, os.W_OK | os.X_OK) else f"{nearest} cannot be written"
 
 
+def check_output(target: Path, force: bool) -> None:
+    """Exit with a line if the file `target` cannot be written, or exists and is not to be replaced (`force`)."""
+    if target.is_dir():
+        fail(f"--output: {target} is a folder; name a file")
+    if target.exists() and not force:
+        fail(f"--output: {target} exists; --force replaces it, and --output names another file")
+    if reason := why_unwritable(target.parent):
+        fail(f"--output: {reason}; name a file in a folder that you may write")
+
+
 def check_lake_root(settings: Settings) -> None:
     """Exit with a line if the lake's folder cannot be written. A bucket is checked when it is used."""
     if isinstance(settings.lake_root, Path) and (reason := why_unwritable(settings.lake_root)):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from stock_lakehouse.cli.context import settings_of_process, tickers_in, why_unwritable
+from stock_lakehouse.cli.context import check_output, settings_of_process, tickers_in
 from stock_lakehouse.cli.printing import aside, fail
 from stock_lakehouse.cli.program import AsOf, First, Last, TableName, Tickers, app
 from stock_lakehouse.cli.rows import XLSX_ROWS, chosen_rows, write_csv, write_file, write_parquet, write_xlsx
@@ -36,12 +36,7 @@ def export(
     """
     settings = settings_of_process()
     target = output or Path(f"{table}.{form}")
-    if target.is_dir():
-        fail(f"--output: {target} is a folder; name a file")
-    if target.exists() and not force:
-        fail(f"--output: {target} exists; --force replaces it, and --output names another file")
-    if reason := why_unwritable(target.parent):
-        fail(f"--output: {reason}; name a file in a folder that you may write")
+    check_output(target, force)
     if form == "xlsx" and find_spec("xlsxwriter") is None:
         fail("--format xlsx: needs XlsxWriter; install it with: pip install XlsxWriter")
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from stock_lakehouse.cli.context import existing_lake, settings_of_process, why_unwritable
+from stock_lakehouse.cli.context import check_output, existing_lake, settings_of_process
 from stock_lakehouse.cli.printing import as_text, aside, fail, print_data, print_table, say, size
 from stock_lakehouse.cli.program import AsOf, app
 from stock_lakehouse.cli.rows import XLSX_ROWS, csv_text, json_text, write_csv, write_file, write_parquet, write_xlsx
@@ -130,12 +130,7 @@ def _target(output: Path | None, form: Form, force: bool) -> Path | None:
         return None
     if form == "table":
         fail("--output: a table is printed; give --format csv, json, parquet or xlsx")
-    if output.is_dir():
-        fail(f"--output: {output} is a folder; name a file")
-    if output.exists() and not force:
-        fail(f"--output: {output} exists; --force replaces it, and --output names another file")
-    if reason := why_unwritable(output.parent):
-        fail(f"--output: {reason}; name a file in a folder that you may write")
+    check_output(output, force)
     return output
 
 
