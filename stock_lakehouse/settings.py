@@ -38,6 +38,7 @@ CONFIG_VARIABLE = PREFIX + "CONFIG"
 # The Delta libraries treat a path as a URL, so they do not find a folder whose name has [, %, # or a quote.
 FOLDER = re.compile(r"[\w ./&+=@,;:!$'()-]+")
 SAMPLE_LAST = date(2023, 9, 21)  # the last session of the sample
+IDENTIFIER = "^[a-z_][a-z0-9_]{0,126}$"  # of a schema, without quotes
 SIMILARITY = 0.85  # of a misspelt name to the setting that is meant
 MOST_SENTENCES = 5  # in one message about tickers of other exchanges
 
@@ -215,6 +216,100 @@ class Trino(Group):
         return self
 
 
+class Redshift(Group):
+    """The Redshift database of the warehouse.
+
+    Credentials and region are not among the settings: boto3 reads its own variables and profiles.
+    """
+
+    credentials = "credentials and region come from boto3's variables and profiles, like AWS_PROFILE and AWS_REGION"
+
+    workgroup: str | None = Field(
+        default=None,
+        pattern="^[a-z0-9-]{3,64}$",
+        description="Workgroup of Redshift Serverless. Set this or `cluster`.",
+    )
+    cluster: str | None = Field(
+        default=None,
+        pattern="^[a-z][a-z0-9-]{0,62}$",
+        description="Identifier of a provisioned cluster. Set this or `workgroup`.",
+    )
+    db_user: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Database user on a provisioned cluster. None: the user that IAM gives.",
+    )
+    database: str = Field(default="dev", min_length=1, description="Database of the schemas.")
+    schema_name: str = Field(
+        default="stocks",
+        pattern=IDENTIFIER,
+        description="Schema of the native tables; it is created if it does not exist.",
+    )
+    external_schema: str = Field(
+        default="stocks_lake",
+        pattern=IDENTIFIER,
+        description="External schema over the Glue database; it is created if it does not exist.",
+    )
+    iam_role: str = Field(
+        default="default",
+        pattern="^(default|arn:aws[a-z-]*:iam::.+)$",
+        description="ARN of the role with which Redshift reads Glue and the bucket; `default`: the database's own.",
+    )
+    hot_years: int | None = Field(
+        default=None,
+        ge=1,
+        description="Newest years that are loaded; a view adds the older ones from the lake. None: all years are loaded.",
+    )
+    readers: tuple[str, ...] = Field(
+        default=(),
+        description="Who may read the schemas: `group NAME`, `role NAME` or a user's name.",
+    )
+    statement_minutes: float = Field(
+        default=30.0, gt=0, description="How long a statement of a load may take. Then it is cancelled."
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Redshift:
+        if self.workgroup and self.cluster:
+            raise ValueError("workgroup, cluster: set one of them")
+        if self.db_user and not self.cluster:
+            raise ValueError("db_user: goes with cluster alone; on a workgroup IAM names the user")
+        return self
+
+
+class QuickSight(Group):
+    """The data source, data sets and dashboard on Amazon QuickSight.
+
+    Credentials and region are not among the settings: boto3 reads its own variables and profiles.
+    """
+
+    credentials = "credentials and region come from boto3's variables and profiles, like AWS_PROFILE and AWS_REGION"
+
+    source: Literal["athena", "redshift"] = Field(
+        default="athena", description="What the data sets are read from: Athena, or the warehouse on Redshift."
+    )
+    namespace: str = Field(default="default", min_length=1, description="Namespace of the users and groups.")
+    readers: tuple[str, ...] = Field(
+        default=(), description="Who may look at the dashboard: `user NAME` or `group NAME`."
+    )
+    authors: tuple[str, ...] = Field(
+        default=(), description="Who may also change and delete it: `user NAME` or `group NAME`."
+    )
+    vpc_connection: str | None = Field(
+        default=None,
+        pattern="^arn:aws[a-z-]*:quicksight:.+:vpcConnection/.+",
+        description='ARN of the VPC connection to Redshift. Goes with `source = "redshift"`.',
+    )
+    refresh_time: str = Field(
+        default="22:00",
+        pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$",
+        description="Time of day, on the exchange, of the daily refresh that stands in for a run that did not come.",
+    )
+    lookback_days: int = Field(
+        default=30, ge=1, description="Days that an incremental refresh reads again; older changes need a full one."
+    )
+
+
 class Settings(LakeOptions, BaseSettings):
     """All settings of the platform. Relative paths are relative to the folder of lakehouse.toml."""
 
@@ -277,9 +372,10 @@ class Settings(LakeOptions, BaseSettings):
         description="Where the tables are registered: `local`, nowhere but in the lake itself; or `glue`, AWS Glue, for which "
         "the lake must be on S3; see docs/aws.md.",
     )
-    query_engine: Literal["duckdb", "athena", "trino"] = Field(
+    query_engine: Literal["duckdb", "athena", "trino", "redshift"] = Field(
         "duckdb",
-        description="What runs SQL: DuckDB in the process, AWS Athena, or a Trino server; see docs/sql.md.",
+        description="What runs SQL: DuckDB in the process, AWS Athena, a Trino server, or the warehouse on Redshift; see "
+        "docs/sql.md.",
     )
     serving_cache: Path | None = Field(
         None,
@@ -289,6 +385,23 @@ class Settings(LakeOptions, BaseSettings):
     query_minutes: float = Field(30.0, gt=0, description="How long a query may take. Then it is stopped.")
     aws: Aws = Field(Aws(), description="The Glue database and Athena's workgroup.")
     trino: Trino = Field(Trino(), description="A Trino server that runs SQL.")
+    warehouse: Literal["off", "redshift"] = Field(
+        "off",
+        description='Native tables of bars and features beside the lake: none, or on Redshift, which needs `catalog = "glue"`; '
+        "see docs/warehouse.md.",
+    )
+    redshift: Redshift = Field(Redshift(), description="The Redshift database of the warehouse.")
+    dashboard: Literal["off", "local", "quicksight"] = Field(
+        "local",
+        description="Who shows the charts: nobody, `stock-lakehouse dashboard` and the report of each run, or also QuickSight; "
+        "see docs/dashboards.md.",
+    )
+    dashboard_url: str = Field(
+        "http://127.0.0.1:8000",
+        pattern="^https?://[^/]+/?$",
+        description="Where the dashboard listens, and what links in Dagster's UI say.",
+    )
+    quicksight: QuickSight = Field(QuickSight(), description="The dashboard on Amazon QuickSight.")
     partition_by: Literal["date_ticker", "session"] = Field(
         "date_ticker",
         description="What a partition is: `date_ticker`, a bar (`2023-09-21|NVDA`), up to 100,000 keys; or `session`, a session "
@@ -324,6 +437,7 @@ class Settings(LakeOptions, BaseSettings):
     report_tickers: int = Field(
         12, ge=1, description="How many tickers `stock-lakehouse report` charts at most, if you do not name them."
     )
+    reports_kept: int = Field(30, ge=1, description="How many reports of runs are kept.")
     ui_url: str = Field("http://127.0.0.1:3000", description="Address of Dagster's UI, for links in messages.")
 
     @model_validator(mode="before")
@@ -394,6 +508,22 @@ class Settings(LakeOptions, BaseSettings):
             raise ValueError(
                 "trino: with query_engine = 'trino' set trino.url, and trino.catalog to Trino's catalog that has the tables"
             )
+        if self.query_engine == "redshift" and self.warehouse != "redshift":
+            raise ValueError("query_engine: Redshift runs SQL over the warehouse; set warehouse to redshift")
+        return self
+
+    @model_validator(mode="after")
+    def _check_warehouse(self) -> Settings:
+        if self.warehouse == "redshift" and self.catalog != "glue":
+            raise ValueError(
+                "warehouse: Redshift is loaded from the tables that Glue has; set catalog to glue, which needs a lake on S3"
+            )
+        if self.warehouse == "redshift" and not (self.redshift.workgroup or self.redshift.cluster):
+            raise ValueError("redshift: with warehouse = 'redshift' set redshift.workgroup or redshift.cluster")
+        if self.dashboard == "quicksight" and self.quicksight.source == "redshift" and self.warehouse != "redshift":
+            raise ValueError("quicksight.source: Redshift has no tables of the lake; set warehouse to redshift")
+        if self.dashboard == "quicksight" and self.quicksight.source == "athena" and self.catalog != "glue":
+            raise ValueError("quicksight.source: Athena reads the tables that Glue has; set catalog to glue")
         return self
 
     @classmethod

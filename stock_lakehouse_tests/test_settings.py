@@ -450,10 +450,10 @@ def test_a_folder_in_which_tables_would_not_be_found_again_is_refused(
         load_settings()
 
 
-class Warehouse(Group):
+class Archive(Group):
     """A group that the product does not have."""
 
-    credentials = "the password comes from WAREHOUSE_PASSWORD"
+    credentials = "the password comes from ARCHIVE_PASSWORD"
 
     file: Path | None = Field(None, description="database file")
     threads: int = Field(2, ge=1, description="threads of a query")
@@ -466,13 +466,13 @@ class Warehouse(Group):
     )
 
 
-class WithWarehouse(Settings):
-    warehouse: Warehouse = Warehouse()
+class WithArchive(Settings):
+    archive: Archive = Archive()
 
 
 def refused() -> str:
     with pytest.raises(SettingsError) as caught:
-        WithWarehouse.load()
+        WithArchive.load()
     return str(caught.value)
 
 
@@ -481,74 +481,74 @@ def test_a_new_group_is_a_table_of_the_file_with_variables_of_its_own_and_paths_
 ) -> None:
     folder = tmp_path / "elsewhere"
     folder.mkdir()
-    file = written(folder, 'tickers = ["A"]\n[warehouse]\nfile = "w.duckdb"\nthreads = 3\nschemas = ["a", "b"]\n')
+    file = written(folder, 'tickers = ["A"]\n[archive]\nfile = "w.duckdb"\nthreads = 3\nschemas = ["a", "b"]\n')
     monkeypatch.setenv("STOCK_LAKEHOUSE_CONFIG", str(file))
-    monkeypatch.setenv("STOCK_LAKEHOUSE_WAREHOUSE_THREADS", "5")
-    monkeypatch.setenv("STOCK_LAKEHOUSE_WAREHOUSE_LAYOUTS", '{"bars": "wide"}')
-    monkeypatch.setenv("STOCK_LAKEHOUSE_WAREHOUSE_PORT_FILE", "port")
-    warehouse = WithWarehouse.load().warehouse
-    assert warehouse.file == folder / "w.duckdb"
-    assert (warehouse.threads, warehouse.schemas, warehouse.layouts) == (5, ("a", "b"), {"bars": "wide"})
-    assert warehouse.port_file == tmp_path / "port"
-    monkeypatch.setenv("STOCK_LAKEHOUSE_WAREHOUSE_SCHEMAS", '["c"]')
-    assert WithWarehouse.load().warehouse.schemas == ("c",)
+    monkeypatch.setenv("STOCK_LAKEHOUSE_ARCHIVE_THREADS", "5")
+    monkeypatch.setenv("STOCK_LAKEHOUSE_ARCHIVE_LAYOUTS", '{"bars": "wide"}')
+    monkeypatch.setenv("STOCK_LAKEHOUSE_ARCHIVE_PORT_FILE", "port")
+    archive = WithArchive.load().archive
+    assert archive.file == folder / "w.duckdb"
+    assert (archive.threads, archive.schemas, archive.layouts) == (5, ("a", "b"), {"bars": "wide"})
+    assert archive.port_file == tmp_path / "port"
+    monkeypatch.setenv("STOCK_LAKEHOUSE_ARCHIVE_SCHEMAS", '["c"]')
+    assert WithArchive.load().archive.schemas == ("c",)
     with pytest.raises(ValueError, match="frozen"):
-        warehouse.threads = 1  # type: ignore[misc]
+        archive.threads = 1  # type: ignore[misc]
 
 
 def test_an_unknown_name_of_a_new_group_is_an_error_that_lists_its_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written(tmp_path, "[warehouse]\nthread = 3\n")
+    written(tmp_path, "[archive]\nthread = 3\n")
     assert refused() == (
-        "warehouse.thread: no such setting; did you mean threads? allowed: file, layouts, passwords, port_file, schemas, "
-        "threads, token; the password comes from WAREHOUSE_PASSWORD"
+        "archive.thread: no such setting; did you mean threads? allowed: file, layouts, passwords, port_file, schemas, "
+        "threads, token; the password comes from ARCHIVE_PASSWORD"
     )
-    monkeypatch.setenv("STOCK_LAKEHOUSE_WAREHOUSE_THREAD", "3")
+    monkeypatch.setenv("STOCK_LAKEHOUSE_ARCHIVE_THREAD", "3")
     message = refused()
     assert message.startswith(
-        "STOCK_LAKEHOUSE_WAREHOUSE_THREAD: no such setting; did you mean STOCK_LAKEHOUSE_WAREHOUSE_THREADS? "
+        "STOCK_LAKEHOUSE_ARCHIVE_THREAD: no such setting; did you mean STOCK_LAKEHOUSE_ARCHIVE_THREADS? "
     )
-    assert "STOCK_LAKEHOUSE_WAREHOUSE_THREADS" in message
-    monkeypatch.delenv("STOCK_LAKEHOUSE_WAREHOUSE_THREAD")
-    assert "warehouse: no such setting" in message_of()
+    assert "STOCK_LAKEHOUSE_ARCHIVE_THREADS" in message
+    monkeypatch.delenv("STOCK_LAKEHOUSE_ARCHIVE_THREAD")
+    assert "archive: no such setting" in message_of()
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("threads = 0\n", "warehouse.threads: Input should be greater than or equal to 1"),
+        ("threads = 0\n", "archive.threads: Input should be greater than or equal to 1"),
         (
             'token = "s3cret"\n',
-            "warehouse.token: may hold a secret, so it is not read from a file; set STOCK_LAKEHOUSE_",
+            "archive.token: may hold a secret, so it is not read from a file; set STOCK_LAKEHOUSE_",
         ),
         (
             'passwords = {a = "s3cret"}\n',
-            "warehouse.passwords: may hold a secret, so it is not read from a file; set STOCK_",
+            "archive.passwords: may hold a secret, so it is not read from a file; set STOCK_",
         ),
         (
             'port_file = "port"\n',
-            "warehouse.port_file: changes with each start, so it is not read from a file; set STOCK_",
+            "archive.port_file: changes with each start, so it is not read from a file; set STOCK_",
         ),
     ],
 )
 def test_a_wrong_or_secret_value_of_a_new_group_is_refused_by_its_name(tmp_path: Path, text: str, said: str) -> None:
-    written(tmp_path, f"[warehouse]\n{text}")
+    written(tmp_path, f"[archive]\n{text}")
     message = refused()
     assert message.startswith(said)
     assert "s3cret" not in message
 
 
 def test_a_group_that_is_written_as_a_plain_value_is_an_error(tmp_path: Path) -> None:
-    written(tmp_path, 'warehouse = "w.duckdb"\n')
-    assert refused().startswith("warehouse: Input should be a valid dictionary")
+    written(tmp_path, 'archive = "w.duckdb"\n')
+    assert refused().startswith("archive: Input should be a valid dictionary")
 
 
 def test_secrets_of_every_group_are_known_so_that_no_message_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"{PREFIX}SPARK_REMOTE", TOKEN)
-    monkeypatch.setenv(f"{PREFIX}WAREHOUSE_TOKEN", "s3cret")
-    monkeypatch.setenv(f"{PREFIX}WAREHOUSE_PASSWORDS", '{"a": "hush"}')
-    settings = WithWarehouse.load()
+    monkeypatch.setenv(f"{PREFIX}ARCHIVE_TOKEN", "s3cret")
+    monkeypatch.setenv(f"{PREFIX}ARCHIVE_PASSWORDS", '{"a": "hush"}')
+    settings = WithArchive.load()
     assert sorted(settings.secrets()) == ["hush", "s3cret", TOKEN]
     assert "s3cret" not in repr(settings)
 
@@ -593,15 +593,15 @@ def test_every_setting_has_a_description() -> None:
 
 def test_a_new_group_needs_a_place_in_the_document_and_gets_its_table_there() -> None:
     text = settings_tables.DOCUMENT.read_text(encoding="utf-8")
-    with pytest.raises(settings_tables.TableError, match=r"there are settings of .*, warehouse$"):
-        settings_tables.written(text, WithWarehouse)
-    place = "\n## Warehouse\n\n<!-- settings of warehouse -->\nold\n<!-- end of settings -->\n\nMore text.\n"
-    assert settings_tables.written(text + place, WithWarehouse) == (
+    with pytest.raises(settings_tables.TableError, match=r"there are settings of .*, archive$"):
+        settings_tables.written(text, WithArchive)
+    place = "\n## Archive\n\n<!-- settings of archive -->\nold\n<!-- end of settings -->\n\nMore text.\n"
+    assert settings_tables.written(text + place, WithArchive) == (
         text
         + """
-## Warehouse
+## Archive
 
-<!-- settings of warehouse -->
+<!-- settings of archive -->
 
 | name | type or allowed values | default | what it is |
 |---|---|---|---|
@@ -609,9 +609,9 @@ def test_a_new_group_needs_a_place_in_the_document_and_gets_its_table_there() ->
 | `threads` | whole number, ≥ 1 | 2 | threads of a query |
 | `layouts` | table | none | layout of each table |
 | `schemas` | list | `main` | schemas that are created |
-| `token`, only as the variable `STOCK_LAKEHOUSE_WAREHOUSE_TOKEN` | text | none | token of the server |
-| `passwords`, only as the variable `STOCK_LAKEHOUSE_WAREHOUSE_PASSWORDS` | table | none | password of each user |
-| `port_file`, only as the variable `STOCK_LAKEHOUSE_WAREHOUSE_PORT_FILE` | path | none | where the port is written |
+| `token`, only as the variable `STOCK_LAKEHOUSE_ARCHIVE_TOKEN` | text | none | token of the server |
+| `passwords`, only as the variable `STOCK_LAKEHOUSE_ARCHIVE_PASSWORDS` | table | none | password of each user |
+| `port_file`, only as the variable `STOCK_LAKEHOUSE_ARCHIVE_PORT_FILE` | path | none | where the port is written |
 
 <!-- end of settings -->
 
