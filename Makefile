@@ -13,8 +13,9 @@ ui: .venv/installed
 test: .venv/tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not soak and not engines and not trino"
 
-# What CI runs.
-test-all: test-engines
+# What CI runs: first what needs a JVM, then the rest.
+test-all: .venv/tests
+	$(BIN)/python -m pytest -rs -n 2 --dist loadfile -m "(engines or trino) and not soak"
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak and not engines and not trino"
 
 # The same tables on embedded Sail and on JVM Spark: needs Java 17 or newer; its first run fetches Delta from Maven Central.

@@ -296,8 +296,11 @@ WRITES = 20  # of a first registration: more than there are
 
 @pytest.mark.slow
 @pytest.mark.parametrize("answered", [False, True])
-def test_a_registration_that_is_killed_at_any_write_is_completed_by_the_next(
-    lake: Lake, database: str, glue: Any, aws: str, answered: bool
+@pytest.mark.parametrize(
+    "of_writes", [pytest.param(4, id="every fourth"), pytest.param(1, id="each", marks=pytest.mark.soak)]
+)
+def test_a_registration_that_is_killed_at_a_write_is_completed_by_the_next(
+    lake: Lake, database: str, glue: Any, aws: str, answered: bool, of_writes: int
 ) -> None:
     prepare(lake)
     first, changed = registrations_of(lake), changed_partitions(lake)
@@ -310,8 +313,8 @@ def test_a_registration_that_is_killed_at_any_write_is_completed_by_the_next(
     expected = contents(glue, whole.database)
     assert of_first > 10
     assert of_change > 10
-    for write in range(1, of_first + 1):
-        name = f"{database}_{write}"
+    registered = {write: f"{database}_{write}" for write in range(1, of_first + 1, of_writes)}
+    for write, name in registered.items():
         dying = s3.client(aws, "glue")
         kill_at(dying, write, answered=answered)
         with pytest.raises(KilledError):
@@ -319,13 +322,13 @@ def test_a_registration_that_is_killed_at_any_write_is_completed_by_the_next(
         GlueCatalog(name, str(lake.root), s3.client(aws, "glue")).register(first)
         assert contents(glue, name) == _in_database(expected_first, name), f"killed at write {write}"
     # On top of a whole registration. Half of them return to the first state after the kill.
-    for write in range(1, of_change + 1):
-        name = f"{database}_{(write - 1) % of_first + 1}"
+    for number, write in enumerate(range(1, of_change + 1, of_writes)):
+        name = [*registered.values()][number % len(registered)]
         dying = s3.client(aws, "glue")
         kill_at(dying, write, answered=answered)
         with pytest.raises(KilledError):
             GlueCatalog(name, str(lake.root), dying).register(changed)
-        if write % 2:
+        if number % 2 == 0:
             GlueCatalog(name, str(lake.root), s3.client(aws, "glue")).register(first)
             assert contents(glue, name) == _in_database(expected_first, name), f"killed at write {write} and taken back"
         else:
