@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 COMMIT_ATTEMPTS = 5
 
 
+class VersionMovedError(PublishError):
+    """The table has another version than the one for which the caller chose what to publish. Nothing was published."""
+
+
 def publish(
     stored: DeltaTable,
     computed: DataFrame,
@@ -53,16 +57,19 @@ def publish(
     run_id: str,
     now: datetime,
     within: str | None = None,
+    of_version: int | None = None,
+    note: str = "",
 ) -> Published:
     """Make the table equal to what a run for `rectangle` may publish of `computed`; write only ticker-years that differ.
 
     `computed`: all rows of the rectangle's tickers; with `within`, those of the ticker-years for which that SQL condition is
-    true.
+    true. `of_version`: the version for which `within` was chosen (None: any). `note`: text for the commit's metadata.
 
     There is at most one commit. Before it, the ledger gets a line for what will change. The publish can be killed and repeated
     at any point.
 
     Raises:
+    - VersionMovedError if the table has not the version `of_version`.
     - PublishError if other writers keep committing first, or the commit does not hold what was computed.
     - AuditError if the ledger's lines do not conform to its schema.
     - StorageError if the disk is full or the store fails.
@@ -75,6 +82,8 @@ def publish(
         stored.prepare()
         for _ in range(COMMIT_ATTEMPTS):
             before = stored.open()
+            if of_version not in (None, before.version()):
+                raise VersionMovedError(f"{stored.table.name}: version {before.version()} came after {of_version}")
             published = stored.read(spark, rectangle.tickers).where(within or "true") if before.file_uris() else None
             changes = _changes(stored, computed, published, rectangle, staging)
             if changes is None:
@@ -103,7 +112,7 @@ def publish(
             # valid.
             withdraw = partial(ledger.withdraw, run_id, before)
             try:
-                if stored.overwrite(wanted, predicate, before.version(), withdraw):
+                if stored.overwrite(wanted, predicate, before.version(), withdraw, note):
                     return _verify(stored, pairs, kinds, before, withdraw)
             except (PublishError, LeaseLostError):
                 withdraw()

@@ -246,10 +246,13 @@ class DeltaTable:
         if lacking:
             opened.alter.set_table_properties(lacking, raise_if_not_exists=False)
 
-    def overwrite(self, wanted: DataFrame, predicate: str, version: int, withdraw: Callable[[], None]) -> bool:
+    def overwrite(
+        self, wanted: DataFrame, predicate: str, version: int, withdraw: Callable[[], None], note: str = ""
+    ) -> bool:
         """Replace the rows that match `predicate` by `wanted`, in one commit on top of `version`.
 
         `withdraw`: removes the ledger's lines for this commit; called before a commit that came too late is reverted.
+        `note`: text that the commit's metadata has after the write's identifier.
         False if `version` is not the latest any more. Raises PublishError if the commit fails.
         """
         from pyspark.errors import PySparkException
@@ -260,7 +263,7 @@ class DeltaTable:
         write_id = uuid.uuid4().hex
         writer = wanted.write.format("delta").mode("overwrite").option("replaceWhere", predicate)
         try:
-            writer.option("userMetadata", write_id).save(self._engine_path)
+            writer.option("userMetadata", f"{write_id} {note}".rstrip()).save(self._engine_path)
         except PySparkException as error:
             opened = self.open()
             if opened.version() == version:
@@ -359,7 +362,7 @@ def _commits_of(write_id: str, opened: deltalake.DeltaTable, version: int) -> li
     """The versions after `version` that the write `write_id` committed, ascending."""
     since = opened.version() - version
     commits = opened.history(since) if since else []
-    return sorted(commit["version"] for commit in commits if commit.get("userMetadata") == write_id)
+    return sorted(commit["version"] for commit in commits if (commit.get("userMetadata") or "").startswith(write_id))
 
 
 def _delta_schema(table: Table) -> deltalake.Schema:

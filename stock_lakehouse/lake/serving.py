@@ -259,18 +259,45 @@ class ServingCopy:
         if not missing:
             return []
         self._tell(f"serving copy of {table.name}: years to be written: {len(missing)}, from {missing[0].year} on")
+        earlier = self._of_version_before(stored, opened, there) if self._is_own else {}
+
+        def make(served: ServedYear) -> None:
+            self._write(served.path, self._content(stored, opened, served, earlier.get(served.year)))
+
         with named(served_name(table)), ThreadPoolExecutor(WRITES_AT_ONCE) as pool:
-            for _ in pool.map(lambda served: self._write(served.path, self._content(stored, opened, served)), missing):
+            for _ in pool.map(make, missing):
                 pass
             if not self._is_own:
                 self._remove_unused(table)
         return [self.storage.uri(served.path) for served in missing]
 
-    def _content(self, stored: DeltaTable, opened: deltalake.DeltaTable, served: ServedYear) -> bytes:
+    def _of_version_before(
+        self, stored: DeltaTable, opened: deltalake.DeltaTable, there: Mapping[str, File]
+    ) -> dict[int, ServedYear]:
+        """By year, the file of the version before `opened` that is there and has the same columns.
+
+        Empty for the layout by year, in which a change of any ticker replaces the year's data files.
+        """
+        import deltalake
+        from deltalake.exceptions import DeltaError
+
+        if "ticker" not in partition_columns(opened) or not opened.version():
+            return {}
+        try:
+            before = deltalake.DeltaTable(str(stored.path), version=opened.version() - 1)
+        except DeltaError:  # upkeep removed it from the log
+            return {}
+        if _columns_of(before) != _columns_of(opened):
+            return {}
+        return {served.year: served for served in self.served(stored.table, before) if served.path in there}
+
+    def _content(
+        self, stored: DeltaTable, opened: deltalake.DeltaTable, served: ServedYear, earlier: ServedYear | None
+    ) -> bytes:
         if not self._is_own:
             with contextlib.suppress(FileNotFoundError):  # the publish has not made it, or its age took it away
                 return self.lake.storage.read(f"{FOLDER}/{served.path}")
-        return _as_parquet(stored, opened, served)
+        return _as_parquet(stored, opened, served, earlier)
 
     def _write(self, path: str, content: bytes) -> None:
         try:
@@ -308,13 +335,21 @@ class ServingCopy:
 
 def _digest(opened: deltalake.DeltaTable, data: Iterable[dict[str, Any]]) -> str:
     """The name of what a file holds: the table, its columns and the data files of the year."""
-    columns = [(field["name"], field["type"]) for field in json.loads(opened.schema().to_json())["fields"]]
-    content = json.dumps([FORM, str(opened.metadata().id), columns, sorted(add["path"] for add in data)])
+    content = json.dumps([FORM, str(opened.metadata().id), _columns_of(opened), sorted(add["path"] for add in data)])
     return hashlib.sha256(content.encode()).hexdigest()[:DIGEST_LENGTH]
 
 
-def _as_parquet(stored: DeltaTable, opened: deltalake.DeltaTable, served: ServedYear) -> bytes:
-    """The file of a year. `bars_per_chunk` bounds the rows in memory, beside the bytes of the file."""
+def _columns_of(opened: deltalake.DeltaTable) -> list[tuple[str, Any]]:
+    return [(field["name"], field["type"]) for field in json.loads(opened.schema().to_json())["fields"]]
+
+
+def _as_parquet(
+    stored: DeltaTable, opened: deltalake.DeltaTable, served: ServedYear, earlier: ServedYear | None = None
+) -> bytes:
+    """The file of a year. `bars_per_chunk` bounds the rows in memory, beside the bytes of the file.
+
+    `earlier`: the file of the version before, from which the rows of unchanged tickers are taken.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -329,8 +364,10 @@ def _as_parquet(stored: DeltaTable, opened: deltalake.DeltaTable, served: Served
     texts = [field.name for field in schema if field.type == pa.string()]
     content, rows = BytesIO(), 0
     # Doubles hardly repeat: a dictionary of them makes the file a quarter larger.
-    with pq.ParquetWriter(content, schema, compression="zstd", use_dictionary=texts) as writer:
-        for part in _parts(stored, opened, served, schema):
+    with pq.ParquetWriter(
+        content, schema, compression="zstd", use_dictionary=texts, write_page_checksum=True
+    ) as writer:
+        for part in _parts(stored, opened, served, schema, earlier):
             writer.write_table(part.sort_by([(name, "ascending") for name in ORDER]), row_group_size=ROWS_A_GROUP)
             rows += part.num_rows
     if rows != served.rows:
@@ -342,7 +379,11 @@ def _as_parquet(stored: DeltaTable, opened: deltalake.DeltaTable, served: Served
 
 
 def _parts(
-    stored: DeltaTable, opened: deltalake.DeltaTable, served: ServedYear, schema: pa.Schema
+    stored: DeltaTable,
+    opened: deltalake.DeltaTable,
+    served: ServedYear,
+    schema: pa.Schema,
+    earlier: ServedYear | None,
 ) -> Iterator[pa.Table]:
     """The rows of a year in parts of about `bars_per_chunk` rows, the tickers ascending from part to part."""
     import pyarrow as pa
@@ -365,6 +406,14 @@ def _parts(
             raise UnservedError(f"{path} {what}; `stock-lakehouse upkeep` names the damaged files") from error
         return _with_schema(rows, schema, values)
 
+    if earlier is not None and served.rows <= stored.bars_per_chunk:
+        kept = {add["path"] for add in earlier.data} & {add["path"] for add in served.data}
+        changed = {add["partition.ticker"] for add in (*earlier.data, *served.data) if add["path"] not in kept}
+        unchanged = _unchanged(storage, earlier, schema, changed)
+        if unchanged is not None:
+            new = [add for add in served.data if add["partition.ticker"] in changed]
+            yield pa.concat_tables([unchanged, *storage.map(read, new)])
+            return
     if "ticker" in partition_by:
         data = sorted(served.data, key=lambda add: str(add["partition.ticker"]))
         sizes = [add["num_records"] for add in data]
@@ -382,6 +431,23 @@ def _parts(
     for start, end in _chunks(tickers, [counts[ticker] for ticker in tickers], stored.bars_per_chunk):
         chunk = tickers[start:end]
         yield pa.concat_tables(storage.map(lambda add, chunk=chunk: read(add, chunk), served.data))  # type: ignore[misc]
+
+
+def _unchanged(storage: Storage, earlier: ServedYear, schema: pa.Schema, changed: Collection[str]) -> pa.Table | None:
+    """The rows of a file of the copy without those of the tickers `changed`; None if the file is damaged."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(storage.source(earlier.path), page_checksum_verification=True) as file:
+            rows = file.read(use_threads=False)
+    except (OSError, ValueError):  # pyarrow raises both, also where a checksum of a page is wrong
+        return None
+    if rows.num_rows != earlier.rows:
+        return None
+    left_out = pc.is_in(rows["ticker"], pa.array(sorted(changed), pa.string()))
+    return _with_schema(rows.filter(pc.invert(left_out)), schema, {})
 
 
 def _chunks(tickers: Sequence[str], rows: Sequence[int], size: int) -> Iterator[tuple[int, int]]:

@@ -1,15 +1,23 @@
-"""The step of features: indicators and signals over each ticker's whole history."""
+"""The step of features: indicators and signals over each ticker's whole history.
+
+Here: which years a run publishes. Not here: how a row is computed (transforms/features.py), and how a table is published (lake/).
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING
 
+from stock_lakehouse import __version__
 from stock_lakehouse.indicators.own import IndicatorError
+from stock_lakehouse.lake.computed_from import ComputedFrom, digest, first_changed_years, newest_record
+from stock_lakehouse.lake.publish import Published, literals
 from stock_lakehouse.lake.status import outdated_rows
-from stock_lakehouse.layers.step import LISTED, CheckResult, Rows, Step, audit_name
+from stock_lakehouse.layers.step import LISTED, CheckResult, Inputs, Step, audit_name, publish_rows
 from stock_lakehouse.tables import CURATED, FEATURES
-from stock_lakehouse.transforms.features import features
+from stock_lakehouse.transforms.features import ALL_YEARS, features
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -19,15 +27,93 @@ READS = (CURATED,)
 # An engine repeats an error of its workers as text, in a traceback.
 RAISED = re.compile(rf"{IndicatorError.__name__}: (.+)")
 LACKING = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
+# The libraries that the values of a row depend on: kernels, and the sessions for `tradable_from`.
+LIBRARIES = ("numpy", "TA-Lib", "pandas_market_calendars", "exchange_calendars")
 
 
-def compute(step: Step, bars: DataFrame) -> Rows:
+@dataclass(frozen=True)
+class Span:
+    """The rows of the run's tickers that may differ from the published ones.
+
+    - since: rows of this year and later years; ALL_YEARS for all rows
+    - whole: tickers of which rows of any year may differ
+    - published: the version of features for which this was found; None: any
+    """
+
+    since: int = ALL_YEARS
+    whole: frozenset[str] = frozenset()
+    published: int | None = None
+
+    @property
+    def predicate(self) -> str | None:
+        """An SQL condition that is true for these rows; None if it is for all."""
+        if self.since == ALL_YEARS:
+            return None
+        of_whole = f" OR ticker IN ({literals(sorted(self.whole))})" if self.whole else ""
+        return f"year >= {self.since}{of_whole}"
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the step of features computed: the rows of `span`."""
+
+    frame: DataFrame
+    span: Span
+    inputs: Inputs
+
+    def publish(self, step: Step) -> Published:
+        """Publish the rows. The commit records what they were computed from, unless curated moves meanwhile."""
+        before = step.lake.curated.version()
+        with step.publishing(FEATURES, self.inputs):
+            # Of this version are the bars that the step read, if it is still the newest now that the inputs were confirmed.
+            is_known = before is not None and before == step.lake.curated.version()
+            note = ComputedFrom(_program(step), digest(step.asked.tickers), before or 0).note() if is_known else ""
+            return publish_rows(step, FEATURES, self.frame, self.span.predicate, self.span.published, note)
+
+
+def span_of(step: Step) -> Span:
+    """The rows of the run's tickers that may differ from the published ones.
+
+    A row depends on bars up to its session and on no later one: so do all indicators of the package. Those of a user's own
+    file may look ahead.
+    """
+    lake, tickers = step.lake, step.asked.tickers
+    if lake.own_source is not None or not lake.features.exists():
+        return Span()
+    opened = lake.features.open()
+    recorded = newest_record(opened)
+    if recorded is None or (recorded.program, recorded.tickers) != (_program(step), digest(tickers)):
+        return Span()
+    changed = first_changed_years(lake.curated, recorded.version, tickers)
+    if changed is None:
+        return Span()
+    # Rows of the run's own keys may not have been published yet, though nothing changed.
+    since = step.asked.first.year
+    return Span(since, frozenset(ticker for ticker, year in changed.items() if year < since), opened.version())
+
+
+def _program(step: Step) -> str:
+    """A digest of everything besides the bars that a row depends on."""
+    libraries = {name: version_of(name) for name in LIBRARIES}
+    return digest(
+        {
+            "indicator_spec": step.lake.indicator_spec,
+            "exchange": step.options.exchange,
+            "stock_lakehouse": __version__,
+            **libraries,
+        }
+    )
+
+
+def compute(step: Step, bars: DataFrame) -> Features:
     """The features of `bars`, all curated bars of the run's tickers. Raises AuditError; IndicatorError of an own indicator."""
     from pyspark.errors import PySparkException
 
-    inputs, indicators = step.inputs_of(bars, *READS), step.lake.indicators
+    inputs, indicators, span = step.inputs_of(bars, *READS), step.lake.indicators, span_of(step)
     try:
-        rows = step.by_ticker(lambda chunk: features(chunk, step.sessions, indicators), bars, step.history_years)
+        rows = step.by_ticker(
+            lambda chunk: features(chunk, step.sessions, indicators, span.since, span.whole), bars, step.history_years
+        )
     except PySparkException as error:
         problem = _problem_of(step, str(error))
         if problem is None:
@@ -35,7 +121,7 @@ def compute(step: Step, bars: DataFrame) -> Rows:
         step.tell(CheckResult(FEATURES, audit_name(FEATURES), False, {"own indicator": problem}))
         raise IndicatorError(problem) from None
     step.audit(rows, step.lake.features.table)
-    return Rows(FEATURES, rows, inputs)
+    return Features(rows, span, inputs)
 
 
 def _problem_of(step: Step, message: str) -> str | None:

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from stock_lakehouse.indicators.own import IndicatorError
 from stock_lakehouse.lake import Lake
+from stock_lakehouse.lake.delta_publish import VersionMovedError
 from stock_lakehouse.lake.delta_publish import publish as publish_delta
 from stock_lakehouse.lake.lock import one_writer
 from stock_lakehouse.lake.publish import Published
@@ -201,24 +202,37 @@ class Rows:
             return publish_rows(step, self.table, self.frame)
 
 
-def publish_rows(step: Step, table: Table, frame: DataFrame, within: str | None = None) -> Published:
+def publish_rows(
+    step: Step,
+    table: Table,
+    frame: DataFrame,
+    within: str | None = None,
+    of_version: int | None = None,
+    note: str = "",
+) -> Published:
     """Publish `frame`, which has all rows of the run's tickers; with `within`, those of the rows for which this SQL is true.
 
-    `within` may name ticker and year, and works for Delta tables only.
+    `within` may name ticker and year; `of_version` is the version for which it was chosen, and another raises InputMovedError.
+    These and `note`, a text for the commit's metadata, are for Delta tables only.
     """
     lake, asked = step.lake, step.asked
     if table.format == "parquet":
         return lake.parquet[table.name].publish(frame, asked.tickers, asked.read_years, step.staging, asked)
-    return publish_delta(
-        lake.delta[table.name],
-        frame,
-        asked,
-        step.staging,
-        lake.ledger,
-        run_id=step.run_id,
-        now=step.now,
-        within=within,
-    )
+    try:
+        return publish_delta(
+            lake.delta[table.name],
+            frame,
+            asked,
+            step.staging,
+            lake.ledger,
+            run_id=step.run_id,
+            now=step.now,
+            within=within,
+            of_version=of_version,
+            note=note,
+        )
+    except VersionMovedError as error:
+        raise InputMovedError(f"{error}; the step is computed again") from error
 
 
 def facts_of(step: Step, table: Table, published: Published) -> dict[str, Any]:

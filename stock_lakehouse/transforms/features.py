@@ -5,6 +5,7 @@ Pure Spark around the numpy kernel. Not here: formulas (indicators/kernel.py) an
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.indicators.registry import INDICATORS, Indicator, compute, indicator_spec
@@ -17,10 +18,17 @@ INPUTS = ("ticker", "date", "close", "adj_close", "volume", "dividend", "price_b
 # They are read only if an indicator reads them: those of the package do not.
 OTHER_PRICES = ("open", "high", "low")
 IDENTITY = ("ticker", "date", "price_basis", "year")
+ALL_YEARS = 0
 
 
-def features(bars: DataFrame, sessions: DataFrame, indicators: tuple[Indicator, ...] = INDICATORS) -> DataFrame:
-    """One row of features for each curated bar.
+def features(
+    bars: DataFrame,
+    sessions: DataFrame,
+    indicators: tuple[Indicator, ...] = INDICATORS,
+    since: int = ALL_YEARS,
+    whole: Collection[str] = (),
+) -> DataFrame:
+    """One row of features for each curated bar of the year `since` and later, and for each bar of the tickers `whole`.
 
     - `bars`: the whole history of every ticker in it. An exponential average depends on all earlier values, so features of a part
       of a history would be different numbers.
@@ -32,7 +40,10 @@ def features(bars: DataFrame, sessions: DataFrame, indicators: tuple[Indicator, 
     computed = (
         bars.select(*INPUTS, *_other_prices(indicators))
         .groupBy("ticker")
-        .applyInArrow(_kernel(indicators), f"ticker string, date date, price_basis string, year int, {types}")
+        .applyInArrow(
+            _kernel(indicators, since, frozenset(whole)),
+            f"ticker string, date date, price_basis string, year int, {types}",
+        )
     )
     following = sessions.select("date", F.col("next_session").alias("tradable_from"))
     return computed.join(F.broadcast(following), "date", "left").select(
@@ -51,8 +62,12 @@ def _other_prices(indicators: tuple[Indicator, ...]) -> list[str]:
     return [name for name in OTHER_PRICES if any(name in indicator.reads for indicator in indicators)]
 
 
-def _kernel(indicators: tuple[Indicator, ...]):  # type: ignore[no-untyped-def]  # PySpark inspects the signature
-    """A function from one ticker's bars, in any order, to its features in ascending order of session."""
+# PySpark inspects the signature of the function.
+def _kernel(indicators: tuple[Indicator, ...], since: int, whole: frozenset[str]):  # type: ignore[no-untyped-def]
+    """A function from one ticker's bars, in any order, to its features in ascending order of session.
+
+    Of the year `since` and later years; of a ticker of `whole`, of all years.
+    """
     numbers = ("close", "adj_close", "volume", *_other_prices(indicators))
 
     def kernel(bars: pa.Table) -> pa.Table:
@@ -67,11 +82,13 @@ def _kernel(indicators: tuple[Indicator, ...]):  # type: ignore[no-untyped-def] 
         dividend = ordered["dividend"].to_numpy()
         columns["dividend"] = np.where((basis == "total_return") | (dividend > 0), dividend, np.nan)
         values = compute(columns, indicators)
-        out = ordered.select(list(IDENTITY))
+        is_whole = ordered["ticker"][0].as_py() in whole
+        start = 0 if is_whole else int(np.searchsorted(ordered["year"].to_numpy(), since))
+        out = ordered.select(list(IDENTITY)).slice(start)
         for indicator in indicators:
             # NaN, as in the warm-up, becomes null. -0.0 becomes 0.0: engines do not agree on whether the two are equal.
             value = values[indicator.name] if indicator.type == "boolean" else values[indicator.name] + 0.0
-            out = out.append_column(indicator.name, pa.array(value, from_pandas=True))
+            out = out.append_column(indicator.name, pa.array(value[start:], from_pandas=True))
         return out
 
     return kernel

@@ -8,9 +8,11 @@ from __future__ import annotations
 import shutil
 import tempfile
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import deltalake
 import numpy as np
 import pytest
@@ -21,8 +23,11 @@ from pyspark.sql import DataFrame, SparkSession
 from stock_lakehouse.indicators.registry import INDICATORS, compute
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.publish import PublishError
+from stock_lakehouse.layers import features as layer
+from stock_lakehouse.layers.features import Span
 from stock_lakehouse.partitions import Rectangle
-from stock_lakehouse.tables import FEATURES
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW
+from stock_lakehouse.transforms.features import ALL_YEARS
 from stock_lakehouse_tests.conftest import bytes_of
 from stock_lakehouse_tests.graph import (
     NOW,
@@ -31,6 +36,7 @@ from stock_lakehouse_tests.graph import (
     Clocked,
     Key,
     clocked,
+    contents,
     edited,
     history,
     layers,
@@ -38,6 +44,8 @@ from stock_lakehouse_tests.graph import (
     raw_contents,
     rectangle,
     run,
+    sessions_of,
+    step,
     year_boundary,
 )
 
@@ -498,3 +506,125 @@ def test_a_run_that_ends_after_it_took_a_commit_back_leaves_no_line_of_it(
         run(house, rectangle([day], ["AAA"]), [new["AAA", day]], "22222222-run")
     assert layers(house)["curated"] == before["curated"]
     assert ledger(house) == []
+
+
+# The years that features compares
+
+
+def compared(
+    house: Clocked, bars: Bars, days: tuple[date, ...], monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, set[str]]:
+    """What a run for `days` compares, in which `bars` are delivered: from which year on, and of which tickers all years."""
+    seen: list[Span] = []
+    real = layer.span_of
+
+    def spied(step: Any) -> Span:
+        seen.append(real(step))
+        return seen[-1]
+
+    monkeypatch.setattr(layer, "span_of", spied)
+    asked = rectangle(days, {ticker for ticker, _ in bars})
+    run(house, asked, inside(bars, asked))
+    monkeypatch.setattr(layer, "span_of", real)
+    return seen[-1].since, set(seen[-1].whole)
+
+
+THREE_YEARS = sessions_of(date(2019, 11, 1), date(2021, 1, 8))
+
+
+@pytest.fixture
+def grown(tmp_path: Path, spark: SparkSession) -> tuple[Clocked, Bars]:
+    """A lake of two tickers over three calendar years, and its bars; the last session is still to come."""
+    bars = history(TICKERS[:2], THREE_YEARS, 3)
+    house = clocked(tmp_path / "lake", spark)
+    asked = rectangle(THREE_YEARS[:-1], TICKERS[:2])
+    run(house, asked, inside(bars, asked))
+    return house, bars
+
+
+def rebuilt(bars: Bars, folder: Path, spark: SparkSession) -> list[dict[str, Any]]:
+    house = clocked(folder, spark)
+    run(house, everything(bars), bars.values())
+    return contents(house.lake.features)
+
+
+@pytest.mark.slow
+def test_features_compare_only_years_from_the_first_that_changed(
+    grown: tuple[Clocked, Bars], tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house, bars = grown
+    last = THREE_YEARS[-1:]
+    assert compared(house, bars, last, monkeypatch) == (2021, set())
+    assert contents(house.lake.features) == rebuilt(bars, tmp_path / "first", spark)
+    # A correction in 2019 changes averages of 2020, so that all years from 2019 on are compared.
+    house._at = LATER
+    key = (TICKERS[0], date(2019, 12, 20))
+    bars = edited(bars, key, close="61.5", high="99")
+    assert compared(house, bars, (key[1],), monkeypatch) == (2019, set())
+    changed = {row["date"].year for row in contents(house.lake.features) if row["ticker"] == TICKERS[0]}
+    assert changed == {2019, 2020, 2021}
+    assert contents(house.lake.features) == rebuilt(bars, tmp_path / "second", spark)
+    # A vendor corrects one of the two on a later day: of the other only the run's year is compared.
+    house._at = LATER + timedelta(days=1)
+    asked = rectangle([key[1]], [TICKERS[0]])
+    run(
+        house,
+        asked,
+        inside(bars := edited(bars, key, close="61.6", high="99"), asked),
+        steps=(RAW.name, PROCESSED.name, CURATED.name),
+    )
+    assert compared(house, bars, last, monkeypatch) == (2021, {TICKERS[0]})
+    assert contents(house.lake.features) == rebuilt(bars, tmp_path / "third", spark)
+    # Nothing changed: the run's own year is enough, and nothing is committed.
+    before = versions(house)
+    assert compared(house, bars, last, monkeypatch) == (2021, set())
+    assert versions(house) == before
+
+
+@pytest.mark.slow
+def test_features_compare_all_years_where_the_newest_commit_does_not_say_what_it_was_computed_from(
+    grown: tuple[Clocked, Bars], tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house, bars = grown
+    right = rebuilt(bars, tmp_path / "right", spark)
+
+    def damage(features: deltalake.DeltaTable) -> None:
+        features.update(updates={"rsi_14": "1.0"}, predicate="year = 2020")
+
+    damage(house.lake.features.open())
+    assert compared(house, bars, THREE_YEARS[-1:], monkeypatch) == (ALL_YEARS, set())
+    assert contents(house.lake.features) == right
+    # Other tickers than those of the commit, another formula, and a version of curated that is gone.
+    of_one = {key: bar for key, bar in bars.items() if key[0] == TICKERS[0]}
+    assert compared(house, of_one, THREE_YEARS[-1:], monkeypatch) == (ALL_YEARS, set())
+    with monkeypatch.context() as patched:
+        patched.setattr(layer, "__version__", "another")
+        assert compared(house, bars, THREE_YEARS[-1:], monkeypatch) == (ALL_YEARS, set())
+    monkeypatch.setattr(layer, "first_changed_years", partial(changed_since_a_lost_version, layer.first_changed_years))
+    house._at = LATER
+    bars = edited(bars, (TICKERS[0], THREE_YEARS[-2]), volume="17")
+    assert compared(house, bars, THREE_YEARS[-2:], monkeypatch) == (ALL_YEARS, set())
+
+
+def changed_since_a_lost_version(real: Any, upstream: DeltaTable, version: int, tickers: Any) -> Any:
+    """`first_changed_years` where upkeep removed `version` from the log."""
+    upstream.open().create_checkpoint()
+    for file in Path(str(upstream.path), "_delta_log").glob("*.json"):
+        if int(file.name[:20]) <= version:
+            file.unlink()
+    return real(upstream, version, tickers)
+
+
+@pytest.mark.slow
+def test_a_table_that_another_writer_moved_since_the_years_were_chosen_is_computed_anew(
+    grown: tuple[Clocked, Bars], tmp_path: Path, spark: SparkSession
+) -> None:
+    house, bars = grown
+    asked = rectangle(THREE_YEARS[-1:], TICKERS[:2])
+    run(house, asked, inside(bars, asked), steps=("raw_stocks_daily", "processed_stocks_daily", "curated_stocks_daily"))
+    publish = step(house, FEATURES.name, asked, "22222222-run")
+    house.lake.features.open().update(updates={"rsi_14": "1.0"}, predicate="year = 2019")
+    with pytest.raises(dg.RetryRequested):
+        publish()
+    step(house, FEATURES.name, asked, "22222222-run")()
+    assert contents(house.lake.features) == rebuilt(bars, tmp_path / "right", spark)

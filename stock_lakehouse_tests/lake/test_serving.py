@@ -182,6 +182,77 @@ def test_row_groups_have_twenty_thousand_rows(tmp_path: Path) -> None:
     assert (column.statistics.min, column.statistics.max, column.compression) == ("T0000", "T1999", "ZSTD")
 
 
+def one_ticker_restated(stored: DeltaTable, ticker: str, year: int, seed: int, tickers: tuple[str, ...] = ()) -> None:
+    """Replace the rows of `ticker` and `year`, or withdraw them; with `tickers`, also rows of these come into that year."""
+    schema = pa.schema(stored.open().schema().to_arrow())
+    rows = rows_of(stored.table, [ticker, *tickers], days_of(year), seed).cast(schema)
+    named = ", ".join(f"'{name}'" for name in (ticker, *tickers))
+    predicate = f"ticker IN ({named}) AND year = {year}"
+    deltalake.write_deltalake(stored.open(), rows, mode="overwrite", predicate=predicate, target_file_size=ONE_FILE)
+
+
+def opened_data(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The table's data files that are read from now on."""
+    read, real = list[str](), serving_module._read
+
+    def counted(storage: Any, path: str, *others: Any) -> pa.Table:
+        read.append(path)
+        return real(storage, path, *others)
+
+    monkeypatch.setattr(serving_module, "_read", counted)
+    return read
+
+
+@pytest.mark.parametrize("table", SERVED, ids=lambda table: table.name)
+def test_rows_of_unchanged_tickers_come_from_the_file_before(
+    tmp_path: Path, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = filled(tmp_path)
+    stored, copy = lake.delta[table.name], ServingCopy(lake)
+    copy.refresh(table)
+    one_ticker_restated(stored, "BF.B", 2020, 7, ("NEW",))
+    read = opened_data(monkeypatch)
+    [written] = copy.refresh(table)
+    assert {path.split("/")[-3:-1][0] for path in read} == {"ticker=BF.B", "ticker=NEW"}
+    assert bits(pq.ParquetFile(written).read()) == bits(stored_rows(stored).filter(pa.compute.field("year") == 2020))
+    # A ticker whose rows of the year are withdrawn.
+    stored.open().delete("ticker = 'BRK-B' AND year = 2020")
+    [written] = copy.refresh(table)
+    assert bits(pq.ParquetFile(written).read()) == bits(stored_rows(stored).filter(pa.compute.field("year") == 2020))
+
+
+@pytest.mark.parametrize("damage", ["byte", "cut", "lost"])
+def test_a_damaged_file_before_is_not_copied_from(tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = filled(tmp_path)
+    copy, stored = ServingCopy(lake), lake.curated
+    before = Path(copy.refresh(CURATED)[1])
+    content = bytearray(before.read_bytes())
+    column = pq.read_metadata(before).row_group(0).column(5)
+    if damage == "byte":
+        content[column.data_page_offset + column.total_compressed_size - 1] ^= 1  # in the values of a page
+        before.write_bytes(content)
+    elif damage == "cut":
+        before.write_bytes(content[: len(content) // 2])
+    else:
+        before.unlink()
+    one_ticker_restated(stored, "BF.B", 2020, 7)
+    read = opened_data(monkeypatch)
+    [written] = copy.refresh(CURATED)
+    assert len(read) == len(ODD)
+    rows = stored_rows(stored).filter(pa.compute.field("year") == 2020)
+    assert bits(pq.ParquetFile(written).read()) == bits(rows)
+
+
+def test_a_new_column_makes_every_file_from_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = filled(tmp_path)
+    copy, stored = ServingCopy(lake), lake.features
+    copy.refresh(FEATURES)
+    stored.open().alter.add_columns(deltalake.Field("own", "double", nullable=True))
+    read = opened_data(monkeypatch)
+    assert len(copy.refresh(FEATURES)) == 3
+    assert len(read) == 3 * len(ODD)
+
+
 def test_nothing_is_written_when_nothing_changed_and_one_file_when_one_year_did(tmp_path: Path) -> None:
     lake = filled(tmp_path)
     copy = ServingCopy(lake)
