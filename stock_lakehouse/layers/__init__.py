@@ -36,7 +36,7 @@ class Layer:
     - compute: computes and audits the rows
     - reads: the tables from which the rows are computed
     - reads_all_years: True to read the upstream rows of all years; False to read those of the run's `read_years`
-    - check_published: checks the published table, writes its serving copy, and reports the results
+    - check_published: writes the serving copy of the published table, checks the table, and reports the results
     """
 
     compute: Callable[[Step, DataFrame], Computed]
@@ -49,15 +49,15 @@ def _serve_curated(step: Step) -> None:
     serve(step, CURATED)
 
 
-def _check_and_serve_features(step: Step) -> None:
-    features.check_published(step)
+def _serve_and_check_features(step: Step) -> None:
     serve(step, FEATURES)
+    features.check_published(step)
 
 
 COMPUTED = {
     PROCESSED.name: Layer(processed.compute, processed.READS, reads_all_years=False),
     CURATED.name: Layer(curated.compute, curated.READS, check_published=_serve_curated),
-    FEATURES.name: Layer(features.compute, features.READS, check_published=_check_and_serve_features),
+    FEATURES.name: Layer(features.compute, features.READS, check_published=_serve_and_check_features),
 }
 
 

@@ -14,6 +14,7 @@ from stock_lakehouse import __version__
 from stock_lakehouse.indicators.own import IndicatorError
 from stock_lakehouse.lake.computed_from import ComputedFrom, digest, first_changed_years, newest_record
 from stock_lakehouse.lake.publish import Published, literals
+from stock_lakehouse.lake.serving import ServingCopy
 from stock_lakehouse.lake.status import outdated_rows
 from stock_lakehouse.layers.step import LISTED, CheckResult, Inputs, Step, audit_name, publish_rows
 from stock_lakehouse.tables import CURATED, FEATURES
@@ -124,6 +125,18 @@ def compute(step: Step, bars: DataFrame) -> Features:
     return Features(rows, span, inputs)
 
 
+def _outdated_rows(step: Step) -> dict[str, int]:
+    """`outdated_rows` of the table. Of its serving copy, if there is one: that has 20 files, and the table may have 10,000."""
+    import pyarrow.compute as pc
+
+    stored, spec = step.lake.features, step.lake.indicator_spec
+    served = ServingCopy(step.lake).rows(FEATURES, stored.open(), ["ticker", "indicator_spec"])
+    if served is None:
+        return outdated_rows(stored.read(step.spark), spec)
+    older = served.filter(pc.is_null(pc.field("indicator_spec")) | (pc.field("indicator_spec") != spec))
+    return {str(row["values"]): row["counts"] for row in sorted(older["ticker"].value_counts().to_pylist(), key=str)}
+
+
 def _problem_of(step: Step, message: str) -> str | None:
     """What the engine's error says of the user's own indicators; None if it is about something else."""
     if raised := RAISED.search(message):
@@ -137,7 +150,7 @@ def _problem_of(step: Step, message: str) -> str | None:
 
 def check_published(step: Step) -> None:
     """Report the published rows that older formulas computed, by ticker, and how to update them."""
-    outdated = outdated_rows(step.lake.features.read(step.spark), step.lake.indicator_spec)
+    outdated = _outdated_rows(step)
     rows = [{"ticker": ticker, "rows": count} for ticker, count in list(outdated.items())[:LISTED]]
     to_do = "`stock-lakehouse backfill` computes them again; rows of tickers that are not in the settings stay"
     facts = {

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 
+import deltalake
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from stock_lakehouse.checks.market import JUMP_WINDOW, TickerAnomalies, duplicate_keys, look_at
+from stock_lakehouse.checks import market
+from stock_lakehouse.checks.market import (
+    JUMP_WINDOW,
+    LOOKED_AT,
+    TickerAnomalies,
+    duplicate_keys,
+    look_at,
+    look_at_served,
+)
+from stock_lakehouse.lake.serving import ServingCopy
 from stock_lakehouse.market_calendar import market_calendar
+from stock_lakehouse.tables import CURATED
+from stock_lakehouse_tests.graph import clocked, edited, history, rectangle, run, year_boundary
 
 SESSIONS = market_calendar(date(2020, 1, 2)).between(date(2020, 1, 2), date(2020, 12, 31))
 SCHEMA = (
@@ -156,3 +170,27 @@ def test_two_bars_of_a_session_are_reported(spark: SparkSession) -> None:
     frame = bars(spark, [1.0, 2.0])
     assert duplicate_keys(frame) == []
     assert duplicate_keys(frame.union(frame.limit(1)))[0]["bars"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["ticker_year", "year"])
+def test_the_serving_copy_shows_what_the_table_does(
+    tmp_path: Path, spark: SparkSession, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions, tickers = year_boundary(200, 30), ("BF.B", "C=F", "BAC^B")
+    bars = history(tickers, sessions, 5)
+    key, unknown = ("C=F", sessions[150]), ("BF.B", sessions[210])
+    bars = edited(edited(bars, key, close="400", high="500"), unknown, volume=None)
+    house = clocked(tmp_path, spark, tickers, layout)
+    run(house, rectangle(sessions, tickers), bars.values())
+    again = house.lake.curated.open().to_pyarrow_dataset().to_table(filter=pc.field("ticker") == "BAC^B").slice(0, 2)
+    deltalake.write_deltalake(house.lake.curated.open(), again, mode="append")  # bars that are there twice
+    assert look_at_served(house.lake, 5, 0.001) is None  # no copy of that version
+    ServingCopy(house.lake).refresh(CURATED)
+    monkeypatch.setattr(market, "TICKERS_AT_ONCE", 2)
+    found = look_at_served(house.lake, 5, 0.001)
+    assert found == look_at(house.lake.curated.read(spark).select(*LOOKED_AT), 5, 0.001)
+    assert found is not None
+    assert [jump["session"] for jump in found["C=F"].jumps] == [str(sessions[150]), str(sessions[151])]
+    assert [(part["unknown"], part["bars"]) for part in found["BF.B"].incomplete] == [("volume", 1)]
+    assert found["BAC^B"].bars == found["BAC^B"].sessions + 2
