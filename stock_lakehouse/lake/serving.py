@@ -367,7 +367,8 @@ def _as_parquet(
     with pq.ParquetWriter(
         content, schema, compression="zstd", use_dictionary=texts, write_page_checksum=True
     ) as writer:
-        for part in _parts(stored, opened, served, schema, earlier):
+        reused = None if earlier is None else _with_earlier(stored, opened, served, schema, earlier)
+        for part in parts_of_year(stored, opened, served, schema) if reused is None else [reused]:
             writer.write_table(part.sort_by([(name, "ascending") for name in ORDER]), row_group_size=ROWS_A_GROUP)
             rows += part.num_rows
     if rows != served.rows:
@@ -378,25 +379,53 @@ def _as_parquet(
     return content.getvalue()
 
 
-def _parts(
-    stored: DeltaTable,
-    opened: deltalake.DeltaTable,
-    served: ServedYear,
-    schema: pa.Schema,
-    earlier: ServedYear | None,
+def parts_of_year(
+    stored: DeltaTable, opened: deltalake.DeltaTable, served: ServedYear, schema: pa.Schema
 ) -> Iterator[pa.Table]:
-    """The rows of a year in parts of about `bars_per_chunk` rows, the tickers ascending from part to part."""
-    import pyarrow as pa
+    """The rows of a year in parts of about `bars_per_chunk` rows, the tickers ascending from part to part.
+
+    A ticker's rows are in one part. Read from the table's data files. Raises StorageError, UnservedError.
+    """
 
     storage = storage_at(stored.lake_root)
-    partition_by = partition_columns(opened)
 
-    def path_of(add: dict[str, Any]) -> str:
-        return f"{stored.table.path}/{file_name(add['path'])}"
+    def read(adds: Iterable[dict[str, Any]], tickers: Collection[str] | None = None) -> pa.Table:
+        return _read_data(stored, opened, schema, adds, tickers)
 
-    def read(add: dict[str, Any], tickers: Collection[str] | None = None) -> pa.Table:
+    if "ticker" in partition_columns(opened):
+        data = sorted(served.data, key=lambda add: str(add["partition.ticker"]))
+        sizes = [add["num_records"] for add in data]
+        same = [add["partition.ticker"] for add in data]
+        for start, end in _chunks(same, sizes, stored.bars_per_chunk):
+            yield read(data[start:end])
+        return
+    if served.rows <= stored.bars_per_chunk:
+        yield read(served.data)
+        return
+    counts: Counter[str] = Counter()
+    paths = [f"{stored.table.path}/{file_name(add['path'])}" for add in served.data]
+    for names in storage.map(lambda path: _read(storage, path, ["ticker"], None)["ticker"], paths):
+        counts.update({entry["values"]: entry["counts"] for entry in names.value_counts().to_pylist()})
+    tickers = sorted(counts)
+    for start, end in _chunks(tickers, [counts[ticker] for ticker in tickers], stored.bars_per_chunk):
+        yield read(served.data, tickers[start:end])
+
+
+def _read_data(
+    stored: DeltaTable,
+    opened: deltalake.DeltaTable,
+    schema: pa.Schema,
+    adds: Iterable[dict[str, Any]],
+    tickers: Collection[str] | None = None,
+) -> pa.Table:
+    """The rows of `tickers` (None: all) in the data files `adds` of the table. Raises StorageError, UnservedError."""
+    import pyarrow as pa
+
+    storage, partition_by = storage_at(stored.lake_root), partition_columns(opened)
+
+    def read(add: dict[str, Any]) -> pa.Table:
         values = {name: add[f"partition.{name}"] for name in partition_by}
-        path = path_of(add)
+        path = f"{stored.table.path}/{file_name(add['path'])}"
         try:
             rows = _read(storage, path, [name for name in schema.names if name not in values], tickers)
         except (OSError, ValueError) as error:  # pyarrow raises both; StorageError is neither
@@ -406,48 +435,35 @@ def _parts(
             raise UnservedError(f"{path} {what}; `stock-lakehouse upkeep` names the damaged files") from error
         return _with_schema(rows, schema, values)
 
-    if earlier is not None and served.rows <= stored.bars_per_chunk:
-        kept = {add["path"] for add in earlier.data} & {add["path"] for add in served.data}
-        changed = {add["partition.ticker"] for add in (*earlier.data, *served.data) if add["path"] not in kept}
-        unchanged = _unchanged(storage, earlier, schema, changed)
-        if unchanged is not None:
-            new = [add for add in served.data if add["partition.ticker"] in changed]
-            yield pa.concat_tables([unchanged, *storage.map(read, new)])
-            return
-    if "ticker" in partition_by:
-        data = sorted(served.data, key=lambda add: str(add["partition.ticker"]))
-        sizes = [add["num_records"] for add in data]
-        same = [add["partition.ticker"] for add in data]
-        for start, end in _chunks(same, sizes, stored.bars_per_chunk):
-            yield pa.concat_tables(storage.map(read, data[start:end]))
-        return
-    if served.rows <= stored.bars_per_chunk:
-        yield pa.concat_tables(storage.map(read, served.data))
-        return
-    counts: Counter[str] = Counter()
-    for names in storage.map(lambda add: _read(storage, path_of(add), ["ticker"], None)["ticker"], served.data):
-        counts.update({entry["values"]: entry["counts"] for entry in names.value_counts().to_pylist()})
-    tickers = sorted(counts)
-    for start, end in _chunks(tickers, [counts[ticker] for ticker in tickers], stored.bars_per_chunk):
-        chunk = tickers[start:end]
-        yield pa.concat_tables(storage.map(lambda add, chunk=chunk: read(add, chunk), served.data))  # type: ignore[misc]
+    return pa.concat_tables(storage.map(read, adds))
 
 
-def _unchanged(storage: Storage, earlier: ServedYear, schema: pa.Schema, changed: Collection[str]) -> pa.Table | None:
-    """The rows of a file of the copy without those of the tickers `changed`; None if the file is damaged."""
+def _with_earlier(
+    stored: DeltaTable, opened: deltalake.DeltaTable, served: ServedYear, schema: pa.Schema, earlier: ServedYear
+) -> pa.Table | None:
+    """The rows of a year: those of unchanged tickers from the file `earlier`, the others from the table's data files.
+
+    None if `earlier` is damaged, or the year has more than `bars_per_chunk` rows.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    if served.rows > stored.bars_per_chunk:
+        return None
     try:
-        with pq.ParquetFile(storage.source(earlier.path), page_checksum_verification=True) as file:
+        with pq.ParquetFile(storage_at(stored.lake_root).source(earlier.path), page_checksum_verification=True) as file:
             rows = file.read(use_threads=False)
     except (OSError, ValueError):  # pyarrow raises both, also where a checksum of a page is wrong
         return None
     if rows.num_rows != earlier.rows:
         return None
-    left_out = pc.is_in(rows["ticker"], pa.array(sorted(changed), pa.string()))
-    return _with_schema(rows.filter(pc.invert(left_out)), schema, {})
+    kept = {add["path"] for add in earlier.data} & {add["path"] for add in served.data}
+    changed = {add["partition.ticker"] for add in (*earlier.data, *served.data) if add["path"] not in kept}
+    is_changed = pc.is_in(rows["ticker"], pa.array(sorted(changed), pa.string()))
+    unchanged = _with_schema(rows.filter(pc.invert(is_changed)), schema, {})
+    new = [add for add in served.data if add["partition.ticker"] in changed]
+    return pa.concat_tables([unchanged, _read_data(stored, opened, schema, new)]) if new else unchanged
 
 
 def _chunks(tickers: Sequence[str], rows: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
