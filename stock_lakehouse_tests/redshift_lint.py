@@ -42,7 +42,7 @@ WORDS = _words(
     all and any as asc between by case cast check distinct distkey else exists from having in inner insert interval into is
     join key left like limit not null numeric decimal on or order over partition primary right select set similar some sortkey
     table then union except intersect unique using values varchar char character varying when where with within group compound
-    interleaved precision timestamp timestamptz diststyle exclude
+    interleaved precision timestamp timestamptz diststyle exclude rollup cube sets
     """
 )
 ABSENT = {
@@ -65,8 +65,14 @@ NAMES_A_TABLE = (
     "references",
 )  # words before a table's name, which may come before its columns
 
-# What sqlglot makes of functions of Redshift that DuckDB has not.
-MACROS = ("CREATE MACRO from_base(s, base) AS CAST('0x' || s AS BIGINT)",)
+# What DuckDB computes in another way than Redshift: integers are divided to a double, and by zero to null.
+FAILED = "WHEN b = 0 THEN error('division by zero')"
+MACROS = (
+    "CREATE MACRO from_base(s, base) AS CAST('0x' || s AS BIGINT)",  # what sqlglot makes of STRTOL
+    f"CREATE MACRO redshift_div(a BIGINT, b BIGINT) AS CASE {FAILED} ELSE a // b END, "
+    f"(a HUGEINT, b HUGEINT) AS CASE {FAILED} ELSE a // b END, (a DOUBLE, b DOUBLE) AS CASE {FAILED} ELSE a / b END",
+    f"CREATE MACRO redshift_mod(a BIGINT, b BIGINT) AS CASE {FAILED} ELSE a % b END",
+)
 
 
 def faults(sql: str) -> list[str]:
@@ -150,6 +156,14 @@ def _of_window(window: Any) -> list[str]:
 
 
 def to_duckdb(tree: Any) -> str:
-    """A statement of Redshift, parsed, in DuckDB's SQL."""
+    """A statement of Redshift, parsed, in DuckDB's SQL; it needs MACROS."""
+    names = {exp.Div: "redshift_div", exp.Mod: "redshift_mod"}
+    tree = tree.transform(
+        lambda node: (
+            exp.Anonymous(this=names[type(node)], expressions=[node.this, node.expression])
+            if type(node) in names
+            else node
+        )
+    )
     text: str = tree.sql(dialect="duckdb")
     return text

@@ -398,7 +398,9 @@ class Calls(Part):
         if (ends and kind != "searched") or re.search(r"(?<!\\)(\\\\)*\$", body):
             self.refuse(node, f"`$` is also before a last line break in Athena, and not in DuckDB; {self.elsewhere}")
         if kind == "replaced" and _matches_nothing(text):
-            self.refuse(node, f"a pattern that matches an empty text is replaced in another way by DuckDB; {self.elsewhere}")
+            self.refuse(
+                node, f"a pattern that matches an empty text is replaced in another way by DuckDB; {self.elsewhere}"
+            )
         return rf"{body}\n?\z" if ends else text
 
     def date_format(self, node: Any, text: str) -> str:
@@ -409,10 +411,8 @@ class Calls(Part):
             elif match[1] in SPECIFIERS:
                 parts.append("%%" if match[1] == "%" else SPECIFIERS[match[1]])
             else:
-                self.refuse(
-                    node,
-                    f"date_format: %{match[1]} is not run on {self.engine}; there are {' '.join('%' + one for one in SPECIFIERS)}",
-                )
+                known = " ".join(f"%{letter}" for letter in SPECIFIERS)
+                self.refuse(node, f"date_format: %{match[1]} is not run on {self.engine}; there are {known}")
         return "".join(parts)
 
 

@@ -395,7 +395,7 @@ class DataApi:
             with self._named(statement_id):
                 page = self._api.get_statement_result(Id=statement_id, **token)
             columns = columns or page.get("ColumnMetadata", [])
-            values += [tuple(_cell(cell) for cell in row) for row in page["Records"]]
+            values += [tuple(cell_of(cell) for cell in row) for row in page["Records"]]
             if not page.get("NextToken"):
                 break
             token = {"NextToken": page["NextToken"]}
@@ -481,7 +481,7 @@ def _count(described: Mapping[str, Any]) -> int | None:
     return None if rows < 0 else rows
 
 
-def _cell(cell: Mapping[str, Any]) -> Cell:
+def cell_of(cell: Mapping[str, Any]) -> Cell:
     """A value of a record: the one member that it has."""
     if cell.get("isNull"):
         return None

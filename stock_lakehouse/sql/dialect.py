@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.sql import casts
 from stock_lakehouse.sql.engine import Parameter, QuerySyntaxError
 from stock_lakehouse.sql.expressions import Expressions
 from stock_lakehouse.sql.parsing import parsed, unquoted_reserved
@@ -158,8 +157,7 @@ class Translator(Expressions):
             node, "with_", "expressions", "distinct", "from_", "joins", "where", "group", "having", "windows", "order", "limit",
             "offset",
         )  # fmt: skip
-        source = self.from_clause(node, scope)
-        where = self.condition(node.args.get("where"), scope, "WHERE")
+        source = self.source(node, scope)
         bodies: dict[str, Value] = {}
         for window in node.args.get("windows") or []:
             name = self.name_of(window.this)
@@ -184,7 +182,7 @@ class Translator(Expressions):
         if distinct is not None:
             self.only(distinct)
         windows = [f"{scope.windows[name].sql} AS ({body.sql})" for name, body in bodies.items()]
-        parts = [f"SELECT {'DISTINCT ' if distinct is not None else ''}{', '.join(items)}", source, where]
+        parts = [f"SELECT {'DISTINCT ' if distinct is not None else ''}{', '.join(items)}", source]
         if (group := node.args.get("group")) is not None:
             parts.append(f"GROUP BY {self.group(group, scope, len(columns))}")
         parts.append(self.condition(node.args.get("having"), scope, "HAVING"))
@@ -220,6 +218,11 @@ class Translator(Expressions):
         if value.type == INTERVAL:
             self.refuse(node, "an interval cannot be a column of the result")
         return value
+
+    def source(self, node: Any, scope: Scope) -> str:
+        """`FROM …` and `WHERE …` of a SELECT."""
+        written = self.from_clause(node, scope)
+        return f"{written} {self.condition(node.args.get('where'), scope, 'WHERE')}".strip()
 
     def from_clause(self, node: Any, scope: Scope) -> str:
         """`FROM …` with its joins. The columns become visible in `scope`."""
@@ -331,7 +334,7 @@ class Translator(Expressions):
         if name in self.tables:
             self.used[name] = None
             return Relation(
-                quoted(name),
+                self.stored(node, name),
                 tuple(
                     (
                         column.name,
@@ -346,8 +349,16 @@ class Translator(Expressions):
         known = [*self.tables, *self.views]
         self.wrong(node.this, f"there is no table {name}{meant(name, known)}; there are {', '.join(known)}")
 
+    def stored(self, node: Any, name: str) -> str:
+        """What stands in FROM for the table `name`, which `node` names."""
+        return quoted(name)
+
+    def of_view(self, sql: str) -> Translator:
+        """A translator of the query of a view."""
+        return Translator(sql, self.tables, (), {})
+
     def view(self, name: str) -> Relation:
-        inner = type(self)(self.views[name], self.tables, (), {})
+        inner = self.of_view(self.views[name])
         relation = inner.query(parsed(self.views[name]), Scope())
         self.used |= inner.used
         return replace(relation, sql=f"({relation.sql})")
@@ -395,10 +406,13 @@ class Translator(Expressions):
             columns.append(
                 (f"_col{place}", f"_col{place}", Value("", kind, any(value.nan for value in united), origin))
             )
-        names = ", ".join(quoted(inner) for _, inner, _ in columns)
+        return Relation(self.constant_rows([inner for _, inner, _ in columns], cells), tuple(columns))
+
+    def constant_rows(self, names: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+        """A query that gives `cells`, rows of columns with `names`."""
         written = ", ".join(f"({', '.join(row)})" for row in cells)
-        source = f"(VALUES {written}) AS v({names})"
-        return Relation(" ".join(("SELECT * FROM", source)), tuple(columns))
+        source = f"(VALUES {written}) AS v({', '.join(map(quoted, names))})"
+        return " ".join(("SELECT * FROM", source))
 
     def set_operation(self, node: Any, scope: Scope) -> Relation:
         self.only(node, "this", "expression", "distinct", "with_", "order", "limit", "offset")

@@ -216,8 +216,11 @@ class Expressions(Calls):
         if kind == DECIMAL:
             self.settled(node, left)
             self.settled(node, right)
-        left, right = self.coerced(left, kind), self.coerced(right, kind)
-        origin = left.origin | right.origin
+        return self.computed(node, operator, self.coerced(left, kind), self.coerced(right, kind))
+
+    def computed(self, node: Any, operator: str, left: Value, right: Value) -> Value:
+        """Two numbers of one type, combined."""
+        kind, origin = left.type, left.origin | right.origin
         if kind != DOUBLE and operator in "/%":
             written = f"({left.sql} {'//' if operator == '/' else '%'} {right.sql})"
             if right.literal is None or not int(right.literal):

@@ -112,7 +112,8 @@ class Part:
             if part and name not in known:
                 place = part[0] if isinstance(part, list) else part
                 self.refuse(
-                    place if hasattr(place, "walk") else node, f"{spelled(name)} is not run on {self.engine}; {self.elsewhere}"
+                    place if hasattr(place, "walk") else node,
+                    f"{spelled(name)} is not run on {self.engine}; {self.elsewhere}",
                 )
 
     def settled(self, node: Any, value: Value) -> Value:
