@@ -19,12 +19,15 @@ import pytest
 import sqlglot
 from polars.testing import assert_frame_equal
 from pyspark.sql import SparkSession
+from typer.testing import CliRunner
 
 from stock_lakehouse.catalog.glue import GlueCatalog, register_lake
+from stock_lakehouse.cli import app
+from stock_lakehouse.cli.doctor import _redshift
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.reading import read_table
-from stock_lakehouse.settings import Redshift, Settings
-from stock_lakehouse.sql.choose import engine_of, local_engine
+from stock_lakehouse.settings import Redshift, Settings, load_settings
+from stock_lakehouse.sql.choose import engine_of, local_engine, query
 from stock_lakehouse.sql.data_api import cell_of
 from stock_lakehouse.sql.duckdb_engine import LakeTables
 from stock_lakehouse.sql.engine import (
@@ -466,6 +469,35 @@ def external(
             "CREATE EXTERNAL SCHEMA IF NOT EXISTS stocks_lake FROM DATA CATALOG DATABASE 'market' IAM_ROLE default"
         )
         yield redshift, local_engine(Lake(folder))
+
+
+@pytest.fixture
+def project(external: tuple[RedshiftEngine, QueryEngine], tmp_path: Path) -> Path:
+    """A folder whose lakehouse.toml names the lake and the workgroup."""
+    lake = external[0].tables
+    assert isinstance(lake, LakeTables)
+    (tmp_path / "lakehouse.toml").write_text(
+        f'lake_root = "{lake.lake.storage.uri("").rstrip("/")}"\ntickers = ["BAC^B"]\ncatalog = "glue"\nwarehouse = "redshift"\n'
+        '[redshift]\nworkgroup = "stocks"\n'
+    )
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("project")
+def test_the_command_asks_redshift_and_doctor_tries_it() -> None:
+    asked = ["query", "SELECT count(*) AS bars FROM processed_stocks_daily", "--engine", "redshift", "--format", "csv"]
+    found = CliRunner().invoke(app, asked)
+    assert found.exit_code == 0, found.output
+    assert found.stdout.split() == ["bars", "35"]
+    assert "1 row by redshift" in found.stderr
+    assert query("SELECT count(*) AS bars FROM processed_stocks_daily", engine="redshift")["bars"].to_pylist() == [35]
+    refused = CliRunner().invoke(app, [*asked[:1], "SELECT upper(ticker) FROM processed_stocks_daily", *asked[2:4]])
+    assert (refused.exit_code, "letters beyond ASCII" in refused.stderr) == (2, True)
+    settings = load_settings()
+    assert _redshift(settings).state == "ok"
+    nowhere = settings.model_copy(update={"redshift": Redshift(workgroup="nowhere")})
+    assert (_redshift(nowhere).state, "redshift.workgroup nowhere" in _redshift(nowhere).detail) == ("broken", True)
 
 
 @pytest.mark.slow
