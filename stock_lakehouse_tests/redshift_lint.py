@@ -136,6 +136,11 @@ def _of_tree(tree: Any) -> list[str]:
     if any(not isinstance(node.parent, exp.Insert) for node in tree.find_all(exp.Values)):
         found.append("VALUES stands in INSERT alone")
     found += [f"{node.key.upper()} is not run" for node in tree.find_all(exp.Fetch, exp.TableSample)]
+    orders: dict[int, set[str]] = {}
+    for node in tree.find_all(exp.WithinGroup):
+        orders.setdefault(id(node.parent_select), set()).add(node.expression.sql("redshift"))
+    if any(len(different) > 1 for different in orders.values()):
+        found.append("all LISTAGG of a SELECT have one order")
     if any(re.search(r"\bnulls (first|last)\b", node.sql("redshift"), re.I) for node in tree.find_all(exp.WithinGroup)):
         found.append("LISTAGG orders without NULLS FIRST or LAST")
     return found

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from stock_lakehouse.sql import casts
@@ -139,6 +139,7 @@ class RedshiftTranslator(Translator):
         self.place_of = place_of
         self.given: dict[str, str] = {}
         self._condition: str | None = None  # of the FILTER around the aggregate that is translated
+        self._order: str | None = None  # of the joined texts of the SELECT that is translated
         self._best: dict[int, str] = {}  # of a max_by or min_by: the column that is 1 in its row
 
     @property
@@ -148,9 +149,10 @@ class RedshiftTranslator(Translator):
     # Queries.
 
     def query(self, node: Any, outer: Scope) -> Relation:
-        outside, self._condition = self._condition, None
+        outside = self._condition, self._order
+        self._condition = self._order = None
         relation = super().query(node, outer)
-        self._condition = outside
+        self._condition, self._order = outside
         return relation
 
     def stored(self, node: Any, name: str) -> str:
@@ -282,12 +284,10 @@ class RedshiftTranslator(Translator):
     def placeholder(self, node: Any) -> Value:
         value = self._next_parameter(node)
         kind = type_of_parameter(value)
-        if value is None:
-            return Value("NULL", UNKNOWN)
-        if value == "":  # the Data API takes no empty value
-            return Value(self.plain("''", VARCHAR), VARCHAR)
+        if not isinstance(value, str) or not value:  # the Data API takes no empty text
+            return Value(self.plain(_constant(value), kind), kind)
         name = f"{PARAMETER}{self.seen_parameters}"
-        self.given[name] = _parameter(value)
+        self.given[name] = value
         return Value(self.plain(f":{name}", kind), kind)
 
     def _next_parameter(self, node: Any) -> Parameter:
@@ -478,8 +478,13 @@ class RedshiftTranslator(Translator):
             keys.append(f"CASE WHEN {found.sql} IS NULL THEN {0 if first else 1} ELSE {1 if first else 0} END")
             keys.append(f"{found.sql} {'DESC' if key.args.get('desc') else 'ASC'}")
             origin |= found.origin
+        if self._order not in (None, ", ".join(keys)):
+            self.refuse(
+                order, "the joined texts of one SELECT have one order on Redshift; join the others in a subquery"
+            )
+        self._order = ", ".join(keys)
         written = (
-            f"LISTAGG({self._of_filter(value.sql)}, {_text(separator.name)}) WITHIN GROUP (ORDER BY {', '.join(keys)})"
+            f"LISTAGG({self._of_filter(value.sql)}, {_text(separator.name)}) WITHIN GROUP (ORDER BY {self._order})"
         )
         return Value(written, VARCHAR, origin=origin)
 
@@ -690,12 +695,12 @@ def _rounded(sql: str, digits: int) -> str:
     return f"(CASE WHEN {scaled} >= {WHOLE_DOUBLES} THEN {sql} ELSE {back} END)"
 
 
-def _parameter(value: Parameter) -> str:
-    """A value as the Data API takes it."""
+def _constant(value: Parameter) -> str:
+    """A value of a parameter that is no text, or an empty one, as SQL."""
+    if value is None:
+        return "NULL"
     if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return repr(value)
+        return "TRUE" if value else "FALSE"
     if isinstance(value, datetime):
-        return (value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)).isoformat(" ")
-    return value.isoformat() if isinstance(value, date) else str(value)
+        return f"'{(value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)).isoformat(' ')}'"
+    return str(value) if isinstance(value, int) else f"'{value}'"
