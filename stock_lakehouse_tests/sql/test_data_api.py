@@ -41,6 +41,7 @@ def running() -> Iterator[RedshiftServer]:
 def server(running: RedshiftServer) -> RedshiftServer:
     """The server with a schema `stocks` and an empty table `kept`, and no faults."""
     running.faults.released.set()
+    assert all(statement.ended.wait(10) for statement in running.statements.values())
     running.faults, running.page = Faults(), 1000
     running.most_active = running.most_sessions = 500
     running.database.execute("DROP SCHEMA IF EXISTS stocks CASCADE")
@@ -151,7 +152,7 @@ def test_a_transaction_that_fails_at_any_statement_changes_nothing_and_names_it(
     with pytest.raises(
         StatementError, match=f"failed statement {failing} of 3, and nothing was changed: ERROR: Disk Full"
     ) as error:
-        api.transaction(statements, "run-2")
+        api.transaction(statements, f"run-2-{failing}")
     assert (error.value.index, error.value.statement) == (failing - 1, statements[failing - 1])
     assert statements[failing - 1] in str(error.value)
     assert error.value.query_id in server.statements
