@@ -71,6 +71,7 @@ MACROS = (
     "CREATE MACRO from_base(s, base) AS CAST('0x' || s AS BIGINT)",  # what sqlglot makes of STRTOL
     f"CREATE MACRO redshift_div(a BIGINT, b BIGINT) AS CASE {FAILED} ELSE a // b END, "
     f"(a HUGEINT, b HUGEINT) AS CASE {FAILED} ELSE a // b END, (a DOUBLE, b DOUBLE) AS CASE {FAILED} ELSE a / b END",
+    f"CREATE MACRO redshift_div_double(a, b) AS CASE {FAILED} ELSE a / b END",
     f"CREATE MACRO redshift_mod(a BIGINT, b BIGINT) AS CASE {FAILED} ELSE a % b END",
 )
 
@@ -162,13 +163,20 @@ def _of_window(window: Any) -> list[str]:
 
 def to_duckdb(tree: Any) -> str:
     """A statement of Redshift, parsed, in DuckDB's SQL; it needs MACROS."""
-    names = {exp.Div: "redshift_div", exp.Mod: "redshift_mod"}
-    tree = tree.transform(
-        lambda node: (
-            exp.Anonymous(this=names[type(node)], expressions=[node.this, node.expression])
-            if type(node) in names
-            else node
-        )
-    )
-    text: str = tree.sql(dialect="duckdb")
+
+    def divided(node: Any) -> Any:
+        if not isinstance(node, exp.Div | exp.Mod):
+            return node
+        name = "redshift_mod" if isinstance(node, exp.Mod) else "redshift_div"
+        parts = [node.this, node.expression]
+        # DuckDB does not choose among macros by the type of an aggregate.
+        if name == "redshift_div" and any(_is_double(part.unnest()) for part in parts):
+            name = "redshift_div_double"
+        return exp.Anonymous(this=name, expressions=parts)
+
+    text: str = tree.transform(divided).sql(dialect="duckdb")
     return text
+
+
+def _is_double(node: Any) -> bool:
+    return isinstance(node, exp.Cast) and bool(node.to.is_type("double"))

@@ -579,7 +579,9 @@ class RedshiftServer:
         is_temporary = re.match(r"create\s+temp(orary)?\s", sql, re.I)
         if re.match(r"(create|alter)\s", sql, re.I):
             sql = ENCODE.sub("", sql)
-        literals = {name: "'" + value.replace("'", "''") + "'" for name, value in parameters.items()}
+        literals = {
+            name: "'" + value.replace("\\", "\\\\").replace("'", "''") + "'" for name, value in parameters.items()
+        }
         if literals:
             sql = PARAMETER.sub(lambda match: literals.get(match[1], match[0]), sql)
         tree = sqlglot.parse_one(sql, read="redshift")
