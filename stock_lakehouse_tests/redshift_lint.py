@@ -96,8 +96,8 @@ def faults(sql: str) -> list[str]:
 def _of_tokens(tokens: list[Any]) -> list[str]:
     """Functions and words that Redshift does not have."""
     found = []
-    words = [token.text.lower() for token in tokens]
-    for place, token in enumerate(tokens[:-1]):
+    words = [*(token.text.lower() for token in tokens), ""]
+    for place, token in enumerate(tokens):
         word, following = words[place], words[place + 1]
         before = words[place - 1] if place else ""
         kind = token.token_type.name
@@ -149,6 +149,8 @@ def _of_tree(tree: Any) -> list[str]:
 
 def _of_window(window: Any) -> list[str]:
     called = window.this.this if isinstance(window.this, exp.IgnoreNulls | exp.RespectNulls) else window.this
+    if not isinstance(called, exp.Func):
+        return []  # of a WINDOW clause, which is a fault itself
     name = (called.name if isinstance(called, exp.Anonymous) else called.sql_name()).lower()
     is_framed, is_ordered = window.args.get("spec") is not None, window.args.get("order") is not None
     if name in RANKING:
