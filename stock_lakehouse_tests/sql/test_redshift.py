@@ -371,6 +371,11 @@ def test_a_report_gives_the_rows_and_types_of_duckdb(name: str, warehouse: Redsh
             "SELECT ticker FROM curated_stocks_daily UNION SELECT ticker FROM stocks_features EXCEPT SELECT 'BF.B' ORDER BY 1",
             (),
         ),
+        (
+            "SELECT ? AS first, max_by(ticker || ?, close + ?) AS best, count(*) FROM curated_stocks_daily WHERE ticker <> ? "
+            "GROUP BY year + ? ORDER BY 3",
+            ("a", "b", 1.5, "C=F", 7),
+        ),
         ("SELECT 1 AS one WHERE EXISTS (SELECT 1 FROM curated_stocks_daily WHERE close < 0)", ()),
     ],
 )
