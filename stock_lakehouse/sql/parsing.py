@@ -35,10 +35,9 @@ NOT_IN_ATHENA = {
 
 @cache
 def _dialect() -> Any:
-    from sqlglot import exp
+    from sqlglot import TokenType, exp
     from sqlglot.dialects.trino import Trino
     from sqlglot.parsers.trino import TrinoParser
-    from sqlglot.tokens import TokenType
 
     def parameter(parser: Any) -> Any:
         """A `?` with its place, by which it has its number."""
