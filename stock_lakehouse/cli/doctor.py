@@ -27,6 +27,7 @@ CALENDAR_NOTE_DAYS, CALENDAR_BROKEN_DAYS = 90, 14
 JAVA = 17
 SPACE_NOTE, SPACE_BROKEN = 5_000_000_000, 500_000_000  # bytes; the sample's records of a run take some 600 MB
 SHOWN_TICKERS = 20
+REDSHIFT_MINUTES = 5.0  # a paused workgroup starts within a few minutes
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Diagnosis:
 
 
 def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
-    """Check settings, lake, layout, serving copy, instance, disks, calendar, partitions, source, engine and Java, in order.
+    """Check settings, lake, layout, serving copy, instance, disks, calendar, partitions, source, engine, Redshift, Java, in turn.
 
     Without settings the checks end. Nothing is created.
 
@@ -67,6 +68,8 @@ def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
     yield _engine(settings, say)
     if settings.engine == "databricks":
         yield _jobs(settings)
+    if settings.warehouse == "redshift":
+        yield _redshift(settings)
     yield _java()
 
 
@@ -327,6 +330,20 @@ def _jobs(settings: Settings) -> Diagnosis:
         "all runs are" if databricks.work == "job" else f"runs of {databricks.job_bars:,} ticker-sessions or more are"
     )
     return Diagnosis("jobs", "ok", f"{runs} Databricks jobs on {databricks.job_compute}")
+
+
+def _redshift(settings: Settings) -> Diagnosis:
+    """Whether the workgroup or cluster runs a statement."""
+    from stock_lakehouse.sql.data_api import DataApi, WarehouseError
+
+    api = DataApi(settings.redshift, REDSHIFT_MINUTES)
+    try:
+        found = api.run("SELECT 1 AS one")
+    except WarehouseError as error:
+        return Diagnosis("redshift", "broken", str(error))
+    return Diagnosis(
+        "redshift", "ok", f"{api.place} answers in {found.seconds:.1f} s, database {settings.redshift.database}"
+    )
 
 
 def _java() -> Diagnosis:
