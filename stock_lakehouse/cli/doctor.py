@@ -69,7 +69,10 @@ def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
     if settings.engine == "databricks":
         yield _jobs(settings)
     if settings.warehouse == "redshift":
-        yield _redshift(settings)
+        answering = _redshift(settings)
+        yield answering
+        if answering.state == "ok" and lake.state == "ok":
+            yield _warehouse(settings)
     yield _java()
 
 
@@ -344,6 +347,24 @@ def _redshift(settings: Settings) -> Diagnosis:
     return Diagnosis(
         "redshift", "ok", f"{api.place} answers in {found.seconds:.1f} s, database {settings.redshift.database}"
     )
+
+
+def _warehouse(settings: Settings) -> Diagnosis:
+    """How far the native tables are behind the lake, by what they were loaded from."""
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.lake.storage import LakeError
+    from stock_lakehouse.warehouse.load import warehouse_of
+
+    try:
+        behind = warehouse_of(Lake(settings.lake_options), settings.redshift, settings.aws.glue_database).behind()
+    except LakeError as error:
+        return Diagnosis("warehouse", "broken", str(error))
+    if any(behind.values()):
+        counts = ", ".join(f"{name} {count:,}" for name, count in behind.items())
+        return Diagnosis(
+            "warehouse", "note", f"ticker-years to be loaded: {counts}; the next run or `stock-lakehouse warehouse` does it"
+        )  # fmt: skip
+    return Diagnosis("warehouse", "ok", f"{' and '.join(behind)} were loaded from the lake's present files")
 
 
 def _java() -> Diagnosis:
