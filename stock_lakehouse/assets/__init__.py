@@ -17,6 +17,7 @@ from stock_lakehouse.automation.jobs import GROUP, LAYER_TAG
 from stock_lakehouse.catalog.entries import OWNER
 from stock_lakehouse.indicators.registry import INDICATORS, Indicator
 from stock_lakehouse.io_managers.metadata import lineage_of
+from stock_lakehouse.settings import Settings
 from stock_lakehouse.tables import BY_NAME, Table, with_indicators
 
 TEAM = f"team:{OWNER}"
@@ -25,16 +26,15 @@ KINDS = {"csv": {"csv"}, "parquet": {"parquet", "pyspark"}, "delta": {"deltalake
 
 def all_assets(
     partitions: dg.PartitionsDefinition[str],
+    settings: Settings,
     source_retries: dg.RetryPolicy | None = None,
     indicators: tuple[Indicator, ...] = INDICATORS,
-    query_engine: str = "duckdb",
 ) -> Sequence[dg.AssetsDefinition]:
-    """All assets.
+    """All assets that `settings` ask for.
 
     - partitions: of the layers
     - source_retries: the retry policy of the step that requests rows from the source
     - indicators: those of the lake, whose columns features have
-    - query_engine: what runs the reports
     """
 
     def described(spec: dg.AssetSpec) -> dg.AssetSpec:
@@ -50,7 +50,7 @@ def all_assets(
             description=table.description,
         ).merge_attributes(metadata=_metadata(with_indicators(table, indicators), indicators))
 
-    assets = [
+    assets: list[dg.AssetsDefinition] = [
         raw_stocks_daily(source_retries),
         processed_stocks_daily,
         processed_quarantine,
@@ -60,8 +60,12 @@ def all_assets(
         stocks_features,
         restatements,
         catalog,
-        *report_assets(query_engine),
+        *report_assets(settings.query_engine),
     ]
+    if settings.warehouse == "redshift":
+        from stock_lakehouse.assets.warehouse import warehouse_assets
+
+        assets.append(warehouse_assets(indicators))
     return dg.map_asset_specs(described, assets)
 
 

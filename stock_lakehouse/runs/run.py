@@ -105,7 +105,7 @@ def run_rectangle(
     from stock_lakehouse.instance.event_log import bulk_run_environment
     from stock_lakehouse.partitions import PartitionScheme
 
-    check_select(select)
+    check_select(settings, select)
     scheme = PartitionScheme(settings, settings.calendar)
     home = ensure_dagster_home(settings)
     job = build_definitions(settings, scheme.ticker_order(rectangle), source).resolve_job_def(LAKEHOUSE_JOB)
@@ -184,15 +184,15 @@ def _job_of_ui() -> RemoteJobOrigin:
     return RemoteJobOrigin(RemoteRepositoryOrigin(location, SINGLETON_REPOSITORY_NAME), LAKEHOUSE_JOB)
 
 
-def check_select(select: Sequence[str] | None) -> None:
-    """Raise ValueError for an asset that does not exist."""
+def check_select(settings: Settings, select: Sequence[str] | None) -> None:
+    """Raise ValueError for an asset that does not exist with `settings`."""
     import dagster as dg
 
     from stock_lakehouse.assets import all_assets
 
     if select is None:
         return
-    assets = all_assets(dg.StaticPartitionsDefinition(["any"]))
+    assets = all_assets(dg.StaticPartitionsDefinition(["any"]), settings)
     names = [key.to_user_string() for asset in assets for key in asset.keys]
     if unknown := sorted(set(select) - set(names)):
         raise ValueError(f"select: no asset {', '.join(unknown)}; allowed: {', '.join(names)}")
