@@ -1,6 +1,6 @@
 """The answers that a file has inside: every question of the page that can be asked in it. Read without an engine.
 
-Here: which questions and tickers. Not here: the answers (ticker.py, signals.py, data.py), the file (report.py).
+Here: which questions and tickers. Not here: the answers (ticker.py, signals.py, data.py, run.py), the file (report.py).
 """
 
 from __future__ import annotations
@@ -10,12 +10,17 @@ from datetime import date
 from typing import Any
 
 from stock_lakehouse.dashboards.data import data
+from stock_lakehouse.dashboards.errors import EmptyLakeError
+from stock_lakehouse.dashboards.run import run
 from stock_lakehouse.dashboards.signals import signals
 from stock_lakehouse.dashboards.ticker import about, charts, columns_of, rows_of
 from stock_lakehouse.dashboards.view import View
+from stock_lakehouse.instance.run_record import RunRecord
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.storage import LakeError
 from stock_lakehouse.tables import FEATURES
+
+DIGITS = 7  # of a number in the report of a run
 
 
 class ReportError(LakeError):
@@ -31,37 +36,84 @@ def answers(lake: Lake, tickers: Sequence[str] | None, years: int, most: int) ->
     `tickers`: the tickers to chart. None: all; if the lake has more than `most`, those with a signal on the newest session, then
     those that moved most. Raises ReportError if there are no features, or none of a ticker; StorageError.
     """
+    lake.check()
+    return answers_of(View(lake), tickers, years, most)
+
+
+def answers_of(view: View, tickers: Sequence[str] | None, years: int, most: int) -> dict[str, Any]:
+    """`answers` of a view."""
+    if tickers is not None and not tickers:
+        raise ReportError("tickers: the list is empty; name a ticker, or give None for all")
+    last = _last(view)
+    latest = signals(view, years)
+    charted = _most_interesting(latest, last, most) if tickers is None else list(dict.fromkeys(tickers))
+    return {**charts_of(view, charted, years), "signals": latest, "data": data(view)}
+
+
+def charts_of(view: View, tickers: Sequence[str], years: int) -> dict[str, Any]:
+    """Of `answers` those of the page Ticker: charts, about and bars of `tickers`. Raises ReportError; StorageError."""
     import pandas as pd
     import pyarrow.compute as pc
 
-    lake.check()
-    view = View(lake)
-    held = view.ticker_years
-    last = view.spans[FEATURES.name].last
-    if not held or last is None:
-        raise ReportError(
-            f"{FEATURES.name}: the lake {lake.root} has no features, so there is nothing to draw; "
-            "`stock-lakehouse materialize` computes them, `stock-lakehouse demo` those of the sample"
-        )
-    if tickers is not None and not tickers:
-        raise ReportError("tickers: the list is empty; name a ticker, or give None for all")
-    if unknown := sorted(set(tickers or ()) - held.keys()):
+    held, last = view.ticker_years, _last(view)
+    if unknown := sorted(set(tickers) - held.keys()):
         raise ReportError(
             f"tickers: the lake has no features of {', '.join(unknown)}; `stock-lakehouse status` lists what it has"
         )
-    first = (pd.Timestamp(last) - pd.DateOffset(years=years)).date()
-    latest = signals(view, years)
-    charted = _most_interesting(latest, last, most) if tickers is None else list(dict.fromkeys(tickers))
-    rows = rows_of(view, charted, range(first.year, last.year + 1), first)
+    # A ticker that is traded no longer has its newest session before the lake's.
+    newest = max(view.ticker_years[ticker][1] for ticker in tickers) if tickers else last.year
+    until = last if newest >= last.year else date(newest, 12, 31)
+    first = (pd.Timestamp(until) - pd.DateOffset(years=years)).date()
+    rows = rows_of(view, tickers, range(first.year, last.year + 1), first)
     return {
         "charts": charts(view),
-        "about": {**about(view), "first": first.isoformat(), "tickers": charted, "tickers_in_lake": len(held)},
+        "about": {**about(view), "first": first.isoformat(), "tickers": list(tickers), "tickers_in_lake": len(held)},
         **{
             f"bars/{ticker}": columns_of(rows.filter(pc.field("ticker") == ticker).drop_columns(["ticker"]))
-            for ticker in charted
+            for ticker in tickers
         },
-        "signals": latest,
-        "data": data(view),
+    }
+
+
+def answers_of_run(view: View, record: RunRecord, years: int, most: int, secrets: Sequence[str] = ()) -> dict[str, Any]:
+    """The answers of the report of a run: `run`, and those of `answers`; of a lake without features the former alone.
+
+    Raises StorageError.
+    """
+    found = {"run": run(view, record, secrets)}
+    try:
+        return found | {
+            name: _rounded(answer) if name.startswith("bars/") else answer
+            for name, answer in answers_of(view, None, years, most).items()
+        }
+    except (ReportError, EmptyLakeError):
+        nothing: dict[str, Any] = {
+            "first": None,
+            "last": None,
+            "tickers": [],
+            "tickers_in_lake": 0,
+            "as_of": None,
+            "notice": None,
+        }
+        return found | {"about": {**nothing, "lake": str(view.lake.root), "digest": view.digest, "read_at": ""}}
+
+
+def _last(view: View) -> date:
+    """The newest session that has features. Raises ReportError if there is none."""
+    last = view.spans[FEATURES.name].last
+    if not view.ticker_years or last is None:
+        raise ReportError(
+            f"{FEATURES.name}: the lake {view.lake.root} has no features, so there is nothing to draw; "
+            "`stock-lakehouse materialize` computes them, `stock-lakehouse demo` those of the sample"
+        )
+    return last
+
+
+def _rounded(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """Values with DIGITS digits: more than a chart shows, and half the bytes."""
+    return {
+        name: [float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value for value in values]
+        for name, values in columns.items()
     }
 
 

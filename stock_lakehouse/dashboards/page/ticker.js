@@ -14,6 +14,7 @@ let parts; // the page's elements
 
 pages.ticker = {
   title: 'Ticker',
+  question: 'charts',
   keys: [
     ['← →', 'the crosshair moves by a session, with Shift by 21'], ['Home, End', 'to the first, the last session'],
     ['+ −', 'zoom'],
