@@ -130,7 +130,7 @@ function decimals() {
 
 function pointsOf(series) {
   const [column] = series.columns;
-  const [own, down] = [colorOf(series.color), colorOf('down')];
+  const [up, down] = [colorOf('up'), colorOf('down')];
   return bars.date.map((time, at) => {
     if (series.kind === 'candles') {
       // A bar of which only the close is known is drawn flat at the close; the legend says which values are unknown.
@@ -140,8 +140,10 @@ function pointsOf(series) {
     }
     const value = bars[column][at];
     if (value == null) return { time };
-    const color = series.kind === 'signed_bars' && value < 0 ? down : own;
-    return { time, value, color: series.kind === 'bars' ? `${color}99` : color }; // bars recede behind their average
+    if (series.kind === 'signed_bars') return { time, value, color: value < 0 ? down : up };
+    // Bars recede behind their averages.
+    if (series.kind === 'session_bars') return { time, value, color: `${bars.close[at] < bars.open[at] ? down : up}80` };
+    return { time, value };
   });
 }
 
@@ -159,7 +161,7 @@ function marksOf(pane) {
 
 function addSeries(pane, number, series) {
   const { CandlestickSeries, HistogramSeries, LineSeries, LineStyle } = LightweightCharts;
-  const kind = { candles: CandlestickSeries, bars: HistogramSeries, signed_bars: HistogramSeries }[series.kind] ?? LineSeries;
+  const kind = { candles: CandlestickSeries, session_bars: HistogramSeries, signed_bars: HistogramSeries }[series.kind] ?? LineSeries;
   const price = { type: 'price', precision: decimals(), minMove: 10 ** -decimals() };
   return chart.addSeries(kind, {
     color: colorOf(series.color), lineWidth: series.kind === 'dashed' ? 1 : 2, lineStyle: series.kind === 'dashed' ? LineStyle.Dotted : LineStyle.Solid,
