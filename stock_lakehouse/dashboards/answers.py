@@ -10,7 +10,6 @@ from datetime import date
 from typing import Any
 
 from stock_lakehouse.dashboards.data import data
-from stock_lakehouse.dashboards.errors import EmptyLakeError
 from stock_lakehouse.dashboards.run import run
 from stock_lakehouse.dashboards.signals import signals
 from stock_lakehouse.dashboards.ticker import about, charts, columns_of, rows_of
@@ -24,7 +23,11 @@ DIGITS = 7  # of a number in the report of a run
 
 
 class ReportError(LakeError):
-    """The lake has not what the page shows, or the page cannot be written. The message says what to do."""
+    """What was asked for cannot be shown, or the page cannot be written. The message says what to do."""
+
+
+class NothingToDrawError(ReportError):
+    """The lake has no features. The message says what to do."""
 
 
 def answers(lake: Lake, tickers: Sequence[str] | None, years: int, most: int) -> dict[str, Any]:
@@ -75,18 +78,25 @@ def charts_of(view: View, tickers: Sequence[str], years: int) -> dict[str, Any]:
     }
 
 
-def answers_of_run(view: View, record: RunRecord, years: int, most: int, secrets: Sequence[str] = ()) -> dict[str, Any]:
+def answers_of_run(
+    view: View,
+    record: RunRecord,
+    years: int,
+    most: int,
+    secrets: Sequence[str] = (),
+    tickers: Sequence[str] | None = None,
+) -> dict[str, Any]:
     """The answers of the report of a run: `run`, and those of `answers`; of a lake without features the former alone.
 
-    Raises StorageError.
+    `secrets`: texts that must not be in it. Raises ReportError for a ticker without features; StorageError.
     """
     found = {"run": run(view, record, secrets)}
     try:
         return found | {
             name: _rounded(answer) if name.startswith("bars/") else answer
-            for name, answer in answers_of(view, None, years, most).items()
+            for name, answer in answers_of(view, tickers, years, most).items()
         }
-    except (ReportError, EmptyLakeError):
+    except NothingToDrawError:
         nothing: dict[str, Any] = {
             "first": None,
             "last": None,
@@ -99,10 +109,10 @@ def answers_of_run(view: View, record: RunRecord, years: int, most: int, secrets
 
 
 def _last(view: View) -> date:
-    """The newest session that has features. Raises ReportError if there is none."""
+    """The newest session that has features. Raises NothingToDrawError if there is none."""
     last = view.spans[FEATURES.name].last
     if not view.ticker_years or last is None:
-        raise ReportError(
+        raise NothingToDrawError(
             f"{FEATURES.name}: the lake {view.lake.root} has no features, so there is nothing to draw; "
             "`stock-lakehouse materialize` computes them, `stock-lakehouse demo` those of the sample"
         )

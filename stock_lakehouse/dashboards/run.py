@@ -31,7 +31,7 @@ NOT_SHOWN = {ROW_COUNT, "dagster/partition_row_count", "location", "why", "newes
 def run(view: View, record: RunRecord, secrets: Sequence[str] = ()) -> dict[str, Any]:
     """What a run did, and what the lake of `view` says of it.
 
-    - run: id, job, status, covers, launched_by, started, ended (UTC), seconds, error
+    - run: id, job, outcome, covers, launched_by, started, ended (UTC), seconds, error
     - steps: name, layer, status, attempts, start (seconds after the run's), seconds, error; in the order in which they began
     - checks: asset, check, passed, severity, found, description, to_do, rows
     - tables: of each table that the run recorded: rows before and after, added, corrected, withdrawn, version
@@ -47,7 +47,7 @@ def run(view: View, record: RunRecord, secrets: Sequence[str] = ()) -> dict[str,
         "run": {
             "id": record.run_id,
             "job": record.job,
-            "status": record.status,
+            "outcome": record.outcome,
             "covers": record.covers,
             "launched_by": record.launched_by,
             "started": _at(begun),

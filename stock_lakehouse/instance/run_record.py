@@ -6,7 +6,7 @@ Here: reading the instance. Not here: what the lake holds of the run (dashboards
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +27,8 @@ LAUNCHERS = {
 }
 ROW_COUNT = "dagster/row_count"
 
+Outcome = Literal["succeeded", "failed", "cancelled", "in progress"]
+OUTCOMES: Mapping[str, Outcome] = {"SUCCESS": "succeeded", "FAILURE": "failed", "CANCELED": "cancelled"}
 StepStatus = Literal["succeeded", "failed", "skipped", "in progress", "not started"]
 
 
@@ -114,6 +116,20 @@ class RunRecord:
     steps: tuple[StepRecord, ...]
     checks: tuple[CheckFinding, ...]
     assets: Mapping[str, AssetRecord]
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the run ended; of a run in progress whose steps have all ended, how these did."""
+        if self.status in OUTCOMES:
+            return OUTCOMES[self.status]
+        states = {step.status for step in self.steps}
+        if not states or states & {"in progress", "not started"}:
+            return "in progress"
+        return "failed" if "failed" in states else "succeeded"
+
+    def without(self, step: str) -> RunRecord:
+        """The run without a step: the one that asks."""
+        return replace(self, steps=tuple(found for found in self.steps if found.name != step))
 
 
 def find_run(instance: dg.DagsterInstance, asked: str | None) -> str | None:

@@ -6,7 +6,7 @@ const SPARK = 120; // sessions of a small chart
 const SHORT = 12; // columns of a ledger line that are listed
 const NARROW = 40; // characters of a cell whose line is not broken
 const SIGNS = { succeeded: '✓', failed: '✗', skipped: '–', 'in progress': '…', 'not started': '·' };
-const ENDS = { SUCCESS: 'succeeded', FAILURE: 'failed', CANCELED: 'was cancelled', STARTED: 'is in progress', CANCELING: 'is being cancelled' };
+const ENDS = { cancelled: 'was cancelled', 'in progress': 'is in progress' };
 
 pages.run = {
   title: 'Run',
@@ -64,7 +64,7 @@ function head({ run, checks, tables, restated, quarantined }) {
   const grave = open.some((check) => check.severity === 'ERROR');
   const changed = tables.filter((table) => table.corrected != null);
   const sum = (name) => Math.max(0, ...changed.map((table) => table[name]));
-  const title = element('h2', run.status === 'FAILURE' ? 'bad' : '', `Run ${run.id.slice(0, 8)} ${ENDS[run.status] ?? run.status}`);
+  const title = element('h2', run.outcome === 'failed' ? 'bad' : '', `Run ${run.id.slice(0, 8)} ${ENDS[run.outcome] ?? run.outcome}`);
   title.id = 'run_title';
   const line = element('p', 'name', [run.covers, run.started, run.seconds != null && `took ${duration(run.seconds)}`, `requested by ${run.launched_by}`].filter(Boolean).join(' · '));
   const made = element('div', 'tiles',
