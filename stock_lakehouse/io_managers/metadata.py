@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from stock_lakehouse.sources.download import Download
 
 PREVIEW_ROWS = 5
-PREVIEW_COLUMNS = 14  # at most: those that the UI shows without a click
+PREVIEW_COLUMNS = 8  # as many as fit the width of an asset's page
 PREVIEW_CHARACTERS = 100  # per cell
 DRAWN_YEARS = 2  # the newest of a run, and the year before it
 FILES_LISTED = 100
 
 
 def preview(frame: DataFrame, rectangle: Rectangle) -> dg.MarkdownMetadataValue:
-    """The newest rows of the run's first ticker, as a Markdown table: as many columns as the UI shows without a click."""
+    """The newest rows of the run's first ticker, as a Markdown table: no more columns than the UI shows without a click."""
     from pyspark.sql import functions as F
 
     of_ticker = frame.where(F.col("ticker") == rectangle.tickers[0])

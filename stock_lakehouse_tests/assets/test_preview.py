@@ -66,7 +66,7 @@ def test_numbers_are_rounded_to_what_people_read_and_columns_fill_what_the_ui_sh
     ]
     many = ", ".join(f"a_column_with_a_long_name_{number} double" for number in range(20))
     wide = frame(
-        spark, f"ticker string, date date, {many}", *[("AAA", date(2023, 9, day), *[1e9] * 20) for day in range(1, 6)]
+        spark, f"ticker string, date date, {many}", *[("AAA", date(2023, 9, day), *[1e12] * 20) for day in range(1, 6)]
     )
     text = preview(wide, ASKED).md_str or ""
     assert 900 < len(text) < 1000
