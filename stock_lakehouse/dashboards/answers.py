@@ -12,7 +12,7 @@ from typing import Any
 from stock_lakehouse.dashboards.data import data
 from stock_lakehouse.dashboards.run import run
 from stock_lakehouse.dashboards.signals import signals
-from stock_lakehouse.dashboards.ticker import about, charts, columns_of, rows_of
+from stock_lakehouse.dashboards.ticker import about, charts, columns_of, restated_of, rows_of, years_before
 from stock_lakehouse.dashboards.view import View
 from stock_lakehouse.instance.run_record import RunRecord
 from stock_lakehouse.lake import Lake
@@ -34,7 +34,7 @@ def answers(lake: Lake, tickers: Sequence[str] | None, years: int, most: int) ->
     """Every question that can be asked in a file, and its answer, as values for JSON.
 
     - charts, about, signals, data: as in questions.py; about.tickers are those that are charted
-    - bars/TICKER: of each charted ticker the sessions of the last `years` years
+    - bars/TICKER: of each charted ticker the sessions of the last `years` years; restated/TICKER
 
     `tickers`: the tickers to chart. None: all; if the lake has more than `most`, those with a signal on the newest session, then
     those that moved most. Raises ReportError if there are no features, or none of a ticker; StorageError.
@@ -54,8 +54,7 @@ def answers_of(view: View, tickers: Sequence[str] | None, years: int, most: int)
 
 
 def charts_of(view: View, tickers: Sequence[str], years: int) -> dict[str, Any]:
-    """Of `answers` those of the page Ticker: charts, about and bars of `tickers`. Raises ReportError; StorageError."""
-    import pandas as pd
+    """Of `answers` those of the page Ticker: charts, about; bars and restated of `tickers`. Raises ReportError; StorageError."""
     import pyarrow.compute as pc
 
     held, last = view.ticker_years, _last(view)
@@ -64,10 +63,9 @@ def charts_of(view: View, tickers: Sequence[str], years: int) -> dict[str, Any]:
             f"tickers: the lake has no features of {', '.join(unknown)}; `stock-lakehouse status` lists what it has"
         )
     # A ticker that is traded no longer has its newest session before the lake's.
-    newest = max(view.ticker_years[ticker][1] for ticker in tickers) if tickers else last.year
-    until = last if newest >= last.year else date(newest, 12, 31)
-    first = (pd.Timestamp(until) - pd.DateOffset(years=years)).date()
-    rows = rows_of(view, tickers, range(first.year, last.year + 1), first)
+    newest = max((held[ticker][1] for ticker in tickers), default=last.year)
+    first = years_before(last if newest >= last.year else date(newest, 12, 31), years)
+    rows = rows_of(view, tickers, range(first.year, last.year + 1)).filter(pc.field("date") >= first)
     return {
         "charts": charts(view),
         "about": {**about(view), "first": first.isoformat(), "tickers": list(tickers), "tickers_in_lake": len(held)},
@@ -75,6 +73,7 @@ def charts_of(view: View, tickers: Sequence[str], years: int) -> dict[str, Any]:
             f"bars/{ticker}": columns_of(rows.filter(pc.field("ticker") == ticker).drop_columns(["ticker"]))
             for ticker in tickers
         },
+        **{f"restated/{ticker}": lines for ticker, lines in restated_of(view, tickers).items()},
     }
 
 
@@ -97,15 +96,9 @@ def answers_of_run(
             for name, answer in answers_of(view, tickers, years, most).items()
         }
     except NothingToDrawError:
-        nothing: dict[str, Any] = {
-            "first": None,
-            "last": None,
-            "tickers": [],
-            "tickers_in_lake": 0,
-            "as_of": None,
-            "notice": None,
-        }
-        return found | {"about": {**nothing, "lake": str(view.lake.root), "digest": view.digest, "read_at": ""}}
+        nothing = dict.fromkeys(("first", "last", "last_features", "expected", "as_of", "notice"))
+        lake = {"lake": str(view.lake.root), "digest": view.digest, "tickers": [], "tickers_in_lake": 0}
+        return found | {"about": {**nothing, **lake}}
 
 
 def _last(view: View) -> date:

@@ -69,7 +69,7 @@ PANES = (
     Pane(
         "price",
         "Price",
-        50,
+        56,
         "price",
         (
             Series(("open", "high", "low", "close"), "candles", "Price", "up"),
@@ -91,7 +91,7 @@ PANES = (
     Pane(
         "volume",
         "Volume",
-        14,
+        12,
         "shares",
         (
             Series(("volume",), "session_bars", "Shares", "grey"),
@@ -99,11 +99,11 @@ PANES = (
             _line("volume_sma_50", "Average 50", "orange"),
         ),
     ),
-    Pane("rsi", "RSI 14", 18, "percent", (_line("rsi_14", "RSI", "purple"),), lines=(30, 70)),
+    Pane("rsi", "RSI 14", 16, "percent", (_line("rsi_14", "RSI", "purple"),), lines=(30, 70)),
     Pane(
         "macd",
         "MACD 12, 26, 9",
-        18,
+        16,
         "price",
         (
             Series(("macd_hist",), "signed_bars", "Histogram", "up"),
