@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from stock_lakehouse.dashboards.data import data
+from stock_lakehouse.dashboards.data import counts, data
 from stock_lakehouse.dashboards.signals import signals
 from stock_lakehouse.dashboards.ticker import about, charts, columns_of, rows_of
 from stock_lakehouse.dashboards.view import View
@@ -25,7 +25,7 @@ class ReportError(LakeError):
 def answers(lake: Lake, tickers: Sequence[str] | None, years: int, most: int) -> dict[str, Any]:
     """Every question that can be asked in a file, and its answer, as values for JSON.
 
-    - charts, about, signals, data: as in questions.py; about.tickers are those that are charted
+    - charts, about, signals, data, counts: as in questions.py; about.tickers are those that are charted
     - bars/TICKER: of each charted ticker the sessions of the last `years` years
 
     `tickers`: the tickers to chart. None: all; if the lake has more than `most`, those with a signal on the newest session, then
@@ -50,8 +50,8 @@ def answers(lake: Lake, tickers: Sequence[str] | None, years: int, most: int) ->
             f"tickers: the lake has no features of {', '.join(unknown)}; `stock-lakehouse status` lists what it has"
         )
     first = (pd.Timestamp(last) - pd.DateOffset(years=years)).date()
-    latest = signals(view, years)
-    charted = _most_interesting(latest, last, most) if tickers is None else list(dict.fromkeys(tickers))
+    latest = signals(view)
+    charted = _most_interesting(latest["rows"], last, most) if tickers is None else list(dict.fromkeys(tickers))
     rows = rows_of(view, charted, range(first.year, last.year + 1), first)
     return {
         "charts": charts(view),
@@ -62,12 +62,14 @@ def answers(lake: Lake, tickers: Sequence[str] | None, years: int, most: int) ->
         },
         "signals": latest,
         "data": data(view),
+        "counts": counts(view),
     }
 
 
 def _most_interesting(signals: Sequence[Mapping[str, Any]], last: date, most: int) -> list[str]:
     def rank(row: Mapping[str, Any]) -> tuple[bool, bool, float]:
-        is_newest = row["date"] == last.isoformat()
-        return not is_newest, row["signal_date"] != last.isoformat(), -abs(row["return_1d"] or 0)
+        newest = last.isoformat()
+        has_signal = newest in (row["signal_date"], row["cross_date"])
+        return row["date"] != newest, not has_signal, -abs(row["return_1d"] or 0)
 
     return sorted(row["ticker"] for row in sorted(signals, key=rank)[:most])
