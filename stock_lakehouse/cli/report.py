@@ -118,12 +118,13 @@ def write_lake_report(
     `path`: None for the default. Raises ReportError, StorageError.
     """
     from stock_lakehouse.dashboards.answers import answers_of
+    from stock_lakehouse.dashboards.data import counts
     from stock_lakehouse.dashboards.report import page_of, write_page
     from stock_lakehouse.dashboards.run import run as run_answer
     from stock_lakehouse.dashboards.view import View
 
     view = View(_lake_of(settings))
-    found: dict[str, Any] = answers_of(view, tickers, years, settings.report_tickers)
+    found: dict[str, Any] = {**answers_of(view, tickers, years, settings.report_tickers), "counts": counts(view)}
     if (record := _newest_run(settings)) is not None:
         found["run"] = run_answer(view, record, settings.secrets())
     return write_page(page_of(found), path or default_path(settings))

@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from stock_lakehouse.dashboards.data import data
+from stock_lakehouse.dashboards.data import counts, data
 from stock_lakehouse.dashboards.run import run
 from stock_lakehouse.dashboards.signals import signals
 from stock_lakehouse.dashboards.ticker import about, charts, columns_of, restated_of, rows_of, years_before
 from stock_lakehouse.dashboards.view import View
-from stock_lakehouse.instance.run_record import RunRecord
+from stock_lakehouse.instance.run_record import ROW_COUNT, RunRecord
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.storage import LakeError
-from stock_lakehouse.tables import FEATURES
+from stock_lakehouse.tables import FEATURES, PROCESSED, RAW
 
 DIGITS = 7  # of a number in the report of a run
 
@@ -33,23 +33,24 @@ class NothingToDrawError(ReportError):
 def answers(lake: Lake, tickers: Sequence[str] | None, years: int, most: int) -> dict[str, Any]:
     """Every question that can be asked in a file, and its answer, as values for JSON.
 
-    - charts, about, signals, data: as in questions.py; about.tickers are those that are charted
+    - charts, about, signals, data, counts: as in questions.py; about.tickers are those that are charted
     - bars/TICKER: of each charted ticker the sessions of the last `years` years; restated/TICKER
 
     `tickers`: the tickers to chart. None: all; if the lake has more than `most`, those with a signal on the newest session, then
     those that moved most. Raises ReportError if there are no features, or none of a ticker; StorageError.
     """
     lake.check()
-    return answers_of(View(lake), tickers, years, most)
+    view = View(lake)
+    return {**answers_of(view, tickers, years, most), "counts": counts(view)}
 
 
 def answers_of(view: View, tickers: Sequence[str] | None, years: int, most: int) -> dict[str, Any]:
-    """`answers` of a view."""
+    """`answers` of a view, without counts, for which each file of raw and processed is opened."""
     if tickers is not None and not tickers:
         raise ReportError("tickers: the list is empty; name a ticker, or give None for all")
     last = _last(view)
-    latest = signals(view, years)
-    charted = _most_interesting(latest, last, most) if tickers is None else list(dict.fromkeys(tickers))
+    latest = signals(view)
+    charted = _most_interesting(latest["rows"], last, most) if tickers is None else list(dict.fromkeys(tickers))
     return {**charts_of(view, charted, years), "signals": latest, "data": data(view)}
 
 
@@ -87,9 +88,13 @@ def answers_of_run(
 ) -> dict[str, Any]:
     """The answers of the report of a run: `run`, and those of `answers`; of a lake without features the former alone.
 
+    Of `counts` it has what the run recorded.
+
     `secrets`: texts that must not be in it. Raises ReportError for a ticker without features; StorageError.
     """
-    found = {"run": run(view, record, secrets)}
+    processed = record.assets.get(PROCESSED.name)
+    rows = None if processed is None else processed.facts.get(ROW_COUNT)
+    found = {"run": run(view, record, secrets), "counts": {RAW.name: None, PROCESSED.name: rows}}
     try:
         return found | {
             name: _rounded(answer) if name.startswith("bars/") else answer
@@ -122,7 +127,8 @@ def _rounded(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
 
 def _most_interesting(signals: Sequence[Mapping[str, Any]], last: date, most: int) -> list[str]:
     def rank(row: Mapping[str, Any]) -> tuple[bool, bool, float]:
-        is_newest = row["date"] == last.isoformat()
-        return not is_newest, row["signal_date"] != last.isoformat(), -abs(row["return_1d"] or 0)
+        newest = last.isoformat()
+        has_signal = newest in (row["signal_date"], row["cross_date"])
+        return row["date"] != newest, not has_signal, -abs(row["return_1d"] or 0)
 
     return sorted(row["ticker"] for row in sorted(signals, key=rank)[:most])
