@@ -112,7 +112,8 @@ function drawEvents() {
     }
     return cell;
   };
-XX, ([until]) => until],
+  parts.events.replaceChildren(tableOf([
+    ['Session', ([until]) => until],
     ['Tradable from', ([, events]) => events[0].tradable_from],
     ...EVENTS.map(([column, sign, label]) => [`${sign} ${label}`, cellOf(column)]),
   ], [...days]));
