@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse import __version__
-from stock_lakehouse.dashboards.errors import TickerUnknownError, UnknownQuestionError, WrongQuestionError
+from stock_lakehouse.dashboards.errors import (
+    EmptyLakeError,
+    TickerUnknownError,
+    UnknownQuestionError,
+    WrongQuestionError,
+)
 from stock_lakehouse.dashboards.page_files import INDEX, page_files
 from stock_lakehouse.dashboards.questions import BEYOND_VERSIONS, answer, as_of_in
 from stock_lakehouse.dashboards.view import PreparingError, Views
@@ -58,6 +63,7 @@ GUARDS = {
 STATUS: tuple[tuple[type[Exception], int], ...] = (
     (WrongQuestionError, 400),
     (InvalidDateError, 400),
+    (EmptyLakeError, 404),
     (TickerUnknownError, 404),
     (UnknownQuestionError, 404),
     (NoVersionError, 404),
@@ -124,7 +130,9 @@ def application(views: Views, reports: Path | None, host: str | None = None) -> 
         if status == 500:
             # Its traceback is in the server's log.
             return _error(500, f"The server could not answer ({type(error).__name__}); its terminal says more.")
-        text = f"There is nothing to show as of that moment: {error}." if isinstance(error, NoVersionError) else str(error)
+        text = (
+            f"There is nothing to show as of that moment: {error}." if isinstance(error, NoVersionError) else str(error)
+        )
         return _error(status, text, isinstance(error, PreparingError), getattr(error, "nearest", ()))
 
     routes = [
