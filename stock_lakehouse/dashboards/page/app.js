@@ -199,7 +199,7 @@ function line(id, text, ...others) {
 function fail(error) {
   const isTold = error instanceof AnswerError;
   const text = isTold ? error.message : `The page could not be drawn (${error.message}). It needs a browser of 2023 or newer.`;
-  const nearest = (error.nearest ?? []).map((name) => button(name, () => go({ page: 'ticker', ticker: name })));
+  const nearest = (error.nearest ?? []).map((name) => button(name, () => go({ page: 'ticker', ticker: name, at: '' })));
   line('failure', text, ...(nearest.length ? nearest : [button('Try again', () => show())]));
   line('progress');
   byId('main').classList.add('old');
@@ -313,7 +313,7 @@ function start() {
     page.build(section);
   }
   for (const range of Object.keys(RANGES)) {
-    const made = button(range, () => go({ range }));
+    const made = button(range, () => go({ range, at: '' }));
     made.dataset.range = range;
     byId('ranges').append(made);
   }
@@ -322,7 +322,7 @@ function start() {
     event.preventDefault();
     byId('ticker').blur(); // so that the arrow keys move the crosshair
     const name = byId('ticker').value.trim().toUpperCase();
-    if (name) go({ page: 'ticker', ticker: name });
+    if (name) go({ page: 'ticker', ticker: name, at: '' });
   });
   byId('ticker').addEventListener('change', () => byId('search').requestSubmit());
   byId('as_of').addEventListener('change', ({ target }) => go({ as_of: target.value }));

@@ -63,3 +63,10 @@ function tableOf(columns, rows, className = 'short') {
   });
   return element('div', 'wide', made);
 }
+
+// The day so many months before the day `date`, both as ISO text; the last of its month where the month is shorter.
+function monthsBefore(date, months) {
+  const [year, month, day] = date.split('-').map(Number);
+  const last = new Date(Date.UTC(year, month - months, 0)).getUTCDate();
+  return new Date(Date.UTC(year, month - 1 - months, Math.min(day, last))).toISOString().slice(0, 10);
+}
