@@ -67,7 +67,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (TickerUnknownError, 404),
     (UnknownQuestionError, 404),
     (NoVersionError, 404),
-    (PreparingError, 503),
+    (PreparingError, 202),  # accepted and under way
     (LakeError, 503),
 )
 

@@ -8,6 +8,7 @@ const BYTES = new Intl.NumberFormat('en-US', { notation: 'compact', maximumSigni
 
 pages.data = {
   title: 'Data',
+  hasNoRange: true,
 
   build(made) {
     section = made;
