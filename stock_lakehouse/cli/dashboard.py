@@ -91,8 +91,15 @@ def _what_there_is(views: Views) -> str:
 def _server(served: Starlette) -> uvicorn.Server:
     import uvicorn
 
-    # A browser keeps its connections open, so a graceful shutdown would wait for it.
+    # A browser keeps its connections open, so a graceful shutdown would wait for it. uvloop, if it is installed, would take the
+    # signals from `ctrl_c`.
     config = uvicorn.Config(
-        served, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=0, server_header=False
+        served,
+        loop="asyncio",
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=0,
+        server_header=False,
     )
     return uvicorn.Server(config)

@@ -18,7 +18,7 @@ from stock_lakehouse.lake.delta_table import add_actions
 from stock_lakehouse.lake.history import open_as_of
 from stock_lakehouse.lake.raw_csv import CorruptRawFileError
 from stock_lakehouse.lake.raw_files import CSV_ERRORS, RawFile, raw_file, text_in
-from stock_lakehouse.lake.reading import has_rows_at, rows_as_of
+from stock_lakehouse.lake.reading import ISO_DAY, has_rows_at, rows_as_of
 from stock_lakehouse.lake.storage import File, LakeRoot, storage_at
 from stock_lakehouse.lake.storage.messages import first_line
 from stock_lakehouse.schemas import raw
@@ -67,8 +67,11 @@ def data(view: View) -> dict[str, Any]:
     actions = rows_as_of(view.lake, CORPORATE_ACTIONS.name, view.as_of)
     coverage = coverage_of(view)
     last, expected = view.spans[CURATED.name].last, view.expected
-    rows = {QUARANTINE.name: rejected.num_rows, RESTATEMENTS.name: lines.num_rows}  # the log counts orphaned lines too
-    held = [{**_held(view, table), **({"rows": rows[table.name]} if table.name in rows else {})} for table in TABLES]
+    known = {
+        QUARANTINE.name: {"rows": rejected.num_rows, "last": _newest_day(rejected)},
+        RESTATEMENTS.name: {"rows": lines.num_rows},  # the log counts orphaned lines too
+    }
+    held = [_held(view, table) | known.get(table.name, {}) for table in TABLES]
     by_table = {table["table"]: table for table in held}
     by_table[CURATED.name]["missing"] = coverage["missing"]
     by_table[FEATURES.name]["missing"] = max(by_table[CURATED.name]["rows"] - by_table[FEATURES.name]["rows"], 0)
@@ -85,21 +88,22 @@ def data(view: View) -> dict[str, Any]:
     }
 
 
-def counts(view: View) -> dict[str, int | None]:
-    """The number of rows of raw and of processed, by table; None of processed at an earlier moment, of which nothing is known.
+def counts(view: View) -> dict[str, dict[str, Any]]:
+    """Rows of raw and of processed, and the newest session of processed, by table; None of processed at an earlier moment.
 
-    The only way to know them is to open each file. A file is counted once in a process as long as it does not change: 2.5 million
-    rows take 3.5 s the first time. Raises CorruptRawFileError, StorageError.
+    The only way to know them is to open each file. A file is opened once in a process as long as it does not change: 2.5 million
+    bars take 2.5 s of processor time the first time, 0.2 s then. Raises CorruptRawFileError, StorageError.
     """
     lake = view.lake
-    landed = _landed(lake, view.as_of)
-    processed = lake.processed.files() if view.as_of is None else None
-    return {
-        RAW.name: sum(lake.storage.map(lambda file: _lines_in(lake.root, file), landed)),
-        PROCESSED.name: None
-        if processed is None
-        else sum(lake.storage.map(lambda file: _rows_in(lake.root, file.path, file.version_tag), processed)),
-    }
+    landed = lake.storage.map(lambda file: _lines_in(lake.root, file), _landed(lake, view.as_of))
+    found: dict[str, dict[str, Any]] = {RAW.name: {"rows": sum(landed)}, PROCESSED.name: {"rows": None, "last": None}}
+    if view.as_of is None:
+        parts = [
+            *lake.storage.map(lambda file: _rows_in(lake.root, file.path, file.version_tag), lake.processed.files())
+        ]
+        last = max((last for _, last in parts if last is not None), default=None)
+        found[PROCESSED.name] = {"rows": sum(rows for rows, _ in parts), "last": _iso(last)}
+    return found
 
 
 def _held(view: View, table: Table) -> dict[str, Any]:
@@ -176,6 +180,15 @@ def _landed_by(rows: pa.Table, at: datetime | None) -> pa.Table:
     return rows.filter(pc.less_equal(rows["ingested_at"], f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"))
 
 
+def _newest_day(rows: pa.Table) -> str | None:
+    """The newest session of delivered rows: as the source read it; of rows from before that was kept, the ISO day of the date."""
+    import pyarrow.compute as pc
+
+    is_day = pc.match_substring_regex(rows["date"], ISO_DAY)
+    day = pc.if_else(is_day, pc.utf8_slice_codeunits(rows["date"], 0, 10), None)
+    return pc.max(pc.coalesce(rows["session"], day)).as_py()  # type: ignore[no-any-return]
+
+
 @lru_cache(maxsize=1 << 16)
 def _lines_in(lake_root: LakeRoot, file: RawFile) -> int:
     try:
@@ -185,10 +198,15 @@ def _lines_in(lake_root: LakeRoot, file: RawFile) -> int:
 
 
 @lru_cache(maxsize=1 << 16)
-def _rows_in(lake_root: LakeRoot, path: str, version_tag: str) -> int:
+def _rows_in(lake_root: LakeRoot, path: str, version_tag: str) -> tuple[int, date | None]:
+    """The rows of a Parquet file and its newest session, by its footer."""
     import pyarrow.parquet as pq
 
-    return int(pq.read_metadata(storage_at(lake_root).ranged(path)).num_rows)
+    footer = pq.read_metadata(storage_at(lake_root).ranged(path))
+    column = footer.schema.names.index("date")
+    groups = [footer.row_group(number).column(column).statistics for number in range(footer.num_row_groups)]
+    newest = [group.max for group in groups if group is not None and group.has_min_max]
+    return int(footer.num_rows), max(newest, default=None)
 
 
 def _quarantine(rejected: pa.Table) -> dict[str, Any]:

@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse import __version__
-from stock_lakehouse.dashboards.errors import TickerUnknownError, UnknownQuestionError, WrongQuestionError
+from stock_lakehouse.dashboards.errors import (
+    EmptyLakeError,
+    TickerUnknownError,
+    UnknownQuestionError,
+    WrongQuestionError,
+)
 from stock_lakehouse.dashboards.page_files import INDEX, page_files
 from stock_lakehouse.dashboards.questions import BEYOND_VERSIONS, answer, as_of_in
 from stock_lakehouse.dashboards.view import PreparingError, Views
@@ -58,10 +63,11 @@ GUARDS = {
 STATUS: tuple[tuple[type[Exception], int], ...] = (
     (WrongQuestionError, 400),
     (InvalidDateError, 400),
+    (EmptyLakeError, 404),
     (TickerUnknownError, 404),
     (UnknownQuestionError, 404),
     (NoVersionError, 404),
-    (PreparingError, 503),
+    (PreparingError, 202),  # accepted and under way
     (LakeError, 503),
 )
 

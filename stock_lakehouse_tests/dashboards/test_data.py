@@ -46,7 +46,7 @@ def test_each_table_has_its_rows_newest_session_and_version(varied: Varied) -> N
     tables = tables_of(data(View(varied.lake)))
     assert [*tables] == [table.name for table in TABLES]
     for name, rows, last in (
-        ("processed_quarantine", 1, None),
+        ("processed_quarantine", 1, REFUSED.isoformat()),
         ("curated_stocks_daily", BARS, "2021-06-30"),
         ("stocks_features", BARS, "2021-06-30"),
         ("corporate_actions", 2, DIVIDEND.isoformat()),
@@ -61,16 +61,14 @@ def test_each_table_has_its_rows_newest_session_and_version(varied: Varied) -> N
     assert tables["restatements"]["rows"] == ledger.num_rows > 0
 
 
-def test_rows_of_delivered_tables_are_counted_once_and_again_when_a_file_changes(
-    varied: Varied, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_of_delivered_tables_are_counted_by_opening_each_file_once(varied: Varied) -> None:
     data_room._lines_in.cache_clear()
     data_room._rows_in.cache_clear()
     found = counts(View(varied.lake))
     assert found == {
-        "raw_stocks_daily": DELIVERED + 1,
-        "processed_stocks_daily": BARS,
-    }  # the correction is one more delivery
+        "raw_stocks_daily": {"rows": DELIVERED + 1},  # the correction is one more delivery
+        "processed_stocks_daily": {"rows": BARS, "last": "2021-06-30"},
+    }
     files = data_room._lines_in.cache_info().currsize
     assert files == len(varied.lake.raw.files())
     assert counts(View(varied.lake)) == found
@@ -206,8 +204,8 @@ def test_an_earlier_moment_tells_what_was_known_then(varied: Varied) -> None:
     assert before["processed_stocks_daily"]["files"] is None  # keeps no history
     assert then["quarantine"] == now["quarantine"]
     assert counts(View(varied.lake, as_of=varied.between)) == {
-        "raw_stocks_daily": DELIVERED,
-        "processed_stocks_daily": None,
+        "raw_stocks_daily": {"rows": DELIVERED},
+        "processed_stocks_daily": {"rows": None, "last": None},
     }
 
 
@@ -216,7 +214,10 @@ def test_a_lake_without_tables_has_no_rows_and_no_error(tmp_path: Path) -> None:
     assert {table["rows"] for table in found["tables"] if table["version"] is not None} == set()
     assert (found["last"], found["behind"], found["coverage"]["rows"]) == (None, None, [])
     assert (found["quarantine"]["rows"], found["restatements"]["lines"], found["actions"]["newest"]) == (0, 0, [])
-    assert counts(View(Lake(tmp_path))) == {"raw_stocks_daily": 0, "processed_stocks_daily": 0}
+    assert counts(View(Lake(tmp_path))) == {
+        "raw_stocks_daily": {"rows": 0},
+        "processed_stocks_daily": {"rows": 0, "last": None},
+    }
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@
 //   keys,                  optional: [key, what it does] for the help
 //   question,              optional: the question without whose answer a file does not show the page; NAME, if left out
 //   isShown(),             optional: whether it is shown, if that is not what decides
+//   hasNoRange,            optional: true if the chosen range changes nothing on the page
 // }
 // State: { page, ticker, range, as_of, … }, texts; what else is in the query belongs to the page alone.
 
@@ -187,6 +188,7 @@ function drawFrame() {
   for (const made of document.querySelectorAll('#pages button')) made.setAttribute('aria-pressed', String(made.dataset.page === state.page));
   for (const section of byId('main').children) section.hidden = section.dataset.page !== state.page;
   for (const made of byId('ranges').children) made.setAttribute('aria-pressed', String(made.dataset.range === state.range));
+  byId('ranges').hidden = Boolean(pages[state.page].hasNoRange);
   byId('ticker').value = state.ticker ?? '';
   byId('as_of').value = state.as_of?.slice(0, 10) ?? '';
   document.title = `${state.page === 'ticker' && state.ticker ? state.ticker : pages[state.page].title} · stock_lakehouse`;
@@ -203,7 +205,7 @@ function line(id, text, ...others) {
 function fail(error) {
   const isTold = error instanceof AnswerError;
   const text = isTold ? error.message : `The page could not be drawn (${error.message}). It needs a browser of 2023 or newer.`;
-  const nearest = (error.nearest ?? []).map((name) => button(name, () => go({ page: 'ticker', ticker: name })));
+  const nearest = (error.nearest ?? []).map((name) => button(name, () => go({ page: 'ticker', ticker: name, at: '' })));
   line('failure', text, ...(nearest.length ? nearest : [button('Try again', () => show())]));
   line('progress');
   byId('main').classList.add('old');
@@ -318,7 +320,7 @@ function start() {
     page.build(section);
   }
   for (const range of Object.keys(RANGES)) {
-    const made = button(range, () => go({ range }));
+    const made = button(range, () => go({ range, at: '' }));
     made.dataset.range = range;
     byId('ranges').append(made);
   }
@@ -327,7 +329,7 @@ function start() {
     event.preventDefault();
     byId('ticker').blur(); // so that the arrow keys move the crosshair
     const name = byId('ticker').value.trim().toUpperCase();
-    if (name) go({ page: 'ticker', ticker: name });
+    if (name) go({ page: 'ticker', ticker: name, at: '' });
   });
   byId('ticker').addEventListener('change', () => byId('search').requestSubmit());
   byId('as_of').addEventListener('change', ({ target }) => go({ as_of: target.value }));

@@ -8,6 +8,7 @@ const BYTES = new Intl.NumberFormat('en-US', { notation: 'compact', maximumSigni
 
 pages.data = {
   title: 'Data',
+  hasNoRange: true,
 
   build(made) {
     section = made;
@@ -88,19 +89,19 @@ function tables({ tables: rows }) {
 
 // Rows that can be known only by opening every file; they come when they are counted.
 async function countRows({ tables: rows }) {
-  const cells = rows.filter((row) => row.rows === null && row.files).map(({ table }) => [table, byId(`table_${table}`).parentElement.cells[1]]);
-  for (const [, cell] of cells) cell.textContent = '…';
-  let counts;
+  const uncounted = rows.filter((row) => row.rows === null && row.files);
+  const cells = uncounted.map(({ table }) => [table, byId(`table_${table}`).parentElement]);
+  const cellOf = (line, column) => line.querySelector(`[data-value=${column}]`);
+  for (const [, line] of cells) cellOf(line, 'rows').textContent = '…';
   try {
-    counts = await answer('counts');
+    const counts = await answer('counts');
+    for (const [table, line] of cells) {
+      cellOf(line, 'rows').replaceWith(valueOf('td', 'rows', counts[table].rows, 'count'));
+      if (counts[table].last) cellOf(line, 'last').textContent = cellOf(line, 'last').dataset.exact = counts[table].last;
+    }
   } catch (error) {
     if (error instanceof OutdatedError) return; // something else is shown, or this again
-    counts = {};
-    for (const [, cell] of cells) cell.title = `not counted: ${error.message}`;
-  }
-  for (const [table, cell] of cells) {
-    cell.textContent = written(counts[table], 'count');
-    cell.dataset.exact = counts[table] ?? '';
+    for (const [, line] of cells) Object.assign(cellOf(line, 'rows'), { textContent: UNKNOWN, title: `not counted: ${error.message}` });
   }
 }
 

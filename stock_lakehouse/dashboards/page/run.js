@@ -10,6 +10,7 @@ const ENDS = { cancelled: 'was cancelled', 'in progress': 'is in progress' };
 
 pages.run = {
   title: 'Run',
+  hasNoRange: true,
   isShown: () => Boolean(embedded?.run),
 
   build(section) {

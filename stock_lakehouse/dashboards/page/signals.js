@@ -29,6 +29,7 @@ const COLUMNS = [
 
 pages.signals = {
   title: 'Signals',
+  hasNoRange: true,
   keys: [['↑ ↓', 'the ticker before, after'], ['Enter', 'opens the ticker'], ['F', 'to the filter']],
 
   build(section) {

@@ -64,13 +64,11 @@ function tableOf(columns, rows, className = 'short') {
   return element('div', 'wide', made);
 }
 
-// The day `months` before a day; of a shorter month its last one. Both are ISO text.
+// The day so many months before the day `date`, both as ISO text; the last of its month where the month is shorter.
 function monthsBefore(date, months) {
   const [year, month, day] = date.split('-').map(Number);
-  const found = new Date(Date.UTC(year, month - 1 - months, 1));
-  const last = new Date(Date.UTC(found.getUTCFullYear(), found.getUTCMonth() + 1, 0)).getUTCDate();
-  found.setUTCDate(Math.min(day, last));
-  return found.toISOString().slice(0, 10);
+  const last = new Date(Date.UTC(year, month - months, 0)).getUTCDate();
+  return new Date(Date.UTC(year, month - 1 - months, Math.min(day, last))).toISOString().slice(0, 10);
 }
 
 // A table that is sorted by a press on a heading; the state of the page, `sort`, has the column, with a - before it if descending.

@@ -107,6 +107,9 @@ pages.ticker = {
     return true;
   },
 
+  // What is marked, as it is given to the chart.
+  marks: () => panes.flatMap((pane) => marksOf(pane, false)),
+
   redraw() {
     if (!chart) return;
     const range = chart.timeScale().getVisibleLogicalRange();
@@ -425,12 +428,8 @@ function showMarks() {
 // Show the months of the chosen range, up to the newest session.
 function setRange() {
   const months = RANGES[state.range];
-  let first = 0;
-  if (Number.isFinite(months)) {
-    const since = new Date(`${bars.date.at(-1)}T00:00:00Z`);
-    since.setUTCMonth(since.getUTCMonth() - months);
-    first = bars.date.findIndex((date) => date >= since.toISOString().slice(0, 10));
-  }
+  const since = Number.isFinite(months) ? monthsBefore(bars.date.at(-1), months) : '';
+  const first = bars.date.findIndex((date) => date >= since);
   chart.timeScale().setVisibleLogicalRange({ from: first, to: bars.date.length + 1 });
 }
 
