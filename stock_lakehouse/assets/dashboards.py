@@ -8,8 +8,10 @@ import dagster as dg
 from stock_lakehouse.automation.jobs import CATALOG, GROUP, LAYER_TAG, SERVING_LAYER
 from stock_lakehouse.dashboards.picture import small_picture
 from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.tables import FEATURES
 
 if TYPE_CHECKING:
+    from stock_lakehouse.instance.run_record import RunRecord
     from stock_lakehouse.settings import Settings
 
 RUN_REPORT = "run_report"
@@ -34,16 +36,15 @@ def run_report(settings: "Settings") -> dg.AssetsDefinition:
         from stock_lakehouse.dashboards.report import YEARS, page_of
         from stock_lakehouse.dashboards.reports import Reports
         from stock_lakehouse.dashboards.view import View
-        from stock_lakehouse.instance.run_record import expectations, read_run
         from stock_lakehouse.lake.storage import StorageError
 
-        record = read_run(context.instance, context.run_id, expectations(context.job_def)).without(RUN_REPORT)
+        record = _told_run(context)
         reports = Reports(lakehouse.lake)
         try:
             view = View(lakehouse.lake, clock=lakehouse.now)
             answered = answers_of_run(view, record, YEARS, settings.report_tickers, settings.secrets())
             page = page_of(answered)
-            location = reports.write(context.run_id, page)
+            location = reports.write(record.run_id, page)
         except (ReportError, StorageError) as error:
             raise dg.Failure(f"the report of the run was not written: {error}", allow_retries=False) from error
         try:
@@ -52,7 +53,7 @@ def run_report(settings: "Settings") -> dg.AssetsDefinition:
             context.log.warning(f"reports older than the newest {settings.reports_kept} stay: {error}")
         return dg.MaterializeResult(
             metadata={
-                "report": dg.MetadataValue.url(f"{settings.dashboard_url.rstrip('/')}/reports/{context.run_id}"),
+                "report": dg.MetadataValue.url(f"{settings.dashboard_url.rstrip('/')}/reports/{record.run_id}"),
                 "file": dg.MetadataValue.path(location),
                 "bytes": len(page.encode()),
                 "checks not passed": sum(not check.passed for check in record.checks),
@@ -61,6 +62,21 @@ def run_report(settings: "Settings") -> dg.AssetsDefinition:
         )
 
     return report
+
+
+def _told_run(context: dg.AssetExecutionContext) -> "RunRecord":
+    """The run to tell of: this one; if it does not compute features, the one that published them last.
+
+    With declarative automation the layers are one run, and what serves their readers is another.
+    """
+    from stock_lakehouse.instance.run_record import expectations, read_run
+
+    expected = expectations(context.job_def)
+    record = read_run(context.instance, context.run_id, expected).without(RUN_REPORT)
+    newest = context.instance.get_latest_materialization_event(dg.AssetKey(FEATURES.name))
+    if newest is None or FEATURES.name in {step.name for step in record.steps}:
+        return record
+    return read_run(context.instance, newest.run_id, expected)
 
 
 def _picture(answered: Mapping[str, Any]) -> dict[str, dg.MarkdownMetadataValue]:

@@ -452,6 +452,16 @@ def test_a_run_is_found_by_how_its_id_begins(project: Project) -> None:
         read_run(instance, project.first.run_id)
 
 
+def test_a_run_without_the_layers_reports_the_run_that_published_features(project: Project) -> None:
+    whole = PartitionScheme(project.settings, market_calendar(FIRST)).request(None, None, None, LAST)
+    reports = Reports(project.lake)
+    Path(reports.location(project.second.run_id)).unlink()
+    served = run_rectangle(project.settings, whole, ["catalog", RUN_REPORT], tags={"test": "serving alone"})
+    assert served.success, served.failures
+    assert reports.read(served.run_id) is None
+    assert report_of(project, project.second)["run"]["run"]["id"] == project.second.run_id
+
+
 def test_without_a_dashboard_there_is_no_report(settings: Settings) -> None:
     partitions = dg.StaticPartitionsDefinition(["any"])
     names = {
