@@ -94,7 +94,7 @@ def answers_of_run(
     """
     processed = record.assets.get(PROCESSED.name)
     rows = None if processed is None else processed.facts.get(ROW_COUNT)
-    found = {"run": run(view, record, secrets), "counts": {RAW.name: None, PROCESSED.name: rows}}
+    found = {"run": run(view, record, secrets), "counts": {RAW.name: {"rows": None}, PROCESSED.name: {"rows": rows}}}
     try:
         return found | {
             name: _rounded(answer) if name.startswith("bars/") else answer

@@ -265,8 +265,8 @@ def _planned(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Sequence[str]:
 def _step(name: str, events: Sequence[EventLogEntry], has_ended: bool) -> StepRecord:
     kinds = [entry.dagster_event.event_type_value for entry in events if entry.dagster_event]
     starts = [entry for entry, kind in zip(events, kinds, strict=True) if kind in ("STEP_START", "STEP_RESTARTED")]
-    if not events:
-        return StepRecord(name, "not started")
+    if not events:  # the in-process executor records nothing of the steps after one that failed
+        return StepRecord(name, "skipped" if has_ended else "not started")
     if kinds[-1] == "STEP_SKIPPED":
         return StepRecord(name, "skipped")
     ended = {"STEP_SUCCESS": "succeeded", "STEP_FAILURE": "failed"}.get(kinds[-1])
