@@ -64,7 +64,7 @@ function freshness({ last, expected, behind, as_of }) {
     : expected ? `Bars to ${last}, as the calendar expects.` : `Bars to ${last}.`;
   const made = named('freshness', element('p', behind ? 'fresh behind' : 'fresh', element('span', '', last && !behind ? '✓ ' : '⚠ '), said));
   const past = as_of && 'Raw and the Delta tables are shown as they were then. The tables in Parquet keep no history: nothing is known of processed_stocks_daily, and the quarantine has the rows that had landed by then and are refused now.';
-  return [made, ...(past ? [element('p', 'name', past)] : [])];
+  return [made, ...(past ? [named('of_the_past', element('p', 'name', past))] : [])];
 }
 
 function tables({ tables: rows }) {
