@@ -41,7 +41,7 @@ def build_definitions(
     retries = NETWORK_RETRIES if settings.source == "yfinance" else None
     return dg.Definitions(
         assets=automated(
-            all_assets(scheme.definition(ticker_order), retries, lakehouse.lake.indicators, settings.query_engine),
+            all_assets(scheme.definition(ticker_order), settings, retries, lakehouse.lake.indicators),
             settings,
             calendar,
         ),

@@ -8,6 +8,7 @@ import dagster as dg
 
 from stock_lakehouse.assets.catalog import catalog
 from stock_lakehouse.assets.curated import corporate_actions, curated_stocks_daily
+from stock_lakehouse.assets.dashboards import run_report
 from stock_lakehouse.assets.features import stocks_features
 from stock_lakehouse.assets.ledger import restatements
 from stock_lakehouse.assets.processed import processed_actions, processed_quarantine, processed_stocks_daily
@@ -17,6 +18,7 @@ from stock_lakehouse.automation.jobs import GROUP, LAYER_TAG
 from stock_lakehouse.catalog.entries import OWNER
 from stock_lakehouse.indicators.registry import INDICATORS, Indicator
 from stock_lakehouse.io_managers.metadata import lineage_of
+from stock_lakehouse.settings import Settings
 from stock_lakehouse.tables import BY_NAME, Table, with_indicators
 
 TEAM = f"team:{OWNER}"
@@ -25,16 +27,15 @@ KINDS = {"csv": {"csv"}, "parquet": {"parquet", "pyspark"}, "delta": {"deltalake
 
 def all_assets(
     partitions: dg.PartitionsDefinition[str],
+    settings: Settings,
     source_retries: dg.RetryPolicy | None = None,
     indicators: tuple[Indicator, ...] = INDICATORS,
-    query_engine: str = "duckdb",
 ) -> Sequence[dg.AssetsDefinition]:
-    """All assets.
+    """All assets that `settings` ask for.
 
     - partitions: of the layers
     - source_retries: the retry policy of the step that requests rows from the source
     - indicators: those of the lake, whose columns features have
-    - query_engine: what runs the reports
     """
 
     def described(spec: dg.AssetSpec) -> dg.AssetSpec:
@@ -60,7 +61,8 @@ def all_assets(
         stocks_features,
         restatements,
         catalog,
-        *report_assets(query_engine),
+        *report_assets(settings.query_engine),
+        *([run_report(settings)] if settings.dashboard != "off" else []),
     ]
     return dg.map_asset_specs(described, assets)
 

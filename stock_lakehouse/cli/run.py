@@ -76,6 +76,7 @@ def backfill(
     """
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.runs.backfill import plan_backfill, run_backfill
+    from stock_lakehouse.runs.run import check_select
     from stock_lakehouse.tables import LAYERS
 
     settings = settings_of_process()
@@ -84,6 +85,10 @@ def backfill(
     check_lake_root(settings)
     check_instance(settings)
     check_layout(settings)
+    try:
+        check_select(settings, assets)
+    except ValueError as error:
+        fail(str(error))
 
     def plan(run_again: bool) -> BackfillPlan:
         with engine(settings, *(table.name for table in LAYERS)) as spark:

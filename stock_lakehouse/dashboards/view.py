@@ -10,8 +10,7 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYetError
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import cached_property
@@ -163,15 +162,6 @@ class View:
             if (opened := self.opened[table.name]) is not None:
                 self.serving.files(table, opened)
 
-    def is_prepared(self) -> bool:
-        """True if no file of the serving copy is missing."""
-        return all(
-            path is not None
-            for table in SERVED
-            if (opened := self.opened[table.name]) is not None
-            for path in self.serving.present(table, opened).values()
-        )
-
     def _from_serving(
         self,
         table: Table,
@@ -283,13 +273,15 @@ class Views:
             making = self._making.get(view.digest)
             if making is None:
                 making = self._making[view.digest] = self._maker.submit(view.prepare)
+        if not wait([making], WAIT_SECONDS).done:
+            raise PreparingError(self._progress)
+        with self._lock:
+            self._making.pop(view.digest, None)
         try:
-            making.result(WAIT_SECONDS)
-        except NotYetError:
-            raise PreparingError(self._progress) from None
+            making.result()
         except (UnservedError, StorageError, OSError) as error:
-            view.notice = f"the tables' own files are read, which is slow: {error}"
-            self._tell(view.notice)
+            if view.notice is None:
+                view.notice = f"the tables' own files are read, which is slow: {error}"
+                self._tell(view.notice)
         with self._lock:
             self._made.add(view.digest)
-            self._making.pop(view.digest, None)

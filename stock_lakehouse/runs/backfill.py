@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.resources.lakehouse import SERVE_LATER_TAG
 from stock_lakehouse.runs.record import held_cells
-from stock_lakehouse.runs.run import check_select, run_rectangle
+from stock_lakehouse.runs.run import run_rectangle
 from stock_lakehouse.tables import CURATED, FEATURES, LAYERS, RESTATEMENTS, TABLES
 
 if TYPE_CHECKING:
@@ -94,14 +94,13 @@ def plan_backfill(
     A bar is held if curated has it and features has it by the present formulas. If only features lacks it, only features is run.
     With `select`, a bar is held if the last selected layer has it.
 
-    Raises ValueError for a `select` that does not exist or has no layer.
+    Raises ValueError for a `select` that has no layer.
     """
     import numpy as np
 
     shape = (len(requested.tickers), len(requested.sessions))
     everything = np.ones(shape, dtype=bool)
     if select is not None:
-        check_select(select)
         layers = [table for table in LAYERS if table.name in select]
         if not layers:
             raise ValueError(

@@ -7,11 +7,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
 
+from stock_lakehouse.dashboards.reports import Reports
 from stock_lakehouse.dashboards.server import HOST, application
 from stock_lakehouse.dashboards.view import Views
 from stock_lakehouse.lake import Lake
@@ -20,7 +20,7 @@ STARTED_WITHIN = 20.0
 
 
 @contextmanager
-def served(lake: Lake, reports: Path | None = None) -> Iterator[str]:
+def served(lake: Lake, reports: Reports | None = None) -> Iterator[str]:
     """The address of a server of the dashboard of `lake`."""
     with running(application(Views(lake), reports)) as url:
         yield url

@@ -26,6 +26,7 @@ from stock_lakehouse.cli import app
 from stock_lakehouse.dashboards import view
 from stock_lakehouse.dashboards.charts import COLUMNS
 from stock_lakehouse.dashboards.page_files import page_files
+from stock_lakehouse.dashboards.reports import Reports
 from stock_lakehouse.dashboards.server import application
 from stock_lakehouse.dashboards.view import Views
 from stock_lakehouse.lake import Lake
@@ -72,7 +73,7 @@ def serve() -> Iterator[Serve]:
     """Starts a server of a lake, until the end of the file's tests."""
     with ExitStack() as stack:
 
-        def serve(lake: Lake, reports: Path | None = None, host: str | None = None, **views: Any) -> Client:
+        def serve(lake: Lake, reports: Reports | None = None, host: str | None = None, **views: Any) -> Client:
             return Client(stack.enter_context(running(application(Views(lake, **views), reports, host))))
 
         yield serve
@@ -307,7 +308,7 @@ def test_a_report_is_served_in_a_sandbox_and_nothing_else_of_its_folder(
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports" / "1234abcd.html").write_text("<!doctype html><p>a report</p>")
     (tmp_path / "secret.html").write_text("no")
-    served = serve(lake_at(written.root), tmp_path / "reports")
+    served = serve(lake_at(written.root), Reports(Lake(tmp_path)))
     for path in ("/reports/1234abcd", "/reports/1234abcd.html"):
         found = served.get(path)
         assert (found.status_code, found.text) == (200, "<!doctype html><p>a report</p>")
@@ -315,7 +316,7 @@ def test_a_report_is_served_in_a_sandbox_and_nothing_else_of_its_folder(
         assert served.get(path, headers={"if-none-match": found.headers["etag"]}).status_code == 304
     for path in ("/reports/other", "/reports/..%2fsecret", "/reports/%2e%2e%2fsecret.html", "/reports/%2e%2e"):
         assert served.get(path).status_code == 404
-    assert "`stock-lakehouse report` writes one" in client.get("/reports/1234abcd").json()["error"]
+    assert "`stock-lakehouse report 1234abcd` writes that of a run" in client.get("/reports/1234abcd").json()["error"]
 
 
 def test_requests_at_once_while_the_lake_changes_have_one_version_each(own: Lake, serve: Serve) -> None:

@@ -26,6 +26,7 @@ let noting;
 
 pages.ticker = {
   title: 'Ticker',
+  question: 'charts',
   keys: [
     ['← →', 'the crosshair moves by a session, with Shift by 21'], ['Home, End', 'to the first, the last session'], ['+ −', 'zoom'],
     ['T', 'a table of the shown sessions'], ['A', 'prices as traded, or adjusted for splits'], ['L', 'logarithmic axis of prices'],
