@@ -1,7 +1,7 @@
 """The questions of the page Data: what the tables hold, which sessions are missing, the quarantine, the ledger, the actions.
 
-Here: values for JSON. `data` reads logs, listings and small tables; `counts` opens every delivered file and so is a question of
-its own. Not here: the shown versions (view.py), and showing them (page/data.js).
+Here: values for JSON. `data` reads logs, listings and small tables; `counts` opens every delivered file and `warehouse` asks
+another service, so they are questions of their own. Not here: the shown versions (view.py), and showing them (page/data.js).
 """
 
 from __future__ import annotations
@@ -104,6 +104,29 @@ def counts(view: View) -> dict[str, dict[str, Any]]:
         last = max((last for _, last in parts if last is not None), default=None)
         found[PROCESSED.name] = {"rows": sum(rows for rows, _ in parts), "last": _iso(last)}
     return found
+
+
+def warehouse(view: View) -> list[dict[str, Any]] | None:
+    """What the native tables of the warehouse hold; None without a warehouse. Asks it, and writes nothing.
+
+    A row a table: table, source (the lake's table), rows, ticker_years, version (the newest version of the lake's table that was
+    loaded, or None), lake_version (the present one), behind (ticker-years that the next load brings or removes). Raises
+    WarehouseError, CatalogError, StorageError.
+    """
+    if view.warehouse is None:
+        return None
+    return [
+        {
+            "table": state.table.name,
+            "source": state.table.source.name,
+            "rows": state.rows,
+            "ticker_years": state.ticker_years,
+            "version": state.version,
+            "lake_version": view.lake.delta[state.table.source.name].version(),
+            "behind": state.behind,
+        }
+        for state in view.warehouse.state()
+    ]
 
 
 def _held(view: View, table: Table) -> dict[str, Any]:
