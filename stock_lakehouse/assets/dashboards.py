@@ -32,8 +32,8 @@ def run_report(settings: "Settings") -> dg.AssetsDefinition:
         # Of the steps that may begin, the in-process executor takes the one with the highest priority: this one is the last.
         op_tags={"dagster/priority": "-1"},
         description="An HTML file for each run that changes something: what ran, the checks, changed and refused rows, signals "
-        "and charts of the newest session. `stock-lakehouse dashboard` serves it. `stock-lakehouse report RUN` writes that of any "
-        "other run, also of one that failed before this step.",
+        "and charts of the newest session. `stock-lakehouse dashboard` serves it; `stock-lakehouse report RUN` writes that of any"
+        " other run, also of one that failed before this step.",
     )
     def report(context: dg.AssetExecutionContext, lakehouse: LakehouseResource) -> dg.MaterializeResult[Any]:
         from stock_lakehouse.dashboards.answers import ReportError, answers_of_run
