@@ -529,6 +529,7 @@ def test_the_past_is_what_the_lake_said_then(show: Any, varied: Varied) -> None:
     assert values == {"AAA": prices_by_day[CORRECTED] / prices_by_day[SESSIONS[0]] * 100}
 
 
+@pytest.mark.slow
 def test_data_replaced_while_a_page_is_open_is_told_and_then_shown(browser: Browser, tmp_path: Path) -> None:
     lake = lake_at(written_lake(tmp_path / "lake").root)
     write(lake, WRITTEN_SESSIONS[:-1])
