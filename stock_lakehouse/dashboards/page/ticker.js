@@ -78,16 +78,16 @@ pages.ticker = {
       return;
     }
     // What the reader has moved to stays, unless something else is to be seen.
-    const isMoved = isKnown && shown.range === range && !at;
+    const isMoved = isKnown && shown.range === range && shown.at === at;
     const isRedrawn = !isKnown || shown.traded !== traded;
-    Object.assign(shown, { range, traded, log });
+    Object.assign(shown, { range, traded, at });
     if (!chart) draw();
     if (isRedrawn || !isMoved) setData();
     drawn[0].series[0].priceScale().applyOptions({ mode: LightweightCharts.PriceScaleMode[log ? 'Logarithmic' : 'Normal'] });
     if (!isMoved) setRange();
-    if (at) setCrosshair(nearest(at));
-    else if (!isMoved) unpin();
-    else show(place);
+    if (isMoved) isPinned ? setCrosshair(place) : show(place);
+    else if (at) setCrosshair(nearest(at));
+    else unpin();
     placeLegends();
     fillTable(table);
     addRest(ticker);
@@ -105,6 +105,11 @@ pages.ticker = {
     else if (toggled) go({ [toggled]: state[toggled] ? '' : '1' });
     else return false;
     return true;
+  },
+
+  // A range was chosen, perhaps the same again: what the reader has moved to is left.
+  reset() {
+    shown.range = undefined;
   },
 
   // What is marked, as it is given to the chart.
@@ -202,7 +207,7 @@ async function addRest(ticker) {
     }
     document.body.dataset.whole = ticker;
   } catch (error) {
-    if (!(error instanceof OutdatedError || error instanceof ChangedError)) fail(error);
+    if (mine === shown && !(error instanceof OutdatedError || error instanceof ChangedError)) fail(error);
   }
 }
 
@@ -478,7 +483,13 @@ function setCrosshair(at) {
 // Browsers refuse an address that changes too often.
 function noteAt(at) {
   clearTimeout(noting);
-  if (at !== undefined) noting = setTimeout(() => state.page === 'ticker' && note({ at: at === bars.date.length - 1 ? '' : bars.date[at] }), NOTE_AFTER);
+  if (at === undefined) return;
+  const date = at === bars.date.length - 1 ? '' : bars.date[at];
+  noting = setTimeout(() => {
+    if (state.page !== 'ticker' || state.ticker !== shown.ticker) return;
+    note({ at: date });
+    shown.at = state.at;
+  }, NOTE_AFTER);
 }
 
 // ---- the table
