@@ -92,7 +92,7 @@ def compare(view: View, tickers: tuple[str, ...], since: date | None = None) -> 
     if prices.size > MOST_POINTS:
         week = (days + 3) // 7  # day 0 was a Thursday, so a week begins on a Monday
         drawn = np.flatnonzero(np.append(week[:-1] != week[1:], True) | (drawn == 0))
-    indexed = prices[drawn] / prices[0] * 100
+    indexed: NDArray[np.float64] = prices[drawn] / prices[0] * 100
     return answer | {
         "first": _iso(days[0]),
         "last": _iso(days[-1]),

@@ -143,7 +143,7 @@ def _held(view: View, table: Table) -> dict[str, Any]:
         landed = _landed(view.lake, view.as_of)
         days = [file.last for file in landed if file.last.strip("0-")]
         at = max((file.landed for file in landed), default=None)
-        changed = at and datetime.strptime(at, "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
+        changed = None if at is None else datetime.strptime(at, "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
         return facts | _sizes(file.file for file in landed) | {"last": max(days, default=None), "changed": _at(changed)}
     if view.as_of is not None:
         return facts
@@ -215,7 +215,7 @@ def _newest_day(rows: pa.Table) -> str | None:
 @lru_cache(maxsize=1 << 16)
 def _lines_in(lake_root: LakeRoot, file: RawFile) -> int:
     try:
-        return text_in(file, storage_at(lake_root).read(file.file.path), ["ingested_at"]).num_rows
+        return int(text_in(file, storage_at(lake_root).read(file.file.path), ["ingested_at"]).num_rows)
     except CSV_ERRORS as error:
         raise CorruptRawFileError([f"{file.file.path}: {first_line(error)}"]) from None
 
