@@ -37,7 +37,7 @@ def compare(view: View, tickers: tuple[str, ...], since: date | None = None) -> 
     - tickers: those that are compared, in the order asked for
     - absent: the others: ticker, first and last session (None: the lake has no bar of it)
     - first, last: the session on which all are 100, and the newest one; None if there is no session that all have
-    - starts_with: the ticker whose first bar is on `first` although others begin earlier; None if the range decides
+    - starts_with: the ticker whose first bar of the range is on `first` although others begin earlier; None if there is none
     - disjoint: if no session is common, the ticker that ends first and the one that begins last, with these sessions
     - sampling: "daily", or "weekly": the last session of each week, the first and the newest one
     - date: the sessions of the points

@@ -21,6 +21,7 @@ from stock_lakehouse.lake.raw_files import CSV_ERRORS, RawFile, raw_file, text_i
 from stock_lakehouse.lake.reading import ISO_DAY, has_rows_at, rows_as_of
 from stock_lakehouse.lake.storage import File, LakeRoot, storage_at
 from stock_lakehouse.lake.storage.messages import first_line
+from stock_lakehouse.market_calendar import ONE_DAY
 from stock_lakehouse.schemas import raw
 from stock_lakehouse.sources import printable
 from stock_lakehouse.tables import (
@@ -67,6 +68,7 @@ def data(view: View) -> dict[str, Any]:
     actions = rows_as_of(view.lake, CORPORATE_ACTIONS.name, view.as_of)
     coverage = coverage_of(view)
     last, expected = view.spans[CURATED.name].last, view.expected
+    behind = view.lake.options.calendar.between(last + ONE_DAY, expected) if last and expected else None
     known = {
         QUARANTINE.name: {"rows": rejected.num_rows, "last": _newest_day(rejected)},
         RESTATEMENTS.name: {"rows": lines.num_rows},  # the log counts orphaned lines too
@@ -79,7 +81,7 @@ def data(view: View) -> dict[str, Any]:
         "as_of": view.as_of and view.as_of.isoformat(),
         "last": _iso(last),
         "expected": _iso(expected),
-        "behind": len(view.lake.options.calendar.between(last, expected)[1:]) if last and expected else None,
+        "behind": None if behind is None else len(behind),
         "tables": held,
         "coverage": coverage,
         "quarantine": _quarantine(rejected),
