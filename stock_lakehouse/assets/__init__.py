@@ -51,7 +51,7 @@ def all_assets(
             description=table.description,
         ).merge_attributes(metadata=_metadata(with_indicators(table, indicators), indicators))
 
-    assets = [
+    assets: list[dg.AssetsDefinition] = [
         raw_stocks_daily(source_retries),
         processed_stocks_daily,
         processed_quarantine,
@@ -64,6 +64,10 @@ def all_assets(
         *report_assets(settings.query_engine),
         *([run_report(settings)] if settings.dashboard != "off" else []),
     ]
+    if settings.warehouse == "redshift":
+        from stock_lakehouse.assets.warehouse import warehouse_assets
+
+        assets.append(warehouse_assets(indicators))
     return dg.map_asset_specs(described, assets)
 
 

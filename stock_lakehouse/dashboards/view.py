@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import deltalake
     import pyarrow as pa
 
+    from stock_lakehouse.warehouse.load import Warehouse
+
 log = logging.getLogger(__name__)
 KEPT = 8  # views of the past that a server keeps open
 WAIT_SECONDS = 0.5  # for a serving copy that is being made; then the asker is told how far it is
@@ -63,6 +65,7 @@ class View:
     - serving: the serving copy whose files it reads; where a file is missing, the table's own files are read
     - as_of: the moment of which it is; None: now
     - clock: the time, by which the newest session is expected
+    - warehouse: the native tables of this lake; None if there are none
     - notice: why the serving copy cannot be made; None if it can
 
     Raises NoVersionError if `as_of` is before the lake's first version that can be read; StorageError.
@@ -74,8 +77,10 @@ class View:
         serving: ServingCopy | None = None,
         as_of: datetime | None = None,
         clock: Clock = utc_now,
+        warehouse: Warehouse | None = None,
     ) -> None:
         self.lake = lake
+        self.warehouse = warehouse
         self.serving = serving or ServingCopy(lake)
         self.as_of = as_of
         self.clock = clock
@@ -213,14 +218,21 @@ class Views:
     - cache: the setting `serving_cache`
     - clock
     - tell: called with a line of text when a serving copy is being made, and when it cannot be made
+    - warehouse: as View has it
 
     The present view is opened again when the log of one of its tables has changed. Safe for several threads.
     """
 
     def __init__(
-        self, lake: Lake, cache: Path | None = None, clock: Clock = utc_now, tell: Callable[[str], None] = log.info
+        self,
+        lake: Lake,
+        cache: Path | None = None,
+        clock: Clock = utc_now,
+        tell: Callable[[str], None] = log.info,
+        warehouse: Warehouse | None = None,
     ) -> None:
         self.lake = lake
+        self.warehouse = warehouse
         self.serving = reading_copy(lake, cache, self._told)
         self.clock = clock
         self._tell = tell
@@ -238,7 +250,7 @@ class Views:
         with self._lock:
             view = self._kept.get((as_of, state))
             if view is None:
-                view = self._kept[as_of, state] = View(self.lake, self.serving, as_of, self.clock)
+                view = self._kept[as_of, state] = View(self.lake, self.serving, as_of, self.clock, self.warehouse)
                 for key in [key for key in self._kept if key[0] == as_of and key[1] != state]:
                     del self._kept[key]
                 while len(self._kept) > KEPT:

@@ -21,7 +21,10 @@ OTHER_FILES = "loaded from other files than the lake has"
 WITHDRAWN = "the lake has it no longer"
 OTHER_ROWS = "another number of rows"
 OTHER_VALUES = "other values"
-TO_DO = "`stock-lakehouse warehouse --repair` compares all rows and loads these ticker-years again"
+TO_DO = (
+    "`stock-lakehouse warehouse --repair` compares all rows and loads the ticker-years that differ again; so does the next run "
+    "after this check failed"
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,11 @@ class Comparison:
     compared: int = 0
     drifts: list[Drift] = field(default_factory=list)
     settled: list[str] = field(default_factory=list)
+
+    @property
+    def pairs(self) -> list[TickerYear]:
+        """The ticker-years that differ."""
+        return [(drift.ticker, drift.year) for drift in self.drifts]
 
 
 def compare(

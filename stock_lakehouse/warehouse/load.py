@@ -18,7 +18,7 @@ from typing import Any
 
 from stock_lakehouse.catalog.glue import GlueCatalog
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.lock import one_writer
+from stock_lakehouse.lake.lock import confirm, one_writer
 from stock_lakehouse.lake.serving import ServingCopy, served_name
 from stock_lakehouse.lake.stored import TickerYear
 from stock_lakehouse.settings import Redshift
@@ -94,6 +94,22 @@ class LoadOutcome:
         return self.statements > 0
 
 
+@dataclass(frozen=True)
+class TableState:
+    """What a native table holds.
+
+    - ticker_years, rows: that were loaded
+    - version: the newest version of the lake's table of which some were loaded; None if none were
+    - behind: ticker-years that the next load brings or removes
+    """
+
+    table: NativeTable
+    ticker_years: int
+    rows: int
+    version: int | None
+    behind: int
+
+
 @dataclass
 class _Plan:
     """What is to be done, decided from one look at lake and warehouse."""
@@ -107,6 +123,11 @@ class _Plan:
     @property
     def is_empty(self) -> bool:
         return not (any(self.changed.values()) or self.missing or self.definitions)
+
+
+def warehouse_of(lake: Lake, redshift: Redshift, glue_database: str) -> Warehouse:
+    """The warehouse of `lake`, with clients by boto3's variables and profiles. Nothing is contacted."""
+    return Warehouse(lake, DataApi(redshift, redshift.statement_minutes), GlueCatalog(glue_database, str(lake.root)))
 
 
 class Warehouse:
@@ -137,7 +158,8 @@ class Warehouse:
         - again: ticker-years of native tables, by the tables' names, that are loaded although their files are the same; with it
           everything is defined again
 
-        Raises TableBusyError if another load of this lake runs for an hour, CatalogBehindError, TickerNameError besides.
+        Raises CatalogBehindError, TickerNameError, LeaseLostError besides, and TableBusyError if another load of this lake runs
+        for an hour.
         """
         began = time.monotonic()
         plan = self._plan(again)
@@ -206,6 +228,18 @@ class Warehouse:
     def behind(self) -> dict[str, int]:
         """How many ticker-years of each native table are to be loaded or removed, by its name. Writes nothing."""
         return {name: len(changed) for name, changed in self._plan(None).changed.items()}
+
+    def state(self) -> list[TableState]:
+        """What each native table holds by `loaded_years`, in the order of `native_tables`. Writes nothing."""
+        loaded = self._loaded() if LOADED_YEARS in self._columns() else {}
+        behind = self.behind()
+        found = []
+        for table in self.tables:
+            years = loaded.get(table.name, {}).values()
+            rows = sum(year.checksum.rows for year in years)
+            newest = max((year.version for year in years), default=None)
+            found.append(TableState(table, len(years), rows, newest, behind[table.name]))
+        return found
 
     # What is read.
 
@@ -356,24 +390,28 @@ class Warehouse:
         ]
         versions = [(table, plan.versions[table.name].number) for table in self.tables]
         replacing = statements.replace(self.names, versions, load_id)
-        last = [*replacing, *of_views]
+        lock, rest = replacing[0], [*replacing[1:], *of_views]
         for of_table in outcome.tables:
             tell(
                 f"{of_table.table.name}: {of_table.ticker_years:,} ticker-years to load, {of_table.withdrawn:,} to remove"
             )
-        if len(staging) + len(last) <= MOST_STATEMENTS:
-            affected = self.api.transaction([*staging, *last], load_id)[len(staging) :]
+        # The lock comes first: what is read before it is the state from before another load that it waits for.
+        confirm(self.lake.root)
+        if 1 + len(staging) + len(rest) <= MOST_STATEMENTS:
+            affected = self.api.transaction([lock, *staging, *rest], load_id)[1 + len(staging) :]
         else:
             session = self.api.session(SESSION_SECONDS)
             for start in range(0, len(staging), MOST_STATEMENTS):
                 part = staging[start : start + MOST_STATEMENTS]
                 self.api.transaction(part, f"{load_id} {start}", session)
-                tell(f"Redshift: statement {start + len(part):,} of {len(staging) + len(last):,}")
-            affected = self.api.transaction(last, load_id, session)
-        outcome.statements = len(staging) + len(last)
-        inserted = [place for place, statement in enumerate(replacing) if statement.startswith("INSERT")][::2]
-        for of_table, place in zip(outcome.tables, inserted, strict=True):
-            of_table.rows = affected[place] or 0
+                tell(f"Redshift: statement {start + len(part):,} of {1 + len(staging) + len(rest):,}")
+            confirm(self.lake.root)
+            affected = self.api.transaction([lock, *rest], load_id, session)[1:]
+        outcome.statements = 1 + len(staging) + len(rest)
+        for of_table in outcome.tables:
+            into = sql("INSERT INTO", self.names.native(of_table.table.name), "(")
+            [rows] = [count for statement, count in zip(rest, affected, strict=True) if statement.startswith(into)]
+            of_table.rows = rows or 0
 
     def _noted_views(self, definition: Definition, known: Mapping[str, str]) -> list[str]:
         """The statements of the views and rights, and those that note them and whose the rights are.

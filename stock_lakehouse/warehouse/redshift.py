@@ -62,8 +62,9 @@ def stage(names: Names, table: NativeTable, changed: Sequence[Change]) -> list[s
 def replace(names: Names, versions: Sequence[tuple[NativeTable, int]], load_id: str) -> list[str]:
     """The nine statements that replace the staged ticker-years, whatever has changed; to be run in one transaction.
 
-    `versions`: each table with the version of the lake's table that was staged. The lock makes a second load wait until the first
-    has committed; readers do not wait for it. With each ticker-year the checksum of its new rows is noted, as Redshift has them.
+    `versions`: each table with the version of the lake's table that was staged. The first is the lock, which makes a second load
+    wait until the first has committed; readers do not wait for it. With each ticker-year the checksum of its new rows is noted,
+    as Redshift has them.
     """
     noted = names.native(LOADED_YEARS)
     statements = [sql("LOCK TABLE", noted)]
@@ -139,15 +140,15 @@ def note_agreement(names: Names, table: NativeTable, load_ids: Sequence[str]) ->
     )  # fmt: skip
 
 
-def in_statements(items: Sequence[Item], written: Callable[[Sequence[Item]], str], longest: int = LONGEST) -> list[str]:
-    """`items` in as many statements as keep each under `longest` bytes."""
+def in_statements(items: Sequence[Item], written: Callable[[Sequence[Item]], str]) -> list[str]:
+    """`items` in as many statements as keep each under LONGEST bytes."""
     if not items:
         return []
     text = written(items)
-    if len(text.encode()) <= longest or len(items) == 1:
+    if len(text.encode()) <= LONGEST or len(items) == 1:
         return [text]
     middle = len(items) // 2
-    return in_statements(items[:middle], written, longest) + in_statements(items[middle:], written, longest)
+    return in_statements(items[:middle], written) + in_statements(items[middle:], written)
 
 
 def _same_year(left: str, right: str) -> str:
