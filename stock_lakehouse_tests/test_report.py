@@ -426,7 +426,7 @@ def test_the_command_writes_beside_the_lake_and_prints_the_path(template: Path, 
     assert (tmp_path / "other.html").is_file()
     for asked, words in (
         ("MSFT", "tickers: the lake has no features of MSFT"),
-        ("AAA,", "--tickers: '' is not a ticker"),
+        ("A A", "'A A' is not a ticker"),
     ):
         wrong = CliRunner().invoke(app, ["report", "--tickers", asked])
         assert wrong.exit_code == 2

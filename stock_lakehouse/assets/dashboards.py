@@ -11,10 +11,13 @@ from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import FEATURES
 
 if TYPE_CHECKING:
+    from stock_lakehouse.dashboards.reports import Reports
     from stock_lakehouse.instance.run_record import RunRecord
     from stock_lakehouse.settings import Settings
 
 RUN_REPORT = "run_report"
+# Names of metadata: the run that the report tells of, and its checks that did not pass.
+RUN, RED = "run", "checks not passed"
 
 
 def run_report(settings: "Settings") -> dg.AssetsDefinition:
@@ -28,8 +31,9 @@ def run_report(settings: "Settings") -> dg.AssetsDefinition:
         kinds={"html"},
         # Of the steps that may begin, the in-process executor takes the one with the highest priority: this one is the last.
         op_tags={"dagster/priority": "-1"},
-        description="An HTML file for each run: what ran, the checks, changed and refused rows, signals and charts of the newest "
-        "session. `stock-lakehouse dashboard` serves it. `stock-lakehouse report RUN` writes that of a run that failed before.",
+        description="An HTML file for each run that changes something: what ran, the checks, changed and refused rows, signals "
+        "and charts of the newest session. `stock-lakehouse dashboard` serves it; `stock-lakehouse report RUN` writes that of any"
+        " other run, also of one that failed before this step.",
     )
     def report(context: dg.AssetExecutionContext, lakehouse: LakehouseResource) -> dg.MaterializeResult[Any]:
         from stock_lakehouse.dashboards.answers import ReportError, answers_of_run
@@ -38,30 +42,49 @@ def run_report(settings: "Settings") -> dg.AssetsDefinition:
         from stock_lakehouse.dashboards.view import View
         from stock_lakehouse.lake.storage import StorageError
 
-        record = _told_run(context)
-        reports = Reports(lakehouse.lake)
+        record, reports = _told_run(context), Reports(lakehouse.lake)
+        red = ", ".join(str(check) for check in record.checks if not check.passed) or "none"
+        standing = _standing(context, record, red, reports)
+        if standing is not None:
+            why = {"why": f"The run changed nothing, so that the report of run {standing} still holds."}
+            return dg.MaterializeResult(metadata={**_facts(settings, reports, standing, red), **why})
         try:
             view = View(lakehouse.lake, clock=lakehouse.now)
             answered = answers_of_run(view, record, YEARS, settings.report_tickers, settings.secrets())
             page = page_of(answered)
-            location = reports.write(record.run_id, page)
+            reports.write(record.run_id, page)
         except (ReportError, StorageError) as error:
             raise dg.Failure(f"the report of the run was not written: {error}", allow_retries=False) from error
         try:
             reports.remove_old(settings.reports_kept)
         except StorageError as error:
             context.log.warning(f"reports older than the newest {settings.reports_kept} stay: {error}")
-        return dg.MaterializeResult(
-            metadata={
-                "report": dg.MetadataValue.url(f"{settings.dashboard_url.rstrip('/')}/reports/{record.run_id}"),
-                "file": dg.MetadataValue.path(location),
-                "bytes": len(page.encode()),
-                "checks not passed": sum(not check.passed for check in record.checks),
-                **_picture(answered),
-            }
-        )
+        facts = _facts(settings, reports, record.run_id, red)
+        return dg.MaterializeResult(metadata={**facts, "bytes": len(page.encode()), **_picture(answered)})
 
     return report
+
+
+def _facts(settings: "Settings", reports: "Reports", run_id: str, red: str) -> dict[str, Any]:
+    return {
+        "report": dg.MetadataValue.url(f"{settings.dashboard_url.rstrip('/')}/reports/{run_id}"),
+        "file": dg.MetadataValue.path(reports.location(run_id)),
+        RUN: run_id,
+        RED: red,
+    }
+
+
+def _standing(context: dg.AssetExecutionContext, record: "RunRecord", red: str, reports: "Reports") -> str | None:
+    """The run whose report still holds: the newest one, if this run changed nothing and its checks found the same.
+
+    A run that changes nothing writes nothing, and reports of runs worth reading are not replaced by those of others.
+    """
+    event = context.instance.get_latest_materialization_event(dg.AssetKey(RUN_REPORT))
+    if event is None or event.asset_materialization is None or not record.changed_nothing:
+        return None
+    facts = event.asset_materialization.metadata
+    newest = str(facts[RUN].value) if RUN in facts else ""
+    return newest if newest and RED in facts and facts[RED].value == red and reports.read(newest) else None
 
 
 def _told_run(context: dg.AssetExecutionContext) -> "RunRecord":
