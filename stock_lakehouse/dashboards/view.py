@@ -259,10 +259,6 @@ class Views:
         self._prepare(view)
         return view
 
-    def close(self) -> None:
-        """Stop making serving copies that have not been begun."""
-        self._maker.shutdown(wait=False, cancel_futures=True)
-
     def _told(self, line: str) -> None:
         self._progress = line
         self._tell(line)

@@ -258,10 +258,12 @@ def test_keys_move_the_crosshair_zoom_and_open_pages(long: Shown) -> None:
     first, last = long.range
     long.page.keyboard.press("-")
     long.until(f"document.querySelector('#chart').dataset.from < '{first}'")
+    wide = long.range[0]
     long.page.keyboard.press("+")
+    long.until(f"document.querySelector('#chart').dataset.from > '{wide}'")
     long.page.keyboard.press("+")
     long.until(f"document.querySelector('#chart').dataset.from > '{first}'")
-    assert long.range[1] == last
+    assert long.range[1] == last == SESSIONS[-1].isoformat()
     long.page.keyboard.press("/")
     long.page.keyboard.type("gone")
     long.page.keyboard.press("Enter")

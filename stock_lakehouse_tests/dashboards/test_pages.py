@@ -171,7 +171,7 @@ def test_tickers_are_added_and_removed_and_the_address_has_them(show: Any) -> No
     shown.settle()
     assert shown.address() == "/compare?range=All&tickers=AAA,BBB,CCC"
     assert shown.text("[data-page=compare] p.said:not(.warned)") == (
-        f"Total return, 100 on {LATE_START}, the first session of CCC."
+        f"Total return, 100 on {LATE_START}, the first session of CCC in this range."
     )
     shown.page.get_by_role("button", name="Remove BBB").click()
     shown.until("document.querySelectorAll('.chips li').length === 2")
@@ -203,6 +203,15 @@ def test_other_price_bases_ended_and_unknown_tickers_and_no_common_session_are_s
     assert shown.page.locator("[data-page=compare] .drawing").is_hidden()
     shown.page.get_by_role("button", name="Remove DDD").click()
     shown.until("!document.querySelector('[data-page=compare] .drawing').hidden")
+
+
+def test_a_ticker_of_two_sessions_has_a_return_and_no_deviation(show: Any, varied: Varied) -> None:
+    shown = show("/compare?tickers=EEE&range=All")
+    first, last = read_table("curated_stocks_daily", tickers="EEE", lake_root=varied.root)["adj_close"].to_pylist()
+    row = shown.page.locator(f"{FIGURES} tbody tr")
+    assert exact(row, "total_return") == pytest.approx(last / first - 1, rel=1e-12)
+    assert (exact(row, "volatility"), exact(row, "annual_return")) == (None, None)
+    assert legend_of(shown) == (SESSIONS[-1].isoformat(), {"EEE": last / first * 100})
 
 
 def test_the_scale_is_logarithmic_by_button_and_key_and_the_address_says_so(show: Any) -> None:
@@ -529,6 +538,7 @@ def test_the_past_is_what_the_lake_said_then(show: Any, varied: Varied) -> None:
     assert values == {"AAA": prices_by_day[CORRECTED] / prices_by_day[SESSIONS[0]] * 100}
 
 
+@pytest.mark.slow
 def test_data_replaced_while_a_page_is_open_is_told_and_then_shown(browser: Browser, tmp_path: Path) -> None:
     lake = lake_at(written_lake(tmp_path / "lake").root)
     write(lake, WRITTEN_SESSIONS[:-1])
