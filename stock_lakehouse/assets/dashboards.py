@@ -44,11 +44,11 @@ def run_report(settings: "Settings") -> dg.AssetsDefinition:
 
         record, reports = _told_run(context), Reports(lakehouse.lake)
         red = ", ".join(str(check) for check in record.checks if not check.passed) or "none"
-        standing = _standing(context, record, red, reports)
-        if standing is not None:
-            why = {"why": f"The run changed nothing, so that the report of run {standing} still holds."}
-            return dg.MaterializeResult(metadata={**_facts(settings, reports, standing, red), **why})
         try:
+            standing = _standing(context, record, red, reports)
+            if standing is not None:
+                why = {"why": f"The run changed nothing, so that the report of run {standing} still holds."}
+                return dg.MaterializeResult(metadata={**_facts(settings, reports, standing, red), **why})
             view = View(lakehouse.lake, clock=lakehouse.now)
             answered = answers_of_run(view, record, YEARS, settings.report_tickers, settings.secrets())
             page = page_of(answered)
