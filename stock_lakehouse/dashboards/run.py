@@ -201,7 +201,8 @@ def _texts(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _value(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else printable(str(value))
+    is_large = isinstance(value, int) and abs(value) >= 10_000  # a year is no count
+    return f"{value:,}" if is_large else printable(str(value))
 
 
 def _cut(text: str, length: int) -> str:
