@@ -33,6 +33,7 @@ STANDS = {
     "prune": "the lake is unchanged, and deleted records stay deleted. To continue: ",
     "upkeep": "every table is whole, compacted or not. To continue: ",
     "layout": "every table is whole, and moved tables stay moved. To continue: ",
+    "dashboard": "the lake stays as it is. To open it again: ",
     "ui": "the lake stays as it is; a run that was in progress can be run again. To open it again: ",
 }
 NOTHING = "nothing was changed. To repeat it: "
@@ -47,6 +48,7 @@ class CtrlC:
 
     def __init__(self) -> None:
         self.grace = GRACE_SECONDS
+        self.exit_code = EXIT_CODE  # 0 for a command that nothing but Ctrl-C ends
         self._reader, self._writer = socket.socketpair()
         self._pressed = False
         self._stderr: int | None = (
@@ -55,7 +57,7 @@ class CtrlC:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """End the process with EXIT_CODE if Ctrl-C is pressed in the `with` block, at the latest after `grace`."""
+        """End the process with `exit_code` if Ctrl-C is pressed in the `with` block, at the latest after `grace`."""
         self._stderr = os.dup(2) if sys.stderr is not None else None
         self._writer.setblocking(False)
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
@@ -68,13 +70,13 @@ class CtrlC:
             self._writer.send(END)
             watcher.join()
             if self._pressed:
-                os._exit(EXIT_CODE)
+                os._exit(self.exit_code)
 
     def _watch(self) -> None:
         while (received := self._receive()) != END:
             if received == bytes([signal.SIGINT]):
                 if self._pressed:  # a second time: at once
-                    os._exit(EXIT_CODE)
+                    os._exit(self.exit_code)
                 self._pressed = True
                 self._say_what_stands()
                 self._reader.settimeout(self.grace)
@@ -83,7 +85,7 @@ class CtrlC:
         try:
             return self._reader.recv(1)
         except TimeoutError:
-            os._exit(EXIT_CODE)
+            os._exit(self.exit_code)
 
     def _say_what_stands(self) -> None:
         """Print the line, and nothing after it: libraries report the interruption in many lines."""

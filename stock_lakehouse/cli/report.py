@@ -36,10 +36,9 @@ def report(
     years: Annotated[int, typer.Option(min=1, max=100, help="How many years, up to the newest session.")] = 3,
 ) -> None:
     """Write one HTML file with charts of the tickers, the latest signals and the state of the tables; it needs no network."""
-    from stock_lakehouse.dashboards.answers import ReportError
     from stock_lakehouse.dashboards.report import write_report
     from stock_lakehouse.lake import Lake
-    from stock_lakehouse.lake.storage import StorageError
+    from stock_lakehouse.lake.storage import LakeError
     from stock_lakehouse.lake_options import check_tickers
 
     settings = settings_of_process()
@@ -50,7 +49,7 @@ def report(
         fail(f"--tickers: {error}")
     try:
         written = write_report(Lake(settings.lake_options), path, asked, years, settings.report_tickers)
-    except (ReportError, StorageError) as error:
+    except LakeError as error:
         fail(str(error))
     say(str(written))
 

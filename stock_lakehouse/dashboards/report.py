@@ -11,19 +11,15 @@ import json
 import os
 import zlib
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, distribution
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from stock_lakehouse.dashboards.answers import ReportError, answers
+from stock_lakehouse.dashboards.page_files import INDEX, named_files, page_files
 from stock_lakehouse.lake import Lake
 
 YEARS = 3
 MOST_TICKERS = 12
-# TradingView's Lightweight Charts 5.2.0, unmodified. The package lwcharts carries it; its Python is not used, nor imported.
-SCRIPT_PACKAGE = "lwcharts"
-SCRIPT = "lwcharts/vendor/lightweight-charts.standalone.production.js"
 
 
 def write_report(
@@ -55,23 +51,24 @@ def page_of(answered: dict[str, Any]) -> str:
     """The HTML text with `answered`, the answers by question.
 
     Delivered text cannot run as a script: an answer is deflated and in Base64, a ticker in a question has no `<`, and the page's
-    policy allows two scripts, by their digests.
+    policy allows its own scripts, by their digests.
     """
-    room = files("stock_lakehouse.dashboards") / "page"
-    page, style, app = ((room / name).read_text("utf-8") for name in ("index.html", "style.css", "app.js"))
-    scripts = {"lightweight-charts.js": chart_script(), "app.js": app}
-    digests = " ".join(f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'" for text in scripts.values())
+    texts = page_files()
+    tags = named_files(texts[INDEX])
+    scripts = [texts[name] for name in tags if name.endswith(".js")]
+    digests = " ".join(f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'" for text in scripts)
     policy = f"default-src 'none'; script-src {digests}; style-src 'unsafe-inline'; img-src data:"
     packed = {question: _base64(zlib.compress(_json(answer).encode(), 9)) for question, answer in answered.items()}
     embedded = (
         f'<script type="application/json" id="answers">{_json(packed).replace("<", chr(92) + "u003c")}</script>\n'
     )
-    inside = {
-        '<meta charset="utf-8">': f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{policy}">',
-        '<link rel="stylesheet" href="style.css">': f"<style>\n{style}</style>",
-        **{f'<script src="{name}"></script>': f"<script>{text}</script>" for name, text in scripts.items()},
-    }
-    inside['<script src="app.js"></script>'] = embedded + inside['<script src="app.js"></script>']
+    meta = '<meta charset="utf-8">'
+    inside = {meta: f'{meta}\n<meta http-equiv="Content-Security-Policy" content="{policy}">'}
+    for name, tag in tags.items():
+        inside[tag] = _inlined(name, texts[name])
+    first_script = next(tag for name, tag in tags.items() if name.endswith(".js"))
+    inside[first_script] = embedded + inside[first_script]
+    page = texts[INDEX]
     for tag, text in inside.items():
         before, tag_itself, after = page.partition(tag)
         assert tag_itself, f"page/index.html has no {tag}"
@@ -79,16 +76,11 @@ def page_of(answered: dict[str, Any]) -> str:
     return page
 
 
-def chart_script() -> str:
-    """The text of the chart library's script. Raises ReportError if its package is not installed."""
-    try:
-        script = Path(str(distribution(SCRIPT_PACKAGE).locate_file(SCRIPT)))
-        return script.read_text("utf-8")
-    except (PackageNotFoundError, FileNotFoundError):
-        raise ReportError(
-            f"the package {SCRIPT_PACKAGE}, which carries the script of the charts, is not installed; `python install.py` "
-            "installs what requirements.lock names"
-        ) from None
+def _inlined(name: str, text: str) -> str:
+    """The element that has the text of a file of the page inside."""
+    if name.endswith(".svg"):
+        return f'<link rel="icon" href="data:image/svg+xml;base64,{_base64(text.encode())}">'
+    return f"<style>\n{text}</style>" if name.endswith(".css") else f"<script>{text}</script>"
 
 
 def _json(value: Any) -> str:

@@ -137,10 +137,12 @@ class DeltaTable:
         """The path under the lake's root of a file that the log names by a URI."""
         return f"{self.table.path}/{file_name(add['path'])}"
 
-    def ticker_years(self, skip_damaged: bool = False) -> set[tuple[str, int]]:
+    def ticker_years(
+        self, skip_damaged: bool = False, opened: deltalake.DeltaTable | None = None
+    ) -> set[tuple[str, int]]:
         """The ticker-years that hold rows, by the log; where it knows the year alone, by the tickers in the files.
 
-        Only for a table with partitions by year.
+        Only for a table with partitions by year. `opened`: the version of the table; None: the present one.
         """
 
         def pairs_in(add: dict[str, Any]) -> set[tuple[str, int]]:
@@ -150,7 +152,8 @@ class DeltaTable:
                 tickers = tickers_of(self.lake_root, self._path_of(add), "", skip_damaged)
             return {(ticker, int(add["partition.year"])) for ticker in tickers}
 
-        return set().union(*storage_at(self.lake_root).map(pairs_in, self._adds()))
+        adds = self._adds() if opened is None else adds_of(opened)
+        return set().union(*storage_at(self.lake_root).map(pairs_in, adds))
 
     def read(
         self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None

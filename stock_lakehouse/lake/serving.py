@@ -173,20 +173,26 @@ class ServingCopy:
         None if a file is missing or cannot be read: the caller then reads the table itself, which has the same rows. Of `columns`
         those that the version has. Writes nothing.
         """
-        import pyarrow as pa
-
-        def read(year: ServedYear) -> pa.Table:
-            return _read(self.storage, year.path, columns, tickers)
-
         served = [year for year in self.served(table, opened) if years is None or year.year in years]
         try:
             there = self._there(table)
             if not served or any(year.path not in there for year in served):
                 return None
-            return pa.concat_tables(self.storage.map(read, served))
+            return self.rows_of(served, columns, tickers)
         # pyarrow raises the first two for a file that was removed or damaged; the last is raised where rights are given by path.
         except (OSError, ValueError, StorageError):
             return None
+
+    def rows_of(
+        self, served: Sequence[ServedYear], columns: Sequence[str], tickers: Collection[str] | None = None
+    ) -> pa.Table:
+        """Those of `columns` that the files have, of the rows of `tickers` (None: all) in the files `served`, at least one.
+
+        Raises OSError or ValueError, as pyarrow does, if a file is missing or damaged; StorageError.
+        """
+        import pyarrow as pa
+
+        return pa.concat_tables(self.storage.map(lambda year: _read(self.storage, year.path, columns, tickers), served))
 
     def damages(self, table: Table) -> list[Damage]:
         """The files of the present version that cannot be read, or hold another number of rows than the log says."""
