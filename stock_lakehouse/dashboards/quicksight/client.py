@@ -99,8 +99,8 @@ class QuickSight:
     def call(self, operation: str, what: str, **members: Any) -> dict[str, Any]:
         """The answer of `operation`, like "update_dashboard". `what` is worked on, for errors.
 
-        A write that meets another change of the same resource is repeated for CONFLICT_MINUTES. The answer is empty if the resource
-        exists that is to be created: another process made it, or this call, whose first answer was lost.
+        A write that meets another change of the same resource is repeated for CONFLICT_MINUTES. The answer is empty if what is to
+        be created exists: another process made it, or this call, whose first answer was lost.
         """
         until, pause = time.monotonic() + CONFLICT_MINUTES * 60, FIRST_PAUSE_SECONDS
         while True:
@@ -204,23 +204,18 @@ def _named(error: Any, what: str) -> LakeError:
         )
     if code in aws.REJECTED:
         return PermissionMissingError(f"{what}: AWS rejects these credentials: {message}")
-    if code == "UnsupportedUserEditionException":
-        return EditionError(
-            f"{what}: the QuickSight account is of the Standard edition, which has no {error.operation_name}; upgrade it to "
-            "Enterprise, or set dashboard to local"
-        )
-    if code in aws.THROTTLED:
-        return QuickSightError(
-            f"{what}: AWS throttled {error.operation_name} {aws.ATTEMPTS} times; run again later: what was written stays"
-        )
-    if code == "ConflictException":
-        return QuickSightError(
-            f"{what}: another change of it has not ended in {CONFLICT_MINUTES:g} minutes ({message}); run again later"
-        )
-    if code == "LimitExceededException":
-        return QuickSightError(
-            f"{what}: a limit of QuickSight is reached: {message}; free something, or ask AWS for a higher quota, and run again"
-        )
-    return QuickSightError(
-        f"{what}: AWS refused {error.operation_name} with {code}: {message}; run again: what was written stays"
-    )
+    operation = error.operation_name
+    sayings = {
+        "UnsupportedUserEditionException": "the QuickSight account is of the Standard edition, which has no "
+        f"{operation}; upgrade it to Enterprise, or set dashboard to local",
+        "ConflictException": f"another change of it has not ended in {CONFLICT_MINUTES:g} minutes ({message}); run again later",
+        "LimitExceededException": f"a limit of QuickSight is reached: {message}; free something, or ask AWS for a higher quota, "
+        "and run again",
+        **dict.fromkeys(
+            aws.THROTTLED,
+            f"AWS throttled {operation} {aws.ATTEMPTS} times; run again later: what was written stays",
+        ),
+    }
+    said = sayings.get(code, f"AWS refused {operation} with {code}: {message}; run again: what was written stays")
+    kind = EditionError if code == "UnsupportedUserEditionException" else QuickSightError
+    return kind(f"{what}: {said}")

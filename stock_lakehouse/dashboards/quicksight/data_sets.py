@@ -119,6 +119,12 @@ def data_sets(settings: Settings) -> tuple[DataSet, DataSet]:
     )
 
 
+def quality_kinds(settings: Settings) -> tuple[str, ...]:
+    """What `quality` counts: the values of its column `kind`."""
+    counted = ("bars", "quarantine")
+    return counted if settings.quicksight.source == "redshift" else (*counted, "restatement")
+
+
 def report_over(database: str) -> str:
     """The report, unordered, over the serving copies in a Glue database, whose quoted name is `database`."""
     import sqlglot

@@ -26,6 +26,7 @@ from stock_lakehouse.dashboards.quicksight.data_sets import (
 )
 
 Json = dict[str, Any]
+Sort = tuple[str, Literal["ASC", "DESC"]]
 
 # The light colours of page/style.css, in the only form that QuickSight takes.
 COLORS = {
@@ -247,7 +248,7 @@ def _pane(pane: Pane) -> Json:
     series = {"FieldComboSeriesItem": {}} if bars else {"FieldSeriesItem": {"AxisBinding": "PRIMARY_YAXIS"}}
     [(item, axis)] = series.items()
     colors, settings = _styles(pane)
-    common = {
+    common: Json = {
         "Legend": {"Visibility": "VISIBLE", "Position": "TOP", "Title": {"Visibility": "HIDDEN"}},
         "ReferenceLines": [_reference_line(at) for at in pane.lines],
         "Series": [
@@ -456,7 +457,7 @@ def _state_of_the_data(kinds: Sequence[str]) -> Iterator[Placed]:
         if day:
             columns["day"] = (day, _day(kind, "day", QUALITY))
         columns["row_count"] = ("Rows", _number(kind, "row_count", "SUM", QUALITY, _decimal(0)))
-        by = (
+        by: Sort = (
             ("day", "DESC")
             if kind == "restatement"
             else ("row_count", "DESC")
@@ -479,7 +480,7 @@ def _table(
     title: str,
     columns: Mapping[str, tuple[str, Json]],
     dimensions: Sequence[str],
-    by: tuple[str, Literal["ASC", "DESC"]],
+    by: Sort,
     cells: Sequence[Json] = (),
     subtitle: str | None = None,
 ) -> Json:

@@ -1,68 +1,65 @@
 """QuickSight is brought to what the lake has: data source, data sets, their rows, the dashboard, and who may use them.
 
-Here: what is there against what should be, and the writes that lead from one to the other. Not here: single calls (client.py), the
-decision how much is read again (refresh.py).
+Here: what is there against what should be, and the writes that lead from one to the other. Not here: single calls (client.py),
+and how much is read again (refresh.py).
 
-Each write can be killed, and the next run goes on. What a data source or data set is, is told by a digest in its tags, which a
-creation sets in the same call and an update after it; of the dashboard by the description of the published version. If digests are
-equal, nothing is written. What somebody changed by hand beside them therefore stays until the wanted state changes.
+Each write can be killed, and the next run goes on. A digest tells what was written: of a data source or data set in its tags,
+which a creation sets in the same call and an update after it; of the dashboard in the description of the published version. If
+digests are equal, nothing is written. So what somebody changes by hand stays until the wanted state changes; only permissions and
+refresh settings are compared themselves.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
+from stock_lakehouse import aws
 from stock_lakehouse.catalog.glue import says
 from stock_lakehouse.clock import Clock
+from stock_lakehouse.dashboards.quicksight import ingestions
 from stock_lakehouse.dashboards.quicksight.client import (
-    EditionError,
     FailedError,
-    IngestionError,
     OtherLakeError,
-    PrincipalError,
     QuickSight,
     QuickSightError,
     as_tags,
+    named_errors,
     wait,
 )
-from stock_lakehouse.dashboards.quicksight.data_sets import DAILY, DataSet, data_sets
+from stock_lakehouse.dashboards.quicksight.data_sets import DAILY, DataSet, data_sets, quality_kinds
 from stock_lakehouse.dashboards.quicksight.definition import definition
+from stock_lakehouse.dashboards.quicksight.principals import (
+    AUTHOR,
+    READER,
+    USER_OF_DATA,
+    Permissions,
+    allowed,
+    check_edition,
+    differences,
+    entries,
+    parts,
+    principals,
+    short,
+)
 from stock_lakehouse.dashboards.quicksight.refresh import LakeState, Loaded, Refresh, loaded_now, needed
 from stock_lakehouse.market_calendar import utc_now
 
 if TYPE_CHECKING:
     from stock_lakehouse.dashboards.view import View
-    from stock_lakehouse.settings import QuickSight as QuickSightSettings
     from stock_lakehouse.settings import Settings
 
 # Tags of this program: the lake's root, the digest of what was written, and of a data set what it has in SPICE.
 ROOT, WRITTEN, ROWS = "lakehouse-root", "lakehouse-digest", "lakehouse-rows"
 SCHEDULE = "daily"
 RESOURCE_MINUTES = 10.0  # for a data source or a version of the dashboard
-INGESTION_MINUTES = 120.0
-INGESTION_ATTEMPTS = 3  # of a refresh that another one supersedes
 DIGEST_LENGTH = 32
 COMPARED_TICKERS = 6
 YEARS_SHOWN = 2  # before the year of the last session
-A_WRITE = 50  # permissions of a call; the limits are 64 and 100
-
-READER = ("DescribeDashboard", "ListDashboardVersions", "QueryDashboard")
-AUTHOR = (
-    *READER,
-    "UpdateDashboard",
-    "DeleteDashboard",
-    "UpdateDashboardPublishedVersion",
-    "DescribeDashboardPermissions",
-    "UpdateDashboardPermissions",
-)
-USER_OF_DATA = ("DescribeDataSet", "DescribeDataSetPermissions", "PassDataSet", "DescribeIngestion", "ListIngestions")
-
-Permissions = Mapping[str, frozenset[str]]  # the actions of each principal
 
 
 @dataclass(frozen=True)
@@ -126,49 +123,6 @@ def provision(
     return _Provisioning(settings, view, quicksight, dry_run, tell, clock).run()
 
 
-def edition(quicksight: QuickSight) -> str | None:
-    """The edition of the account; None if the credentials may not ask for it. Raises EditionError if there is no QuickSight."""
-    from stock_lakehouse.sql.engine import PermissionMissingError
-
-    try:
-        found = quicksight.find_identity("describe_account_subscription", "QuickSight")
-    except PermissionMissingError:
-        return None
-    status = (found or {}).get("AccountInfo", {}).get("AccountSubscriptionStatus", "")
-    if found is None or status in ("UNSUBSCRIBED", "UNSUBSCRIBE_IN_PROGRESS"):
-        raise EditionError(
-            f"QuickSight: account {quicksight.account} has no subscription; sign up for the Enterprise edition in the console, or "
-            "set dashboard to local"
-        )
-    name = str(found["AccountInfo"].get("Edition", ""))
-    if name == "STANDARD":
-        raise EditionError(
-            "QuickSight: the account is of the Standard edition, which has no dashboards by API; upgrade it to Enterprise, or set "
-            "dashboard to local"
-        )
-    return name
-
-
-def principals(quicksight: QuickSight, settings: QuickSightSettings, names: Sequence[str]) -> dict[str, str]:
-    """The ARN of each of `names`, which are `user NAME` or `group NAME`. Raises PrincipalError for those that do not exist."""
-    found: dict[str, str] = {}
-    missing = []
-    for principal in names:
-        kind, _, name = principal.partition(" ")
-        members = {"UserName": name} if kind == "user" else {"GroupName": name}
-        answer = quicksight.find_identity(f"describe_{kind}", principal, Namespace=settings.namespace, **members)
-        if answer is None:
-            missing.append(principal)
-        else:
-            found[principal] = str(answer["User" if kind == "user" else "Group"]["Arn"])
-    if missing:
-        raise PrincipalError(
-            f"quicksight: there is no {', no '.join(missing)} in the namespace {settings.namespace}; correct quicksight.readers and "
-            ".authors, or add them in QuickSight"
-        )
-    return found
-
-
 def source_request(settings: Settings) -> dict[str, Any]:
     """The members of CreateDataSource that say what the data source is. Redshift's workgroup is asked for its address."""
     wanted = settings.quicksight
@@ -193,15 +147,12 @@ def source_request(settings: Settings) -> dict[str, Any]:
 
 
 def _endpoint(workgroup: str) -> dict[str, Any]:
-    from stock_lakehouse import aws
-    from stock_lakehouse.dashboards.quicksight.client import named_errors
-
     with named_errors(f"Redshift workgroup {workgroup}"):
         found = aws.client("redshift-serverless").get_workgroup(workgroupName=workgroup)["workgroup"]
     address = found.get("endpoint", {})
     if "address" not in address:
         raise QuickSightError(
-            f"Redshift workgroup {workgroup}: it has no address yet (status {found.get('status')}); run again when it is available"
+            f"Redshift workgroup {workgroup}: it has no address yet (status {found.get('status')}); run again when it has one"
         )
     return {"Host": address["address"], "Port": address["port"]}
 
@@ -234,14 +185,12 @@ class _Provisioning:
             raise QuickSightError(
                 f"{self.root}: the lake has no bars, so there is nothing to show; `stock-lakehouse materialize` computes them"
             )
-        edition(self.quicksight)
-        arns = principals(self.quicksight, self.wanted, [*self.wanted.readers, *self.wanted.authors])
-        readers = [arns[name] for name in self.wanted.readers]
-        authors = [arns[name] for name in self.wanted.authors]
+        check_edition(self.quicksight)
+        readers, authors = principals(self.quicksight, self.wanted)
         source = self._data_source()
         sets = {data_set.name: self._data_set(data_set, source, authors) for data_set in data_sets(self.settings)}
         # Who is both is an author.
-        self._dashboard(sets, dict.fromkeys(readers, _actions(READER)) | dict.fromkeys(authors, _actions(AUTHOR)))
+        self._dashboard(sets, dict.fromkeys(readers, READER) | dict.fromkeys(authors, AUTHOR))
         self.outcome.calls, self.outcome.writes = self.quicksight.calls.total(), self.quicksight.writes
         return self.outcome
 
@@ -263,8 +212,8 @@ class _Provisioning:
         if tags.get(ROOT) != self.root:
             owner = f"belongs to the lake {tags[ROOT]}" if ROOT in tags else "was not made by this program"
             raise OtherLakeError(
-                f"{what}: {arn.rpartition('/')[2]} exists in QuickSight and {owner}; set quicksight.name to another name, or delete "
-                "it there"
+                f"{what}: {arn.rpartition('/')[2]} exists in QuickSight and {owner}; set quicksight.name to another name, or "
+                "delete it there"
             )
         return tags
 
@@ -364,7 +313,7 @@ class _Provisioning:
                 started = self.quicksight.call("update_data_set", what, **place, **request).get("IngestionId")
             self._step(what, "unchanged" if is_written else "updated")
         self._refresh_settings(data_set, what, place)
-        self._permissions(what, "data_set", place, dict.fromkeys(users, _actions(USER_OF_DATA)))
+        self._permissions(what, "data_set", place, dict.fromkeys(users, USER_OF_DATA))
         # A data set that was changed has no rows that are known, until the tags say both.
         loaded = Loaded.of_tag(tags.get(ROWS)) if is_written else None
         rows = self._rows(data_set, what, place, loaded, started)
@@ -427,74 +376,9 @@ class _Provisioning:
             return None
         after = loaded_now(content, self.state, now, days)
         self._tell(f"{rows}: SPICE reads them ({refresh.reason})")
-        ingestion = self._ingest(rows, place, refresh.type, content, started)
-        counts = ingestion.get("RowInfo", {})
-        dropped = counts.get("RowsDropped", 0)
-        if dropped:
-            raise IngestionError(
-                f"{rows}: SPICE dropped {dropped:,} of {dropped + counts.get('RowsIngested', 0):,} rows; the refresh "
-                f"{ingestion.get('IngestionId')} in QuickSight's console says which; run again when that is repaired"
-            )
-        self._step(rows, action, f"{counts.get('RowsIngested', 0):,} rows, {refresh.reason}")
+        done = ingestions.refresh(self.quicksight, rows, place, refresh.type, content, started)
+        self._step(rows, action, f"{done.get('RowInfo', {}).get('RowsIngested', 0):,} rows, {refresh.reason}")
         return after
-
-    def _ingest(
-        self, what: str, place: Mapping[str, str], kind: str, content: str, started: str | None
-    ) -> Mapping[str, Any]:
-        """Start a refresh, or take up `started`, and wait for its end; return it. One that another refresh supersedes is as good as
-        that other, if it reads at least as much."""
-        for _ in range(INGESTION_ATTEMPTS):
-            identifier = started or self._start(what, place, kind, content)
-            ended = self._wait_for_ingestion(what, place, identifier)
-            if ended["IngestionStatus"] == "COMPLETED":
-                return ended
-            error = ended.get("ErrorInfo", {})
-            if error.get("Type") != "INGESTION_SUPERSEDED":
-                raise IngestionError(
-                    f"{what}: the refresh {identifier} ended as {ended['IngestionStatus']}: {error.get('Type', 'no reason')}: "
-                    f"{error.get('Message', '')}; {_advice(str(error.get('Type')))}"
-                )
-            newest = self._ingestions(what, place)[0]
-            started = str(newest["IngestionId"]) if _covers(newest, kind) else None
-        raise IngestionError(
-            f"{what}: other refreshes superseded it {INGESTION_ATTEMPTS} times; see who else refreshes the data set, and run again"
-        )
-
-    def _start(self, what: str, place: Mapping[str, str], kind: str, content: str) -> str:
-        """The identifier of a refresh that reads `content`: of the newest one if a killed run started that, else of a new one."""
-        ingestions = self._ingestions(what, place)
-        if ingestions:
-            newest = ingestions[0]
-            is_alive = newest["IngestionStatus"] not in ("FAILED", "CANCELLED")
-            if str(newest["IngestionId"]).startswith(content) and _covers(newest, kind) and is_alive:
-                return str(newest["IngestionId"])
-        number = 1 + sum(str(ingestion["IngestionId"]).startswith(content) for ingestion in ingestions)
-        while True:
-            identifier = f"{content}-{number}"
-            members = {**place, "IngestionId": identifier, "IngestionType": kind}
-            if self.quicksight.call("create_ingestion", what, **members):
-                return identifier
-            # The identifier is of an older refresh; or of this one, if its first answer was lost.
-            found = self.quicksight.find("describe_ingestion", what, **place, IngestionId=identifier)
-            if found is not None and found["Ingestion"]["IngestionStatus"] not in (*ENDED,):
-                return identifier
-            number += 1
-
-    def _ingestions(self, what: str, place: Mapping[str, str]) -> list[Mapping[str, Any]]:
-        """The last refreshes of a data set, newest first."""
-        found = self.quicksight.find("list_ingestions", what, **place, MaxResults=100) or {}
-        return sorted(found.get("Ingestions", []), key=lambda ingestion: ingestion["CreatedTime"], reverse=True)
-
-    def _wait_for_ingestion(self, what: str, place: Mapping[str, str], identifier: str) -> Mapping[str, Any]:
-        def ended() -> Mapping[str, Any] | None:
-            found = self.quicksight.find("describe_ingestion", what, **place, IngestionId=identifier)
-            if found is None:
-                raise IngestionError(f"{what}: the refresh {identifier} is gone; run again")
-            ingestion: Mapping[str, Any] = found["Ingestion"]
-            return ingestion if ingestion["IngestionStatus"] in ENDED else None
-
-        found: Mapping[str, Any] = wait(ended, INGESTION_MINUTES, what)
-        return found
 
     # Dashboard
 
@@ -549,8 +433,7 @@ class _Provisioning:
         tickers = [ticker for ticker in self.settings.tickers if ticker in held] or list(held)
         last = max(span.last or date.min for span in self.view.spans.values())
         since = datetime(last.year - YEARS_SHOWN, 1, 1, tzinfo=UTC)
-        kinds = ("bars", "quarantine", "restatement") if self.wanted.source == "athena" else ("bars", "quarantine")
-        return definition(arns, tickers[:COMPARED_TICKERS], since, kinds)
+        return definition(arns, tickers[:COMPARED_TICKERS], since, quality_kinds(self.settings))
 
     def _wait_for_version(self, number: int) -> None:
         """Wait until a version of the dashboard is complete. Raises FailedError, WaitError."""
@@ -576,69 +459,24 @@ class _Provisioning:
     # Permissions
 
     def _permissions(self, what: str, kind: str, place: Mapping[str, str], wanted: Permissions) -> None:
-        """Grant and revoke so that exactly `wanted` is allowed."""
+        """Grant and revoke so that exactly `wanted` is allowed, and no link opens a dashboard to others."""
         what = f"{what}, permissions"
         answer = self.quicksight.find(f"describe_{kind}_permissions", what, **place) or {}
-        present = {entry["Principal"]: frozenset(entry["Actions"]) for entry in answer.get("Permissions", [])}
-        grants = {who: actions for who, actions in wanted.items() if actions - present.get(who, frozenset())}
-        revokes = {who: gone for who, actions in present.items() if (gone := actions - wanted.get(who, frozenset()))}
-        links = answer.get("LinkSharingConfiguration", {}).get("Permissions", [])
-        for member, changes in (("GrantPermissions", grants), ("RevokePermissions", revokes)):
-            if changes and not self.dry_run:
-                for part in _parts([_permission(who, actions) for who, actions in changes.items()]):
-                    self.quicksight.call(f"update_{kind}_permissions", what, **place, **{member: part})
+        grants, revokes = differences(allowed(answer), wanted)
+        links = allowed(answer.get("LinkSharingConfiguration", {}))
+        for member, action, changes in (
+            ("GrantPermissions", "granted", grants),
+            ("RevokePermissions", "revoked", revokes),
+            ("RevokeLinkPermissions", "revoked the link", links),
+        ):
             if changes:
-                self._step(
-                    what, "granted" if member == "GrantPermissions" else "revoked", ", ".join(map(_short, changes))
-                )
-        if links:
-            if not self.dry_run:
-                for part in _parts([_permission(link["Principal"], link["Actions"]) for link in links]):
-                    self.quicksight.call(f"update_{kind}_permissions", what, **place, RevokeLinkPermissions=part)
-            self._step(what, "revoked", "the link for " + ", ".join(_short(link["Principal"]) for link in links))
-
-
-ENDED = ("COMPLETED", "FAILED", "CANCELLED")
-ADVICE = {
-    "PERMISSION_DENIED": "allow QuickSight's role to read from the source (docs/dashboards.md, QuickSight), then run again",
-    "FAILURE_TO_ASSUME_ROLE": "let QuickSight assume quicksight.role, then run again",
-    "IAM_ROLE_NOT_AVAILABLE": "correct quicksight.role, then run again",
-    "PASSWORD_AUTHENTICATION_FAILURE": "correct the secret of quicksight.secret, then run again",
-    "SQL_TABLE_NOT_FOUND": "register the tables first: `stock-lakehouse materialize --select catalog`",
-    "ACCOUNT_CAPACITY_LIMIT_EXCEEDED": "buy SPICE capacity in QuickSight's console, then run again",
-    "DATA_SET_SIZE_LIMIT_EXCEEDED": "the lake is larger than a data set of SPICE may be",
-    "SOURCE_RESOURCE_LIMIT_EXCEEDED": "raise aws.athena_scan_limit_mb if Athena's limit was reached, then run again",
-}
-
-
-def _advice(error: str) -> str:
-    return ADVICE.get(error, "the rows before stay in use; run again when that is repaired")
-
-
-def _covers(ingestion: Mapping[str, Any], kind: str) -> bool:
-    """Whether a refresh reads as much as one of `kind`. One of a new or changed data set reads all."""
-    return kind == "INCREMENTAL_REFRESH" or ingestion.get("RequestType") != "INCREMENTAL_REFRESH"
+                for part in parts(entries(changes)) if not self.dry_run else ():
+                    self.quicksight.call(f"update_{kind}_permissions", what, **place, **{member: part})
+                self._step(what, action, short(changes))
 
 
 def _has_failed(version: Mapping[str, Any]) -> bool:
     return str(version.get("Status", "")).endswith("_FAILED")
-
-
-def _actions(names: Iterable[str]) -> frozenset[str]:
-    return frozenset(f"quicksight:{name}" for name in names)
-
-
-def _permission(principal: str, actions: Iterable[str]) -> dict[str, Any]:
-    return {"Principal": principal, "Actions": sorted(actions)}
-
-
-def _short(principal: str) -> str:
-    """An ARN without its account: `user/default/ana`."""
-    return principal.rpartition(":")[2]
-
-
-def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    return (items[start : start + A_WRITE] for start in range(0, len(items), A_WRITE))
 
 
 def _digest(request: Mapping[str, Any]) -> str:

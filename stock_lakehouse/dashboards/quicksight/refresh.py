@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from stock_lakehouse.dashboards.quicksight.data_sets import REPORT
 from stock_lakehouse.lake.serving import SERVED
 from stock_lakehouse.sql.reports import report_named
-from stock_lakehouse.tables import BY_NAME, CURATED, QUARANTINE, RESTATEMENTS, Table
+from stock_lakehouse.tables import BY_NAME, QUARANTINE, RESTATEMENTS, Table
 
 if TYPE_CHECKING:
     from stock_lakehouse.dashboards.view import View
@@ -113,8 +113,8 @@ class LakeState:
 def needed(loaded: Loaded | None, content: str, state: LakeState, now: datetime, lookback_days: int) -> Refresh | None:
     """The refresh that brings SPICE to `content`; None if it has that.
 
-    An incremental refresh reads the rows of the lookback window again, which ends now. It is enough if no row before `loaded.settled`
-    has changed and that day lies in the window.
+    An incremental refresh reads the rows of the lookback window again, which ends now. It is enough if no row before
+    `loaded.settled` has changed and that day lies in the window.
     """
     if loaded is None:
         return Refresh("FULL_REFRESH", "nothing is known to be loaded")
@@ -133,8 +133,10 @@ def window_start(now: datetime, lookback_days: int) -> date:
 
 
 def loaded_now(content: str, state: LakeState, now: datetime, lookback_days: int) -> Loaded:
-    """What a refresh that starts at `now` loads. The settled day is in the middle of the window, so that it is still in that of the
-    next refresh."""
+    """What a refresh that starts at `now` loads.
+
+    The settled day is in the middle of the window, so that it is still in that of the next refresh.
+    """
     settled = now.date() - timedelta(days=lookback_days // 2)
     return Loaded(content, settled, state.before(settled))
 
