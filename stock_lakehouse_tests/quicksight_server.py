@@ -163,9 +163,8 @@ class Account:
             if request.get("AwsAccountId", ACCOUNT) != ACCOUNT:
                 raise RefusedError("AccessDeniedException", "another account")
             name = re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
-            given: dict[str, Any] = getattr(self, name)(
-                **{key: request[key] for key in request if key != "AwsAccountId"}
-            )
+            members = {NAMES.get(key, key): value for key, value in request.items() if key != "AwsAccountId"}
+            given: dict[str, Any] = getattr(self, name)(**members)
             return given
 
     def _refuse(self, operation: str, region: str) -> None:
@@ -393,7 +392,7 @@ class Account:
         data_set.schedules[schedule["ScheduleId"]] = schedule
         return {
             "ScheduleId": schedule["ScheduleId"],
-            "Arn": f"{data_set.arn}/refresh-schedule/{schedule['schedule_id']}",
+            "Arn": f"{data_set.arn}/refresh-schedule/{schedule['ScheduleId']}",
         }
 
     def describe_refresh_schedule(self, set_id: str, schedule_id: str) -> dict[str, Any]:
@@ -668,6 +667,9 @@ def serving(account: Account) -> Iterator[str]:
             status = 400 if shape is None else shape.metadata["error"]["httpStatusCode"]
             headers = {"x-amzn-ErrorType": error.code}
             return Response(_json({"Message": str(error)}), status, headers, "application/json")
+        except Exception as error:  # a defect of this server, which boto3 would only repeat
+            account.findings.append(f"{name}: {error!r}")
+            raise
         if name in account.faults.unanswered:
             account.faults.unanswered.discard(name)
             return Response("", 502)
