@@ -118,6 +118,11 @@ def page(browser: Browser, file: Path) -> Iterator[Page]:
     page.close()
 
 
+def look_at(page: Page, title: str) -> None:
+    page.get_by_role("button", name=title, exact=True).click()
+    wait_until(page, "!document.querySelector('main').hasAttribute('aria-busy')")
+
+
 def choose(page: Page, ticker: str) -> None:
     page.fill("#ticker", ticker)
     page.press("#ticker", "Enter")
@@ -131,9 +136,9 @@ def expected(ticker: str) -> pd.DataFrame:
     rows = rows.astype(dict.fromkeys(("open", "high", "low", "close", "volume", "adj_close"), float))
     close = rows["close"]
     sma_20, deviation = close.rolling(20).mean(), close.rolling(20).std(ddof=0)
-    rows["sma_50"], rows["sma_200"] = close.rolling(50).mean(), close.rolling(200).mean()
-    rows["bb_upper"], rows["bb_mid"], rows["bb_lower"] = sma_20 + 2 * deviation, sma_20, sma_20 - 2 * deviation
-    rows["volume_sma_20"] = rows["volume"].rolling(20).mean()
+    rows["sma_20"], rows["sma_50"], rows["sma_200"] = sma_20, close.rolling(50).mean(), close.rolling(200).mean()
+    rows["bb_upper"], rows["bb_lower"] = sma_20 + 2 * deviation, sma_20 - 2 * deviation
+    rows["volume_sma_20"], rows["volume_sma_50"] = (rows["volume"].rolling(window).mean() for window in (20, 50))
     rows["rsi_14"] = talib.RSI(close.to_numpy(), 14)
     rows["macd"], rows["macd_signal"], rows["macd_hist"] = talib.MACD(close.to_numpy(), 12, 26, 9)
     rows["return_1d"] = rows["adj_close"].pct_change()
@@ -206,7 +211,7 @@ def test_a_range_button_shows_the_sessions_since_that_many_months(page: Page, bu
 
 
 def test_delivered_text_is_shown_as_text_and_never_runs(page: Page, file: Path) -> None:
-    page.get_by_role("button", name="Data").click()
+    look_at(page, "Data")
     table = page.locator("#quarantine_newest")
     assert HOSTILE in table.inner_text()
     assert "volume -1" in table.inner_text()
@@ -228,7 +233,7 @@ def test_the_policy_of_the_page_stops_a_script_that_was_put_into_it(
 
 
 def test_the_data_view_counts_the_tables_and_tells_what_was_restated(page: Page) -> None:
-    page.get_by_role("button", name="Data").click()
+    look_at(page, "Data")
     rows = [line.split("\t") for line in page.locator("#data_tables").inner_text().splitlines()[1:]]
     bars = 2 * len(SESSIONS)
     counted = {name: (count, last) for name, count, last, *_ in rows}
@@ -246,7 +251,7 @@ def test_the_data_view_counts_the_tables_and_tells_what_was_restated(page: Page)
 
 
 def test_the_signals_view_has_the_newest_session_and_latest_signal_of_each_ticker(page: Page) -> None:
-    page.get_by_role("button", name="Signals").click()
+    look_at(page, "Signals")
     lines = [line.split("\t") for line in page.locator("#signals_table").inner_text().splitlines()[1:]]
     row = next(line for line in lines if line[0] == "AAA")
     wanted = expected("AAA")
@@ -280,7 +285,7 @@ def test_a_phone_has_no_sideways_scroll_and_the_scheme_is_the_systems(
     page = opened(browser, file, 390, 844, color_scheme=scheme)
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == paper
     for view in ("Ticker", "Signals", "Data"):
-        page.get_by_role("button", name=view, exact=True).click()
+        look_at(page, view)
         assert page.evaluate("document.documentElement.scrollWidth") == 390
     page.emulate_media(color_scheme="light" if scheme == "dark" else "dark")  # the system's setting changes
     wait_until(page, f"getComputedStyle(document.body).backgroundColor !== '{paper}'")

@@ -11,7 +11,7 @@ from typing import Any
 
 from stock_lakehouse.dashboards.data import data
 from stock_lakehouse.dashboards.signals import signals
-from stock_lakehouse.dashboards.ticker import about, charts, columns_of, rows_of
+from stock_lakehouse.dashboards.ticker import about, charts, columns_of, restated, rows_of, years_before
 from stock_lakehouse.dashboards.view import View
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.storage import LakeError
@@ -26,12 +26,11 @@ def answers(lake: Lake, tickers: Sequence[str] | None, years: int, most: int) ->
     """Every question that can be asked in a file, and its answer, as values for JSON.
 
     - charts, about, signals, data: as in questions.py; about.tickers are those that are charted
-    - bars/TICKER: of each charted ticker the sessions of the last `years` years
+    - bars/TICKER: of each charted ticker the sessions of the last `years` years; restated/TICKER
 
     `tickers`: the tickers to chart. None: all; if the lake has more than `most`, those with a signal on the newest session, then
     those that moved most. Raises ReportError if there are no features, or none of a ticker; StorageError.
     """
-    import pandas as pd
     import pyarrow.compute as pc
 
     lake.check()
@@ -49,10 +48,10 @@ def answers(lake: Lake, tickers: Sequence[str] | None, years: int, most: int) ->
         raise ReportError(
             f"tickers: the lake has no features of {', '.join(unknown)}; `stock-lakehouse status` lists what it has"
         )
-    first = (pd.Timestamp(last) - pd.DateOffset(years=years)).date()
+    first = years_before(last, years)
     latest = signals(view, years)
     charted = _most_interesting(latest, last, most) if tickers is None else list(dict.fromkeys(tickers))
-    rows = rows_of(view, charted, range(first.year, last.year + 1), first)
+    rows = rows_of(view, charted, range(first.year, last.year + 1)).filter(pc.field("date") >= first)
     return {
         "charts": charts(view),
         "about": {**about(view), "first": first.isoformat(), "tickers": charted, "tickers_in_lake": len(held)},
@@ -60,6 +59,7 @@ def answers(lake: Lake, tickers: Sequence[str] | None, years: int, most: int) ->
             f"bars/{ticker}": columns_of(rows.filter(pc.field("ticker") == ticker).drop_columns(["ticker"]))
             for ticker in charted
         },
+        **{f"restated/{ticker}": restated(view, ticker) for ticker in charted},
         "signals": latest,
         "data": data(view),
     }

@@ -14,12 +14,13 @@ class Series:
     """One curve of a pane.
 
     - columns: the columns with its values: one, or open, high, low and close for candles
-    - kind: how it is drawn; the bars of "signed_bars" have one colour above zero and another below
+    - kind: how it is drawn; the bars of "signed_bars" have the colour `up` above zero and `down` below, those of "session_bars"
+      have `up` where the session closed at its open or above, else `down`
     - color: the name of a colour of page/style.css, which has a value for a light and for a dark screen
     """
 
     columns: tuple[str, ...]
-    kind: Literal["candles", "line", "dashed", "bars", "signed_bars"]
+    kind: Literal["candles", "line", "dashed", "session_bars", "signed_bars"]
     label: str
     color: str
 
@@ -68,15 +69,15 @@ PANES = (
     Pane(
         "price",
         "Price",
-        50,
+        56,
         "price",
         (
             Series(("open", "high", "low", "close"), "candles", "Price", "up"),
+            _line("sma_20", "SMA 20", "blue"),  # also the middle of the bands
             _line("sma_50", "SMA 50", "orange"),
             _line("sma_200", "SMA 200", "purple"),
-            _line("bb_upper", "BB upper", "blue", "dashed"),
-            _line("bb_mid", "mid", "blue", "dashed"),
-            _line("bb_lower", "lower", "blue", "dashed"),
+            _line("bb_upper", "BB upper", "grey", "dashed"),
+            _line("bb_lower", "BB lower", "grey", "dashed"),
         ),
         marks=(
             Mark("golden_cross", False, "G", "Golden cross", "belowBar", "arrowUp", "up"),
@@ -90,15 +91,19 @@ PANES = (
     Pane(
         "volume",
         "Volume",
-        14,
+        12,
         "shares",
-        (Series(("volume",), "bars", "Shares", "grey"), _line("volume_sma_20", "Average 20", "blue")),
+        (
+            Series(("volume",), "session_bars", "Shares", "grey"),
+            _line("volume_sma_20", "Average 20", "blue"),
+            _line("volume_sma_50", "Average 50", "orange"),
+        ),
     ),
-    Pane("rsi", "RSI 14", 18, "percent", (_line("rsi_14", "RSI", "purple"),), lines=(30, 70)),
+    Pane("rsi", "RSI 14", 16, "percent", (_line("rsi_14", "RSI", "purple"),), lines=(30, 70)),
     Pane(
         "macd",
         "MACD 12, 26, 9",
-        18,
+        16,
         "price",
         (
             Series(("macd_hist",), "signed_bars", "Histogram", "up"),
@@ -108,8 +113,8 @@ PANES = (
         lines=(0,),
     ),
 )
-# What the legend of a session says besides the values that are drawn.
-LEGEND_COLUMNS = ("return_1d", "tradable_from", "bar_status")
+# What the legend of a session says besides the values that are drawn, and the factor of prices as traded.
+LEGEND_COLUMNS = ("return_1d", "tradable_from", "bar_status", "split_factor")
 COLUMNS = tuple(
     dict.fromkeys(
         [

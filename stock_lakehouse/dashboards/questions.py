@@ -1,4 +1,4 @@
-"""The questions of the page: a path and a query, like `bars/NVDA?since=2020-09-21`, and the function that answers each.
+"""The questions of the page: a path and a query, like `bars/NVDA?years=3`, and the function that answers each.
 
 Here: which question has which function, and how its arguments are read. Not here: the answers (ticker.py …), routes (server.py).
 """
@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote
 from stock_lakehouse.dashboards.data import data
 from stock_lakehouse.dashboards.errors import UnknownQuestionError, WrongQuestionError
 from stock_lakehouse.dashboards.signals import signals
-from stock_lakehouse.dashboards.ticker import about, bars, charts
+from stock_lakehouse.dashboards.ticker import about, bars, charts, restated
 from stock_lakehouse.dashboards.view import View
 from stock_lakehouse.lake.reading import moment
 
@@ -24,6 +24,7 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "about": about,
     "charts": charts,
     "bars": bars,
+    "restated": restated,
     "signals": signals,
     "data": data,
 }

@@ -124,7 +124,8 @@ def application(views: Views, reports: Path | None, host: str | None = None) -> 
         if status == 500:
             # Its traceback is in the server's log.
             return _error(500, f"The server could not answer ({type(error).__name__}); its terminal says more.")
-        return _error(status, str(error), isinstance(error, PreparingError), getattr(error, "nearest", ()))
+        text = f"There is nothing to show as of that moment: {error}." if isinstance(error, NoVersionError) else str(error)
+        return _error(status, text, isinstance(error, PreparingError), getattr(error, "nearest", ()))
 
     routes = [
         Route("/api/{question:path}", api, methods=["GET"]),

@@ -1,4 +1,4 @@
-"""What the page Ticker asks: what there is (`about`), the charts (`charts`), and the bars of a ticker (`bars`).
+"""What the page Ticker asks: what there is (`about`), the charts (`charts`), a ticker's bars (`bars`, `restated`).
 
 Here: plain values, ready for JSON. Not here: how they get to the page (server.py, report.py) and how they are shown (page/).
 """
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from stock_lakehouse.dashboards.charts import COLUMNS, PANES
 from stock_lakehouse.dashboards.errors import EmptyLakeError, TickerUnknownError
 from stock_lakehouse.dashboards.view import View
-from stock_lakehouse.tables import CURATED, FEATURES
+from stock_lakehouse.lake.reading import read_table
+from stock_lakehouse.tables import CURATED, FEATURES, RESTATEMENTS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,17 +65,63 @@ def charts(view: View) -> list[dict[str, Any]]:
     return [asdict(pane) for pane in PANES]
 
 
-def bars(view: View, ticker: str, since: date | None = None, before: date | None = None) -> dict[str, list[Any]]:
+def bars(view: View, ticker: str, years: int = 0, before: date | None = None) -> dict[str, list[Any]]:
     """The columns `charts.COLUMNS` of a ticker's bars and their dates, ascending, a list a column.
 
-    `since`: the first day; `before`: the day after the last (None: no limit). No rows if there is no session in between. Raises
-    TickerUnknownError.
+    `years`: only the years up to the ticker's newest session (0: all); `before`: only sessions before that day (None: all). No
+    rows if there is no such session. Raises TickerUnknownError.
     """
+    import pyarrow.compute as pc
+
+    first, last = _years_of(view, ticker)
+    if years > 0:
+        first = max(first, last - years)
+    if before is not None:
+        last = min(last, before.year)
+    rows = rows_of(view, [ticker], range(first, last + 1)).drop_columns(["ticker"])
+    if before is not None:
+        rows = rows.filter(pc.field("date") < before)
+    if years > 0 and rows.num_rows:
+        rows = rows.filter(pc.field("date") >= years_before(pc.max(rows["date"]).as_py(), years))
+    return columns_of(rows)
+
+
+def restated(view: View, ticker: str) -> list[dict[str, Any]]:
+    """The values of single bars of a ticker that changed after they were published, oldest change first.
+
+    Each has date (the session), column, old, new, cause and restated_at (null and texts as in the ledger). Changes of the whole
+    history, like those of a split, are not among them. Raises TickerUnknownError.
+    """
+    import pyarrow.compute as pc
+
+    _years_of(view, ticker)
+    names = ["table_name", "date", "columns", "old", "new", "rows", "cause", "restated_at"]
+    lines = read_table(
+        RESTATEMENTS.name, tickers=[ticker], columns=names, as_of=view.as_of, lake_root=view.lake.root
+    ).filter((pc.field("table_name") == CURATED.name) & (pc.field("rows") == 1))
+    return [
+        {
+            **{name: line[name] for name in ("old", "new", "cause")},
+            "date": line["date"].isoformat(),
+            "column": line["columns"],
+            "restated_at": f"{line['restated_at']:%Y-%m-%d %H:%M} UTC",
+        }
+        for line in lines.sort_by([("restated_at", "ascending"), ("date", "ascending")]).to_pylist()
+    ]
+
+
+def years_before(day: date, years: int) -> date:
+    """The same day `years` years before; for a 29 February the 28th, if there is none."""
+    try:
+        return day.replace(year=day.year - years)
+    except ValueError:
+        return day.replace(year=day.year - years, day=28)
+
+
+def _years_of(view: View, ticker: str) -> tuple[int, int]:
     if ticker not in view.ticker_years:
         raise unknown_ticker(view, ticker)
-    first, last = view.ticker_years[ticker]
-    years = range(max(first, since.year if since else first), min(last, before.year if before else last) + 1)
-    return columns_of(rows_of(view, [ticker], years, since, before).drop_columns(["ticker"]))
+    return view.ticker_years[ticker]
 
 
 def unknown_ticker(view: View, ticker: str) -> TickerUnknownError:
@@ -86,19 +133,11 @@ def unknown_ticker(view: View, ticker: str) -> TickerUnknownError:
     return TickerUnknownError(f"The lake has no bars of {ticker!r}{' then' if view.as_of else ''}.{words}", nearest)
 
 
-def rows_of(
-    view: View, tickers: Sequence[str], years: Sequence[int], since: date | None = None, before: date | None = None
-) -> pa.Table:
+def rows_of(view: View, tickers: Sequence[str], years: Sequence[int]) -> pa.Table:
     """Key and `charts.COLUMNS` of the bars of `tickers`, by ticker and date. A bar whose indicators are missing has nulls."""
-    import pyarrow.compute as pc
-
     of_bars = [column for column in COLUMNS if column in CURATED.column_names]
     of_features = [column for column in COLUMNS if column not in CURATED.column_names]
     found = view.rows(CURATED, [*KEY, *of_bars], years, tickers)
-    if since is not None:
-        found = found.filter(pc.field("date") >= since)
-    if before is not None:
-        found = found.filter(pc.field("date") < before)
     # Left outer: a run may be between its two publishes, and a bar is worth drawing without its indicators.
     joined = found.join(view.rows(FEATURES, [*KEY, *of_features], years, tickers), list(KEY), join_type="left outer")
     return joined.sort_by([(column, "ascending") for column in KEY])

@@ -200,7 +200,7 @@ function fail(error) {
   const isTold = error instanceof AnswerError;
   const text = isTold ? error.message : `The page could not be drawn (${error.message}). It needs a browser of 2023 or newer.`;
   const nearest = (error.nearest ?? []).map((name) => button(name, () => go({ page: 'ticker', ticker: name })));
-  line('failure', text, ...nearest, button('Try again', () => show()));
+  line('failure', text, ...(nearest.length ? nearest : [button('Try again', () => show())]));
   line('progress');
   byId('main').classList.add('old');
   if (!isTold) console.error(error);

@@ -5,7 +5,7 @@ const byId = (id) => document.getElementById(id);
 
 const DECIMALS = new Intl.NumberFormat('en-US', { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 const DIGITS = new Intl.NumberFormat('en-US', { maximumSignificantDigits: 4 });
-const COMPACT = new Intl.NumberFormat('en-US', { notation: 'compact', minimumSignificantDigits: 3, maximumSignificantDigits: 4 });
+const COMPACT = new Intl.NumberFormat('en-US', { notation: 'compact', minimumFractionDigits: 2, maximumFractionDigits: 2 });
 const WHOLE = new Intl.NumberFormat('en-US', { maximumFractionDigits: 0 });
 const PER_CENT = new Intl.NumberFormat('en-US', { style: 'percent', minimumFractionDigits: 2 });
 const CHANGE = new Intl.NumberFormat('en-US', { style: 'percent', minimumFractionDigits: 2, signDisplay: 'exceptZero' });
