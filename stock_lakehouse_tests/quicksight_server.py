@@ -36,6 +36,8 @@ ACCOUNT, REGION = "123456789012", "us-east-1"
 PREFIX = f"arn:aws:quicksight:{REGION}:{ACCOUNT}"
 WRITES = ("Create", "Update", "Put", "Tag", "Delete")
 IN_FLIGHT = ("INITIALIZED", "QUEUED", "RUNNING")
+# Errors of a test that let another refresh, as of somebody's schedule, come in between; the types of that one.
+SUPERSEDED = {"INGESTION_SUPERSEDED": "FULL_REFRESH", "SUPERSEDED_BY_LESS": "INCREMENTAL_REFRESH"}
 MOST_INGESTIONS = 32  # of a data set in 24 hours
 
 Row = Mapping[str, Any]
@@ -436,20 +438,15 @@ class Account:
             if ingestion["looks"] > 0:
                 ingestion["looks"] -= 1
                 ingestion["IngestionStatus"] = "RUNNING"
-            elif ingestion["error"] == "INGESTION_SUPERSEDED":
-                self._superseded(data_set, ingestion_id)
+            elif ingestion["error"] in SUPERSEDED:
+                self._started += 1
+                self._ingest(data_set, f"automatic-{self._started}", SUPERSEDED[ingestion["error"]])
             elif ingestion["error"]:
                 ingestion["IngestionStatus"] = "FAILED"
                 ingestion["ErrorInfo"] = {"Type": ingestion["error"], "Message": "of the test"}
             else:
                 self._load(data_set, ingestion)
         return {"Ingestion": {name: value for name, value in ingestion.items() if name not in ("error", "looks")}}
-
-    def _superseded(self, data_set: Resource, identifier: str) -> None:
-        """Another refresh comes in between, as of the daily schedule."""
-        kind = "INCREMENTAL_REFRESH" if data_set.ingestions[identifier].get("by_less") else "FULL_REFRESH"
-        self._started += 1
-        self._ingest(data_set, f"automatic-{self._started}", kind)
 
     def _load(self, data_set: Resource, ingestion: dict[str, Any]) -> None:
         ingestion["IngestionStatus"] = "COMPLETED"

@@ -11,6 +11,7 @@ from stock_lakehouse.assets.curated import corporate_actions, curated_stocks_dai
 from stock_lakehouse.assets.features import stocks_features
 from stock_lakehouse.assets.ledger import restatements
 from stock_lakehouse.assets.processed import processed_actions, processed_quarantine, processed_stocks_daily
+from stock_lakehouse.assets.quicksight import quicksight_dashboard
 from stock_lakehouse.assets.raw import raw_stocks_daily
 from stock_lakehouse.assets.reports import report_assets
 from stock_lakehouse.automation.jobs import GROUP, LAYER_TAG
@@ -62,6 +63,8 @@ def all_assets(
         catalog,
         *report_assets(settings.query_engine),
     ]
+    if settings.dashboard == "quicksight":
+        assets.append(quicksight_dashboard())
     return dg.map_asset_specs(described, assets)
 
 

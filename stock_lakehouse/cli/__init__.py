@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from stock_lakehouse.cli import dashboard, demo, describe, export, look, operate, query, report, run
+from stock_lakehouse.cli import dashboard, demo, describe, export, look, operate, query, quicksight, report, run
 from stock_lakehouse.cli.errors import explainable, explanation
 from stock_lakehouse.cli.interrupt import ctrl_c
 from stock_lakehouse.cli.printing import NAME, aside
 from stock_lakehouse.cli.program import app
 
-__all__ = ["app", "dashboard", "demo", "describe", "export", "look", "main", "operate", "query", "report", "run"]
+__all__ = [
+    "app",
+    "dashboard",
+    "demo",
+    "describe",
+    "export",
+    "look",
+    "main",
+    "operate",
+    "query",
+    "quicksight",
+    "report",
+    "run",
+]
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ class Diagnosis:
 
 
 def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
-    """Check settings, lake, layout, serving copy, instance, disks, calendar, partitions, source, engine and Java, in order.
+    """Check settings, lake, layout, serving copy, instance, disks, calendar, partitions, source, engine, dashboard and Java.
 
     Without settings the checks end. Nothing is created.
 
@@ -67,6 +67,8 @@ def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
     yield _engine(settings, say)
     if settings.engine == "databricks":
         yield _jobs(settings)
+    if settings.dashboard == "quicksight":
+        yield _quicksight(settings)
     yield _java()
 
 
@@ -327,6 +329,27 @@ def _jobs(settings: Settings) -> Diagnosis:
         "all runs are" if databricks.work == "job" else f"runs of {databricks.job_bars:,} ticker-sessions or more are"
     )
     return Diagnosis("jobs", "ok", f"{runs} Databricks jobs on {databricks.job_compute}")
+
+
+def _quicksight(settings: Settings) -> Diagnosis:
+    """The edition of the account, and whether readers and authors exist."""
+    from stock_lakehouse.dashboards.quicksight.client import QuickSight
+    from stock_lakehouse.dashboards.quicksight.principals import check_edition, principals
+    from stock_lakehouse.lake.storage import LakeError
+
+    try:
+        quicksight = QuickSight()
+        edition = check_edition(quicksight)
+        readers, authors = principals(quicksight, settings.quicksight)
+    except LakeError as error:
+        return Diagnosis("quicksight", "broken", str(error))
+    known = "" if edition is None else f", edition {edition}"
+    return Diagnosis(
+        "quicksight",
+        "ok",
+        f"account {quicksight.account} in {quicksight.region}{known}; readers: {len(readers)}, authors: {len(authors)}, all "
+        "known",
+    )
 
 
 def _java() -> Diagnosis:

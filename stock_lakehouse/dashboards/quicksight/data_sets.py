@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stock_lakehouse.dashboards.charts import PANES, Mark
 from stock_lakehouse.lake.serving import served_name
@@ -17,7 +17,7 @@ from stock_lakehouse.sql.reports import report_named
 from stock_lakehouse.tables import BY_NAME, CURATED, FEATURES, QUARANTINE, RESTATEMENTS
 
 if TYPE_CHECKING:
-    from stock_lakehouse.settings import Settings
+    from stock_lakehouse.settings import Aws, QuickSight, Redshift
 
 REPORT = "dashboard_daily"
 DAILY, QUALITY = "daily", "quality"
@@ -35,6 +35,17 @@ KINDS = {
 }
 CASTS = {"boolean": "integer", "date": "timestamp"}
 LONGEST_DESCRIPTION = 500
+
+
+class Groups(Protocol):
+    """The groups of the settings that say where the data sets are read from."""
+
+    @property
+    def quicksight(self) -> QuickSight: ...
+    @property
+    def aws(self) -> Aws: ...
+    @property
+    def redshift(self) -> Redshift: ...
 
 
 @dataclass(frozen=True)
@@ -90,36 +101,35 @@ class DataSet:
         }
 
 
-def data_sets(settings: Settings) -> tuple[DataSet, DataSet]:
+def data_sets(settings: Groups) -> tuple[DataSet, DataSet]:
     """`daily` and `quality` over the source that `settings` name."""
     if settings.quicksight.source == "redshift":
         schema = f'"{settings.redshift.schema_name}"'
         external = f'"{settings.redshift.external_schema}"'
-        rows = f'SELECT * FROM {schema}."{REPORT}"'  # noqa: S608 - a schema is an identifier by its setting
+        names = ", ".join(f'"{column.name}"' for column in report_named(REPORT).columns(BY_NAME))
+        # All years, as from Athena; the view dashboard_daily has the loaded ones.
+        rows = f"SELECT {names}\nFROM {schema}.prices_with_features"
         return daily(rows), _quality(
-            [
-                _bars("stock_prices", f"{schema}.stock_prices"),
-                _bars("stock_features", f"{schema}.stock_features"),
-                # Spectrum reads no Delta log, so the ledger is missing; and its syntax for arrays is its own.
-                f"SELECT 'quarantine', '{QUARANTINE.name}', ticker, 'any reason', CAST(NULL AS timestamp), count(*)\n"
-                f'FROM {external}."{QUARANTINE.name}" GROUP BY ticker',
-            ]
+            _bars("stock_prices", f"{schema}.stock_prices"),
+            _bars("stock_features", f"{schema}.stock_features"),
+            # Spectrum reads no Delta log, so the ledger is missing; and its syntax for arrays is its own.
+            _counts("quarantine", f"'{QUARANTINE.name}'", "'any reason'", "NULL", "count(*)")
+            + f'FROM {external}."{QUARANTINE.name}" GROUP BY ticker',
         )
     database = f'"{settings.aws.glue_database}"'
     return daily(report_over(database)), _quality(
-        [
-            _bars(CURATED.name, f'{database}."{served_name(CURATED)}"'),
-            _bars(FEATURES.name, f'{database}."{served_name(FEATURES)}"'),
-            f"SELECT 'quarantine', '{QUARANTINE.name}', ticker, reason, CAST(NULL AS timestamp), count(*)\n"
-            f'FROM {database}."{QUARANTINE.name}" CROSS JOIN UNNEST(reasons) AS unnested (reason) GROUP BY ticker, reason',
-            "SELECT 'restatement', table_name, ticker, coalesce(cause, 'unknown'),\n"
-            "  CAST(date_trunc('day', restated_at) AS timestamp), CAST(sum(\"rows\") AS bigint)\n"
-            f'FROM {database}."{RESTATEMENTS.name}" GROUP BY 2, 3, 4, 5',
-        ]
+        _bars(CURATED.name, f'{database}."{served_name(CURATED)}"'),
+        _bars(FEATURES.name, f'{database}."{served_name(FEATURES)}"'),
+        _counts("quarantine", f"'{QUARANTINE.name}'", "reason", "NULL", "count(*)")
+        + f'FROM {database}."{QUARANTINE.name}" CROSS JOIN UNNEST(reasons) AS unnested (reason) GROUP BY ticker, reason',
+        _counts(
+            "restatement", "table_name", "coalesce(cause, 'unknown')", "date_trunc('day', restated_at)", 'sum("rows")'
+        )
+        + f'FROM {database}."{RESTATEMENTS.name}" GROUP BY 2, 3, 4, 5',
     )
 
 
-def quality_kinds(settings: Settings) -> tuple[str, ...]:
+def quality_kinds(settings: Groups) -> tuple[str, ...]:
     """What `quality` counts: the values of its column `kind`."""
     counted = ("bars", "quarantine")
     return counted if settings.quicksight.source == "redshift" else (*counted, "restatement")
@@ -204,9 +214,15 @@ def _starts(mark: Mark) -> str:
 
 
 def _bars(name: str, table: str) -> str:
+    counted = _counts("bars", f"'{name}'", "price_basis", 'max("date")', "count(*)")
+    return f"{counted}FROM {table} GROUP BY ticker, price_basis"
+
+
+def _counts(kind: str, table: str, detail: str, day: str, rows: str) -> str:
+    """The begin of a SELECT of the columns of `quality`; the arguments but `kind` are SQL."""
     return (
-        f"SELECT 'bars', '{name}', ticker, price_basis, CAST(max(\"date\") AS timestamp), count(*)\n"
-        f"FROM {table} GROUP BY ticker, price_basis"
+        f"SELECT '{kind}' AS kind, {table} AS table_name, ticker, {detail} AS detail,\n"
+        f"  CAST({day} AS timestamp) AS day, CAST({rows} AS bigint) AS row_count\n"
     )
 
 
@@ -220,13 +236,8 @@ QUALITY_FIELDS = (
 )
 
 
-def _quality(parts: Sequence[str]) -> DataSet:
-    names = ", ".join(field.name for field in QUALITY_FIELDS)
-    return DataSet(
-        QUALITY,
-        f"SELECT {names} FROM (\n" + "\nUNION ALL\n".join(parts) + f"\n) AS counted ({names})",  # noqa: S608
-        QUALITY_FIELDS,
-    )
+def _quality(*parts: str) -> DataSet:
+    return DataSet(QUALITY, "\nUNION ALL\n".join(parts), QUALITY_FIELDS)
 
 
 def _descriptions() -> dict[str, str]:

@@ -31,7 +31,7 @@ from stock_lakehouse.dashboards.quicksight.client import (
     named_errors,
     wait,
 )
-from stock_lakehouse.dashboards.quicksight.data_sets import DAILY, DataSet, data_sets, quality_kinds
+from stock_lakehouse.dashboards.quicksight.data_sets import DAILY, DataSet, Groups, data_sets, quality_kinds
 from stock_lakehouse.dashboards.quicksight.definition import definition
 from stock_lakehouse.dashboards.quicksight.principals import (
     AUTHOR,
@@ -51,7 +51,6 @@ from stock_lakehouse.market_calendar import utc_now
 
 if TYPE_CHECKING:
     from stock_lakehouse.dashboards.view import View
-    from stock_lakehouse.settings import Settings
 
 # Tags of this program: the lake's root, the digest of what was written, and of a data set what it has in SPICE.
 ROOT, WRITTEN, ROWS = "lakehouse-root", "lakehouse-digest", "lakehouse-rows"
@@ -106,7 +105,7 @@ class Outcome:
 
 
 def provision(
-    settings: Settings,
+    settings: Groups,
     view: View,
     quicksight: QuickSight,
     dry_run: bool = False,
@@ -123,7 +122,7 @@ def provision(
     return _Provisioning(settings, view, quicksight, dry_run, tell, clock).run()
 
 
-def source_request(settings: Settings) -> dict[str, Any]:
+def source_request(settings: Groups) -> dict[str, Any]:
     """The members of CreateDataSource that say what the data source is. Redshift's workgroup is asked for its address."""
     wanted = settings.quicksight
     role = {"RoleArn": wanted.role} if wanted.role else {}
@@ -162,7 +161,7 @@ class _Provisioning:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: Groups,
         view: View,
         quicksight: QuickSight,
         dry_run: bool,
@@ -337,7 +336,7 @@ class _Provisioning:
             "ScheduleId": SCHEDULE,
             "ScheduleFrequency": {
                 "Interval": "DAILY",
-                "Timezone": self.settings.calendar.time_zone,
+                "Timezone": self.view.lake.options.calendar.time_zone,
                 "TimeOfTheDay": self.wanted.refresh_time,
             },
             "RefreshType": "FULL_REFRESH",
@@ -430,7 +429,7 @@ class _Provisioning:
 
     def _definition(self, arns: Mapping[str, str]) -> dict[str, Any]:
         held = self.view.ticker_years
-        tickers = [ticker for ticker in self.settings.tickers if ticker in held] or list(held)
+        tickers = [ticker for ticker in self.view.lake.options.tickers if ticker in held] or list(held)
         last = max(span.last or date.min for span in self.view.spans.values())
         since = datetime(last.year - YEARS_SHOWN, 1, 1, tzinfo=UTC)
         return definition(arns, tickers[:COMPARED_TICKERS], since, quality_kinds(self.settings))
