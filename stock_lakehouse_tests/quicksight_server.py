@@ -250,7 +250,7 @@ class Account:
         return self._permissions(resource)
 
     def _known(self, principal: str) -> None:
-        kind, _, name = principal.rpartition(":")[2].split("/", 2)
+        kind, *_, name = principal.rpartition(":")[2].split("/")
         if kind != "namespace" and name not in self.users | self.groups:
             raise RefusedError("InvalidParameterValueException", f"Principal {principal} does not exist")
 

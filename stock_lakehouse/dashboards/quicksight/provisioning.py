@@ -326,11 +326,19 @@ class _Provisioning:
         if data_set.window is not None:
             window = {"ColumnName": data_set.window, "Size": self.wanted.lookback_days, "SizeUnit": "DAY"}
             wanted = {"RefreshConfiguration": {"IncrementalRefresh": {"LookbackWindow": window}}}
-            describe = "describe_data_set_refresh_properties"
-            present = find(describe, what, **place)
-            if not says((present or {}).get("DataSetRefreshProperties"), wanted):
+
+            def is_set() -> bool:
+                present = find("describe_data_set_refresh_properties", what, **place)
+                return says((present or {}).get("DataSetRefreshProperties"), wanted)
+
+            if not is_set():
                 if not self.dry_run:
-                    call("put_data_set_refresh_properties", what, **place, DataSetRefreshProperties=wanted)
+                    try:
+                        call("put_data_set_refresh_properties", what, **place, DataSetRefreshProperties=wanted)
+                    except QuickSightError:
+                        # A call whose answer is lost is sent again, and then QuickSight refuses what is set already.
+                        if not is_set():
+                            raise
                 self._step(f"{what}, lookback window", "set", f"{self.wanted.lookback_days} days")
         schedule = {
             "ScheduleId": SCHEDULE,
@@ -363,7 +371,7 @@ class _Provisioning:
             refresh: Refresh | None = Refresh("FULL_REFRESH", "the data set is new or was changed")
         else:
             refresh = needed(loaded, content, self.state, now, days)
-            if refresh is not None and data_set.window is None:
+            if refresh is not None and loaded is not None and data_set.window is None:
                 refresh = Refresh("FULL_REFRESH", "rows have changed")
         rows = f"{what}, rows"
         if refresh is None:
