@@ -37,7 +37,7 @@ from stock_lakehouse_tests.quicksight_server import PREFIX, WRITES
 
 pytestmark = pytest.mark.slow
 READER = {"quicksight:DescribeDashboard", "quicksight:ListDashboardVersions", "quicksight:QueryDashboard"}
-SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:redshift"  # noqa: S105 - the name of a secret
+SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:redshift"
 
 
 def actions(outcome: provisioning.Outcome) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The definition of the dashboard: that QuickSight takes it, that its names exist, and that it draws what the local page draws."""
+"""The definition of the dashboard: QuickSight takes it, its names exist, and it draws what the local page draws."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Change = Callable[[dict[str, Any]], Any]
 
 
 def settings_of(source: str) -> Settings:
-    secret = "arn:aws:secretsmanager:us-east-1:123456789012:secret:redshift"  # noqa: S105 - the name of a secret
+    secret = "arn:aws:secretsmanager:us-east-1:123456789012:secret:redshift"
     more = {"secret": secret} if source == "redshift" else {}
     return Settings(
         lake_root="s3://bucket/lake",
@@ -135,7 +135,7 @@ def test_days_are_drawn_each_and_in_their_order_and_no_point_is_called_other() -
 def test_the_colours_are_the_light_ones_of_the_local_page() -> None:
     css = (resources.files("stock_lakehouse.dashboards") / "page" / "style.css").read_text(encoding="utf-8")
     light = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", css.partition("}")[0]))
-    assert COLORS == {name: light[name].upper() for name in COLORS}
+    assert {name: light[name].upper() for name in COLORS} == COLORS
     used = {series.color for pane in PANES for series in pane.series} | {
         mark.color for pane in PANES for mark in pane.marks
     }
