@@ -53,6 +53,7 @@ VIEW = re.compile(
     r"create\s+(?:or\s+replace\s+)?view\s+([\w.\"]+)\s+as\s+(.*?)(\s+with\s+no\s+schema\s+binding)?$", re.I | re.S
 )
 DROP_VIEW = re.compile(r"drop\s+view\s+(?:if\s+exists\s+)?([\w.\"]+)(?:\s+cascade|\s+restrict)?$", re.I)
+DROP_SCHEMA = re.compile(rf"drop\s+schema\s+(?:if\s+exists\s+)?{NAME}$", re.I)
 LOCK = re.compile(r"lock\s+(?:table\s+)?(.+)$", re.I | re.S)
 COMMENT = re.compile(
     r"comment\s+on\s+(table|column|view|schema)\s+([\w.\"]+)\s+is\s+(null|'(?:[^']|'')*')$", re.I | re.S
@@ -516,6 +517,8 @@ class RedshiftServer:
             self._make_view(transaction, _plain(found[1]), found[2], late=bool(found[3]))
         elif found := DROP_VIEW.match(sql):
             transaction.views[_plain(found[1])] = None
+        elif (found := DROP_SCHEMA.match(sql)) and found[1].lower() in self.external:
+            transaction.changes.append(lambda: self.external.pop(found[1].lower()))
         elif found := COMMENT.match(sql):
             kind, name = found[1].lower(), _plain(found[2])
             text = "" if found[3].lower() == "null" else found[3][1:-1].replace("''", "'")

@@ -51,7 +51,7 @@ def all_assets(
             description=table.description,
         ).merge_attributes(metadata=_metadata(with_indicators(table, indicators), indicators))
 
-    assets = [
+    assets: list[dg.AssetsDefinition] = [
         raw_stocks_daily(source_retries),
         processed_stocks_daily,
         processed_quarantine,
@@ -63,8 +63,12 @@ def all_assets(
         catalog,
         *report_assets(settings.query_engine),
     ]
+    if settings.warehouse == "redshift":
+        from stock_lakehouse.assets.warehouse import warehouse_assets
+
+        assets.append(warehouse_assets(indicators))
     if settings.dashboard == "quicksight":
-        assets.append(quicksight_dashboard())
+        assets.append(quicksight_dashboard(settings.quicksight.source))
     return dg.map_asset_specs(described, assets)
 
 

@@ -1,22 +1,23 @@
 """quicksight_dashboard: the dashboard on Amazon QuickSight, with its data. Defined only with `dashboard = "quicksight"`."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 
 from stock_lakehouse.automation.jobs import CATALOG, GROUP, LAYER_TAG, SERVING_LAYER
 from stock_lakehouse.resources.quicksight import QuickSightResource
+from stock_lakehouse.warehouse.tables import NATIVE_TABLES
 
 NAME = "quicksight_dashboard"
 
 
-def quicksight_dashboard(after: Sequence[str] = (CATALOG,)) -> dg.AssetsDefinition:
-    """The asset. `after`: the assets that make what QuickSight reads."""
+def quicksight_dashboard(source: Literal["athena", "redshift"]) -> dg.AssetsDefinition:
+    """The asset. `source`: what QuickSight reads, which is up to date before: the catalog's tables, or also the warehouse's."""
+    after = [CATALOG, *(table.asset for table in NATIVE_TABLES if source == "redshift")]
 
     @dg.asset(
         name=NAME,
-        deps=list(after),
+        deps=after,
         group_name=GROUP,
         tags={LAYER_TAG: SERVING_LAYER},
         kinds={"quicksight"},

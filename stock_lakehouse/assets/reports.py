@@ -21,8 +21,20 @@ ROWS_COUNTED = 10_000
 
 
 def report_assets(query_engine: str) -> Sequence[dg.AssetsDefinition]:
-    """An asset for each report. With an engine that reads a catalog, Athena or Trino, they run after the catalog's asset."""
-    return [_asset(report, after=() if query_engine == "duckdb" else (CATALOG,)) for report in reports().values()]
+    """An asset for each report.
+
+    With an engine that reads a catalog, Athena or Trino, they run after the catalog's asset; on Redshift after the native tables.
+    """
+    return [_asset(report, after=_before(query_engine)) for report in reports().values()]
+
+
+def _before(query_engine: str) -> tuple[str, ...]:
+    """The assets without which the engine has no rows of the lake's present versions."""
+    if query_engine == "redshift":
+        from stock_lakehouse.warehouse.tables import NATIVE_TABLES
+
+        return tuple(table.asset for table in NATIVE_TABLES)
+    return () if query_engine == "duckdb" else (CATALOG,)
 
 
 def _asset(report: Report, after: Sequence[str]) -> dg.AssetsDefinition:

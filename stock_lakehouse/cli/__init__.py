@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from stock_lakehouse.cli import dashboard, demo, describe, export, look, operate, query, quicksight, report, run
+from stock_lakehouse.cli import (
+    dashboard,
+    demo,
+    describe,
+    export,
+    look,
+    operate,
+    query,
+    quicksight,
+    report,
+    run,
+    warehouse,
+)
 from stock_lakehouse.cli.errors import explainable, explanation
 from stock_lakehouse.cli.interrupt import ctrl_c
 from stock_lakehouse.cli.printing import NAME, aside
@@ -21,6 +33,7 @@ __all__ = [
     "quicksight",
     "report",
     "run",
+    "warehouse",
 ]
 
 

@@ -336,7 +336,7 @@ def _as_parquet(stored: DeltaTable, opened: deltalake.DeltaTable, served: Served
     content, rows = BytesIO(), 0
     # Doubles hardly repeat: a dictionary of them makes the file a quarter larger.
     with pq.ParquetWriter(content, schema, compression="zstd", use_dictionary=texts) as writer:
-        for part in _parts(stored, opened, served, schema):
+        for part in parts_of_year(stored, opened, served, schema):
             writer.write_table(part.sort_by([(name, "ascending") for name in ORDER]), row_group_size=ROWS_A_GROUP)
             rows += part.num_rows
     if rows != served.rows:
@@ -347,10 +347,13 @@ def _as_parquet(stored: DeltaTable, opened: deltalake.DeltaTable, served: Served
     return content.getvalue()
 
 
-def _parts(
+def parts_of_year(
     stored: DeltaTable, opened: deltalake.DeltaTable, served: ServedYear, schema: pa.Schema
 ) -> Iterator[pa.Table]:
-    """The rows of a year in parts of about `bars_per_chunk` rows, the tickers ascending from part to part."""
+    """The rows of a year in parts of about `bars_per_chunk` rows, the tickers ascending from part to part.
+
+    A ticker's rows are in one part. Read from the table's data files. Raises StorageError, UnservedError.
+    """
     import pyarrow as pa
 
     storage = storage_at(stored.lake_root)

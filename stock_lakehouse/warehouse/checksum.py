@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from stock_lakehouse.schemas import Column
+from stock_lakehouse.warehouse.tables import sql
 
 # Redshift's whole numbers have 63 bits, so 2^84 is written as a product. Multiplication by powers of two is exact.
 POWER_84 = "1048576*1048576*1048576*1048576*16"
@@ -93,18 +94,23 @@ def checksums_sql(columns: Sequence[Column], source: str, dialect: Dialect) -> s
     key = f"{short['ticker']}, {short['year']}"
     doubles = [short[column.name] for column in columns if column.type == "double"]
     named = ", ".join(f"{dialect.name(column.name)} AS {short[column.name]}" for column in columns)
-    banded = _with(f"(SELECT {named} FROM {source}) AS rows_0", short.values(), doubles, _band, "b", 1)
+    banded = _with(_rows(named, source, 0), short.values(), doubles, _band, "b", 1)
     scaled = _with(banded, [*short.values(), *(f"b{name}" for name in doubles)], doubles, _scaled, "s", 2)
     texts = " || '|' || ".join(_text(column, short[column.name], dialect) for column in columns)
-    digests = f"(SELECT {key}, MD5({texts}) AS digest FROM {scaled}) AS rows_3"
+    digests = _rows(f"{key}, MD5({texts}) AS digest", scaled, 3)
     halves = ", ".join(
         f"{dialect.number(f'SUBSTRING(digest, {start}, 8)')} AS half_{place}" for place, start in ((1, 1), (2, 9))
     )
-    return (
-        f"SELECT {short['ticker']} AS {ticker}, {short['year']} AS {year}, COUNT(*) AS row_count, "
-        "CAST(SUM(half_1) AS BIGINT) AS checksum_1, CAST(SUM(half_2) AS BIGINT) AS checksum_2 "
-        f"FROM (SELECT {key}, {halves} FROM {digests}) AS rows_4 GROUP BY {key}"
+    found = (
+        f"{short['ticker']} AS {ticker}, {short['year']} AS {year}, COUNT(*) AS row_count, "
+        "CAST(SUM(half_1) AS BIGINT) AS checksum_1, CAST(SUM(half_2) AS BIGINT) AS checksum_2"
     )
+    return sql("SELECT", found, "FROM", _rows(f"{key}, {halves}", digests, 4), "GROUP BY", key)
+
+
+def _rows(columns: str, source: str, level: int) -> str:
+    """`columns` of `source`, as a source of the next level."""
+    return sql("(SELECT", columns, "FROM", f"{source}) AS rows_{level}")
 
 
 def _with(
@@ -112,7 +118,7 @@ def _with(
 ) -> str:
     """`source` with a further column for each double."""
     more = [f"{made(name)} AS {prefix}{name}" for name in doubles]
-    return f"(SELECT {', '.join([*names, *more])} FROM {source}) AS rows_{level}"
+    return _rows(", ".join([*names, *more]), source, level)
 
 
 def _band(name: str) -> str:
