@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo ui test test-all test-engines test-athena lint weed soak bench conformance docs lock clean
+.PHONY: demo ui test test-all test-engines test-athena lint weed soak bench conformance docs screenshots lock clean
 
 demo: .venv/installed
 	@$(BIN)/stock-lakehouse demo
@@ -51,6 +51,10 @@ conformance: .venv/tests
 docs: .venv/tests
 	$(BIN)/python -m stock_lakehouse_tests.settings_tables
 	$(BIN)/python -m stock_lakehouse_tests.table_documents
+
+# docs/screenshots: the demo, Dagster's UI, the dashboard and a report, photographed in Chromium. Takes three minutes.
+screenshots: .venv/tests
+	$(BIN)/python -m stock_lakehouse_tests.dashboards.screenshots
 
 lock: .venv/tests
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \

@@ -1,6 +1,6 @@
 """`python -m stock_lakehouse_tests.quicksight_definition`: writes the definition of the dashboard as it was reviewed.
 
-Here: a definition of fixed tickers, and its file. Not here: what is compared with it (dashboards/test_quicksight_definition.py).
+Here: a definition of fixed tickers, and its file. Not here: what is compared with it (quicksight/test_definition.py).
 """
 
 from __future__ import annotations

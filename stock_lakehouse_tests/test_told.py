@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from stock_lakehouse.cli import app
 from stock_lakehouse.cli.outcome import finding_lines
-from stock_lakehouse.runs.run import CheckFinding
+from stock_lakehouse.instance.run_record import CheckFinding
 
 CONFIG = """
 tickers = ["AAPL", "NVDA"]

@@ -8,6 +8,7 @@ import dagster as dg
 
 from stock_lakehouse.assets.catalog import catalog
 from stock_lakehouse.assets.curated import corporate_actions, curated_stocks_daily
+from stock_lakehouse.assets.dashboards import run_report
 from stock_lakehouse.assets.features import stocks_features
 from stock_lakehouse.assets.ledger import restatements
 from stock_lakehouse.assets.processed import processed_actions, processed_quarantine, processed_stocks_daily
@@ -62,6 +63,7 @@ def all_assets(
         restatements,
         catalog,
         *report_assets(settings.query_engine),
+        *([run_report(settings)] if settings.dashboard != "off" else []),
     ]
     if settings.warehouse == "redshift":
         from stock_lakehouse.assets.warehouse import warehouse_assets

@@ -35,6 +35,7 @@ def dashboard(
     """Serve the charts of the lake on this machine, until Ctrl-C; nothing is written but the serving copy."""
     from stock_lakehouse.clock import ClockError, clock_of
     from stock_lakehouse.dashboards.page_files import MissingScriptError
+    from stock_lakehouse.dashboards.reports import Reports
     from stock_lakehouse.dashboards.server import HOST, application
     from stock_lakehouse.dashboards.view import Views
     from stock_lakehouse.lake import Lake
@@ -50,7 +51,7 @@ def dashboard(
         clock()
         lake.check()
         views = Views(lake, settings.serving_cache, clock, aside)
-        served = application(views, None, url.hostname)
+        served = application(views, Reports(lake), url.hostname)
     except (ClockError, StorageError, MissingScriptError) as error:
         fail(str(error))
     number = port or url.port or DEFAULT_PORT
@@ -90,8 +91,15 @@ def _what_there_is(views: Views) -> str:
 def _server(served: Starlette) -> uvicorn.Server:
     import uvicorn
 
-    # A browser keeps its connections open, so a graceful shutdown would wait for it.
+    # A browser keeps its connections open, so a graceful shutdown would wait for it. uvloop, if it is installed, would take the
+    # signals from `ctrl_c`.
     config = uvicorn.Config(
-        served, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=0, server_header=False
+        served,
+        loop="asyncio",
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=0,
+        server_header=False,
     )
     return uvicorn.Server(config)

@@ -24,7 +24,7 @@ from stock_lakehouse.cli.context import (
 from stock_lakehouse.cli.outcome import end, print_tables, run_and_print
 from stock_lakehouse.cli.printing import as_text, print_rows, print_table, program, say
 from stock_lakehouse.cli.program import app
-from stock_lakehouse.cli.report import default_path
+from stock_lakehouse.cli.report import write_lake_report
 
 if TYPE_CHECKING:
     from stock_lakehouse.partitions import Rectangle
@@ -78,7 +78,6 @@ def _summary(settings: Settings, report: RunReport, changed: bool) -> None:
     """What `demo` prints after its runs."""
     from rich.markup import escape
 
-    from stock_lakehouse.dashboards.report import write_report
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.lake.status import crosses, latest_indicators
     from stock_lakehouse.lake.status import status as read_status
@@ -110,7 +109,7 @@ def _summary(settings: Settings, report: RunReport, changed: bool) -> None:
     _print_correction(settings)
     if not changed:
         say("Nothing changed: the lake held everything already, and no data file was written.\n")
-    page = write_report(lake, default_path(settings), most=settings.report_tickers) if latest else None
+    page = write_lake_report(settings) if latest else None
     if page:
         say(f"[bold]Charts of all this:[/]  {escape(str(page))}\n")
     next_commands = (

@@ -23,9 +23,10 @@ from stock_lakehouse.cli.printing import (
 )
 
 if TYPE_CHECKING:
+    from stock_lakehouse.instance.run_record import CheckFinding
     from stock_lakehouse.lake.status import TableStatus
     from stock_lakehouse.partitions import Rectangle
-    from stock_lakehouse.runs.run import CheckFinding, RunReport
+    from stock_lakehouse.runs.run import RunReport
     from stock_lakehouse.settings import Settings
     from stock_lakehouse.sources import Source
 

@@ -11,7 +11,8 @@ from datetime import date, datetime
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from stock_lakehouse.dashboards.data import data
+from stock_lakehouse.dashboards.compare import compare
+from stock_lakehouse.dashboards.data import counts, data
 from stock_lakehouse.dashboards.errors import UnknownQuestionError, WrongQuestionError
 from stock_lakehouse.dashboards.signals import signals
 from stock_lakehouse.dashboards.ticker import about, bars, charts, restated
@@ -25,11 +26,13 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "charts": charts,
     "bars": bars,
     "restated": restated,
+    "compare": compare,
     "signals": signals,
     "data": data,
+    "counts": counts,
 }
 # What a question says besides what the shown versions hold: the clock, other tables.
-BEYOND_VERSIONS = frozenset({"about", "data"})
+BEYOND_VERSIONS = frozenset({"about", "data", "counts"})
 
 
 def answer(view: View, question: str) -> Any:

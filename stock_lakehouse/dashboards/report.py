@@ -34,7 +34,11 @@ def write_report(
     `tickers`, `years` and `most` are those of `answers.answers`. Raises ReportError if the lake has no features, or none of a
     ticker, or if the file cannot be written; StorageError.
     """
-    page = page_of(answers(lake, tickers, years, most))
+    return write_page(page_of(answers(lake, tickers, years, most)), path)
+
+
+def write_page(page: str, path: Path) -> Path:
+    """Write an HTML text to the file `path`, which readers see whole, before or after; return `path`. Raises ReportError."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         beside.write_text(page, encoding="utf-8", newline="\n")

@@ -8,13 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse import __version__
-from stock_lakehouse.dashboards.errors import TickerUnknownError, UnknownQuestionError, WrongQuestionError
+from stock_lakehouse.dashboards.errors import (
+    EmptyLakeError,
+    TickerUnknownError,
+    UnknownQuestionError,
+    WrongQuestionError,
+)
 from stock_lakehouse.dashboards.page_files import INDEX, page_files
 from stock_lakehouse.dashboards.questions import BEYOND_VERSIONS, answer, as_of_in
 from stock_lakehouse.dashboards.view import PreparingError, Views
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
+
+    from stock_lakehouse.dashboards.reports import Reports
 
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -47,7 +53,6 @@ REPORT_POLICY = (
     "sandbox allow-scripts allow-popups allow-popups-to-escape-sandbox; default-src 'none'; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; img-src data:"
 )
-REPORT = re.compile(r"[A-Za-z0-9_.-]{1,80}")
 GUARDS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -58,19 +63,20 @@ GUARDS = {
 STATUS: tuple[tuple[type[Exception], int], ...] = (
     (WrongQuestionError, 400),
     (InvalidDateError, 400),
+    (EmptyLakeError, 404),
     (TickerUnknownError, 404),
     (UnknownQuestionError, 404),
     (NoVersionError, 404),
-    (PreparingError, 503),
+    (PreparingError, 202),  # accepted and under way
     (LakeError, 503),
 )
 
 
-def application(views: Views, reports: Path | None, host: str | None = None) -> Starlette:
+def application(views: Views, reports: Reports | None, host: str | None = None) -> Starlette:
     """The ASGI application.
 
     - views: of the lake that is shown
-    - reports: the folder with the reports of runs; None if there is none
+    - reports: those of runs, which it serves too; None: none
     - host: the name under which the server is reached besides those of the loopback address, or None
     """
     from starlette.applications import Starlette
@@ -112,10 +118,9 @@ def application(views: Views, reports: Path | None, host: str | None = None) -> 
 
     def report(request: Request) -> Response:
         name = str(request.path_params["name"]).removesuffix(".html")
-        path = None if reports is None or not REPORT.fullmatch(name) else reports / f"{name}.html"
-        if path is None or not path.is_file():
-            return _error(404, f"There is no report {name!r}; `stock-lakehouse report` writes one.")
-        content = path.read_bytes()
+        content = None if reports is None else reports.read(name)
+        if content is None:
+            return _error(404, f"There is no report {name!r}; `stock-lakehouse report {name}` writes that of a run.")
         headers = {"content-security-policy": REPORT_POLICY}
         return _tagged(request, hashlib.sha256(content).hexdigest(), lambda: content, "text/html", headers)
 
@@ -124,7 +129,9 @@ def application(views: Views, reports: Path | None, host: str | None = None) -> 
         if status == 500:
             # Its traceback is in the server's log.
             return _error(500, f"The server could not answer ({type(error).__name__}); its terminal says more.")
-        text = f"There is nothing to show as of that moment: {error}." if isinstance(error, NoVersionError) else str(error)
+        text = (
+            f"There is nothing to show as of that moment: {error}." if isinstance(error, NoVersionError) else str(error)
+        )
         return _error(status, text, isinstance(error, PreparingError), getattr(error, "nearest", ()))
 
     routes = [

@@ -92,22 +92,29 @@ def restated(view: View, ticker: str) -> list[dict[str, Any]]:
     Each has date (the session), column, old, new, cause and restated_at (null and texts as in the ledger). Changes of the whole
     history, like those of a split, are not among them. Raises TickerUnknownError.
     """
+    _years_of(view, ticker)
+    return restated_of(view, [ticker])[ticker]
+
+
+def restated_of(view: View, tickers: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """`restated` of each of `tickers`, of which all have bars; the ledger is read once."""
     import pyarrow.compute as pc
 
-    _years_of(view, ticker)
-    names = ["table_name", "date", "columns", "old", "new", "rows", "cause", "restated_at"]
+    names = ["ticker", "table_name", "date", "columns", "old", "new", "rows", "cause", "restated_at"]
     lines = read_table(
-        RESTATEMENTS.name, tickers=[ticker], columns=names, as_of=view.as_of, lake_root=view.lake.root
+        RESTATEMENTS.name, tickers=tickers, columns=names, as_of=view.as_of, lake_root=view.lake.root
     ).filter((pc.field("table_name") == CURATED.name) & (pc.field("rows") == 1))
-    return [
-        {
-            **{name: line[name] for name in ("old", "new", "cause")},
-            "date": line["date"].isoformat(),
-            "column": line["columns"],
-            "restated_at": f"{line['restated_at']:%Y-%m-%d %H:%M} UTC",
-        }
-        for line in lines.sort_by([("restated_at", "ascending"), ("date", "ascending")]).to_pylist()
-    ]
+    found: dict[str, list[dict[str, Any]]] = {ticker: [] for ticker in tickers}
+    for line in lines.sort_by([("restated_at", "ascending"), ("date", "ascending")]).to_pylist():
+        found[line["ticker"]].append(
+            {
+                **{name: line[name] for name in ("old", "new", "cause")},
+                "date": line["date"].isoformat(),
+                "column": line["columns"],
+                "restated_at": f"{line['restated_at']:%Y-%m-%d %H:%M} UTC",
+            }
+        )
+    return found
 
 
 def years_before(day: date, years: int) -> date:

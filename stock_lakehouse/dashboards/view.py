@@ -25,7 +25,8 @@ from stock_lakehouse.lake.delta_table import add_actions
 from stock_lakehouse.lake.history import LOG, open_as_of
 from stock_lakehouse.lake.reading import has_rows_at
 from stock_lakehouse.lake.serving import SERVED, ServedYear, ServingCopy, UnservedError, reading_copy
-from stock_lakehouse.lake.storage import StorageError
+from stock_lakehouse.lake.storage import LakeError, StorageError, storage_error
+from stock_lakehouse.lake.storage.messages import first_line
 from stock_lakehouse.lake.stored import conformed
 from stock_lakehouse.market_calendar import CalendarError, utc_now
 from stock_lakehouse.tables import CURATED, Table
@@ -38,6 +39,10 @@ log = logging.getLogger(__name__)
 KEPT = 8  # views of the past that a server keeps open
 WAIT_SECONDS = 0.5  # for a serving copy that is being made; then the asker is told how far it is
 DIGEST_LENGTH = 24
+
+
+class DamagedError(LakeError):
+    """A file of a shown table is missing or damaged. The message says what to do."""
 
 
 class PreparingError(Exception):
@@ -142,7 +147,7 @@ class View:
         """`columns`, in this order, of the rows of `years` and `tickers` (None: all), in no particular order.
 
         `table`: CURATED or FEATURES. A column that the shown version lacks is null. No rows if there is no such table. Raises
-        StorageError.
+        DamagedError, StorageError.
         """
         stored, opened = self.lake.delta[table.name].table, self.opened[table.name]
         fields = {column.name: column for column in stored.columns}
@@ -150,7 +155,7 @@ class View:
         if opened is None:
             return wanted.arrow_schema.empty_table()
         served = self._from_serving(table, opened, columns, years, tickers)
-        return conformed(self._from_table(opened, columns, years, tickers) if served is None else served, wanted)
+        return conformed(self._from_table(table, opened, columns, years, tickers) if served is None else served, wanted)
 
     def prepare(self) -> None:
         """Make the files of the serving copy that are missing. Raises UnservedError, StorageError."""
@@ -188,6 +193,7 @@ class View:
 
     def _from_table(
         self,
+        table: Table,
         opened: deltalake.DeltaTable,
         columns: Sequence[str],
         years: Collection[int] | None,
@@ -197,10 +203,17 @@ class View:
 
         # The log's files are narrowed down first: a dataset of 10,500 files is slow to make. By year alone, whatever the layout.
         of_years = None if years is None else [("year", "in", [str(year) for year in sorted(years)])]
-        dataset = opened.to_pyarrow_dataset(partitions=of_years)
-        present = [name for name in columns if name in dataset.schema.names]
         wanted = None if tickers is None else pc.field("ticker").isin(sorted(tickers))
-        return dataset.to_table(columns=present, filter=wanted)
+        try:
+            dataset = opened.to_pyarrow_dataset(partitions=of_years)
+            present = [name for name in columns if name in dataset.schema.names]
+            return dataset.to_table(columns=present, filter=wanted)
+        except (OSError, ValueError) as error:  # pyarrow raises both for a file that is missing or damaged
+            if failure := storage_error(table.path, error):
+                raise failure from error
+            raise DamagedError(
+                f"{table.name}: a file cannot be read ({first_line(error)}); `stock-lakehouse upkeep` names the damaged files"
+            ) from error
 
 
 class Views:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ASKED_BY = "stock_lakehouse/asked_by"  # the sensor or schedule that requested the run
 PARTITION = "dagster/partition"
+PROGRAM_TAG = "stock_lakehouse/program"  # the machine of a run whose process is the program, not Dagster's daemon
 SUMMARY = "stock_lakehouse/summary"  # tickers and days of a run of the program, for people
 LISTED = 10  # tickers named in a text
 

@@ -5,83 +5,93 @@ Not here: reading and writing (raw_csv.py, table.py), and which partitions are r
 
 from __future__ import annotations
 
-import base64
 import re
+from collections.abc import Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from stock_lakehouse.dashboards.picture import BAND, INLINE_CHARACTERS, LINES, picture, small_picture
 from stock_lakehouse.indicators.registry import INDICATORS, Indicator
 from stock_lakehouse.layers.step import INPUT_ATTEMPTS, LISTED, InputMovedError
 from stock_lakehouse.schemas.audit import AuditError
 from stock_lakehouse.schemas.lineage import column_lineage
 from stock_lakehouse.sources import printable
 from stock_lakehouse.sources.file_report import file_line
-from stock_lakehouse.tables import Table
+from stock_lakehouse.tables import CURATED, FEATURES, Table
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
+    from stock_lakehouse.lake import Lake
     from stock_lakehouse.partitions import Rectangle
     from stock_lakehouse.sources.download import Download
 
 PREVIEW_ROWS = 5
-PREVIEW_COLUMNS = 10
+PREVIEW_COLUMNS = 8  # as many as fit the width of an asset's page
 PREVIEW_CHARACTERS = 100  # per cell
-# The columns that a chart draws if the table has them, with their colors in SVG.
-CHART_COLUMNS = {"close": "steelblue", "sma_50": "darkorange", "sma_200": "seagreen"}
-CHART_SESSIONS = 250
-CHART_WIDTH, CHART_HEIGHT = 640, 200
+DRAWN_YEARS = 2  # the newest of a run, and the year before it
 FILES_LISTED = 100
 
 
 def preview(frame: DataFrame, rectangle: Rectangle) -> dg.MarkdownMetadataValue:
-    """The newest rows of the run's first ticker, as a Markdown table."""
+    """The newest rows of the run's first ticker, as a Markdown table: no more columns than the UI shows without a click."""
     from pyspark.sql import functions as F
 
     of_ticker = frame.where(F.col("ticker") == rectangle.tickers[0])
     rows = of_ticker.orderBy(F.col("date").desc()).limit(PREVIEW_ROWS).collect()
     names = list(dict.fromkeys(("ticker", "date", *frame.columns)))[:PREVIEW_COLUMNS]
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    return dg.MetadataValue.md(
-        "\n".join(lines + ["| " + " | ".join(_as_markdown(row[name]) for name in names) + " |" for row in rows])
-    )
+    cells = [names, ["---"] * len(names), *([_as_markdown(row[name]) for name in names] for row in rows)]
+
+    def table(count: int) -> str:
+        return "\n".join(f"| {' | '.join(line[:count])} |" for line in cells)
+
+    fitting = (count for count in range(len(names), 2, -1) if len(table(count)) <= INLINE_CHARACTERS)
+    return dg.MetadataValue.md(table(next(fitting, len(names))))
 
 
-def chart(frame: DataFrame, rectangle: Rectangle) -> dg.MarkdownMetadataValue | None:
-    """The last CHART_SESSIONS sessions of the run's first ticker as a picture; None if the table has none of CHART_COLUMNS."""
-    from pyspark.sql import functions as F
+def pictures(
+    lake: Lake, spark: SparkSession, table: Table, rectangle: Rectangle
+) -> dict[str, dg.MarkdownMetadataValue]:
+    """The last sessions of the run's first ticker: small in `picture`, which the UI shows in its place, and whole in `chart`.
 
-    columns = [name for name in CHART_COLUMNS if name in frame.columns]
-    ticker = rectangle.tickers[0]
-    newest = frame.where(F.col("ticker") == ticker).orderBy(F.col("date").desc()).limit(CHART_SESSIONS)
-    rows = newest.select("date", *columns).collect()[::-1] if columns else []
-    values = [row[name] for row in rows for name in columns if row[name] is not None]
-    if len(rows) < 2 or not values:
-        return None
-    low, span = min(values), (max(values) - min(values)) or 1.0
+    Empty if `table` has no prices, or fewer than two. Features are drawn over the bars of the curated table.
+    """
+    bars = lake.stored(CURATED.name if table.name == FEATURES.name else table.name)
+    if "close" not in bars.table.column_names:
+        return {}
+    ticker, years = rectangle.tickers[0], [rectangle.last.year - back for back in range(DRAWN_YEARS)]
+    columns = _drawn(bars.read(spark, [ticker], years), ("open", "high", "low", "close", "volume"))
+    if table.name == FEATURES.name:
+        of_features = _drawn(lake.features.read(spark, [ticker], years), (*LINES, *BAND))
+        places = {session: place for place, session in enumerate(of_features["date"])}
+        found = [places.get(session) for session in columns["date"]]
+        for name in of_features.keys() - {"date"}:
+            columns[name] = [None if place is None else of_features[name][place] for place in found]
+    drawn = {"picture": small_picture(ticker, columns), "chart": picture(ticker, columns)}
+    return {name: dg.MetadataValue.md(text) for name, text in drawn.items() if text is not None}
 
-    def line(name: str) -> str:
-        points = " ".join(
-            f"{at * CHART_WIDTH / (len(rows) - 1):.1f},{CHART_HEIGHT * (1 - (row[name] - low) / span):.1f}"
-            for at, row in enumerate(rows)
-            if row[name] is not None
-        )
-        return f'<polyline points="{points}" fill="none" stroke="{CHART_COLUMNS[name]}" stroke-width="1.5"/>'
 
-    lines = ", ".join(f"{name} ({CHART_COLUMNS[name]})" for name in columns)
-    title = f"{ticker}, {rows[0]['date']} to {rows[-1]['date']}, {low:.2f} to {max(values):.2f}: {lines}"
-    drawing = "".join(map(line, columns))
-    svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-4 -4 {CHART_WIDTH + 8} {CHART_HEIGHT + 8}"'
-        f' width="{CHART_WIDTH}" height="{CHART_HEIGHT}">{drawing}</svg>'
-    )
-    picture = base64.b64encode(svg.encode()).decode()
-    return dg.MetadataValue.md(f"![{', '.join(columns)}](data:image/svg+xml;base64,{picture})\n\n{title}")
+def _drawn(frame: DataFrame, names: Sequence[str]) -> dict[str, list[Any]]:
+    """The columns of `names` that `frame` has, and `date`, in the order of sessions."""
+    present = [name for name in names if name in frame.columns]
+    columns: dict[str, list[Any]] = frame.select("date", *present).toArrow().sort_by("date").to_pydict()
+    return columns
 
 
 def _as_markdown(value: Any) -> str:
-    """Delivered text, escaped for a cell of a Markdown table: no HTML, no image that is fetched, no further column or line."""
+    """A cell of a Markdown table. Delivered text is escaped: no HTML, no image that is fetched, no further column or line."""
+    if value is None:
+        return "\N{EN DASH}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)  # a year is no number of shares
+    if isinstance(value, date):
+        return str(value).replace("-", "\N{NON-BREAKING HYPHEN}")
     text = printable(str(value))
     text = text if len(text) <= PREVIEW_CHARACTERS else text[:PREVIEW_CHARACTERS] + "…"
     return re.sub(r"[!-,/:-@\[-`{-~]", lambda match: match[0] if match[0] in "+:" else f"&#{ord(match[0])};", text)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from stock_lakehouse.io_managers.metadata import blocked, chart, computed_anew, lineage_of, preview
+from stock_lakehouse.io_managers.metadata import blocked, computed_anew, lineage_of, pictures, preview
 from stock_lakehouse.io_managers.records import counts_in, record, rows_of_partitions
 from stock_lakehouse.layers import COMPUTED, read
 from stock_lakehouse.layers.step import Computed, InputMovedError, Rows, facts_of
@@ -68,7 +68,6 @@ class TableIOManager(dg.ConfigurableIOManager):
         facts = facts_of(step, table, published)
         keys, stored = context.asset_partition_keys, step.lake.stored(table.name)
         rows = stored.read(house.session, rectangle.tickers[:1], rectangle.years[-2:])
-        picture = chart(rows, rectangle)
         # Inside the run's keys the table now holds what was computed, and staged files are read sooner than the table's.
         held = stored.read(house.session, rectangle.tickers, rectangle.read_years) if is_own else computed.frame
         recorded = record(
@@ -76,7 +75,7 @@ class TableIOManager(dg.ConfigurableIOManager):
             {
                 **facts,
                 "location": dg.MetadataValue.path(facts["location"]),
-                **({} if picture is None else {"chart": picture}),
+                **pictures(step.lake, house.session, table, rectangle),
                 "preview": preview(rows, rectangle),
                 "dagster/column_lineage": lineage_of(stored.table, step.lake.indicators),
             },

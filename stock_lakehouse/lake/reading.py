@@ -428,6 +428,17 @@ def has_rows_at(lake: Lake, name: str, at: datetime | None) -> bool:
     return stored.exists() if at is None else not _not_created_yet(lake, stored, at)
 
 
+def lines_of_run(lake: Lake, run_id: str) -> pa.Table:
+    """The lines of the ledger that the run `run_id` wrote and that are not orphaned, in no particular order."""
+    import pyarrow.compute as pc
+
+    stored = lake.delta[RESTATEMENTS.name]
+    if not stored.exists():
+        return RESTATEMENTS.arrow_schema.empty_table()
+    lines = stored.open().to_pyarrow_dataset().to_table(filter=pc.field("run_id") == run_id)
+    return _committed_lines(lake, conformed(lines, RESTATEMENTS), None)
+
+
 def rows_as_of(lake: Lake, name: str, at: datetime | None) -> pa.Table:
     """All rows of the stored table `name` at the moment `at` (None: now), in no particular order.
 

@@ -11,7 +11,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.automation.jobs import LAKEHOUSE_JOB, PROGRESS, PROGRESS_LOGGER
 from stock_lakehouse.instance.home import CODE_LOCATION, CODE_MODULE, ensure_dagster_home, open_instance
-from stock_lakehouse.instance.run_tags import SUMMARY, summary_of
+from stock_lakehouse.instance.run_record import CheckFinding, expectations, finding_of
+from stock_lakehouse.instance.run_tags import PROGRAM_TAG, SUMMARY, summary_of
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources import Source
@@ -30,33 +31,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 ERROR = "ERROR"  # severity of a check
-PROGRAM_TAG = "stock_lakehouse/program"  # the machine of a run whose process is this program, not Dagster's daemon
-
-
-@dataclass(frozen=True)
-class CheckFinding:
-    """A check that did not pass.
-
-    - `asset`, `check`: the names of the asset and the check.
-    - `severity`: WARN or ERROR. With ERROR the program exits with 1.
-    - `description`: why the check did not pass, or what it expects.
-    - `rows`: the findings, from the first table in its metadata.
-    - `found`: the number of findings; `rows` may hold only the first of them. None if the metadata do not have it.
-    - `to_do`: what to do about the findings; empty if the metadata do not say.
-    - `facts`: all plain values of its metadata.
-    """
-
-    asset: str
-    check: str
-    severity: str
-    description: str = ""
-    rows: tuple[Mapping[str, Any], ...] = ()
-    found: int | None = None
-    to_do: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return f"{self.asset}: {self.check} ({self.severity})"
 
 
 @dataclass(frozen=True)
@@ -240,41 +214,10 @@ def _report(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance, job
             while error is not None and error.cause is not None:
                 error = error.cause
             failures.append(f"{event.step_key}: {error.message.strip() if error else event.message}")
-    red = tuple(
-        _finding(evaluation, job) for evaluation in result.get_asset_check_evaluations() if not evaluation.passed
-    )
+    expected = expectations(job)
+    findings = [finding_of(evaluation, expected) for evaluation in result.get_asset_check_evaluations()]
+    red = tuple(finding for finding in findings if not finding.passed)
     return RunReport(result.run_id, result.success, tuple(failures), red, _seconds(instance, result.run_id))
-
-
-def _finding(evaluation: dg.AssetCheckEvaluation, job: dg.JobDefinition) -> CheckFinding:
-    """The finding of a check that did not pass, from its metadata."""
-    facts = {name: value.value for name, value in evaluation.metadata.items()}
-    tables = [rows for value in evaluation.metadata.values() if (rows := _table_in(value))]
-    graph, key = job.asset_layer.asset_graph, evaluation.asset_check_key
-    expected = graph.get(key).description if key in graph.asset_check_keys else None
-    reason = facts.get("reason") or evaluation.description or (f"expected: {expected}" if expected else "")
-    found = facts.get("found")
-    return CheckFinding(
-        asset=evaluation.asset_key.to_user_string(),
-        check=evaluation.check_name,
-        severity=evaluation.severity.value,
-        description=str(reason),
-        rows=tables[0] if tables else (),
-        found=found if isinstance(found, int) else None,
-        to_do=str(facts.get("what to do") or ""),
-        facts={name: value for name, value in facts.items() if isinstance(value, str | int | float | dict)},
-    )
-
-
-def _table_in(value: dg.MetadataValue[Any]) -> tuple[Mapping[str, Any], ...]:
-    """The rows of a table in a check's metadata; none if the value is no table. A job on Databricks sends a table as a list."""
-    import dagster as dg
-
-    if isinstance(value, dg.TableMetadataValue):
-        return tuple(record.data for record in value.records)
-    if isinstance(value, dg.JsonMetadataValue) and isinstance(value.value, list):
-        return tuple(row for row in value.value if isinstance(row, dict))
-    return ()
 
 
 def _seconds(instance: dg.DagsterInstance, run_id: str) -> dict[str, float]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import re
-import xml.etree.ElementTree as ET
 from datetime import date
 
 import pytest
 from pyspark.sql import SparkSession
 
-from stock_lakehouse.io_managers.metadata import CHART_HEIGHT, CHART_WIDTH, chart, preview
+from stock_lakehouse.io_managers.metadata import preview
 from stock_lakehouse_tests.conftest import frame
 from stock_lakehouse_tests.graph import rectangle
 
@@ -48,22 +46,27 @@ def test_a_long_cell_is_cut(spark: SparkSession) -> None:
     assert len(preview(rows, ASKED).md_str or "") < 250
 
 
-def test_a_chart_draws_the_first_ticker_from_its_oldest_session_to_its_newest(spark: SparkSession) -> None:
-    bars = [("AAA", 18, 10.0), ("AAA", 20, 20.0), ("AAA", 19, 15.0), ("BBB", 19, 99.0)]
+def test_numbers_are_rounded_to_what_people_read_and_columns_fill_what_the_ui_shows(spark: SparkSession) -> None:
     rows = frame(
-        spark, "ticker string, date date, close double", *((name, date(2023, 9, day), at) for name, day, at in bars)
+        spark,
+        "ticker string, date date, open double, low double, volume bigint, year int, is_final boolean, high double",
+        ("AAA", date(2023, 9, 21), 1234.5678, 0.012345678, 12345678, 2023, True, None),
     )
-    drawn = chart(rows, ASKED)
-    assert drawn is not None
-    text = drawn.md_str or ""
-    assert text.endswith("AAA, 2023-09-18 to 2023-09-20, 10.00 to 20.00: close (steelblue)")
-    encoded = re.search(r"!\[close\]\(data:image/svg\+xml;base64,([^)]*)\)", text)
-    assert encoded is not None
-    [line] = ET.fromstring(base64.b64decode(encoded[1]))
-    points = [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
-    assert points == [(0, CHART_HEIGHT), (CHART_WIDTH / 2, CHART_HEIGHT / 2), (CHART_WIDTH, 0)]
-
-
-def test_there_is_no_chart_of_a_single_session_or_of_a_table_without_prices(spark: SparkSession) -> None:
-    assert chart(frame(spark, "ticker string, date date, close double", ("AAA", date(2023, 9, 18), 1.0)), ASKED) is None
-    assert chart(frame(spark, "ticker string, date date, kind string", ("AAA", date(2023, 9, 18), "x")), ASKED) is None
+    _, _, row = preview(rows, ASKED).md_str.split("\n")  # type: ignore[union-attr]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == [
+        "AAA",
+        "2023-09-21".replace("-", "\N{NON-BREAKING HYPHEN}"),
+        "1,234.57",
+        "0.01235",
+        "12,345,678",
+        "2023",
+        "yes",
+        "\N{EN DASH}",
+    ]
+    many = ", ".join(f"a_column_with_a_long_name_{number} double" for number in range(20))
+    wide = frame(
+        spark, f"ticker string, date date, {many}", *[("AAA", date(2023, 9, day), *[1e12] * 20) for day in range(1, 6)]
+    )
+    text = preview(wide, ASKED).md_str or ""
+    assert 900 < len(text) < 1000

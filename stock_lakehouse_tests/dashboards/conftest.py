@@ -1,106 +1,13 @@
-"""A lake whose newest session is a Wednesday of 2020, and a QuickSight that reads from it."""
+"""What the tests of the dashboard share: one lake, which they only read."""
 
 from __future__ import annotations
-
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from pathlib import Path
-from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 
-from stock_lakehouse.dashboards.quicksight import client as quicksight_client
-from stock_lakehouse.dashboards.quicksight.client import QuickSight
-from stock_lakehouse.dashboards.quicksight.provisioning import Outcome, provision
-from stock_lakehouse.dashboards.view import View
-from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.serving import SERVED, served_name
-from stock_lakehouse.settings import Settings
-from stock_lakehouse.sql.choose import local_engine
-from stock_lakehouse_tests import quicksight_server, s3
-from stock_lakehouse_tests.graph import Bars, clocked, edited, history, rectangle, run, sessions_of
-
-TICKERS = ("BF.B", "BRK-B", "C=F")
-DAYS = sessions_of(date(2019, 6, 3), date(2020, 1, 8))
-NEXT_DAY = sessions_of(date(2020, 1, 9), date(2020, 1, 9))
-BARS = history(TICKERS, (*DAYS, *NEXT_DAY))
-REFUSED = ("BRK-B", DAYS[30])  # its high is below its low
-NOW = datetime(2020, 1, 8, 23, 0, tzinfo=UTC)
-
-
-@dataclass
-class Place:
-    """A lake, the QuickSight of an account that reads from it, and the settings that name both.
-
-    - now: the time of both, which a test may move
-    """
-
-    settings: Settings
-    account: quicksight_server.Account
-    now: datetime = NOW
-    lines: list[str] = field(default_factory=list)
-
-    @property
-    def lake(self) -> Lake:
-        return Lake(self.settings.lake_options)
-
-    def provision(self, dry_run: bool = False, quicksight: QuickSight | None = None) -> Outcome:
-        """One run."""
-        self.account.now = lambda: self.now
-        view = View(self.lake)
-        return provision(self.settings, view, quicksight or QuickSight(), dry_run, self.lines.append, lambda: self.now)
-
-    def changed(self, **quicksight: Any) -> None:
-        """Change settings of the group quicksight."""
-        group = self.settings.quicksight.model_copy(update=quicksight)
-        self.settings = self.settings.model_copy(update={"quicksight": group})
-
-    def deliver(self, spark: SparkSession, bars: Bars, days: tuple[date, ...], run_id: str) -> None:
-        """A run of the lake that delivers `bars` for `days`."""
-        run(clocked(self.settings.lake_root, spark, TICKERS), rectangle(days, TICKERS), bars.values(), run_id)
-
-    def rows(self, sql: str) -> list[dict[str, Any]]:
-        """What a data set's SQL reads: Athena's dialect on DuckDB, over the tables instead of their copies in Glue."""
-        for table in SERVED:
-            sql = sql.replace(f'"lakehouse"."{served_name(table)}"', table.name)
-        return local_engine(self.lake).run(sql.replace('"lakehouse".', "")).rows.to_pylist()
+from stock_lakehouse_tests.dashboards.varied_lake import Varied, varied_lake
 
 
 @pytest.fixture(scope="session")
-def filled(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A filled lake in a folder; tests change only copies."""
-    root = tmp_path_factory.mktemp("quicksight") / "lake"
-    house = clocked(root, spark, TICKERS)
-    bars = {key: bar for key, bar in edited(BARS, REFUSED, high="1", low="2").items() if key[1] in DAYS}
-    run(house, rectangle(DAYS, TICKERS), bars.values(), "11111111-run")
-    return root
-
-
-@pytest.fixture
-def place(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """A copy of the lake, and an empty account."""
-    root = shutil.copytree(filled, tmp_path / "lake")
-    settings = Settings(
-        lake_root="s3://bucket/lake",
-        tickers=TICKERS,
-        first_date=date(2019, 1, 2),
-        last_date=date(2021, 12, 31),
-        catalog="glue",
-        dashboard="quicksight",
-        quicksight={"readers": ("group analysts", "user ben"), "authors": ("user ana",)},
-    )
-    # The lake is a folder here, as AWS is not asked for its rows.
-    settings = settings.model_copy(update={"lake_root": root})
-    account = quicksight_server.Account()
-    place = Place(settings, account)
-    account.rows = place.rows
-    monkeypatch.setattr(quicksight_client, "FIRST_PAUSE_SECONDS", 0.001)
-    with (
-        quicksight_server.serving(account) as address,
-        s3.variables(quicksight_server.environment(address)),
-    ):
-        yield place
-    assert account.findings == []
+def varied(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Varied:
+    return varied_lake(tmp_path_factory.mktemp("varied") / "lake", spark)

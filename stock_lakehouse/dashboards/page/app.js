@@ -8,6 +8,9 @@
 //   key(event),            optional: a key was pressed that the frame does not use; true if the page used it
 //   redraw(),              optional: colours have changed
 //   keys,                  optional: [key, what it does] for the help
+//   question,              optional: the question without whose answer a file does not show the page; NAME, if left out
+//   isShown(),             optional: whether it is shown, if that is not what decides
+//   hasNoRange,            optional: true if the chosen range changes nothing on the page
 // }
 // State: { page, ticker, range, as_of, … }, texts; what else is in the query belongs to the page alone.
 
@@ -47,7 +50,7 @@ async function answer(question) {
 
 // Deflated and in Base64. A file has one answer of each path, whatever the query.
 async function unpacked(question) {
-  const packed = embedded[question] ?? embedded[question.split('?')[0]];
+  const packed = embedded[question] ?? embedded[decoded(question.split('?')[0])];
   if (packed === undefined) throw new AnswerError(`This file has no answer to ${question}.`);
   const bytes = Uint8Array.from(atob(packed), (character) => character.charCodeAt(0));
   const inflated = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
@@ -148,7 +151,9 @@ function linkTo(changes, text) {
 
 // ---- what is shown
 
-const shownPages = () => Object.fromEntries(Object.entries(pages).filter(([, page]) => !page.isShown || page.isShown()));
+// In a file, the pages that it has the answers of.
+const isAnswered = (name, page) => !embedded || (page.question ?? name) in embedded;
+const shownPages = () => Object.fromEntries(Object.entries(pages).filter(([name, page]) => (page.isShown ? page.isShown() : isAnswered(name, page))));
 
 async function show() {
   const mine = ++turn;
@@ -183,6 +188,7 @@ function drawFrame() {
   for (const made of document.querySelectorAll('#pages button')) made.setAttribute('aria-pressed', String(made.dataset.page === state.page));
   for (const section of byId('main').children) section.hidden = section.dataset.page !== state.page;
   for (const made of byId('ranges').children) made.setAttribute('aria-pressed', String(made.dataset.range === state.range));
+  byId('ranges').hidden = Boolean(pages[state.page].hasNoRange);
   byId('ticker').value = state.ticker ?? '';
   byId('as_of').value = state.as_of?.slice(0, 10) ?? '';
   document.title = `${state.page === 'ticker' && state.ticker ? state.ticker : pages[state.page].title} · stock_lakehouse`;
@@ -199,7 +205,7 @@ function line(id, text, ...others) {
 function fail(error) {
   const isTold = error instanceof AnswerError;
   const text = isTold ? error.message : `The page could not be drawn (${error.message}). It needs a browser of 2023 or newer.`;
-  const nearest = (error.nearest ?? []).map((name) => button(name, () => go({ page: 'ticker', ticker: name })));
+  const nearest = (error.nearest ?? []).map((name) => button(name, () => go({ page: 'ticker', ticker: name, at: '' })));
   line('failure', text, ...(nearest.length ? nearest : [button('Try again', () => show())]));
   line('progress');
   byId('main').classList.add('old');
@@ -213,13 +219,14 @@ function sayOfLake() {
   byId('ticker').value = state.ticker;
   const total = about.tickers_in_lake ?? about.tickers.length;
   const some = about.tickers.length < total ? `${about.tickers.length} of ${total}` : total;
-  byId('about').textContent = `${some} tickers, to ${about.last}`;
+  byId('about').textContent = about.last ? `${some} tickers, to ${about.last}` : 'no bars yet';
   byId('about').title = `${about.lake}, read ${about.read_at}`;
   const behind = [];
   if (!embedded && about.expected && about.last < about.expected) behind.push(`The last session expected is ${about.expected}; the lake has bars to ${about.last}.`);
   if (about.last_features && about.last_features < about.last) behind.push(`Indicators are shown to ${about.last_features}, the lake has bars to ${about.last}.`);
   if (about.notice) behind.push(about.notice);
   line('stale', behind.join(' '));
+  if (embedded && about.as_of) line('past', `The past: what the lake said as of ${about.as_of}.`);
 }
 
 // Look whether the lake has changed while the page is open.
@@ -313,7 +320,7 @@ function start() {
     page.build(section);
   }
   for (const range of Object.keys(RANGES)) {
-    const made = button(range, () => go({ range }));
+    const made = button(range, () => go({ range, at: '' }));
     made.dataset.range = range;
     byId('ranges').append(made);
   }
@@ -322,7 +329,7 @@ function start() {
     event.preventDefault();
     byId('ticker').blur(); // so that the arrow keys move the crosshair
     const name = byId('ticker').value.trim().toUpperCase();
-    if (name) go({ page: 'ticker', ticker: name });
+    if (name) go({ page: 'ticker', ticker: name, at: '' });
   });
   byId('ticker').addEventListener('change', () => byId('search').requestSubmit());
   byId('as_of').addEventListener('change', ({ target }) => go({ as_of: target.value }));

@@ -63,3 +63,79 @@ function tableOf(columns, rows, className = 'short') {
   });
   return element('div', 'wide', made);
 }
+
+// The day so many months before the day `date`, both as ISO text; the last of its month where the month is shorter.
+function monthsBefore(date, months) {
+  const [year, month, day] = date.split('-').map(Number);
+  const last = new Date(Date.UTC(year, month - months, 0)).getUTCDate();
+  return new Date(Date.UTC(year, month - 1 - months, Math.min(day, last))).toISOString().slice(0, 10);
+}
+
+// A table that is sorted by a press on a heading; the state of the page, `sort`, has the column, with a - before it if descending.
+//
+// `columns`: { name, heading, title, unit, cell(row), value(row) }. With a unit the column has numbers, and the first press shows the
+// highest at the top. Without `cell` the value is shown. Rows without a value stand last.
+function sortableTable(columns, label) {
+  const table = element('table', 'rows sortable');
+  table.setAttribute('aria-label', label);
+  const body = element('tbody', '');
+  let lines = []; // [row, its element]
+  let isWanted = () => true;
+
+  const heads = columns.map((column) => {
+    const first = column.unit ? '-' : '';
+    const press = button(column.heading, () => {
+      const isFirst = state.sort === first + column.name;
+      note({ sort: isFirst ? (first ? column.name : `-${column.name}`) : first + column.name });
+      order();
+    });
+    if (column.title) press.title = column.title;
+    const head = element('th', column.unit ? 'number' : '', press);
+    head.scope = 'col';
+    return head;
+  });
+  table.append(element('thead', '', element('tr', '', ...heads)), body);
+
+  const valueIn = (column, row) => (column.value ? column.value(row) : row[column.name]) ?? null;
+  const cellOf = (column, row) => {
+    const content = column.cell ? column.cell(row) : column.unit ? valueOf('td', column.name, row[column.name], column.unit) : row[column.name];
+    return content instanceof Element ? content : element('td', 'short', content ?? UNKNOWN);
+  };
+
+  // Sort as the state says, and show the wanted rows.
+  function order() {
+    const descending = state.sort?.startsWith('-');
+    const sorted = columns.find(({ name }) => name === state.sort?.replace(/^-/, ''));
+    columns.forEach((column, at) => {
+      if (column === sorted) heads[at].setAttribute('aria-sort', descending ? 'descending' : 'ascending');
+      else heads[at].removeAttribute('aria-sort');
+    });
+    const shown = lines.filter(([row]) => isWanted(row));
+    if (sorted) {
+      const sign = descending ? -1 : 1;
+      const keys = new Map(shown.map(([row]) => [row, valueIn(sorted, row)]));
+      shown.sort(([one], [other]) => {
+        const [a, b] = [keys.get(one), keys.get(other)];
+        if (a === null || b === null) return (a === null) - (b === null);
+        return a < b ? -sign : a > b ? sign : 0;
+      });
+    }
+    body.replaceChildren(...shown.map(([, line]) => line));
+    return shown.length;
+  }
+
+  return {
+    box: element('div', 'wide', table),
+    // Show other rows; return how many are wanted.
+    fill(rows, wanted = isWanted) {
+      isWanted = wanted;
+      lines = rows.map((row) => [row, element('tr', '', ...columns.map((column) => cellOf(column, row)))]);
+      return order();
+    },
+    // Show the rows that `wanted` says, of those that are there; return how many.
+    filter(wanted) {
+      isWanted = wanted;
+      return order();
+    },
+  };
+}

@@ -26,6 +26,7 @@ let noting;
 
 pages.ticker = {
   title: 'Ticker',
+  question: 'charts',
   keys: [
     ['← →', 'the crosshair moves by a session, with Shift by 21'], ['Home, End', 'to the first, the last session'], ['+ −', 'zoom'],
     ['T', 'a table of the shown sessions'], ['A', 'prices as traded, or adjusted for splits'], ['L', 'logarithmic axis of prices'],
@@ -105,6 +106,9 @@ pages.ticker = {
     else return false;
     return true;
   },
+
+  // What is marked, as it is given to the chart.
+  marks: () => panes.flatMap((pane) => marksOf(pane, false)),
 
   redraw() {
     if (!chart) return;
@@ -424,12 +428,8 @@ function showMarks() {
 // Show the months of the chosen range, up to the newest session.
 function setRange() {
   const months = RANGES[state.range];
-  let first = 0;
-  if (Number.isFinite(months)) {
-    const since = new Date(`${bars.date.at(-1)}T00:00:00Z`);
-    since.setUTCMonth(since.getUTCMonth() - months);
-    first = bars.date.findIndex((date) => date >= since.toISOString().slice(0, 10));
-  }
+  const since = Number.isFinite(months) ? monthsBefore(bars.date.at(-1), months) : '';
+  const first = bars.date.findIndex((date) => date >= since);
   chart.timeScale().setVisibleLogicalRange({ from: first, to: bars.date.length + 1 });
 }
 

@@ -1,0 +1,340 @@
+"""`make screenshots`: the pictures of docs/screenshots, of the demo by the program, Dagster's UI and the dashboard themselves.
+
+Here: what is photographed, and how. Not here: the texts around the pictures. Everything runs on the loopback address and in a
+temporary folder, and is stopped and removed at the end. Run ids and times differ from one making to the next; nothing else does.
+
+    python -m stock_lakehouse_tests.dashboards.screenshots [NAME …]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import TimeoutError as PageTimeoutError
+from rich.console import Console
+from rich.text import Text
+
+REPOSITORY = Path(__file__).parents[2]
+PICTURES = REPOSITORY / "docs" / "screenshots"
+MOST_BYTES = 250_000
+FOLDER = "stocks"  # below the folder of temporary files: its name is in the pictures
+START_SECONDS, COMMAND_SECONDS, PATIENCE_MS = 120.0, 600.0, 60_000
+WIDE, TALL, PHONE = (1360, 850), (1360, 1400), (390, 844)
+COLORS = (256, 128, 64, 32)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--hide-scrollbars"]
+TREE_ENTRIES, TREE_DEPTH = 3, 4
+
+
+@dataclass
+class Studio:
+    """The demo in a folder, and the browser. What is needed is started when it is first asked for."""
+
+    browser: Browser
+    project: Path
+    running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    @cached_property
+    def demo(self) -> str:
+        """What `demo` prints; the lake is there afterwards."""
+        shutil.copy(REPOSITORY / "lakehouse.toml", self.project)
+        return self.program("demo")
+
+    @cached_property
+    def dagster(self) -> str:
+        """The address of Dagster's UI over the demo."""
+        assert self.demo
+        home = self.project / "lakehouse" / ".dagster"
+        beside = Path(sys.executable).with_name("dagster-webserver")
+        port = free_port()
+        arguments = [str(beside), "-w", str(home / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)]
+        return self.running.enter_context(served(arguments, self.project, port, {"DAGSTER_HOME": str(home)}))
+
+    @cached_property
+    def dashboard(self) -> str:
+        """The address of the dashboard over the demo."""
+        assert self.demo
+        port = free_port()
+        arguments = [sys.executable, "-m", "stock_lakehouse.cli", "dashboard", "--port", str(port)]
+        return self.running.enter_context(served(arguments, self.project, port))
+
+    def program(self, *arguments: str) -> str:
+        """What `stock-lakehouse` prints with `arguments`, as a terminal shows it; it must succeed but for checks."""
+        done = subprocess.run(
+            [sys.executable, "-m", "stock_lakehouse.cli", *arguments],
+            cwd=self.project,
+            env={**os.environ, "COLUMNS": "110", "FORCE_COLOR": "1", "TERM": "xterm-256color"},
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"stock-lakehouse {' '.join(arguments)}: {done.stderr[-3000:]}")
+        return done.stdout
+
+    def page(
+        self, address: str, size: tuple[int, int] = WIDE, ready: str = "body", scheme: str = "light", pause: int = 300
+    ) -> Page:
+        """A page that is open on `address`, once `ready` is visible and the page stands still."""
+        page = self.browser.new_page(
+            viewport={"width": size[0], "height": size[1]},
+            color_scheme=scheme,
+            device_scale_factor=1,  # type: ignore[arg-type]
+        )
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(address)
+        page.locator(ready).first.wait_for()
+        if not address.startswith("file:"):
+            with contextlib.suppress(PageTimeoutError):  # a page that polls is never idle
+                page.wait_for_load_state("networkidle", timeout=5_000)
+        page.wait_for_timeout(pause)
+        return page
+
+    def terminal(self, command: str, output: str) -> Page:
+        """A page that looks as a terminal in which `command` was typed."""
+        console = Console(record=True, width=118, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+        console.print(Text.assemble(("$ ", "bold green"), (command, "bold")))
+        console.print(Text.from_ansi(output.rstrip("\n")), soft_wrap=True)
+        body = console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+        page = self.browser.new_page(viewport={"width": 1020, "height": 300}, device_scale_factor=1)
+        page.set_content(
+            "<style>body{margin:0;background:#0f172a}pre{margin:0;padding:18px 22px;width:max-content;color:#e2e8f0;"
+            f"font:14px/1.45 'DejaVu Sans Mono',monospace}}</style>{body}"
+        )
+        box = page.locator("pre").bounding_box()
+        assert box is not None
+        page.set_viewport_size({"width": max(int(box["width"]) + 1, 700), "height": int(box["height"]) + 1})
+        return page
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def served(
+    arguments: Sequence[str], folder: Path, port: int, environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """The address of a server that is started with `arguments`, and stopped with its processes at the end."""
+    address = f"http://127.0.0.1:{port}"
+    with (
+        (folder / f"server-{port}.log").open("wb") as log,
+        subprocess.Popen(
+            arguments,
+            cwd=folder,
+            env={**os.environ, **(environment or {})},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        ) as server,
+    ):
+        try:
+            _wait_for(address, server, Path(log.name))
+            yield address
+        finally:
+            server.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(20)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
+
+
+def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until and server.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=10):
+                return
+        except OSError:  # nobody listens yet, or not to the end
+            time.sleep(0.3)
+    raise SystemExit(f"{address} did not start: {log.read_text()[-3000:]}")
+
+
+# ---- what is photographed
+
+
+def lake(studio: Studio) -> Page:
+    """The folders of the lake, some entries of each."""
+    assert studio.demo
+    return studio.terminal("tree lakehouse", "\n".join(tree(studio.project / "lakehouse")))
+
+
+def sql(studio: Studio) -> Page:
+    """A question in SQL."""
+    question = (
+        "SELECT ticker, count(*) AS sessions, round(avg(return_1d) * 252, 3) AS yearly, max(volatility_20) AS wildest "
+        "FROM stocks_features WHERE date >= DATE '2020-01-01' GROUP BY ticker ORDER BY yearly DESC"
+    )
+    assert studio.demo
+    asked = question.replace(" FROM", "\n  FROM").replace(" WHERE", "\n  WHERE").replace(" GROUP", "\n  GROUP")
+    return studio.terminal(f'stock-lakehouse query "{asked}"', studio.program("query", question))
+
+
+def graph(studio: Studio) -> Page:
+    """All assets of the lake, from the source to the reports."""
+    page = studio.page(
+        f"{studio.dagster}/locations/stock_lakehouse/asset-groups/lake", (1700, 1000), "svg foreignObject"
+    )
+    page.wait_for_timeout(4_000)  # the layout is computed in a worker
+    return page
+
+
+def partitions(studio: Studio) -> Page:
+    page = studio.page(f"{studio.dagster}/assets/curated_stocks_daily?view=partitions", WIDE, "text=/Materialized \\(/")
+    page.wait_for_timeout(1_500)
+    return page
+
+
+def checks(studio: Studio) -> Page:
+    page = studio.page(f"{studio.dagster}/assets/curated_stocks_daily?view=checks", WIDE, "text=missing_sessions")
+    page.wait_for_timeout(1_500)
+    return page
+
+
+def asset(studio: Studio) -> Page:
+    """The picture and the rows of features after a run."""
+    return studio.page(
+        f"{studio.dagster}/assets/stocks_features?view=events", (1500, 1000), "text=preview", pause=1_500
+    )
+
+
+def catalog(studio: Studio) -> Page:
+    return studio.page(f"{studio.dagster}/assets/catalog?view=events", WIDE, "text=registered in", pause=1_500)
+
+
+def dashboard_ticker(studio: Studio) -> Page:
+    return studio.page(f"{studio.dashboard}/ticker/NVDA", WIDE, "body[data-drawn=NVDA]")
+
+
+def dashboard_ticker_dark(studio: Studio) -> Page:
+    return studio.page(f"{studio.dashboard}/ticker/NVDA", WIDE, "body[data-drawn=NVDA]", "dark")
+
+
+def dashboard_phone(studio: Studio) -> Page:
+    return studio.page(f"{studio.dashboard}/ticker/NVDA?range=6M", PHONE, "body[data-drawn=NVDA]", "dark")
+
+
+def dashboard_compare(studio: Studio) -> Page:
+    address = f"{studio.dashboard}/compare?tickers=AAPL,AMZN,GOOG,META,NFLX,NVDA&range=5Y"
+    return studio.page(address, WIDE, "[data-page=compare] canvas", pause=1_000)
+
+
+def dashboard_signals(studio: Studio) -> Page:
+    return studio.page(f"{studio.dashboard}/signals", WIDE, "[data-page=signals] table", pause=800)
+
+
+def dashboard_data(studio: Studio) -> Page:
+    return studio.page(f"{studio.dashboard}/data", WIDE, "[data-page=data] table", pause=800)
+
+
+def run_report(studio: Studio) -> Page:
+    """The report of the demo's first run: a careless delivery."""
+    assert studio.demo
+    reports = sorted((studio.project / "lakehouse" / "reports").iterdir(), key=lambda path: path.stat().st_mtime)
+    return studio.page(reports[0].as_uri(), TALL, "#run_tiles", pause=800)
+
+
+def report(studio: Studio) -> Page:
+    """The report's first ticker, as docs/dashboards.md shows it."""
+    assert studio.demo
+    address = f"{(studio.project / 'report.html').as_uri()}#/ticker/NVDA"
+    return studio.page(address, WIDE, "body[data-drawn=NVDA]")
+
+
+SHOTS: dict[str, Callable[[Studio], Page]] = {
+    "lake": lake,
+    "graph": graph,
+    "partitions": partitions,
+    "checks": checks,
+    "asset": asset,
+    "catalog": catalog,
+    "sql": sql,
+    "ticker": dashboard_ticker,
+    "ticker_dark": dashboard_ticker_dark,
+    "phone": dashboard_phone,
+    "compare": dashboard_compare,
+    "signals": dashboard_signals,
+    "data": dashboard_data,
+    "run_report": run_report,
+    "report": report,
+}
+
+
+def tree(folder: Path, depth: int = TREE_DEPTH, before: str = "") -> Iterator[str]:
+    """The entries of a folder as lines, as the program `tree` draws them; of many alike the first ones."""
+    if not before:
+        yield folder.name
+    entries = sorted(
+        (path for path in folder.iterdir() if path.name not in (".locks", ".staging")), key=lambda path: path.name
+    )
+    shown = entries if depth == TREE_DEPTH else entries[:TREE_ENTRIES]
+    more = len(entries) - len(shown)
+    for place, path in enumerate(shown):
+        is_last = place == len(shown) - 1 and not more
+        yield f"{before}{'└── ' if is_last else '├── '}{path.name}"
+        if path.is_dir() and depth > 1 and path.name != ".dagster":
+            yield from tree(path, depth - 1, f"{before}{'    ' if is_last else '│   '}")
+    if more:
+        yield f"{before}└── … {more} more"
+
+
+def saved(picture: bytes, path: Path) -> int:
+    """Write a picture as a PNG with a palette, of as many colours as MOST_BYTES allow; return its bytes."""
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    for colors in COLORS:
+        content = io.BytesIO()
+        image.quantize(colors, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(content, "PNG", optimize=True)
+        if len(content.getvalue()) <= MOST_BYTES:
+            path.write_bytes(content.getvalue())
+            return len(content.getvalue())
+    raise SystemExit(f"{path.name}: more than {MOST_BYTES:,} bytes even with {COLORS[-1]} colours; show less")
+
+
+def main(names: Sequence[str]) -> None:
+    if unknown := sorted(set(names) - SHOTS.keys()):
+        raise SystemExit(f"no picture {', '.join(unknown)}; there are {', '.join(SHOTS)}")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        raise SystemExit("no Chromium here (Debian: apt-get install chromium)")
+    project = Path(tempfile.gettempdir()) / FOLDER
+    if project.exists():
+        raise SystemExit(f"{project} exists; remove it, its name is in the pictures")
+    project.mkdir()
+    PICTURES.mkdir(exist_ok=True)
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+            studio = Studio(browser, project)
+            with studio.running:
+                for name in names or SHOTS:
+                    page = SHOTS[name](studio)
+                    size = saved(page.screenshot(animations="disabled", caret="hide"), PICTURES / f"{name}.png")
+                    page.close()
+                    sys.stdout.write(f"docs/screenshots/{name}.png  {size:,} bytes\n")
+            browser.close()
+    finally:
+        shutil.rmtree(project)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
