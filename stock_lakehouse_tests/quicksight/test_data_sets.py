@@ -21,10 +21,10 @@ from stock_lakehouse.dashboards.quicksight.refresh import (
 from stock_lakehouse.dashboards.view import View
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.reading import read_table
-from stock_lakehouse_tests.quicksight.conftest import BARS, DAYS, NEXT_DAY, NOW, REFUSED, TICKERS, Place
-from stock_lakehouse_tests.quicksight.test_definition import sets
 from stock_lakehouse_tests.graph import NOW as LANDED
 from stock_lakehouse_tests.graph import edited
+from stock_lakehouse_tests.quicksight.conftest import BARS, DAYS, NEXT_DAY, NOW, REFUSED, TICKERS, Place
+from stock_lakehouse_tests.quicksight.test_definition import sets
 from stock_lakehouse_tests.redshift_lint import faults
 
 pytestmark = pytest.mark.slow

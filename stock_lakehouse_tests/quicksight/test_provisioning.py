@@ -31,8 +31,8 @@ from stock_lakehouse.settings import Redshift
 from stock_lakehouse.sql.engine import PermissionMissingError
 from stock_lakehouse_tests import quicksight_server
 from stock_lakehouse_tests.aws_model import faults
-from stock_lakehouse_tests.quicksight.conftest import BARS, NEXT_DAY, NOW, Place
 from stock_lakehouse_tests.graph import edited
+from stock_lakehouse_tests.quicksight.conftest import BARS, NEXT_DAY, NOW, Place
 from stock_lakehouse_tests.quicksight_server import PREFIX, WRITES
 
 pytestmark = pytest.mark.slow
