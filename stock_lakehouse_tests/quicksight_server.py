@@ -649,11 +649,19 @@ def _json(value: Any) -> str:
     return json.dumps(value, default=lambda other: other.timestamp() if isinstance(other, datetime) else str(other))
 
 
+@dataclass
+class Served:
+    """What a server serves; a test may put another account in its place."""
+
+    account: Account
+
+
 @contextmanager
-def serving(account: Account) -> Iterator[str]:
-    """The address of a server with the QuickSight of `account`, which ends with the context."""
+def serving(served: Served) -> Iterator[str]:
+    """The address of a server, which ends with the context."""
 
     async def quicksight(request: Request) -> Response:
+        account = served.account
         raw = request.scope["raw_path"].decode().partition("?")[0]
         name, path = operation_of(request.method, raw)
         members = request_of(name, path, dict(request.query_params), await request.body())

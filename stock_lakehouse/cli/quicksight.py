@@ -33,7 +33,8 @@ def quicksight(
         fail(f'dashboard: is "{settings.dashboard}" in the settings; set it to "quicksight"')
     view = View(existing_lake(settings))
     try:
-        outcome = provision(settings, view, QuickSight(), dry_run, progress_printer())
+        tell = (lambda line: None) if dry_run else progress_printer()  # a run may wait for SPICE
+        outcome = provision(settings, view, QuickSight(), dry_run, tell)
     except LakeError as error:
         fail(str(error))
     if as_json:

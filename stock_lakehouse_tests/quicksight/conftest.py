@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
+from stock_lakehouse import aws
 from stock_lakehouse.dashboards.quicksight import client as quicksight_client
 from stock_lakehouse.dashboards.quicksight.client import QuickSight
 from stock_lakehouse.dashboards.quicksight.provisioning import Outcome, provision
+from stock_lakehouse.dashboards.quicksight.refresh import LakeState
 from stock_lakehouse.dashboards.view import View
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.serving import SERVED, served_name
@@ -29,17 +31,20 @@ NEXT_DAY = sessions_of(date(2020, 1, 9), date(2020, 1, 9))
 BARS = history(TICKERS, (*DAYS, *NEXT_DAY))
 REFUSED = ("BRK-B", DAYS[30])  # its high is below its low
 NOW = datetime(2020, 1, 8, 23, 0, tzinfo=UTC)
+READ: dict[tuple[str, str], list[dict[str, Any]]] = {}  # rows that were read already, by SQL and state of the lake
 
 
 @dataclass
 class Place:
     """A lake, the QuickSight of an account that reads from it, and the settings that name both.
 
+    - clients: of quicksight and sts
     - now: the time of both, which a test may move
     """
 
     settings: Settings
     account: quicksight_server.Account
+    clients: dict[str, Any]
     now: datetime = NOW
     lines: list[str] = field(default_factory=list)
 
@@ -50,8 +55,8 @@ class Place:
     def provision(self, dry_run: bool = False, quicksight: QuickSight | None = None) -> Outcome:
         """One run."""
         self.account.now = lambda: self.now
-        view = View(self.lake)
-        return provision(self.settings, view, quicksight or QuickSight(), dry_run, self.lines.append, lambda: self.now)
+        quicksight = quicksight or QuickSight(self.clients["quicksight"], self.clients["sts"])
+        return provision(self.settings, View(self.lake), quicksight, dry_run, self.lines.append, lambda: self.now)
 
     def changed(self, **quicksight: Any) -> None:
         """Change settings of the group quicksight."""
@@ -66,7 +71,10 @@ class Place:
         """What a data set's SQL reads: Athena's dialect on DuckDB, over the tables instead of their copies in Glue."""
         for table in SERVED:
             sql = sql.replace(f'"lakehouse"."{served_name(table)}"', table.name)
-        return local_engine(self.lake).run(sql.replace('"lakehouse".', "")).rows.to_pylist()
+        key = (sql, LakeState(View(self.lake)).quality)
+        if key not in READ:
+            READ[key] = local_engine(self.lake).run(sql.replace('"lakehouse".', "")).rows.to_pylist()
+        return READ[key]
 
 
 @pytest.fixture(scope="session")
@@ -79,8 +87,24 @@ def filled(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return root
 
 
+@dataclass
+class Wire:
+    """A server of QuickSight for all tests, and the clients that call it: boto3 takes half a second to make one."""
+
+    served: quicksight_server.Served
+    address: str
+    clients: dict[str, Any] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="session")
+def wire() -> Iterator[Wire]:
+    served = quicksight_server.Served(quicksight_server.Account())
+    with quicksight_server.serving(served) as address:
+        yield Wire(served, address)
+
+
 @pytest.fixture
-def place(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(filled: Path, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """A copy of the lake, and an empty account."""
     root = shutil.copytree(filled, tmp_path / "lake")
     settings = Settings(
@@ -94,13 +118,13 @@ def place(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     )
     # The lake is a folder here, as AWS is not asked for its rows.
     settings = settings.model_copy(update={"lake_root": root})
-    account = quicksight_server.Account()
-    place = Place(settings, account)
-    account.rows = place.rows
+    account = wire.served.account = quicksight_server.Account()
     monkeypatch.setattr(quicksight_client, "FIRST_PAUSE_SECONDS", 0.001)
-    with (
-        quicksight_server.serving(account) as address,
-        s3.variables(quicksight_server.environment(address)),
-    ):
+    with s3.variables(quicksight_server.environment(wire.address)):
+        for service in ("quicksight", "sts"):
+            if service not in wire.clients:
+                wire.clients[service] = aws.client(service)
+        place = Place(settings, account, wire.clients)
+        account.rows = place.rows
         yield place
     assert account.findings == []

@@ -75,7 +75,7 @@ def cloud(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with (
         s3.moto() as endpoint,
         athena_gateway.gateway(OnDuckDB(database), endpoint) as gateway,
-        quicksight_server.serving(account) as address,
+        quicksight_server.serving(quicksight_server.Served(account)) as address,
         s3.variables(athena_gateway.environment(gateway) | quicksight_server.environment(address)),
     ):
         s3.make_bucket(endpoint, "quicksight")
@@ -130,12 +130,6 @@ def test_the_graph_runs_to_the_dashboard_and_a_second_run_writes_nothing(cloud: 
         assert (again["write calls"], again["version"]) == (0, 1)
         assert {row.data["action"] for row in again["steps"]} == {"unchanged"}
         assert len(cloud.gateway.queries) == queries
-
-        # The sample's sessions are years ago, so none is in the lookback window.
-        more = run(cloud.settings, instance, "2023-01-03", "2023-01-04")
-        steps = {row.data["what"]: row.data for row in more["steps"]}
-        assert steps["data set daily, rows"]["action"] == "refreshed in full"
-        assert len(cloud.account.sets["stock-lakehouse-daily"].spice) == 12
     commands(cloud)
 
 

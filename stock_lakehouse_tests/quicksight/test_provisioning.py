@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -201,9 +202,10 @@ class KilledError(BaseException):
     """The process was killed; nothing catches it."""
 
 
-def killed_at(write: int, *, answered: bool) -> QuickSight:
-    """A client that kills its caller at the n-th write: before it is sent, or once it has been answered."""
-    client, seen = aws.client("quicksight"), 0
+@contextmanager
+def killed_at(place: Place, write: int, *, answered: bool) -> Iterator[None]:
+    """Whoever writes is killed at the n-th write: before it is sent, or once it has been answered."""
+    events, seen = place.clients["quicksight"].meta.events, 0
 
     def before(model: Any, **_: Any) -> None:
         nonlocal seen
@@ -217,9 +219,14 @@ def killed_at(write: int, *, answered: bool) -> QuickSight:
         if model.name.startswith(WRITES) and seen == write and answered:
             raise KilledError
 
-    client.meta.events.register("before-call.quicksight", before)
-    client.meta.events.register("after-call.quicksight", after)
-    return QuickSight(client)
+    events.register("before-call.quicksight", before)
+    events.register("after-call.quicksight", after)
+    try:
+        with pytest.raises(KilledError):
+            yield
+    finally:
+        events.unregister("before-call.quicksight", before)
+        events.unregister("after-call.quicksight", after)
 
 
 # Of source and dashboard, and of each data set, by the tests that count them.
@@ -237,8 +244,8 @@ def test_a_first_run_has_so_many_writes(place: Place) -> None:
 def test_a_first_run_that_is_killed_at_a_write_is_completed_by_the_next(
     place: Place, write: int, answered: bool
 ) -> None:
-    with pytest.raises(KilledError):
-        place.provision(quicksight=killed_at(write, answered=answered))
+    with killed_at(place, write, answered=answered):
+        place.provision()
     assert place.provision().version == 1
     assert place.provision().writes == 0
     assert_spice_is_the_lake(place)
@@ -267,8 +274,8 @@ def test_a_changing_run_that_is_killed_at_a_write_is_completed_by_the_next(
         return replace(daily, fields=[replace(field, description="The symbol"), *fields]), quality
 
     monkeypatch.setattr(provisioning, "data_sets", described)
-    with pytest.raises(KilledError):
-        place.provision(quicksight=killed_at(write, answered=answered))
+    with killed_at(place, write, answered=answered):
+        place.provision()
     assert place.provision().changed == (not (write == CHANGING_WRITES and answered))
     assert place.provision().writes == 0
     assert len(place.account.writes) > written
@@ -320,8 +327,8 @@ def test_a_refresh_that_a_killed_run_started_is_taken_up(place: Place, spark: Sp
     place.provision()
     new = {key: bar for key, bar in BARS.items() if key[1] in NEXT_DAY}
     place.deliver(spark, new, NEXT_DAY, "22222222-run")
-    with pytest.raises(KilledError):
-        place.provision(quicksight=killed_at(1, answered=True))
+    with killed_at(place, 1, answered=True):
+        place.provision()
     place.provision()
     assert len(place.account.sets["stock-lakehouse-daily"].ingestions) == 2
     assert_spice_is_the_lake(place)
@@ -413,6 +420,12 @@ def refused(place: Place, error: type[Exception], *words: str) -> None:
         assert word in str(raised.value), str(raised.value)
 
 
+def impatient(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls are tried twice, and not for a minute."""
+    monkeypatch.setattr(aws, "ATTEMPTS", 2)
+    place.clients = {service: aws.client(service) for service in place.clients}
+
+
 def test_an_account_without_the_enterprise_edition_is_told_what_to_do(place: Place) -> None:
     place.account.faults.edition = "STANDARD"
     refused(place, EditionError, "Standard edition", "upgrade it to Enterprise")
@@ -472,7 +485,7 @@ def test_throttling_and_other_changes_are_waited_for_with_a_bound(
     place.account.faults.throttled = 2
     place.account.faults.conflicts = 3
     assert place.provision().version == 1
-    monkeypatch.setattr(aws, "ATTEMPTS", 2)
+    impatient(place, monkeypatch)
     place.account.faults.throttled = 100
     refused(place, QuickSightError, "AWS throttled DescribeAccountSubscription 2 times", "run again later")
     place.account.faults.throttled = 0
@@ -578,7 +591,7 @@ def test_more_refreshes_than_quicksight_allows_a_day_are_an_error(
     place: Place, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.provision()
-    monkeypatch.setattr(aws, "ATTEMPTS", 2)  # boto3 repeats a call that a limit refuses
+    impatient(place, monkeypatch)  # boto3 repeats a call that a limit refuses
     daily = place.account.sets["stock-lakehouse-daily"]
     [automatic] = daily.ingestions.values()
     for number in range(32):
@@ -612,10 +625,11 @@ def test_a_lake_without_bars_is_told(place: Place) -> None:
     assert place.account.requests == []
 
 
-def test_without_credentials_or_region_a_line_says_what_to_set(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_region_a_line_says_what_to_set(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_REGION")
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
-    refused(place, QuickSightError, "set AWS_REGION")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(place.lake.root))
+    with pytest.raises(QuickSightError, match="set AWS_REGION"):
+        QuickSight()
 
 
 # Redshift as the source

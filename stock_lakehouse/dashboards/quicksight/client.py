@@ -197,10 +197,9 @@ def _named(error: Any, what: str) -> LakeError:
     code, message = aws.code_of(error), aws.message_of(error)
     right = aws.missing_right(message)
     if right or code in aws.DENIED:
-        service = str(getattr(error, "service", "quicksight"))
-        needed = right or f"{service}:{error.operation_name} ({message})"
         return PermissionMissingError(
-            f"{what}: these credentials lack {needed}; allow it in IAM (docs/dashboards.md lists the rights)"
+            f"{what}: these credentials lack {right or f'the right for {error.operation_name} ({message})'}; allow it in IAM "
+            "(docs/dashboards.md lists the rights)"
         )
     if code in aws.REJECTED:
         return PermissionMissingError(f"{what}: AWS rejects these credentials: {message}")

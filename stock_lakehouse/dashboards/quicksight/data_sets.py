@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stock_lakehouse.dashboards.charts import PANES, Mark
@@ -18,6 +19,7 @@ from stock_lakehouse.tables import BY_NAME, CURATED, FEATURES, QUARANTINE, RESTA
 
 if TYPE_CHECKING:
     from stock_lakehouse.settings import Aws, QuickSight, Redshift
+    from stock_lakehouse.sql.dialect import OutputColumn
 
 REPORT = "dashboard_daily"
 DAILY, QUALITY = "daily", "quality"
@@ -106,7 +108,7 @@ def data_sets(settings: Groups) -> tuple[DataSet, DataSet]:
     if settings.quicksight.source == "redshift":
         schema = f'"{settings.redshift.schema_name}"'
         external = f'"{settings.redshift.external_schema}"'
-        names = ", ".join(f'"{column.name}"' for column in report_named(REPORT).columns(BY_NAME))
+        names = ", ".join(f'"{column.name}"' for column in report_columns())
         # All years, as from Athena; the view dashboard_daily has the loaded ones.
         rows = f"SELECT {names}\nFROM {schema}.prices_with_features"
         return daily(rows), _quality(
@@ -149,6 +151,12 @@ def report_over(database: str) -> str:
     return tree.sql(dialect="athena", pretty=True, comments=False)
 
 
+@cache
+def report_columns() -> tuple[OutputColumn, ...]:
+    """The columns of the report, with their types in Athena and the columns of tables that each is made of."""
+    return report_named(REPORT).columns(BY_NAME)
+
+
 def marks() -> tuple[Mark, ...]:
     """The marks of all panes."""
     return tuple(mark for pane in PANES for mark in pane.marks)
@@ -165,7 +173,7 @@ def daily(rows: str) -> DataSet:
     `rows`: a SELECT with the columns of the report. Marks are at the first of consecutive equal values, as on the local page.
     Window functions see all rows of a ticker, also in an incremental refresh, which QuickSight filters outside of this SQL.
     """
-    columns = report_named(REPORT).columns(BY_NAME)
+    columns = report_columns()
     typed = [
         f'CAST("{column.name}" AS {CASTS[column.type]}) AS "{column.name}"'
         if column.type in CASTS

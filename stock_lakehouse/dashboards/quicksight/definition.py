@@ -49,7 +49,7 @@ CALCULATED = {
     TOTAL_RETURN: f"{_AT.format('maxOver')} / {_AT.format('minOver')} - 1",
     VOLATILITY: f"stdev({{return_1d}}) * sqrt({TRADING_DAYS})",
 }
-OVERBOUGHT, OVERSOLD = 70, 30
+OVERSOLD, OVERBOUGHT = sorted(next(pane.lines for pane in PANES if pane.name == "rsi"))
 # The most points of a line chart; its default is 200, and the rest becomes one point "Other".
 POINTS = 10_000
 GRID_COLUMNS = 36
@@ -392,12 +392,12 @@ def _newest_signals() -> Json:
         DRAWDOWN: ("From the highest", _number(name, DRAWDOWN, form=_percent(1))),
     }
     cells = [
-        *_coloured(f"{name}.rsi_14", f"MAX({{rsi_14}}) >= {OVERBOUGHT}", "down", "CARET_UP"),
-        *_coloured(f"{name}.rsi_14", f"MAX({{rsi_14}}) <= {OVERSOLD}", "up", "CARET_DOWN"),
+        *_coloured(f"{name}.rsi_14", f"MAX({{rsi_14}}) >= {OVERBOUGHT:g}", "down", "CARET_UP"),
+        *_coloured(f"{name}.rsi_14", f"MAX({{rsi_14}}) <= {OVERSOLD:g}", "up", "CARET_DOWN"),
         *_coloured(f"{name}.return_1d", "MAX({return_1d}) > 0", "up", "ARROW_UP"),
         *_coloured(f"{name}.return_1d", "MAX({return_1d}) < 0", "down", "ARROW_DOWN"),
     ]
-    subtitle = f"RSI from {OVERBOUGHT} on is overbought, to {OVERSOLD} oversold"
+    subtitle = f"RSI from {OVERBOUGHT:g} on is overbought, to {OVERSOLD:g} oversold"
     return _table(
         name, "Newest session of each ticker", columns, ["ticker", "date", "signal"], ("ticker", "ASC"), cells, subtitle
     )

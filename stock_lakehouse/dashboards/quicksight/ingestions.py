@@ -6,6 +6,7 @@ Not here: whether a refresh is needed, and of which type (refresh.py).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from stock_lakehouse.dashboards.quicksight.client import IngestionError, QuickSight, wait
@@ -30,7 +31,13 @@ OTHER_ADVICE = "the rows before stay in use; run again when that is repaired"
 
 
 def refresh(
-    quicksight: QuickSight, what: str, place: Mapping[str, str], kind: str, content: str, started: str | None
+    quicksight: QuickSight,
+    what: str,
+    place: Mapping[str, str],
+    kind: str,
+    content: str,
+    now: datetime,
+    started: str | None,
 ) -> Ingestion:
     """Read the rows of a data set into SPICE; return the refresh that did it, completed.
 
@@ -38,13 +45,15 @@ def refresh(
     - place: the member DataSetId
     - kind: FULL_REFRESH or INCREMENTAL_REFRESH
     - content: a digest of what the lake has. Identifiers of refreshes begin with it, so that the one of a killed run is taken up.
+    - now: makes the identifier of a new refresh unique
     - started: a refresh that goes on already; None to start one
 
     A refresh that another one supersedes is as good as that one, if that reads at least as much. Raises IngestionError,
     WaitError.
     """
-    for _ in range(ATTEMPTS):
-        identifier = started or _start(quicksight, what, place, kind, content)
+    for attempt in range(ATTEMPTS):
+        new = f"{content}-{now:%Y%m%d%H%M%S}-{attempt}"
+        identifier = started or _start(quicksight, what, place, kind, content, new)
         ended = _wait(quicksight, what, place, identifier)
         if ended["IngestionStatus"] == "COMPLETED":
             return _without_loss(what, ended)
@@ -62,16 +71,17 @@ def refresh(
     )
 
 
-def _start(quicksight: QuickSight, what: str, place: Mapping[str, str], kind: str, content: str) -> str:
-    """The identifier of a refresh that reads `content`: of the newest one if a killed run started that, else of a new one."""
+def _start(quicksight: QuickSight, what: str, place: Mapping[str, str], kind: str, content: str, new: str) -> str:
+    """The identifier of a refresh that reads `content`: of the newest one if a killed run started that, else `new`."""
     ingestions = _newest_first(quicksight, what, place)
-    ours = [ingestion for ingestion in ingestions if str(ingestion["IngestionId"]).startswith(content)]
-    if ours and ours[0] is ingestions[0] and _covers(ours[0], kind) and ours[0]["IngestionStatus"] not in ENDED[1:]:
-        return str(ours[0]["IngestionId"])
-    identifier = f"{content}-{len(ours) + 1}"
+    if ingestions:
+        newest, identifier = ingestions[0], str(ingestions[0]["IngestionId"])
+        is_alive = newest["IngestionStatus"] not in ("FAILED", "CANCELLED")
+        if identifier.startswith(content) and _covers(newest, kind) and is_alive:
+            return identifier
     # The answer is empty if the first answer to this call was lost: then the refresh has started.
-    quicksight.call("create_ingestion", what, **place, IngestionId=identifier, IngestionType=kind)
-    return identifier
+    quicksight.call("create_ingestion", what, **place, IngestionId=new, IngestionType=kind)
+    return new
 
 
 def _newest_first(quicksight: QuickSight, what: str, place: Mapping[str, str]) -> list[Ingestion]:

@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse import aws
@@ -54,11 +54,12 @@ if TYPE_CHECKING:
 
 # Tags of this program: the lake's root, the digest of what was written, and of a data set what it has in SPICE.
 ROOT, WRITTEN, ROWS = "lakehouse-root", "lakehouse-digest", "lakehouse-rows"
+LONGEST_TAG = 256
 SCHEDULE = "daily"
 RESOURCE_MINUTES = 10.0  # for a data source or a version of the dashboard
 DIGEST_LENGTH = 32
 COMPARED_TICKERS = 6
-YEARS_SHOWN = 2  # before the year of the last session
+YEARS_SHOWN = 2  # before that of the last session
 
 
 @dataclass(frozen=True)
@@ -175,14 +176,15 @@ class _Provisioning:
         self.clock = clock
         self._tell = tell
         self.name = self.wanted.name
-        self.root = str(view.lake.root)
+        self.root = str(view.lake.root)[:LONGEST_TAG]
         url = f"https://{quicksight.region}.quicksight.aws.amazon.com/sn/dashboards/{self.name}"
         self.outcome = Outcome(url, dry_run)
 
     def run(self) -> Outcome:
         if not self.view.ticker_years:
             raise QuickSightError(
-                f"{self.root}: the lake has no bars, so there is nothing to show; `stock-lakehouse materialize` computes them"
+                f"{self.view.lake.root}: the lake has no bars, so there is nothing to show; `stock-lakehouse materialize` "
+                "computes them"
             )
         check_edition(self.quicksight)
         readers, authors = principals(self.quicksight, self.wanted)
@@ -383,7 +385,7 @@ class _Provisioning:
             return None
         after = loaded_now(content, self.state, now, days)
         self._tell(f"{rows}: SPICE reads them ({refresh.reason})")
-        done = ingestions.refresh(self.quicksight, rows, place, refresh.type, content, started)
+        done = ingestions.refresh(self.quicksight, rows, place, refresh.type, content, now, started)
         self._step(rows, action, f"{done.get('RowInfo', {}).get('RowsIngested', 0):,} rows, {refresh.reason}")
         return after
 
@@ -438,8 +440,8 @@ class _Provisioning:
     def _definition(self, arns: Mapping[str, str]) -> dict[str, Any]:
         held = self.view.ticker_years
         tickers = [ticker for ticker in self.view.lake.options.tickers if ticker in held] or list(held)
-        last = max(span.last or date.min for span in self.view.spans.values())
-        since = datetime(last.year - YEARS_SHOWN, 1, 1, tzinfo=UTC)
+        last_year = max(last for _, last in held.values())
+        since = datetime(last_year - YEARS_SHOWN, 1, 1, tzinfo=UTC)
         return definition(arns, tickers[:COMPARED_TICKERS], since, quality_kinds(self.settings))
 
     def _wait_for_version(self, number: int) -> None:

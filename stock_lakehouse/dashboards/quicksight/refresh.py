@@ -14,9 +14,8 @@ from datetime import date, datetime, timedelta
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from stock_lakehouse.dashboards.quicksight.data_sets import REPORT
+from stock_lakehouse.dashboards.quicksight.data_sets import report_columns
 from stock_lakehouse.lake.serving import SERVED
-from stock_lakehouse.sql.reports import report_named
 from stock_lakehouse.tables import BY_NAME, QUARANTINE, RESTATEMENTS, Table
 
 if TYPE_CHECKING:
@@ -144,7 +143,7 @@ def loaded_now(content: str, state: LakeState, now: datetime, lookback_days: int
 @cache
 def _columns() -> dict[str, list[str]]:
     """The columns of bars and of features that the data set `daily` is made of."""
-    origins = {origin for column in report_named(REPORT).columns(BY_NAME) for origin in column.origin}
+    origins = {origin for column in report_columns() for origin in column.origin}
     found = {table.name: {*KEY} for table in SERVED}
     for table, name in origins:
         found[table].add(name)
