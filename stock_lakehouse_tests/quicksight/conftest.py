@@ -39,12 +39,14 @@ class Place:
     """A lake, the QuickSight of an account that reads from it, and the settings that name both.
 
     - clients: of quicksight and sts
+    - later: the lake of the next day
     - now: the time of both, which a test may move
     """
 
     settings: Settings
     account: quicksight_server.Account
     clients: dict[str, Any]
+    later: Path
     now: datetime = NOW
     lines: list[str] = field(default_factory=list)
 
@@ -62,6 +64,11 @@ class Place:
         """Change settings of the group quicksight."""
         group = self.settings.quicksight.model_copy(update=quicksight)
         self.settings = self.settings.model_copy(update={"quicksight": group})
+
+    def move_on(self) -> None:
+        """The lake is that of the next day."""
+        shutil.rmtree(self.lake.root)
+        shutil.copytree(self.later, self.lake.root)
 
     def deliver(self, spark: SparkSession, bars: Bars, days: tuple[date, ...], run_id: str) -> None:
         """A run of the lake that delivers `bars` for `days`."""
@@ -87,6 +94,15 @@ def filled(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return root
 
 
+@pytest.fixture(scope="session")
+def later(filled: Path, spark: SparkSession) -> Path:
+    """The filled lake, and the session after it."""
+    root = Path(shutil.copytree(filled, filled.with_name("later")))
+    new = [bar for key, bar in BARS.items() if key[1] in NEXT_DAY]
+    run(clocked(root, spark, TICKERS), rectangle(NEXT_DAY, TICKERS), new, "22222222-run")
+    return root
+
+
 @dataclass
 class Wire:
     """A server of QuickSight for all tests, and the clients that call it: boto3 takes half a second to make one."""
@@ -104,7 +120,7 @@ def wire() -> Iterator[Wire]:
 
 
 @pytest.fixture
-def place(filled: Path, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(filled: Path, later: Path, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """A copy of the lake, and an empty account."""
     root = shutil.copytree(filled, tmp_path / "lake")
     settings = Settings(
@@ -124,7 +140,7 @@ def place(filled: Path, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for service in ("quicksight", "sts"):
             if service not in wire.clients:
                 wire.clients[service] = aws.client(service)
-        place = Place(settings, account, wire.clients)
+        place = Place(settings, account, wire.clients, later)
         account.rows = place.rows
         yield place
     assert account.findings == []

@@ -238,7 +238,7 @@ def test_a_first_run_has_so_many_writes(place: Place) -> None:
     assert len(place.account.writes) == FIRST_WRITES
 
 
-@pytest.mark.slice(6)
+@pytest.mark.slice(4)
 @pytest.mark.parametrize("answered", [False, True], ids=["unsent", "answered"])
 @pytest.mark.parametrize("write", range(1, FIRST_WRITES + 1))
 def test_a_first_run_that_is_killed_at_a_write_is_completed_by_the_next(
@@ -254,7 +254,7 @@ def test_a_first_run_that_is_killed_at_a_write_is_completed_by_the_next(
     assert found == state(place.account)
 
 
-@pytest.mark.slice(4)
+@pytest.mark.slice(3)
 @pytest.mark.parametrize("answered", [False, True], ids=["unsent", "answered"])
 @pytest.mark.parametrize("write", range(1, CHANGING_WRITES + 1))
 def test_a_changing_run_that_is_killed_at_a_write_is_completed_by_the_next(
@@ -292,6 +292,7 @@ def visual_title(definition: Any) -> str:
     return str(members["Title"]["FormatText"]["PlainText"])
 
 
+@pytest.mark.slice(3)
 @pytest.mark.parametrize(
     "operation",
     [
@@ -313,20 +314,18 @@ def test_a_write_whose_answer_is_lost_is_repeated_to_the_same_end(place: Place, 
     assert_spice_is_the_lake(place)
 
 
-def test_a_refresh_whose_answer_is_lost_is_waited_for(place: Place, spark: SparkSession) -> None:
+def test_a_refresh_whose_answer_is_lost_is_waited_for(place: Place) -> None:
     place.provision()
-    new = {key: bar for key, bar in BARS.items() if key[1] in NEXT_DAY}
-    place.deliver(spark, new, NEXT_DAY, "22222222-run")
+    place.move_on()
     place.account.faults.unanswered.add("CreateIngestion")
     place.provision()
     assert len(place.account.sets["stock-lakehouse-daily"].ingestions) == 2
     assert_spice_is_the_lake(place)
 
 
-def test_a_refresh_that_a_killed_run_started_is_taken_up(place: Place, spark: SparkSession) -> None:
+def test_a_refresh_that_a_killed_run_started_is_taken_up(place: Place) -> None:
     place.provision()
-    new = {key: bar for key, bar in BARS.items() if key[1] in NEXT_DAY}
-    place.deliver(spark, new, NEXT_DAY, "22222222-run")
+    place.move_on()
     with killed_at(place, 1, answered=True):
         place.provision()
     place.provision()
@@ -442,6 +441,7 @@ def test_a_reader_who_does_not_exist_is_named_before_anything_is_written(place: 
     assert place.account.writes == []
 
 
+@pytest.mark.slice(3)
 @pytest.mark.parametrize(
     ("operation", "what"),
     [
@@ -545,6 +545,7 @@ def test_a_data_source_that_cannot_be_used_is_told_and_tried_again(place: Place)
     assert place.provision().writes == 0
 
 
+@pytest.mark.slice(2)
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
@@ -588,7 +589,7 @@ def test_a_refresh_that_others_supersede_again_and_again_ends_with_an_error(plac
 
 
 def test_more_refreshes_than_quicksight_allows_a_day_are_an_error(
-    place: Place, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.provision()
     impatient(place, monkeypatch)  # boto3 repeats a call that a limit refuses
@@ -596,8 +597,7 @@ def test_more_refreshes_than_quicksight_allows_a_day_are_an_error(
     [automatic] = daily.ingestions.values()
     for number in range(32):
         daily.ingestions[f"mine-{number}"] = {**automatic, "IngestionId": f"mine-{number}"}
-    new = {key: bar for key, bar in BARS.items() if key[1] in NEXT_DAY}
-    place.deliver(spark, new, NEXT_DAY, "22222222-run")
+    place.move_on()
     refused(place, QuickSightError, "data set daily, rows: a limit of QuickSight is reached", "32 ingestions")
 
 
