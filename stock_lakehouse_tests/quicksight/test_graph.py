@@ -123,6 +123,7 @@ def test_the_graph_runs_to_the_dashboard_and_a_second_run_writes_nothing(cloud: 
         assert sorted((row["ticker"], row["date"].date(), row["close"]) for row in spice) == sorted(
             (row["ticker"], row["date"], row["close"]) for row in held.to_pylist()
         )
+        assert [operation for operation, _ in cloud.gateway.requests][:2] == ["GetWorkGroup", "CreateWorkGroup"]
         assert {query.state for query in cloud.gateway.queries.values()} == {"SUCCEEDED"}
         queries = len(cloud.gateway.queries)
 

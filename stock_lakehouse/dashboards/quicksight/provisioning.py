@@ -48,6 +48,7 @@ from stock_lakehouse.dashboards.quicksight.principals import (
 )
 from stock_lakehouse.dashboards.quicksight.refresh import LakeState, Loaded, Refresh, loaded_now, needed
 from stock_lakehouse.market_calendar import utc_now
+from stock_lakehouse.sql.athena import AthenaEngine
 
 if TYPE_CHECKING:
     from stock_lakehouse.dashboards.view import View
@@ -227,6 +228,7 @@ class _Provisioning:
         digest = _digest(request)
         present = self.quicksight.find("describe_data_source", what, **place)
         if present is None and not self.dry_run:
+            self._ensure_workgroup()
             tags = as_tags({ROOT: self.root, WRITTEN: digest})
             if self.quicksight.call("create_data_source", what, **place, Name=self.name, Tags=tags, **request):
                 self._wait_for_source(place)
@@ -262,11 +264,17 @@ class _Provisioning:
             self._step(what, "unchanged")
             return
         if not self.dry_run:
+            self._ensure_workgroup()
             members = {name: value for name, value in request.items() if name != "Type"}
             self.quicksight.call("update_data_source", what, **place, Name=self.name, **members)
             self._wait_for_source(place)
             self.quicksight.tag(arn, what, {WRITTEN: digest})
         self._step(what, "updated", "the last change of it had failed" if has_failed else "")
+
+    def _ensure_workgroup(self) -> None:
+        """Athena's workgroup exists, if the settings say enough to create it."""
+        if self.wanted.source == "athena" and self.settings.aws.athena_results is not None:
+            AthenaEngine(self.settings.aws, minutes=1.0).ensure_workgroup()
 
     def _wait_for_source(self, place: Mapping[str, str]) -> None:
         """Wait until the last change of the data source has ended. Raises FailedError, WaitError."""
