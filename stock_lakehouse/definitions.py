@@ -21,6 +21,7 @@ from stock_lakehouse.partitions import PartitionScheme
 from stock_lakehouse.resources.catalog import CatalogResource
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.resources.query import QueryResource
+from stock_lakehouse.resources.quicksight import QuickSightResource
 from stock_lakehouse.resources.warehouse import WarehouseResource
 from stock_lakehouse.settings import Settings, load_settings
 from stock_lakehouse.sources import Source
@@ -55,6 +56,7 @@ def build_definitions(
             "spark": lakehouse.spark,
             "catalog_service": CatalogResource.of(settings),
             "query": QueryResource.of(settings, lakehouse),
+            "quicksight": QuickSightResource.of(settings, lakehouse),
             "warehouse_service": WarehouseResource.of(settings, lakehouse),
             "source": source or source_of(settings),
             "raw_csv": RawCsvIOManager(lakehouse=lakehouse),

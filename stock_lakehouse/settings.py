@@ -288,12 +288,32 @@ class QuickSight(Group):
     source: Literal["athena", "redshift"] = Field(
         default="athena", description="What the data sets are read from: Athena, or the warehouse on Redshift."
     )
-    namespace: str = Field(default="default", min_length=1, description="Namespace of the users and groups.")
+    name: str = Field(
+        default="stock-lakehouse",
+        pattern="^[a-zA-Z0-9_-]{1,100}$",
+        description="Identifier of the dashboard. Those of the data source and of the data sets begin with it.",
+    )
+    namespace: str = Field(
+        default="default", pattern="^[a-zA-Z0-9._-]{1,64}$", description="Namespace of the users and groups."
+    )
     readers: tuple[str, ...] = Field(
         default=(), description="Who may look at the dashboard: `user NAME` or `group NAME`."
     )
     authors: tuple[str, ...] = Field(
-        default=(), description="Who may also change and delete it: `user NAME` or `group NAME`."
+        default=(),
+        description="Who may also change and delete it, and use its data sets: `user NAME` or `group NAME`.",
+    )
+    role: str | None = Field(
+        default=None,
+        pattern="^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+",
+        description="ARN of the role with which QuickSight reads from Athena, or from a Redshift cluster. None: QuickSight's own "
+        "role, which reads from Athena.",
+    )
+    secret: str | None = Field(
+        default=None,
+        pattern="^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+",
+        description="ARN of the secret in Secrets Manager that has user and password of Redshift. Needed with "
+        '`source = "redshift"`, except on a cluster with `role`.',
     )
     vpc_connection: str | None = Field(
         default=None,
@@ -303,11 +323,22 @@ class QuickSight(Group):
     refresh_time: str = Field(
         default="22:00",
         pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$",
-        description="Time of day, on the exchange, of the daily refresh that stands in for a run that did not come.",
+        description="Time of day, on the exchange, of the daily full refresh that stands in for a run that did not come.",
     )
     lookback_days: int = Field(
-        default=30, ge=1, description="Days that an incremental refresh reads again; older changes need a full one."
+        default=30, ge=2, description="Days that an incremental refresh reads again; older changes need a full one."
     )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> QuickSight:
+        for field in ("readers", "authors"):
+            if wrong := [name for name in getattr(self, field) if not re.fullmatch("(user|group) [^ ].*", name)]:
+                raise ValueError(f"{field}: {wrong[0]!r} is neither `user NAME` nor `group NAME`")
+        if self.source == "athena" and (self.secret or self.vpc_connection):
+            raise ValueError("secret, vpc_connection: go with source = 'redshift' alone")
+        if self.role and self.secret:
+            raise ValueError("role, secret: set one of them")
+        return self
 
 
 class Settings(LakeOptions, BaseSettings):
@@ -524,6 +555,19 @@ class Settings(LakeOptions, BaseSettings):
             raise ValueError("quicksight.source: Redshift has no tables of the lake; set warehouse to redshift")
         if self.dashboard == "quicksight" and self.quicksight.source == "athena" and self.catalog != "glue":
             raise ValueError("quicksight.source: Athena reads the tables that Glue has; set catalog to glue")
+        if self.dashboard == "quicksight" and not (self.quicksight.readers or self.quicksight.authors):
+            raise ValueError(
+                "quicksight.readers: nobody could see the dashboard; name readers or authors, like `group analysts`"
+            )
+        if self.dashboard == "quicksight" and self.quicksight.source == "redshift":
+            by_role = (
+                self.quicksight.role and self.redshift.cluster
+            )  # a workgroup gives no credentials to a role of QuickSight
+            if not (self.quicksight.secret or by_role):
+                raise ValueError(
+                    "quicksight.secret: needed with source = 'redshift', the ARN of a secret with user and password; on a "
+                    "cluster quicksight.role does as well"
+                )
         return self
 
     @classmethod

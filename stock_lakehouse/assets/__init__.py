@@ -12,6 +12,7 @@ from stock_lakehouse.assets.dashboards import run_report
 from stock_lakehouse.assets.features import stocks_features
 from stock_lakehouse.assets.ledger import restatements
 from stock_lakehouse.assets.processed import processed_actions, processed_quarantine, processed_stocks_daily
+from stock_lakehouse.assets.quicksight import quicksight_dashboard
 from stock_lakehouse.assets.raw import raw_stocks_daily
 from stock_lakehouse.assets.reports import report_assets
 from stock_lakehouse.automation.jobs import GROUP, LAYER_TAG
@@ -68,6 +69,8 @@ def all_assets(
         from stock_lakehouse.assets.warehouse import warehouse_assets
 
         assets.append(warehouse_assets(indicators))
+    if settings.dashboard == "quicksight":
+        assets.append(quicksight_dashboard(settings.quicksight.source))
     return dg.map_asset_specs(described, assets)
 
 

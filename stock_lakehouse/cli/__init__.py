@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from stock_lakehouse.cli import dashboard, demo, describe, export, look, operate, query, report, run, warehouse
+from stock_lakehouse.cli import (
+    dashboard,
+    demo,
+    describe,
+    export,
+    look,
+    operate,
+    query,
+    quicksight,
+    report,
+    run,
+    warehouse,
+)
 from stock_lakehouse.cli.errors import explainable, explanation
 from stock_lakehouse.cli.interrupt import ctrl_c
 from stock_lakehouse.cli.printing import NAME, aside
 from stock_lakehouse.cli.program import app
 
 __all__ = [
-    "app", "dashboard", "demo", "describe", "export", "look", "main", "operate", "query", "report", "run", "warehouse",
-]  # fmt: skip
+    "app",
+    "dashboard",
+    "demo",
+    "describe",
+    "export",
+    "look",
+    "main",
+    "operate",
+    "query",
+    "quicksight",
+    "report",
+    "run",
+    "warehouse",
+]
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ class Diagnosis:
 
 
 def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
-    """Check settings, lake, layout, serving copy, instance, disks, calendar, partitions, source, engine, Redshift, Java, in turn.
+    """Check settings, lake, layout, serving copy, instance, disks, calendar, partitions, source, engine, services of AWS, Java.
 
     Without settings the checks end. Nothing is created.
 
@@ -73,6 +73,8 @@ def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
         yield answering
         if answering.state == "ok" and lake.state == "ok":
             yield _warehouse(settings)
+    if settings.dashboard == "quicksight":
+        yield _quicksight(settings)
     yield _java()
 
 
@@ -365,6 +367,27 @@ def _warehouse(settings: Settings) -> Diagnosis:
             "warehouse", "note", f"ticker-years to be loaded: {counts}; the next run or `stock-lakehouse warehouse` does it"
         )  # fmt: skip
     return Diagnosis("warehouse", "ok", f"{' and '.join(behind)} were loaded from the lake's present files")
+
+
+def _quicksight(settings: Settings) -> Diagnosis:
+    """The edition of the account, and whether readers and authors exist."""
+    from stock_lakehouse.dashboards.quicksight.client import QuickSight
+    from stock_lakehouse.dashboards.quicksight.principals import check_edition, principals
+    from stock_lakehouse.lake.storage import LakeError
+
+    try:
+        quicksight = QuickSight()
+        edition = check_edition(quicksight)
+        readers, authors = principals(quicksight, settings.quicksight)
+    except LakeError as error:
+        return Diagnosis("quicksight", "broken", str(error))
+    known = "" if edition is None else f", edition {edition}"
+    return Diagnosis(
+        "quicksight",
+        "ok",
+        f"account {quicksight.account} in {quicksight.region}{known}; readers: {len(readers)}, authors: {len(authors)}, all "
+        "known",
+    )
 
 
 def _java() -> Diagnosis:

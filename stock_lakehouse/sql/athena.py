@@ -153,6 +153,10 @@ class AthenaEngine:
         with _named(sql, query_id):
             return self._wait(sql, query_id)
 
+    def ensure_workgroup(self) -> None:
+        """Create the workgroup if it does not exist, for others who use it. Raises QueryFailedError, PermissionMissingError."""
+        _ = self._workgroup_request
+
     def dollars(self, scanned_bytes: int) -> float:
         """What a query that read so many bytes is charged."""
         megabytes = max(-(-scanned_bytes // MB), LEAST_CHARGED_MB)

@@ -152,6 +152,8 @@ def dashboard_daily(tables: Tables) -> pl.DataFrame:
         "close",
         "adj_close",
         "volume",
+        "dividend",
+        "split_ratio",
         "price_basis",
         "bar_status",
         "year",
