@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from stock_lakehouse.cli import demo, describe, export, look, operate, query, report, run
+from stock_lakehouse.cli import demo, describe, export, look, operate, query, report, run, stream
 from stock_lakehouse.cli.errors import explainable, explanation
 from stock_lakehouse.cli.interrupt import ctrl_c
 from stock_lakehouse.cli.printing import NAME, aside
 from stock_lakehouse.cli.program import app
 
-__all__ = ["app", "demo", "describe", "export", "look", "main", "operate", "query", "report", "run"]
+__all__ = ["app", "demo", "describe", "export", "look", "main", "operate", "query", "report", "run", "stream"]
 
 
 def main() -> None:

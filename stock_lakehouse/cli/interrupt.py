@@ -33,6 +33,7 @@ STANDS = {
     "prune": "the lake is unchanged, and deleted records stay deleted. To continue: ",
     "upkeep": "every table is whole, compacted or not. To continue: ",
     "layout": "every table is whole, and moved tables stay moved. To continue: ",
+    "stream": "what was committed stays, and nothing is half-written. To go on from there: ",
     "ui": "the lake stays as it is; a run that was in progress can be run again. To open it again: ",
 }
 NOTHING = "nothing was changed. To repeat it: "

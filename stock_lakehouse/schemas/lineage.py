@@ -10,6 +10,7 @@ from stock_lakehouse.tables import (
     CORPORATE_ACTIONS,
     CURATED,
     FEATURES,
+    MINUTE_BARS,
     PROCESSED,
     PROCESSED_ACTIONS,
     QUARANTINE,
@@ -28,6 +29,8 @@ KNOWN = (
     "kind",
 )  # they decide which splits a delivery knew
 TOTAL_RETURN = ("basis",)  # prices delivered on total return are converted back to the traded prices
+SAME_EVENT = ("event_id", "partition", "offset")  # of ticks with one event_id, the first counts
+EVENT = ("event_time", *SAME_EVENT)
 MADE_OF = {
     (PROCESSED, "date"): ("session", "date"),
     (PROCESSED, "dividends_delivered"): ("says", "dividends"),
@@ -60,6 +63,22 @@ MADE_OF = {
     (CORPORATE_ACTIONS, "late"): ("value", "first_seen"),
     (CURATED, "bar_status"): ("date", "ingested_at"),
     (FEATURES, "tradable_from"): ("date",),
+    (MINUTE_BARS, "open"): ("open", *EVENT),
+    (MINUTE_BARS, "high"): ("high", *SAME_EVENT),
+    (MINUTE_BARS, "low"): ("low", *SAME_EVENT),
+    (MINUTE_BARS, "close"): ("close", *EVENT),
+    (MINUTE_BARS, "latest_close"): ("close", "arrival_time", *SAME_EVENT),
+    (MINUTE_BARS, "volume"): ("volume", *SAME_EVENT),
+    (MINUTE_BARS, "vwap"): ("close", "volume", *SAME_EVENT),
+    (MINUTE_BARS, "avg_close"): ("close", *SAME_EVENT),
+    (MINUTE_BARS, "hour"): ("minute",),
+    (MINUTE_BARS, "events"): SAME_EVENT,
+    (MINUTE_BARS, "duplicates"): SAME_EVENT,
+    (MINUTE_BARS, "late_events"): ("late", *SAME_EVENT),
+    (MINUTE_BARS, "first_event"): EVENT,
+    (MINUTE_BARS, "last_event"): EVENT,
+    (MINUTE_BARS, "quote_date"): ("quote_date", *EVENT),
+    (MINUTE_BARS, "state"): ("minute", "late"),
 }
 
 
