@@ -359,6 +359,17 @@ class Stream(Group):
     compact_batches: int = Field(
         default=25, ge=2, description="Small files are joined each time after so many batches."
     )
+    price_tolerance: float = Field(
+        default=5e-4,
+        ge=0,
+        lt=1,
+        description="How far open, high, low and close of a session's minutes may differ from the official bar, as a fraction.",
+    )
+    volume_tolerance: float | None = Field(
+        default=None,
+        ge=0,
+        description="How far the volume may differ. None: it is reported and not judged, since most feeds see a part of it.",
+    )
     report_seconds: int = Field(default=300, ge=1, description="`stream run` prints a line each time after so long.")
 
     @model_validator(mode="after")

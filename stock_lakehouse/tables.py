@@ -18,6 +18,7 @@ from stock_lakehouse.schemas import (
     minute_bars,
     processed,
     raw,
+    reconciliation,
     restatements,
     stream_losses,
     ticks,
@@ -239,7 +240,17 @@ STREAM_LOSSES = Table(
     partition_by=(),
     key=("source", "partition", "from_offset"),
 )
-STREAM_TABLES = (RAW_TICKS, MINUTE_BARS, STREAM_LOSSES)
+RECONCILIATION = Table(
+    "minute_reconciliation",
+    "stream",
+    "delta",
+    "stream/reconciliation",
+    reconciliation.COLUMNS,
+    "The minutes of each session beside its official daily bar, and whether the two agree. The daily bar stays as it is.",
+    made_from=("minute_bars", "curated_stocks_daily"),
+    partition_by=(),
+)
+STREAM_TABLES = (RAW_TICKS, MINUTE_BARS, RECONCILIATION, STREAM_LOSSES)
 LAYERS = tuple(
     table for table in TABLES if table.has_step
 )  # in the order of the flow; each partitioned by the run's keys

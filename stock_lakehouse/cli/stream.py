@@ -1,4 +1,4 @@
-"""The commands of the stream: produce, run, drain, status, dead, retry. Not here: the work itself (streams/)."""
+"""The commands of the stream: produce, run, drain, status, bars, dead, retry, reconcile. Not here: the work itself (streams/)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from stock_lakehouse.cli.context import check_lake_root, day_of, settings_of_process, tickers_in
-from stock_lakehouse.cli.printing import NAME, aside, duration, fail, print_data, print_table, progress_printer, say
-from stock_lakehouse.cli.program import First, Last, app
+from stock_lakehouse.cli.printing import (
+    NAME,
+    as_text,
+    aside,
+    duration,
+    fail,
+    print_data,
+    print_table,
+    progress_printer,
+    say,
+)
+from stock_lakehouse.cli.program import DATE_OPTION, First, Last, app
 
 if TYPE_CHECKING:
     from stock_lakehouse.settings import Settings
@@ -199,6 +210,61 @@ def dead(
         print_data(f"    {cut}")
 
 
+@stream_app.command()
+def bars(
+    tickers: Annotated[str | None, typer.Argument(metavar="A,B", help="Tickers; default: all.")] = None,
+    day: Annotated[
+        datetime | None, typer.Option(**DATE_OPTION, help="Day of the exchange; default: the newest.")
+    ] = None,
+    last: Annotated[int, typer.Option(min=1, help="How many, the newest ones.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show minute bars. Starts no engine."""
+    from stock_lakehouse.streams.status import newest_bars
+
+    settings = _settings()
+    try:
+        wanted = None if tickers is None else tickers_in(tickers)
+    except ValueError as error:
+        fail(str(error))
+    with _named_errors(settings):
+        rows = newest_bars(settings.lake_options, settings.stream.versions_hours, wanted, day_of(day), last).to_pylist()
+    if as_json:
+        print_data(json.dumps(rows, default=_json))
+    elif not rows:
+        say("No minute bars.")
+    else:
+        shown = ("open", "high", "low", "close", "volume", "vwap", "events", "duplicates", "late_events", "state")
+        cells = [
+            [row["ticker"], f"{row['minute']:%Y-%m-%d %H:%M}", *(_cell(row[name]) for name in shown)] for row in rows
+        ]
+        print_table(["ticker", "minute, UTC", *shown], cells, 2)
+
+
+@stream_app.command()
+def reconcile(first: First = None, last: Last = None, as_json: AsJson = False) -> None:
+    """Compare the minutes of finished sessions with their official daily bars; default: all sessions with minutes."""
+    from stock_lakehouse.cli.context import engine
+    from stock_lakehouse.clock import clock_of
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.streams.reconciliation import reconcile as compare
+
+    settings = _settings()
+    check_lake_root(settings)
+    with _named_errors(settings):
+        lake, now = Lake(settings.lake_options), clock_of(settings.simulated_clock)()
+        with engine(settings, "curated_stocks_daily") as spark:
+            rows = compare(lake, settings.stream, spark, now, day_of(first), day_of(last)).to_pylist()
+    if as_json:
+        print_data(json.dumps(rows, default=_json))
+    elif not rows:
+        say("No finished session has minutes.")
+    else:
+        shown = [name for name in rows[0] if name not in ("ticker", "date", "compared_at")]
+        cells = [[row["ticker"], str(row["date"]), *(as_text(row[name]) for name in shown)] for row in rows]
+        print_table(["ticker", "date", *shown], cells, 2)
+
+
 def _settings() -> Settings:
     """The settings. Exits with a line if streaming is off."""
     settings = settings_of_process()
@@ -345,7 +411,18 @@ def _line_of(day: DayStatus) -> str:
     return f"{day.day}  {counts}{f' ({reasons})' if reasons else ''}; {day.late_events:,} late; bars: {bars or 'none'}"
 
 
-def _json(value: object) -> str:
+def _cell(value: object) -> str:
+    """A value of a minute bar: prices with two decimals at least."""
+    if isinstance(value, Decimal):
+        short = value.normalize()
+        exponent = short.as_tuple().exponent
+        return f"{value:,.2f}" if isinstance(exponent, int) and exponent > -2 else f"{short:,f}"
+    return as_text(value)
+
+
+def _json(value: object) -> object:
+    if isinstance(value, Decimal):
+        return float(value)
     if isinstance(value, date | datetime):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} in JSON")

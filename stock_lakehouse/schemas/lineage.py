@@ -15,6 +15,7 @@ from stock_lakehouse.tables import (
     PROCESSED_ACTIONS,
     QUARANTINE,
     RAW,
+    RECONCILIATION,
     Table,
     upstream,
     with_indicators,
@@ -79,6 +80,18 @@ MADE_OF = {
     (MINUTE_BARS, "last_event"): EVENT,
     (MINUTE_BARS, "quote_date"): ("quote_date", *EVENT),
     (MINUTE_BARS, "state"): ("minute", "late"),
+    (RECONCILIATION, "date"): ("trade_date", "date"),
+    **{
+        (RECONCILIATION, f"{name}_difference"): (name, "minute", "split_factor")
+        for name in ("open", "high", "low", "close")
+    },
+    (RECONCILIATION, "volume_ratio"): ("volume", "split_factor"),
+    (RECONCILIATION, "minutes_present"): ("minute",),
+    (RECONCILIATION, "stream_minutes"): ("minute",),
+    (RECONCILIATION, "verdict"): (
+        *("open", "high", "low", "close", "volume", "split_factor", "bar_status"),
+        *("minute", "quote_date", "trade_date", "is_replay"),
+    ),
 }
 
 

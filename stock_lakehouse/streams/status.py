@@ -5,6 +5,7 @@ Not here: how the records are printed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
@@ -123,6 +124,30 @@ def dead_letters(options: LakeOptions, versions_hours: int, last: int) -> pa.Tab
     ticks.begin()
     newest = ticks.dead_letters().sort_by([(name, "descending") for name in ("arrival_time", "partition", "offset")])
     return newest.slice(0, last)
+
+
+def newest_bars(
+    options: LakeOptions, versions_hours: int, tickers: Sequence[str] | None, day: date | None, last: int
+) -> pa.Table:
+    """The last `last` minute bars of `tickers` (None: all) of `day` (None: the newest), by ticker and minute."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.dataset as ds
+
+    bars = BarTable(options, versions_hours)
+    days = []
+    if bars.exists():
+        bars.begin()
+        days = sorted({_date(add["partition.trade_date"]) for add in adds_of(bars.handle)})
+    if not days:
+        return bars.no_rows()
+    of_day = ds.field("trade_date") == pa.scalar(day or days[-1])
+    rows = bars.handle.to_pyarrow_dataset().to_table([*bars.table.column_names], filter=of_day)
+    rows = rows.cast(bars.table.arrow_schema)
+    if tickers is not None:
+        rows = rows.filter(pc.is_in(rows["ticker"], value_set=pa.array(tickers, pa.string())))
+    newest = rows.sort_by([("minute", "descending"), ("ticker", "ascending")]).slice(0, last)
+    return newest.sort_by([("ticker", "ascending"), ("minute", "ascending")])
 
 
 def _partition(name: str, progress: Progress | None, end: End | None) -> PartitionStatus:

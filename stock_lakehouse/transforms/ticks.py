@@ -16,7 +16,7 @@ from stock_lakehouse.schemas.ticks import PRICE
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-# ISO 8601 with an offset: a local time without one would be hours off, and nobody would see it. With seconds: Sail reads no other.
+# ISO 8601 with an offset: a local time without one would be hours off, and nobody would see it. Sail reads none without seconds.
 INSTANT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-][0-9]{2}:?[0-9]{2})\z"
 DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\z"  # Spark on the JVM reads a date out of a longer text, Sail does not
 BELOW = 1e9  # prices: with six decimals 15 digits, because the JVM's get_json_object passes numbers through a double

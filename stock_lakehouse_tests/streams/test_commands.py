@@ -52,7 +52,7 @@ print("stocks_features" in names, [name for name in names if "tick" in name or "
     assert done.stdout.splitlines() == ["[]", "True []"], done.stderr
 
 
-@pytest.mark.parametrize("command", ["drain", "run", "status", "dead", "retry", "produce"])
+@pytest.mark.parametrize("command", ["drain", "run", "status", "bars", "dead", "retry", "reconcile", "produce"])
 def test_a_command_says_what_to_set_while_the_stream_is_off(command: str) -> None:
     answer = call(command)
     assert answer.exit_code == 2
@@ -92,6 +92,19 @@ def test_a_newcomer_produces_drains_and_sees_how_the_stream_stands(project: Path
     for day in found["days"]:
         assert day["messages"] == day["events"] + day["duplicates"] + sum(day["reasons"].values())
     assert sum(day["events"] for day in found["days"]) == 780
+
+    bars = json.loads(call("bars", "nvda", "--last", "1000", "--json").stdout)
+    assert sum(bar["events"] for bar in bars) == 390
+    shown = call("bars", "NVDA", "--last", "2", "--day", "2023-09-21")
+    assert [line.split()[:3] for line in shown.output.splitlines() if line.startswith("NVDA")] == [
+        ["NVDA", "2023-09-21", "19:58"],
+        ["NVDA", "2023-09-21", "19:59"],
+    ]
+    compared = json.loads(call("reconcile", "--json").stdout)
+    assert [(row["ticker"], row["minutes_present"], row["verdict"]) for row in compared] == [
+        ("AAPL", 390, "no official bar"),
+        ("NVDA", 390, "no official bar"),
+    ]
 
     letters = json.loads(call("dead", "--last", "1000", "--json").stdout)
     assert len(letters) == sum(sum(day["reasons"].values()) for day in found["days"]) > 0

@@ -110,11 +110,12 @@ def test_kill_9_at_random(small: StreamHouse, seed: int) -> None:
 def test_a_runner_that_was_frozen_while_another_took_over_is_refused(
     small: StreamHouse, monkeypatch: pytest.MonkeyPatch, frozen: str
 ) -> None:
-    """The other runner does all of its work in the middle of the first one's, and then more messages come."""
+    """The other runner reads more of the same minutes in the middle of the first one's work, and then more messages come."""
     small.walk(["NVDA"], 60, FAULTS)
     first = small.runner_without_lock()
 
     def another() -> None:
+        small.write(*(event(60 * n, event_id=f"more {n}", close=1 + n) for n in range(-60, 60)))
         small.runner_without_lock().drain(5)
         small.write(event(0, event_id="new", close=1))
 

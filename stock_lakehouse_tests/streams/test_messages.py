@@ -99,6 +99,19 @@ def test_without_an_event_id_the_bytes_of_a_message_are_its_identity(house: Stre
     assert (bar["events"], bar["duplicates"], bar["volume"]) == (2, 1, 11)
 
 
+def test_an_event_is_repeated_within_its_ticker_and_minute_alone(house: StreamHouse) -> None:
+    """Across minutes the answer would depend on which minutes are computed together."""
+    again = {"event_id": "one", "volume": 3}
+    house.write(event(0, **again), event(61, **again), event(2, ticker="AAPL", **again), event(3, **again))
+    house.drain()
+    assert [(bar["ticker"], bar["minute"] - NOON, bar["events"], bar["duplicates"]) for bar in house.bars()] == [
+        ("AAPL", timedelta(0), 1, 0),
+        ("NVDA", timedelta(0), 1, 1),
+        ("NVDA", timedelta(minutes=1), 1, 0),
+    ]
+    house.check()
+
+
 def test_a_clock_of_the_future_makes_no_other_tick_late(house: StreamHouse) -> None:
     house.write(event(0), event(86400 * 30), event(1), event(2))
     house.drain()
