@@ -331,7 +331,7 @@ class Stream(Group):
         description="Where a partition (a file) begins on the first run of a lake. One that appears later begins at its start.",
     )
     batch_messages: int = Field(default=20_000, ge=1, description="Messages in a batch at most.")
-    batch_megabytes: int = Field(default=32, ge=1, le=1000, description="Megabytes of messages in a batch at most.")
+    batch_megabytes: int = Field(default=32, ge=1, le=50, description="Megabytes of messages in a batch at most.")
     trigger_seconds: float = Field(default=1.0, ge=0.1, le=60, description="How long a batch waits for more messages.")
     late_seconds: int = Field(
         default=120,

@@ -77,13 +77,13 @@ class Messages:
 
     - rows: partition, offset, arrival_time, value
     - positions: where each partition goes on after them
-    - at_end: the partitions of the source that have no further message now
-    - ended: those of them that will not get another one, as far as the source can tell
+    - unread: the partitions of the source that have further messages now
+    - ended: partitions that will not get another one, as far as the source can tell
     """
 
     rows: pa.Table
     positions: Mapping[str, int]
-    at_end: frozenset[str]
+    unread: frozenset[str]
     ended: frozenset[str] = frozenset()
 
 

@@ -79,7 +79,7 @@ class FilesSource:
         self.folder, self.name, self.clock = folder, f"files:{name}", clock
         self._known: dict[str, Progress] = {}
         self._positions: dict[str, int] = {}
-        self._at_end: set[str] = set()
+        self._unread: set[str] = set()
         # What was found of a file stays true while its signature is the same: the beginning of each file by its name, and the
         # position up to which each partition was found whole.
         self._heads: dict[str, tuple[Signature, bytes]] = {}
@@ -119,8 +119,8 @@ class FilesSource:
             time.sleep(min(LOOK_SECONDS, left))
         moved = {name: place for name, place in self._positions.items() if before.get(name) != place}
         quiet = (self.clock() - QUIET).timestamp()
-        ended = {name for name in self._at_end if name in present and present[name].changed < quiet}
-        return Messages(batch.rows(), moved, frozenset(self._at_end), frozenset(ended))
+        ended = {name for name, file in present.items() if name not in self._unread and file.changed < quiet}
+        return Messages(batch.rows(), moved, frozenset(self._unread), frozenset(ended))
 
     def _present(self) -> dict[str, _File]:
         """The partitions that are there now. A file without a whole first line is none yet."""
@@ -178,7 +178,6 @@ class FilesSource:
     def _gather(self, batch: _Batch, present: Mapping[str, _File], messages: int, size: int) -> None:
         """Add lines of all files to `batch`, of each its share, until it is full or nothing is left."""
         unread = [(name, file.path) for name, file in present.items() if file.size > self._positions.get(name, 0)]
-        self._at_end = set(present) - {name for name, _ in unread}
         arrived = self.clock()
         while unread and len(batch.values) < messages and batch.size < size:
             share = max(1, (messages - len(batch.values)) // len(unread))
@@ -187,11 +186,11 @@ class FilesSource:
             for name, path in unread:
                 if len(batch.values) < messages and batch.size < size:
                     at_end = self._read(batch, name, path, share, room, arrived)
-                    self._at_end |= {name} if at_end else set()
                     left += [] if at_end else [(name, path)]
                 else:
                     left.append((name, path))
             unread = left
+        self._unread = {name for name, _ in unread}
 
     def _read(self, batch: _Batch, partition: str, path: Path, messages: int, size: int, arrived: datetime) -> bool:
         """Add at most `messages` lines of about `size` bytes to `batch`; whether no whole line is left."""

@@ -149,9 +149,8 @@ class Runner:
             self.source.open(self.partitions)
         self.bars.begin()
         if self.bars.batch < self.ticks.batch:
-            self.bars.update(
-                self.ticks, self.bars.batch, self._bars_of
-            )  # counted by the runner that read these messages
+            # Not counted here: the runner that read these messages has counted them.
+            self.bars.update(self.ticks, self.bars.batch, self._bars_of)
         self.counts.batch = self.ticks.batch
 
     def step(self, seconds: float) -> Messages:
@@ -195,7 +194,7 @@ class Runner:
             for name, position in messages.positions.items()
             if position > self.position(name)
         }
-        watermark, present = self._watermark(messages.at_end), self.ticks.watermark
+        watermark, present = self._watermark(messages.unread), self.ticks.watermark
         if ended or moved or (watermark is not None and (present is None or _minute(watermark) > _minute(present))):
             self._commit(self.ticks.no_rows(), {**ended, **moved}, watermark)
             self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self._bars_of, self.ticks.no_rows()))
@@ -212,8 +211,12 @@ class Runner:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        highs = pa.nulls(letters.num_rows, pa.timestamp("us", "UTC"))
-        found = self._ticks_of(letters.select(["source", "partition", "offset", "arrival_time", "value"]), highs)
+        given = letters.select(["source", "partition", "offset", "arrival_time", "value"])
+        parts = [
+            self._ticks_of(part, pa.nulls(part.num_rows, pa.timestamp("us", "UTC")))
+            for part in _sized(given, self.settings.batch_messages, self.settings.batch_megabytes * MEGABYTE)
+        ]
+        found = pa.concat_tables(parts)
         key = ["source", "partition", "offset"]
         before = letters.select([*key, "reason"]).rename_columns([*key, "before"])
         both = found.join(before, key)
@@ -266,7 +269,7 @@ class Runner:
             arrived = max(before.arrived or EPOCH, row["arrival_time_max"])
             moved[row["partition"]] = replace(before, high=high, arrived=arrived, ended=READING)
         self.partitions |= moved
-        self._commit(rows, moved, self._watermark(messages.at_end))
+        self._commit(rows, moved, self._watermark(messages.unread))
         update = self.bars.update(self.ticks, self.ticks.batch - 1, self._bars_of, rows)
         self._count(update)
         self.counts.messages += rows.num_rows
@@ -283,31 +286,30 @@ class Runner:
     def _progress(self, partition: str) -> Progress:
         return self.partitions.get(partition, Progress(0))
 
-    def _watermark(self, at_end: frozenset[str]) -> datetime | None:
+    def _watermark(self, unread: frozenset[str]) -> datetime | None:
         """Up to which instant every partition that is not idle has been seen; never before the watermark of the table.
 
         A partition with further messages, or with one in the last `idle_seconds`, holds back the minutes after its newest event
         less `late_seconds`. If no partition does, the minute of the newest event ends.
         """
         present = self.ticks.watermark
-        quiet = self.clock() - timedelta(seconds=self.settings.idle_seconds)
-        highs, holding = [], []
-        for name, progress in self.partitions.items():
-            if progress.ended == GIVEN_UP:
-                continue
-            if progress.high is not None:
-                highs.append(progress.high)
-            if progress.ended == READ_TO_END:
-                continue
-            if name not in at_end or (progress.arrived is not None and progress.arrived > quiet):
-                if progress.high is None and name not in at_end:
-                    return present
-                holding += [progress.high] if progress.high is not None else []
-        if not highs:
+        highs = {
+            name: progress.high
+            for name, progress in self.partitions.items()
+            if progress.ended != GIVEN_UP and progress.high is not None
+        }
+        if not highs or unread - highs.keys():  # nobody knows yet what is in these
             return present
+        quiet = self.clock() - timedelta(seconds=self.settings.idle_seconds)
+        holding = [high for name, high in highs.items() if name in unread or self._is_active(name, quiet)]
         late = timedelta(seconds=self.settings.late_seconds)
-        found = min(holding) - late if holding else _minute(max(highs)) + MINUTE
+        found = min(holding) - late if holding else _minute(max(highs.values())) + MINUTE
         return found if present is None else max(found, present)
+
+    def _is_active(self, partition: str, quiet: datetime) -> bool:
+        """Whether a message of `partition` has arrived after `quiet`, and others may follow."""
+        progress = self.partitions[partition]
+        return progress.ended == READING and progress.arrived is not None and progress.arrived > quiet
 
     def _rules(self) -> TickRules:
         return TickRules(
@@ -371,7 +373,9 @@ class Runner:
     def _accept_lost_rows(self, error: LostRowsError, why: str) -> None:
         first, last = sorted((error.rows, error.expected))
         cause = f"raw_ticks has {error.rows:,} rows, and its positions stood for {error.expected:,}"
-        self._write_losses((Loss(ALL_PARTITIONS, first, last, cause, Progress(0)),), why)
+        # With the batch, because a table may be restored to the same number of rows more than once.
+        lost = f"{ALL_PARTITIONS} after batch {self.ticks.batch}"
+        self._write_losses((Loss(lost, first, last, cause, Progress(0)),), why)
         self.ticks.append_batch(self._without_batch(), self.source.name, {}, None, present_rows=error.rows)
 
     def _without_batch(self) -> pa.Table:
@@ -443,6 +447,20 @@ def _parts(ticks: pa.Table) -> Iterator[pa.Table]:
             end += pc.sum(pc.equal(rest, last)).as_py()
         yield ordered.slice(start, end - start)
         start = end
+
+
+def _sized(messages: pa.Table, count: int, size: int) -> Iterator[pa.Table]:
+    """`messages` in parts of at most `count`, and of about `size` bytes."""
+    import pyarrow.compute as pc
+
+    lengths = pc.binary_length(messages["value"]).to_pylist()
+    start, taken = 0, 0
+    for place, length in enumerate(lengths):
+        if place > start and (place - start >= count or taken + length > size):
+            yield messages.slice(start, place - start)
+            start, taken = place, 0
+        taken += length
+    yield messages.slice(start)
 
 
 def _text(value: bytes) -> str | None:

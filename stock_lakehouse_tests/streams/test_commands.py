@@ -137,22 +137,23 @@ def test_status_names_what_a_runner_would_refuse_and_where_files_lag(project: Pa
 
 def test_dead_letters_that_the_present_rules_accept_join_their_bars(tmp_path: Path, spark: SparkSession) -> None:
     house = StreamHouse.made(tmp_path, spark)
-    house.write(event(86400 + 600, volume=5), event(86400 - 300, volume=7), event(86400 + 630, close=-1))
+    tomorrow = 86400 + 13 * 3600  # of another day than the arrival of its message
+    house.write(event(tomorrow, volume=5), event(86400 - 300, volume=7), event(86400 + 630, close=-1))
     house.drain()
     assert [tick["reason"] for tick in house.ticks()] == ["from the future", None, "from the future"]
-    house.settings = Stream(**{**house.settings.model_dump(), "ahead_seconds": 3600})
+    house.settings = Stream(**{**house.settings.model_dump(), "ahead_seconds": 86400})
     with house.running() as started:
         assert started.retry() == (2, 2)
     assert [tick["reason"] for tick in house.ticks()] == [None, None, "bad price"]
     assert [(bar["volume"], bar["events"]) for bar in house.bars()] == [(7, 1), (5, 1)]
-    house.rules = type(house.rules)(ahead_seconds=3600)
     house.settings = Stream(**{**house.settings.model_dump(), "late_seconds": 10**6})
     with house.running() as started:
         assert started.retry() == (1, 0)  # nothing changes, so nothing is written
         batch = started.ticks.batch
-    house.write(event(86400 + 601, volume=1))
+    house.write(event(tomorrow + 1, volume=1))
     house.drain()
     assert [bar["volume"] for bar in house.bars()] == [7, 6]
+    assert len({tick["trade_date"] for tick in house.ticks()}) == 2
     assert {tick["batch"] for tick in house.ticks()} == {1, batch, batch + 1}
 
 

@@ -266,7 +266,7 @@ def test_a_restored_table_is_refused_because_positions_outlive_rows(small: Strea
     small.write(event(2))
     assert small.drain("restored by mistake").messages == 1
     (loss,) = small.table("losses").to_pylist()
-    assert (loss["partition"], loss["why"]) == ("*", "restored by mistake")
+    assert (loss["partition"], loss["why"]) == ("* after batch 2", "restored by mistake")
     assert (int(loss["from_offset"]), int(loss["to_offset"])) == (1, rows)
     assert small.drain().messages == 0
 

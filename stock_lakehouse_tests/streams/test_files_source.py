@@ -41,7 +41,7 @@ def test_a_line_counts_once_its_end_is_there(source: FilesSource, tmp_path: Path
         assert values(source) == [b"one line"]
         (end,) = source.ends().values()
         assert end.position == len(b"one line\n")
-        assert source.poll(100, 100, 0).at_end  # half a line is none to read
+        assert not source.poll(100, 100, 0).unread  # half a line is none to read
         file.write(b"o\n\n  \nthree\n")
         assert values(source) == [b"two", b"three"]
 
@@ -55,7 +55,7 @@ def test_a_batch_ends_at_its_number_of_messages_and_at_its_size_and_every_file_h
     first = source.poll(10, 10**6, 0)
     found = first.rows["value"].to_pylist()
     assert sorted(value[:1] for value in found) == [b"a"] * 5 + [b"b"] * 5
-    assert not first.at_end
+    assert len(first.unread) == 2
     small = values(source, size=20)
     assert 20 <= sum(map(len, small)) <= 24
     found += small
@@ -196,6 +196,18 @@ def test_a_file_that_was_read_and_quiet_for_an_hour_may_go(tmp_path: Path, spark
     (house.folder / "b.jsonl").unlink()
     with pytest.raises(ExpiredError, match=r"b\.jsonl"):
         house.drain()
+
+
+def test_files_that_no_batch_has_reached_yet_hold_back_all_minutes(tmp_path: Path, spark: SparkSession) -> None:
+    house = StreamHouse.made(tmp_path, spark, batch_messages=2)
+    for name in "abcde":
+        house.write(event(0, ticker=name.upper()), event(3600, ticker=name.upper()), file=f"{name}.jsonl")
+    with house.running() as started:
+        started.step(0)
+        assert len(house.ticks()) == 2
+        started.drain(5)
+    house.check()
+    assert not any(tick["late"] for tick in house.ticks())
 
 
 def test_a_stream_may_begin_at_its_ends(tmp_path: Path, spark: SparkSession) -> None:
