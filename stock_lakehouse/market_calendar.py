@@ -46,13 +46,20 @@ class MarketCalendar:
 
     def __init__(self, first: date, exchange: str = XNYS) -> None:
         self.exchange = exchange
-        self._closes, self.time_zone = _timetable(exchange, max(first - MARGIN, known_from(exchange) or date.min))
+        self._opens, self._closes, self.time_zone = _timetable(
+            exchange, max(first - MARGIN, known_from(exchange) or date.min)
+        )
         self.sessions: tuple[date, ...] = tuple(self._closes.index.date)
 
     @cached_property
     def closes(self) -> tuple[datetime, ...]:
         """The close of each of `sessions`, as an aware datetime in UTC."""
         return tuple(close.to_pydatetime() for close in self._closes.dt.tz_convert("UTC"))
+
+    @cached_property
+    def opens(self) -> tuple[datetime, ...]:
+        """The open of each of `sessions`, as an aware datetime in UTC."""
+        return tuple(open_.to_pydatetime() for open_ in self._opens.dt.tz_convert("UTC"))
 
     @cached_property
     def regular_close(self) -> timedelta:
@@ -74,10 +81,17 @@ class MarketCalendar:
 
     def close(self, session: date) -> datetime:
         """The close of `session`. Raises CalendarError if it is not a session."""
+        return self.closes[self._index(session)]
+
+    def open(self, session: date) -> datetime:
+        """The open of `session`. Raises CalendarError if it is not a session."""
+        return self.opens[self._index(session)]
+
+    def _index(self, session: date) -> int:
         index = bisect_left(self.sessions, session)
         if index == len(self.sessions) or self.sessions[index] != session:
             raise CalendarError(f"{session} is not a session of {self.exchange}")
-        return self.closes[index]
+        return index
 
     def after(self, session: date) -> date:
         """The first session after `session`. Raises CalendarError at the calendar's end."""
@@ -156,8 +170,8 @@ def _calendar_from(first: date, exchange: str) -> MarketCalendar:
     return MarketCalendar(first, exchange)
 
 
-def _timetable(exchange: str, first: date) -> tuple[pd.Series[pd.Timestamp], str]:
-    """The close of each session from `first` on, by session, and the exchange's time zone.
+def _timetable(exchange: str, first: date) -> tuple[pd.Series[pd.Timestamp], pd.Series[pd.Timestamp], str]:
+    """The open and the close of each session from `first` on, by session, and the exchange's time zone.
 
     The calendars of exchange_calendars are used directly. pandas_market_calendars 5.5.0 derives them from their rules alone: it
     lacks the 40 Saturdays on which Moscow traded and all Saturdays of Seoul before 1999, has 32 different closes for Tel Aviv,
@@ -167,12 +181,12 @@ def _timetable(exchange: str, first: date) -> tuple[pd.Series[pd.Timestamp], str
 
     if exchange != XNYS and exchange in exchange_calendars.get_calendar_names():
         calendar = exchange_calendars.get_calendar(exchange, start=first)
-        return calendar.closes, str(calendar.tz)
+        return calendar.opens, calendar.closes, str(calendar.tz)
     import pandas_market_calendars
 
     calendar = pandas_market_calendars.get_calendar("NYSE" if exchange == XNYS else exchange)
     schedule = calendar.schedule(first, utc_now().date() + AHEAD)
-    return schedule["market_close"], str(calendar.tz)
+    return schedule["market_open"], schedule["market_close"], str(calendar.tz)
 
 
 def utc_now() -> datetime:

@@ -341,6 +341,75 @@ class QuickSight(Group):
         return self
 
 
+class Stream(Group):
+    """Where live prices come from, and how they become minute bars."""
+
+    source: Literal["off", "files"] = Field(
+        default="off",
+        description="Where messages with prices come from: nowhere, or files that grow. Nothing of streaming is loaded with "
+        "`off`.",
+    )
+    name: str = Field(
+        default="stock_ticks",
+        pattern="^[A-Za-z0-9._-]{1,100}$",
+        description="Name of the stream. It is a part of the positions in the tables, so a new name reads from the start.",
+    )
+    folder: Path | None = Field(
+        default=None, description='Folder in which files `*.jsonl` grow. Needed with `source = "files"`.'
+    )
+    start: Literal["earliest", "latest"] = Field(
+        default="earliest",
+        description="Where a partition (a file) begins on the first run of a lake. One that appears later begins at its start.",
+    )
+    batch_messages: int = Field(default=20_000, ge=1, description="Messages in a batch at most.")
+    batch_megabytes: int = Field(default=32, ge=1, le=50, description="Megabytes of messages in a batch at most.")
+    trigger_seconds: float = Field(default=1.0, ge=0.1, le=60, description="How long a batch waits for more messages.")
+    late_seconds: int = Field(
+        default=120,
+        ge=0,
+        description="An event that is older than the newest one of its partition by more than this is late. It is counted and "
+        "used. A minute is final once all partitions have been seen past its end by this time.",
+    )
+    ahead_seconds: int = Field(
+        default=60,
+        ge=0,
+        description="A message whose time is further ahead of its arrival than this is a dead letter: its clock is wrong.",
+    )
+    idle_seconds: int = Field(
+        default=60, ge=1, description="A partition without a message for this long holds back no minute."
+    )
+    keep_ticks_days: int | None = Field(
+        default=None,
+        ge=1,
+        description="Days for which ticks are kept; bars stay. A later tick of a day that was removed is a dead letter. None: "
+        "ticks are kept forever.",
+    )
+    versions_hours: int = Field(
+        default=2, ge=1, description="Hours for which replaced files and versions of stream tables are kept."
+    )
+    compact_batches: int = Field(
+        default=25, ge=2, description="Small files are joined each time after so many batches."
+    )
+    price_tolerance: float = Field(
+        default=5e-4,
+        ge=0,
+        lt=1,
+        description="How far open, high, low and close of a session's minutes may differ from the official bar, as a fraction.",
+    )
+    volume_tolerance: float | None = Field(
+        default=None,
+        ge=0,
+        description="How far the volume may differ. None: it is reported and not judged, since most feeds see a part of it.",
+    )
+    report_seconds: int = Field(default=300, ge=1, description="`stream run` prints a line each time after so long.")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Stream:
+        if self.source == "files" and self.folder is None:
+            raise ValueError("folder: needed with source = 'files', the folder in which files *.jsonl grow")
+        return self
+
+
 class Settings(LakeOptions, BaseSettings):
     """All settings of the platform. Relative paths are relative to the folder of lakehouse.toml."""
 
@@ -433,6 +502,7 @@ class Settings(LakeOptions, BaseSettings):
         description="Where the dashboard listens, and what links in Dagster's UI say.",
     )
     quicksight: QuickSight = Field(QuickSight(), description="The dashboard on Amazon QuickSight.")
+    stream: Stream = Field(Stream(), description="Live prices and minute bars.")
     partition_by: Literal["date_ticker", "session"] = Field(
         "date_ticker",
         description="What a partition is: `date_ticker`, a bar (`2023-09-21|NVDA`), up to 100,000 keys; or `session`, a session "

@@ -10,7 +10,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from stock_lakehouse.indicators.registry import INDICATORS, Indicator
-from stock_lakehouse.schemas import Column, corporate_actions, curated, features, processed, raw, restatements
+from stock_lakehouse.schemas import (
+    Column,
+    corporate_actions,
+    curated,
+    features,
+    minute_bars,
+    processed,
+    raw,
+    reconciliation,
+    restatements,
+    stream_losses,
+    ticks,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -84,6 +96,8 @@ class Table:
             "date": pa.date32(),
             "timestamp": pa.timestamp("us", "UTC"),
             "array<string>": pa.list_(pa.string()),
+            "binary": pa.binary(),
+            "decimal(18,6)": pa.decimal128(18, 6),
         }
         return pa.schema([(column.name, types[column.type]) for column in self.columns])
 
@@ -192,6 +206,52 @@ RESTATEMENTS = Table(
 TABLES = (RAW, PROCESSED, QUARANTINE, PROCESSED_ACTIONS, CURATED, CORPORATE_ACTIONS, FEATURES, RESTATEMENTS)
 BY_NAME = {table.name: table for table in TABLES}
 BARS_WITH_FEATURES = "bars_with_features"
+
+# The tables of the stream stand beside TABLES: upkeep scans whole tables of the lake, and runs publish by ticker-years.
+RAW_TICKS = Table(
+    "raw_ticks",
+    "stream",
+    "delta",
+    "stream/raw_ticks",
+    ticks.COLUMNS,
+    "Every message of the stream as it came, typed; unreadable ones are dead letters, with a reason. The table's log has the "
+    "positions up to which partitions were read.",
+    partition_by=("trade_date",),
+    key=("source", "partition", "offset"),
+)
+MINUTE_BARS = Table(
+    "minute_bars",
+    "stream",
+    "delta",
+    "stream/minute_bars",
+    minute_bars.COLUMNS,
+    "One bar per ticker and minute, computed from the minute's ticks. Events that a producer sent twice count once.",
+    made_from=("raw_ticks",),
+    partition_by=("trade_date", "hour"),
+    key=("ticker", "minute"),
+)
+STREAM_LOSSES = Table(
+    "stream_losses",
+    "stream",
+    "delta",
+    "stream/losses",
+    stream_losses.COLUMNS,
+    "Ranges of messages that could not be read any more, and who went on without them.",
+    partition_by=(),
+    key=("source", "partition", "from_offset"),
+)
+RECONCILIATION = Table(
+    "minute_reconciliation",
+    "stream",
+    "delta",
+    "stream/reconciliation",
+    reconciliation.COLUMNS,
+    "The minutes of each session beside its official daily bar, and whether the two agree. The daily bar stays as it is.",
+    made_from=("minute_bars", "curated_stocks_daily"),
+    partition_by=(),
+)
+STREAM_TABLES = (RAW_TICKS, MINUTE_BARS, RECONCILIATION, STREAM_LOSSES)
+_ANY_BY_NAME = BY_NAME | {table.name: table for table in STREAM_TABLES}
 LAYERS = tuple(
     table for table in TABLES if table.has_step
 )  # in the order of the flow; each partitioned by the run's keys
@@ -247,7 +307,7 @@ def layout_named(columns: tuple[str, ...]) -> str:
 
 def upstream(table: Table) -> tuple[Table, ...]:
     """The tables that `table` is made from."""
-    return tuple(BY_NAME[name] for name in table.made_from)
+    return tuple(_ANY_BY_NAME[name] for name in table.made_from)
 
 
 def written_in_step(layer: Table) -> tuple[Table, ...]:

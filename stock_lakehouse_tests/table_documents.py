@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stock_lakehouse.schemas import Column
-from stock_lakehouse.tables import FEATURES, TABLES, Table, bars_with_features
+from stock_lakehouse.tables import FEATURES, STREAM_TABLES, TABLES, Table, bars_with_features
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "tables.md"
 INTRODUCTION = """\
@@ -26,7 +26,7 @@ FORMATS = {"csv": "CSV", "parquet": "Parquet", "delta": "Delta"}
 
 def written() -> str:
     """The text of the document."""
-    tables = (*TABLES, bars_with_features(FEATURES))
+    tables = (*TABLES, bars_with_features(FEATURES), *STREAM_TABLES)
     overview = "\n".join(f"- [`{table.name}`](#{table.name}): {table.description}" for table in tables)
     return "\n\n".join([INTRODUCTION, overview, *map(section, tables)]) + "\n"
 

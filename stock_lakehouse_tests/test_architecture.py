@@ -21,7 +21,7 @@ ORDER = (
     ("sql",),
     ("layers", "engines", "package"),
     ("databricks_jobs", "catalog"),
-    ("warehouse",),
+    ("warehouse", "streams"),
     ("upkeep", "dashboards"),
     ("resources",),
     ("io_managers",),

@@ -13,6 +13,7 @@ from stock_lakehouse.cli import (
     quicksight,
     report,
     run,
+    stream,
     warehouse,
 )
 from stock_lakehouse.cli.errors import explainable, explanation
@@ -33,6 +34,7 @@ __all__ = [
     "quicksight",
     "report",
     "run",
+    "stream",
     "warehouse",
 ]
 

@@ -34,6 +34,7 @@ STANDS = {
     "upkeep": "every table is whole, compacted or not. To continue: ",
     "layout": "every table is whole, and moved tables stay moved. To continue: ",
     "dashboard": "the lake stays as it is. To open it again: ",
+    "stream": "what was committed stays, and nothing is half-written. To go on from there: ",
     "ui": "the lake stays as it is; a run that was in progress can be run again. To open it again: ",
 }
 NOTHING = "nothing was changed. To repeat it: "

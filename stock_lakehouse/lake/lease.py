@@ -154,6 +154,16 @@ class Lease:
         return tag, float(seconds) if isinstance(seconds, int | float) else SECONDS
 
 
+def holder_in(bucket: Bucket, name: str) -> tuple[str, int] | None:
+    """The host and process that the lease `name` names; None if it is free. A holder that died is still named."""
+    try:
+        content, _ = bucket.look(f".locks/{name}.lease")
+    except FileNotFoundError:
+        return None
+    fields = _parsed(content)
+    return None if "free" in fields else (str(fields.get("host", "unknown")), int(fields.get("process", 0)))
+
+
 def _parsed(content: bytes) -> dict[str, Any]:
     """The fields of a lease's object; empty if it is empty or not a lease."""
     try:

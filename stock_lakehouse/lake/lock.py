@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from stock_lakehouse.lake.lease import Lease
+from stock_lakehouse.lake.lease import Lease, holder_in
 from stock_lakehouse.lake.storage import Bucket, LakeRoot
 
 WAIT_SECONDS = 3600.0
@@ -15,6 +20,18 @@ WAIT_SECONDS = 3600.0
 
 class TableBusyError(Exception):
     """Another process has held the table's lock or lease for longer than the wait allows."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lock or lease.
+
+    `since`: when it took it (None: a lease does not say).
+    """
+
+    host: str
+    process: int
+    since: datetime | None = None
 
 
 @contextmanager
@@ -55,6 +72,38 @@ def _leased(lake_root: str, table: str, wait_seconds: float) -> Iterator[None]:
     finally:
         _leases().remove((lake_root, lease))
         lease.give_back()
+
+
+def sign(lake_root: LakeRoot, table: str, since: datetime) -> None:
+    """Write down, for `holder_of`, that this process holds the lock of `table` since `since`. A lease says it by itself."""
+    if isinstance(lake_root, Path):
+        text = json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": since.isoformat()})
+        (lake_root / ".locks" / f"{table}.holder").write_text(text, encoding="utf-8")
+
+
+def holder_of(lake_root: LakeRoot, table: str) -> Holder | None:
+    """Who holds the lock or lease of `table`; None if nobody does. A lease still names a holder that was killed.
+
+    A lock is taken for an instant to see whether it is free, so whoever wants it must wait for that long.
+    """
+    if not isinstance(lake_root, Path):
+        found = holder_in(Bucket(lake_root), table)
+        return None if found is None else Holder(*found)
+    from filelock import FileLock, Timeout
+
+    path = lake_root / ".locks" / f"{table}.lock"
+    if not path.exists():
+        return None
+    try:
+        with FileLock(path).acquire(timeout=0):
+            return None
+    except Timeout:
+        pass
+    try:
+        said = json.loads(path.with_suffix(".holder").read_text(encoding="utf-8"))
+        return Holder(said["host"], said["process"], datetime.fromisoformat(said["since"]))
+    except (OSError, ValueError, KeyError):  # it has not signed yet
+        return Holder("unknown", 0)
 
 
 def _busy(table: str, wait_seconds: float) -> TableBusyError:

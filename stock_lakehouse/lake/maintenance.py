@@ -93,7 +93,9 @@ def maintain_table(table: DeltaTable, ledger: Ledger | None, now: datetime | Non
         if not _has_checkpoint(table, opened.version()):
             opened.create_checkpoint()
         confirm(table.lake_root)
-        return replace(_remove_old(table, now or utc_now()), files_before=before, files_after=len(table.sizes()))
+        kept = timedelta(days=table.retention_days)
+        removed = remove_old(table, now or utc_now(), kept, UNCOMMITTED)
+        return replace(removed, files_before=before, files_after=len(table.sizes()))
 
 
 def _compact(table: DeltaTable) -> None:
@@ -139,8 +141,11 @@ def _not_in_order(table: DeltaTable, opened: deltalake.DeltaTable) -> list[int]:
     return [year for year, in_order in zip(years, found, strict=True) if not in_order]
 
 
-def _remove_old(table: DeltaTable, now: datetime) -> Maintained:
+def remove_old(table: DeltaTable, now: datetime, keep: timedelta, uncommitted: timedelta) -> Maintained:
     """Remove the log files and the data files that no kept version needs.
+
+    `keep`: the versions of this time stay. `uncommitted`: files that no version names stay for this time after they were written.
+    The caller must hold the lock of the table's writers.
 
     The log is removed up to the newest checkpoint from which the oldest kept version can be read. deltalake's vacuum and log
     cleanup are not used: they go by the removals that a checkpoint still lists, make two commits, and remove the version that
@@ -149,7 +154,7 @@ def _remove_old(table: DeltaTable, now: datetime) -> Maintained:
     """
     known, storage, path = commits(table, now), storage_at(table.lake_root), table.table.path
     latest = min(now, known[-1].at)
-    kept = version_at(known, latest - timedelta(days=table.retention_days))
+    kept = version_at(known, latest - keep)
     oldest = known[0].version if kept is None else kept
     walked = list(storage.walk(path))
     in_log = [file for file in walked if file.path.startswith(f"{path}/{LOG}/")]
@@ -162,7 +167,7 @@ def _remove_old(table: DeltaTable, now: datetime) -> Maintained:
         if file.name.endswith(".parquet")
         and f"/{LOG}/" not in file.path
         and file.path not in needed
-        and file.changed < (latest - UNCOMMITTED).timestamp()
+        and file.changed < (latest - uncommitted).timestamp()
     ]
     # Oldest first, so that after a kill the rest of the log has no holes.
     old_log = sorted(

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pyarrow
     from pyspark.sql import DataFrame
 
     from stock_lakehouse.tables import Table
@@ -105,3 +106,44 @@ def conforms(frame: DataFrame, table: Table) -> bool:
         return False
     # A separate query: together with the rules in one aggregation it takes five times as long.
     return not table.key or not frame.groupBy(*table.key).count().where("count > 1").limit(1).count()
+
+
+def audit_rows(rows: pyarrow.Table, table: Table) -> None:
+    """Validate Arrow rows, which no engine holds any more, against `table`'s schema.
+
+    Raises AuditError for other types, a null, a value that breaks its column's rule, or a key that repeats.
+    """
+    import pyarrow.compute as pc
+
+    found = []
+    if (
+        rows.schema.remove_metadata().types != table.arrow_schema.types
+        or tuple(rows.column_names) != table.column_names
+    ):
+        raise AuditError(table, [{"kind": "schema", "column": "all", "error": "other names or types of columns"}])
+    for column in table.columns:
+        values = rows[column.name]
+        violations = {
+            "null": values.is_null() if not column.nullable else None,
+            f"below {column.minimum}": None if column.minimum is None else pc.less(values, column.minimum),
+            f"above {column.maximum}": None if column.maximum is None else pc.greater(values, column.maximum),
+            f"not above {column.above}": None if column.above is None else pc.less_equal(values, column.above),
+            "no finite number": pc.invert(pc.is_finite(values)) if column.type == "double" else None,
+            "another value than allowed": None
+            if column.one_of is None
+            else pc.and_(values.is_valid(), pc.invert(pc.is_in(values, value_set=_strings(column.one_of)))),
+        }
+        for error, broken in violations.items():
+            if broken is not None and pc.any(broken).as_py():
+                found.append({"kind": "values", "column": column.name, "error": error})
+    if table.key and rows.group_by(list(table.key)).aggregate([]).num_rows != rows.num_rows:
+        found.append({"kind": "key", "column": ", ".join(table.key), "error": "a key repeats"})
+    if found:
+        raise AuditError(table, found)
+
+
+def _strings(values: tuple[str, ...]) -> pyarrow.Array:
+    """`values` as an Arrow array of text."""
+    import pyarrow as pa
+
+    return pa.array(values, pa.string())

@@ -10,10 +10,12 @@ from stock_lakehouse.tables import (
     CORPORATE_ACTIONS,
     CURATED,
     FEATURES,
+    MINUTE_BARS,
     PROCESSED,
     PROCESSED_ACTIONS,
     QUARANTINE,
     RAW,
+    RECONCILIATION,
     Table,
     upstream,
     with_indicators,
@@ -28,6 +30,8 @@ KNOWN = (
     "kind",
 )  # they decide which splits a delivery knew
 TOTAL_RETURN = ("basis",)  # prices delivered on total return are converted back to the traded prices
+SAME_EVENT = ("event_id", "partition", "offset")  # of ticks with one event_id, the first counts
+EVENT = ("event_time", *SAME_EVENT)
 MADE_OF = {
     (PROCESSED, "date"): ("session", "date"),
     (PROCESSED, "dividends_delivered"): ("says", "dividends"),
@@ -60,6 +64,34 @@ MADE_OF = {
     (CORPORATE_ACTIONS, "late"): ("value", "first_seen"),
     (CURATED, "bar_status"): ("date", "ingested_at"),
     (FEATURES, "tradable_from"): ("date",),
+    (MINUTE_BARS, "open"): ("open", *EVENT),
+    (MINUTE_BARS, "high"): ("high", *SAME_EVENT),
+    (MINUTE_BARS, "low"): ("low", *SAME_EVENT),
+    (MINUTE_BARS, "close"): ("close", *EVENT),
+    (MINUTE_BARS, "latest_close"): ("close", "arrival_time", *SAME_EVENT),
+    (MINUTE_BARS, "volume"): ("volume", *SAME_EVENT),
+    (MINUTE_BARS, "vwap"): ("close", "volume", *SAME_EVENT),
+    (MINUTE_BARS, "avg_close"): ("close", *SAME_EVENT),
+    (MINUTE_BARS, "hour"): ("minute",),
+    (MINUTE_BARS, "events"): SAME_EVENT,
+    (MINUTE_BARS, "duplicates"): SAME_EVENT,
+    (MINUTE_BARS, "late_events"): ("late", *SAME_EVENT),
+    (MINUTE_BARS, "first_event"): EVENT,
+    (MINUTE_BARS, "last_event"): EVENT,
+    (MINUTE_BARS, "quote_date"): ("quote_date", *EVENT),
+    (MINUTE_BARS, "state"): ("minute", "late"),
+    (RECONCILIATION, "date"): ("trade_date", "date"),
+    **{
+        (RECONCILIATION, f"{name}_difference"): (name, "minute", "split_factor")
+        for name in ("open", "high", "low", "close")
+    },
+    (RECONCILIATION, "volume_ratio"): ("volume", "split_factor"),
+    (RECONCILIATION, "minutes_present"): ("minute",),
+    (RECONCILIATION, "stream_minutes"): ("minute",),
+    (RECONCILIATION, "verdict"): (
+        *("open", "high", "low", "close", "volume", "split_factor", "bar_status"),
+        *("minute", "quote_date", "trade_date", "is_replay"),
+    ),
 }
 
 

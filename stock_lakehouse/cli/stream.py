@@ -1,0 +1,428 @@
+"""The commands of the stream: produce, run, drain, status, bars, dead, retry, reconcile. Not here: the work itself (streams/)."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from stock_lakehouse.cli.context import check_lake_root, day_of, settings_of_process, tickers_in
+from stock_lakehouse.cli.printing import (
+    NAME,
+    as_text,
+    aside,
+    duration,
+    fail,
+    print_data,
+    print_table,
+    progress_printer,
+    say,
+)
+from stock_lakehouse.cli.program import DATE_OPTION, First, Last, app
+
+if TYPE_CHECKING:
+    from stock_lakehouse.settings import Settings
+    from stock_lakehouse.streams import StreamSource
+    from stock_lakehouse.streams.runner import Runner
+    from stock_lakehouse.streams.status import DayStatus, StreamStatus
+
+MAY_PASS, REFUSED = 1, 3  # exit codes: run the same again; somebody has to decide
+SAMPLE_TICKERS = "NVDA,AAPL"
+LONGEST_LETTER = 200  # characters of a dead letter in a line
+
+stream_app = typer.Typer(no_args_is_help=True, help="Live prices as minute bars: read a stream, and see how it stands.")
+app.add_typer(stream_app, name="stream")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AcceptLoss = Annotated[
+    str | None,
+    typer.Option(metavar="WHY", help="Go on although messages were lost; the reason is kept in stream_losses."),
+]
+TakeOver = Annotated[bool, typer.Option("--take-over", help="Take the tables over from another kind of runner.")]
+Share = Annotated[float, typer.Option(min=0, max=1, metavar="SHARE")]
+
+
+@stream_app.command()
+def produce(
+    shape: Annotated[
+        Literal["walk", "day"],
+        typer.Option(
+            help="walk: events from a session's open to its close; day: a message a daily bar, with the time of now."
+        ),
+    ] = "walk",
+    tickers: Annotated[str, typer.Option(metavar="A,B", help="Tickers of the sample.")] = SAMPLE_TICKERS,
+    first: First = None,
+    last: Last = None,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two events of a ticker.")] = 10.0,
+    rate: Annotated[float | None, typer.Option(min=0.1, help="Messages a second; default: all at once.")] = None,
+    late: Share = 0.0,
+    duplicate: Share = 0.0,
+    poison: Share = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of the faults.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write the sample's bars as messages of the stream, with faults on request; default: its last session."""
+    from stock_lakehouse.clock import clock_of
+    from stock_lakehouse.market_calendar import market_calendar
+    from stock_lakehouse.settings import SAMPLE_LAST
+    from stock_lakehouse.streams import replay
+
+    settings = _settings()
+    assert settings.stream.folder is not None
+    since = day_of(first) or day_of(last) or SAMPLE_LAST
+    until = day_of(last) or (since if first is not None else SAMPLE_LAST)
+    try:
+        bars = replay.sample_bars(tickers_in(tickers), since, until)
+    except ValueError as error:
+        fail(str(error))
+    if not bars:
+        fail(
+            f"the sample has no bars of {tickers} from {since} to {until}; it has AAPL, AMZN, GOOG, META, NFLX and NVDA from "
+            f"2013-01-02 to {SAMPLE_LAST}"
+        )
+    faults = replay.Faults(late, duplicate, poison, settings.stream.late_seconds, seed)
+    messages = (
+        replay.day_messages(bars, clock_of(settings.simulated_clock))
+        if shape == "day"
+        else replay.walk_messages(bars, market_calendar(since), every, faults)
+    )
+    file = settings.stream.folder / f"{settings.stream.name}.jsonl"
+    progress = progress_printer()
+    count = replay.write(messages, file, rate, lambda number: progress(f"{number:,} messages"))
+    sessions = len({bar.session for bar in bars})
+    if as_json:
+        print_data(json.dumps({"file": str(file), "messages": count, "sessions": sessions, "bars": len(bars)}))
+        return
+    say(f"{file}: {count:,} messages of {len(bars):,} bars, {sessions:,} session{'' if sessions == 1 else 's'}")
+
+
+@stream_app.command()
+def drain(
+    minutes: Annotated[float, typer.Option(min=0.01, help="How long it may take.")] = 10.0,
+    accept_loss: AcceptLoss = None,
+    take_over: TakeOver = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read the stream to its ends as they are now, bring its bars up to date, and end."""
+    began = time.monotonic()
+    with _running(accept_loss, take_over) as started:
+        started.drain(minutes)
+        summary = _summary(started, time.monotonic() - began)
+    if as_json:
+        print_data(json.dumps(summary))
+    else:
+        say(_sentence(summary))
+
+
+@stream_app.command()
+def run(accept_loss: AcceptLoss = None, take_over: TakeOver = False, as_json: AsJson = False) -> None:
+    """Read the stream and keep its bars up to date until Ctrl-C or SIGTERM, which end it after the batch."""
+    from stock_lakehouse.streams import runner
+
+    stopped, began, progress = threading.Event(), time.monotonic(), progress_printer()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    with _running(accept_loss, take_over) as started:
+        stream = _settings().stream
+        next_line = began + stream.report_seconds
+
+        def report() -> None:
+            nonlocal next_line
+            if time.monotonic() >= next_line:
+                next_line += stream.report_seconds
+                summary = _summary(started, time.monotonic() - began)
+                print_data(json.dumps(summary)) if as_json else progress(_sentence(summary))
+
+        runner.run(started, stream.trigger_seconds, stopped.is_set, report)
+        summary = _summary(started, time.monotonic() - began)
+    print_data(json.dumps(summary)) if as_json else say(_sentence(summary))
+
+
+@stream_app.command()
+def retry(as_json: AsJson = False) -> None:
+    """Read all dead letters again by the present rules; those that are good ticks now join their bars."""
+    with _running(None, False) as started:
+        letters, changed = started.retry()
+    if as_json:
+        print_data(json.dumps({"dead_letters": letters, "changed": changed}))
+    else:
+        say(f"{letters:,} dead letters read again, {changed:,} changed")
+
+
+@stream_app.command()
+def status(
+    days: Annotated[int, typer.Option(min=1, help="Days to count, the newest ones.")] = 2, as_json: AsJson = False
+) -> None:
+    """Say how the stream stands: positions and what was not read yet, what came, and who runs it. Starts no engine."""
+    from stock_lakehouse.streams.status import status_of
+
+    settings = _settings()
+    with _named_errors(settings):
+        found = status_of(settings.lake_options, settings.stream.versions_hours, _source(settings), days)
+    if as_json:
+        print_data(json.dumps(asdict(found), default=_json))
+    else:
+        _print_status(found)
+    if found.refusal:
+        if not as_json:
+            aside(f"{NAME}: {found.refusal}")
+        raise typer.Exit(REFUSED)
+
+
+@stream_app.command()
+def dead(
+    last: Annotated[int, typer.Option(min=1, help="How many, the newest ones.")] = 20, as_json: AsJson = False
+) -> None:
+    """Show messages that could not be used, each with its reason."""
+    from stock_lakehouse.streams.status import dead_letters
+
+    settings = _settings()
+    with _named_errors(settings):
+        letters = dead_letters(settings.lake_options, settings.stream.versions_hours, last).to_pylist()
+    shown = [
+        {
+            **{name: letter[name] for name in ("arrival_time", "partition", "offset", "reason")},
+            "value": letter["value"].decode(errors="backslashreplace"),
+        }
+        for letter in letters
+    ]
+    if as_json:
+        print_data(json.dumps(shown, default=_json))
+        return
+    if not shown:
+        say("No dead letters.")
+        return
+    for letter in shown:
+        value = letter["value"]
+        cut = value if len(value) <= LONGEST_LETTER else value[:LONGEST_LETTER] + "…"
+        print_data(
+            f"{letter['arrival_time']:%Y-%m-%d %H:%M:%S}  {letter['reason']}  {letter['partition']} {letter['offset']}"
+        )
+        print_data(f"    {cut}")
+
+
+@stream_app.command()
+def bars(
+    tickers: Annotated[str | None, typer.Argument(metavar="A,B", help="Tickers; default: all.")] = None,
+    day: Annotated[
+        datetime | None, typer.Option(**DATE_OPTION, help="Day of the exchange; default: the newest.")
+    ] = None,
+    last: Annotated[int, typer.Option(min=1, help="How many, the newest ones.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show minute bars. Starts no engine."""
+    from stock_lakehouse.streams.status import newest_bars
+
+    settings = _settings()
+    try:
+        wanted = None if tickers is None else tickers_in(tickers)
+    except ValueError as error:
+        fail(str(error))
+    with _named_errors(settings):
+        rows = newest_bars(settings.lake_options, settings.stream.versions_hours, wanted, day_of(day), last).to_pylist()
+    if as_json:
+        print_data(json.dumps(rows, default=_json))
+    elif not rows:
+        say("No minute bars.")
+    else:
+        shown = ("open", "high", "low", "close", "volume", "vwap", "events", "duplicates", "late_events", "state")
+        cells = [
+            [row["ticker"], f"{row['minute']:%Y-%m-%d %H:%M}", *(_cell(row[name]) for name in shown)] for row in rows
+        ]
+        print_table(["ticker", "minute, UTC", *shown], cells, 2)
+
+
+@stream_app.command()
+def reconcile(first: First = None, last: Last = None, as_json: AsJson = False) -> None:
+    """Compare the minutes of finished sessions with their official daily bars; default: all sessions with minutes."""
+    from stock_lakehouse.cli.context import engine
+    from stock_lakehouse.clock import clock_of
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.streams.reconciliation import reconcile as compare
+
+    settings = _settings()
+    check_lake_root(settings)
+    with _named_errors(settings):
+        lake, now = Lake(settings.lake_options), clock_of(settings.simulated_clock)()
+        with engine(settings, "curated_stocks_daily") as spark:
+            rows = compare(lake, settings.stream, spark, now, day_of(first), day_of(last)).to_pylist()
+    if as_json:
+        print_data(json.dumps(rows, default=_json))
+    elif not rows:
+        say("No finished session has minutes.")
+    else:
+        shown = [name for name in rows[0] if name not in ("ticker", "date", "compared_at")]
+        cells = [[row["ticker"], str(row["date"]), *(as_text(row[name]) for name in shown)] for row in rows]
+        print_table(["ticker", "date", *shown], cells, 2)
+
+
+def _settings() -> Settings:
+    """The settings. Exits with a line if streaming is off."""
+    settings = settings_of_process()
+    if settings.stream.source == "off":
+        fail(
+            'stream.source: is off; set source = "files" and folder = "…" in the table [stream] of lakehouse.toml, or '
+            "STOCK_LAKEHOUSE_STREAM_SOURCE and STOCK_LAKEHOUSE_STREAM_FOLDER"
+        )
+    return settings
+
+
+def _source(settings: Settings) -> StreamSource:
+    from stock_lakehouse.clock import clock_of
+    from stock_lakehouse.streams.files import FilesSource
+
+    assert settings.stream.folder is not None
+    return FilesSource(settings.stream.folder, settings.stream.name, clock_of(settings.simulated_clock))
+
+
+@contextmanager
+def _running(accept_loss: str | None, take_over: bool) -> Iterator[Runner]:
+    """The started runner; its errors as a line and an exit code."""
+    from stock_lakehouse.clock import clock_of
+    from stock_lakehouse.engines import EngineError, spark_session
+    from stock_lakehouse.streams.runner import runner
+
+    settings = _settings()
+    check_lake_root(settings)
+    clock = clock_of(settings.simulated_clock)
+    try:
+        # The embedded engine whatever the setting `engine`: a batch is small, and its way to a remote engine is long.
+        with (
+            _named_errors(settings),
+            spark_session("embedded") as spark,
+            runner(
+                settings.lake_options, settings.stream, _source(settings), spark, clock, accept_loss, take_over
+            ) as started,
+        ):
+            yield started
+    except EngineError as error:
+        fail(str(error))
+
+
+@contextmanager
+def _named_errors(settings: Settings) -> Iterator[None]:
+    """Errors of the stream as one line, with exit code 3 for a refusal and 1 for a failure that may pass."""
+    from stock_lakehouse.clock import ClockError
+    from stock_lakehouse.lake.lease import LeaseLostError
+    from stock_lakehouse.lake.lock import TableBusyError
+    from stock_lakehouse.lake.publish import PublishError
+    from stock_lakehouse.lake.storage import StorageError
+    from stock_lakehouse.lake.stream_table import StreamRefusedError
+    from stock_lakehouse.streams.runner import StreamTimeoutError
+
+    try:
+        yield
+    except StreamRefusedError as error:
+        aside(f"{NAME}: {error}")
+        raise typer.Exit(REFUSED) from None
+    except TableBusyError:
+        aside(f"{NAME}: {_busy(settings)}")
+        raise typer.Exit(MAY_PASS) from None
+    except (StorageError, LeaseLostError, PublishError, StreamTimeoutError) as error:
+        aside(f"{NAME}: {error}")
+        raise typer.Exit(MAY_PASS) from None
+    except ClockError as error:
+        fail(str(error))
+
+
+def _busy(settings: Settings) -> str:
+    from stock_lakehouse.lake.lock import holder_of
+    from stock_lakehouse.lake.stream_table import LOCK
+
+    holder = holder_of(settings.lake_root, LOCK)
+    who = "" if holder is None else f" on {holder.host}, process {holder.process}"
+    return f"another runner of this stream is at work{who}; there can be one. `{NAME} stream status` says how far it is"
+
+
+def _summary(started: Runner, seconds: float) -> dict[str, Any]:
+    counts = started.counts
+    watermark = started.ticks.watermark
+    return {
+        "source": started.source.name,
+        "batch": started.ticks.batch,
+        "messages": counts.messages,
+        "events": counts.events,
+        "duplicates": counts.duplicates,
+        "dead_letters": counts.dead,
+        "reasons": dict(counts.reasons),
+        "late": counts.late,
+        "new_bars": counts.new_bars,
+        "open_bars": started.bars.open_bars(),
+        "watermark": None if watermark is None else watermark.isoformat(),
+        "seconds": round(seconds, 1),
+    }
+
+
+def _sentence(summary: dict[str, Any]) -> str:
+    return (
+        f"{summary['messages']:,} messages = {summary['events']:,} events + {summary['duplicates']:,} duplicates + "
+        f"{summary['dead_letters']:,} dead letters; {summary['late']:,} late. {summary['new_bars']:,} new bars, "
+        f"{summary['open_bars']:,} open. {summary['seconds']:,} s"
+    )
+
+
+def _print_status(found: StreamStatus) -> None:
+    runner = "no runner"
+    if found.runner is not None:
+        since = found.runner.since
+        age = f", for {duration((datetime.now(UTC) - since).total_seconds())}" if since else ""
+        runner = f"runner: {found.runner.host}, process {found.runner.process}{age}"
+    say(f"{found.source}, batch {found.batch:,}, bars of batch {found.bars_batch:,}; {runner}")
+    if found.partitions:
+        now = datetime.now(UTC)
+        print_table(
+            ["partition", "position", "end", f"lag ({found.unit})", "behind", "newest event, UTC"],
+            [
+                [
+                    part.partition + (" (given up)" if part.given_up else ""),
+                    f"{part.position:,}",
+                    "-" if part.end is None else f"{part.end:,}",
+                    f"{part.lag:,}",
+                    "-" if part.waiting_since is None else duration((now - part.waiting_since).total_seconds()),
+                    "-" if part.newest_event is None else f"{part.newest_event:%Y-%m-%d %H:%M:%S}",
+                ]
+                for part in found.partitions
+            ],
+        )
+    if found.watermark is not None:
+        say(f"watermark {found.watermark:%Y-%m-%d %H:%M:%S} UTC: minutes that end until then are final")
+    for day in found.days:
+        say(_line_of(day))
+    for loss in found.losses:
+        end = "an unknown end" if loss["to_offset"] is None else f"{int(loss['to_offset']):,}"
+        say(f"lost: {loss['partition']} from {int(loss['from_offset']):,} to {end}, accepted by {loss['accepted_by']}")
+
+
+def _line_of(day: DayStatus) -> str:
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in day.reasons.items())
+    bars = ", ".join(f"{count:,} {state}" for state, count in day.bars.items())
+    counts = (
+        f"{day.messages:,} messages = {day.events:,} events + {day.duplicates:,} duplicates + {day.dead:,} dead letters"
+    )
+    return f"{day.day}  {counts}{f' ({reasons})' if reasons else ''}; {day.late_events:,} late; bars: {bars or 'none'}"
+
+
+def _cell(value: object) -> str:
+    """A value of a minute bar: prices with two decimals at least."""
+    if isinstance(value, Decimal):
+        short = value.normalize()
+        exponent = short.as_tuple().exponent
+        return f"{value:,.2f}" if isinstance(exponent, int) and exponent > -2 else f"{short:,f}"
+    return as_text(value)
+
+
+def _json(value: object) -> object:
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, date | datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} in JSON")

@@ -1,0 +1,261 @@
+"""raw_ticks: the messages of a stream with the positions up to which its partitions were read, in one commit.
+
+Here: what the table's log says about partitions, and the commits that move it. Not here: how messages are read (streams/) and
+typed (transforms/ticks.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from stock_lakehouse.lake.delta_table import adds_of
+from stock_lakehouse.lake.storage import LakeRoot
+from stock_lakehouse.lake.stream_table import StreamRefusedError, StreamTable
+from stock_lakehouse.lake_options import LakeOptions
+from stock_lakehouse.tables import RAW_TICKS
+from stock_lakehouse.transforms.minute_bars import READ
+
+if TYPE_CHECKING:
+    import deltalake
+    import pyarrow as pa
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND, MILLISECOND = timedelta(microseconds=1), timedelta(milliseconds=1)
+LIMB_BITS = 62  # a number of the log is a signed integer of 64 bits; a position may have more
+# Names of numbers in the log. Those of a partition are SOURCE/PARTITION#LIMB for its position, and with these endings.
+BATCH, WATERMARK, ROWS, OWNER = "stream/batch", "stream/watermark", "stream/rows", "stream/owner"
+FIRST_KEPT = "stream/first_kept"  # days since the epoch: ticks of earlier days were removed
+HIGH, ARRIVED, ENDED = "high", "arrived", "ended"
+READING, READ_TO_END, GIVEN_UP = 0, 1, 2  # values of ENDED
+EMBEDDED = 1  # value of OWNER: the runner of this package; Structured Streaming will be another
+KEY = ("ticker", "trade_date", "minute")
+
+
+class OwnerError(StreamRefusedError):
+    """Another kind of runner writes the tables."""
+
+
+class LostRowsError(StreamRefusedError):
+    """The table has another number of rows than its positions stand for."""
+
+    def __init__(self, rows: int, expected: int) -> None:
+        self.rows, self.expected = rows, expected
+        super().__init__(
+            f"raw_ticks has {rows:,} rows, and its positions stand for {expected:,}: it was restored to an earlier version, or "
+            "rows were deleted. Restore the newest version; or go on without these rows: stock-lakehouse stream drain "
+            '--accept-loss "why"'
+        )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a partition was read.
+
+    - position: where to go on, in the units of its source
+    - high: newest event time of its good ticks (None: it has none)
+    - arrived: when its newest message arrived (None: none did)
+    - ended: READING; READ_TO_END: it may disappear; GIVEN_UP: the rest was lost, and somebody accepted that
+    """
+
+    position: int
+    high: datetime | None = None
+    arrived: datetime | None = None
+    ended: int = READING
+
+
+class TickTable(StreamTable):
+    """The table raw_ticks."""
+
+    def __init__(self, options: LakeOptions | LakeRoot, versions_hours: int) -> None:
+        super().__init__(options, RAW_TICKS, versions_hours, BATCH)
+
+    @property
+    def batch(self) -> int:
+        """The number of the newest batch; 0 before the first."""
+        return self.number(BATCH) or 0
+
+    @property
+    def watermark(self) -> datetime | None:
+        """Minutes that end until then are final. It never goes back."""
+        return instant_of(self.number(WATERMARK))
+
+    @property
+    def first_kept(self) -> date | None:
+        """The first day whose ticks are still there; None: all are."""
+        days = self.number(FIRST_KEPT)
+        return None if days is None else (EPOCH + timedelta(days=days)).date()
+
+    def partitions(self, source: str) -> dict[str, Progress]:
+        """The partitions of `source` that have been read, by name."""
+        of_partition: dict[str, dict[str, int]] = {}
+        for name, value in self.numbers().items():
+            prefix, _, ending = name.rpartition("#")
+            if prefix.startswith(f"{source}/"):
+                of_partition.setdefault(prefix.removeprefix(f"{source}/"), {})[ending] = value
+        return {name: _progress(values) for name, values in of_partition.items()}
+
+    def check(self, take_over: bool = False) -> None:
+        """Raise OwnerError (not with `take_over`) or LostRowsError if a runner may not go on from the positions of `handle`."""
+        if self.number(OWNER) not in (None, EMBEDDED) and not take_over:
+            raise OwnerError(
+                "raw_ticks is written by another kind of runner; stop it, then hand the table over at its positions: "
+                "stock-lakehouse stream drain --take-over"
+            )
+        rows, expected = self.row_count(), self.number(ROWS) or 0
+        if rows != expected:
+            raise LostRowsError(rows, expected)
+
+    def row_count(self) -> int:
+        """The number of rows by the log."""
+        return int(sum(add["num_records"] for add in adds_of(self.handle)))
+
+    def append_batch(
+        self,
+        rows: pa.Table,
+        source: str,
+        progress: Mapping[str, Progress],
+        watermark: datetime | None,
+        present_rows: int | None = None,
+    ) -> None:
+        """Commit the next batch: append `rows`, and move the partitions in `progress` and the watermark, or nothing of these.
+
+        `rows`: the columns of raw_ticks without `batch`. `present_rows`: the number of rows that the table has now, where it is
+        not the one that the log stands for. Raises FencedError, StorageError.
+        """
+        import pyarrow as pa
+
+        batch = self.batch + 1
+        numbered = rows.append_column("batch", pa.array([batch] * rows.num_rows, pa.int64()))
+        before = (self.number(ROWS) or 0) if present_rows is None else present_rows
+        moved = {ROWS: before + rows.num_rows, OWNER: EMBEDDED, **_watermark(watermark)}
+        for name, partition in progress.items():
+            moved |= {f"{source}/{name}#{ending}": value for ending, value in _numbers(partition).items()}
+        self.commit(self.append_to(numbered), {BATCH: batch, **moved})
+
+    def replace_rows(self, rows: pa.Table, days: Collection[date]) -> None:
+        """Commit the next batch: put each of `rows` in the place of the row with its key. Raises FencedError, StorageError.
+
+        `rows`: the columns of raw_ticks without `batch`, which becomes the new one, so that the bars of their minutes follow.
+        `days`: the trade_date of the rows to be replaced.
+        """
+        import pyarrow as pa
+
+        batch = self.batch + 1
+        numbered = rows.append_column("batch", pa.array([batch] * rows.num_rows, pa.int64()))
+        same = " AND ".join(f"t.{name} = s.{name}" for name in self.table.key)
+        same += " AND t.trade_date IN (" + ", ".join(f"DATE '{day}'" for day in sorted(days)) + ")"
+
+        def act(handle: deltalake.DeltaTable, properties: deltalake.CommitProperties) -> None:
+            merge = handle.merge(numbered, same, source_alias="s", target_alias="t", commit_properties=properties)
+            merge.when_matched_update_all().execute()
+
+        self.commit(act, {BATCH: batch, ROWS: self.number(ROWS) or 0, OWNER: EMBEDDED})
+
+    def remove_days_before(self, first: date) -> int:
+        """Commit the next batch: delete the ticks of days before `first`; return their number. Positions stay."""
+        gone = int(
+            sum(
+                add["num_records"]
+                for add in adds_of(self.handle)
+                if str(add["partition.trade_date"]) < first.isoformat()
+            )
+        )
+        moved = {
+            BATCH: self.batch + 1,
+            ROWS: (self.number(ROWS) or 0) - gone,
+            FIRST_KEPT: (first - EPOCH.date()).days,
+            OWNER: EMBEDDED,
+        }
+
+        def act(handle: deltalake.DeltaTable, properties: deltalake.CommitProperties) -> None:
+            handle.delete(f"trade_date < DATE '{first}'", commit_properties=properties)
+
+        self.commit(act if gone else self.append_to(self.no_rows()), moved)
+        return gone
+
+    def minutes_since(self, batch: int) -> pa.Table:
+        """The ticker-minutes, with the columns KEY, in which good ticks of batches after `batch` are."""
+        import pyarrow.dataset as ds
+
+        rows = self.handle.to_pyarrow_dataset().to_table([*KEY], filter=ds.field("batch") > batch)
+        return minutes_in(rows)
+
+    def ticks_of(self, minutes: pa.Table) -> pa.Table:
+        """All ticks of the ticker-minutes in `minutes` (KEY), with the columns that bars are computed from, and `batch`."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.dataset as ds
+
+        starts = pc.unique(minutes["minute"])
+        wanted = ds.field("trade_date").isin(pc.unique(minutes["trade_date"])) & ds.field("minute").isin(starts)
+        # The bounds skip row groups, which `isin` alone does not.
+        wanted &= (ds.field("minute") >= pc.min(starts)) & (ds.field("minute") <= pc.max(starts))
+        columns = [*READ, "batch"]
+        schema = pa.schema([self.table.arrow_schema.field(name) for name in columns])
+        # Text is compared after reading: a MERGE writes it as string_view, which pyarrow's filters on files do not know.
+        found = self.handle.to_pyarrow_dataset().to_table(columns, filter=wanted).cast(schema)
+        return found.join(minutes.select(["ticker", "minute"]), ["ticker", "minute"], join_type="left semi")
+
+    def dead_letters(self) -> pa.Table:
+        """All dead letters, with all columns."""
+        import pyarrow.dataset as ds
+
+        rows = self.handle.to_pyarrow_dataset().to_table(
+            [*self.table.column_names], filter=ds.field("minute").is_null()
+        )
+        return rows.cast(self.table.arrow_schema)
+
+
+def minutes_in(ticks: pa.Table) -> pa.Table:
+    """The ticker-minutes (KEY) of the good ticks among `ticks`, each once."""
+    import pyarrow.compute as pc
+
+    schema = _key_schema()
+    return ticks.filter(pc.is_valid(ticks["minute"])).select([*KEY]).cast(schema).group_by([*KEY]).aggregate([])
+
+
+def instant_of(microseconds: int | None) -> datetime | None:
+    """The instant of a number of the log; None stays None."""
+    return None if microseconds is None else EPOCH + microseconds * MICROSECOND
+
+
+def microseconds_of(instant: datetime) -> int:
+    """`instant` as a number of the log."""
+    return (instant - EPOCH) // MICROSECOND
+
+
+def _key_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([RAW_TICKS.arrow_schema.field(name) for name in KEY])
+
+
+def _watermark(watermark: datetime | None) -> dict[str, int]:
+    return {} if watermark is None else {WATERMARK: microseconds_of(watermark)}
+
+
+def _numbers(progress: Progress) -> dict[str, int]:
+    """The numbers of a partition, by the ending of their names."""
+    limb = (1 << LIMB_BITS) - 1
+    count = max(1, -(-progress.position.bit_length() // LIMB_BITS))
+    numbers = {str(n): (progress.position >> (LIMB_BITS * n)) & limb for n in range(count)}
+    numbers[ENDED] = progress.ended
+    if progress.high is not None:
+        numbers[HIGH] = microseconds_of(progress.high)
+    if progress.arrived is not None:
+        numbers[ARRIVED] = (progress.arrived - EPOCH) // MILLISECOND
+    return numbers
+
+
+def _progress(numbers: Mapping[str, int]) -> Progress:
+    position = sum(value << (LIMB_BITS * int(ending)) for ending, value in numbers.items() if ending.isdigit())
+    arrived = numbers.get(ARRIVED)
+    return Progress(
+        position,
+        instant_of(numbers.get(HIGH)),
+        None if arrived is None else EPOCH + arrived * MILLISECOND,
+        numbers.get(ENDED, READING),
+    )

@@ -1,0 +1,475 @@
+"""The runner: batches of messages into ticks with their positions, then the bars of their minutes, one runner at a time.
+
+What makes it exactly once is in the tables: rows and positions are one commit (lake/tick_table.py), and bars are a function of
+ticks (lake/bar_table.py). So the runner may be killed anywhere, and the next one goes on. Not here: what a command prints.
+"""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stock_lakehouse.clock import Clock
+from stock_lakehouse.lake.bar_table import BarTable, BarUpdate
+from stock_lakehouse.lake.lock import one_writer, sign
+from stock_lakehouse.lake.loss_table import LossTable
+from stock_lakehouse.lake.publish import PublishError
+from stock_lakehouse.lake.stream_table import LOCK
+from stock_lakehouse.lake.tick_table import EPOCH, GIVEN_UP, READ_TO_END, READING, LostRowsError, Progress, TickTable
+from stock_lakehouse.lake_options import LakeOptions
+from stock_lakehouse.market_calendar import utc_now
+from stock_lakehouse.schemas.audit import audit_rows
+from stock_lakehouse.streams import Loss, LossError, Messages, StreamSource
+from stock_lakehouse.transforms.minute_bars import READ, minute_bars_of
+from stock_lakehouse.transforms.ticks import TickRules, ticks_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import SparkSession
+
+MINUTE = timedelta(minutes=1)
+TEND_SECONDS = 3600.0  # between two removals of old versions and ticks
+BUSY_SECONDS = 2.0  # `stream status` holds the lock for an instant to see whether it is held
+TICKS_A_PART = 150_000  # of bars that are computed at a time: the engine's client sends 128 MB at most
+MEGABYTE = 1_000_000
+ALL_PARTITIONS = "*"  # the partition of a loss of rows of the table
+
+
+class StreamSettings(Protocol):
+    """The settings under [stream] that the runner needs."""
+
+    @property
+    def start(self) -> str: ...
+    @property
+    def batch_messages(self) -> int: ...
+    @property
+    def batch_megabytes(self) -> int: ...
+    @property
+    def trigger_seconds(self) -> float: ...
+    @property
+    def late_seconds(self) -> int: ...
+    @property
+    def ahead_seconds(self) -> int: ...
+    @property
+    def idle_seconds(self) -> int: ...
+    @property
+    def keep_ticks_days(self) -> int | None: ...
+    @property
+    def versions_hours(self) -> int: ...
+    @property
+    def compact_batches(self) -> int: ...
+
+
+class StreamTimeoutError(Exception):
+    """A drain did not reach the ends of the partitions in time. What it read stays; the next one goes on."""
+
+
+@dataclass
+class Counts:
+    """What a runner has done since it started.
+
+    - batch: the number of the newest batch in the table
+    - messages: messages that were read
+    - events, duplicates, dead: messages = events + duplicates + dead letters
+    - reasons: dead letters by reason
+    - late: events and duplicates that came late
+    - bars, new_bars: bars that were computed, and bars of minutes that had none
+    """
+
+    batch: int = 0
+    messages: int = 0
+    events: int = 0
+    duplicates: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    late: int = 0
+    bars: int = 0
+    new_bars: int = 0
+
+    @property
+    def dead(self) -> int:
+        return self.reasons.total()
+
+
+def accepted_by() -> str:
+    """Who runs this process, as user@host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # no name in the system's list of users
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+class Runner:
+    """A runner that holds the stream's lock; made by `runner`."""
+
+    def __init__(
+        self, options: LakeOptions, settings: StreamSettings, source: StreamSource, spark: SparkSession, clock: Clock
+    ) -> None:
+        self.options, self.settings, self.source, self.spark, self.clock = options, settings, source, spark, clock
+        self.ticks = TickTable(options, settings.versions_hours)
+        self.bars = BarTable(options, settings.versions_hours)
+        self.losses = LossTable(options, settings.versions_hours)
+        self.counts = Counts()
+        self.partitions: dict[str, Progress] = {}
+        self._since_joined = 0
+        self._days: set[str] = set()  # days written since files were joined
+        self._tended: float | None = None
+
+    def start(self, accept_loss: str | None, take_over: bool) -> None:
+        """Make the tables ready, go on from their positions, and do the bars that a killed runner left."""
+        self.ticks.prepare()
+        self.bars.prepare()
+        self.ticks.begin()
+        try:
+            self.ticks.check(take_over)
+        except LostRowsError as error:
+            if accept_loss is None:
+                raise
+            self._accept_lost_rows(error, accept_loss)
+        self.partitions = self.ticks.partitions(self.source.name)
+        try:
+            self.source.open(self.partitions)
+        except LossError as error:
+            if accept_loss is None:
+                raise
+            self._accept(error.losses, accept_loss)
+            self.source.open(self.partitions)
+        if self.settings.start == "latest" and self.ticks.batch == 0:
+            # Committed before anything is read, so that a kill does not move the beginning.
+            self._commit(
+                self.ticks.no_rows(), {name: Progress(end.position) for name, end in self.source.ends().items()}
+            )
+            self.source.open(self.partitions)
+        self.bars.begin()
+        if self.bars.batch < self.ticks.batch:
+            # Not counted here: the runner that read these messages has counted them.
+            self.bars.update(self.ticks, self.bars.batch, self._bars_of)
+        self.counts.batch = self.ticks.batch
+
+    def step(self, seconds: float) -> Messages:
+        """Poll once for at most `seconds`, and bring in what came; without messages, let minutes become final."""
+        messages = self.source.poll(self.settings.batch_messages, self.settings.batch_megabytes * MEGABYTE, seconds)
+        if messages.rows.num_rows:
+            self._batch(messages)
+        else:
+            self.idle(messages)
+        if self._since_joined >= self.settings.compact_batches:
+            self.join_files()
+        return messages
+
+    def drain(self, minutes: float) -> None:
+        """Read to the ends of the partitions as they are now. Raises StreamTimeoutError after `minutes`."""
+        deadline, ends = time.monotonic() + minutes * 60, self.source.ends()
+        while any(self.position(name) < end.position for name, end in ends.items()):
+            if time.monotonic() > deadline:
+                raise StreamTimeoutError(
+                    f"{self.source.name}: not at its ends after {minutes:g} minutes; what was read stays: "
+                    f"{self.counts.messages:,} messages. Run the same again to go on, or give it more time with --minutes"
+                )
+            self.step(0)
+        self.step(0)  # without messages, minutes become final
+        self.tend()
+
+    def position(self, partition: str) -> int:
+        """Where `partition` goes on."""
+        progress = self.partitions.get(partition)
+        return 0 if progress is None else progress.position
+
+    def idle(self, messages: Messages) -> None:
+        """Let minutes become final that no partition holds back any more, and note partitions that have ended."""
+        ended = {
+            name: replace(self.partitions[name], ended=READ_TO_END)
+            for name in messages.ended
+            if name in self.partitions and self.partitions[name].ended == READING
+        }
+        moved = {
+            name: replace(self._progress(name), position=position)
+            for name, position in messages.positions.items()
+            if position > self.position(name)
+        }
+        watermark, present = self._watermark(messages.unread), self.ticks.watermark
+        if ended or moved or (watermark is not None and (present is None or _minute(watermark) > _minute(present))):
+            self._commit(self.ticks.no_rows(), {**ended, **moved}, watermark)
+            self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self._bars_of, self.ticks.no_rows()))
+
+    def retry(self) -> tuple[int, int]:
+        """Read the dead letters again by the present rules; return their number, and how many changed.
+
+        A letter that is a good tick now gets the place of its dead letter in one commit; then the bars of its minute follow. It
+        is late if its minute is final.
+        """
+        letters = self.ticks.dead_letters()
+        if not letters.num_rows:
+            return 0, 0
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        given = letters.select(["source", "partition", "offset", "arrival_time", "value"])
+        parts = [
+            self._ticks_of(part, pa.nulls(part.num_rows, pa.timestamp("us", "UTC")))
+            for part in _sized(given, self.settings.batch_messages, self.settings.batch_megabytes * MEGABYTE)
+        ]
+        found = pa.concat_tables(parts)
+        key = ["source", "partition", "offset"]
+        before = letters.select([*key, "reason"]).rename_columns([*key, "before"])
+        both = found.join(before, key)
+        changed = both.filter(pc.fill_null(pc.not_equal(both["reason"], both["before"]), True)).drop_columns(["before"])
+        if changed.num_rows:
+            names = [name for name in self.ticks.table.column_names if name != "batch"]
+            self.ticks.replace_rows(changed.select(names), set(pc.unique(letters["trade_date"]).to_pylist()))
+            good = changed.filter(pc.is_null(changed["reason"]))
+            self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self._bars_of, good))
+        return letters.num_rows, changed.num_rows
+
+    def join_files(self) -> None:
+        """Join the small files of the days that were written since the last time."""
+        if self._days:
+            days = [("trade_date", "in", sorted(self._days))]
+            self.ticks.join_files(days)
+            self.bars.join_files(days)
+        self._since_joined, self._days = 0, set()
+
+    def tend(self) -> None:
+        """Remove old versions, and ticks beyond `keep_ticks_days`; at most once in TEND_SECONDS."""
+        if self._tended is not None and time.monotonic() < self._tended + TEND_SECONDS:
+            return
+        self._tended = time.monotonic()
+        keep = self.settings.keep_ticks_days
+        newest = max((progress.high for progress in self.partitions.values() if progress.high), default=None)
+        if keep is not None and newest is not None:
+            # The newest event and not the clock decides, so that a clock that jumped ahead removes nothing.
+            first = min(newest, self.clock()).date() - timedelta(days=keep)
+            if self.ticks.first_kept is None or first > self.ticks.first_kept:
+                self.ticks.remove_days_before(first)
+                self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self._bars_of, self.ticks.no_rows()))
+        for table in (self.ticks, self.bars):
+            table.remove_old(self.clock())
+
+    def _batch(self, messages: Messages) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        highs = [self._progress(name).high for name in messages.rows["partition"].to_pylist()]
+        sources = pa.array([self.source.name] * messages.rows.num_rows, pa.string())
+        rows = self._ticks_of(
+            messages.rows.add_column(0, "source", sources), pa.array(highs, pa.timestamp("us", "UTC"))
+        )
+        moved = {name: replace(self._progress(name), position=at) for name, at in messages.positions.items()}
+        newest = rows.group_by("partition").aggregate([("event_time", "max"), ("arrival_time", "max")]).to_pylist()
+        for row in newest:
+            before = moved[row["partition"]]
+            high = max((at for at in (before.high, row["event_time_max"]) if at is not None), default=None)
+            arrived = max(before.arrived or EPOCH, row["arrival_time_max"])
+            moved[row["partition"]] = replace(before, high=high, arrived=arrived, ended=READING)
+        self.partitions |= moved
+        self._commit(rows, moved, self._watermark(messages.unread))
+        update = self.bars.update(self.ticks, self.ticks.batch - 1, self._bars_of, rows)
+        self._count(update)
+        self.counts.messages += rows.num_rows
+        self.counts.reasons.update(pc.drop_null(rows["reason"]).to_pylist())
+        self.counts.late += pc.sum(rows["late"]).as_py() or 0
+        self._days |= {str(day) for day in pc.unique(rows["trade_date"]).to_pylist()}
+
+    def _commit(self, rows: pa.Table, moved: Mapping[str, Progress], watermark: datetime | None = None) -> None:
+        names = [name for name in rows.column_names if name != "batch"]
+        self.ticks.append_batch(rows.select(names), self.source.name, moved, watermark)
+        self.partitions |= moved
+        self._since_joined += 1
+
+    def _progress(self, partition: str) -> Progress:
+        return self.partitions.get(partition, Progress(0))
+
+    def _watermark(self, unread: frozenset[str]) -> datetime | None:
+        """Up to which instant every partition that is not idle has been seen; never before the watermark of the table.
+
+        A partition with further messages, or with one in the last `idle_seconds`, holds back the minutes after its newest event
+        less `late_seconds`. If no partition does, the minute of the newest event ends.
+        """
+        present = self.ticks.watermark
+        highs = {
+            name: progress.high
+            for name, progress in self.partitions.items()
+            if progress.ended != GIVEN_UP and progress.high is not None
+        }
+        if not highs or unread - highs.keys():  # nobody knows yet what is in these
+            return present
+        quiet = self.clock() - timedelta(seconds=self.settings.idle_seconds)
+        holding = [high for name, high in highs.items() if name in unread or self._is_active(name, quiet)]
+        late = timedelta(seconds=self.settings.late_seconds)
+        found = min(holding) - late if holding else _minute(max(highs.values())) + MINUTE
+        return found if present is None else max(found, present)
+
+    def _is_active(self, partition: str, quiet: datetime) -> bool:
+        """Whether a message of `partition` has arrived after `quiet`, and others may follow."""
+        progress = self.partitions[partition]
+        return progress.ended == READING and progress.arrived is not None and progress.arrived > quiet
+
+    def _rules(self) -> TickRules:
+        return TickRules(
+            self.options.calendar.time_zone,
+            self.settings.late_seconds,
+            self.settings.ahead_seconds,
+            self.options.first_date,
+            self.ticks.first_kept,
+            self.options.price_tolerance,
+        )
+
+    def _ticks_of(self, messages: pa.Table, highs: pa.Array) -> pa.Table:
+        """A tick for each of `messages` (source, partition, offset, arrival_time, value), audited; without `batch`."""
+        import pyarrow as pa
+
+        texts = pa.array(map(_text, messages["value"].to_pylist()), pa.string())
+        given = messages.append_column("text", texts).append_column("high", highs)
+        found = ticks_of(self.spark.createDataFrame(given), self._rules(), self.ticks.watermark).toArrow()
+        schema = self.ticks.table.arrow_schema
+        found = found.cast(pa.schema([schema.field(name) for name in found.column_names]))
+        audit_rows(self._numbered(found), self.ticks.table)
+        key = ["source", "partition", "offset"]
+        if found.num_rows != messages.num_rows or found.join(messages.select(key), key, join_type="left anti").num_rows:
+            raise PublishError(
+                f"raw_ticks: the engine gave {found.num_rows:,} ticks for {messages.num_rows:,} messages, or other ones, so "
+                "nothing was written; please report it"
+            )
+        return found
+
+    def _numbered(self, rows: pa.Table) -> pa.Table:
+        """`rows` with the column `batch`, as the next batch."""
+        import pyarrow as pa
+
+        return rows.append_column("batch", pa.array([self.ticks.batch + 1] * rows.num_rows, pa.int64()))
+
+    def _bars_of(self, ticks: pa.Table, watermark: datetime) -> pa.Table:
+        """The bars of `ticks`, audited, computed in parts of about TICKS_A_PART ticks."""
+        import pyarrow as pa
+
+        schema = self.bars.table.arrow_schema
+        parts = [
+            minute_bars_of(self.spark.createDataFrame(part), watermark).toArrow().cast(schema)
+            for part in _parts(ticks.select(READ))
+        ]
+        bars = pa.concat_tables(parts)
+        audit_rows(bars, self.bars.table)
+        return bars
+
+    def _count(self, update: BarUpdate) -> None:
+        self.counts.batch = self.ticks.batch
+        self.counts.events += update.events
+        self.counts.duplicates += update.duplicates
+        self.counts.bars += update.computed
+        self.counts.new_bars += update.inserted
+
+    def _accept(self, losses: tuple[Loss, ...], why: str) -> None:
+        """Write `losses` down, then move the positions past them. In this order, so that a kill leaves no silent loss."""
+        self._write_losses(losses, why)
+        self._commit(self.ticks.no_rows(), {loss.partition: loss.go_on for loss in losses})
+
+    def _accept_lost_rows(self, error: LostRowsError, why: str) -> None:
+        first, last = sorted((error.rows, error.expected))
+        cause = f"raw_ticks has {error.rows:,} rows, and its positions stood for {error.expected:,}"
+        # With the batch, because a table may be restored to the same number of rows more than once.
+        lost = f"{ALL_PARTITIONS} after batch {self.ticks.batch}"
+        self._write_losses((Loss(lost, first, last, cause, Progress(0)),), why)
+        self.ticks.append_batch(self._without_batch(), self.source.name, {}, None, present_rows=error.rows)
+
+    def _without_batch(self) -> pa.Table:
+        return self.ticks.no_rows().drop_columns(["batch"])
+
+    def _write_losses(self, losses: tuple[Loss, ...], why: str) -> None:
+        import pyarrow as pa
+
+        lines: list[dict[str, Any]] = [
+            {
+                "source": self.source.name,
+                "partition": loss.partition,
+                "from_offset": f"{loss.first:020}",
+                "to_offset": None if loss.end is None else f"{loss.end:020}",
+                "cause": loss.cause,
+                "why": why,
+                "accepted_by": accepted_by(),
+                "accepted_at": self.clock(),
+            }
+            for loss in losses
+        ]
+        self.losses.add(pa.Table.from_pylist(lines, self.losses.table.arrow_schema))
+
+
+@contextmanager
+def runner(
+    options: LakeOptions,
+    settings: StreamSettings,
+    source: StreamSource,
+    spark: SparkSession,
+    clock: Clock,
+    accept_loss: str | None = None,
+    take_over: bool = False,
+) -> Iterator[Runner]:
+    """The one runner of the lake's stream, started, for the `with` block.
+
+    `accept_loss`: go on although messages were lost, for this reason. `take_over`: from another kind of runner.
+    Raises TableBusyError beside another runner, StreamRefusedError if it cannot go on without a loss, StorageError.
+    """
+    with one_writer(options.lake_root, LOCK, wait_seconds=BUSY_SECONDS):
+        sign(options.lake_root, LOCK, utc_now())
+        started = Runner(options, settings, source, spark, clock)
+        started.start(accept_loss, take_over)
+        yield started
+
+
+def run(started: Runner, trigger_seconds: float, stopping: Callable[[], bool], report: Callable[[], None]) -> None:
+    """Read until `stopping` says so, which is asked after each batch. `report` is called after each poll."""
+    while not stopping():
+        started.step(trigger_seconds)
+        started.tend()
+        report()
+
+
+def _parts(ticks: pa.Table) -> Iterator[pa.Table]:
+    """`ticks` in parts of about TICKS_A_PART, each with all ticks of its minutes."""
+    import pyarrow.compute as pc
+
+    if ticks.num_rows <= TICKS_A_PART:
+        yield ticks
+        return
+    ordered = ticks.sort_by("minute")
+    start = 0
+    while start < ordered.num_rows:
+        end = min(start + TICKS_A_PART, ordered.num_rows)
+        last = ordered["minute"][end - 1]
+        while end < ordered.num_rows and ordered["minute"][end] == last:  # the rest of the last minute
+            rest = ordered["minute"].slice(end)
+            end += pc.sum(pc.equal(rest, last)).as_py()
+        yield ordered.slice(start, end - start)
+        start = end
+
+
+def _sized(messages: pa.Table, count: int, size: int) -> Iterator[pa.Table]:
+    """`messages` in parts of at most `count`, and of about `size` bytes."""
+    import pyarrow.compute as pc
+
+    lengths = pc.binary_length(messages["value"]).to_pylist()
+    start, taken = 0, 0
+    for place, length in enumerate(lengths):
+        if place > start and (place - start >= count or taken + length > size):
+            yield messages.slice(start, place - start)
+            start, taken = place, 0
+        taken += length
+    yield messages.slice(start)
+
+
+def _text(value: bytes) -> str | None:
+    """`value` as text, None if it is not UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _minute(instant: datetime) -> datetime:
+    return instant.replace(second=0, microsecond=0)
