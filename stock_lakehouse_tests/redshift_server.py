@@ -660,9 +660,8 @@ class RedshiftServer:
         if kind == "csv":
             named = ", ".join(f"'c{place}': 'VARCHAR'" for place in range(len(columns)))
             chosen = ", ".join(f'c{place} AS "{column["Name"]}"' for place, column in enumerate(columns))
-            source = (
-                f"read_csv([{listed}], header = false, skip = 1, columns = {{{named}}}, quote = '\"', escape = '\"')"
-            )
+            options = "quote = '\"', escape = '\"', nullstr = '\\N'"  # an empty cell is an empty text
+            source = f"read_csv([{listed}], header = false, skip = 1, columns = {{{named}}}, {options})"
         else:
             source = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
             found = set(duckdb.sql(" ".join(("SELECT * FROM", source, "LIMIT 0"))).columns)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.sql.engine import Parameter, QuerySyntaxError
 from stock_lakehouse.sql.expressions import Expressions
-from stock_lakehouse.sql.parsing import parsed, unquoted_reserved
+from stock_lakehouse.sql.parsing import parsed, places_of_parameters, unquoted_reserved
 from stock_lakehouse.sql.scopes import (
     Relation,
     Scope,
@@ -92,10 +92,11 @@ class Translator(Expressions):
 
     def run(self) -> Translation:
         tree = parsed(self.sql)
+        self.parameter_places = places_of_parameters(tree)
         relation = self.query(tree, Scope())
-        if self.seen_parameters != len(self.parameters):
+        if len(self.parameter_places) != len(self.parameters):
             raise QuerySyntaxError(
-                f"the query has {self.seen_parameters} `?`, and {len(self.parameters)} parameters are given"
+                f"the query has {len(self.parameter_places)} `?`, and {len(self.parameters)} parameters are given"
             )
         return Translation(
             relation.sql,

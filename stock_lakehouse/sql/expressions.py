@@ -160,14 +160,18 @@ class Expressions(Calls):
         return self.placeholder(node)
 
     def placeholder(self, node: Any) -> Value:
+        number = self.number_of(node)
+        kind = type_of_parameter(self.parameters[number - 1])
+        return Value(f"${number}" if kind == UNKNOWN else self.plain(f"${number}", kind), kind)
+
+    def number_of(self, node: Any) -> int:
+        """The number of a `?`, from 1. WHERE is translated before SELECT, so they are not counted as they are met."""
         if node.args.get("this"):
             self.wrong(node, "a parameter is written as `?`")
-        if self.seen_parameters >= len(self.parameters):
+        number = self.parameter_places.index(node.meta["start"]) + 1
+        if number > len(self.parameters):
             self.wrong(node, f"there is no value for this `?`; {len(self.parameters)} parameters are given")
-        self.seen_parameters += 1
-        kind = type_of_parameter(self.parameters[self.seen_parameters - 1])
-        written = f"${self.seen_parameters}"
-        return Value(written if kind == UNKNOWN else self.plain(written, kind), kind)
+        return number
 
     def on_paren(self, node: Any, scope: Scope) -> Value:
         value = self.value(node.this, scope)

@@ -35,14 +35,25 @@ NOT_IN_ATHENA = {
 
 @cache
 def _dialect() -> Any:
+    from sqlglot import TokenType, exp
     from sqlglot.dialects.trino import Trino
     from sqlglot.parsers.trino import TrinoParser
+
+    def parameter(parser: Any) -> Any:
+        """A `?` with its place, by which it has its number."""
+        node = exp.Placeholder()
+        node.meta["start"] = parser._prev.start
+        return parser.expression(node)
 
     class ByName(Trino):
         class Parser(TrinoParser):
             FUNCTIONS: ClassVar[dict[str, Any]] = {}
             FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {
                 name: parser for name, parser in TrinoParser.FUNCTION_PARSERS.items() if name in WITH_GRAMMAR
+            }
+            PLACEHOLDER_PARSERS: ClassVar[dict[Any, Any]] = {
+                **TrinoParser.PLACEHOLDER_PARSERS,
+                TokenType.PLACEHOLDER: parameter,
             }
 
     return ByName
@@ -115,6 +126,13 @@ def _check_tokens(sql: str, tokens: list[Any]) -> None:
 
 def _is_quoted(token: Any) -> bool:
     return token is not None and token.token_type.name in ("STRING", "IDENTIFIER")
+
+
+def places_of_parameters(tree: Any) -> list[int]:
+    """Where each `?` of a query begins, in the order of the text, which is the order of their values."""
+    from sqlglot import exp
+
+    return sorted({node.meta["start"] for node in tree.find_all(exp.Placeholder) if not node.args.get("this")})
 
 
 def location(sql: str, node: Any) -> tuple[int | None, int | None]:

@@ -240,7 +240,7 @@ class RedshiftTranslator(Translator):
         from sqlglot import exp
 
         if isinstance(node.args.get("expression"), exp.Placeholder):
-            value = self._next_parameter(node.expression)
+            value = self.parameters[self.number_of(node.expression) - 1]
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 self.wrong(node.expression, "LIMIT needs a whole number")
             return str(value)
@@ -282,21 +282,13 @@ class RedshiftTranslator(Translator):
         return replace(value, sql=_double(node.name)) if value.type == DOUBLE else value
 
     def placeholder(self, node: Any) -> Value:
-        value = self._next_parameter(node)
+        number = self.number_of(node)
+        value = self.parameters[number - 1]
         kind = type_of_parameter(value)
         if not isinstance(value, str) or not value:  # the Data API takes no empty text
             return Value(self.plain(_constant(value), kind), kind)
-        name = f"{PARAMETER}{self.seen_parameters}"
-        self.given[name] = value
-        return Value(self.plain(f":{name}", kind), kind)
-
-    def _next_parameter(self, node: Any) -> Parameter:
-        if node.args.get("this"):
-            self.wrong(node, "a parameter is written as `?`")
-        if self.seen_parameters >= len(self.parameters):
-            self.wrong(node, f"there is no value for this `?`; {len(self.parameters)} parameters are given")
-        self.seen_parameters += 1
-        return self.parameters[self.seen_parameters - 1]
+        self.given[f"{PARAMETER}{number}"] = value
+        return Value(self.plain(f":{PARAMETER}{number}", kind), kind)
 
     def computed(self, node: Any, operator: str, left: Value, right: Value) -> Value:
         if operator == "%" and left.type == DOUBLE:
@@ -339,7 +331,7 @@ class RedshiftTranslator(Translator):
         value = super().like(node, escape, scope)
         pattern = node.expression
         if isinstance(pattern, exp.Placeholder):
-            text = str(self.parameters[self.seen_parameters - 1])
+            text = str(self.parameters[self.number_of(pattern) - 1])
         elif isinstance(pattern, exp.Literal):
             text = pattern.name
         else:

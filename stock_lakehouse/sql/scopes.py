@@ -81,7 +81,7 @@ class Part:
 
     def __init__(self, sql: str, parameters: Sequence[Parameter]) -> None:
         self.sql, self.parameters = sql, parameters
-        self.seen_parameters = 0
+        self.parameter_places: list[int] = []  # where each `?` begins, in order
         self.relations = 0
 
     def value(self, node: Any, scope: Scope, in_order: bool = False) -> Value:

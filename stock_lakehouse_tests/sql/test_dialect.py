@@ -174,6 +174,16 @@ def test_parameters_are_bound_and_have_types() -> None:
     assert "2 parameters are given" in text_of("SELECT 1 WHERE 1 = ?", (1, 2)).reason
 
 
+def test_parameters_are_bound_in_the_order_of_the_text(database: duckdb.DuckDBPyConnection) -> None:
+    sql = "SELECT ? AS first, x AS y FROM (VALUES 1, 2, 3) AS t(x) WHERE x >= ? AND x <> ? ORDER BY x + ? LIMIT ?"
+    values = ("a", 1, 2, 10, 1)
+    translation = translate(sql, {}, values)
+    given = {str(place): value for place, value in enumerate(values, start=1)}
+    assert database.execute(translation.sql, given).fetchall() == [("a", 1)]
+    error = text_of("SELECT x FROM (VALUES 1) AS t(x) WHERE x = ? AND x > ?", (1,))
+    assert (error.line, error.column) == (1, 54)
+
+
 def test_the_columns_of_a_result_name_the_columns_that_they_are_made_of() -> None:
     sql = """
         WITH falls AS (
