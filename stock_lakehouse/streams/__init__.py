@@ -77,14 +77,16 @@ class Messages:
 
     - rows: partition, offset, arrival_time, value
     - positions: where each partition goes on after them
-    - unread: the partitions of the source that have further messages now
-    - ended: partitions that will not get another one, as far as the source can tell
+    - at_end: the partitions of the source that have no further message now
+    - ended: those of them that will not get another one, as far as the source can tell
+    - unread: the partitions that have further messages now, also those of which none was ever read
     """
 
     rows: pa.Table
     positions: Mapping[str, int]
-    unread: frozenset[str]
+    at_end: frozenset[str]
     ended: frozenset[str] = frozenset()
+    unread: frozenset[str] = frozenset()
 
 
 class StreamSource(Protocol):

@@ -119,8 +119,9 @@ class FilesSource:
             time.sleep(min(LOOK_SECONDS, left))
         moved = {name: place for name, place in self._positions.items() if before.get(name) != place}
         quiet = (self.clock() - QUIET).timestamp()
-        ended = {name for name, file in present.items() if name not in self._unread and file.changed < quiet}
-        return Messages(batch.rows(), moved, frozenset(self._unread), frozenset(ended))
+        at_end = present.keys() - self._unread
+        ended = {name for name in at_end if present[name].changed < quiet}
+        return Messages(batch.rows(), moved, frozenset(at_end), frozenset(ended), frozenset(self._unread))
 
     def _present(self) -> dict[str, _File]:
         """The partitions that are there now. A file without a whole first line is none yet."""

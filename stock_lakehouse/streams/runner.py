@@ -194,7 +194,7 @@ class Runner:
             for name, position in messages.positions.items()
             if position > self.position(name)
         }
-        watermark, present = self._watermark(messages.unread), self.ticks.watermark
+        watermark, present = self._watermark(messages), self.ticks.watermark
         if ended or moved or (watermark is not None and (present is None or _minute(watermark) > _minute(present))):
             self._commit(self.ticks.no_rows(), {**ended, **moved}, watermark)
             self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self._bars_of, self.ticks.no_rows()))
@@ -269,7 +269,7 @@ class Runner:
             arrived = max(before.arrived or EPOCH, row["arrival_time_max"])
             moved[row["partition"]] = replace(before, high=high, arrived=arrived, ended=READING)
         self.partitions |= moved
-        self._commit(rows, moved, self._watermark(messages.unread))
+        self._commit(rows, moved, self._watermark(messages))
         update = self.bars.update(self.ticks, self.ticks.batch - 1, self._bars_of, rows)
         self._count(update)
         self.counts.messages += rows.num_rows
@@ -286,13 +286,15 @@ class Runner:
     def _progress(self, partition: str) -> Progress:
         return self.partitions.get(partition, Progress(0))
 
-    def _watermark(self, unread: frozenset[str]) -> datetime | None:
+    def _watermark(self, messages: Messages) -> datetime | None:
         """Up to which instant every partition that is not idle has been seen; never before the watermark of the table.
 
         A partition with further messages, or with one in the last `idle_seconds`, holds back the minutes after its newest event
         less `late_seconds`. If no partition does, the minute of the newest event ends.
         """
         present = self.ticks.watermark
+        reading = {name for name, progress in self.partitions.items() if progress.ended == READING}
+        unread = (reading - messages.at_end) | messages.unread
         highs = {
             name: progress.high
             for name, progress in self.partitions.items()
