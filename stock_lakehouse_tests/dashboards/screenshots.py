@@ -343,7 +343,7 @@ def tree(folder: Path, depth: int = TREE_DEPTH, before: str = "") -> Iterator[st
     entries = sorted(
         (path for path in folder.iterdir() if path.name not in (".locks", ".staging")), key=lambda path: path.name
     )
-    shown = entries if depth == TREE_DEPTH else entries[:TREE_ENTRIES]
+    shown = entries if depth >= TREE_DEPTH - 1 else entries[:TREE_ENTRIES]  # of the lake and of each layer all
     more = len(entries) - len(shown)
     for place, path in enumerate(shown):
         is_last = place == len(shown) - 1 and not more
