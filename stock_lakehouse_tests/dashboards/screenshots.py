@@ -31,6 +31,8 @@ from playwright.sync_api import TimeoutError as PageTimeoutError
 from rich.console import Console
 from rich.text import Text
 
+from stock_lakehouse.sql.reports import reports
+from stock_lakehouse.tables import TABLES
 from stock_lakehouse_tests import s3
 from stock_lakehouse_tests.redshift_server import environment, redshift_server
 
@@ -39,7 +41,7 @@ PICTURES = REPOSITORY / "docs" / "screenshots"
 MOST_BYTES = 250_000
 FOLDER = "stocks"  # below the folder of temporary files: its name is in the pictures
 START_SECONDS, COMMAND_SECONDS, PATIENCE_MS = 120.0, 600.0, 60_000
-WIDE, TALL, LARGE, PHONE = (1440, 900), (1440, 1500), (1900, 1000), (390, 844)
+WIDE, TALL, LARGE, PHONE = (1440, 900), (1440, 1500), (1700, 1300), (390, 844)
 COLORS = (256, 128, 64, 32)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--hide-scrollbars"]
@@ -57,13 +59,13 @@ query_engine = "redshift"
 [redshift]
 workgroup = "stocks"
 """
-# True when every asset of the graph is in sight.
-IN_SIGHT = """() => {
+# Whether all of so many assets are in sight; the graph has elements for those alone that are near it.
+IN_SIGHT = """(count) => {
   const nodes = [...document.querySelectorAll('svg foreignObject')];
   const boxes = nodes.map((node) => node.getBoundingClientRect()).filter((box) => box.width);
   const room = nodes[0].closest('svg').parentElement.getBoundingClientRect();
   const fits = (box) => box.left > room.left && box.right < innerWidth && box.top > room.top && box.bottom < innerHeight;
-  return boxes.every(fits);
+  return boxes.length >= count && boxes.every(fits);
 }"""
 
 
@@ -235,9 +237,10 @@ def graph(studio: Studio) -> Page:
     page.wait_for_timeout(
         5_000
     )  # the layout is computed in a worker, and the states of the assets come one after the other
+    assets = len(TABLES) + len(reports()) + 4  # the catalog, two of the warehouse, the report of the run
     page.mouse.move(LARGE[0] / 2, LARGE[1] / 2)
     for _ in range(ZOOMS):
-        if page.evaluate(IN_SIGHT):
+        if page.evaluate(IN_SIGHT, assets):
             break
         page.mouse.wheel(0, 120)
         page.wait_for_timeout(400)
@@ -302,8 +305,8 @@ def dashboard_data(studio: Studio) -> Page:
 def run_report(studio: Studio) -> Page:
     """The report of the demo's first run: a careless delivery."""
     assert studio.demo
-    reports = sorted((studio.project / "lakehouse" / "reports").iterdir(), key=lambda path: path.stat().st_mtime)
-    return studio.page(reports[0].as_uri(), TALL, "#run_tiles", pause=800)
+    files = sorted((studio.project / "lakehouse" / "reports").iterdir(), key=lambda path: path.stat().st_mtime)
+    return studio.page(files[0].as_uri(), TALL, "#run_tiles", pause=800)
 
 
 def report(studio: Studio) -> Page:
@@ -340,7 +343,7 @@ def tree(folder: Path, depth: int = TREE_DEPTH, before: str = "") -> Iterator[st
     entries = sorted(
         (path for path in folder.iterdir() if path.name not in (".locks", ".staging")), key=lambda path: path.name
     )
-    shown = entries if depth == TREE_DEPTH else entries[:TREE_ENTRIES]
+    shown = entries if depth >= TREE_DEPTH - 1 else entries[:TREE_ENTRIES]  # of the lake and of each layer all
     more = len(entries) - len(shown)
     for place, path in enumerate(shown):
         is_last = place == len(shown) - 1 and not more
