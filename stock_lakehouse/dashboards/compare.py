@@ -86,7 +86,7 @@ def compare(view: View, tickers: tuple[str, ...], since: date | None = None) -> 
         }
         return answer
     start = int(is_common.argmax())
-    late = np.flatnonzero(is_known.argmax(axis=0) == start) if start else ()
+    late = np.flatnonzero(is_known.argmax(axis=0) == start)
     days, prices = days[start:], prices[start:]
     drawn = np.arange(len(days))
     if prices.size > MOST_POINTS:
@@ -96,7 +96,7 @@ def compare(view: View, tickers: tuple[str, ...], since: date | None = None) -> 
     return answer | {
         "first": _iso(days[0]),
         "last": _iso(days[-1]),
-        "starts_with": present[int(late[0])] if len(late) else None,
+        "starts_with": present[int(late[0])] if start and len(late) else None,
         "sampling": "daily" if len(drawn) == len(days) else "weekly",
         "date": [_iso(day) for day in days[drawn]],
         "indexed": {

@@ -232,7 +232,7 @@ def _events(
 
 
 def zone_of(rsi: float | None) -> str | None:
-    """ "overbought" with an RSI of at least 70, "oversold" of at most 30, else None."""
+    """The zone of an RSI: "overbought" from OVERBOUGHT on, "oversold" up to OVERSOLD, None between them and for None."""
     if rsi is None:
         return None
     return "overbought" if rsi >= OVERBOUGHT else "oversold" if rsi <= OVERSOLD else None

@@ -152,6 +152,7 @@ function eventCell(row, kind) {
   const [, sign, , color] = EVENTS.find(([, , name]) => name === label);
   const made = element('span', row[`${kind}_date`] === found.newest ? 'mark new' : 'mark', `${sign} ${label.split(' ')[0]}`);
   made.style.color = `var(--${color})`;
+  if (made.classList.contains('new')) made.title = 'On the newest session';
   const date = valueOf('span', `${kind}_date`, row[`${kind}_date`]);
   return element('td', 'short', made, ' ', date);
 }
