@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from stock_lakehouse.settings import Settings
 
 RUN_REPORT = "run_report"
-# Names of metadata: the run that the report tells of, and its checks that did not pass.
-RUN, RED = "run", "checks not passed"
+# Names of metadata: the run that the report tells of, its checks that did not pass, and a digest of the versions that it shows.
+RUN, RED, LAKE = "run", "checks not passed", "versions"
 
 
 def run_report(settings: "Settings") -> dg.AssetsDefinition:
@@ -44,12 +44,13 @@ def run_report(settings: "Settings") -> dg.AssetsDefinition:
 
         record, reports = _told_run(context), Reports(lakehouse.lake)
         red = ", ".join(str(check) for check in record.checks if not check.passed) or "none"
-        standing = _standing(context, record, red, reports)
-        if standing is not None:
-            why = {"why": f"The run changed nothing, so that the report of run {standing} still holds."}
-            return dg.MaterializeResult(metadata={**_facts(settings, reports, standing, red), **why})
         try:
             view = View(lakehouse.lake, clock=lakehouse.now)
+            found = {RED: red, LAKE: view.digest}
+            standing = _standing(context, record, found, reports)
+            if standing is not None:
+                why = {"why": f"The run changed nothing, so that the report of run {standing} still holds."}
+                return dg.MaterializeResult(metadata={**_place(settings, reports, standing), **found, **why})
             answered = answers_of_run(view, record, YEARS, settings.report_tickers, settings.secrets())
             page = page_of(answered)
             reports.write(record.run_id, page)
@@ -59,32 +60,35 @@ def run_report(settings: "Settings") -> dg.AssetsDefinition:
             reports.remove_old(settings.reports_kept)
         except StorageError as error:
             context.log.warning(f"reports older than the newest {settings.reports_kept} stay: {error}")
-        facts = _facts(settings, reports, record.run_id, red)
-        return dg.MaterializeResult(metadata={**facts, "bytes": len(page.encode()), **_picture(answered)})
+        size = {"bytes": len(page.encode())}
+        return dg.MaterializeResult(
+            metadata={**_place(settings, reports, record.run_id), **found, **size, **_picture(answered)}
+        )
 
     return report
 
 
-def _facts(settings: "Settings", reports: "Reports", run_id: str, red: str) -> dict[str, Any]:
+def _place(settings: "Settings", reports: "Reports", run_id: str) -> dict[str, Any]:
     return {
         "report": dg.MetadataValue.url(f"{settings.dashboard_url.rstrip('/')}/reports/{run_id}"),
         "file": dg.MetadataValue.path(reports.location(run_id)),
         RUN: run_id,
-        RED: red,
     }
 
 
-def _standing(context: dg.AssetExecutionContext, record: "RunRecord", red: str, reports: "Reports") -> str | None:
-    """The run whose report still holds: the newest one, if this run changed nothing and its checks found the same.
+def _standing(
+    context: dg.AssetExecutionContext, record: "RunRecord", found: Mapping[str, str], reports: "Reports"
+) -> str | None:
+    """The run whose report still holds: the newest one, if this run changed nothing, and checks and lake are as they were then.
 
     A run that changes nothing writes nothing, and reports of runs worth reading are not replaced by those of others.
     """
     event = context.instance.get_latest_materialization_event(dg.AssetKey(RUN_REPORT))
     if event is None or event.asset_materialization is None or not record.changed_nothing:
         return None
-    facts = event.asset_materialization.metadata
-    newest = str(facts[RUN].value) if RUN in facts else ""
-    return newest if newest and RED in facts and facts[RED].value == red and reports.read(newest) else None
+    before = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+    newest = str(before.get(RUN, ""))
+    return newest if found.items() <= before.items() and reports.read(newest) is not None else None
 
 
 def _told_run(context: dg.AssetExecutionContext) -> "RunRecord":

@@ -128,29 +128,57 @@ def test_a_run_from_the_sample_loads_compares_and_reports_and_a_second_one_write
     assert all(sql.lstrip("( \n").upper().startswith(("SELECT", "WITH")) for sql in sent)
     assert all(checks(second).values())
 
-    # Somebody deletes a row. The check finds it and no report runs; then the step loads the ticker-year again.
-    server.database.cursor().execute("DELETE FROM stocks.stock_prices WHERE ticker = 'NVDA' AND date = '2023-01-03'")
-    select = [*ASSETS, "latest_signals"]
-    found = run(settings, instance, select)
-    assert not found.success
-    assert not checks(found)["warehouse_stock_prices", "warehouse_agrees"]
-    [failure] = [event for event in found.all_events if event.is_step_failure]
-    assert "stock_prices NVDA 2023: another number of rows; rows in the lake: 2, in the warehouse: 1" in str(
-        failure.event_specific_data
-    )
-    assert "latest_signals" not in materialized(found)
-    healed = run(settings, instance, select)
-    assert healed.success
-    assert materialized(healed)["warehouse_stock_prices"]["ticker-years loaded"] == 1
-    assert_equal(server, str(settings.lake_root))
 
-    # The weekly upkeep compares all rows: a changed value, which no count shows.
+@pytest.mark.soak
+def test_the_weekly_upkeep_compares_all_rows(
+    spark: SparkSession, settings: Settings, server: RedshiftServer, instance: dg.DagsterInstance
+) -> None:
+    assert run(settings, instance).success
     job = build_definitions(settings).resolve_job_def(UPKEEP)
     assert job.execute_in_process(instance=instance, raise_on_error=False).success
     server.database.cursor().execute("UPDATE stocks.stock_prices SET close = close + 1e-9 WHERE ticker = 'NVDA'")
     upkeep = job.execute_in_process(instance=instance, raise_on_error=False)
     [failure] = [event for event in upkeep.all_events if event.is_step_failure]
     assert "warehouse_stock_prices: 2 ticker-years differ from the lake" in str(failure.event_specific_data)
+
+
+def test_a_difference_blocks_the_reports_and_the_next_run_loads_it_again(
+    made: Made, instance: dg.DagsterInstance
+) -> None:
+    place = made(has_all=True)
+    place.put([(ticker, 2023) for ticker in ODD])
+    place.register()
+    settings = Settings(
+        lake_root=str(place.lake.root), tickers=ODD, catalog="glue", aws={"glue_database": place.database},
+        warehouse="redshift", redshift={"workgroup": "stocks"}, query_engine="redshift",
+    )  # fmt: skip
+    select = [*ASSETS, "latest_signals"]
+
+    def run_selected() -> dg.ExecuteInProcessResult:
+        job = build_definitions(settings).resolve_job_def("stock_lakehouse")
+        return job.execute_in_process(
+            instance=instance, asset_selection=[dg.AssetKey(name) for name in select], raise_on_error=False
+        )
+
+    first = run_selected()
+    assert first.success
+    assert materialized(first).keys() == set(select)
+    delete = "DELETE FROM stocks.stock_prices WHERE ticker = 'BRK-B' AND date = '2023-01-03'"
+    place.server.database.cursor().execute(delete)
+    found = run_selected()
+    assert not found.success
+    assert not checks(found)["warehouse_stock_prices", "warehouse_agrees"]
+    assert checks(found)["warehouse_stock_features", "warehouse_agrees"]
+    [failure] = [event for event in found.all_events if event.is_step_failure]
+    assert "stock_prices BRK-B 2023: another number of rows; rows in the lake: 3, in the warehouse: 2" in str(
+        failure.event_specific_data
+    )
+    assert not materialized(found)
+    healed = run_selected()
+    assert healed.success
+    assert materialized(healed)["warehouse_stock_prices"]["ticker-years loaded"] == 1
+    assert materialized(healed).keys() == set(select)
+    place.assert_equal()
 
 
 def test_without_a_warehouse_there_is_no_asset_of_it(tmp_path: Path) -> None:
