@@ -95,7 +95,7 @@ class Shown:
     """A page of the browser. `problems`: errors in its console, and requests to another server."""
 
     def __init__(
-        self, browser: Browser, url: str, path: str, width: int = 1440, height: int = 900, **options: Any
+        self, browser: Browser, url: str, path: str, width: int = 1000, height: int = 900, **options: Any
     ) -> None:
         self.page: Page = browser.new_page(viewport={"width": width, "height": height}, **options)
         self.page.set_default_timeout(WAIT_SECONDS * 1000)
@@ -298,6 +298,7 @@ def test_the_crosshair_follows_the_mouse_and_all_legends_tell_its_session(long: 
     long.until(f"document.querySelector('[data-value=date]').dataset.exact === '{SESSIONS[-1]}'")
 
 
+@pytest.mark.slice(3)
 @pytest.mark.parametrize(
     ("button", "first"),
     # By the calendar: so many months before 2021-12-31, or the next session.
@@ -364,21 +365,21 @@ def test_the_newest_years_are_drawn_first_and_the_rest_comes_without_a_jump(brow
 
 
 def test_the_address_holds_the_state_and_back_and_forward_work(browser: Browser, url: str, written: Written) -> None:
-    shown = Shown(browser, url, f"/ticker/LONG?range=2Y&log=1&table=1&as_of={written.second:%Y-%m-%dT%H:%M:%S.%f}")
+    shown = Shown(browser, url, f"/ticker/LONG?range=2Y&traded=1&log=1&as_of={written.second:%Y-%m-%dT%H:%M:%S.%f}")
     assert "The past: what the lake said as of" in shown.text("#past")
-    for name, is_pressed in (("Log", "true"), ("Table", "true"), ("As traded", "false"), ("2Y", "true")):
+    for name, is_pressed in (("Log", "true"), ("As traded", "true"), ("Table", "false"), ("2Y", "true")):
         assert shown.page.get_by_role("button", name=name, exact=True).get_attribute("aria-pressed") == is_pressed
     shown.page.get_by_role("button", name="Back to now").click()
     shown.settle()
-    assert shown.address() == "/ticker/LONG?range=2Y&log=1&table=1"
+    assert shown.address() == "/ticker/LONG?range=2Y&traded=1&log=1"
     shown.page.fill("#ticker", "cent")
     shown.page.press("#ticker", "Enter")
     shown.until("document.body.dataset.drawn === 'CENT'")
-    assert shown.address() == "/ticker/CENT?range=2Y&log=1&table=1"
+    assert shown.address() == "/ticker/CENT?range=2Y&traded=1&log=1"
     shown.page.get_by_role("button", name="Signals").click()
     shown.settle()
     assert shown.address() == "/signals?range=2Y"
-    cent, before = "/ticker/CENT?range=2Y&log=1&table=1", "/ticker/LONG?range=2Y&log=1&table=1"
+    cent, before = "/ticker/CENT?range=2Y&traded=1&log=1", "/ticker/LONG?range=2Y&traded=1&log=1"
     for step, address in (("back", cent), ("back", before), ("forward", cent)):
         getattr(shown.page, f"go_{step}")()
         shown.until(f"document.body.dataset.drawn === '{address[8:12]}'")

@@ -86,7 +86,8 @@ pages.ticker = {
     if (isRedrawn) setData();
     drawn[0].series[0].priceScale().applyOptions({ mode: LightweightCharts.PriceScaleMode[log ? 'Logarithmic' : 'Normal'] });
     if (!isMoved) setRange();
-    if (isMoved) isPinned ? setCrosshair(place) : show(place);
+    if (isMoved && isPinned) setCrosshair(place);
+    else if (isMoved) show(place);
     else if (at) setCrosshair(nearest(at));
     else unpin();
     placeLegends();
