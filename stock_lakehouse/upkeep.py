@@ -20,7 +20,7 @@ from stock_lakehouse.lake.markers import Marker, Markers
 from stock_lakehouse.lake.publish import PublishError, partition_of
 from stock_lakehouse.lake.serving import SERVED, ServingCopy, UnservedError
 from stock_lakehouse.lake.staging import clear_abandoned
-from stock_lakehouse.lake.storage import StorageError
+from stock_lakehouse.lake.storage import LakeError, StorageError
 from stock_lakehouse.lake.stored import Damage, TickerYear
 from stock_lakehouse.layers.curated import COMPUTE_ANEW, is_outdated, mark_rewrites, pending_rewrites
 from stock_lakehouse.market_calendar import utc_now
@@ -45,6 +45,8 @@ from stock_lakehouse.tables import (
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
+
+    from stock_lakehouse.warehouse.load import Warehouse
 
 SAMPLE = 10
 # A run between its publishes of curated and features shows as a difference for a moment, so a difference is compared again.
@@ -120,12 +122,14 @@ def keep_up(
     progress: Callable[[str], None] = lambda line: None,
     now: datetime | None = None,
     pause_seconds: float = PAUSE_SECONDS,
+    warehouse: Warehouse | None = None,
 ) -> Upkeep:
     """Maintain every table of `lake` unless `check_only`, and check every table.
 
     - sessions: as the transforms take it, with the columns date, final_at, next_session
     - sample: how many tickers are computed again from the upstream layer and compared bit for bit; each week it is the turn of
       others
+    - warehouse: of which all rows are compared with the lake's; None: there is none
 
     Raises StorageError. A defect of a table is a finding, not an error.
     """
@@ -169,12 +173,35 @@ def keep_up(
                 found[name].findings.append(_differs(name, differing))
         progress(f"{len(tickers)} tickers computed again: {', '.join(tickers)}")
     return Upkeep(
-        list(found.values()),
+        [*found.values(), *(() if warehouse is None else _compared(warehouse, progress))],
         tuple(tickers) if readable else (),
         0 if check_only else clear_abandoned(lake.storage),
         served,
         serving_removed,
     )
+
+
+def _compared(warehouse: Warehouse, progress: Callable[[str], None]) -> list[TableUpkeep]:
+    """Each native table of the warehouse, all rows of which are compared with the lake's."""
+    from stock_lakehouse.warehouse.agreement import TO_DO
+
+    began = time.monotonic()
+    tables = {table.name: TableUpkeep(table.asset) for table in warehouse.tables}
+    try:
+        for comparison in warehouse.compare(full=True):
+            upkeep = tables[comparison.table.name]
+            upkeep.rows_checked = comparison.rows
+            if comparison.drifts:
+                what = f"{len(comparison.drifts)} ticker-years differ from the lake, the first: {comparison.drifts[0]}"
+                upkeep.findings.append(Finding(upkeep.table, what, TO_DO))
+            progress(f"{upkeep.table}: {comparison.rows:,} rows compared with the lake's")
+    except LakeError as error:
+        for upkeep in tables.values():
+            what = f"it was not compared with the lake: {error}"
+            upkeep.findings.append(Finding(upkeep.table, what, "`stock-lakehouse doctor` looks at the warehouse"))
+    for upkeep in tables.values():
+        upkeep.seconds = time.monotonic() - began
+    return list(tables.values())
 
 
 def repair(lake: Lake) -> dict[TickerYear, set[str]]:

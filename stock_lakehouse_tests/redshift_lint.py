@@ -42,7 +42,7 @@ WORDS = _words(
     all and any as asc between by case cast check distinct distkey else exists from having in inner insert interval into is
     join key left like limit not null numeric decimal on or order over partition primary right select set similar some sortkey
     table then union except intersect unique using values varchar char character varying when where with within group compound
-    interleaved precision timestamp timestamptz diststyle exclude
+    interleaved precision timestamp timestamptz diststyle exclude rollup cube sets
     """
 )
 ABSENT = {
@@ -65,8 +65,15 @@ NAMES_A_TABLE = (
     "references",
 )  # words before a table's name, which may come before its columns
 
-# What sqlglot makes of functions of Redshift that DuckDB has not.
-MACROS = ("CREATE MACRO from_base(s, base) AS CAST('0x' || s AS BIGINT)",)
+# What DuckDB computes in another way than Redshift: integers are divided to a double, and by zero to null.
+FAILED = "WHEN b = 0 THEN error('division by zero')"
+MACROS = (
+    "CREATE MACRO from_base(s, base) AS CAST('0x' || s AS BIGINT)",  # what sqlglot makes of STRTOL
+    f"CREATE MACRO redshift_div(a BIGINT, b BIGINT) AS CASE {FAILED} ELSE a // b END, "
+    f"(a HUGEINT, b HUGEINT) AS CASE {FAILED} ELSE a // b END, (a DOUBLE, b DOUBLE) AS CASE {FAILED} ELSE a / b END",
+    f"CREATE MACRO redshift_div_double(a, b) AS CASE {FAILED} ELSE a / b END",
+    f"CREATE MACRO redshift_mod(a BIGINT, b BIGINT) AS CASE {FAILED} ELSE a % b END",
+)
 
 
 def faults(sql: str) -> list[str]:
@@ -89,8 +96,8 @@ def faults(sql: str) -> list[str]:
 def _of_tokens(tokens: list[Any]) -> list[str]:
     """Functions and words that Redshift does not have."""
     found = []
-    words = [token.text.lower() for token in tokens]
-    for place, token in enumerate(tokens[:-1]):
+    words = [*(token.text.lower() for token in tokens), ""]
+    for place, token in enumerate(tokens):
         word, following = words[place], words[place + 1]
         before = words[place - 1] if place else ""
         kind = token.token_type.name
@@ -130,6 +137,11 @@ def _of_tree(tree: Any) -> list[str]:
     if any(not isinstance(node.parent, exp.Insert) for node in tree.find_all(exp.Values)):
         found.append("VALUES stands in INSERT alone")
     found += [f"{node.key.upper()} is not run" for node in tree.find_all(exp.Fetch, exp.TableSample)]
+    orders: dict[int, set[str]] = {}
+    for node in tree.find_all(exp.WithinGroup):
+        orders.setdefault(id(node.parent_select), set()).add(node.expression.sql("redshift"))
+    if any(len(different) > 1 for different in orders.values()):
+        found.append("all LISTAGG of a SELECT have one order")
     if any(re.search(r"\bnulls (first|last)\b", node.sql("redshift"), re.I) for node in tree.find_all(exp.WithinGroup)):
         found.append("LISTAGG orders without NULLS FIRST or LAST")
     return found
@@ -137,6 +149,8 @@ def _of_tree(tree: Any) -> list[str]:
 
 def _of_window(window: Any) -> list[str]:
     called = window.this.this if isinstance(window.this, exp.IgnoreNulls | exp.RespectNulls) else window.this
+    if not isinstance(called, exp.Func):
+        return []  # of a WINDOW clause, which is a fault itself
     name = (called.name if isinstance(called, exp.Anonymous) else called.sql_name()).lower()
     is_framed, is_ordered = window.args.get("spec") is not None, window.args.get("order") is not None
     if name in RANKING:
@@ -150,6 +164,21 @@ def _of_window(window: Any) -> list[str]:
 
 
 def to_duckdb(tree: Any) -> str:
-    """A statement of Redshift, parsed, in DuckDB's SQL."""
-    text: str = tree.sql(dialect="duckdb")
+    """A statement of Redshift, parsed, in DuckDB's SQL; it needs MACROS."""
+
+    def divided(node: Any) -> Any:
+        if not isinstance(node, exp.Div | exp.Mod):
+            return node
+        name = "redshift_mod" if isinstance(node, exp.Mod) else "redshift_div"
+        parts = [node.this, node.expression]
+        # DuckDB does not choose among macros by the type of an aggregate.
+        if name == "redshift_div" and any(_is_double(part.unnest()) for part in parts):
+            name = "redshift_div_double"
+        return exp.Anonymous(this=name, expressions=parts)
+
+    text: str = tree.transform(divided).sql(dialect="duckdb")
     return text
+
+
+def _is_double(node: Any) -> bool:
+    return isinstance(node, exp.Cast) and bool(node.to.is_type("double"))

@@ -387,7 +387,7 @@ class RedshiftServer:
             raise RefusedError("ValidationException", "Invalid NextToken")
         start = int(token.partition(":")[2])
         records = [
-            [_field(value, kind) for value, kind in zip(row, result.types, strict=True)]
+            [field_of(value, kind) for value, kind in zip(row, result.types, strict=True)]
             for row in result.rows[start : start + self.page]
         ]
         end = start + self.page
@@ -507,7 +507,7 @@ class RedshiftServer:
         elif re.match(r"[(\s]*(select|with|values|show|explain)\b", sql, re.I):
             kinds = [str(column[1]) for column in cursor.description]
             names = [column[0] for column in cursor.description]
-            part.result, part.rows = Result(names, [_type_name(kind) for kind in kinds], rows), len(rows)
+            part.result, part.rows = Result(names, [type_name(kind) for kind in kinds], rows), len(rows)
 
     def _keeps(self, transaction: Transaction, sql: str) -> bool:
         """Do what a statement says that changes no table of DuckDB's. False if it is another one."""
@@ -582,7 +582,9 @@ class RedshiftServer:
         is_temporary = re.match(r"create\s+temp(orary)?\s", sql, re.I)
         if re.match(r"(create|alter)\s", sql, re.I):
             sql = ENCODE.sub("", sql)
-        literals = {name: "'" + value.replace("'", "''") + "'" for name, value in parameters.items()}
+        literals = {
+            name: "'" + value.replace("\\", "\\\\").replace("'", "''") + "'" for name, value in parameters.items()
+        }
         if literals:
             sql = PARAMETER.sub(lambda match: literals.get(match[1], match[0]), sql)
         tree = sqlglot.parse_one(sql, read="redshift")
@@ -709,13 +711,13 @@ def _duckdb_type(glue: str) -> str:
     return "VARCHAR" if glue.startswith("array") else GLUE_TYPES[glue]
 
 
-def _type_name(kind: str) -> str:
+def type_name(kind: str) -> str:
     if kind.startswith("DECIMAL"):
         return kind.lower().replace("decimal", "numeric")
     return TYPE_NAMES.get(kind, "varchar")
 
 
-def _field(value: Any, kind: str) -> dict[str, Any]:
+def field_of(value: Any, kind: str) -> dict[str, Any]:
     """A value as the API's JSON has it."""
     if value is None:
         return {"isNull": True}

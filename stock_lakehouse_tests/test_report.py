@@ -305,8 +305,8 @@ def test_bars_of_which_only_the_close_is_known_and_empty_tickers_are_drawn(brows
     assert values == {"open": UNKNOWN, "close": "0.0125", "rsi_14": UNKNOWN}
     page.fill("#ticker", "none")
     page.press("#ticker", "Enter")
-    page.wait_for_selector("#empty:visible")
-    assert page.locator("#empty").inner_text() == "The lake has no session of NONE since 2021-01-01."
+    page.wait_for_selector("#note:visible")
+    assert page.locator("#note").inner_text() == "The lake has no session of NONE since 2021-01-01."
     assert page.locator("#chart").is_hidden()
     assert not page.problems  # type: ignore[attr-defined]
     page.close()
@@ -426,7 +426,7 @@ def test_the_command_writes_beside_the_lake_and_prints_the_path(template: Path, 
     assert (tmp_path / "other.html").is_file()
     for asked, words in (
         ("MSFT", "tickers: the lake has no features of MSFT"),
-        ("AAA,", "--tickers: '' is not a ticker"),
+        ("A A", "'A A' is not a ticker"),
     ):
         wrong = CliRunner().invoke(app, ["report", "--tickers", asked])
         assert wrong.exit_code == 2

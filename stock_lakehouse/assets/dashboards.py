@@ -11,10 +11,13 @@ from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import FEATURES
 
 if TYPE_CHECKING:
+    from stock_lakehouse.dashboards.reports import Reports
     from stock_lakehouse.instance.run_record import RunRecord
     from stock_lakehouse.settings import Settings
 
 RUN_REPORT = "run_report"
+# Names of metadata: the run that the report tells of, its checks that did not pass, and a digest of the versions that it shows.
+RUN, RED, LAKE = "run", "checks not passed", "versions"
 
 
 def run_report(settings: "Settings") -> dg.AssetsDefinition:
@@ -28,8 +31,9 @@ def run_report(settings: "Settings") -> dg.AssetsDefinition:
         kinds={"html"},
         # Of the steps that may begin, the in-process executor takes the one with the highest priority: this one is the last.
         op_tags={"dagster/priority": "-1"},
-        description="An HTML file for each run: what ran, the checks, changed and refused rows, signals and charts of the newest "
-        "session. `stock-lakehouse dashboard` serves it. `stock-lakehouse report RUN` writes that of a run that failed before.",
+        description="An HTML file for each run that changes something: what ran, the checks, changed and refused rows, signals "
+        "and charts of the newest session. `stock-lakehouse dashboard` serves it; `stock-lakehouse report RUN` writes that of any"
+        " other run, also of one that failed before this step.",
     )
     def report(context: dg.AssetExecutionContext, lakehouse: LakehouseResource) -> dg.MaterializeResult[Any]:
         from stock_lakehouse.dashboards.answers import ReportError, answers_of_run
@@ -38,30 +42,53 @@ def run_report(settings: "Settings") -> dg.AssetsDefinition:
         from stock_lakehouse.dashboards.view import View
         from stock_lakehouse.lake.storage import StorageError
 
-        record = _told_run(context)
-        reports = Reports(lakehouse.lake)
+        record, reports = _told_run(context), Reports(lakehouse.lake)
+        red = ", ".join(str(check) for check in record.checks if not check.passed) or "none"
         try:
             view = View(lakehouse.lake, clock=lakehouse.now)
+            found = {RED: red, LAKE: view.digest}
+            standing = _standing(context, record, found, reports)
+            if standing is not None:
+                why = {"why": f"The run changed nothing, so that the report of run {standing} still holds."}
+                return dg.MaterializeResult(metadata={**_place(settings, reports, standing), **found, **why})
             answered = answers_of_run(view, record, YEARS, settings.report_tickers, settings.secrets())
             page = page_of(answered)
-            location = reports.write(record.run_id, page)
+            reports.write(record.run_id, page)
         except (ReportError, StorageError) as error:
             raise dg.Failure(f"the report of the run was not written: {error}", allow_retries=False) from error
         try:
             reports.remove_old(settings.reports_kept)
         except StorageError as error:
             context.log.warning(f"reports older than the newest {settings.reports_kept} stay: {error}")
+        size = {"bytes": len(page.encode())}
         return dg.MaterializeResult(
-            metadata={
-                "report": dg.MetadataValue.url(f"{settings.dashboard_url.rstrip('/')}/reports/{record.run_id}"),
-                "file": dg.MetadataValue.path(location),
-                "bytes": len(page.encode()),
-                "checks not passed": sum(not check.passed for check in record.checks),
-                **_picture(answered),
-            }
+            metadata={**_place(settings, reports, record.run_id), **found, **size, **_picture(answered)}
         )
 
     return report
+
+
+def _place(settings: "Settings", reports: "Reports", run_id: str) -> dict[str, Any]:
+    return {
+        "report": dg.MetadataValue.url(f"{settings.dashboard_url.rstrip('/')}/reports/{run_id}"),
+        "file": dg.MetadataValue.path(reports.location(run_id)),
+        RUN: run_id,
+    }
+
+
+def _standing(
+    context: dg.AssetExecutionContext, record: "RunRecord", found: Mapping[str, str], reports: "Reports"
+) -> str | None:
+    """The run whose report still holds: the newest one, if this run changed nothing, and checks and lake are as they were then.
+
+    A run that changes nothing writes nothing, and reports of runs worth reading are not replaced by those of others.
+    """
+    event = context.instance.get_latest_materialization_event(dg.AssetKey(RUN_REPORT))
+    if event is None or event.asset_materialization is None or not record.changed_nothing:
+        return None
+    before = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+    newest = str(before.get(RUN, ""))
+    return newest if found.items() <= before.items() and reports.read(newest) is not None else None
 
 
 def _told_run(context: dg.AssetExecutionContext) -> "RunRecord":

@@ -9,6 +9,7 @@ import dagster as dg
 
 from stock_lakehouse.market_calendar import MarketCalendar
 from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.resources.warehouse import WarehouseResource
 from stock_lakehouse.upkeep import SAMPLE, Upkeep, facts, keep_up
 
 JOB = "upkeep"
@@ -31,9 +32,15 @@ class UpkeepConfig(dg.Config):
     name="keep_up",
     out=dg.Out(dg.Nothing),
     description="Joins small files, writes checkpoints, removes versions beyond retention_days, and checks every table against "
-    "its files, its schema and what is computed now. Fails if there are findings; each finding says what to do.",
+    "its files, its schema and what is computed now; of a warehouse all rows are compared with the lake's. Fails if there are "
+    "findings; each finding says what to do.",
 )
-def keep_up_op(context: dg.OpExecutionContext, config: UpkeepConfig, lakehouse: LakehouseResource) -> None:
+def keep_up_op(
+    context: dg.OpExecutionContext,
+    config: UpkeepConfig,
+    lakehouse: LakehouseResource,
+    warehouse_service: WarehouseResource,
+) -> None:
     done = keep_up(
         lakehouse.lake,
         lakehouse.session,
@@ -41,6 +48,7 @@ def keep_up_op(context: dg.OpExecutionContext, config: UpkeepConfig, lakehouse: 
         check_only=config.check_only,
         sample=config.sample,
         progress=context.log.info,
+        warehouse=warehouse_service.warehouse,
     )
     tell(context, done)
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from stock_lakehouse.dashboards.view import Views
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.settings import Settings
+    from stock_lakehouse.warehouse.load import Warehouse
 
 DEFAULT_PORT = 8000
 BACKLOG = 128
@@ -50,7 +53,7 @@ def dashboard(
         clock = clock_of(settings.simulated_clock)
         clock()
         lake.check()
-        views = Views(lake, settings.serving_cache, clock, aside)
+        views = Views(lake, settings.serving_cache, clock, aside, _warehouse(settings, lake))
         served = application(views, Reports(lake), url.hostname)
     except (ClockError, StorageError, MissingScriptError) as error:
         fail(str(error))
@@ -63,6 +66,15 @@ def dashboard(
     ctrl_c.exit_code, ctrl_c.grace = 0, END_SECONDS
     server = _server(served)
     server.run(sockets=[bound])
+
+
+def _warehouse(settings: Settings, lake: Lake) -> Warehouse | None:
+    """The warehouse that the settings name; nothing is contacted."""
+    if settings.warehouse == "off":
+        return None
+    from stock_lakehouse.warehouse.load import warehouse_of
+
+    return warehouse_of(lake, settings.redshift, settings.aws.glue_database)
 
 
 def _bound(host: str, port: int) -> socket.socket:

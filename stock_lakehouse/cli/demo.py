@@ -113,6 +113,7 @@ def _summary(settings: Settings, report: RunReport, changed: bool) -> None:
     if page:
         say(f"[bold]Charts of all this:[/]  {escape(str(page))}\n")
     next_commands = (
+        ("dashboard", "the charts in a browser, always of the newest data"),
         ("ui", "the same in Dagster, on http://127.0.0.1:3000"),
         (f"show {FEATURES.name} {settings.tickers[-1]} --last 5", "indicators and signals"),
         ("query --report latest_signals", "a question in SQL; `query --reports` lists nine"),

@@ -27,6 +27,7 @@ CALENDAR_NOTE_DAYS, CALENDAR_BROKEN_DAYS = 90, 14
 JAVA = 17
 SPACE_NOTE, SPACE_BROKEN = 5_000_000_000, 500_000_000  # bytes; the sample's records of a run take some 600 MB
 SHOWN_TICKERS = 20
+REDSHIFT_MINUTES = 5.0  # a paused workgroup starts within a few minutes
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Diagnosis:
 
 
 def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
-    """Check settings, lake, layout, serving copy, instance, disks, calendar, partitions, source, engine, dashboard and Java.
+    """Check settings, lake, layout, serving copy, instance, disks, calendar, source, engine, Redshift, QuickSight, Java, in turn.
 
     Without settings the checks end. Nothing is created.
 
@@ -67,6 +68,11 @@ def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
     yield _engine(settings, say)
     if settings.engine == "databricks":
         yield _jobs(settings)
+    if settings.warehouse == "redshift":
+        answering = _redshift(settings)
+        yield answering
+        if answering.state == "ok" and lake.state == "ok":
+            yield _warehouse(settings)
     if settings.dashboard == "quicksight":
         yield _quicksight(settings)
     yield _java()
@@ -329,6 +335,38 @@ def _jobs(settings: Settings) -> Diagnosis:
         "all runs are" if databricks.work == "job" else f"runs of {databricks.job_bars:,} ticker-sessions or more are"
     )
     return Diagnosis("jobs", "ok", f"{runs} Databricks jobs on {databricks.job_compute}")
+
+
+def _redshift(settings: Settings) -> Diagnosis:
+    """Whether the workgroup or cluster runs a statement."""
+    from stock_lakehouse.sql.data_api import DataApi, WarehouseError
+
+    api = DataApi(settings.redshift, REDSHIFT_MINUTES)
+    try:
+        found = api.run("SELECT 1 AS one")
+    except WarehouseError as error:
+        return Diagnosis("redshift", "broken", str(error))
+    return Diagnosis(
+        "redshift", "ok", f"{api.place} answers in {found.seconds:.1f} s, database {settings.redshift.database}"
+    )
+
+
+def _warehouse(settings: Settings) -> Diagnosis:
+    """How far the native tables are behind the lake, by what they were loaded from."""
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.lake.storage import LakeError
+    from stock_lakehouse.warehouse.load import warehouse_of
+
+    try:
+        behind = warehouse_of(Lake(settings.lake_options), settings.redshift, settings.aws.glue_database).behind()
+    except LakeError as error:
+        return Diagnosis("warehouse", "broken", str(error))
+    if any(behind.values()):
+        counts = ", ".join(f"{name} {count:,}" for name, count in behind.items())
+        return Diagnosis(
+            "warehouse", "note", f"ticker-years to be loaded: {counts}; the next run or `stock-lakehouse warehouse` does it"
+        )  # fmt: skip
+    return Diagnosis("warehouse", "ok", f"{' and '.join(behind)} were loaded from the lake's present files")
 
 
 def _quicksight(settings: Settings) -> Diagnosis:

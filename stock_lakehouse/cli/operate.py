@@ -32,8 +32,10 @@ from stock_lakehouse.cli.printing import aside, fail, print_table, progress_prin
 from stock_lakehouse.cli.program import app
 
 if TYPE_CHECKING:
+    from stock_lakehouse.lake import Lake
     from stock_lakehouse.settings import Settings
     from stock_lakehouse.upkeep import Upkeep
+    from stock_lakehouse.warehouse.load import Warehouse
 
 SERVICES_END_SECONDS = 10.0  # Dagster's services take 3 to 6 s
 RUNS_END_SECONDS = 5.0
@@ -71,12 +73,28 @@ def upkeep(
         with engine(settings) as spark:
             calendar = settings.calendar
             sessions = spark.createDataFrame(calendar.table(settings.grace))
-            done = keep_up(lake, spark, sessions, check_only=check_only, sample=sample, progress=progress_printer())
+            done = keep_up(
+                lake,
+                spark,
+                sessions,
+                check_only=check_only,
+                sample=sample,
+                progress=progress_printer(),
+                warehouse=_warehouse(settings, lake),
+            )
     except StorageError as error:
         fail(str(error))
     _print_upkeep(done)
     if done.findings:
         raise typer.Exit(1)
+
+
+def _warehouse(settings: Settings, lake: Lake) -> Warehouse | None:
+    if settings.warehouse == "off":
+        return None
+    from stock_lakehouse.warehouse.load import warehouse_of
+
+    return warehouse_of(lake, settings.redshift, settings.aws.glue_database)
 
 
 def _repair(settings: Settings) -> None:

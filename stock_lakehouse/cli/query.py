@@ -43,7 +43,7 @@ def query(
     ] = None,
     list_reports: Annotated[bool, typer.Option("--reports", help="List the reports and exit.")] = False,
     engine: Annotated[
-        Literal["duckdb", "athena", "trino"] | None,
+        Literal["duckdb", "athena", "trino", "redshift"] | None,
         typer.Option(help="What runs it; default: the setting query_engine."),
     ] = None,
     as_of: AsOf = None,

@@ -37,7 +37,7 @@ def compare(view: View, tickers: tuple[str, ...], since: date | None = None) -> 
     - tickers: those that are compared, in the order asked for
     - absent: the others: ticker, first and last session (None: the lake has no bar of it)
     - first, last: the session on which all are 100, and the newest one; None if there is no session that all have
-    - starts_with: the ticker whose first bar is on `first` although others begin earlier; None if the range decides
+    - starts_with: the ticker whose first bar of the range is on `first` although others begin earlier; None if there is none
     - disjoint: if no session is common, the ticker that ends first and the one that begins last, with these sessions
     - sampling: "daily", or "weekly": the last session of each week, the first and the newest one
     - date: the sessions of the points
@@ -92,7 +92,7 @@ def compare(view: View, tickers: tuple[str, ...], since: date | None = None) -> 
     if prices.size > MOST_POINTS:
         week = (days + 3) // 7  # day 0 was a Thursday, so a week begins on a Monday
         drawn = np.flatnonzero(np.append(week[:-1] != week[1:], True) | (drawn == 0))
-    indexed = prices[drawn] / prices[0] * 100
+    indexed: NDArray[np.float64] = prices[drawn] / prices[0] * 100
     return answer | {
         "first": _iso(days[0]),
         "last": _iso(days[-1]),

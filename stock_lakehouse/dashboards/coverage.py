@@ -11,7 +11,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.dashboards.view import View
-from stock_lakehouse.lake.delta_table import add_actions, partition_columns
+from stock_lakehouse.lake.delta_table import add_actions
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.tables import CURATED
 
@@ -163,11 +163,11 @@ def _bars_by_year(view: View) -> Bars:
     opened = view.opened[CURATED.name]
     if opened is None:
         return [], [], np.array([], int), np.array([], int), np.zeros((0, 0), int)
-    if "ticker" in partition_columns(opened):
-        adds = add_actions(opened)
-        adds = adds.filter(pc.field("num_records") > 0)
-        names = ("partition.ticker", "partition.year", "min.date", "max.date", "num_records")
-        parts = adds.select(names).rename_columns(["ticker", "year", "first", "last", "rows"])
+    names = ["partition.ticker", "partition.year", "min.date", "max.date", "num_records"]
+    adds = add_actions(opened)
+    if {*names} <= {*adds.column_names} and not sum(adds[name].null_count for name in names):
+        parts = adds.filter(pc.field("num_records") > 0).select(names)
+        parts = parts.rename_columns(["ticker", "year", "first", "last", "rows"])
     else:
         parts = _parts_of_rows(view)
     tickers = sorted(parts["ticker"].unique().to_pylist())
@@ -187,14 +187,19 @@ _parts_of: dict[str, pa.Table] = {}
 
 
 def _parts_of_rows(view: View) -> pa.Table:
-    """Rows, first and last session of each ticker and year, from the bars: with the layout "year" the log has no tickers."""
-    if view.digest not in _parts_of:
+    """Rows, first and last session of each ticker and year, from the bars: with the layout "year" the log has no tickers.
+
+    Nor does it have the sessions, if another program wrote a file without statistics.
+    """
+    known = _parts_of.get(view.digest)
+    if known is None:
         groups = view.rows(CURATED, ["ticker", "year", "date"]).group_by(["ticker", "year"])
         parts = groups.aggregate([("date", "min"), ("date", "max"), ("date", "count")])
         names = ["ticker", "year", "date_min", "date_max", "date_count"]
+        known = parts.select(names).rename_columns(["ticker", "year", "first", "last", "rows"])
         _parts_of.clear()
-        _parts_of[view.digest] = parts.select(names).rename_columns(["ticker", "year", "first", "last", "rows"])
-    return _parts_of[view.digest]
+        _parts_of[view.digest] = known
+    return known
 
 
 def _day(day: date) -> int:

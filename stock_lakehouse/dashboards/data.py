@@ -1,7 +1,7 @@
 """The questions of the page Data: what the tables hold, which sessions are missing, the quarantine, the ledger, the actions.
 
-Here: values for JSON. `data` reads logs, listings and small tables; `counts` opens every delivered file and so is a question of
-its own. Not here: the shown versions (view.py), and showing them (page/data.js).
+Here: values for JSON. `data` reads logs, listings and small tables; `counts` opens every delivered file and `warehouse` asks
+another service, so they are questions of their own. Not here: the shown versions (view.py), and showing them (page/data.js).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from stock_lakehouse.lake.raw_files import CSV_ERRORS, RawFile, raw_file, text_i
 from stock_lakehouse.lake.reading import ISO_DAY, has_rows_at, rows_as_of
 from stock_lakehouse.lake.storage import File, LakeRoot, storage_at
 from stock_lakehouse.lake.storage.messages import first_line
+from stock_lakehouse.market_calendar import ONE_DAY
 from stock_lakehouse.schemas import raw
 from stock_lakehouse.sources import printable
 from stock_lakehouse.tables import (
@@ -67,6 +68,7 @@ def data(view: View) -> dict[str, Any]:
     actions = rows_as_of(view.lake, CORPORATE_ACTIONS.name, view.as_of)
     coverage = coverage_of(view)
     last, expected = view.spans[CURATED.name].last, view.expected
+    behind = view.lake.options.calendar.between(last + ONE_DAY, expected) if last and expected else None
     known = {
         QUARANTINE.name: {"rows": rejected.num_rows, "last": _newest_day(rejected)},
         RESTATEMENTS.name: {"rows": lines.num_rows},  # the log counts orphaned lines too
@@ -79,7 +81,7 @@ def data(view: View) -> dict[str, Any]:
         "as_of": view.as_of and view.as_of.isoformat(),
         "last": _iso(last),
         "expected": _iso(expected),
-        "behind": len(view.lake.options.calendar.between(last, expected)[1:]) if last and expected else None,
+        "behind": None if behind is None else len(behind),
         "tables": held,
         "coverage": coverage,
         "quarantine": _quarantine(rejected),
@@ -106,6 +108,29 @@ def counts(view: View) -> dict[str, dict[str, Any]]:
     return found
 
 
+def warehouse(view: View) -> list[dict[str, Any]] | None:
+    """What the native tables of the warehouse hold; None without a warehouse. Asks it, and writes nothing.
+
+    A row a table: table, source (the lake's table), rows, ticker_years, version (the newest version of the lake's table that was
+    loaded, or None), lake_version (the present one), behind (ticker-years that the next load brings or removes). Raises
+    WarehouseError, CatalogError, StorageError.
+    """
+    if view.warehouse is None:
+        return None
+    return [
+        {
+            "table": state.table.name,
+            "source": state.table.source.name,
+            "rows": state.rows,
+            "ticker_years": state.ticker_years,
+            "version": state.version,
+            "lake_version": view.lake.delta[state.table.source.name].version(),
+            "behind": state.behind,
+        }
+        for state in view.warehouse.state()
+    ]
+
+
 def _held(view: View, table: Table) -> dict[str, Any]:
     """One table: its name, description and layer; what is known without opening its files, None if it is not.
 
@@ -120,7 +145,7 @@ def _held(view: View, table: Table) -> dict[str, Any]:
         landed = _landed(view.lake, view.as_of)
         days = [file.last for file in landed if file.last.strip("0-")]
         at = max((file.landed for file in landed), default=None)
-        changed = at and datetime.strptime(at, "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
+        changed = None if at is None else datetime.strptime(at, "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
         return facts | _sizes(file.file for file in landed) | {"last": max(days, default=None), "changed": _at(changed)}
     if view.as_of is not None:
         return facts
@@ -192,7 +217,7 @@ def _newest_day(rows: pa.Table) -> str | None:
 @lru_cache(maxsize=1 << 16)
 def _lines_in(lake_root: LakeRoot, file: RawFile) -> int:
     try:
-        return text_in(file, storage_at(lake_root).read(file.file.path), ["ingested_at"]).num_rows
+        return int(text_in(file, storage_at(lake_root).read(file.file.path), ["ingested_at"]).num_rows)
     except CSV_ERRORS as error:
         raise CorruptRawFileError([f"{file.file.path}: {first_line(error)}"]) from None
 

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from stock_lakehouse.dashboards.compare import compare
-from stock_lakehouse.dashboards.data import counts, data
+from stock_lakehouse.dashboards.data import counts, data, warehouse
 from stock_lakehouse.dashboards.errors import UnknownQuestionError, WrongQuestionError
 from stock_lakehouse.dashboards.signals import signals
 from stock_lakehouse.dashboards.ticker import about, bars, charts, restated
@@ -30,9 +30,10 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "signals": signals,
     "data": data,
     "counts": counts,
+    "warehouse": warehouse,
 }
 # What a question says besides what the shown versions hold: the clock, other tables.
-BEYOND_VERSIONS = frozenset({"about", "data", "counts"})
+BEYOND_VERSIONS = frozenset({"about", "data", "counts", "warehouse"})
 
 
 def answer(view: View, question: str) -> Any:

@@ -108,8 +108,6 @@ def _tables(assets: Mapping[str, AssetRecord]) -> Iterator[dict[str, Any]]:
         before = found.rows_before
         if after is not None and changes["added"] is not None and changes["withdrawn"] is not None:
             before = after - changes["added"] + changes["withdrawn"]  # the publish counted them itself
-        elif after is not None and before is None:
-            before = 0  # the table's first record
         yield {
             "table": table.name,
             "before": before,
@@ -142,9 +140,10 @@ def _restated(view: View, run_id: str) -> dict[str, Any]:
     )
     return {
         "lines": lines.num_rows,
-        "by_cause": sorted(
-            [group["table_name"], group["cause"], group["rows_count"], group["rows_sum"]] for group in groups
-        ),
+        "by_cause": [
+            [group["table_name"], group["cause"], group["rows_count"], group["rows_sum"]]
+            for group in sorted(groups, key=lambda group: (group["table_name"], group["cause"] or ""))
+        ],
         "first": [
             {
                 "table": line["table_name"],
@@ -202,7 +201,8 @@ def _texts(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _value(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else printable(str(value))
+    is_large = isinstance(value, int) and abs(value) >= 10_000  # a year is no count
+    return f"{value:,}" if is_large else printable(str(value))
 
 
 def _cut(text: str, length: int) -> str:

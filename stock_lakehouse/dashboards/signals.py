@@ -134,7 +134,10 @@ def _sorted(rows: pa.Table, tickers: Sequence[str]) -> _Rows:
             values = values.cast(pa.int32())
         return np.asarray(values.cast(pa.float64()))
 
-    codes = np.asarray(pc.index_in(rows["ticker"], pa.array(tickers, pa.string()))).astype(np.int64)
+    known = pa.array(tickers, pa.string())
+    # A run that withdraws a ticker is between its two publishes: the ticker has features and no bars.
+    rows = rows.filter(pc.is_in(rows["ticker"], known))
+    codes = np.asarray(pc.index_in(rows["ticker"], known)).astype(np.int64)
     days = np.asarray(rows["date"].cast(pa.int32())).astype(np.int64)
     order = np.lexsort((days, codes))
     names = [name for name in rows.column_names if name not in ("ticker", "date")]

@@ -10,8 +10,7 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYetError
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import cached_property
@@ -34,6 +33,8 @@ from stock_lakehouse.tables import CURATED, Table
 if TYPE_CHECKING:
     import deltalake
     import pyarrow as pa
+
+    from stock_lakehouse.warehouse.load import Warehouse
 
 log = logging.getLogger(__name__)
 KEPT = 8  # views of the past that a server keeps open
@@ -64,6 +65,7 @@ class View:
     - serving: the serving copy whose files it reads; where a file is missing, the table's own files are read
     - as_of: the moment of which it is; None: now
     - clock: the time, by which the newest session is expected
+    - warehouse: the native tables of this lake; None if there are none
     - notice: why the serving copy cannot be made; None if it can
 
     Raises NoVersionError if `as_of` is before the lake's first version that can be read; StorageError.
@@ -75,8 +77,10 @@ class View:
         serving: ServingCopy | None = None,
         as_of: datetime | None = None,
         clock: Clock = utc_now,
+        warehouse: Warehouse | None = None,
     ) -> None:
         self.lake = lake
+        self.warehouse = warehouse
         self.serving = serving or ServingCopy(lake)
         self.as_of = as_of
         self.clock = clock
@@ -163,15 +167,6 @@ class View:
             if (opened := self.opened[table.name]) is not None:
                 self.serving.files(table, opened)
 
-    def is_prepared(self) -> bool:
-        """True if no file of the serving copy is missing."""
-        return all(
-            path is not None
-            for table in SERVED
-            if (opened := self.opened[table.name]) is not None
-            for path in self.serving.present(table, opened).values()
-        )
-
     def _from_serving(
         self,
         table: Table,
@@ -223,14 +218,21 @@ class Views:
     - cache: the setting `serving_cache`
     - clock
     - tell: called with a line of text when a serving copy is being made, and when it cannot be made
+    - warehouse: as View has it
 
     The present view is opened again when the log of one of its tables has changed. Safe for several threads.
     """
 
     def __init__(
-        self, lake: Lake, cache: Path | None = None, clock: Clock = utc_now, tell: Callable[[str], None] = log.info
+        self,
+        lake: Lake,
+        cache: Path | None = None,
+        clock: Clock = utc_now,
+        tell: Callable[[str], None] = log.info,
+        warehouse: Warehouse | None = None,
     ) -> None:
         self.lake = lake
+        self.warehouse = warehouse
         self.serving = reading_copy(lake, cache, self._told)
         self.clock = clock
         self._tell = tell
@@ -248,7 +250,7 @@ class Views:
         with self._lock:
             view = self._kept.get((as_of, state))
             if view is None:
-                view = self._kept[as_of, state] = View(self.lake, self.serving, as_of, self.clock)
+                view = self._kept[as_of, state] = View(self.lake, self.serving, as_of, self.clock, self.warehouse)
                 for key in [key for key in self._kept if key[0] == as_of and key[1] != state]:
                     del self._kept[key]
                 while len(self._kept) > KEPT:
@@ -256,10 +258,6 @@ class Views:
             self._kept.move_to_end((as_of, state))
         self._prepare(view)
         return view
-
-    def close(self) -> None:
-        """Stop making serving copies that have not been begun."""
-        self._maker.shutdown(wait=False, cancel_futures=True)
 
     def _told(self, line: str) -> None:
         self._progress = line
@@ -283,13 +281,15 @@ class Views:
             making = self._making.get(view.digest)
             if making is None:
                 making = self._making[view.digest] = self._maker.submit(view.prepare)
+        if not wait([making], WAIT_SECONDS).done:
+            raise PreparingError(self._progress)
+        with self._lock:
+            self._making.pop(view.digest, None)
         try:
-            making.result(WAIT_SECONDS)
-        except NotYetError:
-            raise PreparingError(self._progress) from None
+            making.result()
         except (UnservedError, StorageError, OSError) as error:
-            view.notice = f"the tables' own files are read, which is slow: {error}"
-            self._tell(view.notice)
+            if view.notice is None:
+                view.notice = f"the tables' own files are read, which is slow: {error}"
+                self._tell(view.notice)
         with self._lock:
             self._made.add(view.digest)
-            self._making.pop(view.digest, None)

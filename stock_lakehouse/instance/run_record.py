@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from stock_lakehouse.instance.run_tags import ASKED_BY, PROGRAM_TAG, SUMMARY, keys_of
+from stock_lakehouse.tables import LAYERS
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -26,6 +27,7 @@ LAUNCHERS = {
     "dagster/parent_run_id": "run again, after run",
 }
 ROW_COUNT = "dagster/row_count"
+CHANGES = ("landed", "added", "corrected", "withdrawn")  # figures of a layer
 
 Outcome = Literal["succeeded", "failed", "cancelled", "in progress"]
 OUTCOMES: Mapping[str, Outcome] = {"SUCCESS": "succeeded", "FAILURE": "failed", "CANCELED": "cancelled"}
@@ -126,6 +128,15 @@ class RunRecord:
         if not states or states & {"in progress", "not started"}:
             return "in progress"
         return "failed" if "failed" in states else "succeeded"
+
+    @property
+    def changed_nothing(self) -> bool:
+        """True if the run went through every layer, succeeded, and landed, added, corrected and withdrew no row."""
+        layers = [self.assets.get(table.name) for table in LAYERS]
+        counts = [
+            [found.facts.get(name) for name in CHANGES if name in found.facts] for found in layers if found is not None
+        ]
+        return self.outcome == "succeeded" and len(counts) == len(LAYERS) and all(of and not any(of) for of in counts)
 
     def without(self, step: str) -> RunRecord:
         """The run without a step: the one that asks."""

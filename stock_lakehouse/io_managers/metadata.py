@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -90,8 +89,6 @@ def _as_markdown(value: Any) -> str:
         return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.4g}"
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)  # a year is no number of shares
-    if isinstance(value, date):
-        return str(value).replace("-", "\N{NON-BREAKING HYPHEN}")
     text = printable(str(value))
     text = text if len(text) <= PREVIEW_CHARACTERS else text[:PREVIEW_CHARACTERS] + "…"
     return re.sub(r"[!-,/:-@\[-`{-~]", lambda match: match[0] if match[0] in "+:" else f"&#{ord(match[0])};", text)

@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import SecretStr
 
 from stock_lakehouse.resources.lakehouse import LakehouseResource
-from stock_lakehouse.settings import Aws, Trino, variable_of
+from stock_lakehouse.settings import Aws, Redshift, Trino, variable_of
 
 if TYPE_CHECKING:
     from stock_lakehouse.settings import Settings
@@ -23,7 +23,8 @@ class QueryResource(dg.ConfigurableResource[Any]):
     - engine: the setting `query_engine`
     - minutes: the setting `query_minutes`
     - serving_cache: the setting of this name
-    - aws, trino: the settings of these groups that differ from their defaults, without Trino's password, which Dagster would show
+    - aws, trino, redshift: the settings of these groups that differ from their defaults, without Trino's password, which Dagster
+      would show
     """
 
     lakehouse: LakehouseResource
@@ -32,6 +33,7 @@ class QueryResource(dg.ConfigurableResource[Any]):
     serving_cache: str | None
     aws: dict[str, Any]
     trino: dict[str, Any]
+    redshift: dict[str, Any]
 
     @classmethod
     def of(cls, settings: Settings, lakehouse: LakehouseResource) -> QueryResource:
@@ -43,6 +45,7 @@ class QueryResource(dg.ConfigurableResource[Any]):
             serving_cache=None if settings.serving_cache is None else str(settings.serving_cache),
             aws=settings.aws.model_dump(exclude_defaults=True),
             trino=settings.trino.model_dump(exclude_defaults=True, exclude={"password"}),
+            redshift=settings.redshift.model_dump(mode="json", exclude_defaults=True),
         )
 
     @property
@@ -53,4 +56,5 @@ class QueryResource(dg.ConfigurableResource[Any]):
         cache = None if self.serving_cache is None else Path(self.serving_cache)
         password = os.environ.get(variable_of(("trino", "password")))
         trino = Trino(**self.trino, password=None if password is None else SecretStr(password))
-        return engine_over(self.lakehouse.lake, self.engine, self.minutes, cache, Aws(**self.aws), trino)
+        redshift = Redshift(**self.redshift)
+        return engine_over(self.lakehouse.lake, self.engine, self.minutes, cache, Aws(**self.aws), trino, redshift)

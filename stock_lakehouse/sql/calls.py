@@ -13,7 +13,6 @@ from typing import Any
 from stock_lakehouse.sql import casts
 from stock_lakehouse.sql.functions import REASONS, Signature, signatures
 from stock_lakehouse.sql.scopes import (
-    ON_ATHENA,
     Part,
     Scope,
     joined_origin,
@@ -66,7 +65,14 @@ FAILS = re.compile(r"\{fail:(.*?)\}")
 
 
 class Calls(Part):
-    """The rules of functions."""
+    """The rules of functions. `reasons`: why a function that Athena has is not among the signatures."""
+
+    reasons: Mapping[str, str] = REASONS
+
+    @property
+    def signatures(self) -> dict[str, list[Signature]]:
+        """The functions that the engine computes as Athena does, by name."""
+        return signatures()
 
     def on_anonymous(self, node: Any, scope: Scope) -> Value:
         value, wrap, signature = self.function(node, scope)
@@ -94,7 +100,7 @@ class Calls(Part):
     def within_group(self, node: Any, scope: Scope) -> tuple[Value, str | None, Signature]:
         self.only(node, "this", "expression")
         if node.this.name.lower() != "listagg":
-            self.refuse(node, "WITHIN GROUP is run for listagg alone on DuckDB")
+            self.refuse(node, f"WITHIN GROUP is run for listagg alone on {self.engine}")
         order = self.sort_keys(node.expression, scope).sql
         return self.function(node.this, scope, order=order)
 
@@ -137,7 +143,7 @@ class Calls(Part):
     def window_body(self, node: Any, scope: Scope) -> Value:
         """What stands in the parentheses of OVER."""
         if node.args.get("alias") is not None:
-            self.refuse(node, "a window that extends a named one is not run on DuckDB; write it in full")
+            self.refuse(node, f"a window that extends a named one is not run on {self.engine}; write it in full")
         parts, origin = [], frozenset[Origin]()
         if node.args.get("partition_by"):
             values = [self.settled(one, self.value(one, scope)) for one in node.args["partition_by"]]
@@ -180,11 +186,11 @@ class Calls(Part):
         from sqlglot import exp
 
         if not isinstance(node, exp.Anonymous):
-            self.refuse(node, f"this is not run on DuckDB ({spelled(type(node).__name__)})")
+            self.refuse(node, f"this is not run on {self.engine} ({spelled(type(node).__name__)})")
         name = str(node.this).lower()
         arguments = list(node.expressions)
         if (value := self.without_signature(node, name, arguments, scope)) is not None:
-            return value, None, signatures()["count" if name == "count" else "coalesce"][0]
+            return value, None, self.signatures["count" if name == "count" else "coalesce"][0]
         distinct = ""
         if len(arguments) == 1 and isinstance(arguments[0], exp.Order):
             order, arguments = self.sort_keys(arguments[0], scope).sql, [arguments[0].this]
@@ -239,15 +245,15 @@ class Calls(Part):
         ignore_nulls: bool = False,
     ) -> tuple[Value, Signature]:
         """The function `name` of `values`, which stand for `arguments`."""
-        known = signatures().get(name)
+        known = self.signatures.get(name)
         if known is None:
-            reason = REASONS.get(name)
+            reason = self.reasons.get(name)
             if reason is not None:
-                self.refuse(node, f"{name}(…) is not run on DuckDB: {reason}; or {ON_ATHENA}")
+                self.refuse(node, f"{name}(…) is not run on {self.engine}: {reason}; or {self.elsewhere}")
             self.refuse(
                 node,
-                f"{name}(…) is not among the functions that are known to give the same rows on DuckDB"
-                f"{meant(name, signatures())}; if Athena has it, {ON_ATHENA}",
+                f"{name}(…) is not among the functions that are known to give the same rows on {self.engine}"
+                f"{meant(name, self.signatures)}; if Athena has it, {self.elsewhere}",
             )
         for signature in known:
             fitted = self.fitted(signature, values)
@@ -264,7 +270,7 @@ class Calls(Part):
         expected = " or ".join(map(str, known))
         if DECIMAL in [value.type for value in values]:
             self.settled(node, next(value for value in values if value.type == DECIMAL))
-        self.refuse(node, f"{name}({given}) is not run on DuckDB; there are {expected}")
+        self.refuse(node, f"{name}({given}) is not run on {self.engine}; there are {expected}")
 
     def fitted(self, signature: Signature, values: Sequence[Value]) -> tuple[list[Value], dict[str, str]] | None:
         """`values` in the types of `signature`, and the type that T stands for; None if they do not fit."""
@@ -377,7 +383,7 @@ class Calls(Part):
             return self.pattern(node, kind, text)
         if kind == "replacement":
             if "\\" in text or "${" in text:
-                self.refuse(node, f"a replacement with \\ or ${{…}} is not run on DuckDB; {ON_ATHENA}")
+                self.refuse(node, f"a replacement with \\ or ${{…}} is not run on {self.engine}; {self.elsewhere}")
             return re.sub(r"\$([0-9])", r"\\\1", text)
         return text
 
@@ -385,14 +391,16 @@ class Calls(Part):
         """A regular expression that means the same in both engines."""
         if re.search(r"\(\?[=!<>]|\\[1-9pPkGZzbB]|[*+?}]\+|&&|\[:", text):
             self.refuse(
-                node, f"DuckDB has no look-around, references, classes or boundaries like Athena's; {ON_ATHENA}"
+                node, f"DuckDB has no look-around, references, classes or boundaries like Athena's; {self.elsewhere}"
             )
         # The end in Athena is also before a last line break. A search may consume that.
         body, ends = (text[:-1], True) if re.search(r"(?<!\\)(\\\\)*\$$", text) else (text, False)
         if (ends and kind != "searched") or re.search(r"(?<!\\)(\\\\)*\$", body):
-            self.refuse(node, f"`$` is also before a last line break in Athena, and not in DuckDB; {ON_ATHENA}")
+            self.refuse(node, f"`$` is also before a last line break in Athena, and not in DuckDB; {self.elsewhere}")
         if kind == "replaced" and _matches_nothing(text):
-            self.refuse(node, f"a pattern that matches an empty text is replaced in another way by DuckDB; {ON_ATHENA}")
+            self.refuse(
+                node, f"a pattern that matches an empty text is replaced in another way by DuckDB; {self.elsewhere}"
+            )
         return rf"{body}\n?\z" if ends else text
 
     def date_format(self, node: Any, text: str) -> str:
@@ -403,10 +411,8 @@ class Calls(Part):
             elif match[1] in SPECIFIERS:
                 parts.append("%%" if match[1] == "%" else SPECIFIERS[match[1]])
             else:
-                self.refuse(
-                    node,
-                    f"date_format: %{match[1]} is not run on DuckDB; there are {' '.join('%' + one for one in SPECIFIERS)}",
-                )
+                known = " ".join(f"%{letter}" for letter in SPECIFIERS)
+                self.refuse(node, f"date_format: %{match[1]} is not run on {self.engine}; there are {known}")
         return "".join(parts)
 
 

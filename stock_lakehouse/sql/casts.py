@@ -76,7 +76,7 @@ def _duckdb(kind: str) -> str:
 
 def cast(value: Value, to: Any, is_try: bool) -> Value:
     """`CAST(value AS to)`, or TRY_CAST. `to`: a type as sqlglot parses it. Raises NoSuchCastError."""
-    kind, precision = _target(to)
+    kind, precision = target(to)
     if value.literal is not None and value.type == VARCHAR and kind in (DATE, *TIMES):
         return _literal(value, kind, precision, is_try)
     written = _converted(value, kind, precision, is_try)
@@ -84,8 +84,8 @@ def cast(value: Value, to: Any, is_try: bool) -> Value:
     return Value(written, kind, is_nan, value.origin)
 
 
-def _target(to: Any) -> tuple[str, int | None]:
-    """The type of a cast, and its length or precision."""
+def target(to: Any, engine: str = "DuckDB") -> tuple[str, int | None]:
+    """The type of a cast on `engine`, and its length or precision. Raises NoSuchCastError."""
     name = to.this.value if hasattr(to.this, "value") else str(to.this)
     parameters = [int(parameter.name) for parameter in to.expressions if parameter.name.isdigit()]
     precision = parameters[0] if parameters else None
@@ -95,11 +95,11 @@ def _target(to: Any) -> tuple[str, int | None]:
     }.get(name)  # fmt: skip
     if name == "DECIMAL":
         raise NoSuchCastError(
-            "DuckDB rounds and divides decimal numbers in another way than Athena; use double, and round(…, 2) for two places"
+            f"{engine} rounds and divides decimal numbers in another way than Athena; use double, and round(…, 2) for two places"
         )
     if kind is None:
         raise NoSuchCastError(
-            f"a conversion to {name.lower()} is not run on DuckDB; there are boolean, integer, bigint, double, varchar, date, "
+            f"a conversion to {name.lower()} is not run on {engine}; there are boolean, integer, bigint, double, varchar, date, "
             "timestamp, timestamp with time zone"
         )
     if kind not in (VARCHAR, *TIMES) and precision is not None:

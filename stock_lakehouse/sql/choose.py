@@ -19,16 +19,17 @@ from stock_lakehouse.sql.reports import reports
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from stock_lakehouse.settings import Aws, Settings, Trino
+    from stock_lakehouse.settings import Aws, Redshift, Settings, Trino
 
-EngineName = Literal["duckdb", "athena", "trino"]
-ENGINES: tuple[EngineName, ...] = ("duckdb", "athena", "trino")
+EngineName = Literal["duckdb", "athena", "trino", "redshift"]
+ENGINES: tuple[EngineName, ...] = ("duckdb", "athena", "trino", "redshift")
 MINUTES = 30.0  # of a query over a lake that is named without settings
 # What an engine needs besides this package.
 PACKAGES = {
     "duckdb": "stock-lakehouse[platform]",
     "athena": "stock-lakehouse[platform]",
     "trino": "stock-lakehouse[trino]",
+    "redshift": "stock-lakehouse[platform]",
 }
 
 
@@ -38,6 +39,11 @@ def engine_of(settings: Settings, name: str | None = None) -> QueryEngine:
     Raises QueryRefusedError if the settings do not say how to reach it, MissingPackageError if its library is not installed.
     """
     chosen = name or settings.query_engine
+    if chosen == "redshift" and settings.warehouse != "redshift":
+        raise QueryRefusedError(
+            'warehouse: Redshift runs SQL over the warehouse; set warehouse = "redshift" and load it with '
+            "`stock-lakehouse warehouse`"
+        )
     return engine_over(
         Lake(settings.lake_options),
         chosen,
@@ -45,10 +51,13 @@ def engine_of(settings: Settings, name: str | None = None) -> QueryEngine:
         settings.serving_cache,
         settings.aws,
         settings.trino,
+        settings.redshift,
     )
 
 
-def engine_over(lake: Lake, name: str, minutes: float, cache: Path | None, aws: Aws, trino: Trino) -> QueryEngine:
+def engine_over(
+    lake: Lake, name: str, minutes: float, cache: Path | None, aws: Aws, trino: Trino, redshift: Redshift
+) -> QueryEngine:
     """The engine `name` over `lake`; raises what `engine_of` does."""
     try:
         if name == "athena":
@@ -64,6 +73,13 @@ def engine_over(lake: Lake, name: str, minutes: float, cache: Path | None, aws: 
             if trino.url is None:
                 raise QueryRefusedError("trino.url: needed with the engine trino, the address of the server")
             return TrinoEngine(trino, minutes, lake)
+        if name == "redshift":
+            import boto3  # noqa: F401 - so that its absence is an error here
+
+            from stock_lakehouse.sql.duckdb_engine import LakeTables
+            from stock_lakehouse.sql.redshift import RedshiftEngine
+
+            return RedshiftEngine(redshift, minutes, LakeTables(lake), _views())
         return local_engine(lake, cache, minutes)
     except ModuleNotFoundError as error:
         raise _missing(name, error) from None
@@ -79,8 +95,12 @@ def local_engine(lake: Lake, cache: Path | None = None, minutes: float = MINUTES
 
     from stock_lakehouse.sql.duckdb_engine import DuckDBEngine
 
-    views = {report.name: report.sql for report in reports().values()}
-    return DuckDBEngine(lake, reading_copy(lake, cache), minutes, views)
+    return DuckDBEngine(lake, reading_copy(lake, cache), minutes, _views())
+
+
+def _views() -> dict[str, str]:
+    """The reports, which SQL may name like tables."""
+    return {report.name: report.sql for report in reports().values()}
 
 
 def query(
@@ -94,8 +114,8 @@ def query(
 
     - sql: over the tables of `list_tables()` and the reports.
     - parameters: the values of its `?`, in their order. They are bound, so that text in them is never SQL.
-    - as_of: the tables as they were at that moment, as of `read_table`. Athena has no past.
-    - engine: "duckdb", "athena" or "trino" (None: the setting `query_engine`).
+    - as_of: the tables as they were at that moment, as of `read_table`. Athena and Redshift have no past.
+    - engine: "duckdb", "athena", "trino" or "redshift" (None: the setting `query_engine`).
     - lake_root: a folder or s3://bucket/prefix, for DuckDB alone (None: the lake of the settings).
 
     All errors but SettingsError are a LakeError: QuerySyntaxError and QueryRefusedError, whose messages show the place in the

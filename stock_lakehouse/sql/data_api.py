@@ -8,6 +8,7 @@ Not taken: redshift_connector and JDBC need a network path into the warehouse's 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import re
@@ -15,7 +16,6 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -292,7 +292,8 @@ class DataApi:
                 raise
             except BaseException:
                 # Ctrl-C came before the answer, and the statement may run. The same token gives its identifier.
-                self._cancel(call(**arguments)["Id"])
+                with contextlib.suppress(BotoCoreError, ClientError):
+                    self._cancel(call(**arguments)["Id"])
                 raise
         if session is not None and session.id is None:
             session.id = answer.get("SessionId")
@@ -395,7 +396,7 @@ class DataApi:
             with self._named(statement_id):
                 page = self._api.get_statement_result(Id=statement_id, **token)
             columns = columns or page.get("ColumnMetadata", [])
-            values += [tuple(_cell(cell) for cell in row) for row in page["Records"]]
+            values += [tuple(cell_of(cell) for cell in row) for row in page["Records"]]
             if not page.get("NextToken"):
                 break
             token = {"NextToken": page["NextToken"]}
@@ -406,7 +407,7 @@ class DataApi:
         types = tuple(str(column.get("typeName", "")) for column in columns)
         return Rows(names, types, values, statement_id, seconds, len(values))
 
-    @contextmanager
+    @contextlib.contextmanager
     def _named(self, statement_id: str | None = None) -> Iterator[None]:
         """Turn boto3's errors into those of this module."""
         from botocore import exceptions
@@ -435,7 +436,7 @@ class DataApi:
         is_start = error.operation_name in ("ExecuteStatement", "BatchExecuteStatement")
         if is_start and (code == "ResourceNotFoundException" or NOT_THERE.search(message)):
             return WarehouseAccessError(
-                f"{self.place}, database {self.redshift.database}: {message} Check its name and the region "
+                f"{self.place}, database {self.redshift.database}: {message.rstrip('.')}. Check its name and the region "
                 f"{self._api.meta.region_name}, and that the credentials have {self._login_right}",
                 statement_id,
             )
@@ -481,7 +482,7 @@ def _count(described: Mapping[str, Any]) -> int | None:
     return None if rows < 0 else rows
 
 
-def _cell(cell: Mapping[str, Any]) -> Cell:
+def cell_of(cell: Mapping[str, Any]) -> Cell:
     """A value of a record: the one member that it has."""
     if cell.get("isNull"):
         return None

@@ -13,12 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.sql import casts
 from stock_lakehouse.sql.engine import Parameter, QuerySyntaxError
 from stock_lakehouse.sql.expressions import Expressions
 from stock_lakehouse.sql.parsing import parsed, unquoted_reserved
 from stock_lakehouse.sql.scopes import (
-    ON_ATHENA,
     Relation,
     Scope,
     Visible,
@@ -79,11 +77,11 @@ def translate(
 
     Raises QuerySyntaxError for what Athena refuses as well, QueryRefusedError for what DuckDB does otherwise.
     """
-    return _Translator(sql, tables, parameters, views or {}).run()
+    return Translator(sql, tables, parameters, views or {}).run()
 
 
-class _Translator(Expressions):
-    """The rules of queries."""
+class Translator(Expressions):
+    """The rules of queries, for DuckDB. Those of another engine are a subclass."""
 
     def __init__(
         self, sql: str, tables: Mapping[str, Table], parameters: Sequence[Parameter], views: Mapping[str, str]
@@ -132,7 +130,7 @@ class _Translator(Expressions):
         if node is None:
             return ""
         if node.args.get("recursive"):
-            self.refuse(node, f"WITH RECURSIVE is not run on DuckDB; {ON_ATHENA}")
+            self.refuse(node, f"WITH RECURSIVE is not run on {self.engine}; {self.elsewhere}")
         parts = []
         for cte in node.expressions:
             self.only(cte, "this", "alias")
@@ -159,8 +157,7 @@ class _Translator(Expressions):
             node, "with_", "expressions", "distinct", "from_", "joins", "where", "group", "having", "windows", "order", "limit",
             "offset",
         )  # fmt: skip
-        source = self.from_clause(node, scope)
-        where = self.condition(node.args.get("where"), scope, "WHERE")
+        source = self.source(node, scope)
         bodies: dict[str, Value] = {}
         for window in node.args.get("windows") or []:
             name = self.name_of(window.this)
@@ -185,7 +182,7 @@ class _Translator(Expressions):
         if distinct is not None:
             self.only(distinct)
         windows = [f"{scope.windows[name].sql} AS ({body.sql})" for name, body in bodies.items()]
-        parts = [f"SELECT {'DISTINCT ' if distinct is not None else ''}{', '.join(items)}", source, where]
+        parts = [f"SELECT {'DISTINCT ' if distinct is not None else ''}{', '.join(items)}", source]
         if (group := node.args.get("group")) is not None:
             parts.append(f"GROUP BY {self.group(group, scope, len(columns))}")
         parts.append(self.condition(node.args.get("having"), scope, "HAVING"))
@@ -222,6 +219,11 @@ class _Translator(Expressions):
             self.refuse(node, "an interval cannot be a column of the result")
         return value
 
+    def source(self, node: Any, scope: Scope) -> str:
+        """`FROM …` and `WHERE …` of a SELECT."""
+        written = self.from_clause(node, scope)
+        return f"{written} {self.condition(node.args.get('where'), scope, 'WHERE')}".strip()
+
     def from_clause(self, node: Any, scope: Scope) -> str:
         """`FROM …` with its joins. The columns become visible in `scope`."""
         source = node.args.get("from_")
@@ -238,7 +240,7 @@ class _Translator(Expressions):
         self.only(node, "this", "kind", "side", "on", "using")
         kind, side = (node.args.get("kind") or "").upper(), (node.args.get("side") or "").upper()
         if kind not in ("", "CROSS", "INNER", "OUTER") or side not in ("", "LEFT", "RIGHT", "FULL"):
-            self.refuse(node, f"{side} {kind} JOIN is not run on DuckDB".strip())
+            self.refuse(node, f"{side} {kind} JOIN is not run on {self.engine}".strip())
         written, added = self.relation(node.this, scope)
         on, using = node.args.get("on"), node.args.get("using")
         if on is None and not using:
@@ -301,7 +303,7 @@ class _Translator(Expressions):
             inner = self.values(node, scope)
             found = replace(inner, sql=f"({inner.sql})")
         else:
-            self.refuse(node, f"this is not run in FROM on DuckDB; {ON_ATHENA}")
+            self.refuse(node, f"this is not run in FROM on {self.engine}; {self.elsewhere}")
         if alias is not None:
             self.only(alias, "this", "columns")
             found = self.renamed(found, alias)
@@ -323,7 +325,7 @@ class _Translator(Expressions):
         if node.args.get("db") is not None:
             self.refuse(node, f"a table is named without its database here: {name}")
         if not hasattr(node.this, "quoted"):
-            self.refuse(node, f"{node.this.name}(…) is not run in FROM on DuckDB")
+            self.refuse(node, f"{node.this.name}(…) is not run in FROM on {self.engine}")
         unquoted_reserved(self.sql, node.this)
         if self.sql[node.this.meta.get("start", 0)] == "'":
             self.wrong(node, "a name stands in double quotes, or in none")
@@ -332,7 +334,7 @@ class _Translator(Expressions):
         if name in self.tables:
             self.used[name] = None
             return Relation(
-                quoted(name),
+                self.stored(node, name),
                 tuple(
                     (
                         column.name,
@@ -347,8 +349,16 @@ class _Translator(Expressions):
         known = [*self.tables, *self.views]
         self.wrong(node.this, f"there is no table {name}{meant(name, known)}; there are {', '.join(known)}")
 
+    def stored(self, node: Any, name: str) -> str:
+        """What stands in FROM for the table `name`, which `node` names."""
+        return quoted(name)
+
+    def of_view(self, sql: str) -> Translator:
+        """A translator of the query of a view."""
+        return Translator(sql, self.tables, (), {})
+
     def view(self, name: str) -> Relation:
-        inner = _Translator(self.views[name], self.tables, (), {})
+        inner = self.of_view(self.views[name])
         relation = inner.query(parsed(self.views[name]), Scope())
         self.used |= inner.used
         return replace(relation, sql=f"({relation.sql})")
@@ -356,7 +366,7 @@ class _Translator(Expressions):
     def unnest(self, node: Any, scope: Scope) -> tuple[str, list[Visible]]:
         self.only(node, "expressions", "alias", "offset")
         if len(node.expressions) != 1:
-            self.refuse(node, f"UNNEST of several arrays is not run on DuckDB; {ON_ATHENA}")
+            self.refuse(node, f"UNNEST of several arrays is not run on {self.engine}; {self.elsewhere}")
         value = self.value(node.expressions[0], Scope(visible=scope.visible, outer=scope.outer, named=scope.named))
         if not is_array(value.type):
             self.wrong(node, f"UNNEST needs an array, this is {value.type}")
@@ -390,16 +400,19 @@ class _Translator(Expressions):
             cells_of = [row.expressions[place] if type(row).__name__ == "Tuple" else row for row in node.expressions]
             united = self.united(cells_of, [row[place] for row in rows])
             for number, value in enumerate(united):
-                cells[number][place] = casts.plain(value.sql, value.type)
+                cells[number][place] = self.plain(value.sql, value.type)
             kind = united[0].type
             origin = frozenset[Origin]().union(*(value.origin for value in united))
             columns.append(
                 (f"_col{place}", f"_col{place}", Value("", kind, any(value.nan for value in united), origin))
             )
-        names = ", ".join(quoted(inner) for _, inner, _ in columns)
+        return Relation(self.constant_rows([inner for _, inner, _ in columns], cells), tuple(columns))
+
+    def constant_rows(self, names: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+        """A query that gives `cells`, rows of columns with `names`."""
         written = ", ".join(f"({', '.join(row)})" for row in cells)
-        source = f"(VALUES {written}) AS v({names})"
-        return Relation(" ".join(("SELECT * FROM", source)), tuple(columns))
+        source = f"(VALUES {written}) AS v({', '.join(map(quoted, names))})"
+        return " ".join(("SELECT * FROM", source))
 
     def set_operation(self, node: Any, scope: Scope) -> Relation:
         self.only(node, "this", "expression", "distinct", "with_", "order", "limit", "offset")
@@ -503,7 +516,7 @@ class _Translator(Expressions):
         if isinstance(node, exp.Fetch):
             options = node.args.get("limit_options")
             if options is not None and (options.args.get("with_ties") or options.args.get("percent")):
-                self.refuse(node, "FETCH … WITH TIES is not run on DuckDB")
+                self.refuse(node, f"FETCH … WITH TIES is not run on {self.engine}")
             number = node.args.get("count")
             return "1" if number is None else number.name
         self.only(node, "expression")

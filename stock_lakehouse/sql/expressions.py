@@ -16,7 +16,6 @@ from stock_lakehouse.sql.calls import Calls
 from stock_lakehouse.sql.engine import Parameter
 from stock_lakehouse.sql.parsing import unquoted_reserved
 from stock_lakehouse.sql.scopes import (
-    ON_ATHENA,
     Relation,
     Scope,
     Visible,
@@ -80,7 +79,7 @@ class Expressions(Calls):
             return self.arithmetic(node, ARITHMETIC[word], scope)
         if isinstance(node, exp.ILike):
             self.wrong(node, "Athena has no ILIKE; write lower(…) LIKE …")
-        self.refuse(node, f"this is not run on DuckDB ({spelled(word)}); {ON_ATHENA}")
+        self.refuse(node, f"this is not run on {self.engine} ({spelled(word)}); {self.elsewhere}")
 
     def boolean(self, node: Any, scope: Scope, word: str) -> Value:
         value = self.value(node, scope)
@@ -168,7 +167,7 @@ class Expressions(Calls):
         self.seen_parameters += 1
         kind = type_of_parameter(self.parameters[self.seen_parameters - 1])
         written = f"${self.seen_parameters}"
-        return Value(written if kind == UNKNOWN else casts.plain(written, kind), kind)
+        return Value(written if kind == UNKNOWN else self.plain(written, kind), kind)
 
     def on_paren(self, node: Any, scope: Scope) -> Value:
         value = self.value(node.this, scope)
@@ -217,8 +216,11 @@ class Expressions(Calls):
         if kind == DECIMAL:
             self.settled(node, left)
             self.settled(node, right)
-        left, right = self.coerced(left, kind), self.coerced(right, kind)
-        origin = left.origin | right.origin
+        return self.computed(node, operator, self.coerced(left, kind), self.coerced(right, kind))
+
+    def computed(self, node: Any, operator: str, left: Value, right: Value) -> Value:
+        """Two numbers of one type, combined."""
+        kind, origin = left.type, left.origin | right.origin
         if kind != DOUBLE and operator in "/%":
             written = f"({left.sql} {'//' if operator == '/' else '%'} {right.sql})"
             if right.literal is None or not int(right.literal):
@@ -233,17 +235,17 @@ class Expressions(Calls):
         if left.type == INTERVAL and operator == "+":
             left, right = right, left
         if left.type not in (DATE, *TIMES) or operator not in "+-" or right.literal is None:
-            self.refuse(node, f"{left.type} {operator} {right.type} is not run on DuckDB")
+            self.refuse(node, f"{left.type} {operator} {right.type} is not run on {self.engine}")
         if left.type == DATE and right.literal not in ("YEAR", "MONTH", "DAY"):
             self.wrong(node, "hours, minutes and seconds cannot be added to a date; write CAST(… AS timestamp)")
         written = f"({left.sql} {operator} {right.sql})"
-        return Value(casts.plain(written, DATE) if left.type == DATE else written, left.type, origin=left.origin)
+        return Value(self.plain(written, DATE) if left.type == DATE else written, left.type, origin=left.origin)
 
     def on_interval(self, node: Any, scope: Scope) -> Value:
         unit = node.text("unit").upper()
         number = node.this.name if node.this is not None else ""
         if unit not in INTERVAL_UNITS:
-            self.refuse(node, f"INTERVAL … {unit} is not run on DuckDB; there are {', '.join(INTERVAL_UNITS)}")
+            self.refuse(node, f"INTERVAL … {unit} is not run on {self.engine}; there are {', '.join(INTERVAL_UNITS)}")
         if not (getattr(node.this, "is_string", False) and re.fullmatch(r"[+-]?[0-9]+", number)):
             self.wrong(node, "an interval is written as INTERVAL '1' DAY")
         return Value(f"({int(number)} * INTERVAL 1 {unit})", INTERVAL, literal=unit)
@@ -401,7 +403,7 @@ class Expressions(Calls):
     def on_extract(self, node: Any, scope: Scope) -> Value:
         name = node.this.name.lower()
         if name not in EXTRACTED:
-            self.refuse(node, f"EXTRACT({name} FROM …) is not run on DuckDB; there are {', '.join(EXTRACTED)}")
+            self.refuse(node, f"EXTRACT({name} FROM …) is not run on {self.engine}; there are {', '.join(EXTRACTED)}")
         return self.called(node, EXTRACTED[name], [node.expression], scope)
 
     def on_trim(self, node: Any, scope: Scope) -> Value:
@@ -438,7 +440,7 @@ class Expressions(Calls):
         if not node.expressions:
             self.refuse(node, "an empty array has no type; write CAST in Athena")
         values = self.united(node.expressions, [self.value(one, scope) for one in node.expressions])
-        sql = ", ".join(casts.plain(value.sql, value.type) for value in values)
+        sql = ", ".join(self.plain(value.sql, value.type) for value in values)
         return Value(f"[{sql}]", array_of(values[0].type), any(value.nan for value in values), joined_origin(values))
 
     def on_bracket(self, node: Any, scope: Scope) -> Value:

@@ -238,9 +238,14 @@ LINE = re.compile(r"(\w+)\((.*?)\) (timestamp with time zone|[\w()]+)(!?)(?: = (
 
 @cache
 def signatures() -> dict[str, list[Signature]]:
-    """The signatures of each function, by its name in lower case."""
+    """The signatures of each function on DuckDB, by its name in lower case."""
+    return signatures_of(SCALAR, AGGREGATE, WINDOW)
+
+
+def signatures_of(scalar: str, aggregate: str, window: str) -> dict[str, list[Signature]]:
+    """The signatures in three tables, a line each, by the function's name in lower case."""
     found: dict[str, list[Signature]] = {}
-    kinds: tuple[tuple[Kind, str], ...] = (("scalar", SCALAR), ("aggregate", AGGREGATE), ("window", WINDOW))
+    kinds: tuple[tuple[Kind, str], ...] = (("scalar", scalar), ("aggregate", aggregate), ("window", window))
     for kind, lines in kinds:
         for line in lines.replace("=\n   ", "=").strip().splitlines():
             matched = LINE.match(line)

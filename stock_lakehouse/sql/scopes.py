@@ -73,7 +73,11 @@ class Part:
 
     - sql: the query
     - parameters: the values of its `?`
+    - engine, elsewhere: which engine the rules are for, and where else a query can be run, for messages
     """
+
+    engine = "DuckDB"
+    elsewhere = ON_ATHENA
 
     def __init__(self, sql: str, parameters: Sequence[Parameter]) -> None:
         self.sql, self.parameters = sql, parameters
@@ -108,7 +112,8 @@ class Part:
             if part and name not in known:
                 place = part[0] if isinstance(part, list) else part
                 self.refuse(
-                    place if hasattr(place, "walk") else node, f"{spelled(name)} is not run on DuckDB; {ON_ATHENA}"
+                    place if hasattr(place, "walk") else node,
+                    f"{spelled(name)} is not run on {self.engine}; {self.elsewhere}",
                 )
 
     def settled(self, node: Any, value: Value) -> Value:
@@ -140,7 +145,11 @@ class Part:
             return replace(
                 value, sql=f"CAST({value.sql} AS DOUBLE)" if "e" in value.sql else f"{value.sql}e0", type=DOUBLE
             )
-        return replace(value, sql=casts.plain(value.sql, kind), type=kind)
+        return replace(value, sql=self.plain(value.sql, kind), type=kind)
+
+    def plain(self, sql: str, kind: str) -> str:
+        """`sql` as the engine's type for `kind`, for values that the engine and Athena convert alike."""
+        return casts.plain(sql, kind)
 
     def sort_key(self, key: Any, sql: str) -> str:
         self.only(key, "this", "desc", "nulls_first")

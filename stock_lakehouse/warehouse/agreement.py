@@ -61,9 +61,9 @@ class Drift:
 class Comparison:
     """What a comparison found of one table.
 
-    - counted: ticker-years whose rows were counted
-    - compared: ticker-years whose checksums were compared
     - version: of the lake's table
+    - counted: ticker-years whose rows were counted; rows: how many these are
+    - compared: ticker-years whose checksums were compared
     - drifts
     - settled: loads of which every ticker-year was found equal, and which `loaded_years` does not call so yet
     """
@@ -72,6 +72,7 @@ class Comparison:
     version: int
     counted: int = 0
     compared: int = 0
+    rows: int = 0
     drifts: list[Drift] = field(default_factory=list)
     settled: list[str] = field(default_factory=list)
 
@@ -93,36 +94,37 @@ def compare(
     - loaded: what `loaded_years` says
     - counts: the rows that the table has
     - checksums: of the rows that the table has, by Redshift; None: those of `loaded` are taken, and only of ticker-years that
-      have not been found equal since they were loaded
+      have not been found equal since they were loaded, or were loaded from other files
     """
-    found = Comparison(table, version.number, counted=len(loaded.keys() | counts.keys()))
+    found = Comparison(table, version.number, len(loaded.keys() | counts.keys()), rows=sum(counts.values()))
 
-    def drift(pair: TickerYear, what: str, lake: int | None = None) -> None:
-        rows = version.rows(pair) if lake is None else lake
-        found.drifts.append(Drift(table.name, *pair, rows, counts.get(pair), what))
+    def drift(pair: TickerYear, what: str, lake: int | None) -> None:
+        found.drifts.append(Drift(table.name, *pair, lake, counts.get(pair), what))
 
-    outdated = changes(version, loaded)
-    for change in outdated:
-        missing = NOT_LOADED if change.pair not in loaded else OTHER_FILES
-        drift(change.pair, WITHDRAWN if change.files is None else missing)
-    wanted = loaded.keys() - {change.pair for change in outdated}
-    for pair in sorted(counts.keys() - loaded.keys() - {change.pair for change in outdated}):
+    outdated = {change.pair: change for change in changes(version, loaded)}
+    withdrawn = {pair for pair, change in outdated.items() if change.files is None}
+    for pair in withdrawn | (counts.keys() - loaded.keys() - outdated.keys()):
         drift(pair, WITHDRAWN, 0)
-    if checksums is None:
-        wanted = {pair for pair in wanted if not loaded[pair].agreed}
+    for pair in outdated.keys() - loaded.keys():
+        drift(pair, NOT_LOADED, version.rows(pair))
+    # Other files may have the same rows, as after a compaction.
+    wanted = {
+        pair
+        for pair in loaded.keys() - withdrawn
+        if checksums is not None or pair in outdated or not loaded[pair].agreed
+    }
     of_lake = lake_checksums(table, version, wanted)
     found.compared = len(wanted)
-    for pair in sorted(loaded.keys() - {change.pair for change in outdated}):
-        lake = of_lake.get(pair)
+    for pair in loaded.keys() - withdrawn:
+        lake = of_lake.get(pair) if pair in wanted else loaded[pair].checksum
         told = loaded[pair].checksum if checksums is None else checksums.get(pair)
-        if counts.get(pair, 0) != (loaded[pair].checksum.rows if lake is None else lake.rows):
-            drift(pair, OTHER_ROWS, loaded[pair].checksum.rows if lake is None else lake.rows)
-        elif pair in wanted and lake != told:
-            drift(pair, OTHER_VALUES, None if lake is None else lake.rows)
-    unsettled = {
-        loaded[drift.ticker, drift.year].load_id for drift in found.drifts if (drift.ticker, drift.year) in loaded
-    }
-    found.settled = sorted({of.load_id for of in loaded.values() if not of.agreed} - unsettled)
+        rows = 0 if lake is None else lake.rows
+        if rows != counts.get(pair, 0):
+            drift(pair, OTHER_FILES if pair in outdated else OTHER_ROWS, rows)
+        elif lake != told:
+            drift(pair, OTHER_FILES if pair in outdated else OTHER_VALUES, rows)
+    differing = {loaded[pair].load_id for pair in found.pairs if pair in loaded}
+    found.settled = sorted({of.load_id for of in loaded.values() if not of.agreed} - differing)
     found.drifts.sort(key=lambda drift: (drift.year, drift.ticker))
     return found
 

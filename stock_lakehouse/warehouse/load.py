@@ -94,6 +94,22 @@ class LoadOutcome:
         return self.statements > 0
 
 
+@dataclass(frozen=True)
+class TableState:
+    """What a native table holds.
+
+    - ticker_years, rows: that were loaded
+    - version: the newest version of the lake's table of which some were loaded; None if none were
+    - behind: ticker-years that the next load brings or removes
+    """
+
+    table: NativeTable
+    ticker_years: int
+    rows: int
+    version: int | None
+    behind: int
+
+
 @dataclass
 class _Plan:
     """What is to be done, decided from one look at lake and warehouse."""
@@ -212,6 +228,18 @@ class Warehouse:
     def behind(self) -> dict[str, int]:
         """How many ticker-years of each native table are to be loaded or removed, by its name. Writes nothing."""
         return {name: len(changed) for name, changed in self._plan(None).changed.items()}
+
+    def state(self) -> list[TableState]:
+        """What each native table holds by `loaded_years`, in the order of `native_tables`. Writes nothing."""
+        loaded = self._loaded() if LOADED_YEARS in self._columns() else {}
+        behind = self.behind()
+        found = []
+        for table in self.tables:
+            years = loaded.get(table.name, {}).values()
+            rows = sum(year.checksum.rows for year in years)
+            newest = max((year.version for year in years), default=None)
+            found.append(TableState(table, len(years), rows, newest, behind[table.name]))
+        return found
 
     # What is read.
 

@@ -56,7 +56,7 @@ def test_numbers_are_rounded_to_what_people_read_and_columns_fill_what_the_ui_sh
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells == [
         "AAA",
-        "2023-09-21".replace("-", "\N{NON-BREAKING HYPHEN}"),
+        "2023-09-21",
         "1,234.57",
         "0.01235",
         "12,345,678",
@@ -69,4 +69,5 @@ def test_numbers_are_rounded_to_what_people_read_and_columns_fill_what_the_ui_sh
         spark, f"ticker string, date date, {many}", *[("AAA", date(2023, 9, day), *[1e12] * 20) for day in range(1, 6)]
     )
     text = preview(wide, ASKED).md_str or ""
-    assert 900 < len(text) < 1000
+    assert text.startswith("| ticker | date | a_column_with_a_long_name_0 |")
+    assert 850 < len(text) < 1000

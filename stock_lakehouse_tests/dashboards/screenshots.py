@@ -31,16 +31,40 @@ from playwright.sync_api import TimeoutError as PageTimeoutError
 from rich.console import Console
 from rich.text import Text
 
+from stock_lakehouse_tests import s3
+from stock_lakehouse_tests.redshift_server import environment, redshift_server
+
 REPOSITORY = Path(__file__).parents[2]
 PICTURES = REPOSITORY / "docs" / "screenshots"
 MOST_BYTES = 250_000
 FOLDER = "stocks"  # below the folder of temporary files: its name is in the pictures
 START_SECONDS, COMMAND_SECONDS, PATIENCE_MS = 120.0, 600.0, 60_000
-WIDE, TALL, PHONE = (1360, 850), (1360, 1400), (390, 844)
+WIDE, TALL, LARGE, PHONE = (1440, 900), (1440, 1500), (1900, 1000), (390, 844)
 COLORS = (256, 128, 64, 32)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--hide-scrollbars"]
-TREE_ENTRIES, TREE_DEPTH = 3, 4
+TREE_ENTRIES, TREE_DEPTH, LONGEST_NAME = 2, 4, 64
+ZOOMS = 20
+# The sample on S3, with Glue and Redshift: moto, and the server of the tests' own.
+ON_AWS = """\
+tickers = ["AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA"]
+first_date = 2022-01-03
+last_date = 2023-09-21
+lake_root = "s3://stocks/lake"
+catalog = "glue"
+warehouse = "redshift"
+query_engine = "redshift"
+[redshift]
+workgroup = "stocks"
+"""
+# True when every asset of the graph is in sight.
+IN_SIGHT = """() => {
+  const nodes = [...document.querySelectorAll('svg foreignObject')];
+  const boxes = nodes.map((node) => node.getBoundingClientRect()).filter((box) => box.width);
+  const room = nodes[0].closest('svg').parentElement.getBoundingClientRect();
+  const fits = (box) => box.left > room.left && box.right < innerWidth && box.top > room.top && box.bottom < innerHeight;
+  return boxes.every(fits);
+}"""
 
 
 @dataclass
@@ -61,11 +85,26 @@ class Studio:
     def dagster(self) -> str:
         """The address of Dagster's UI over the demo."""
         assert self.demo
-        home = self.project / "lakehouse" / ".dagster"
-        beside = Path(sys.executable).with_name("dagster-webserver")
-        port = free_port()
-        arguments = [str(beside), "-w", str(home / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)]
-        return self.running.enter_context(served(arguments, self.project, port, {"DAGSTER_HOME": str(home)}))
+        return self._webserver(self.project, self.project / "lakehouse" / ".dagster")
+
+    @cached_property
+    def aws(self) -> str:
+        """The address of Dagster's UI over the sample with Glue and Redshift."""
+        folder = self.project / "aws"
+        folder.mkdir()
+        (folder / "lakehouse.toml").write_text(ON_AWS)
+        endpoint = self.running.enter_context(s3.moto())
+        s3.make_bucket(endpoint, "stocks")
+        variables = environment(self.running.enter_context(redshift_server(endpoint)))
+        self.program("materialize", folder=folder, variables=variables)
+        return self._webserver(folder, folder / ".dagster" / "stocks" / "lake", variables)
+
+    def _webserver(self, folder: Path, home: Path, variables: Mapping[str, str] | None = None) -> str:
+        program, port = Path(sys.executable).with_name("dagster-webserver"), free_port()
+        arguments = [str(program), "-w", str(home / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)]
+        return self.running.enter_context(
+            served(arguments, folder, port, {"DAGSTER_HOME": str(home), **(variables or {})})
+        )
 
     @cached_property
     def dashboard(self) -> str:
@@ -75,12 +114,12 @@ class Studio:
         arguments = [sys.executable, "-m", "stock_lakehouse.cli", "dashboard", "--port", str(port)]
         return self.running.enter_context(served(arguments, self.project, port))
 
-    def program(self, *arguments: str) -> str:
+    def program(self, *arguments: str, folder: Path | None = None, variables: Mapping[str, str] | None = None) -> str:
         """What `stock-lakehouse` prints with `arguments`, as a terminal shows it; it must succeed but for checks."""
         done = subprocess.run(
             [sys.executable, "-m", "stock_lakehouse.cli", *arguments],
-            cwd=self.project,
-            env={**os.environ, "COLUMNS": "110", "FORCE_COLOR": "1", "TERM": "xterm-256color"},
+            cwd=folder or self.project,
+            env={**os.environ, "COLUMNS": "110", "FORCE_COLOR": "1", "TERM": "xterm-256color", **(variables or {})},
             capture_output=True,
             text=True,
             timeout=COMMAND_SECONDS,
@@ -191,12 +230,25 @@ def sql(studio: Studio) -> Page:
 
 
 def graph(studio: Studio) -> Page:
-    """All assets of the lake, from the source to the reports."""
-    page = studio.page(
-        f"{studio.dagster}/locations/stock_lakehouse/asset-groups/lake", (1700, 1000), "svg foreignObject"
-    )
-    page.wait_for_timeout(4_000)  # the layout is computed in a worker
+    """All assets, from the source to the warehouse and the reports."""
+    page = studio.page(f"{studio.aws}/locations/stock_lakehouse/asset-groups/lake", LARGE, "svg foreignObject")
+    page.wait_for_timeout(
+        5_000
+    )  # the layout is computed in a worker, and the states of the assets come one after the other
+    page.mouse.move(LARGE[0] / 2, LARGE[1] / 2)
+    for _ in range(ZOOMS):
+        if page.evaluate(IN_SIGHT):
+            break
+        page.mouse.wheel(0, 120)
+        page.wait_for_timeout(400)
+    page.wait_for_timeout(3_000)
     return page
+
+
+def warehouse(studio: Studio) -> Page:
+    """The check that Redshift has the rows of the lake."""
+    address = f"{studio.aws}/assets/warehouse_stock_prices?view=checks"
+    return studio.page(address, WIDE, "text=warehouse_agrees", pause=2_000)
 
 
 def partitions(studio: Studio) -> Page:
@@ -214,7 +266,7 @@ def checks(studio: Studio) -> Page:
 def asset(studio: Studio) -> Page:
     """The picture and the rows of features after a run."""
     return studio.page(
-        f"{studio.dagster}/assets/stocks_features?view=events", (1500, 1000), "text=preview", pause=1_500
+        f"{studio.dagster}/assets/stocks_features?view=events", (1500, 1050), "text=preview", pause=1_500
     )
 
 
@@ -269,6 +321,7 @@ SHOTS: dict[str, Callable[[Studio], Page]] = {
     "asset": asset,
     "catalog": catalog,
     "sql": sql,
+    "warehouse": warehouse,
     "ticker": dashboard_ticker,
     "ticker_dark": dashboard_ticker_dark,
     "phone": dashboard_phone,
@@ -291,8 +344,9 @@ def tree(folder: Path, depth: int = TREE_DEPTH, before: str = "") -> Iterator[st
     more = len(entries) - len(shown)
     for place, path in enumerate(shown):
         is_last = place == len(shown) - 1 and not more
-        yield f"{before}{'└── ' if is_last else '├── '}{path.name}"
-        if path.is_dir() and depth > 1 and path.name != ".dagster":
+        name = path.name if len(path.name) <= LONGEST_NAME else f"{path.name[: LONGEST_NAME - 5]}…{path.suffix}"
+        yield f"{before}{'└── ' if is_last else '├── '}{name}"
+        if path.is_dir() and depth > 1 and path.name not in (".dagster", "_delta_log", "_moving"):
             yield from tree(path, depth - 1, f"{before}{'    ' if is_last else '│   '}")
     if more:
         yield f"{before}└── … {more} more"

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -63,26 +64,34 @@ def test_a_session_that_one_ticker_lacks_is_a_gap_of_that_ticker_alone(varied: V
     assert found["figures"][0]["sessions"] == len(SESSIONS) - len(MISSING)
 
 
+def expected_figures(values: pl.DataFrame) -> dict[str, Any]:
+    """The figures of the columns date and value, by polars."""
+    falls = values.with_columns(peak=pl.col("value").cum_max()).with_columns(fall=pl.col("value") / pl.col("peak") - 1)
+    days = (values["date"][-1] - values["date"][0]).days
+    total = values["value"][-1] / values["value"][0] - 1
+    deviation = values["value"].pct_change().std(ddof=1)
+    assert isinstance(deviation, float)
+    lowest = falls.filter(pl.col("fall") == pl.col("fall").min())[0]
+    before = falls.filter((pl.col("date") <= lowest["date"][0]) & (pl.col("value") == lowest["peak"][0]))
+    after = falls.filter((pl.col("date") > lowest["date"][0]) & (pl.col("value") >= lowest["peak"][0]))
+    return {
+        "total_return": total,
+        "annual_return": (1 + total) ** (365.25 / days) - 1,
+        "volatility": deviation * 252**0.5,
+        "max_drawdown": lowest["fall"][0],
+        "peak": str(before["date"].max()),
+        "trough": str(lowest["date"][0]),
+        "recovered": str(after["date"].min()) if len(after) else None,
+    }
+
+
 def test_the_figures_are_those_that_polars_computes(varied: Varied) -> None:
-    found = compare(View(varied.lake), ("AAA", "BBB", "CCC"))
+    tickers = ("AAA", "BBB", "CCC")
+    found, wide = compare(View(varied.lake), tickers), bars_of(varied.root, tickers)
     for row in found["figures"]:
-        values = bars_of(varied.root, ["AAA", "BBB", "CCC"]).select("date", value=row["ticker"]).drop_nulls()
-        falls = values.with_columns(peak=pl.col("value").cum_max()).with_columns(
-            fall=pl.col("value") / pl.col("peak") - 1
-        )
-        days = (values["date"][-1] - values["date"][0]).days
-        total = values["value"][-1] / values["value"][0] - 1
-        deviation = values["value"].pct_change().std(ddof=1)
-        assert isinstance(deviation, float)
-        lowest = falls.filter(pl.col("fall") == pl.col("fall").min())[0]
-        before = falls.filter((pl.col("date") <= lowest["date"][0]) & (pl.col("value") == lowest["peak"][0]))
-        after = falls.filter((pl.col("date") > lowest["date"][0]) & (pl.col("value") >= lowest["peak"][0]))
-        assert row["total_return"] == pytest.approx(total, rel=ROUNDING)
-        assert row["annual_return"] == pytest.approx((1 + total) ** (365.25 / days) - 1, rel=1e-9)
-        assert row["volatility"] == pytest.approx(deviation * 252**0.5, rel=1e-9)
-        assert row["max_drawdown"] == pytest.approx(lowest["fall"][0], rel=ROUNDING)
-        assert (row["peak"], row["trough"]) == (str(before["date"].max()), str(lowest["date"][0]))
-        assert row["recovered"] == (str(after["date"].min()) if len(after) else None)
+        wanted = expected_figures(wide.select("date", value=row["ticker"]).drop_nulls())
+        for name, value in wanted.items():
+            assert row[name] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), name
 
 
 def test_the_figures_of_seven_values_are_those_of_a_calculation_by_hand() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import deltalake
 import pytest
 from pyspark.sql import SparkSession
 
@@ -14,6 +16,7 @@ from stock_lakehouse.dashboards import data as data_room
 from stock_lakehouse.dashboards.data import counts, data
 from stock_lakehouse.dashboards.view import View
 from stock_lakehouse.lake import Lake
+from stock_lakehouse.lake.delta_table import add_actions
 from stock_lakehouse.lake.raw_csv import CorruptRawFileError
 from stock_lakehouse.lake.reading import read_table
 from stock_lakehouse.tables import TABLES
@@ -218,6 +221,17 @@ def test_a_lake_without_tables_has_no_rows_and_no_error(tmp_path: Path) -> None:
         "raw_stocks_daily": {"rows": 0},
         "processed_stocks_daily": {"rows": 0, "last": None},
     }
+
+
+def test_a_lake_whose_log_has_no_statistics_has_the_same_coverage(varied: Varied, tmp_path: Path) -> None:
+    shutil.copytree(varied.root, tmp_path / "lake")
+    lake = Lake(varied.lake.options.model_copy(update={"lake_root": tmp_path / "lake"}))
+    rows = lake.curated.open().to_pyarrow_table()
+    properties = {"delta.dataSkippingStatsColumns": "close"}
+    lake.curated.open().alter.set_table_properties(properties, raise_if_not_exists=False)
+    deltalake.write_deltalake(lake.curated.open(), rows, mode="overwrite")
+    assert "min.date" not in add_actions(lake.curated.open()).column_names
+    assert coverage_room.coverage_of(View(lake)) == coverage_room.coverage_of(View(varied.lake))
 
 
 @pytest.mark.slow

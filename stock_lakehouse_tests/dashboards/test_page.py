@@ -258,10 +258,12 @@ def test_keys_move_the_crosshair_zoom_and_open_pages(long: Shown) -> None:
     first, last = long.range
     long.page.keyboard.press("-")
     long.until(f"document.querySelector('#chart').dataset.from < '{first}'")
+    wide = long.range[0]
     long.page.keyboard.press("+")
+    long.until(f"document.querySelector('#chart').dataset.from > '{wide}'")
     long.page.keyboard.press("+")
     long.until(f"document.querySelector('#chart').dataset.from > '{first}'")
-    assert long.range[1] == last
+    assert long.range[1] == last == SESSIONS[-1].isoformat()
     long.page.keyboard.press("/")
     long.page.keyboard.type("gone")
     long.page.keyboard.press("Enter")
@@ -271,6 +273,10 @@ def test_keys_move_the_crosshair_zoom_and_open_pages(long: Shown) -> None:
     assert long.session == SESSIONS[598].isoformat()
     long.page.keyboard.press("?")
     assert "the crosshair moves by a session" in long.text("#help")
+    assert (
+        "TradingView Lightweight Charts™, Copyright © 2026 TradingView, Inc., https://www.tradingview.com/"
+        in long.text("#help")
+    )
     long.page.keyboard.press("Escape")
     titles = [made.inner_text() for made in long.page.locator("#pages button").all()]
     for number, title in enumerate(titles, start=1):
@@ -312,6 +318,22 @@ def test_a_range_shows_the_sessions_since_that_many_months(browser: Browser, url
     assert shown.range[1] == "2021-12-31"
     assert not shown.problems
     shown.close()
+
+
+def test_what_the_reader_has_moved_to_stays_until_a_range_is_chosen_again(long: Shown) -> None:
+    long.page.keyboard.press("Shift+ArrowLeft")
+    long.until(f"location.search.includes('at={SESSIONS[-22]}')")
+    long.page.keyboard.press("+")
+    long.until("document.querySelector('#chart').dataset.from > '2021-01-15'")
+    zoomed = long.range
+    for key in "lta":
+        long.page.keyboard.press(key)
+        long.settle()
+        assert (long.range, long.session) == (zoomed, SESSIONS[-22].isoformat())
+    long.page.get_by_role("button", name="1Y", exact=True).click()
+    long.settle()
+    long.until("document.querySelector('#chart').dataset.from === '2020-12-31'")
+    assert long.session == SESSIONS[-1].isoformat()
 
 
 def test_the_newest_years_are_drawn_first_and_the_rest_comes_without_a_jump(browser: Browser, url: str) -> None:

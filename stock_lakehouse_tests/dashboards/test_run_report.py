@@ -39,6 +39,7 @@ from stock_lakehouse.runs.run import RunReport, run_rectangle
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources import Delivery
 from stock_lakehouse.sources.sample import CORRECTED, LAST, SampleSource
+from stock_lakehouse_tests.conftest import bytes_of
 from stock_lakehouse_tests.dashboards.serving import served
 from stock_lakehouse_tests.graph import clocked, history, rectangle, sessions_of
 from stock_lakehouse_tests.graph import run as run_layers
@@ -161,7 +162,7 @@ def test_the_report_is_the_last_step_of_a_run_and_its_metadata_lead_to_it(projec
     assert metadata["report"].value == f"http://127.0.0.1:8000/reports/{project.second.run_id}"
     assert metadata["file"].value == path
     assert metadata["bytes"].value == Path(path).stat().st_size < 2_000_000
-    assert metadata["checks not passed"].value == len(project.second.red)
+    assert metadata["checks not passed"].value == (", ".join(map(str, project.second.red)) or "none")
     moved = (
         project.table("stocks_features").filter(pl.col("date") == LAST).sort(pl.col("return_1d").abs())["ticker"][-1]
     )
@@ -449,14 +450,39 @@ def test_a_run_is_found_by_how_its_id_begins(project: Project) -> None:
         read_run(instance, project.first.run_id)
 
 
-def test_a_run_without_the_layers_reports_the_run_that_published_features(project: Project) -> None:
-    whole = PartitionScheme(project.settings, market_calendar(FIRST)).request(None, None, None, LAST)
-    reports = Reports(project.lake)
-    Path(reports.location(project.second.run_id)).unlink()
-    served = run_rectangle(project.settings, whole, ["catalog", RUN_REPORT], tags={"test": "serving alone"})
-    assert served.success, served.failures
-    assert reports.read(served.run_id) is None
-    assert report_of(project, project.second)["run"]["run"]["id"] == project.second.run_id
+def test_a_run_that_changes_nothing_writes_no_report_and_leads_to_the_one_that_holds(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    settings = Settings(lake_root=tmp_path / "lake", tickers=("AAPL",), first_date=date(2023, 9, 18), last_date=LAST)
+    whole = PartitionScheme(settings, market_calendar(settings.first_date)).request(None, None, None, LAST)
+    folder = tmp_path / "lake" / "reports"
+
+    def written(select: Sequence[str] | None = None) -> tuple[str, dict[str, Any]]:
+        """A run's id, and what it recorded of its report."""
+        run = run_rectangle(settings, whole, select)
+        assert run.success, run.failures
+        with open_instance(dagster_folder(settings)) as instance:
+            event = instance.get_latest_materialization_event(dg.AssetKey(RUN_REPORT))
+        assert event is not None
+        assert event.run_id == run.run_id
+        assert event.asset_materialization is not None
+        return run.run_id, {name: value.value for name, value in event.asset_materialization.metadata.items()}
+
+    first, _ = written()
+    before = bytes_of(folder)
+    assert before.keys() == {f"{first}.html"}
+    _, facts = written()
+    assert bytes_of(folder) == before
+    assert facts["report"] == f"http://127.0.0.1:8000/reports/{first}"
+    assert facts["why"] == f"The run changed nothing, so that the report of run {first} still holds."
+    (folder / f"{first}.html").unlink()
+    third, _ = written()
+    assert bytes_of(folder).keys() == {f"{third}.html"}  # there was none that holds
+    # As with declarative automation: of the run that published features, not of the one that serves them.
+    (folder / f"{third}.html").unlink()
+    _, facts = written(["catalog", RUN_REPORT])
+    assert facts["run"] == third
+    assert bytes_of(folder).keys() == {f"{third}.html"}
 
 
 def test_without_a_dashboard_there_is_no_report(settings: Settings) -> None:

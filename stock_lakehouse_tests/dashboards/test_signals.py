@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
@@ -124,6 +125,17 @@ def test_an_earlier_moment_has_the_signals_of_then(varied: Varied) -> None:
 
 def test_a_lake_without_bars_has_no_rows(tmp_path: Path) -> None:
     assert signals(View(Lake(tmp_path))) == {"newest": None, "since": None, "rows": [], "events": []}
+
+
+def test_a_ticker_with_features_and_no_bars_any_more_is_left_out(varied: Varied, tmp_path: Path) -> None:
+    shutil.copytree(varied.root, tmp_path / "lake")
+    lake = Lake(tmp_path / "lake")
+    lake.curated.open().delete("ticker = 'BBB'")  # the first publish of a run that withdraws it
+    found = signals(View(lake))
+    assert [row["ticker"] for row in found["rows"]] == ["AAA", "CCC", "DDD", "EEE"]
+    assert {event["ticker"] for event in found["events"]} == {
+        event["ticker"] for event in signals(View(varied.lake))["events"]
+    } - {"BBB"}
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from stock_lakehouse.upkeep import _compared as compared
 from stock_lakehouse.warehouse.agreement import NOT_LOADED, OTHER_FILES, OTHER_ROWS, OTHER_VALUES, WITHDRAWN, Comparison
 from stock_lakehouse.warehouse.load import LOOKS, Warehouse
 from stock_lakehouse_tests.warehouse.lakes import ODD, WarehouseLake
@@ -61,6 +62,15 @@ def test_a_difference_names_table_ticker_year_and_both_counts(made: Made) -> Non
     [prices, features] = place.warehouse().tables
     assert place.warehouse().duplicates(prices) == []
     assert place.warehouse().duplicates(features) == [{"ticker": "C=F", "date": "2023-01-03", "row_count": 2}]
+
+    # The weekly upkeep says it as findings of the assets.
+    upkeeps = compared(place.warehouse(), lambda line: None)
+    assert [(upkeep.table, upkeep.rows_checked) for upkeep in upkeeps] == [
+        ("warehouse_stock_prices", 17), ("warehouse_stock_features", 16),
+    ]  # fmt: skip
+    assert [upkeep.findings[0].what.split(":")[0] for upkeep in upkeeps] == [
+        "3 ticker-years differ from the lake, the first", "1 ticker-years differ from the lake, the first",
+    ]  # fmt: skip
 
     # A plain load sees the same files and does nothing; a repair loads what differs.
     assert not place.load().has_loaded

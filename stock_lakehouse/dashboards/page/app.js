@@ -7,6 +7,7 @@
 //   async open(state),     shows what the state says: at first, and whenever it has changed; a rejection is told by the frame
 //   key(event),            optional: a key was pressed that the frame does not use; true if the page used it
 //   redraw(),              optional: colours have changed
+//   reset(),               optional: a range was chosen, perhaps the same again
 //   keys,                  optional: [key, what it does] for the help
 //   question,              optional: the question without whose answer a file does not show the page; NAME, if left out
 //   isShown(),             optional: whether it is shown, if that is not what decides
@@ -164,6 +165,10 @@ async function show() {
     for (let tries = 3; ; tries -= 1) {
       try {
         about = await answer('about');
+        if (!state.ticker && about.tickers.length) {
+          note({ ticker: about.tickers[0] });
+          drawFrame();
+        }
         sayOfLake();
         await pages[state.page].open(state);
         break;
@@ -174,7 +179,7 @@ async function show() {
     line('failure');
     byId('main').classList.remove('old');
   } catch (error) {
-    if (!(error instanceof OutdatedError)) fail(error);
+    if (mine === turn && !(error instanceof OutdatedError)) fail(error);
   } finally {
     clearTimeout(slow);
     if (mine === turn) {
@@ -214,9 +219,10 @@ function fail(error) {
 
 function sayOfLake() {
   const tickers = byId('tickers');
-  if (tickers.children.length !== about.tickers.length) tickers.replaceChildren(...about.tickers.map((name) => new Option(name)));
-  state.ticker ??= about.tickers[0];
-  byId('ticker').value = state.ticker;
+  const names = about.tickers.join();
+  if (tickers.dataset.names !== names) tickers.replaceChildren(...about.tickers.map((name) => new Option(name)));
+  tickers.dataset.names = names;
+  byId('ticker').value = state.ticker ?? '';
   const total = about.tickers_in_lake ?? about.tickers.length;
   const some = about.tickers.length < total ? `${about.tickers.length} of ${total}` : total;
   byId('about').textContent = about.last ? `${some} tickers, to ${about.last}` : 'no bars yet';
@@ -237,7 +243,7 @@ async function look() {
     const now = await fetched('about');
     if (mine !== turn || now.digest === about.digest) return;
     const newer = now.last > about.last ? `Shown to ${about.last}, the lake has ${now.last}.` : 'The lake has changed since this was drawn.';
-    line('stale', newer, button('Show it', () => show()));
+    if (!byId('stale').textContent.startsWith(newer)) line('stale', newer, button('Show it', () => show()));
   } catch (error) {
     if (mine === turn) fail(error);
   }
@@ -295,10 +301,13 @@ function pressed(event) {
 }
 
 function openHelp() {
+  const tradingview = element('a', '', 'https://www.tradingview.com/'); // its notice asks for the link
+  Object.assign(tradingview, { href: tradingview.textContent, rel: 'noreferrer', target: '_blank' });
   const rows = [...(pages[state.page].keys ?? []), ...KEYS];
   byId('help').replaceChildren(
     element('h2', '', 'Keys'),
     element('dl', '', ...rows.flatMap(([key, text]) => [element('dt', '', key), element('dd', '', text)])),
+    element('p', 'name', 'Charts: TradingView Lightweight Charts™, Copyright © 2026 TradingView, Inc., ', tradingview, ', Apache License 2.0.'),
     button('Close', () => byId('help').close()),
   );
   byId('help').showModal();
@@ -320,7 +329,10 @@ function start() {
     page.build(section);
   }
   for (const range of Object.keys(RANGES)) {
-    const made = button(range, () => go({ range, at: '' }));
+    const made = button(range, () => {
+      pages[state.page].reset?.();
+      go({ range, at: '' });
+    });
     made.dataset.range = range;
     byId('ranges').append(made);
   }
@@ -332,7 +344,8 @@ function start() {
     if (name) go({ page: 'ticker', ticker: name, at: '' });
   });
   byId('ticker').addEventListener('change', () => byId('search').requestSubmit());
-  byId('as_of').addEventListener('change', ({ target }) => go({ as_of: target.value }));
+  // While a year is typed, its first digits are a year too.
+  byId('as_of').addEventListener('change', ({ target }) => (!target.value || target.value > '1900') && go({ as_of: target.value }));
   byId('theme').addEventListener('click', () => {
     const names = Object.keys(THEMES);
     setTheme(names[(names.indexOf(theme()) + 1) % names.length]);

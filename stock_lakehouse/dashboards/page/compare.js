@@ -140,7 +140,7 @@ function drawChips(tickers) {
 
 function tellOf({ absent, disjoint, first, last, starts_with, sampling, figures: rows_of_figures }) {
   const said = [];
-  if (first) said.push(`Total return, 100 on ${first}${starts_with ? `, the first session of ${starts_with}` : ''}.`);
+  if (first) said.push(`Total return, 100 on ${first}${starts_with ? `, the first session of ${starts_with} in this range` : ''}.`);
   if (first && first === last) said.push('There is no later session in this range.');
   if (sampling === 'weekly') said.push('One point a week; the figures are of all sessions.');
   if (disjoint) {

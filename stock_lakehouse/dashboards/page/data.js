@@ -18,9 +18,10 @@ pages.data = {
     const found = await answer('data');
     section.replaceChildren(
       ...freshness(found), ...tables(found), ...coverage(found.coverage), ...quarantine(found.quarantine),
-      ...restatements(found.restatements), ...actions(found.actions),
+      ...restatements(found.restatements), ...actions(found.actions), named('warehouse', element('div', '')),
     );
-    countRows(found); // not awaited: it may take seconds
+    countRows(found); // neither is awaited: each may take seconds
+    if (!embedded && !state.as_of) askWarehouse();
   },
 };
 
@@ -64,7 +65,7 @@ function freshness({ last, expected, behind, as_of }) {
     : expected ? `Bars to ${last}, as the calendar expects.` : `Bars to ${last}.`;
   const made = named('freshness', element('p', behind ? 'fresh behind' : 'fresh', element('span', '', last && !behind ? '✓ ' : '⚠ '), said));
   const past = as_of && 'Raw and the Delta tables are shown as they were then. The tables in Parquet keep no history: nothing is known of processed_stocks_daily, and the quarantine has the rows that had landed by then and are refused now.';
-  return [made, ...(past ? [element('p', 'name', past)] : [])];
+  return [made, ...(past ? [named('of_the_past', element('p', 'name', past))] : [])];
 }
 
 function tables({ tables: rows }) {
@@ -216,5 +217,28 @@ function actions({ kinds, newest }) {
     ['First seen', (row) => row.first_seen], ['', (row) => (row.late ? 'late: earlier deliveries did not know it' : '')],
   ], newest), 'Newest splits and dividends'));
   return made;
+}
+// ---- the warehouse, which another service has
+
+async function askWarehouse() {
+  const made = byId('warehouse');
+  const say = (...content) => made.replaceChildren(element('h2', '', 'Warehouse'), ...content);
+  const slow = setTimeout(() => say(element('p', '', 'Asking it …')), SLOW);
+  try {
+    const rows = await answer('warehouse');
+    clearTimeout(slow);
+    if (!rows) return made.replaceChildren(); // there is none
+    const behind = rows.filter((row) => row.behind);
+    const said = behind.length
+      ? `⚠ ${behind.map((row) => `${row.table}: ${counted(row.behind, 'ticker-year')} to be loaded`).join('; ')}. \`stock-lakehouse warehouse\` loads them.`
+      : '✓ It has every ticker-year of the lake, as the lake has it now.';
+    say(element('p', '', said), tableOf([
+      ['Table', (row) => row.table], ['Of', (row) => row.source], ['Rows', number('rows')], ['Ticker-years', number('ticker_years')],
+      ['Loaded version', number('version')], ['Version of the lake', number('lake_version')], ['To be loaded', number('behind')],
+    ], rows));
+  } catch (error) {
+    clearTimeout(slow);
+    if (!(error instanceof OutdatedError)) say(element('p', '', `It could not be asked: ${error.message}`));
+  }
 }
 }

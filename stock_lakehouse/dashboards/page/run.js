@@ -22,8 +22,8 @@ pages.run = {
     // Made whole before it is shown: a chart of a ticker is an answer of its own.
     const charts = await chartsOf(found.newest);
     this.section.replaceChildren(
-      ...head(found), ...checksOf(found.checks), ...restatedOf(found.restated), ...quarantinedOf(found.quarantined),
-      ...newestOf(found.newest), ...charts, ...tablesOf(found.tables), ...stepsOf(found), ...othersOf(found.others),
+      ...head(found), ...checksOf(found.checks), ...newestOf(found.newest), ...charts, ...restatedOf(found.restated),
+      ...quarantinedOf(found.quarantined), ...tablesOf(found.tables), ...stepsOf(found), ...othersOf(found.others),
     );
   },
 };

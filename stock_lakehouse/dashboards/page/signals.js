@@ -64,6 +64,7 @@ pages.signals = {
 
   key(event) {
     if (event.key === 'f' || event.key === 'F') parts.filter.select();
+    else if (event.target.closest('#events .wide') === event.target) return false; // the box scrolls
     else if (event.key === 'ArrowDown' || event.key === 'ArrowUp') {
       const all = links();
       const at = all.indexOf(document.activeElement);

@@ -52,7 +52,7 @@ pages.ticker = {
     parts.chart.setAttribute('role', 'group');
     parts.chart.setAttribute('aria-label', 'Charts; the arrow keys move the crosshair by a session, with Shift by 21');
     parts.chart.append(parts.canvas);
-    section.append(element('div', 'bar', parts.name, parts.day, parts.marks, parts.toggles), parts.note, parts.chart, parts.key, parts.table);
+    section.append(element('div', 'session', parts.name, parts.day, parts.marks, parts.toggles), parts.note, parts.chart, parts.key, parts.table);
     new ResizeObserver(() => chart && placeLegends()).observe(parts.chart);
   },
 
@@ -60,6 +60,7 @@ pages.ticker = {
     for (const made of parts.toggles.children) made.setAttribute('aria-pressed', String(Boolean(state[made.dataset.toggle])));
     if (!about.tickers.includes(ticker)) throw unknown(ticker);
     const isKnown = shown.ticker === ticker && shown.digest === about.digest && shown.as_of === state.as_of;
+    const before = bars;
     const isLong = RANGES[range] > NEWEST_YEARS * 12 || Boolean(at);
     if (!isKnown || (isLong && !shown.isWhole)) {
       const question = `bars/${encodeURIComponent(ticker)}`;
@@ -78,16 +79,16 @@ pages.ticker = {
       return;
     }
     // What the reader has moved to stays, unless something else is to be seen.
-    const isMoved = isKnown && shown.range === range && !at;
-    const isRedrawn = !isKnown || shown.traded !== traded;
-    Object.assign(shown, { range, traded, log });
+    const isMoved = isKnown && shown.range === range && shown.at === at;
+    const isRedrawn = bars !== before || shown.traded !== traded;
+    Object.assign(shown, { range, traded, at });
     if (!chart) draw();
-    if (isRedrawn || !isMoved) setData();
+    if (isRedrawn) setData();
     drawn[0].series[0].priceScale().applyOptions({ mode: LightweightCharts.PriceScaleMode[log ? 'Logarithmic' : 'Normal'] });
     if (!isMoved) setRange();
-    if (at) setCrosshair(nearest(at));
-    else if (!isMoved) unpin();
-    else show(place);
+    if (isMoved) isPinned ? setCrosshair(place) : show(place);
+    else if (at) setCrosshair(nearest(at));
+    else unpin();
     placeLegends();
     fillTable(table);
     addRest(ticker);
@@ -105,6 +106,11 @@ pages.ticker = {
     else if (toggled) go({ [toggled]: state[toggled] ? '' : '1' });
     else return false;
     return true;
+  },
+
+  // A range was chosen, perhaps the same again: what the reader has moved to is left.
+  reset() {
+    shown.range = undefined;
   },
 
   // What is marked, as it is given to the chart.
@@ -202,7 +208,7 @@ async function addRest(ticker) {
     }
     document.body.dataset.whole = ticker;
   } catch (error) {
-    if (!(error instanceof OutdatedError || error instanceof ChangedError)) fail(error);
+    if (mine === shown && !(error instanceof OutdatedError || error instanceof ChangedError)) fail(error);
   }
 }
 
@@ -464,8 +470,10 @@ function unpin() {
 
 function setCrosshair(at) {
   const range = chart.timeScale().getVisibleLogicalRange();
-  const isFar = at < range.from - SHIFTED || at > range.to + SHIFTED; // then it is shown in the middle
-  const shift = isFar ? at - (range.from + range.to) / 2 : at < range.from ? at - range.from - 1 : at > range.to ? at - range.to + 1 : 0;
+  const isFar = at < range.from - SHIFTED || at > range.to + SHIFTED;
+  // What is far is shown in the middle, unless nothing would be beside it.
+  const middle = Math.max(Math.min(at - (range.from + range.to) / 2, bars.date.length + 1 - range.to), -range.from);
+  const shift = isFar ? middle : at < range.from ? at - range.from - 1 : at > range.to ? at - range.to + 1 : 0;
   const set = () => isPinned && place === at && chart.setCrosshairPosition(values.close[at], times[at], drawn[0].series[0]);
   if (shift) chart.timeScale().setVisibleLogicalRange({ from: range.from + shift, to: range.to + shift });
   isPinned = true;
@@ -478,7 +486,13 @@ function setCrosshair(at) {
 // Browsers refuse an address that changes too often.
 function noteAt(at) {
   clearTimeout(noting);
-  if (at !== undefined) noting = setTimeout(() => state.page === 'ticker' && note({ at: at === bars.date.length - 1 ? '' : bars.date[at] }), NOTE_AFTER);
+  if (at === undefined) return;
+  const date = at === bars.date.length - 1 ? '' : bars.date[at];
+  noting = setTimeout(() => {
+    if (state.page !== 'ticker' || state.ticker !== shown.ticker) return;
+    note({ at: date });
+    shown.at = state.at;
+  }, NOTE_AFTER);
 }
 
 // ---- the table
