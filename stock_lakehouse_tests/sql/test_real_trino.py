@@ -33,11 +33,12 @@ from pyspark.sql import SparkSession
 from stock_lakehouse import aws
 from stock_lakehouse.catalog.glue import GlueCatalog
 from stock_lakehouse.catalog.registration import prepare, registrations_of
+from stock_lakehouse.dashboards.quicksight import client as quicksight_client
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.history import commits
 from stock_lakehouse.lake.reading import read_table
 from stock_lakehouse.lake_options import LakeOptions
-from stock_lakehouse.settings import Aws, Settings, Trino
+from stock_lakehouse.settings import Aws, QuickSight, Redshift, Settings, Trino
 from stock_lakehouse.sql.athena import AthenaEngine
 from stock_lakehouse.sql.choose import local_engine
 from stock_lakehouse.sql.engine import (
@@ -51,7 +52,7 @@ from stock_lakehouse.sql.reports import reports
 from stock_lakehouse.sql.trino import TrinoEngine
 from stock_lakehouse.sql.views import put_view
 from stock_lakehouse.tables import BY_NAME, CURATED, FEATURES, RAW, TABLES
-from stock_lakehouse_tests import athena_gateway, my_indicators, s3, trino_server
+from stock_lakehouse_tests import athena_gateway, my_indicators, quicksight_server, redshift_server, s3, trino_server
 from stock_lakehouse_tests.athena_gateway import Gateway, OnTrino
 from stock_lakehouse_tests.catalog.lakes import KilledError, contents, kill_at
 from stock_lakehouse_tests.catalog.test_assets import run as run_graph
@@ -453,8 +454,8 @@ def _everywhere(held: dict[str, Any]) -> str:
     return re.sub(r'"DatabaseName": "\w+"', "", json.dumps(held, sort_keys=True, default=str))
 
 
-def test_the_whole_graph_runs_on_s3_glue_and_athena_and_a_second_run_writes_nothing(
-    place: Place, gateway: Gateway, tmp_path: Path, spark: SparkSession
+def test_the_whole_graph_runs_on_s3_glue_athena_redshift_and_quicksight_and_a_second_run_writes_nothing(
+    place: Place, gateway: Gateway, tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(
         lake_root="s3://proof/graph",
@@ -463,14 +464,40 @@ def test_the_whole_graph_runs_on_s3_glue_and_athena_and_a_second_run_writes_noth
         catalog="glue",
         query_engine="athena",
         aws=Aws(glue_database="graph", athena_results="s3://proof/graph-results"),
+        warehouse="redshift",
+        redshift=Redshift(workgroup="stocks", readers=("group analysts",)),
+        dashboard="quicksight",
+        quicksight=QuickSight(readers=("group analysts",)),
     )
-    with dg.DagsterInstance.ephemeral() as instance:
+    monkeypatch.setattr(quicksight_client, "FIRST_PAUSE_SECONDS", 0.001)
+    account = quicksight_server.Account()
+    account.rows = lambda sql: AthenaEngine(settings.aws, 2.0).run(sql).rows.to_pylist()
+    with (
+        redshift_server.redshift_server(place.endpoint) as warehouse,
+        quicksight_server.serving(quicksight_server.Served(account)) as address,
+        s3.variables(
+            redshift_server.environment(warehouse)
+            | athena_gateway.environment(gateway)
+            | quicksight_server.environment(address)
+        ),
+        dg.DagsterInstance.ephemeral() as instance,
+    ):
         first = materialized(run_graph(settings, instance, "2023-01-03", "2023-09-21"))
         before = s3.objects("s3://proof/graph")
         second = materialized(run_graph(settings, instance, "2023-01-03", "2023-09-21"))
+        bars = own(Lake(settings.lake_options), CURATED.name)
     assert s3.objects("s3://proof/graph") == before
-    assert first["catalog"]["write calls"] > 0
-    assert second["catalog"]["write calls"] == 0
+    for name in ("catalog", "quicksight_dashboard"):
+        assert first[name]["write calls"] > 0
+        assert second[name]["write calls"] == 0
+    for name in ("warehouse_stock_prices", "warehouse_stock_features"):
+        assert first[name]["rows loaded"] == bars.num_rows
+        assert (second[name]["rows loaded"], second[name]["statements that write"]) == (0, 0)
+    native = warehouse.database.cursor().execute("SELECT ticker, date, close FROM stocks.stock_prices").fetchall()
+    spice = account.sets["stock-lakehouse-daily"].spice
+    wanted = sorted(zip(*(bars[name].to_pylist() for name in ("ticker", "date", "close")), strict=True))
+    assert sorted(native) == wanted
+    assert sorted((row["ticker"], row["date"].date(), row["close"]) for row in spice) == wanted
     lake = Lake(settings.lake_options)
     there = TrinoEngine(place.engine.settings.model_copy(update={"schema_name": "graph"}), 5.0, lake)
     here = local_engine(lake, tmp_path)
