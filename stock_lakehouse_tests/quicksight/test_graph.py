@@ -113,7 +113,7 @@ def run(
     }
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # sql/test_real_trino.py runs the same graph with Redshift and a real engine behind Athena
 def test_the_graph_runs_to_the_dashboard_and_a_second_run_writes_nothing(cloud: Cloud, tmp_path: Path) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         first = run(cloud.settings, instance, "2022-12-27", "2022-12-30")
