@@ -50,7 +50,7 @@ def test_what_a_choice_defines_runs_at_once_and_the_others_are_not_there(
     nodes = repository.asset_graph.asset_nodes
     with_condition = {node.key for node in nodes if node.automation_condition is not None}
     # Eight tables, the catalog and nine reports.
-    assert len(with_condition) == (18 if settings.automation == "declarative" else 0)
+    assert len(with_condition) == (19 if settings.automation == "declarative" else 0)
 
 
 def test_served_tables_are_fresh_as_long_as_the_exchange_has_ever_been_closed() -> None:
