@@ -301,7 +301,7 @@ def test_the_policy_of_the_documentation_allows_what_runs_do_and_little_else(
             # In a process of its own: Sail looks for credentials once.
             process = multiprocessing.get_context("spawn").Process(target=run_few, args=(house.lake.root,))
             process.start()
-            process.join(120)
+            process.join(600)
             assert process.exitcode == 0
             assert layers(house) == layers(one)
             bucket = Bucket("s3://policed/some/prefix")
