@@ -21,7 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    NewPartitions,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
 from filelock import FileLock
 
 from stock_lakehouse_tests.engines.servers import JAVA, java
@@ -155,6 +164,17 @@ class Kafka:
         places = [TopicPartition(topic, partition, offset) for partition, offset in before.items()]
         self._done(self._admin().delete_records(places))
 
+    def allow(self, user: str, topic: str) -> None:
+        """Give a user the rights Describe and Read on a topic."""
+        bindings = [
+            AclBinding(
+                *(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL),
+                *(f"User:{user}", "*", operation, AclPermissionType.ALLOW),
+            )
+            for operation in (AclOperation.DESCRIBE, AclOperation.READ)
+        ]
+        self._done(self._admin().create_acls(bindings))
+
     def ends(self, topic: str) -> dict[int, tuple[int, int]]:
         """The first offset of each partition, and the one behind its last message (transactions that are open left out)."""
         consumer = Consumer(self._client(**{"group.id": "tests", "isolation.level": "read_committed"}))
@@ -252,7 +272,14 @@ def _fetch(folder: Path) -> None:
         raise NotRunError(f"the jars of Kafka {VERSION} are not there, and there is no program `mvn` to fetch them")
     with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
         Path(beside, "pom.xml").write_text(POM, encoding="utf-8")
-        command = ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime", "-DoutputDirectory=jars"]
+        command = [
+            "mvn",
+            "-q",
+            "-B",
+            "dependency:copy-dependencies",
+            "-DincludeScope=runtime",
+            "-DoutputDirectory=jars",
+        ]
         try:
             fetched = subprocess.run(
                 command, cwd=beside, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False
@@ -260,7 +287,9 @@ def _fetch(folder: Path) -> None:
         except subprocess.TimeoutExpired:
             raise NotRunError(f"the jars of Kafka {VERSION} did not come within {FETCH_SECONDS:.0f} s") from None
         if fetched.returncode:
-            reason = (fetched.stdout + fetched.stderr).strip().splitlines() or [f"`mvn` ended with {fetched.returncode}"]
+            reason = (fetched.stdout + fetched.stderr).strip().splitlines() or [
+                f"`mvn` ended with {fetched.returncode}"
+            ]
             raise NotRunError(f"the jars of Kafka {VERSION} cannot be had: {reason[0]}")
         Path(beside, "jars").rename(folder)
 

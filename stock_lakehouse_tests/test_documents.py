@@ -27,7 +27,9 @@ def test_the_data_dictionary_is_up_to_date() -> None:
 def test_the_data_dictionary_has_every_column_of_every_table() -> None:
     sections = table_documents.DOCUMENT.read_text(encoding="utf-8").split("\n## ")[1:]
     found = {text.partition("\n")[0]: tuple(re.findall(r"^\| `(\w+)`", text, re.MULTILINE)) for text in sections}
-    assert found == {table.name: table.column_names for table in (*TABLES, bars_with_features(FEATURES), *STREAM_TABLES)}
+    assert found == {
+        table.name: table.column_names for table in (*TABLES, bars_with_features(FEATURES), *STREAM_TABLES)
+    }
 
 
 def test_the_page_on_sql_names_every_function_and_report() -> None:

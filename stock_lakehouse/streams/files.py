@@ -104,6 +104,9 @@ class FilesSource:
         ended = {name for name in self._at_end if name in present and present[name].stat().st_mtime < quiet}
         return Messages(batch.rows(), moved, frozenset(self._at_end), frozenset(ended))
 
+    def close(self) -> None:
+        """Nothing is held open."""
+
     def _present(self) -> Iterator[tuple[str, Path]]:
         """The partitions that are there now, with their files. A file without a whole first line is none yet."""
         # A file that was truncated and has its old first line again is read from its start, as another partition.
