@@ -311,15 +311,12 @@ def _stream(settings: Settings) -> Diagnosis:
     from stock_lakehouse.market_calendar import utc_now
     from stock_lakehouse.streams.sources import source_of
 
-    source = source_of(settings.stream, utc_now)
     try:
-        source.open({})
-        ends = source.ends()
-        name = source.name
+        with contextlib.closing(source_of(settings.stream, utc_now)) as source:
+            source.open({})
+            ends, name = source.ends(), source.name
     except LakeError as error:
         return Diagnosis("stream", "broken", str(error))
-    finally:
-        source.close()
     newest = max((end.newest for end in ends.values() if end.newest), default=None)
     when = "" if newest is None else f", the newest message of {newest:%Y-%m-%d %H:%M} UTC"
     return Diagnosis("stream", "ok", f"{name} has {len(ends):,} partition{'' if len(ends) == 1 else 's'}{when}")

@@ -9,6 +9,7 @@ aborted transactions are left out; a position passes the records that end a tran
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -117,6 +118,10 @@ class Brokers:
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
+        if importlib.util.find_spec("confluent_kafka") is None:
+            raise SourceError(
+                "stream.source: Kafka needs its client, confluent-kafka; install it: pip install 'stock-lakehouse[stream]'"
+            )
         self.settings = settings
         self._admin: AdminClient | None = None
         self._last_error = ""

@@ -10,11 +10,11 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from pydantic import SecretStr, ValidationError
 from pyspark.sql import SparkSession
 from typer.testing import CliRunner, Result
@@ -469,32 +469,17 @@ def test_a_broker_that_goes_away_and_comes_back(
 
 def certificates(folder: Path) -> Path:
     """Make a certificate of an authority and one of 127.0.0.1 that it signed; return the file of the authority."""
-    from datetime import UTC, datetime
-    from ipaddress import ip_address
+    from cryptography.hazmat.primitives import serialization
 
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    def certificate(name: str, key: Any, issuer: str, issuer_key: Any, is_authority: bool) -> Any:
-        now = datetime.now(UTC)
-        named = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)]) for text in (name, issuer)]
-        builder = x509.CertificateBuilder(named[1], named[0], key.public_key(), x509.random_serial_number())
-        builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=9))
-        builder = builder.add_extension(x509.BasicConstraints(is_authority, None), critical=True)
-        if not is_authority:
-            address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-            builder = builder.add_extension(address, critical=False)
-        return builder.sign(issuer_key, hashes.SHA256())
-
-    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
-    authority = certificate("authority", keys[0], "authority", keys[0], True)
-    server = certificate("127.0.0.1", keys[1], "authority", keys[0], False)
-    pem = serialization.Encoding.PEM
-    secret = keys[1].private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    authority = trustme.CA()
+    server = authority.issue_cert("127.0.0.1")
+    # Kafka reads keys in PKCS 8 alone.
+    key = serialization.load_pem_private_key(server.private_key_pem.bytes(), None)
+    encodings = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    chain = b"".join(pem.bytes() for pem in server.cert_chain_pems)
     folder.mkdir()
-    (folder / "server.pem").write_bytes(secret + server.public_bytes(pem) + authority.public_bytes(pem))
-    (folder / "authority.pem").write_bytes(authority.public_bytes(pem))
+    (folder / "server.pem").write_bytes(key.private_bytes(*encodings) + chain)
+    (folder / "authority.pem").write_bytes(authority.cert_pem.bytes())
     return folder / "authority.pem"
 
 
