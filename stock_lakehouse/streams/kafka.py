@@ -229,7 +229,7 @@ class Brokers:
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
 
-        began, pause = time.monotonic(), PAUSE_SECONDS
+        began, pause, self._refused = time.monotonic(), PAUSE_SECONDS, ""
         if self._admin is None:
             with self.making_client():
                 self._admin = AdminClient(self.client())
@@ -407,6 +407,8 @@ class KafkaSource:
                 again = [TopicPartition(name, number, self._positions[number]) for number in {*doubtful, *new}]
                 self._consumer.incremental_assign(again)
         self._at_end -= doubtful
+        if doubtful:  # nothing is lost, so the brokers were in the middle of a change
+            time.sleep(PAUSE_SECONDS)
 
     def _consuming(self) -> Consumer:
         """The consumer, which reads all partitions from their positions."""
@@ -461,7 +463,6 @@ class KafkaSource:
             self._positions[number] = max(self._positions[number], message.offset())
             self._at_end.add(number)
             return set()
-        self.brokers.check_refusal()
         if code in FORBIDDEN and (refusal := self.brokers.refusal(code)) is not None:
             raise refusal
         return {number} & self._positions.keys()
