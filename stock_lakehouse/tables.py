@@ -251,6 +251,7 @@ RECONCILIATION = Table(
     partition_by=(),
 )
 STREAM_TABLES = (RAW_TICKS, MINUTE_BARS, RECONCILIATION, STREAM_LOSSES)
+_ANY_BY_NAME = BY_NAME | {table.name: table for table in STREAM_TABLES}
 LAYERS = tuple(
     table for table in TABLES if table.has_step
 )  # in the order of the flow; each partitioned by the run's keys
@@ -306,8 +307,7 @@ def layout_named(columns: tuple[str, ...]) -> str:
 
 def upstream(table: Table) -> tuple[Table, ...]:
     """The tables that `table` is made from."""
-    by_name = BY_NAME | {stream_table.name: stream_table for stream_table in STREAM_TABLES}
-    return tuple(by_name[name] for name in table.made_from)
+    return tuple(_ANY_BY_NAME[name] for name in table.made_from)
 
 
 def written_in_step(layer: Table) -> tuple[Table, ...]:

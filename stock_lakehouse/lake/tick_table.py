@@ -164,8 +164,12 @@ class TickTable(StreamTable):
 
     def remove_days_before(self, first: date) -> int:
         """Commit the next batch: delete the ticks of days before `first`; return their number. Positions stay."""
-        gone = sum(
-            add["num_records"] for add in adds_of(self.handle) if str(add["partition.trade_date"]) < first.isoformat()
+        gone = int(
+            sum(
+                add["num_records"]
+                for add in adds_of(self.handle)
+                if str(add["partition.trade_date"]) < first.isoformat()
+            )
         )
         moved = {
             BATCH: self.batch + 1,

@@ -131,7 +131,7 @@ def audit_rows(rows: pyarrow.Table, table: Table) -> None:
             "no finite number": pc.invert(pc.is_finite(values)) if column.type == "double" else None,
             "another value than allowed": None
             if column.one_of is None
-            else pc.and_(values.is_valid(), pc.invert(pc.is_in(values, value_set=pyarrow_strings(column.one_of)))),
+            else pc.and_(values.is_valid(), pc.invert(pc.is_in(values, value_set=_strings(column.one_of)))),
         }
         for error, broken in violations.items():
             if broken is not None and pc.any(broken).as_py():
@@ -142,7 +142,7 @@ def audit_rows(rows: pyarrow.Table, table: Table) -> None:
         raise AuditError(table, found)
 
 
-def pyarrow_strings(values: tuple[str, ...]) -> pyarrow.Array:
+def _strings(values: tuple[str, ...]) -> pyarrow.Array:
     """`values` as an Arrow array of text."""
     import pyarrow as pa
 

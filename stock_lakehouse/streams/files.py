@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +32,19 @@ BLOCK = 1 << 16
 LOOK_SECONDS = 0.1  # between two looks at the folder
 # A file that was read to its end and did not change for so long may be removed without a loss.
 QUIET = timedelta(hours=1)
+
+
+Signature = tuple[int, int, int]  # inode, size and time of change of a file
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file as it was when it was looked at: `size` in bytes, `changed` in seconds of the epoch."""
+
+    path: Path
+    size: int
+    changed: float
+    signature: Signature
 
 
 @dataclass
@@ -67,6 +80,10 @@ class FilesSource:
         self._known: dict[str, Progress] = {}
         self._positions: dict[str, int] = {}
         self._at_end: set[str] = set()
+        # What was found of a file stays true while its signature is the same: the beginning of each file by its name, and the
+        # position up to which each partition was found whole.
+        self._heads: dict[str, tuple[Signature, bytes]] = {}
+        self._checked: dict[str, tuple[Signature, int]] = {}
 
     def open(self, known: Mapping[str, Progress]) -> None:
         """Go on from `known`; see `StreamSource`."""
@@ -77,22 +94,23 @@ class FilesSource:
             )
         self._known = dict(known)
         self._positions = {name: progress.position for name, progress in known.items() if progress.ended != GIVEN_UP}
-        self._check(dict(self._present()))
+        self._checked = {}
+        self._check(self._present())
 
     def ends(self) -> dict[str, End]:
         """The present files, and where their last whole lines end."""
         found = {}
-        for partition, path in self._present():
-            with path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                found[partition] = End(_whole_lines(file, status.st_size), datetime.fromtimestamp(status.st_mtime, UTC))
+        for partition, present in self._present().items():
+            with present.path.open("rb") as file:
+                end = _whole_lines(file, present.size)
+            found[partition] = End(end, datetime.fromtimestamp(present.changed, UTC))
         return found
 
     def poll(self, messages: int, size: int, seconds: float) -> Messages:
         """The next lines of all files; see `StreamSource`."""
         deadline, batch, before = time.monotonic() + seconds, _Batch(), dict(self._positions)
         while True:
-            present = dict(self._present())
+            present = self._present()
             self._check(present)
             self._gather(batch, present, messages, size)
             left = deadline - time.monotonic()
@@ -101,39 +119,52 @@ class FilesSource:
             time.sleep(min(LOOK_SECONDS, left))
         moved = {name: place for name, place in self._positions.items() if before.get(name) != place}
         quiet = (self.clock() - QUIET).timestamp()
-        ended = {name for name in self._at_end if name in present and present[name].stat().st_mtime < quiet}
+        ended = {name for name in self._at_end if name in present and present[name].changed < quiet}
         return Messages(batch.rows(), moved, frozenset(self._at_end), frozenset(ended))
 
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _present(self) -> Iterator[tuple[str, Path]]:
-        """The partitions that are there now, with their files. A file without a whole first line is none yet."""
+    def _present(self) -> dict[str, _File]:
+        """The partitions that are there now. A file without a whole first line is none yet."""
         # A file that was truncated and has its old first line again is read from its start, as another partition.
         given_up = Counter(_first(name) for name, known in self._known.items() if known.ended == GIVEN_UP)
+        found = {}
         for path in sorted(self.folder.glob(PATTERN)):
             try:
-                with path.open("rb") as file:
-                    head = file.readline(HEAD_BYTES)
-            except FileNotFoundError:
+                status = path.stat()
+                signature = (status.st_ino, status.st_size, status.st_mtime_ns)
+                seen = self._heads.get(path.name)
+                if seen is None or seen[0] != signature:
+                    with path.open("rb") as file:
+                        seen = self._heads[path.name] = (signature, file.readline(HEAD_BYTES))
+            except FileNotFoundError:  # removed in between, which the next look finds
                 continue
             except OSError as error:
                 raise SourceError(
                     f"{self.name}: {path} cannot be read: {error.strerror}; change its permissions"
                 ) from None
+            head = seen[1]
             if len(head) < HEAD_BYTES and not head.endswith(b"\n"):
                 continue
             name = f"{path.name}@{hashlib.sha256(head).hexdigest()[:12]}"
-            yield f"{name}~{given_up[name]}" if given_up[name] else name, path
+            partition = f"{name}~{given_up[name]}" if given_up[name] else name
+            found[partition] = _File(path, status.st_size, status.st_mtime, signature)
+        return found
 
-    def _check(self, present: Mapping[str, Path]) -> None:
+    def _check(self, present: Mapping[str, _File]) -> None:
         """Raise ReplacedError or ExpiredError if a partition cannot be read on from its position."""
         losses: list[tuple[type[LossError], Loss]] = []
         for partition, position in self._positions.items():
             known = self._known.get(partition, Progress(position))
+            file = present.get(partition)
+            if file is not None and self._checked.get(partition) == (file.signature, position):
+                continue
             path = self.folder / partition.rpartition("@")[0]
-            if partition in present:
+            if file is not None:
                 found = _why_not(path, position)
+                if found is None:
+                    self._checked[partition] = (file.signature, position)
             elif path.exists():
                 found = None if known.ended == READ_TO_END else "was replaced by a file with another beginning"
             else:
@@ -147,9 +178,9 @@ class FilesSource:
         if losses:
             raise losses[0][0](self.name, [loss for _, loss in losses])
 
-    def _gather(self, batch: _Batch, present: Mapping[str, Path], messages: int, size: int) -> None:
+    def _gather(self, batch: _Batch, present: Mapping[str, _File], messages: int, size: int) -> None:
         """Add lines of all files to `batch`, of each its share, until it is full or nothing is left."""
-        unread = [(name, path) for name, path in present.items() if _size(path) > self._positions.get(name, 0)]
+        unread = [(name, file.path) for name, file in present.items() if file.size > self._positions.get(name, 0)]
         self._at_end = set(present) - {name for name, _ in unread}
         arrived = self.clock()
         while unread and len(batch.values) < messages and batch.size < size:
@@ -168,7 +199,13 @@ class FilesSource:
     def _read(self, batch: _Batch, partition: str, path: Path, messages: int, size: int, arrived: datetime) -> bool:
         """Add at most `messages` lines of about `size` bytes to `batch`; whether no whole line is left."""
         count, taken, position = 0, 0, self._positions.get(partition, 0)
-        with path.open("rb") as file:
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            return True
+        with file:
+            if file.readline(HEAD_BYTES) != self._heads[path.name][1]:
+                return True  # replaced since it was looked at, like a file that was removed: the next look finds it
             file.seek(position)
             while count < messages and taken < size:
                 line, length = _line(file)
@@ -207,23 +244,18 @@ def _first(partition: str) -> str:
     return f"{file}@{digest.partition('~')[0]}"
 
 
-def _size(path: Path) -> int:
-    """Bytes of a file; 0 if it has just been removed, which the next poll finds."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
 def _why_not(path: Path, position: int) -> str | None:
     """Why the file cannot be read on from `position`, the start of a line; None if it can."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size < position:
-            return f"was cut to {size:,} bytes"
-        file.seek(max(0, position - 1))
-        if position and file.read(1) != b"\n":
-            return "was overwritten"
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < position:
+                return f"was cut to {size:,} bytes"
+            file.seek(max(0, position - 1))
+            if position and file.read(1) != b"\n":
+                return "was overwritten"
+    except FileNotFoundError:  # removed in between, which the next look finds
+        return None
     return None
 
 

@@ -75,14 +75,15 @@ class StreamTimeoutError(Exception):
 class Counts:
     """What a runner has done since it started.
 
-    - batches, messages
+    - batch: the number of the newest batch in the table
+    - messages: messages that were read
     - events, duplicates, dead: messages = events + duplicates + dead letters
     - reasons: dead letters by reason
     - late: events and duplicates that came late
     - bars, new_bars: bars that were computed, and bars of minutes that had none
     """
 
-    batches: int = 0
+    batch: int = 0
     messages: int = 0
     events: int = 0
     duplicates: int = 0
@@ -156,7 +157,7 @@ class Runner:
             self.bars.update(
                 self.ticks, self.bars.batch, self._bars_of
             )  # counted by the runner that read these messages
-        self.counts.batches = self.ticks.batch
+        self.counts.batch = self.ticks.batch
 
     def step(self, seconds: float) -> Messages:
         """Poll once for at most `seconds`, and bring in what came; without messages, let minutes become final."""
@@ -361,7 +362,7 @@ class Runner:
         return bars
 
     def _count(self, update: BarUpdate) -> None:
-        self.counts.batches = self.ticks.batch
+        self.counts.batch = self.ticks.batch
         self.counts.events += update.events
         self.counts.duplicates += update.duplicates
         self.counts.bars += update.computed

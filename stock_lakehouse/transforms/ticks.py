@@ -18,8 +18,14 @@ if TYPE_CHECKING:
 
 # ISO 8601 with an offset: a local time without one would be hours off, and nobody would see it. Sail reads none without seconds.
 INSTANT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-][0-9]{2}:?[0-9]{2})\z"
-DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\z"  # Spark on the JVM reads a date out of a longer text, Sail does not
+# Spark on the JVM reads a date out of a longer text, Sail does not. Python knows no year 0, and one such date in a table would
+# stop all readers through deltalake.
+DAY = r"^(19|2[0-9])[0-9]{2}-[0-9]{2}-[0-9]{2}\z"
 BELOW = 1e9  # prices: with six decimals 15 digits, because the JVM's get_json_object passes numbers through a double
+# What follows the message in an array of the two. An engine that finds it has read the whole message as one JSON value. Asked for
+# a key alone, it would not see what stands behind the object, like a second message on the same line, which would be lost.
+END = "end of message"
+BEHIND = f"""get_json_object(concat('[', text, ', "{END}"]'), '$[1]')"""
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -52,7 +58,15 @@ def ticks_of(messages: DataFrame, rules: TickRules, watermark: datetime | None) 
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
+    # Where a message is no JSON object nothing is read from it: engines read on to where it breaks.
+    whole = F.col("text").rlike(r"^\s*\{") & (F.expr(BEHIND) == END)
     read = messages.withColumns(
+        {
+            "is_text": F.col("text").isNotNull(),
+            "text": F.when(F.coalesce(whole, F.lit(False)), F.col("text")),
+        }
+    )
+    read = read.withColumns(
         {
             "ticker": _text("ticker"),
             "event_id": F.coalesce(_text("event_id"), F.sha2("value", 256)),  # a producer's retry repeats its bytes
@@ -112,8 +126,8 @@ def _reason(rules: TickRules) -> Column:
     below = F.col("own_low").cast("double") - slack > F.least("own_open", "close").cast("double")
     too_old = F.lit(False) if rules.first_kept is None else F.col("day") < F.lit(rules.first_kept)
     return F.coalesce(
-        F.when(F.col("text").isNull(), "not UTF-8"),
-        F.when(~F.col("text").rlike(r"^\s*\{") | F.expr("get_json_object(text, '$')").isNull(), "not JSON"),
+        F.when(~F.col("is_text"), "not UTF-8"),
+        F.when(F.col("text").isNull(), "not JSON"),
         F.when(~F.coalesce(F.col("ticker").rlike(rf"^{TICKER.pattern}\z"), F.lit(False)), "bad ticker"),
         F.when(F.col("event_time").isNull(), "bad timestamp"),
         F.when(

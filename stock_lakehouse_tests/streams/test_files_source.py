@@ -16,6 +16,7 @@ from stock_lakehouse.streams import ExpiredError, LossError, ReplacedError, Sour
 from stock_lakehouse.streams.files import LONGEST_LINE, FilesSource
 from stock_lakehouse_tests.streams import killed
 from stock_lakehouse_tests.streams.house import NOON, StreamHouse, event
+from stock_lakehouse_tests.streams.test_exactly_once import CrashError, crashing
 
 LINE = len(event(0)) + 1
 
@@ -104,6 +105,7 @@ def test_a_missing_folder_says_what_to_set(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("running", [False, True])
+@pytest.mark.slice(7)
 def test_a_file_that_is_not_what_was_read_is_refused_until_somebody_accepts_the_loss(
     house: StreamHouse, damage, error: type[LossError], words: str, running: bool
 ) -> None:
@@ -144,7 +146,7 @@ def test_a_file_that_is_not_what_was_read_is_refused_until_somebody_accepts_the_
     assert len(set(keys)) == len(keys)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_kill_9_while_a_loss_is_accepted_leaves_no_silent_loss_and_no_second_line(house: StreamHouse) -> None:
     house.write(event(0), event(1))
     house.drain()
@@ -154,6 +156,23 @@ def test_kill_9_while_a_loss_is_accepted_leaves_no_silent_loss_and_no_second_lin
         assert killed.start(house, step, accept_loss="why").wait(120) == -signal.SIGKILL
         with pytest.raises(ExpiredError):
             house.drain()
+    house.drain("why")
+    assert house.table("losses").num_rows == 1
+    assert house.bars()[0]["events"] == 3
+
+
+def test_an_acceptance_that_ends_in_the_middle_is_repeated_and_leaves_one_line(
+    house: StreamHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.write(event(0), event(1))
+    house.drain()
+    (house.folder / "a.jsonl").unlink()
+    house.write(event(2), file="b.jsonl")
+    with monkeypatch.context() as patched, pytest.raises(CrashError):  # noqa: PT012
+        crashing(patched, "after the loss is written", 1)
+        house.drain("why")
+    with pytest.raises(ExpiredError):
+        house.drain()
     house.drain("why")
     assert house.table("losses").num_rows == 1
     assert house.bars()[0]["events"] == 3

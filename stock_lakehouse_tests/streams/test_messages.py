@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -31,12 +33,17 @@ ODD = [
         None,
     ),
     (event(9, date="2023-09-20", replay=True), None),
+    (event(9, date="0000-01-01"), None),  # no reader of the table knows that year, so it is as if there was no date
     (b"  " + event(10) + b"\r", None),
     (b"\xff\xfe", "not UTF-8"),
     (b"[1, 2]", "not JSON"),
     (b"7", "not JSON"),
     (b'{"ticker": "NVDA"', "not JSON"),
     (b"null", "not JSON"),
+    (event(10) + event(11), "not JSON"),  # two messages on a line: none may be lost without a word
+    (event(10) + b"}", "not JSON"),
+    (event(10) + b", " + event(11), "not JSON"),
+    (b"\xef\xbb\xbf" + event(10), "not JSON"),
     (event(11, ticker="nvda"), "bad ticker"),
     (event(11, ticker=""), "bad ticker"),
     (event(11, ticker="NVDA\n"), "bad ticker"),
@@ -67,6 +74,133 @@ def test_every_message_becomes_a_tick_or_a_dead_letter_with_its_reason(house: St
     house.check()
     assert (counts.messages, counts.dead) == (len(ODD), sum(reason is not None for _, reason in ODD))
     assert counts.messages == counts.events + counts.duplicates + counts.dead
+
+
+# JSON values of each key, the usual one first.
+NUMBERS = [
+    "1",
+    "1.5",
+    '"2.5"',
+    "1e2",
+    "1E-5",
+    "-0",
+    "0",
+    "-1",
+    "1e400",
+    '"abc"',
+    '""',
+    "true",
+    "false",
+    "null",
+    "[1]",
+    '{"a":1}',
+    '"1,000"',
+    "0.1234567",
+    "0.0000004",
+    "0.0000005",
+    "999999999.999999",
+    "1e9",
+    '"+5"',
+    '"0x10"',
+    '"5."',
+    '".5"',
+    '"NaN"',
+    '"Infinity"',
+    "100.0",
+    '"1_000"',
+    "12345678901234567890",
+    '"1e2"',
+    '"-0"',
+    "2.0000015",
+]
+TICKERS = [
+    '"NVDA"',
+    '"nvda"',
+    '"^GSPC"',
+    '"BRK-B"',
+    '"NV\\u0044A"',
+    '""',
+    "null",
+    "1",
+    '"ABCDEFGHIJKLMNOP"',
+    '"É"',
+    "true",
+    '"EURUSD=X"',
+    '["NVDA"]',
+    '"NVDA\\n"',
+]
+TIMES = [
+    '"2023-09-21T16:00:00Z"',
+    '"2023-09-21T16:00:00+00:00"',
+    '"2023-09-21T12:00:00.5-04:00"',
+    '"2023-09-21T16:00:00.1234567Z"',
+    '"2023-02-30T16:00:00Z"',
+    '"2023-09-21T16:60:00Z"',
+    '"2023-09-21T16:00:00"',
+    "1695312000",
+    "null",
+    '"2023-09-21T21:30:00+0530"',
+    '"2023-9-21T16:00:00Z"',
+    '"2023-09-21T16:00:00+18:30"',
+    '"0001-01-01T00:00:00Z"',
+    '"9999-12-31T00:00:00Z"',
+    '"2023-09-21t16:00:00z"',
+    '"1969-12-31T23:59:59Z"',
+]
+DATES = [
+    '"2023-09-21"',
+    '"2023-02-30"',
+    '"20230921"',
+    "null",
+    "1",
+    '"2023-09-21T00:00:00"',
+    '"0000-01-01"',
+    '"9999-12-31"',
+]
+OTHER = {
+    "replay": ["true", '"true"', "1", "false", "null"],
+    "event_id": ['"a"', "1", "null", "true", '""', '"\\u00e9"', "[1]"],
+}
+BROKEN: list[Callable[[str], str]] = [
+    lambda text: text[:-1],
+    lambda text: f"{text}x",
+    lambda text: f"{text}}}",
+    lambda text: f"[{text}]",
+    lambda text: text.replace('"', "'"),
+    lambda text: f"{text} ",
+    lambda text: text.replace(",", ",,", 1),
+    lambda text: f"{text[:-1]},}}",
+    lambda text: text + text,
+]
+
+
+def odd_message(dice: random.Random) -> bytes:
+    """A message most of whose values are usual and some are odd, and which is broken now and then."""
+    pairs = []
+    for name, values, share in (
+        ("ticker", TICKERS, 0.98),
+        ("timestamp", TIMES, 0.98),
+        ("close", NUMBERS, 0.9),
+        ("price", NUMBERS, 0.2),
+        *((name, NUMBERS, 0.25) for name in ("open", "high", "low")),
+        ("volume", NUMBERS, 0.6),
+        ("size", NUMBERS, 0.2),
+        ("date", DATES, 0.3),
+        *((name, values, 0.3) for name, values in OTHER.items()),
+    ):
+        if dice.random() < share:
+            pairs.append(f'"{name}": {dice.choice(values) if dice.random() < 0.3 else values[0]}')
+    dice.shuffle(pairs)
+    text = f"{{{', '.join(pairs)}}}"
+    return (dice.choice(BROKEN)(text) if dice.random() < 0.05 else text).encode()
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 12))])
+def test_odd_messages_mean_what_a_reader_in_plain_python_says(house: StreamHouse, seed: int) -> None:
+    dice = random.Random(seed)
+    house.write(*(odd_message(dice) for _ in range(1500)))
+    house.drain()
+    house.check()
 
 
 def test_a_bar_by_hand(house: StreamHouse) -> None:

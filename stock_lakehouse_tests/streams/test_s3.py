@@ -44,7 +44,7 @@ def test_a_runner_that_ends_at_any_step_is_followed_by_one_that_goes_on(
     on_s3.check()
 
 
-@pytest.mark.slice(1)
+@pytest.mark.soak
 @pytest.mark.parametrize("seed", range(6))
 def test_a_store_that_fails_and_loses_answers_loses_no_message_and_doubles_none(on_s3: StreamHouse, seed: int) -> None:
     on_s3.walk(["NVDA"], 60, Faults(duplicate=0.02, seed=seed))

@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -20,6 +20,7 @@ NEW_YORK = ZoneInfo("America/New_York")
 FIRST_DATE = date(2013, 1, 2)
 TICKER = re.compile(r"\^?[A-Z0-9][A-Z0-9.^=-]{0,14}")
 INSTANT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:?\d\d)", re.ASCII)
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 MINUTE = timedelta(minutes=1)
 
 
@@ -46,18 +47,49 @@ def messages_of(folder: Path) -> dict[tuple[str, str], bytes]:
     return found
 
 
+class Number(str):
+    """A number as it is written in JSON."""
+
+
+def refuse(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def text_of(value: Any) -> str:
+    """A JSON value as text: a text or number as it is written, anything else as JSON."""
+    return str(value) if isinstance(value, str) else json.dumps(value)
+
+
 def number(value: Any) -> Decimal | None:
     """A JSON value as a decimal with six places; None if it is none."""
-    if isinstance(value, bool) or value is None:
+    if not isinstance(value, str) or not NUMBER.fullmatch(value.strip(" ")):
+        return None
+    found = Decimal(value.strip(" "))
+    return found.quantize(Decimal("0.000001"), ROUND_HALF_UP) if abs(found) < 10**12 else Decimal(10**12)
+
+
+def instant_of(text: str) -> datetime | None:
+    """An instant with an offset of at most 18 hours, in UTC; None if it is none."""
+    if not INSTANT.fullmatch(text):
         return None
     try:
-        found = Decimal(str(value))
-    except InvalidOperation:
+        found = datetime.fromisoformat(text)
+        return found.astimezone(UTC) if abs(found.utcoffset() or timedelta(0)) <= timedelta(hours=18) else None
+    except (ValueError, OverflowError):
         return None
-    return found.quantize(Decimal("0.000001"), ROUND_HALF_UP) if found.is_finite() else None
 
 
-def typed(line: bytes, arrived: datetime, rules: Rules) -> dict[str, Any]:  # noqa: PLR0911 - one a reason
+def day_of(value: Any) -> date | None:
+    """A JSON value as a session; None if it is none."""
+    if not isinstance(value, str) or not re.fullmatch(r"(19|2\d)\d\d-\d\d-\d\d", value, re.ASCII):
+        return None
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        return None
+
+
+def typed(line: bytes, arrived: datetime, rules: Rules) -> dict[str, Any]:  # noqa: PLR0911, PLR0912 - one a reason
     """A message without its place, `late` and `batch`."""
     tick: dict[str, Any] = dict.fromkeys(
         ("ticker", "event_time", "quote_date", "open", "high", "low", "close", "volume", "minute")
@@ -69,22 +101,23 @@ def typed(line: bytes, arrived: datetime, rules: Rules) -> dict[str, Any]:  # no
     except UnicodeDecodeError:
         return tick | {"reason": "not UTF-8"}
     try:
-        message = json.loads(text)
+        message = json.loads(text, parse_int=Number, parse_float=Number, parse_constant=refuse)
     except ValueError:
         message = None
     if not isinstance(message, dict):
         return tick | {"reason": "not JSON"}
     if message.get("event_id") is not None:
-        tick["event_id"] = str(message["event_id"])
-    tick["is_replay"] = message.get("replay") is True
-    if not TICKER.fullmatch(str(message.get("ticker"))):
+        tick["event_id"] = text_of(message["event_id"])
+    tick["is_replay"] = message.get("replay") in (True, "true")
+    if not TICKER.fullmatch(text_of(message.get("ticker"))):
         return tick | {"reason": "bad ticker"}
-    stamp = str(message.get("timestamp"))
-    if not INSTANT.fullmatch(stamp):
+    event = instant_of(text_of(message.get("timestamp")))
+    if event is None:
         return tick | {"reason": "bad timestamp"}
-    event = datetime.fromisoformat(stamp).astimezone(UTC)
     if event > arrived + timedelta(seconds=rules.ahead_seconds):
         return tick | {"reason": "from the future"}
+    if event.date() < FIRST_DATE - timedelta(days=1):  # Python has no day before its first year
+        return tick | {"reason": "before the first day"}
     day = event.astimezone(NEW_YORK).date()
     if day < FIRST_DATE:
         return tick | {"reason": "before the first day"}
@@ -96,15 +129,15 @@ def typed(line: bytes, arrived: datetime, rules: Rules) -> dict[str, Any]:  # no
     slack = float(close) * rules.tolerance
     if high + slack < max(open_, float(close)) or low - slack > min(open_, float(close)):
         return tick | {"reason": "impossible prices"}
-    volume = next((message[name] for name in ("volume", "size") if message.get(name) is not None), 0)
+    volume = next((message[name] for name in ("volume", "size") if message.get(name) is not None), "0")
     shares = number(volume)
     if shares is None or shares < 0 or shares != int(shares):
         return tick | {"reason": "bad volume"}
-    named = message.get("date")
+    named = day_of(message.get("date"))
     return tick | {
-        "ticker": message["ticker"],
+        "ticker": text_of(message["ticker"]),
         "event_time": event,
-        "quote_date": date.fromisoformat(named) if named else None,
+        "quote_date": named,
         **dict(zip(("open", "high", "low"), prices, strict=True)),
         "close": close,
         "volume": int(shares),
