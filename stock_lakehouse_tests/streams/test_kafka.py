@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import signal
@@ -19,7 +18,7 @@ from pydantic import SecretStr, ValidationError
 from pyspark.sql import SparkSession
 from typer.testing import CliRunner, Result
 
-from stock_lakehouse.cli import app
+from stock_lakehouse.cli import app, doctor
 from stock_lakehouse.lake import stream_table
 from stock_lakehouse.lake.stream_table import FencedError
 from stock_lakehouse.lake.tick_table import GIVEN_UP, Progress
@@ -209,7 +208,7 @@ def test_kill_9_at_random(house: KafkaHouse, seed: int) -> None:
 def test_a_runner_that_was_frozen_while_another_took_over_is_refused(
     house: KafkaHouse, monkeypatch: pytest.MonkeyPatch, frozen: str
 ) -> None:
-    house.walks(["NVDA"], 120, FAULTS)
+    house.walks(["NVDA"], 60, FAULTS)
     first = house.runner_without_lock()
 
     def another() -> None:
@@ -597,6 +596,8 @@ def test_a_newcomer_produces_to_a_topic_drains_and_sees_how_it_stands(
     assert produced.exit_code == 0, produced.output
     sent = json.loads(produced.stdout)
     assert sent["topic"] == "newcomer"
+    found = doctor._stream(load_settings())
+    assert (found.state, found.detail.endswith(" has 3 partitions")) == ("ok", True), found
     # A ticker is in one partition, in order.
     places: dict[str, set[int]] = {}
     for (number, _), (value, _) in kafka.messages("newcomer").items():
@@ -637,4 +638,6 @@ def test_brokers_that_are_away_end_a_command_with_a_line_and_exit_code_1(
         answer = call(command)
         assert (answer.exit_code, len(answer.output.strip().splitlines())) == (1, 1)
         assert "the brokers did not answer" in answer.output
-    assert os.environ.get("STOCK_LAKEHOUSE_STREAM_PASSWORD") is None
+    found = doctor._stream(load_settings())
+    assert found.state == "broken"
+    assert "the brokers did not answer" in found.detail
