@@ -120,7 +120,7 @@ def conserved(started: Runner) -> dict[str, int]:
         )
     return {
         "messages": counts.messages, "events": events, "duplicates": duplicates, "dead": dead, "bars": bars.num_rows,
-        "batches": counts.batches,
+        "batches": counts.batch,
     }  # fmt: skip
 
 
