@@ -167,14 +167,23 @@ def live(servers: str, topic: str, folder: Path, expected: int) -> dict[str, Any
     }  # fmt: skip
 
 
-def steps(servers: str, topic: str, folder: Path) -> dict[str, Any]:
-    """Read `topic` in small batches, and join files as ever; processor seconds and seconds of each."""
+def steps(servers: str, topic: str, folder: Path, count: int, tickers: int) -> dict[str, Any]:
+    """`count` batches of BATCH messages, each sent when the one before is done, as when a runner follows a stream.
+
+    Files are joined as ever. Processor seconds and seconds of each batch, without those of sending.
+    """
+    from confluent_kafka import Producer
+
+    producer, sent = Producer({"bootstrap.servers": servers, "linger.ms": 1}), messages(count * BATCH, tickers)
     with Started(servers, topic, folder, batch_messages=BATCH) as started:
         used, wall = [], []
-        while True:
+        for _ in range(count):
+            for _, (partition, message) in zip(range(BATCH), sent, strict=False):
+                producer.produce(topic, message, partition=partition)
+            producer.flush(30)
             began, before = time.perf_counter(), cpu_seconds()
-            if not started.step(0).rows.num_rows:
-                break
+            if started.step(10).rows.num_rows != BATCH:
+                raise RuntimeError(f"a batch has other than {BATCH} messages")
             wall.append(time.perf_counter() - began)
             used.append(cpu_seconds() - before)
         found = conserved(started)
@@ -235,10 +244,13 @@ def measure_all(folder: Path, count: int, tickers: int, seconds: int, batches: i
         if seconds:
             found["live"] = follow(kafka, folder, seconds, tickers)
         if batches:
-            sent = fill(kafka, "steps", batches * BATCH, tickers)
-            found["steps"] = measure(module("stream", STEPS, kafka.servers, "steps", folder)).answer
-            if sent != found["steps"]["messages"]:
-                raise RuntimeError(f"{sent:,} sent, {found['steps']['messages']:,} read")
+            kafka.topic("steps", PARTITIONS)
+            command = module(
+                "stream", STEPS, kafka.servers, "steps", folder, "--batches", batches, "--tickers", tickers
+            )
+            found["steps"] = measure(command).answer
+            if found["steps"]["messages"] != batches * BATCH:
+                raise RuntimeError(f"{batches * BATCH:,} sent, {found['steps']['messages']:,} read")
     return found
 
 
@@ -284,10 +296,13 @@ def main() -> None:
     if options.floor:
         print(json.dumps(floor(*options.floor[:2])))
         return
-    for given, act in ((options.drain, drain), (options.steps, steps)):
-        if given:
-            print(json.dumps(act(given[0], given[1], Path(given[2]))))
-            return
+    if options.drain:
+        print(json.dumps(drain(options.drain[0], options.drain[1], Path(options.drain[2]))))
+        return
+    if options.steps:
+        servers, topic, place_ = options.steps
+        print(json.dumps(steps(servers, topic, Path(place_), options.batches, options.tickers)))
+        return
     if options.live:
         print(json.dumps(live(options.live[0], options.live[1], Path(options.live[2]), options.messages)))
         return
