@@ -423,7 +423,23 @@ class Stream(Group):
         ge=0,
         description="How far the volume may differ. None: it is reported and not judged, since most feeds see a part of it.",
     )
-    report_seconds: int = Field(default=300, ge=1, description="`stream run` prints a line each time after so long.")
+    report_seconds: int = Field(
+        default=300,
+        ge=1,
+        description="`stream run` prints a line, and tells Dagster of new minute bars, each time after so long; Dagster at most "
+        "once a minute.",
+    )
+    live_seconds: int = Field(
+        default=60, ge=0, description="`stream run` computes live features each time after so long. 0: it does not."
+    )
+    drain_after_seconds: int = Field(
+        default=300,
+        ge=1,
+        description="`stream_lag_sensor` starts a drain once messages have waited so long without a runner.",
+    )
+    lag_alert_seconds: int = Field(
+        default=900, ge=1, description="A drain that leaves messages that have waited longer than this fails."
+    )
 
     @model_validator(mode="after")
     def _check_together(self) -> Stream:
