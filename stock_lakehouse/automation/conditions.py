@@ -27,7 +27,9 @@ AFTER_CHANGE: dg.AutomationCondition[Any] = (
 ).with_label("an upstream has changed")
 
 
-def condition_of(spec: dg.AssetSpec, settings: Settings, calendar: MarketCalendar) -> dg.AutomationCondition[Any] | None:
+def condition_of(
+    spec: dg.AssetSpec, settings: Settings, calendar: MarketCalendar
+) -> dg.AutomationCondition[Any] | None:
     """The condition under which declarative mode materializes an asset; None for those of the stream, which have sensors."""
     if spec.tags.get(LAYER_TAG) == STREAM_LAYER:
         return None
@@ -45,7 +47,9 @@ def condition_of(spec: dg.AssetSpec, settings: Settings, calendar: MarketCalenda
 
 
 def freshness_of(spec: dg.AssetSpec, settings: Settings, calendar: MarketCalendar) -> dg.FreshnessPolicy | None:
-    """How old the last materialization of a served layer, of minute bars or of their reconciliation may be: the exchange's longest closure, the grace, and LATE.
+    """How old the last materialization of a served layer may be: the exchange's longest closure, the grace, and LATE.
+
+    The same for minute bars and their reconciliation.
 
     None for other assets, and for a lake with a `last_date`. The check `stale_tickers` compares the last session itself.
     """

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 MAY_PASS, REFUSED = 1, 3  # exit codes: run the same again; somebody has to decide
 SAMPLE_TICKERS = "NVDA,AAPL"
+LEAST_SECONDS = 60  # between two events for Dagster, whose database keeps them
 LONGEST_LETTER = 200  # characters of a dead letter in a line
 
 stream_app = typer.Typer(no_args_is_help=True, help="Live prices as minute bars: read a stream, and see how it stands.")
@@ -126,7 +127,9 @@ def drain(
 @stream_app.command()
 def run(accept_loss: AcceptLoss = None, take_over: TakeOver = False, as_json: AsJson = False) -> None:
     """Read the stream and keep its bars up to date until Ctrl-C or SIGTERM, which end it after the batch."""
+    from stock_lakehouse.lake import Lake
     from stock_lakehouse.streams import runner
+    from stock_lakehouse.streams.live import update_live
 
     stopped, began, progress = threading.Event(), time.monotonic(), progress_printer()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -134,9 +137,19 @@ def run(accept_loss: AcceptLoss = None, take_over: TakeOver = False, as_json: As
     with _running(accept_loss, take_over) as started:
         stream = _settings().stream
         next_line = began + stream.report_seconds
+        next_event, told = began + max(stream.report_seconds, LEAST_SECONDS), 0
+        next_live = began + stream.live_seconds
+        settings = _settings()
 
         def report() -> None:
-            nonlocal next_line
+            nonlocal next_line, next_event, next_live, told
+            if stream.live_seconds and time.monotonic() >= next_live:
+                next_live = time.monotonic() + stream.live_seconds
+                update_live(Lake(settings.lake_options), stream.versions_hours, started.spark, started.clock())
+            if time.monotonic() >= next_event and started.counts.messages > told:
+                next_event = time.monotonic() + max(stream.report_seconds, LEAST_SECONDS)
+                told = started.counts.messages
+                _tell_dagster(settings, started)
             if time.monotonic() >= next_line:
                 next_line += stream.report_seconds
                 summary = _summary(started, time.monotonic() - began)
@@ -239,6 +252,34 @@ def bars(
             [row["ticker"], f"{row['minute']:%Y-%m-%d %H:%M}", *(_cell(row[name]) for name in shown)] for row in rows
         ]
         print_table(["ticker", "minute, UTC", *shown], cells, 2)
+
+
+@stream_app.command()
+def live(
+    tickers: Annotated[str | None, typer.Argument(metavar="A,B", help="Tickers; default: all.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the running session with its indicators, as `stream run` or a drain by Dagster computed them. Starts no engine."""
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.streams.live import LiveTable
+
+    settings = _settings()
+    try:
+        wanted = None if tickers is None else tickers_in(tickers)
+    except ValueError as error:
+        fail(str(error))
+    with _named_errors(settings):
+        rows = LiveTable(Lake(settings.lake_options), settings.stream.versions_hours).rows().to_pylist()
+    rows = [row for row in rows if wanted is None or row["ticker"] in wanted]
+    if as_json:
+        print_data(json.dumps(rows, default=_json))
+    elif not rows:
+        say(
+            "No live features: the newest session with minutes has its official bars, or `stream run` has not computed any yet."
+        )
+    else:
+        for row in rows:
+            say(_live_line(row))
 
 
 @stream_app.command()
@@ -357,6 +398,22 @@ def _busy(settings: Settings) -> str:
     return f"another runner of this stream is at work{who}; there can be one. `{NAME} stream status` says how far it is"
 
 
+def _tell_dagster(settings: Settings, started: Runner) -> None:
+    """Report new minute bars to Dagster, if the project has an instance of it."""
+    import dagster as dg
+
+    from stock_lakehouse.instance.home import dagster_folder
+    from stock_lakehouse.tables import MINUTE_BARS
+
+    home = dagster_folder(settings)
+    if not (home / "dagster.yaml").exists():
+        return
+    watermark = started.ticks.watermark
+    metadata = {**started.counts.as_metadata(), "watermark": "none" if watermark is None else watermark.isoformat()}
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization(MINUTE_BARS.name, metadata=metadata))
+
+
 def _summary(started: Runner, seconds: float) -> dict[str, Any]:
     counts = started.counts
     watermark = started.ticks.watermark
@@ -414,6 +471,16 @@ def _print_status(found: StreamStatus) -> None:
     for loss in found.losses:
         end = "an unknown end" if loss["to_offset"] is None else f"{int(loss['to_offset']):,}"
         say(f"lost: {loss['partition']} from {int(loss['from_offset']):,} to {end}, accepted by {loss['accepted_by']}")
+
+
+def _live_line(row: dict[str, Any]) -> str:
+    """A ticker's running session: price, indicators, and how far it is."""
+    as_of = f"as of {row['as_of']:%Y-%m-%d %H:%M:%S} UTC, {row['bar_state']}"
+    if row["doubt"] is not None:
+        return f"{row['ticker']}  {row['close']:,.2f}; {as_of}: {row['doubt']}"
+    shown = [f"{name} {row[name]:,.1f}" for name in ("rsi_14", "sma_20", "sma_50") if row[name] is not None]
+    change = "" if row["return_1d"] is None else f", {row['return_1d']:+.2%} since the close"
+    return f"{row['ticker']}  {row['close']:,.2f}{change}; {', '.join(shown)}; {as_of}"
 
 
 def _line_of(day: DayStatus) -> str:

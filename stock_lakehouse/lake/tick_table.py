@@ -207,6 +207,16 @@ class TickTable(StreamTable):
         found = self.handle.to_pyarrow_dataset().to_table(columns, filter=wanted).cast(schema)
         return found.join(minutes.select(["ticker", "minute"]), ["ticker", "minute"], join_type="left semi")
 
+    def newest_offsets(self) -> dict[tuple[str, str], int]:
+        """The greatest offset of each source and partition."""
+        import pyarrow as pa
+
+        columns = ["source", "partition", "offset"]
+        schema = pa.schema([self.table.arrow_schema.field(name) for name in columns])
+        rows = self.handle.to_pyarrow_dataset().to_table(columns)
+        greatest = rows.cast(schema).group_by(["source", "partition"]).aggregate([("offset", "max")])
+        return {(row["source"], row["partition"]): int(row["offset_max"]) for row in greatest.to_pylist()}
+
     def dead_letters(self) -> pa.Table:
         """All dead letters, with all columns."""
         import pyarrow.dataset as ds

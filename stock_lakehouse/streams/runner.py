@@ -96,6 +96,19 @@ class Counts:
     def dead(self) -> int:
         return self.reasons.total()
 
+    def as_metadata(self) -> dict[str, int]:
+        """The counts, for Dagster."""
+        return {
+            "batch": self.batch,
+            "messages": self.messages,
+            "events": self.events,
+            "duplicates": self.duplicates,
+            "dead letters": self.dead,
+            **{f"dead letters, {reason}": count for reason, count in sorted(self.reasons.items())},
+            "late": self.late,
+            "new bars": self.new_bars,
+        }
+
 
 def accepted_by() -> str:
     """Who runs this process, as user@host."""

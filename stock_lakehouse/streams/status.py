@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake.bar_table import BarTable
@@ -58,6 +58,14 @@ class DayStatus:
     def dead(self) -> int:
         return sum(self.reasons.values())
 
+    @property
+    def dead_share(self) -> float:
+        return self.dead / self.messages if self.messages else 0.0
+
+    @property
+    def late_share(self) -> float:
+        return self.late_events / self.events if self.events else 0.0
+
 
 @dataclass(frozen=True)
 class StreamStatus:
@@ -99,8 +107,7 @@ def status_of(options: LakeOptions, versions_hours: int, source: StreamSource, d
             refusal = str(error_of_stream)
     if bars.exists():
         bars.begin()
-        newest = sorted({add["partition.trade_date"] for add in adds_of(ticks.handle)}, reverse=True)[:days]
-        found = [_day(ticks, bars, day) for day in map(_date, newest)]
+        found = days_of(ticks, bars, days)
     try:
         try:
             source.open(known)
@@ -121,6 +128,24 @@ def status_of(options: LakeOptions, versions_hours: int, source: StreamSource, d
         found,
         LossTable(options, versions_hours).rows().to_pylist(),
     )
+
+
+def days_of(ticks: TickTable, bars: BarTable, days: int) -> list[DayStatus]:
+    """What came on the newest `days` days, as of the handles of the tables."""
+    newest = sorted({add["partition.trade_date"] for add in adds_of(ticks.handle)}, reverse=True)[:days]
+    return [_day(ticks, bars, day) for day in map(_date, newest)]
+
+
+def lag_of(status: StreamStatus) -> str:
+    """The partitions with something that was not read yet, in words."""
+    lags = [f"{part.partition}: {part.lag:,} {status.unit}" for part in status.partitions if part.lag]
+    return ", ".join(lags) or "none"
+
+
+def waited_longest(status: StreamStatus, now: datetime) -> timedelta:
+    """How long something that was not read yet has been waiting; 0 if nothing is, or if it is not known."""
+    since = [part.waiting_since for part in status.partitions if part.lag and part.waiting_since is not None]
+    return max((now - instant for instant in since), default=timedelta(0))
 
 
 def dead_letters(options: LakeOptions, versions_hours: int, last: int) -> pa.Table:
