@@ -398,6 +398,18 @@ def _busy(settings: Settings) -> str:
     return f"another runner of this stream is at work{who}; there can be one. `{NAME} stream status` says how far it is"
 
 
+def repair_bars(settings: Settings) -> None:
+    """Take damaged files out of minute_bars, and compute all bars again from their ticks."""
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.streams.keeping import drop_damaged_bars, rebuild_bars
+
+    with _named_errors(settings):
+        dropped = drop_damaged_bars(Lake(settings.lake_options))
+    with _running(None, False) as started:
+        count = rebuild_bars(started)
+    say(f"minute_bars: {dropped:,} damaged files taken out, {count:,} bars computed again from their ticks")
+
+
 def _tell_dagster(settings: Settings, started: Runner) -> None:
     """Report new minute bars to Dagster, if the project has an instance of it."""
     import dagster as dg

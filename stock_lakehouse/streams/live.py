@@ -163,4 +163,5 @@ def _rows(
     rows = rows.withColumn("bar_state", F.when(F.col("doubt").isNotNull(), "doubtful").otherwise(state))
     types = {column.name: column.type for column in table.table.columns}
     nothing = {name: F.lit(None).cast(types[name]) for name in unknown}
-    return conformed(rows.withColumns(nothing).toArrow(), table.table)
+    rows = rows.withColumns(nothing) if nothing else rows
+    return conformed(rows.toArrow(), table.table)

@@ -168,7 +168,7 @@ class Runner:
         self.bars.begin()
         if self.bars.batch < self.ticks.batch:
             # Not counted here: the runner that read these messages has counted them.
-            self.bars.update(self.ticks, self.bars.batch, self._bars_of)
+            self.bars.update(self.ticks, self.bars.batch, self.bars_of)
         self.counts.batch = self.ticks.batch
 
     def step(self, seconds: float) -> Messages:
@@ -215,7 +215,7 @@ class Runner:
         watermark, present = self._watermark(messages), self.ticks.watermark
         if ended or moved or (watermark is not None and (present is None or _minute(watermark) > _minute(present))):
             self._commit(self.ticks.no_rows(), {**ended, **moved}, watermark)
-            self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self._bars_of, self.ticks.no_rows()))
+            self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self.bars_of, self.ticks.no_rows()))
 
     def retry(self) -> tuple[int, int]:
         """Read the dead letters again by the present rules; return their number, and how many changed.
@@ -243,7 +243,7 @@ class Runner:
             names = [name for name in self.ticks.table.column_names if name != "batch"]
             self.ticks.replace_rows(changed.select(names), set(pc.unique(letters["trade_date"]).to_pylist()))
             good = changed.filter(pc.is_null(changed["reason"]))
-            self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self._bars_of, good))
+            self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self.bars_of, good))
         return letters.num_rows, changed.num_rows
 
     def join_files(self) -> None:
@@ -266,7 +266,7 @@ class Runner:
             first = min(newest, self.clock()).date() - timedelta(days=keep)
             if self.ticks.first_kept is None or first > self.ticks.first_kept:
                 self.ticks.remove_days_before(first)
-                self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self._bars_of, self.ticks.no_rows()))
+                self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self.bars_of, self.ticks.no_rows()))
         for table in (self.ticks, self.bars):
             table.remove_old(self.clock())
 
@@ -288,7 +288,7 @@ class Runner:
             moved[row["partition"]] = replace(before, high=high, arrived=arrived, ended=READING)
         self.partitions |= moved
         self._commit(rows, moved, self._watermark(messages))
-        update = self.bars.update(self.ticks, self.ticks.batch - 1, self._bars_of, rows)
+        update = self.bars.update(self.ticks, self.ticks.batch - 1, self.bars_of, rows)
         self._count(update)
         self.counts.messages += rows.num_rows
         self.counts.reasons.update(pc.drop_null(rows["reason"]).to_pylist())
@@ -365,7 +365,7 @@ class Runner:
 
         return rows.append_column("batch", pa.array([self.ticks.batch + 1] * rows.num_rows, pa.int64()))
 
-    def _bars_of(self, ticks: pa.Table, watermark: datetime) -> pa.Table:
+    def bars_of(self, ticks: pa.Table, watermark: datetime) -> pa.Table:
         """The bars of `ticks`, audited, computed in parts of about TICKS_A_PART ticks."""
         import pyarrow as pa
 
