@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -27,6 +29,9 @@ from stock_lakehouse.settings import Settings, load_settings
 from stock_lakehouse.sources import Source
 from stock_lakehouse.sources.choose import source_of
 
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
 
 def build_definitions(
     settings: Settings, ticker_order: Sequence[str] | None = None, source: Source | None = None
@@ -40,6 +45,7 @@ def build_definitions(
     scheme = PartitionScheme(settings, calendar)
     lakehouse = LakehouseResource.of(settings)
     automation = automation_of(settings, calendar)
+    stream = _stream(settings, lakehouse)
     retries = NETWORK_RETRIES if settings.source == "yfinance" else None
     return dg.Definitions(
         assets=automated(
@@ -47,9 +53,12 @@ def build_definitions(
             settings,
             calendar,
         ),
-        asset_checks=[check(automation.check_condition) for check in (market_checks, gap_diagnosis, catalog_agrees)],
-        jobs=[lakehouse_job, upkeep_job],
-        sensors=automation.sensors,
+        asset_checks=[
+            *(check(automation.check_condition) for check in (market_checks, gap_diagnosis, catalog_agrees)),
+            *stream.asset_checks,
+        ],
+        jobs=[lakehouse_job, upkeep_job, *stream.jobs],
+        sensors=[*automation.sensors, *stream.sensors],
         schedules=automation.schedules,
         resources={
             "lakehouse": lakehouse,
@@ -58,6 +67,7 @@ def build_definitions(
             "query": QueryResource.of(settings, lakehouse),
             "quicksight": QuickSightResource.of(settings, lakehouse),
             "warehouse_service": WarehouseResource.of(settings, lakehouse),
+            **stream.resources,
             "source": source or source_of(settings),
             "raw_csv": RawCsvIOManager(lakehouse=lakehouse),
             "parquet": TableIOManager(lakehouse=lakehouse),
@@ -65,6 +75,29 @@ def build_definitions(
         },
         executor=dg.in_process_executor,
         loggers={"console": dg.colored_console_logger, PROGRESS: progress_logger},
+    )
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """What the stream adds to the definitions; nothing while it is off."""
+
+    asset_checks: Sequence[dg.AssetChecksDefinition] = ()
+    jobs: Sequence[UnresolvedAssetJobDefinition] = ()
+    sensors: Sequence[dg.SensorDefinition] = ()
+    resources: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _stream(settings: Settings, lakehouse: LakehouseResource) -> _Stream:
+    if settings.stream.source == "off":
+        return _Stream()
+    from stock_lakehouse.automation.stream import stream_jobs, stream_sensors
+    from stock_lakehouse.checks.stream import stream_checks
+    from stock_lakehouse.resources.stream import StreamResource
+
+    sensors = () if settings.automation == "off" else stream_sensors(settings)
+    return _Stream(
+        (stream_checks(),), stream_jobs(), sensors, {"stream_service": StreamResource.of(settings, lakehouse)}
     )
 
 

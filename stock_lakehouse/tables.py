@@ -15,6 +15,7 @@ from stock_lakehouse.schemas import (
     corporate_actions,
     curated,
     features,
+    live_features,
     minute_bars,
     processed,
     raw,
@@ -250,8 +251,21 @@ RECONCILIATION = Table(
     made_from=("minute_bars", "curated_stocks_daily"),
     partition_by=(),
 )
-STREAM_TABLES = (RAW_TICKS, MINUTE_BARS, RECONCILIATION, STREAM_LOSSES)
-_ANY_BY_NAME = BY_NAME | {table.name: table for table in STREAM_TABLES}
+LIVE_FEATURES = Table(
+    "live_features",
+    "stream",
+    "delta",
+    "stream/live_features",
+    live_features.COLUMNS,
+    "Indicators of the running session: the registry over the daily history and the bar of the session so far. One row a ticker "
+    "whose session has no final daily bar yet.",
+    made_from=("minute_bars", "curated_stocks_daily"),
+    partition_by=(),
+    key=("ticker",),
+)
+STREAM_TABLES = (RAW_TICKS, MINUTE_BARS, RECONCILIATION, LIVE_FEATURES, STREAM_LOSSES)
+STREAM_BY_NAME = {table.name: table for table in STREAM_TABLES}
+_ANY_BY_NAME = BY_NAME | STREAM_BY_NAME
 LAYERS = tuple(
     table for table in TABLES if table.has_step
 )  # in the order of the flow; each partitioned by the run's keys
@@ -272,9 +286,8 @@ def laid_out(table: Table, layout: str) -> Table:
 
 def with_indicators(table: Table, indicators: tuple[Indicator, ...]) -> Table:
     """`table` as a lake with `indicators` has it: features have a column for each; other tables are the same."""
-    if table.name != FEATURES.name or indicators == INDICATORS:
-        return table
-    return replace(table, columns=features.columns_of(indicators))
+    columns_of = {FEATURES.name: features.columns_of, LIVE_FEATURES.name: live_features.columns_of}.get(table.name)
+    return table if columns_of is None or indicators == INDICATORS else replace(table, columns=columns_of(indicators))
 
 
 def bars_with_features(features: Table) -> Table:

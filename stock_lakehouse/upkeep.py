@@ -32,6 +32,7 @@ from stock_lakehouse.tables import (
     CURATED,
     FEATURES,
     LAYERS,
+    MINUTE_BARS,
     PROCESSED,
     PROCESSED_ACTIONS,
     RAW,
@@ -123,6 +124,7 @@ def keep_up(
     now: datetime | None = None,
     pause_seconds: float = PAUSE_SECONDS,
     warehouse: Warehouse | None = None,
+    stream_hours: int | None = None,
 ) -> Upkeep:
     """Maintain every table of `lake` unless `check_only`, and check every table.
 
@@ -130,6 +132,7 @@ def keep_up(
     - sample: how many tickers are computed again from the upstream layer and compared bit for bit; each week it is the turn of
       others
     - warehouse: of which all rows are compared with the lake's; None: there is none
+    - stream_hours: how long versions of the stream's tables stay; None: the stream is off, and its tables are left alone
 
     Raises StorageError. A defect of a table is a finding, not an error.
     """
@@ -173,7 +176,11 @@ def keep_up(
                 found[name].findings.append(_differs(name, differing))
         progress(f"{len(tickers)} tickers computed again: {', '.join(tickers)}")
     return Upkeep(
-        [*found.values(), *(() if warehouse is None else _compared(warehouse, progress))],
+        [
+            *found.values(),
+            *(() if warehouse is None else _compared(warehouse, progress)),
+            *(() if stream_hours is None else _streamed(lake, stream_hours, moment, check_only, progress)),
+        ],
         tuple(tickers) if readable else (),
         0 if check_only else clear_abandoned(lake.storage),
         served,
@@ -202,6 +209,31 @@ def _compared(warehouse: Warehouse, progress: Callable[[str], None]) -> list[Tab
     for upkeep in tables.values():
         upkeep.seconds = time.monotonic() - began
     return list(tables.values())
+
+
+def _streamed(
+    lake: Lake, stream_hours: int, now: datetime, check_only: bool, progress: Callable[[str], None]
+) -> list[TableUpkeep]:
+    """Each table of the stream. Beside a runner, which joins and removes files itself, they are only looked at."""
+    from stock_lakehouse.streams.keeping import damages_of_stream, tend_stream
+
+    began, damaged = time.monotonic(), damages_of_stream(lake)
+    tables = [TableUpkeep(name) for name in damaged]
+    for upkeep in tables:
+        if damages := damaged[upkeep.table]:
+            named = "; ".join(f"{damage.path} {damage.reason}" for damage in damages[:NAMED])
+            todo = (
+                "`stock-lakehouse upkeep --repair` computes the bars again from their ticks"
+                if upkeep.table == MINUTE_BARS.name
+                else "bring the file back from a backup; what the stream's source still has it can send again"
+            )
+            upkeep.findings.append(Finding(upkeep.table, f"{len(damages)} files: {named}", todo))
+    if tables and not check_only and not any(damaged.values()):
+        done = tend_stream(lake, stream_hours, now)
+        progress("stream: files joined, old versions removed" if done else "stream: its runner does its upkeep")
+    for upkeep in tables:
+        upkeep.seconds = time.monotonic() - began
+    return tables
 
 
 def repair(lake: Lake) -> dict[TickerYear, set[str]]:

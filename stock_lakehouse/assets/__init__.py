@@ -20,7 +20,7 @@ from stock_lakehouse.catalog.entries import OWNER
 from stock_lakehouse.indicators.registry import INDICATORS, Indicator
 from stock_lakehouse.io_managers.metadata import lineage_of
 from stock_lakehouse.settings import Settings
-from stock_lakehouse.tables import BY_NAME, Table, with_indicators
+from stock_lakehouse.tables import BY_NAME, STREAM_BY_NAME, Table, with_indicators
 
 TEAM = f"team:{OWNER}"
 KINDS = {"csv": {"csv"}, "parquet": {"parquet", "pyspark"}, "delta": {"deltalake", "pyspark"}}
@@ -40,11 +40,12 @@ def all_assets(
     """
 
     def described(spec: dg.AssetSpec) -> dg.AssetSpec:
-        table = BY_NAME.get(spec.key.path[-1])
+        name = spec.key.path[-1]
+        table = BY_NAME.get(name) or STREAM_BY_NAME.get(name)
         if table is None:  # an asset without a table sets these attributes itself
             return spec.replace_attributes(owners=[*spec.owners] or [TEAM])
         return spec.replace_attributes(
-            partitions_def=partitions if table.has_step else None,
+            partitions_def=partitions if name in BY_NAME and table.has_step else None,
             group_name=GROUP,
             tags={LAYER_TAG: table.layer},
             owners=[TEAM],
@@ -71,6 +72,10 @@ def all_assets(
         assets.append(warehouse_assets(indicators))
     if settings.dashboard == "quicksight":
         assets.append(quicksight_dashboard(settings.quicksight.source))
+    if settings.stream.source != "off":
+        from stock_lakehouse.assets.stream import stream_assets
+
+        assets.extend(stream_assets())
     return dg.map_asset_specs(described, assets)
 
 

@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import dagster as dg
 
-from stock_lakehouse.automation.jobs import GROUP, LAYER_TAG
+from stock_lakehouse.automation.jobs import DAILY, LAYER_TAG, STREAM_LAYER
 from stock_lakehouse.automation.schedules import cron
 from stock_lakehouse.market_calendar import MarketCalendar
 from stock_lakehouse.settings import Settings
-from stock_lakehouse.tables import CURATED, FEATURES, RAW
+from stock_lakehouse.tables import CURATED, FEATURES, MINUTE_BARS, RAW, RECONCILIATION
 
 Condition: Any = dg.AutomationCondition  # its static methods are typed for assets or checks, one excluding the other
 # `eager()` considers only the newest session. Without a window a new ticker would request its whole history, one run a day.
@@ -27,8 +27,12 @@ AFTER_CHANGE: dg.AutomationCondition[Any] = (
 ).with_label("an upstream has changed")
 
 
-def condition_of(spec: dg.AssetSpec, settings: Settings, calendar: MarketCalendar) -> dg.AutomationCondition[Any]:
-    """The condition under which declarative mode materializes an asset."""
+def condition_of(
+    spec: dg.AssetSpec, settings: Settings, calendar: MarketCalendar
+) -> dg.AutomationCondition[Any] | None:
+    """The condition under which declarative mode materializes an asset; None for those of the stream, which have sensors."""
+    if spec.tags.get(LAYER_TAG) == STREAM_LAYER:
+        return None
     newest = Condition.in_latest_time_window()
     window = Condition.in_latest_time_window(WINDOW)
     if spec.tags.get(LAYER_TAG) == RAW.layer:
@@ -45,9 +49,14 @@ def condition_of(spec: dg.AssetSpec, settings: Settings, calendar: MarketCalenda
 def freshness_of(spec: dg.AssetSpec, settings: Settings, calendar: MarketCalendar) -> dg.FreshnessPolicy | None:
     """How old the last materialization of a served layer may be: the exchange's longest closure, the grace, and LATE.
 
+    The same for minute bars and their reconciliation.
+
     None for other assets, and for a lake with a `last_date`. The check `stale_tickers` compares the last session itself.
     """
-    if settings.last_date is not None or spec.partitions_def is None or spec.tags.get(LAYER_TAG) not in SERVED:
+    layer = spec.tags.get(LAYER_TAG)
+    is_served = spec.partitions_def is not None and layer in SERVED
+    is_streamed = layer == STREAM_LAYER and spec.key.path[-1] in (MINUTE_BARS.name, RECONCILIATION.name)
+    if settings.last_date is not None or not (is_served or is_streamed):
         return None
     grace = settings.grace
     return dg.FreshnessPolicy.time_window(fail_window=calendar.longest_closure(settings.first_date) + grace + LATE)
@@ -57,7 +66,7 @@ def condition_sensor(settings: Settings) -> dg.AutomationConditionSensorDefiniti
     """The sensor that evaluates the conditions."""
     return dg.AutomationConditionSensorDefinition(
         "automation_condition_sensor",
-        target=dg.AssetSelection.groups(GROUP),
+        target=DAILY,
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=settings.sensor_interval_seconds,
         description="Materializes the assets whose automation condition is true.",

@@ -28,10 +28,14 @@ LAYER_TAG = "layer"
 SERVING_LAYER = "serving"
 CATALOG = "catalog"  # the asset that registers the tables
 
-# Every asset and check of the lake, in one run and one process. Assets of other groups have their own jobs.
+# The layer of the stream's assets. They stand in the same graph, and have their own jobs and sensors.
+STREAM_LAYER = "stream"
+DAILY = dg.AssetSelection.groups(GROUP) - dg.AssetSelection.tag(LAYER_TAG, STREAM_LAYER)
+
+# Every asset and check of the lake but those of the stream, in one run and one process.
 lakehouse_job = dg.define_asset_job(
     LAKEHOUSE_JOB,
-    selection=dg.AssetSelection.groups(GROUP),
+    selection=DAILY,
     executor_def=dg.in_process_executor,
     description="The tables of the lake: raw, processed, curated, features and the tables that their steps write; then what "
     "serves their readers.",

@@ -21,10 +21,12 @@ class UpkeepConfig(dg.Config):
     """The run config of the job; the defaults are those of the weekly run.
 
     - `check_only`: True checks the tables and changes nothing.
+    - `stream_hours`: how long versions of the stream's tables stay; None leaves these tables alone.
     - `sample`: the number of tickers whose figures are computed again and compared.
     """
 
     check_only: bool = False
+    stream_hours: int | None = None
     sample: int = SAMPLE
 
 
@@ -49,6 +51,7 @@ def keep_up_op(
         sample=config.sample,
         progress=context.log.info,
         warehouse=warehouse_service.warehouse,
+        stream_hours=config.stream_hours,
     )
     tell(context, done)
 

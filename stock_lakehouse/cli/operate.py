@@ -70,6 +70,10 @@ def upkeep(
             check_instance(settings)
             check_layout(settings)
             _repair(settings)
+            if settings.stream.source != "off":
+                from stock_lakehouse.cli.stream import repair_bars
+
+                repair_bars(settings)
         with engine(settings) as spark:
             calendar = settings.calendar
             sessions = spark.createDataFrame(calendar.table(settings.grace))
@@ -80,6 +84,7 @@ def upkeep(
                 check_only=check_only,
                 sample=sample,
                 progress=progress_printer(),
+                stream_hours=None if settings.stream.source == "off" else settings.stream.versions_hours,
                 warehouse=_warehouse(settings, lake),
             )
     except StorageError as error:

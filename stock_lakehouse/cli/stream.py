@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 MAY_PASS, REFUSED = 1, 3  # exit codes: run the same again; somebody has to decide
 SAMPLE_TICKERS = "NVDA,AAPL"
+LEAST_SECONDS = 60  # between two events for Dagster, whose database keeps them
 LONGEST_LETTER = 200  # characters of a dead letter in a line
 
 stream_app = typer.Typer(no_args_is_help=True, help="Live prices as minute bars: read a stream, and see how it stands.")
@@ -77,7 +78,6 @@ def produce(
     from stock_lakehouse.streams import replay
 
     settings = _settings()
-    assert settings.stream.folder is not None
     since = day_of(first) or day_of(last) or SAMPLE_LAST
     until = day_of(last) or (since if first is not None else SAMPLE_LAST)
     try:
@@ -95,14 +95,15 @@ def produce(
         if shape == "day"
         else replay.walk_messages(bars, market_calendar(since), every, faults)
     )
-    file = settings.stream.folder / f"{settings.stream.name}.jsonl"
     progress = progress_printer()
-    count = replay.write(messages, file, rate, lambda number: progress(f"{number:,} messages"))
+    with _named_errors(settings):
+        place, count = _sent(settings, replay.paced(messages, rate, lambda number: progress(f"{number:,} messages")))
     sessions = len({bar.session for bar in bars})
     if as_json:
-        print_data(json.dumps({"file": str(file), "messages": count, "sessions": sessions, "bars": len(bars)}))
+        print_data(json.dumps({**place, "messages": count, "sessions": sessions, "bars": len(bars)}))
         return
-    say(f"{file}: {count:,} messages of {len(bars):,} bars, {sessions:,} session{'' if sessions == 1 else 's'}")
+    where = next(iter(place.values()))
+    say(f"{where}: {count:,} messages of {len(bars):,} bars, {sessions:,} session{'' if sessions == 1 else 's'}")
 
 
 @stream_app.command()
@@ -126,7 +127,9 @@ def drain(
 @stream_app.command()
 def run(accept_loss: AcceptLoss = None, take_over: TakeOver = False, as_json: AsJson = False) -> None:
     """Read the stream and keep its bars up to date until Ctrl-C or SIGTERM, which end it after the batch."""
+    from stock_lakehouse.lake import Lake
     from stock_lakehouse.streams import runner
+    from stock_lakehouse.streams.live import update_live
 
     stopped, began, progress = threading.Event(), time.monotonic(), progress_printer()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -134,9 +137,19 @@ def run(accept_loss: AcceptLoss = None, take_over: TakeOver = False, as_json: As
     with _running(accept_loss, take_over) as started:
         stream = _settings().stream
         next_line = began + stream.report_seconds
+        next_event, told = began + max(stream.report_seconds, LEAST_SECONDS), 0
+        next_live = began + stream.live_seconds
+        settings = _settings()
 
         def report() -> None:
-            nonlocal next_line
+            nonlocal next_line, next_event, next_live, told
+            if stream.live_seconds and time.monotonic() >= next_live:
+                next_live = time.monotonic() + stream.live_seconds
+                update_live(Lake(settings.lake_options), stream.versions_hours, started.spark, started.clock())
+            if time.monotonic() >= next_event and started.counts.messages > told:
+                next_event = time.monotonic() + max(stream.report_seconds, LEAST_SECONDS)
+                told = started.counts.messages
+                _tell_dagster(settings, started)
             if time.monotonic() >= next_line:
                 next_line += stream.report_seconds
                 summary = _summary(started, time.monotonic() - began)
@@ -242,6 +255,34 @@ def bars(
 
 
 @stream_app.command()
+def live(
+    tickers: Annotated[str | None, typer.Argument(metavar="A,B", help="Tickers; default: all.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the running session with its indicators, as `stream run` or a drain by Dagster computed them. Starts no engine."""
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.streams.live import LiveTable
+
+    settings = _settings()
+    try:
+        wanted = None if tickers is None else tickers_in(tickers)
+    except ValueError as error:
+        fail(str(error))
+    with _named_errors(settings):
+        rows = LiveTable(Lake(settings.lake_options), settings.stream.versions_hours).rows().to_pylist()
+    rows = [row for row in rows if wanted is None or row["ticker"] in wanted]
+    if as_json:
+        print_data(json.dumps(rows, default=_json))
+    elif not rows:
+        say(
+            "No live features: the newest session with minutes has its official bars, or `stream run` has not computed any yet."
+        )
+    else:
+        for row in rows:
+            say(_live_line(row))
+
+
+@stream_app.command()
 def reconcile(first: First = None, last: Last = None, as_json: AsJson = False) -> None:
     """Compare the minutes of finished sessions with their official daily bars; default: all sessions with minutes."""
     from stock_lakehouse.cli.context import engine
@@ -276,12 +317,25 @@ def _settings() -> Settings:
     return settings
 
 
+def _sent(settings: Settings, groups: Iterator[list[bytes]]) -> tuple[dict[str, str], int]:
+    """Send messages to the stream: where they went, and their number."""
+    stream = settings.stream
+    if stream.source == "kafka":
+        from stock_lakehouse.streams import kafka
+
+        return {"topic": stream.name}, kafka.produce(stream, groups)
+    from stock_lakehouse.streams import replay
+
+    assert stream.folder is not None
+    file = stream.folder / f"{stream.name}.jsonl"
+    return {"file": str(file)}, replay.write(groups, file)
+
+
 def _source(settings: Settings) -> StreamSource:
     from stock_lakehouse.clock import clock_of
-    from stock_lakehouse.streams.files import FilesSource
+    from stock_lakehouse.streams.sources import source_of
 
-    assert settings.stream.folder is not None
-    return FilesSource(settings.stream.folder, settings.stream.name, clock_of(settings.simulated_clock))
+    return source_of(settings.stream, clock_of(settings.simulated_clock))
 
 
 @contextmanager
@@ -317,6 +371,7 @@ def _named_errors(settings: Settings) -> Iterator[None]:
     from stock_lakehouse.lake.publish import PublishError
     from stock_lakehouse.lake.storage import StorageError
     from stock_lakehouse.lake.stream_table import StreamRefusedError
+    from stock_lakehouse.streams import SourceUnavailableError
     from stock_lakehouse.streams.runner import StreamTimeoutError
 
     try:
@@ -327,7 +382,7 @@ def _named_errors(settings: Settings) -> Iterator[None]:
     except TableBusyError:
         aside(f"{NAME}: {_busy(settings)}")
         raise typer.Exit(MAY_PASS) from None
-    except (StorageError, LeaseLostError, PublishError, StreamTimeoutError) as error:
+    except (StorageError, LeaseLostError, PublishError, StreamTimeoutError, SourceUnavailableError) as error:
         aside(f"{NAME}: {error}")
         raise typer.Exit(MAY_PASS) from None
     except ClockError as error:
@@ -341,6 +396,34 @@ def _busy(settings: Settings) -> str:
     holder = holder_of(settings.lake_root, LOCK)
     who = "" if holder is None else f" on {holder.host}, process {holder.process}"
     return f"another runner of this stream is at work{who}; there can be one. `{NAME} stream status` says how far it is"
+
+
+def repair_bars(settings: Settings) -> None:
+    """Take damaged files out of minute_bars, and compute all bars again from their ticks."""
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.streams.keeping import drop_damaged_bars, rebuild_bars
+
+    with _named_errors(settings):
+        dropped = drop_damaged_bars(Lake(settings.lake_options))
+    with _running(None, False) as started:
+        count = rebuild_bars(started)
+    say(f"minute_bars: {dropped:,} damaged files taken out, {count:,} bars computed again from their ticks")
+
+
+def _tell_dagster(settings: Settings, started: Runner) -> None:
+    """Report new minute bars to Dagster, if the project has an instance of it."""
+    import dagster as dg
+
+    from stock_lakehouse.instance.home import dagster_folder
+    from stock_lakehouse.tables import MINUTE_BARS
+
+    home = dagster_folder(settings)
+    if not (home / "dagster.yaml").exists():
+        return
+    watermark = started.ticks.watermark
+    metadata = {**started.counts.as_metadata(), "watermark": "none" if watermark is None else watermark.isoformat()}
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization(MINUTE_BARS.name, metadata=metadata))
 
 
 def _summary(started: Runner, seconds: float) -> dict[str, Any]:
@@ -400,6 +483,16 @@ def _print_status(found: StreamStatus) -> None:
     for loss in found.losses:
         end = "an unknown end" if loss["to_offset"] is None else f"{int(loss['to_offset']):,}"
         say(f"lost: {loss['partition']} from {int(loss['from_offset']):,} to {end}, accepted by {loss['accepted_by']}")
+
+
+def _live_line(row: dict[str, Any]) -> str:
+    """A ticker's running session: price, indicators, and how far it is."""
+    as_of = f"as of {row['as_of']:%Y-%m-%d %H:%M:%S} UTC, {row['bar_state']}"
+    if row["doubt"] is not None:
+        return f"{row['ticker']}  {row['close']:,.2f}; {as_of}: {row['doubt']}"
+    shown = [f"{name} {row[name]:,.1f}" for name in ("rsi_14", "sma_20", "sma_50") if row[name] is not None]
+    change = "" if row["return_1d"] is None else f", {row['return_1d']:+.2%} since the close"
+    return f"{row['ticker']}  {row['close']:,.2f}{change}; {', '.join(shown)}; {as_of}"
 
 
 def _line_of(day: DayStatus) -> str:

@@ -235,3 +235,12 @@ def compute(bars: Columns, indicators: tuple[Indicator, ...] = INDICATORS) -> di
     for indicator in indicators:
         columns[indicator.name] = indicator.values(columns)
     return {indicator.name: columns[indicator.name] for indicator in indicators}
+
+
+def readers_of(column: str, indicators: tuple[Indicator, ...] = INDICATORS) -> tuple[str, ...]:
+    """The names of the indicators that read the bars' `column`, directly or through others."""
+    found: dict[str, None] = {}
+    for indicator in indicators:  # in order of evaluation
+        if any(name == column or name in found for name in indicator.reads):
+            found[indicator.name] = None
+    return tuple(found)

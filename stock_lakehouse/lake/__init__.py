@@ -23,6 +23,7 @@ from stock_lakehouse.tables import (
     QUARANTINE,
     RAW,
     RESTATEMENTS,
+    STREAM_TABLES,
     TABLES,
     with_indicators,
 )
@@ -54,6 +55,10 @@ class Lake:
             table.name: DeltaTable(self.options, with_indicators(table, self.indicators))
             for table in TABLES
             if table.format == "delta"
+        }
+        # Beside the others: runs, upkeep and audits of the lake's tables do not concern them.
+        self.stream = {
+            table.name: DeltaTable(self.options, with_indicators(table, self.indicators)) for table in STREAM_TABLES
         }
         self.ledger = Ledger(self.delta[RESTATEMENTS.name])
         self._stored: dict[str, StoredTable] = {RAW.name: self.raw, **self.parquet, **self.delta}
@@ -89,7 +94,7 @@ class Lake:
 
     def stored(self, name: str) -> StoredTable:
         """The stored table `name`. Raises KeyError if there is no such table."""
-        return self._stored[name]
+        return self.stream[name] if name in self.stream else self._stored[name]
 
     def read(self, name: str, spark: SparkSession) -> DataFrame:
         """All rows of the table `name`; of the ledger, without orphaned lines. Raises KeyError if there is no such table."""
@@ -107,7 +112,7 @@ class Lake:
         if RESTATEMENTS.name in needed:
             # The versions of the restated tables decide which lines of the ledger are orphaned.
             needed |= {table.name for table in TABLES if table.ledger}
-        self.storage.check(self._stored[name].table.path for name in sorted(needed))
+        self.storage.check(self.stored(name).table.path for name in sorted(needed))
 
     def version_tags(self) -> set[tuple[str, str]]:
         """Path and version tag of every data file. If the set has not changed, nothing was written."""

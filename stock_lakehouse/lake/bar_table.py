@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from stock_lakehouse.lake.delta_table import adds_of
 from stock_lakehouse.lake.publish import PublishError
 from stock_lakehouse.lake.storage import LakeRoot
 from stock_lakehouse.lake.stream_table import FencedError, StreamTable
@@ -93,6 +94,10 @@ class BarTable(StreamTable):
         if self.batch != ticks.batch:  # a MERGE that changes nothing makes no commit
             self.commit(self.append_to(self.no_rows()), moved)
         return BarUpdate(bars.num_rows, inserted, *_events_since(found, after))
+
+    def days(self) -> list[date]:
+        """The days that have bars, as of `handle`."""
+        return sorted({date.fromisoformat(str(add["partition.trade_date"])) for add in adds_of(self.handle)})
 
     def open_bars(self) -> int:
         """How many bars may still change, as of `handle`."""

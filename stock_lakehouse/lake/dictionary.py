@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import rows_of
-from stock_lakehouse.lake.reading import NAMES, TableName, opened_lake, table_of
+from stock_lakehouse.lake.reading import NAMES, STREAM_NAMES, TableName, opened_lake, table_of
 from stock_lakehouse.lake.storage import LakeRoot
 from stock_lakehouse.tables import BARS_WITH_FEATURES, CURATED, RESTATEMENTS
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def list_tables(lake_root: LakeRoot | None = None) -> pd.DataFrame:
-    """The tables and the view of a lake, by name: layer, rows, key, columns, description.
+    """The tables and the view of a lake, by name: layer, rows, key, columns, description; those of a stream if it has them.
 
     - rows: the number of rows, where the log of the table tells it; else missing
     - lake_root: a folder or s3://bucket/prefix (None: that of the settings)
@@ -28,16 +28,17 @@ def list_tables(lake_root: LakeRoot | None = None) -> pd.DataFrame:
     import pandas as pd
 
     lake = opened_lake(lake_root)
-    tables = [table_of(lake, name) for name in NAMES]
+    names = (*NAMES, *(name for name in STREAM_NAMES if lake.stream[name].exists()))
+    tables = [table_of(lake, name) for name in names]
     return pd.DataFrame(
         {
             "layer": [table.layer for table in tables],
-            "rows": pd.array([_rows(lake, name) for name in NAMES], "Int64"),
+            "rows": pd.array([_rows(lake, name) for name in names], "Int64"),
             "key": [", ".join(table.key) for table in tables],
             "columns": [", ".join(table.column_names) for table in tables],
             "description": [table.description for table in tables],
         },
-        index=pd.Index(NAMES, name="name"),
+        index=pd.Index(names, name="name"),
     )
 
 
@@ -58,7 +59,7 @@ def describe(name: TableName | str, lake_root: LakeRoot | None = None) -> pd.Dat
 
 def _rows(lake: Lake, name: str) -> int | None:
     """The number of rows by the log of a Delta table. The log of the ledger counts orphaned lines too, so it does not tell."""
-    stored = lake.delta.get(CURATED.name if name == BARS_WITH_FEATURES else name)
+    stored = lake.stream.get(name) or lake.delta.get(CURATED.name if name == BARS_WITH_FEATURES else name)
     if stored is None or name == RESTATEMENTS.name:
         return None
     return sum(rows_of(stored.open()).values()) if stored.exists() else 0

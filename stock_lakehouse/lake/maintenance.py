@@ -63,10 +63,10 @@ def drop(lake: Lake, table: Table, damages: Sequence[Damage]) -> None:
 
     The remains of a file are kept under .damaged/. Its rows are missing until they are computed again from the upstream layer.
     """
-    delta = lake.delta.get(table.name)
+    delta = lake.stream.get(table.name) or lake.delta.get(table.name)
     with one_writer(lake.root, table.name):
         confirm(lake.root)
-        if delta is not None:
+        if delta is not None and table.name not in lake.stream:
             lake.ledger.drop_orphans(table.name, delta.open())
         for damage in damages:
             _set_aside(lake.storage, damage.path)

@@ -26,7 +26,11 @@ from stock_lakehouse.tables import (
     BY_NAME,
     CURATED,
     FEATURES,
+    LIVE_FEATURES,
+    MINUTE_BARS,
     RAW,
+    RAW_TICKS,
+    RECONCILIATION,
     RESTATEMENTS,
     TABLES,
     UNREADABLE,
@@ -49,11 +53,18 @@ TableName = Literal[
     "stocks_features",
     "restatements",
     "bars_with_features",
+    "raw_ticks",
+    "minute_bars",
+    "minute_reconciliation",
+    "live_features",
 ]
 Moment = datetime | date | str
 Day = date | str
 NAMES = (*BY_NAME, BARS_WITH_FEATURES)
-ORDER = ("ticker", "date", "ex_date", "kind", "table_name", "ingested_at", "restated_at")
+# The tables of the stream, which a lake may have besides. What was lost `stream status` shows.
+STREAM_NAMES = (RAW_TICKS.name, MINUTE_BARS.name, RECONCILIATION.name, LIVE_FEATURES.name)
+STORED = (*BY_NAME, *STREAM_NAMES)
+ORDER = ("ticker", "date", "ex_date", "kind", "table_name", "ingested_at", "restated_at", "minute", "event_time")
 WITH_HISTORY = tuple(table.name for table in TABLES if table.format != "parquet")
 LISTED = 20  # tickers in a message
 ISO_DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -149,10 +160,10 @@ def read_table(
         raise InvalidDateError(f"last: {selection.last} is before first: {selection.first}")
     if selection.at is not None and name in BY_NAME and name not in WITH_HISTORY:
         raise NoHistoryError(f"{name} keeps no history; these tables do: {', '.join(WITH_HISTORY)}")
-    sources = [name] if name in BY_NAME else list(table.made_from)
+    sources = [name] if name in STORED else list(table.made_from)
     lake.check(*sources)
     _check_lake(lake, sources)
-    rows = _rows(lake, table, selection) if name in BY_NAME else _joined(lake, selection)
+    rows = _rows(lake, table, selection) if name in STORED else _joined(lake, selection)
     if asked is not None:
         configured = lake.options.tickers if lake_root is None else ()
         _check_tickers(lake, asked, {*rows["ticker"].unique().to_pylist(), *configured})
@@ -183,6 +194,8 @@ def table_of(lake: Lake, name: str) -> Table:
     """The table or view `name`, with the columns that it has in `lake`. Raises UnknownTableError."""
     if name == BARS_WITH_FEATURES:
         return bars_with_features(_features(lake))
+    if name in STREAM_NAMES:
+        return lake.stream[name].table
     if name not in BY_NAME:
         raise UnknownTableError(f"no table {name}{_meant(name, NAMES)}; allowed: {', '.join(NAMES)}")
     return _features(lake) if name == FEATURES.name else BY_NAME[name]
@@ -341,13 +354,15 @@ def _within(rows: pa.Table, table: Table, selection: Selection) -> pa.Table:
 
 
 def _session_of(table: Table) -> str:
-    return "ex_date" if "ex_date" in table.column_names else "date"
+    return next(name for name in ("ex_date", "date", "trade_date") if name in table.column_names)
 
 
 def _delta(lake: Lake, table: Table, selection: Selection) -> pa.Table:
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    stored, at = lake.delta[table.name], selection.at
+    stored, at = lake.stored(table.name), selection.at
+    assert isinstance(stored, DeltaTable)
     if not stored.exists() if at is None else _not_created_yet(lake, stored, at):
         return table.arrow_schema.empty_table()
     opened = stored.open() if at is None else open_as_of(stored, at)
@@ -356,7 +371,8 @@ def _delta(lake: Lake, table: Table, selection: Selection) -> pa.Table:
     if is_served and (rows := _served(lake, needed, opened, selection)) is not None:
         return rows
     wanted = pc.scalar(True)
-    if selection.tickers is not None:
+    is_streamed = table.name in STREAM_NAMES
+    if selection.tickers is not None and not is_streamed:
         wanted = wanted & pc.field("ticker").isin(selection.tickers)
     if selection.first is not None:
         wanted = wanted & (pc.field(_session_of(table)) >= selection.first)
@@ -366,7 +382,11 @@ def _delta(lake: Lake, table: Table, selection: Selection) -> pa.Table:
     if table == RESTATEMENTS:
         return _committed_lines(lake, conformed(dataset.to_table(filter=wanted), table), at)
     on_disk = [column for column in needed.column_names if column in dataset.schema.names]
-    return conformed(dataset.to_table(on_disk, filter=wanted), needed)
+    rows = conformed(dataset.to_table(on_disk, filter=wanted), needed)
+    if is_streamed and selection.tickers is not None:
+        # A MERGE writes text as string_view, which pyarrow's filters on files do not know.
+        rows = rows.filter(pc.is_in(rows["ticker"], value_set=pa.array(selection.tickers, pa.string())))
+    return rows
 
 
 def _served(lake: Lake, table: Table, opened: deltalake.DeltaTable, selection: Selection) -> pa.Table | None:

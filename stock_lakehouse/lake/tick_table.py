@@ -90,12 +90,20 @@ class TickTable(StreamTable):
 
     def partitions(self, source: str) -> dict[str, Progress]:
         """The partitions of `source` that have been read, by name."""
-        of_partition: dict[str, dict[str, int]] = {}
+        return self.sources().get(source, {})
+
+    def sources(self) -> dict[str, dict[str, Progress]]:
+        """The partitions that have been read, by source and name."""
+        found: dict[str, dict[str, dict[str, int]]] = {}
         for name, value in self.numbers().items():
-            prefix, _, ending = name.rpartition("#")
-            if prefix.startswith(f"{source}/"):
-                of_partition.setdefault(prefix.removeprefix(f"{source}/"), {})[ending] = value
-        return {name: _progress(values) for name, values in of_partition.items()}
+            prefix, hash_, ending = name.rpartition("#")
+            if hash_:
+                source, _, partition = prefix.partition("/")
+                found.setdefault(source, {}).setdefault(partition, {})[ending] = value
+        return {
+            source: {name: _progress(values) for name, values in partitions.items()}
+            for source, partitions in found.items()
+        }
 
     def check(self, take_over: bool = False) -> None:
         """Raise OwnerError (not with `take_over`) or LostRowsError if a runner may not go on from the positions of `handle`."""
@@ -198,6 +206,16 @@ class TickTable(StreamTable):
         # Text is compared after reading: a MERGE writes it as string_view, which pyarrow's filters on files do not know.
         found = self.handle.to_pyarrow_dataset().to_table(columns, filter=wanted).cast(schema)
         return found.join(minutes.select(["ticker", "minute"]), ["ticker", "minute"], join_type="left semi")
+
+    def newest_offsets(self) -> dict[tuple[str, str], int]:
+        """The greatest offset of each source and partition."""
+        import pyarrow as pa
+
+        columns = ["source", "partition", "offset"]
+        schema = pa.schema([self.table.arrow_schema.field(name) for name in columns])
+        rows = self.handle.to_pyarrow_dataset().to_table(columns)
+        greatest = rows.cast(schema).group_by(["source", "partition"]).aggregate([("offset", "max")])
+        return {(row["source"], row["partition"]): int(row["offset_max"]) for row in greatest.to_pylist()}
 
     def dead_letters(self) -> pa.Table:
         """All dead letters, with all columns."""

@@ -10,6 +10,7 @@ from stock_lakehouse.tables import (
     CORPORATE_ACTIONS,
     CURATED,
     FEATURES,
+    LIVE_FEATURES,
     MINUTE_BARS,
     PROCESSED,
     PROCESSED_ACTIONS,
@@ -92,6 +93,14 @@ MADE_OF = {
         *("open", "high", "low", "close", "volume", "split_factor", "bar_status"),
         *("minute", "quote_date", "trade_date", "is_replay"),
     ),
+    (LIVE_FEATURES, "date"): ("trade_date",),
+    (LIVE_FEATURES, "year"): ("trade_date",),
+    (LIVE_FEATURES, "tradable_from"): ("trade_date",),
+    (LIVE_FEATURES, "open"): ("open", "minute"),
+    (LIVE_FEATURES, "close"): ("close", "minute"),
+    (LIVE_FEATURES, "as_of"): ("last_event",),
+    (LIVE_FEATURES, "bar_state"): ("state", "minute", "close", "date"),
+    (LIVE_FEATURES, "doubt"): ("minute", "close", "date"),
 }
 
 
@@ -103,7 +112,7 @@ def column_lineage(table: Table, indicators: tuple[Indicator, ...] = INDICATORS)
     known, by_name = BY_NAME.get(table.name, table), {indicator.name: indicator for indicator in indicators}
     lineage: dict[str, list[tuple[str, str]]] = {}
     for name in table.column_names:
-        sources = MADE_OF.get((known, name), _inputs(name, by_name) if known == FEATURES else (name,))
+        sources = MADE_OF.get((known, name), _inputs(name, by_name) if known in (FEATURES, LIVE_FEATURES) else (name,))
         for upstream_table in (with_indicators(source, indicators) for source in upstream(table)):
             lineage.setdefault(name, []).extend(
                 (upstream_table.name, source) for source in sources if source in upstream_table.column_names

@@ -14,7 +14,7 @@ from stock_lakehouse.lake.reading import MissingPackageError, Moment, moment, op
 from stock_lakehouse.lake.serving import reading_copy
 from stock_lakehouse.lake.storage import LakeRoot
 from stock_lakehouse.sql.engine import Parameter, QueryEngine, QueryRefusedError
-from stock_lakehouse.sql.reports import reports
+from stock_lakehouse.sql.reports import reports, stream_views
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -99,8 +99,8 @@ def local_engine(lake: Lake, cache: Path | None = None, minutes: float = MINUTES
 
 
 def _views() -> dict[str, str]:
-    """The reports, which SQL may name like tables."""
-    return {report.name: report.sql for report in reports().values()}
+    """The reports and the views over the stream, which SQL may name like tables."""
+    return {report.name: report.sql for report in reports().values()} | stream_views()
 
 
 def query(

@@ -15,12 +15,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.history import open_as_of
-from stock_lakehouse.lake.reading import NAMES, has_rows_at, rows_as_of, table_of
+from stock_lakehouse.lake.reading import NAMES, STREAM_NAMES, has_rows_at, rows_as_of, table_of
 from stock_lakehouse.lake.serving import SERVED, ServingCopy, served_name
 from stock_lakehouse.sql.dialect import Translation, translate
 from stock_lakehouse.sql.engine import (
@@ -68,17 +69,38 @@ class LakeTables(Mapping[str, Table]):
         if name not in self:
             raise KeyError(name)
         if name not in self._found:
-            self._found[name] = table_of(self.lake, SERVED_TABLES.get(name, name))
+            self._found[name] = in_sql(table_of(self.lake, SERVED_TABLES.get(name, name)))
         return self._found[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in NAMES or name in SERVED_TABLES
+        return name in NAMES or name in SERVED_TABLES or name in STREAM_NAMES
 
     def __iter__(self) -> Iterator[str]:
         return iter(NAMES)  # the served tables are other names of the same rows
 
     def __len__(self) -> int:
         return len(NAMES)
+
+
+def in_sql(table: Table) -> Table:
+    """`table` as SQL sees it: prices of the stream as doubles, which hold their 15 digits, and its messages as text."""
+    others = {"decimal(18,6)": "double", "binary": "string"}
+    return replace(table, columns=tuple(replace(it, type=others.get(it.type, it.type)) for it in table.columns))
+
+
+def _converted(rows: pa.Table) -> pa.Table:
+    """`rows` in the types of `in_sql`; bytes that are not UTF-8 are written as escapes."""
+    import pyarrow as pa
+
+    for place, field in enumerate(rows.schema):
+        if pa.types.is_decimal(field.type):
+            rows = rows.set_column(place, field.name, rows.column(place).cast(pa.float64()))
+        elif pa.types.is_binary(field.type):
+            texts = [
+                None if it is None else it.decode(errors="backslashreplace") for it in rows.column(place).to_pylist()
+            ]
+            rows = rows.set_column(place, field.name, pa.array(texts, pa.string()))
+    return rows
 
 
 class DuckDBEngine:
@@ -164,7 +186,7 @@ class DuckDBEngine:
             elif real in (CURATED.name, FEATURES.name):
                 opened[name] = self._show_served(database, name, tables[name], as_of)
             else:
-                database.register(name, rows_as_of(self.lake, real, as_of))
+                database.register(name, _converted(rows_as_of(self.lake, real, as_of)))
         return [file for files in opened.values() for file in files]
 
     def _show_served(

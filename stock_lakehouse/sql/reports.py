@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stock_lakehouse.sql.dialect import OutputColumn
 
 FOLDER = "reports"
+STREAM_FOLDER = "stream_views"
 
 
 class UnknownReportError(QueryError):
@@ -69,6 +70,16 @@ def reports() -> Mapping[str, Report]:
             name = file.name.removesuffix(".sql")
             found[name] = Report(name, question, grain, sql)
     return found
+
+
+@cache
+def stream_views() -> Mapping[str, str]:
+    """The SQL of the views over the tables of the stream, by name."""
+    folder = resources.files(__package__) / STREAM_FOLDER
+    files = sorted(folder.iterdir(), key=lambda file: file.name)
+    return {
+        file.name.removesuffix(".sql"): file.read_text(encoding="utf-8") for file in files if file.name.endswith(".sql")
+    }
 
 
 def report_named(name: str) -> Report:

@@ -86,6 +86,11 @@ def reconcile(
         return _published(table, found, sessions)
 
 
+def final_sessions(lake: Lake, versions_hours: int, now: datetime) -> list[date]:
+    """The sessions that have minutes and are final at `now`, in ascending order."""
+    return _sessions(lake, BarTable(lake.options, versions_hours), now, None, None)
+
+
 def _sessions(lake: Lake, bars: BarTable, now: datetime, first: date | None, last: date | None) -> list[date]:
     """The sessions from `first` to `last` that have minutes and are final at `now`."""
     if not bars.exists():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake.bar_table import BarTable
@@ -17,7 +17,7 @@ from stock_lakehouse.lake.loss_table import LossTable
 from stock_lakehouse.lake.stream_table import LOCK, StreamRefusedError
 from stock_lakehouse.lake.tick_table import GIVEN_UP, Progress, TickTable
 from stock_lakehouse.lake_options import LakeOptions
-from stock_lakehouse.streams import End, StreamSource
+from stock_lakehouse.streams import End, StreamSource, recreated
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,6 +58,14 @@ class DayStatus:
     def dead(self) -> int:
         return sum(self.reasons.values())
 
+    @property
+    def dead_share(self) -> float:
+        return self.dead / self.messages if self.messages else 0.0
+
+    @property
+    def late_share(self) -> float:
+        return self.late_events / self.events if self.events else 0.0
+
 
 @dataclass(frozen=True)
 class StreamStatus:
@@ -82,26 +90,32 @@ class StreamStatus:
 
 
 def status_of(options: LakeOptions, versions_hours: int, source: StreamSource, days: int) -> StreamStatus:
-    """How the stream stands now, with its newest `days` days. Raises StorageError, SourceError."""
+    """How the stream stands now, with its newest `days` days; the source is closed. Raises StorageError, SourceError,
+    SourceUnavailableError."""
     ticks, bars = TickTable(options, versions_hours), BarTable(options, versions_hours)
     known: dict[str, Progress] = {}
     refusal, found = None, []
     if ticks.exists():
         ticks.begin()
-        known = ticks.partitions(source.name)
+        sources = ticks.sources()
+        known = sources.get(source.name, {})
         try:
             ticks.check()
         except StreamRefusedError as error:
             refusal = str(error)
+        if refusal is None and (error_of_stream := recreated(source.name, sources)) is not None:
+            refusal = str(error_of_stream)
     if bars.exists():
         bars.begin()
-        newest = sorted({add["partition.trade_date"] for add in adds_of(ticks.handle)}, reverse=True)[:days]
-        found = [_day(ticks, bars, day) for day in map(_date, newest)]
+        found = days_of(ticks, bars, days)
     try:
-        source.open(known)
-    except StreamRefusedError as error:
-        refusal = refusal or str(error)
-    ends = source.ends()
+        try:
+            source.open(known)
+        except StreamRefusedError as error:
+            refusal = refusal or str(error)
+        ends = source.ends()
+    finally:
+        source.close()
     return StreamStatus(
         source.name,
         source.unit,
@@ -114,6 +128,24 @@ def status_of(options: LakeOptions, versions_hours: int, source: StreamSource, d
         found,
         LossTable(options, versions_hours).rows().to_pylist(),
     )
+
+
+def days_of(ticks: TickTable, bars: BarTable, days: int) -> list[DayStatus]:
+    """What came on the newest `days` days, as of the handles of the tables."""
+    newest = sorted({add["partition.trade_date"] for add in adds_of(ticks.handle)}, reverse=True)[:days]
+    return [_day(ticks, bars, day) for day in map(_date, newest)]
+
+
+def lag_of(status: StreamStatus) -> str:
+    """The partitions with something that was not read yet, in words."""
+    lags = [f"{part.partition}: {part.lag:,} {status.unit}" for part in status.partitions if part.lag]
+    return ", ".join(lags) or "none"
+
+
+def waited_longest(status: StreamStatus, now: datetime) -> timedelta:
+    """How long something that was not read yet has been waiting; 0 if nothing is, or if it is not known."""
+    since = [part.waiting_since for part in status.partitions if part.lag and part.waiting_since is not None]
+    return max((now - instant for instant in since), default=timedelta(0))
 
 
 def dead_letters(options: LakeOptions, versions_hours: int, last: int) -> pa.Table:
@@ -159,7 +191,7 @@ def _partition(name: str, progress: Progress | None, end: End | None) -> Partiti
         known.position,
         None if end is None else end.position,
         lag,
-        end.newest if lag and end is not None else None,
+        end.waiting_since or end.newest if lag and end is not None else None,
         known.high,
         given_up,
     )

@@ -1,0 +1,54 @@
+"""Upkeep of the stream's tables: files stay few over many small commits, and damaged bars are computed again."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import deltalake
+import pytest
+from pyspark.sql import SparkSession
+
+from stock_lakehouse.lake import Lake
+from stock_lakehouse.lake.lock import one_writer
+from stock_lakehouse.streams.keeping import damages_of_stream, drop_damaged_bars, rebuild_bars, tend_stream
+from stock_lakehouse_tests.streams.house import StreamHouse, event
+
+
+@pytest.mark.slow
+def test_files_stay_few_over_many_small_commits(tmp_path: Path, spark: SparkSession) -> None:
+    house = StreamHouse.made(tmp_path, spark, compact_batches=10)
+    with house.running() as started:
+        for second in range(45):
+            house.write(event(second))
+            started.step(0)
+        files = [
+            len(deltalake.DeltaTable(f"{house.root}/stream/{name}").file_uris())
+            for name in ("raw_ticks", "minute_bars")
+        ]
+    assert files[0] <= 11  # one, and those of at most ten batches
+    assert files[1] <= 11
+    lake = Lake(house.options)
+    with one_writer(house.root, "stream"):
+        assert not tend_stream(lake, 2, house.now)
+    assert tend_stream(lake, 2, house.now)
+    assert len(deltalake.DeltaTable(f"{house.root}/stream/raw_ticks").file_uris()) == 1
+    house.check()
+
+
+def test_a_missing_file_of_bars_is_named_and_its_bars_are_computed_again(tmp_path: Path, spark: SparkSession) -> None:
+    house = StreamHouse.made(tmp_path, spark)
+    house.write(event(0), event(61), event(3700), event(3800))
+    house.drain()
+    before = house.bars()
+    Path(deltalake.DeltaTable(f"{house.root}/stream/minute_bars").file_uris()[0].removeprefix("file://")).unlink()
+    lake = Lake(house.options)
+    assert [len(found) for found in damages_of_stream(lake).values()] == [0, 1]
+    assert drop_damaged_bars(lake) == 1
+    assert len(house.bars()) < len(before)
+    with house.running() as started:
+        assert rebuild_bars(started) == len(before)
+    assert house.bars() == before
+    assert not any(damages_of_stream(lake).values())
+    house.now += timedelta(hours=1)
+    house.check()
