@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, tuple[list[str], list[str]]] = {
     "serving": ([], ["--tickers", "50", "--years", "5"]),
     "reports": ([], ["--tickers", "50", "--years", "10"]),
     "dashboard": ([], ["--tickers", "10", "--years", "5"]),
+    "stream": ([], ["--messages", "20000", "--seconds", "10", "--batches", "50"]),
     "growth": (["--chart"], ["--tickers", "10", "20", "--years", "2"]),
 }
 LONG = ("aging", "growth")  # an hour or more each at full size: only where they are named

@@ -344,18 +344,40 @@ class QuickSight(Group):
 class Stream(Group):
     """Where live prices come from, and how they become minute bars."""
 
-    source: Literal["off", "files"] = Field(
+    credentials = f"the password comes from {PREFIX}STREAM_PASSWORD"
+
+    source: Literal["off", "files", "kafka"] = Field(
         default="off",
-        description="Where messages with prices come from: nowhere, or files that grow. Nothing of streaming is loaded with "
-        "`off`.",
+        description="Where messages with prices come from: nowhere, files that grow, or a topic of Kafka. Nothing of streaming "
+        "is loaded with `off`.",
     )
     name: str = Field(
         default="stock_ticks",
         pattern="^[A-Za-z0-9._-]{1,100}$",
-        description="Name of the stream. It is a part of the positions in the tables, so a new name reads from the start.",
+        description="Name of the stream, of Kafka the topic. It is a part of the positions in the tables, so a new name reads "
+        "from the start.",
     )
     folder: Path | None = Field(
         default=None, description='Folder in which files `*.jsonl` grow. Needed with `source = "files"`.'
+    )
+    servers: str | None = Field(
+        default=None,
+        pattern=r"^[^\s,:/]+:\d{1,5}(,[^\s,:/]+:\d{1,5})*$",
+        description='Brokers of Kafka, `host:port,host:port`. Needed with `source = "kafka"`.',
+    )
+    security: Literal["plaintext", "ssl", "sasl_ssl"] = Field(
+        default="plaintext", description="How the brokers of Kafka are spoken to: `sasl_ssl` with user and password."
+    )
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="SCRAM-SHA-512", description="How user and password are shown to Kafka."
+    )
+    user: str | None = Field(
+        default=None, min_length=1, description='User of Kafka. Needed with `security = "sasl_ssl"`.'
+    )
+    password: SecretStr | None = Field(default=None, description="Password of `user`. It is a secret.")
+    ca_file: Path | None = Field(
+        default=None,
+        description="File of certificates that sign those of the brokers of Kafka. None: the ones the system trusts.",
     )
     start: Literal["earliest", "latest"] = Field(
         default="earliest",
@@ -407,6 +429,17 @@ class Stream(Group):
     def _check_together(self) -> Stream:
         if self.source == "files" and self.folder is None:
             raise ValueError("folder: needed with source = 'files', the folder in which files *.jsonl grow")
+        if self.source == "kafka":
+            if self.servers is None:
+                raise ValueError("servers: needed with source = 'kafka', its brokers as host:port,host:port")
+            if self.security == "sasl_ssl" and (self.user is None or self.password is None):
+                raise ValueError(
+                    f"user: security = 'sasl_ssl' needs a user, and a password in the variable {PREFIX}STREAM_PASSWORD"
+                )
+            if self.security != "sasl_ssl" and self.password is not None:
+                raise ValueError(
+                    f"security: {self.security!r} uses no password; set security = 'sasl_ssl', or unset {PREFIX}STREAM_PASSWORD"
+                )
         return self
 
 
@@ -594,6 +627,10 @@ class Settings(LakeOptions, BaseSettings):
             raise ValueError("webhook_url: begins with neither https:// nor http://")
         if self.simulated_clock is not None and self.source == "yfinance":
             raise ValueError("simulated_clock: a live source needs the real time; it goes with sample and csv only")
+        if self.simulated_clock is not None and self.stream.source == "kafka":
+            raise ValueError(
+                "simulated_clock: brokers of Kafka need the real time; it goes with stream.source = 'files' only"
+            )
         return self
 
     @model_validator(mode="after")

@@ -40,7 +40,8 @@ class Diagnosis:
 
 
 def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
-    """Check settings, lake, layout, serving copy, instance, disks, calendar, partitions, source, engine, services of AWS, Java.
+    """Check settings, lake, layout, serving copy, instance, disks, calendar, partitions, source, stream, engine, services of AWS,
+    Java.
 
     Without settings the checks end. Nothing is created.
 
@@ -65,6 +66,8 @@ def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
     if settings.simulated_clock is not None:
         yield _clock(settings.simulated_clock)
     yield from _source(settings, say)
+    if settings.stream.source != "off":
+        yield _stream(settings)
     yield _engine(settings, say)
     if settings.engine == "databricks":
         yield _jobs(settings)
@@ -309,6 +312,23 @@ def _folder(settings: Settings, reports: Sequence[FileReport]) -> Diagnosis:
     if useless:
         parts.append(f"files that give nothing: {useless:,}")
     return Diagnosis("source", "note" if useless or lacking else "ok", "; ".join(parts))
+
+
+def _stream(settings: Settings) -> Diagnosis:
+    """Where the messages of the stream come from, and how many partitions that has. Nothing is read."""
+    from stock_lakehouse.lake.storage import LakeError
+    from stock_lakehouse.market_calendar import utc_now
+    from stock_lakehouse.streams.sources import source_of
+
+    try:
+        with contextlib.closing(source_of(settings.stream, utc_now)) as source:
+            source.open({})
+            ends, name = source.ends(), source.name
+    except LakeError as error:
+        return Diagnosis("stream", "broken", str(error))
+    newest = max((end.newest for end in ends.values() if end.newest), default=None)
+    when = "" if newest is None else f", the newest message of {newest:%Y-%m-%d %H:%M} UTC"
+    return Diagnosis("stream", "ok", f"{name} has {len(ends):,} partition{'' if len(ends) == 1 else 's'}{when}")
 
 
 def _engine(settings: Settings, say: Callable[[str], None]) -> Diagnosis:

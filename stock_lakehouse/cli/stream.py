@@ -77,7 +77,6 @@ def produce(
     from stock_lakehouse.streams import replay
 
     settings = _settings()
-    assert settings.stream.folder is not None
     since = day_of(first) or day_of(last) or SAMPLE_LAST
     until = day_of(last) or (since if first is not None else SAMPLE_LAST)
     try:
@@ -95,14 +94,15 @@ def produce(
         if shape == "day"
         else replay.walk_messages(bars, market_calendar(since), every, faults)
     )
-    file = settings.stream.folder / f"{settings.stream.name}.jsonl"
     progress = progress_printer()
-    count = replay.write(messages, file, rate, lambda number: progress(f"{number:,} messages"))
+    with _named_errors(settings):
+        place, count = _sent(settings, replay.paced(messages, rate, lambda number: progress(f"{number:,} messages")))
     sessions = len({bar.session for bar in bars})
     if as_json:
-        print_data(json.dumps({"file": str(file), "messages": count, "sessions": sessions, "bars": len(bars)}))
+        print_data(json.dumps({**place, "messages": count, "sessions": sessions, "bars": len(bars)}))
         return
-    say(f"{file}: {count:,} messages of {len(bars):,} bars, {sessions:,} session{'' if sessions == 1 else 's'}")
+    where = next(iter(place.values()))
+    say(f"{where}: {count:,} messages of {len(bars):,} bars, {sessions:,} session{'' if sessions == 1 else 's'}")
 
 
 @stream_app.command()
@@ -276,12 +276,25 @@ def _settings() -> Settings:
     return settings
 
 
+def _sent(settings: Settings, groups: Iterator[list[bytes]]) -> tuple[dict[str, str], int]:
+    """Send messages to the stream: where they went, and their number."""
+    stream = settings.stream
+    if stream.source == "kafka":
+        from stock_lakehouse.streams import kafka
+
+        return {"topic": stream.name}, kafka.produce(stream, groups)
+    from stock_lakehouse.streams import replay
+
+    assert stream.folder is not None
+    file = stream.folder / f"{stream.name}.jsonl"
+    return {"file": str(file)}, replay.write(groups, file)
+
+
 def _source(settings: Settings) -> StreamSource:
     from stock_lakehouse.clock import clock_of
-    from stock_lakehouse.streams.files import FilesSource
+    from stock_lakehouse.streams.sources import source_of
 
-    assert settings.stream.folder is not None
-    return FilesSource(settings.stream.folder, settings.stream.name, clock_of(settings.simulated_clock))
+    return source_of(settings.stream, clock_of(settings.simulated_clock))
 
 
 @contextmanager
@@ -317,6 +330,7 @@ def _named_errors(settings: Settings) -> Iterator[None]:
     from stock_lakehouse.lake.publish import PublishError
     from stock_lakehouse.lake.storage import StorageError
     from stock_lakehouse.lake.stream_table import StreamRefusedError
+    from stock_lakehouse.streams import SourceUnavailableError
     from stock_lakehouse.streams.runner import StreamTimeoutError
 
     try:
@@ -327,7 +341,7 @@ def _named_errors(settings: Settings) -> Iterator[None]:
     except TableBusyError:
         aside(f"{NAME}: {_busy(settings)}")
         raise typer.Exit(MAY_PASS) from None
-    except (StorageError, LeaseLostError, PublishError, StreamTimeoutError) as error:
+    except (StorageError, LeaseLostError, PublishError, StreamTimeoutError, SourceUnavailableError) as error:
         aside(f"{NAME}: {error}")
         raise typer.Exit(MAY_PASS) from None
     except ClockError as error:

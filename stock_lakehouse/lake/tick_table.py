@@ -90,12 +90,20 @@ class TickTable(StreamTable):
 
     def partitions(self, source: str) -> dict[str, Progress]:
         """The partitions of `source` that have been read, by name."""
-        of_partition: dict[str, dict[str, int]] = {}
+        return self.sources().get(source, {})
+
+    def sources(self) -> dict[str, dict[str, Progress]]:
+        """The partitions that have been read, by source and name."""
+        found: dict[str, dict[str, dict[str, int]]] = {}
         for name, value in self.numbers().items():
-            prefix, _, ending = name.rpartition("#")
-            if prefix.startswith(f"{source}/"):
-                of_partition.setdefault(prefix.removeprefix(f"{source}/"), {})[ending] = value
-        return {name: _progress(values) for name, values in of_partition.items()}
+            prefix, hash_, ending = name.rpartition("#")
+            if hash_:
+                source, _, partition = prefix.partition("/")
+                found.setdefault(source, {}).setdefault(partition, {})[ending] = value
+        return {
+            source: {name: _progress(values) for name, values in partitions.items()}
+            for source, partitions in found.items()
+        }
 
     def check(self, take_over: bool = False) -> None:
         """Raise OwnerError (not with `take_over`) or LostRowsError if a runner may not go on from the positions of `handle`."""

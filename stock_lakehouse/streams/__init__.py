@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
+from stock_lakehouse.lake.storage import LakeError
 from stock_lakehouse.lake.stream_table import StreamRefusedError
-from stock_lakehouse.lake.tick_table import Progress
+from stock_lakehouse.lake.tick_table import GIVEN_UP, Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,14 +37,23 @@ class Loss:
 
 
 class LossError(StreamRefusedError):
-    """Messages that were not read yet are gone. `losses` lists them; the message says how to go on without them."""
+    """Messages that were not read yet are gone. The message says how to go on without them.
 
-    def __init__(self, source: str, losses: Sequence[Loss]) -> None:
-        self.losses = tuple(losses)
+    - source: the stream that had them
+    - losses: what is gone, of each partition
+    - advice: what can be done before the command that accepts the loss
+    """
+
+    def __init__(
+        self,
+        source: str,
+        losses: Sequence[Loss],
+        advice: str = "Put back what is missing and run the same again; or go on without it",
+    ) -> None:
+        self.source, self.losses = source, tuple(losses)
         more = f" (and {len(losses) - 1} more)" if len(losses) > 1 else ""
         super().__init__(
-            f"{source}: {losses[0].cause}{more}. Put back what is missing and run the same again; or go on without it: "
-            'stock-lakehouse stream drain --accept-loss "why"'
+            f'{source}: {losses[0].cause}{more}. {advice}: stock-lakehouse stream drain --accept-loss "why"'
         )
 
 
@@ -52,11 +62,19 @@ class ExpiredError(LossError):
 
 
 class ReplacedError(LossError):
-    """A file is shorter than its position, or has another beginning."""
+    """A partition is shorter than its position, or has another beginning."""
+
+
+class RecreatedError(LossError):
+    """The stream was deleted and made anew under its name, so its positions are those of another one."""
 
 
 class SourceError(StreamRefusedError):
     """The source cannot be read. The message says what to change."""
+
+
+class SourceUnavailableError(LakeError):
+    """The source does not answer, also after every retry. Nothing is half-made; the same may work later."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +83,12 @@ class End:
 
     - position: behind its last message
     - newest: when something came last (None: unknown)
+    - waiting_since: when the first message arrived that was not read yet (None: there is none, or it is unknown)
     """
 
     position: int
     newest: datetime | None
+    waiting_since: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +112,8 @@ class Messages:
 class StreamSource(Protocol):
     """Where messages come from.
 
-    - name: identity of the stream, as in the column `source`
+    - name: identity of the stream, as in the column `source`: KIND:NAME, and @INCARNATION where a stream can be made anew under
+      its name. Asking for it may ask the server: SourceError, SourceUnavailableError.
     - unit: what a position counts, in the plural: bytes, messages
     """
 
@@ -105,7 +126,8 @@ class StreamSource(Protocol):
     def open(self, known: Mapping[str, Progress]) -> None:
         """Go on from the positions in `known`; partitions that are not in it begin at their start.
 
-        Raises LossError if that is not possible without a loss, SourceError if the source cannot be read.
+        Raises LossError if that is not possible without a loss, SourceError if the source cannot be read,
+        SourceUnavailableError.
         """
 
     def ends(self) -> Mapping[str, End]:
@@ -114,5 +136,38 @@ class StreamSource(Protocol):
     def poll(self, messages: int, size: int, seconds: float) -> Messages:
         """The next messages: at most `messages`, of about `size` bytes, after at most `seconds`; perhaps none.
 
-        Raises LossError if messages were lost since the last call.
+        With `seconds` = 0 a source that has messages gives some, as soon as they come from its server.
+        Raises LossError if messages were lost since the last call, SourceUnavailableError.
         """
+
+    def close(self) -> None:
+        """Give back connections and threads. `open` may follow."""
+
+
+def recreated(name: str, known: Mapping[str, Mapping[str, Progress]]) -> RecreatedError | None:
+    """The refusal if another incarnation of the stream `name` was read; None if not, or if its end was accepted.
+
+    `known`: the partitions of each stream that was read, by the stream's name and the partition's.
+    """
+    stream = name.partition("@")[0]
+    for former, partitions in known.items():
+        read = {partition: progress for partition, progress in partitions.items() if progress.ended != GIVEN_UP}
+        if former != name and former.partition("@")[0] == stream and read:
+            return made_anew(former, name, read)
+    return None
+
+
+def made_anew(former: str, name: str, read: Mapping[str, Progress]) -> RecreatedError:
+    """The refusal if `name` stands where `former` stood, whose partitions were read up to `read`."""
+    losses = [
+        Loss(
+            partition,
+            progress.position,
+            None,
+            f"it was deleted and made anew, or is on another server: {name} is there now. What came after position "
+            f"{progress.position:,} of its partition {partition} cannot be read any more",
+            Progress(progress.position, progress.high, progress.arrived, GIVEN_UP),
+        )
+        for partition, progress in sorted(read.items())
+    ]
+    return RecreatedError(former, losses, "Read the new one from its beginning")

@@ -123,6 +123,9 @@ class FilesSource:
         ended = {name for name in at_end if present[name].changed < quiet}
         return Messages(batch.rows(), moved, frozenset(at_end), frozenset(ended), frozenset(self._unread))
 
+    def close(self) -> None:
+        """Nothing is held open."""
+
     def _present(self) -> dict[str, _File]:
         """The partitions that are there now. A file without a whole first line is none yet."""
         # A file that was truncated and has its old first line again is read from its start, as another partition.

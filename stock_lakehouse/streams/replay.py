@@ -10,7 +10,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -24,6 +24,7 @@ from stock_lakehouse.sources.sample import SampleSource
 
 CENT = Decimal("0.000001")  # prices of ticks have six decimals
 WRITE_SECONDS = 0.05  # between two writes at a limited rate
+GROUP_MESSAGES = 1000  # sent at once at most
 # What a broken producer sends, by the reason for which it becomes a dead letter. None: bytes that are no text.
 POISON: tuple[tuple[str, dict[str, Any] | bytes], ...] = (
     ("not JSON", b'{"ticker": "NVDA", "close": '),
@@ -118,34 +119,41 @@ def walk_messages(
         yield from (_encoded(event) for _, event in held)
 
 
-def write(
-    messages: Iterator[bytes], file: Path, rate: float | None, say: Callable[[int], None], every_seconds: float = 1.0
-) -> int:
-    """Append `messages` to `file`, a line each, at most `rate` a second (None: at once); return their number.
+def paced(
+    messages: Iterator[bytes], rate: float | None, say: Callable[[int], None], every_seconds: float = 1.0
+) -> Iterator[list[bytes]]:
+    """`messages` in groups to be sent at once, at most `rate` messages a second (None: as fast as they are taken).
 
     `say` is called with the number so far about every `every_seconds`.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     began = said = time.monotonic()
+    group: list[bytes] = []
+    for count, message in enumerate(messages, 1):
+        group.append(message)
+        now = time.monotonic()
+        ahead = 0.0 if rate is None else count / rate - (now - began)
+        if ahead > WRITE_SECONDS or len(group) >= GROUP_MESSAGES:
+            yield group
+            group = []
+            time.sleep(max(0.0, ahead - (time.monotonic() - now)))
+        if now - said >= every_seconds:
+            said = now
+            say(count)
+    if group:
+        yield group
+
+
+def write(groups: Iterable[list[bytes]], file: Path) -> int:
+    """Append the messages of `groups` to `file`, a line each; return their number."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with file.open("ab", buffering=0) as stream:
         # What a killed producer left of a line becomes a line of its own, and so a dead letter.
-        buffered = [b"\n"] if _ends_in_a_line(file) else []
-        for message in messages:
-            buffered.append(message + b"\n")
-            count += 1
-            now = time.monotonic()
-            if rate is not None and (ahead := count / rate - (now - began)) > WRITE_SECONDS:
-                stream.write(b"".join(buffered))
-                buffered = []
-                time.sleep(ahead)
-            elif len(buffered) >= 1000:
-                stream.write(b"".join(buffered))
-                buffered = []
-            if now - said >= every_seconds:
-                said = now
-                say(count)
-        stream.write(b"".join(buffered))
+        if _ends_in_a_line(file):
+            stream.write(b"\n")
+        for group in groups:
+            stream.write(b"".join(message + b"\n" for message in group))
+            count += len(group)
     return count
 
 

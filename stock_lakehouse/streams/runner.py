@@ -26,7 +26,7 @@ from stock_lakehouse.lake.tick_table import EPOCH, GIVEN_UP, READ_TO_END, READIN
 from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.schemas.audit import audit_rows
-from stock_lakehouse.streams import Loss, LossError, Messages, StreamSource
+from stock_lakehouse.streams import Loss, LossError, Messages, StreamSource, recreated
 from stock_lakehouse.transforms.minute_bars import READ, minute_bars_of
 from stock_lakehouse.transforms.ticks import TickRules, ticks_of
 
@@ -133,13 +133,18 @@ class Runner:
             if accept_loss is None:
                 raise
             self._accept_lost_rows(error, accept_loss)
-        self.partitions = self.ticks.partitions(self.source.name)
+        known = self.ticks.sources()
+        self.partitions = known.get(self.source.name, {})
+        if (refusal := recreated(self.source.name, known)) is not None:
+            if accept_loss is None:
+                raise refusal
+            self._accept(refusal, accept_loss)
         try:
             self.source.open(self.partitions)
         except LossError as error:
             if accept_loss is None:
                 raise
-            self._accept(error.losses, accept_loss)
+            self._accept(error, accept_loss)
             self.source.open(self.partitions)
         if self.settings.start == "latest" and self.ticks.batch == 0:
             # Committed before anything is read, so that a kill does not move the beginning.
@@ -192,7 +197,7 @@ class Runner:
         moved = {
             name: replace(self._progress(name), position=position)
             for name, position in messages.positions.items()
-            if position > self.position(name)
+            if name not in self.partitions or position > self.position(name)
         }
         watermark, present = self._watermark(messages), self.ticks.watermark
         if ended or moved or (watermark is not None and (present is None or _minute(watermark) > _minute(present))):
@@ -367,28 +372,32 @@ class Runner:
         self.counts.bars += update.computed
         self.counts.new_bars += update.inserted
 
-    def _accept(self, losses: tuple[Loss, ...], why: str) -> None:
-        """Write `losses` down, then move the positions past them. In this order, so that a kill leaves no silent loss."""
-        self._write_losses(losses, why)
-        self._commit(self.ticks.no_rows(), {loss.partition: loss.go_on for loss in losses})
+    def _accept(self, error: LossError, why: str) -> None:
+        """Write losses down, then move the positions past them. In this order, so that a kill leaves no silent loss."""
+        self._write_losses(error.source, error.losses, why)
+        moved = {loss.partition: loss.go_on for loss in error.losses}
+        if error.source == self.source.name:
+            self._commit(self.ticks.no_rows(), moved)
+        else:  # the former incarnation of the stream
+            self.ticks.append_batch(self._without_batch(), error.source, moved, None)
 
     def _accept_lost_rows(self, error: LostRowsError, why: str) -> None:
         first, last = sorted((error.rows, error.expected))
         cause = f"raw_ticks has {error.rows:,} rows, and its positions stood for {error.expected:,}"
         # With the batch, because a table may be restored to the same number of rows more than once.
         lost = f"{ALL_PARTITIONS} after batch {self.ticks.batch}"
-        self._write_losses((Loss(lost, first, last, cause, Progress(0)),), why)
+        self._write_losses(self.source.name, (Loss(lost, first, last, cause, Progress(0)),), why)
         self.ticks.append_batch(self._without_batch(), self.source.name, {}, None, present_rows=error.rows)
 
     def _without_batch(self) -> pa.Table:
         return self.ticks.no_rows().drop_columns(["batch"])
 
-    def _write_losses(self, losses: tuple[Loss, ...], why: str) -> None:
+    def _write_losses(self, source: str, losses: tuple[Loss, ...], why: str) -> None:
         import pyarrow as pa
 
         lines: list[dict[str, Any]] = [
             {
-                "source": self.source.name,
+                "source": source,
                 "partition": loss.partition,
                 "from_offset": f"{loss.first:020}",
                 "to_offset": None if loss.end is None else f"{loss.end:020}",
@@ -415,13 +424,17 @@ def runner(
     """The one runner of the lake's stream, started, for the `with` block.
 
     `accept_loss`: go on although messages were lost, for this reason. `take_over`: from another kind of runner.
-    Raises TableBusyError beside another runner, StreamRefusedError if it cannot go on without a loss, StorageError.
+    Raises TableBusyError beside another runner, StreamRefusedError if it cannot go on without a loss, StorageError,
+    SourceUnavailableError. The source is closed in the end.
     """
     with one_writer(options.lake_root, LOCK, wait_seconds=BUSY_SECONDS):
         sign(options.lake_root, LOCK, utc_now())
         started = Runner(options, settings, source, spark, clock)
-        started.start(accept_loss, take_over)
-        yield started
+        try:
+            started.start(accept_loss, take_over)
+            yield started
+        finally:
+            source.close()
 
 
 def run(started: Runner, trigger_seconds: float, stopping: Callable[[], bool], report: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from stock_lakehouse.lake.loss_table import LossTable
 from stock_lakehouse.lake.stream_table import LOCK, StreamRefusedError
 from stock_lakehouse.lake.tick_table import GIVEN_UP, Progress, TickTable
 from stock_lakehouse.lake_options import LakeOptions
-from stock_lakehouse.streams import End, StreamSource
+from stock_lakehouse.streams import End, StreamSource, recreated
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,26 +82,33 @@ class StreamStatus:
 
 
 def status_of(options: LakeOptions, versions_hours: int, source: StreamSource, days: int) -> StreamStatus:
-    """How the stream stands now, with its newest `days` days. Raises StorageError, SourceError."""
+    """How the stream stands now, with its newest `days` days; the source is closed. Raises StorageError, SourceError,
+    SourceUnavailableError."""
     ticks, bars = TickTable(options, versions_hours), BarTable(options, versions_hours)
     known: dict[str, Progress] = {}
     refusal, found = None, []
     if ticks.exists():
         ticks.begin()
-        known = ticks.partitions(source.name)
+        sources = ticks.sources()
+        known = sources.get(source.name, {})
         try:
             ticks.check()
         except StreamRefusedError as error:
             refusal = str(error)
+        if refusal is None and (error_of_stream := recreated(source.name, sources)) is not None:
+            refusal = str(error_of_stream)
     if bars.exists():
         bars.begin()
         newest = sorted({add["partition.trade_date"] for add in adds_of(ticks.handle)}, reverse=True)[:days]
         found = [_day(ticks, bars, day) for day in map(_date, newest)]
     try:
-        source.open(known)
-    except StreamRefusedError as error:
-        refusal = refusal or str(error)
-    ends = source.ends()
+        try:
+            source.open(known)
+        except StreamRefusedError as error:
+            refusal = refusal or str(error)
+        ends = source.ends()
+    finally:
+        source.close()
     return StreamStatus(
         source.name,
         source.unit,
@@ -159,7 +166,7 @@ def _partition(name: str, progress: Progress | None, end: End | None) -> Partiti
         known.position,
         None if end is None else end.position,
         lag,
-        end.newest if lag and end is not None else None,
+        end.waiting_since or end.newest if lag and end is not None else None,
         known.high,
         given_up,
     )

@@ -17,9 +17,9 @@ from stock_lakehouse.lake.storage import LakeRoot
 from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.settings import Stream
-from stock_lakehouse.streams import replay
-from stock_lakehouse.streams.files import FilesSource
+from stock_lakehouse.streams import StreamSource, replay
 from stock_lakehouse.streams.runner import Counts, Runner, runner
+from stock_lakehouse.streams.sources import source_of
 from stock_lakehouse_tests.streams import truth
 
 SESSION = date(2023, 9, 21)
@@ -63,8 +63,12 @@ class StreamHouse:
     def clock(self) -> datetime:
         return self.now
 
-    def source(self) -> FilesSource:
-        return FilesSource(self.folder, self.settings.name, self.clock)
+    def source(self) -> StreamSource:
+        return source_of(self.settings, self.clock)
+
+    def messages(self) -> dict[tuple[str, str], bytes]:
+        """What the stream has, by partition and offset, read apart from the product's code."""
+        return truth.messages_of(self.folder)
 
     def write(self, *messages: bytes, file: str = "a.jsonl") -> None:
         """Append `messages` to a file."""
@@ -122,9 +126,9 @@ class StreamHouse:
         """Every message is in raw_ticks once, and every cell of ticks and bars is what the truth says."""
         ticks = self.ticks()
         places = [(tick["partition"], tick["offset"]) for tick in ticks]
-        assert sorted(places) == sorted(truth.messages_of(self.folder))  # none lost, none doubled
+        assert sorted(places) == sorted(self.messages())  # none lost, none doubled
         arrivals = {(tick["partition"], tick["offset"]): tick["arrival_time"] for tick in ticks}
-        expected = truth.ticks_of(self.folder, arrivals, self.rules)
+        expected = truth.ticks_of(self.messages(), arrivals, self.rules)
         for tick in ticks:
             wanted = expected[tick["partition"], tick["offset"]]
             assert {name: tick[name] for name in wanted} == wanted

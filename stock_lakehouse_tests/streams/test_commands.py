@@ -208,8 +208,7 @@ def test_the_walk_of_a_session_has_the_daily_bar(ticker: str, tmp_path: Path) ->
     (bar,) = replay.sample_bars([ticker], SESSION, SESSION)
     file = tmp_path / "walk.jsonl"
     assert (
-        replay.write(replay.walk_messages([bar], market_calendar(SESSION), 10, replay.Faults()), file, None, print)
-        == 2340
+        replay.write([list(replay.walk_messages([bar], market_calendar(SESSION), 10, replay.Faults()))], file) == 2340
     )
     events = [json.loads(line) for line in file.read_bytes().splitlines()]
     prices = [float(message["close"]) for message in events]
@@ -242,5 +241,5 @@ def test_the_faults_of_a_walk_are_all_there_and_the_other_messages_too() -> None
 def test_what_a_killed_producer_left_becomes_a_line_of_its_own(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_bytes(b'whole\n{"tick')
-    replay.write(iter([b"next"]), file, None, print)
+    replay.write([[b"next"]], file)
     assert file.read_bytes() == b'whole\n{"tick\nnext\n'

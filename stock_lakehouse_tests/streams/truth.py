@@ -148,12 +148,12 @@ def typed(line: bytes, arrived: datetime, rules: Rules) -> dict[str, Any]:  # no
 
 
 def ticks_of(
-    folder: Path, arrivals: dict[tuple[str, str], datetime], rules: Rules
+    messages: dict[tuple[str, str], bytes], arrivals: dict[tuple[str, str], datetime], rules: Rules
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """The tick of each message, by partition and offset. `late` is by the partition alone: no minute is final by idleness."""
     newest: dict[str, datetime] = {}
     found = {}
-    for (partition, offset), line in sorted(messages_of(folder).items()):
+    for (partition, offset), line in sorted(messages.items()):
         tick = typed(line, arrivals[partition, offset], rules)
         high, event = newest.get(partition), tick["event_time"]
         tick["late"] = event is not None and high is not None and event < high - timedelta(seconds=rules.late_seconds)
