@@ -283,6 +283,10 @@ def _sent(settings: Settings, groups: Iterator[list[bytes]]) -> tuple[dict[str, 
         from stock_lakehouse.streams import kafka
 
         return {"topic": stream.name}, kafka.produce(stream, groups)
+    if stream.source == "kinesis":
+        from stock_lakehouse.streams import kinesis
+
+        return {"stream": stream.name}, kinesis.produce(stream.name, groups)
     from stock_lakehouse.streams import replay
 
     assert stream.folder is not None
@@ -400,7 +404,7 @@ def _print_status(found: StreamStatus) -> None:
                     part.partition + (" (given up)" if part.given_up else ""),
                     f"{part.position:,}",
                     "-" if part.end is None else f"{part.end:,}",
-                    f"{part.lag:,}",
+                    "-" if part.lag is None else f"{part.lag:,}",
                     "-" if part.waiting_since is None else duration((now - part.waiting_since).total_seconds()),
                     "-" if part.newest_event is None else f"{part.newest_event:%Y-%m-%d %H:%M:%S}",
                 ]

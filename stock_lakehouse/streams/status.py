@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class PartitionStatus:
     """A partition.
 
-    - position, end, lag: in the unit of the source; what lies between position and end was not read yet
+    - position, end, lag: in the unit of the source; what lies between position and end was not read yet (None: unknown)
     - waiting_since: since when at least something has been waiting (None: nothing is, or it is unknown)
     - newest_event: newest event time of its good ticks
     - given_up: whether its rest was lost, and that was accepted
@@ -36,7 +36,7 @@ class PartitionStatus:
     partition: str
     position: int
     end: int | None
-    lag: int
+    lag: int | None
     waiting_since: datetime | None
     newest_event: datetime | None
     given_up: bool
@@ -160,13 +160,16 @@ def newest_bars(
 def _partition(name: str, progress: Progress | None, end: End | None) -> PartitionStatus:
     known = progress or Progress(0)
     given_up = known.ended == GIVEN_UP
-    lag = 0 if end is None or given_up else max(0, end.position - known.position)
+    lag: int | None = 0
+    if end is not None and not given_up:
+        lag = None if end.position is None else max(0, end.position - known.position)
+    waits = end is not None and not given_up and lag != 0
     return PartitionStatus(
         name,
         known.position,
         None if end is None else end.position,
         lag,
-        end.waiting_since or end.newest if lag and end is not None else None,
+        end.waiting_since or end.newest if waits and end is not None else None,
         known.high,
         given_up,
     )
