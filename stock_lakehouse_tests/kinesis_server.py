@@ -1,4 +1,4 @@
-"""kinesis-local, an emulator of Amazon Kinesis, on loopback, behind an edge at which a test can change what is asked and answered.
+"""kinesis-local, an emulator of Amazon Kinesis, on loopback, behind an edge where a test can change what is asked and answered.
 
 Here: starting, stopping, and the edge, which holds every request against botocore's model. Not here: anything a test expects.
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore.exceptions import BotoCoreError, ClientError
 
 from stock_lakehouse_tests import aws_model
 from stock_lakehouse_tests.s3 import KEYS, _free_ports
@@ -148,7 +149,7 @@ def _wait(edge: Edge, process: subprocess.Popen[bytes], log: Path) -> None:
     while True:
         try:
             edge.client().list_streams()
-        except Exception:
+        except (BotoCoreError, ClientError):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise NotRunError(f"kinesis-local does not start: {log.read_text()[-300:]}") from None
             time.sleep(0.2)

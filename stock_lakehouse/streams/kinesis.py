@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse import aws
 from stock_lakehouse.clock import Clock
-from stock_lakehouse.lake.tick_table import EPOCH, READING, Progress
+from stock_lakehouse.lake.tick_table import EPOCH, GIVEN_UP, READING, Progress
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.streams import End, ExpiredError, Loss, Messages, SourceError, SourceUnavailableError, made_anew
 from stock_lakehouse.streams.replay import ticker_of
@@ -46,7 +46,12 @@ PAUSE_SECONDS, LONGEST_PAUSE = 0.1, 3.0  # before records that were not taken ar
 
 EXPIRED_ITERATOR = "ExpiredIteratorException"
 MISSING = "ResourceNotFoundException"
-MAY_PASS = ("ProvisionedThroughputExceededException", "LimitExceededException", "InternalFailure", *aws.THROTTLED)
+MAY_PASS = (
+    "ProvisionedThroughputExceededException",
+    "LimitExceededException",
+    "KMSThrottlingException",
+    *aws.THROTTLED,
+)
 
 
 @dataclass(frozen=True)
@@ -175,7 +180,7 @@ class DataStream:
         code, said = aws.code_of(error), aws.message_of(error)
         if code == MISSING:
             return self._missing(said)
-        if code in aws.DENIED or code.startswith("KMS"):
+        if code in aws.DENIED or (code.startswith("KMS") and code not in MAY_PASS):
             right = aws.missing_right(said)
             return SourceError(f"{self}: the right {right} is missing" if right else f"{self}: {said}")
         if code in aws.REJECTED:
@@ -238,7 +243,7 @@ class KinesisSource:
 
     def ends(self) -> dict[str, End]:
         """The shards that are listed, and since when unread messages have been waiting. AWS does not say where shards end."""
-        self._look()
+        self._shards = self.stream.shards()
         # What is read from now on: a message that arrives in this millisecond is.
         now = (self.clock() - EPOCH) // MILLISECOND
         waiting = {} if self._iterators else self._peek()
@@ -349,8 +354,6 @@ class KinesisSource:
 
     def _at(self, shard: str, *, ended: bool = False) -> Progress:
         """How far `shard` counts as read if its loss is accepted now."""
-        from stock_lakehouse.lake.tick_table import GIVEN_UP
-
         known = self._known.get(shard) or Progress(0)
         place = self._given.get(shard, known.position)
         return Progress(place, known.high, known.arrived, GIVEN_UP if ended else READING, self.clock())
