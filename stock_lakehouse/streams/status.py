@@ -41,6 +41,11 @@ class PartitionStatus:
     newest_event: datetime | None
     given_up: bool
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether messages wait that were not read yet, as far as the source can say."""
+        return bool(self.lag) or (self.lag is None and self.waiting_since is not None)
+
 
 @dataclass(frozen=True)
 class DayStatus:

@@ -516,6 +516,8 @@ def test_a_newcomer_produces_drains_and_sees_how_it_stands(house: KinesisHouse, 
     behind = json.loads(call("status", "--json").stdout)
     assert [part["lag"] for part in behind["partitions"]] == [None, None]
     assert any(part["waiting_since"] for part in behind["partitions"])
+    parts = status.status_of(house.options, 2, house.source(), 1).partitions
+    assert [part.is_behind for part in parts] == [part.waiting_since is not None for part in parts]
     drained = call("drain", "--json")
     assert drained.exit_code == 0, drained.output
     assert json.loads(drained.stdout)["messages"] == sent["messages"]
