@@ -25,16 +25,21 @@ REJECTED = (
 THROTTLED = ("TooManyRequestsException", "Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown")
 
 
-def client(service: str, region: str | None = None) -> Any:
+def client(service: str, region: str | None = None, connect_seconds: float = 60, answer_seconds: float = 60) -> Any:
     """A boto3 client that repeats a failed or throttled call up to ATTEMPTS times.
 
     Region, credentials and endpoints come from boto3's variables and profiles. The region may also be in AWS_REGION, which the
     lake's bucket uses and boto3 does not read. `region`: another one.
+    A connection is tried for `connect_seconds`, and an answer may be silent for `answer_seconds`.
     """
     import boto3
     from botocore.config import Config
 
-    config = Config(retries={"mode": "standard", "total_max_attempts": ATTEMPTS})
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        connect_timeout=connect_seconds,
+        read_timeout=answer_seconds,
+    )
     # A session of its own: making clients of boto3's default session is not safe in threads.
     return boto3.session.Session(region_name=region or os.environ.get("AWS_REGION") or None).client(
         service, config=config

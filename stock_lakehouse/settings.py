@@ -346,16 +346,16 @@ class Stream(Group):
 
     credentials = f"the password comes from {PREFIX}STREAM_PASSWORD"
 
-    source: Literal["off", "files", "kafka"] = Field(
+    source: Literal["off", "files", "kafka", "kinesis"] = Field(
         default="off",
-        description="Where messages with prices come from: nowhere, files that grow, or a topic of Kafka. Nothing of streaming "
-        "is loaded with `off`.",
+        description="Where messages with prices come from: nowhere, files that grow, a topic of Kafka, or a data stream of "
+        "Amazon Kinesis. Nothing of streaming is loaded with `off`.",
     )
     name: str = Field(
         default="stock_ticks",
         pattern="^[A-Za-z0-9._-]{1,100}$",
-        description="Name of the stream, of Kafka the topic. It is a part of the positions in the tables, so a new name reads "
-        "from the start.",
+        description="Name of the stream: of Kafka's topic, of Kinesis' data stream. It is a part of the positions in the tables, "
+        "so a new name reads from the start.",
     )
     folder: Path | None = Field(
         default=None, description='Folder in which files `*.jsonl` grow. Needed with `source = "files"`.'
@@ -643,10 +643,9 @@ class Settings(LakeOptions, BaseSettings):
             raise ValueError("webhook_url: begins with neither https:// nor http://")
         if self.simulated_clock is not None and self.source == "yfinance":
             raise ValueError("simulated_clock: a live source needs the real time; it goes with sample and csv only")
-        if self.simulated_clock is not None and self.stream.source == "kafka":
-            raise ValueError(
-                "simulated_clock: brokers of Kafka need the real time; it goes with stream.source = 'files' only"
-            )
+        if self.simulated_clock is not None and self.stream.source in ("kafka", "kinesis"):
+            whose = {"kafka": "brokers of Kafka need", "kinesis": "Kinesis needs"}[self.stream.source]
+            raise ValueError(f"simulated_clock: {whose} the real time; it goes with stream.source = 'files' only")
         return self
 
     @model_validator(mode="after")

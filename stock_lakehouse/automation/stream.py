@@ -97,7 +97,7 @@ def decide(
     before = seen.get("waiting", {})
     waiting: dict[str, list[Any]] = {}
     for part in status.partitions:
-        if not part.lag:
+        if not part.is_behind:
             continue
         position, since = before.get(part.partition, [None, None])
         known = [datetime.fromisoformat(since)] if since and position == str(part.position) else []

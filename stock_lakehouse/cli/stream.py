@@ -324,6 +324,10 @@ def _sent(settings: Settings, groups: Iterator[list[bytes]]) -> tuple[dict[str, 
         from stock_lakehouse.streams import kafka
 
         return {"topic": stream.name}, kafka.produce(stream, groups)
+    if stream.source == "kinesis":
+        from stock_lakehouse.streams import kinesis
+
+        return {"stream": stream.name}, kinesis.produce(stream.name, groups)
     from stock_lakehouse.streams import replay
 
     assert stream.folder is not None
@@ -421,7 +425,10 @@ def _tell_dagster(settings: Settings, started: Runner) -> None:
     if not (home / "dagster.yaml").exists():
         return
     watermark = started.ticks.watermark
-    metadata = {**started.counts.as_metadata(), "watermark": "none" if watermark is None else watermark.isoformat()}
+    metadata: dict[str, Any] = {
+        **started.counts.as_metadata(),
+        "watermark": "none" if watermark is None else watermark.isoformat(),
+    }
     with dg.DagsterInstance.from_config(str(home)) as instance:
         instance.report_runless_asset_event(dg.AssetMaterialization(MINUTE_BARS.name, metadata=metadata))
 
@@ -469,7 +476,7 @@ def _print_status(found: StreamStatus) -> None:
                     part.partition + (" (given up)" if part.given_up else ""),
                     f"{part.position:,}",
                     "-" if part.end is None else f"{part.end:,}",
-                    f"{part.lag:,}",
+                    "-" if part.lag is None else f"{part.lag:,}",
                     "-" if part.waiting_since is None else duration((now - part.waiting_since).total_seconds()),
                     "-" if part.newest_event is None else f"{part.newest_event:%Y-%m-%d %H:%M:%S}",
                 ]

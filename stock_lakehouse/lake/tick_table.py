@@ -28,7 +28,7 @@ LIMB_BITS = 62  # a number of the log is a signed integer of 64 bits; a position
 # Names of numbers in the log. Those of a partition are SOURCE/PARTITION#LIMB for its position, and with these endings.
 BATCH, WATERMARK, ROWS, OWNER = "stream/batch", "stream/watermark", "stream/rows", "stream/owner"
 FIRST_KEPT = "stream/first_kept"  # days since the epoch: ticks of earlier days were removed
-HIGH, ARRIVED, ENDED = "high", "arrived", "ended"
+HIGH, ARRIVED, ENDED, SEEN = "high", "arrived", "ended", "seen"
 READING, READ_TO_END, GIVEN_UP = 0, 1, 2  # values of ENDED
 EMBEDDED = 1  # value of OWNER: the runner of this package; Structured Streaming will be another
 KEY = ("ticker", "trade_date", "minute")
@@ -58,12 +58,14 @@ class Progress:
     - high: newest event time of its good ticks (None: it has none)
     - arrived: when its newest message arrived (None: none did)
     - ended: READING; READ_TO_END: it may disappear; GIVEN_UP: the rest was lost, and somebody accepted that
+    - seen: until when everything was read that had arrived (None: unknown, or the source's messages do not expire)
     """
 
     position: int
     high: datetime | None = None
     arrived: datetime | None = None
     ended: int = READING
+    seen: datetime | None = None
 
 
 class TickTable(StreamTable):
@@ -265,15 +267,18 @@ def _numbers(progress: Progress) -> dict[str, int]:
         numbers[HIGH] = microseconds_of(progress.high)
     if progress.arrived is not None:
         numbers[ARRIVED] = (progress.arrived - EPOCH) // MILLISECOND
+    if progress.seen is not None:
+        numbers[SEEN] = (progress.seen - EPOCH) // MILLISECOND
     return numbers
 
 
 def _progress(numbers: Mapping[str, int]) -> Progress:
     position = sum(value << (LIMB_BITS * int(ending)) for ending, value in numbers.items() if ending.isdigit())
-    arrived = numbers.get(ARRIVED)
+    arrived, seen = numbers.get(ARRIVED), numbers.get(SEEN)
     return Progress(
         position,
         instant_of(numbers.get(HIGH)),
         None if arrived is None else EPOCH + arrived * MILLISECOND,
         numbers.get(ENDED, READING),
+        None if seen is None else EPOCH + seen * MILLISECOND,
     )

@@ -73,7 +73,7 @@ def reports() -> Mapping[str, Report]:
 
 
 @cache
-def stream_views() -> Mapping[str, str]:
+def stream_views() -> dict[str, str]:
     """The SQL of the views over the tables of the stream, by name."""
     folder = resources.files(__package__) / STREAM_FOLDER
     files = sorted(folder.iterdir(), key=lambda file: file.name)

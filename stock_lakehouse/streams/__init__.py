@@ -7,7 +7,7 @@ it), what a message means (transforms/ticks.py), and Dagster.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
@@ -81,14 +81,16 @@ class SourceUnavailableError(LakeError):
 class End:
     """Where a partition ends now.
 
-    - position: behind its last message
+    - position: behind its last message (None: the source cannot say; it is read to its end once `poll` says `at_end`)
     - newest: when something came last (None: unknown)
     - waiting_since: when the first message arrived that was not read yet (None: there is none, or it is unknown)
+    - later: where to begin to read only what comes from now on, where that is not `position`
     """
 
-    position: int
+    position: int | None
     newest: datetime | None
     waiting_since: datetime | None = None
+    later: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ class Messages:
     - at_end: the partitions of the source that have no further message now
     - ended: those of them that will not get another one, as far as the source can tell
     - unread: the partitions that have further messages now, also those of which none was ever read
+    - seen: until when everything was read that had arrived, for a source whose messages expire
+    - parents: of a partition that goes on others, which were read to their end: these
     """
 
     rows: pa.Table
@@ -107,6 +111,8 @@ class Messages:
     at_end: frozenset[str]
     ended: frozenset[str] = frozenset()
     unread: frozenset[str] = frozenset()
+    seen: Mapping[str, datetime] = field(default_factory=dict)
+    parents: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class StreamSource(Protocol):

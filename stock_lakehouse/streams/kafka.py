@@ -10,7 +10,6 @@ aborted transactions are left out; a position passes the records that end a tran
 from __future__ import annotations
 
 import importlib.util
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
@@ -33,6 +32,7 @@ from stock_lakehouse.streams import (
     SourceUnavailableError,
     made_anew,
 )
+from stock_lakehouse.streams.replay import ticker_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -329,7 +329,8 @@ class KafkaSource:
             str(number): position for number, position in self._positions.items() if position != self._given.get(number)
         }
         self._given = dict(self._positions)
-        return Messages(batch.rows(), moved, frozenset(map(str, self._at_end)))
+        unread = map(str, self._positions.keys() - self._at_end)
+        return Messages(batch.rows(), moved, frozenset(map(str, self._at_end)), unread=frozenset(unread))
 
     def close(self) -> None:
         """Leave the brokers; see `StreamSource`."""
@@ -542,22 +543,14 @@ def produce(settings: KafkaSettings, groups: Iterable[list[bytes]]) -> int:
 
 def _send(producer: Producer, topic: str, message: bytes, report: Callable[[KafkaError | None, Message], None]) -> None:
     """Put `message` into the producer's queue, and wait while that is full: each message leaves it after DELIVERY_SECONDS."""
+    key = ticker_of(message)
     while True:
         try:
-            producer.produce(topic, message, key=_key(message), on_delivery=report)
+            producer.produce(topic, message, key=key, on_delivery=report)
         except BufferError:
             producer.poll(SLICE_SECONDS)
         else:
             return
-
-
-def _key(message: bytes) -> bytes | None:
-    """The ticker of `message`, so that the events of a ticker stay in order; None if it has none."""
-    try:
-        ticker = json.loads(message)["ticker"]
-    except (ValueError, TypeError, KeyError):
-        return None
-    return str(ticker).encode()
 
 
 def _text(error: Exception) -> str:

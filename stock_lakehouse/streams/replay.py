@@ -157,6 +157,14 @@ def write(groups: Iterable[list[bytes]], file: Path) -> int:
     return count
 
 
+def ticker_of(message: bytes) -> str | None:
+    """The ticker of `message`, by which its events stay in order; None if it has none."""
+    try:
+        return str(json.loads(message)["ticker"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
 def _ends_in_a_line(file: Path) -> bool:
     with file.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 MINUTE = timedelta(minutes=1)
+SEEN_SECONDS = 3600.0  # between two commits that only say that a silent partition was read
 TEND_SECONDS = 3600.0  # between two removals of old versions and ticks
 BUSY_SECONDS = 2.0  # `stream status` holds the lock for an instant to see whether it is held
 TICKS_A_PART = 150_000  # of bars that are computed at a time: the engine's client sends 128 MB at most
@@ -162,7 +163,8 @@ class Runner:
         if self.settings.start == "latest" and self.ticks.batch == 0:
             # Committed before anything is read, so that a kill does not move the beginning.
             self._commit(
-                self.ticks.no_rows(), {name: Progress(end.position) for name, end in self.source.ends().items()}
+                self.ticks.no_rows(),
+                {name: Progress(end.position or end.later or 0) for name, end in self.source.ends().items()},
             )
             self.source.open(self.partitions)
         self.bars.begin()
@@ -185,13 +187,17 @@ class Runner:
     def drain(self, minutes: float) -> None:
         """Read to the ends of the partitions as they are now. Raises StreamTimeoutError after `minutes`."""
         deadline, ends = time.monotonic() + minutes * 60, self.source.ends()
-        while any(self.position(name) < end.position for name, end in ends.items()):
+        at_end: set[str] = set()  # since then
+        while any(
+            name not in at_end if end.position is None else self.position(name) < end.position
+            for name, end in ends.items()
+        ):
             if time.monotonic() > deadline:
                 raise StreamTimeoutError(
                     f"{self.source.name}: not at its ends after {minutes:g} minutes; what was read stays: "
                     f"{self.counts.messages:,} messages. Run the same again to go on, or give it more time with --minutes"
                 )
-            self.step(0)
+            at_end |= self.step(0).at_end
         self.step(0)  # without messages, minutes become final
         self.tend()
 
@@ -202,19 +208,16 @@ class Runner:
 
     def idle(self, messages: Messages) -> None:
         """Let minutes become final that no partition holds back any more, and note partitions that have ended."""
-        ended = {
-            name: replace(self.partitions[name], ended=READ_TO_END)
-            for name in messages.ended
-            if name in self.partitions and self.partitions[name].ended == READING
-        }
         moved = {
-            name: replace(self._progress(name), position=position)
+            name: replace(self._progress(name, messages), position=position)
             for name, position in messages.positions.items()
             if name not in self.partitions or position > self.position(name)
         }
+        moved |= self._ended(moved, messages)
+        moved |= self._seen(moved, messages)
         watermark, present = self._watermark(messages), self.ticks.watermark
-        if ended or moved or (watermark is not None and (present is None or _minute(watermark) > _minute(present))):
-            self._commit(self.ticks.no_rows(), {**ended, **moved}, watermark)
+        if moved or (watermark is not None and (present is None or _minute(watermark) > _minute(present))):
+            self._commit(self.ticks.no_rows(), moved, watermark)
             self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self.bars_of, self.ticks.no_rows()))
 
     def retry(self) -> tuple[int, int]:
@@ -274,18 +277,20 @@ class Runner:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        highs = [self._progress(name).high for name in messages.rows["partition"].to_pylist()]
+        highs = [self._progress(name, messages).high for name in messages.rows["partition"].to_pylist()]
         sources = pa.array([self.source.name] * messages.rows.num_rows, pa.string())
         rows = self._ticks_of(
             messages.rows.add_column(0, "source", sources), pa.array(highs, pa.timestamp("us", "UTC"))
         )
-        moved = {name: replace(self._progress(name), position=at) for name, at in messages.positions.items()}
+        moved = {name: replace(self._progress(name, messages), position=at) for name, at in messages.positions.items()}
         newest = rows.group_by("partition").aggregate([("event_time", "max"), ("arrival_time", "max")]).to_pylist()
         for row in newest:
             before = moved[row["partition"]]
             high = max((at for at in (before.high, row["event_time_max"]) if at is not None), default=None)
             arrived = max(before.arrived or EPOCH, row["arrival_time_max"])
             moved[row["partition"]] = replace(before, high=high, arrived=arrived, ended=READING)
+        moved |= self._ended(moved, messages)
+        moved |= self._seen(moved, messages)
         self.partitions |= moved
         self._commit(rows, moved, self._watermark(messages))
         update = self.bars.update(self.ticks, self.ticks.batch - 1, self.bars_of, rows)
@@ -301,8 +306,37 @@ class Runner:
         self.partitions |= moved
         self._since_joined += 1
 
-    def _progress(self, partition: str) -> Progress:
-        return self.partitions.get(partition, Progress(0))
+    def _progress(self, partition: str, messages: Messages) -> Progress:
+        """How far `partition` was read. One that goes on others begins with what they know about times."""
+        known = self.partitions.get(partition)
+        if known is not None:
+            return known
+        parents = [self.partitions[name] for name in messages.parents.get(partition, ()) if name in self.partitions]
+        return Progress(
+            0,
+            max((parent.high for parent in parents if parent.high is not None), default=None),
+            max((parent.arrived for parent in parents if parent.arrived is not None), default=None),
+        )
+
+    def _ended(self, moved: Mapping[str, Progress], messages: Messages) -> dict[str, Progress]:
+        """The partitions that have been read to their end now."""
+        known = {**self.partitions, **moved}
+        return {
+            name: replace(known[name], ended=READ_TO_END)
+            for name in messages.ended & known.keys()
+            if known[name].ended == READING
+        }
+
+    def _seen(self, moved: Mapping[str, Progress], messages: Messages) -> dict[str, Progress]:
+        """The partitions whose `seen` has to be written: of those in `moved` in any case, of a silent one sometimes."""
+        found = {}
+        for name, seen in messages.seen.items():
+            progress = moved.get(name) or self.partitions.get(name)
+            if progress is not None and (
+                name in moved or progress.seen is None or seen > progress.seen + timedelta(seconds=SEEN_SECONDS)
+            ):
+                found[name] = replace(progress, seen=seen)
+        return found
 
     def _watermark(self, messages: Messages) -> datetime | None:
         """Up to which instant every partition that is not idle has been seen; never before the watermark of the table.

@@ -17,6 +17,10 @@ def source_of(settings: Stream, clock: Clock) -> StreamSource:
         from stock_lakehouse.streams.kafka import KafkaSource
 
         return KafkaSource(settings, clock)
+    if settings.source == "kinesis":
+        from stock_lakehouse.streams.kinesis import KinesisSource
+
+        return KinesisSource(settings.name, clock)
     from stock_lakehouse.streams.files import FilesSource
 
     assert settings.folder is not None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class PartitionStatus:
     """A partition.
 
-    - position, end, lag: in the unit of the source; what lies between position and end was not read yet
+    - position, end, lag: in the unit of the source; what lies between position and end was not read yet (None: unknown)
     - waiting_since: since when at least something has been waiting (None: nothing is, or it is unknown)
     - newest_event: newest event time of its good ticks
     - given_up: whether its rest was lost, and that was accepted
@@ -36,10 +36,15 @@ class PartitionStatus:
     partition: str
     position: int
     end: int | None
-    lag: int
+    lag: int | None
     waiting_since: datetime | None
     newest_event: datetime | None
     given_up: bool
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether messages wait that were not read yet, as far as the source can say."""
+        return bool(self.lag) or (self.lag is None and self.waiting_since is not None)
 
 
 @dataclass(frozen=True)
@@ -138,13 +143,14 @@ def days_of(ticks: TickTable, bars: BarTable, days: int) -> list[DayStatus]:
 
 def lag_of(status: StreamStatus) -> str:
     """The partitions with something that was not read yet, in words."""
-    lags = [f"{part.partition}: {part.lag:,} {status.unit}" for part in status.partitions if part.lag]
+    behind = [part for part in status.partitions if part.is_behind]
+    lags = [f"{part.partition}: {'some' if part.lag is None else f'{part.lag:,}'} {status.unit}" for part in behind]
     return ", ".join(lags) or "none"
 
 
 def waited_longest(status: StreamStatus, now: datetime) -> timedelta:
     """How long something that was not read yet has been waiting; 0 if nothing is, or if it is not known."""
-    since = [part.waiting_since for part in status.partitions if part.lag and part.waiting_since is not None]
+    since = [part.waiting_since for part in status.partitions if part.is_behind and part.waiting_since is not None]
     return max((now - instant for instant in since), default=timedelta(0))
 
 
@@ -185,13 +191,16 @@ def newest_bars(
 def _partition(name: str, progress: Progress | None, end: End | None) -> PartitionStatus:
     known = progress or Progress(0)
     given_up = known.ended == GIVEN_UP
-    lag = 0 if end is None or given_up else max(0, end.position - known.position)
+    lag: int | None = 0
+    if end is not None and not given_up:
+        lag = None if end.position is None else max(0, end.position - known.position)
+    waits = end is not None and not given_up and lag != 0
     return PartitionStatus(
         name,
         known.position,
         None if end is None else end.position,
         lag,
-        end.waiting_since or end.newest if lag and end is not None else None,
+        end.waiting_since or end.newest if waits and end is not None else None,
         known.high,
         given_up,
     )

@@ -70,6 +70,10 @@ class StreamHouse:
         """What the stream has, by partition and offset, read apart from the product's code."""
         return truth.messages_of(self.folder)
 
+    def parents(self) -> dict[str, list[str]]:
+        """The partitions that others go on, which have ended."""
+        return {}
+
     def write(self, *messages: bytes, file: str = "a.jsonl") -> None:
         """Append `messages` to a file."""
         with (self.folder / file).open("ab") as stream:
@@ -124,15 +128,21 @@ class StreamHouse:
 
     def check(self) -> None:
         """Every message is in raw_ticks once, and every cell of ticks and bars is what the truth says."""
+        self.check_bars(*self.check_ticks())
+
+    def check_ticks(
+        self,
+    ) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[tuple[str, str], datetime]]:
+        """Every message is in raw_ticks once, and every cell is what the truth says; the ticks and their arrivals."""
         ticks = self.ticks()
         places = [(tick["partition"], tick["offset"]) for tick in ticks]
         assert sorted(places) == sorted(self.messages())  # none lost, none doubled
         arrivals = {(tick["partition"], tick["offset"]): tick["arrival_time"] for tick in ticks}
-        expected = truth.ticks_of(self.messages(), arrivals, self.rules)
+        expected = truth.ticks_of(self.messages(), arrivals, self.rules, self.parents())
         for tick in ticks:
             wanted = expected[tick["partition"], tick["offset"]]
             assert {name: tick[name] for name in wanted} == wanted
-        self.check_bars(expected, arrivals)
+        return expected, arrivals
 
     def check_bars(
         self,
@@ -144,7 +154,10 @@ class StreamHouse:
         for (partition, _), tick in ticks.items():
             if tick["event_time"] is not None:
                 newest[partition] = max(tick["event_time"], newest.get(partition, tick["event_time"]))
-        watermark = min(newest.values()) - timedelta(seconds=self.rules.late_seconds)
+        parents = self.parents()
+        ended = {parent for of_one in parents.values() for parent in of_one}
+        highs = [truth.newest_of(partition, newest, parents) for partition in {*newest, *parents} - ended]
+        watermark = min(high for high in highs if high is not None) - timedelta(seconds=self.rules.late_seconds)
         bars = {(bar["ticker"], bar["minute"]): bar for bar in self.bars()}
         expected = truth.bars_of(ticks, arrivals, watermark)
         assert bars.keys() == expected.keys()

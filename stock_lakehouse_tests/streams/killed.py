@@ -24,6 +24,7 @@ from stock_lakehouse.lake.bar_table import BarTable
 from stock_lakehouse.lake.loss_table import LossTable
 from stock_lakehouse.lake.storage import LakeError
 from stock_lakehouse.lake.tick_table import TickTable
+from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.streams import runner as streams_runner
 from stock_lakehouse_tests.streams.house import StreamHouse
 
@@ -82,6 +83,8 @@ def main(tmp: str, root: str, step: str, batch: str, settings: str, accept_loss:
     with spark_session("embedded") as spark:
         place = Path(root) if "://" not in root else root
         house = StreamHouse.made(Path(tmp), spark, place, **json.loads(settings))
+        if house.settings.source == "kinesis":  # whose messages expire by the real time
+            house.now = utc_now()
         try:
             house.drain(accept_loss or None)
         except LakeError as error:

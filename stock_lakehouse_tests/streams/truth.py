@@ -148,19 +148,33 @@ def typed(line: bytes, arrived: datetime, rules: Rules) -> dict[str, Any]:  # no
 
 
 def ticks_of(
-    messages: dict[tuple[str, str], bytes], arrivals: dict[tuple[str, str], datetime], rules: Rules
+    messages: dict[tuple[str, str], bytes],
+    arrivals: dict[tuple[str, str], datetime],
+    rules: Rules,
+    parents: dict[str, list[str]] | None = None,
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    """The tick of each message, by partition and offset. `late` is by the partition alone: no minute is final by idleness."""
+    """The tick of each message, by partition and offset. `late` is by the partition alone: no minute is final by idleness.
+
+    `parents`: of a partition that begins where others ended: it begins with their newest event.
+    """
     newest: dict[str, datetime] = {}
     found = {}
     for (partition, offset), line in sorted(messages.items()):
         tick = typed(line, arrivals[partition, offset], rules)
-        high, event = newest.get(partition), tick["event_time"]
+        high, event = newest_of(partition, newest, parents or {}), tick["event_time"]
         tick["late"] = event is not None and high is not None and event < high - timedelta(seconds=rules.late_seconds)
         if event is not None:
             newest[partition] = max(event, high or event)
         found[partition, offset] = tick
     return found
+
+
+def newest_of(partition: str, newest: dict[str, datetime], parents: dict[str, list[str]]) -> datetime | None:
+    """The newest event of `partition`; if it has none, of its parents."""
+    if partition in newest:
+        return newest[partition]
+    found = [high for parent in parents.get(partition, ()) if (high := newest_of(parent, newest, parents))]
+    return max(found, default=None)
 
 
 def bars_of(
