@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -461,14 +461,16 @@ def _sentence(summary: dict[str, Any]) -> str:
 
 
 def _print_status(found: StreamStatus) -> None:
+    from stock_lakehouse.market_calendar import utc_now
+
     runner = "no runner"
     if found.runner is not None:
         since = found.runner.since
-        age = f", for {duration((datetime.now(UTC) - since).total_seconds())}" if since else ""
+        age = f", for {duration((utc_now() - since).total_seconds())}" if since else ""
         runner = f"runner: {found.runner.host}, process {found.runner.process}{age}"
     say(f"{found.source}, batch {found.batch:,}, bars of batch {found.bars_batch:,}; {runner}")
     if found.partitions:
-        now = datetime.now(UTC)
+        now = utc_now()
         print_table(
             ["partition", "position", "end", f"lag ({found.unit})", "behind", "newest event, UTC"],
             [
