@@ -44,7 +44,11 @@ from stock_lakehouse_tests.streams.kafka_house import KafkaHouse
 from stock_lakehouse_tests.streams.test_exactly_once import CRASHES, _state, crashing
 
 FAULTS = Faults(late=0.02, duplicate=0.02, poison=0.02, seed=7)
-engines = pytest.mark.engines
+
+
+def engines(test: Any) -> Any:
+    """Needs Java 17. CI has the files source; the broker and its tests take more than a minute."""
+    return pytest.mark.engines(pytest.mark.soak(test))
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,8 @@ from stock_lakehouse_tests.streams.house import event
 from stock_lakehouse_tests.streams.kinesis_house import KinesisHouse
 from stock_lakehouse_tests.streams.test_exactly_once import CRASHES, CrashError, crashing
 
-pytestmark = pytest.mark.slow
+# CI has the files source; the emulator takes a minute.
+pytestmark = pytest.mark.soak
 FAULTS = Faults(late=0.02, duplicate=0.02, poison=0.02, seed=7)
 HOUR = timedelta(hours=1)
 
