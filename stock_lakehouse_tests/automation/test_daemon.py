@@ -164,7 +164,7 @@ def test_files_failures_and_gaps_are_seen_to_by_the_daemon(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "sessions",
     [
-        pytest.param(1, id="one", marks=pytest.mark.timeout(900)),
+        pytest.param(1, id="one", marks=[pytest.mark.soak, pytest.mark.timeout(900)]),
         pytest.param(10, id="ten", marks=[pytest.mark.soak, pytest.mark.timeout(3000)]),
     ],
 )

@@ -206,6 +206,7 @@ REPAIRED = (
 )
 
 
+@pytest.mark.slice(5)
 @pytest.mark.parametrize(
     "change", [*REPAIRED, serving_folder_stale, serving_file_lost], ids=lambda change: change.__name__
 )

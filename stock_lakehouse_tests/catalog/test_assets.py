@@ -82,7 +82,7 @@ def test_a_run_describes_the_tables_of_a_lake_in_a_folder_once_after_the_layers(
     assert check_of(result).asset_key == CATALOG
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # sql/test_real_trino.py runs the whole graph on S3 and Glue
 def test_runs_on_s3_register_what_they_made_and_a_run_without_a_change_writes_nothing(
     spark: SparkSession, aws: str, database: str, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:

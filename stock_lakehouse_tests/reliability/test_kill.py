@@ -239,12 +239,8 @@ def s3_killer(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, s3_
     killer.program.close()
 
 
-@pytest.mark.slow
-@pytest.mark.slice(1)
-@pytest.mark.parametrize(
-    "place",
-    ["after put processed/stocks_daily", pytest.param("before save curated/stocks_features", marks=pytest.mark.soak)],
-)
+@pytest.mark.soak
+@pytest.mark.parametrize("place", ["after put processed/stocks_daily", "before save curated/stocks_features"])
 def test_a_run_on_s3_killed_at_a_write_and_run_again_ends_as_if_undisturbed(
     s3_killer: Killer, faults: Faults, place: str
 ) -> None:

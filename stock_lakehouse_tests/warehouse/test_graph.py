@@ -99,7 +99,7 @@ def assert_equal(server: RedshiftServer, root: str) -> None:
         assert sorted(rows, key=str) == sorted(({name: row[name] for name in names} for row in wanted), key=str)
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # sql/test_real_trino.py runs the whole graph with Redshift; here the reports run there too
 def test_a_run_from_the_sample_loads_compares_and_reports_and_a_second_one_writes_nothing(
     spark: SparkSession, settings: Settings, server: RedshiftServer, instance: dg.DagsterInstance
 ) -> None:
