@@ -98,8 +98,8 @@ def test_the_cluster_s_own_session_publishes_what_the_embedded_engine_does(spark
         "corporate_actions_schema",
         "serving_copy",
         "schema",
-        "present_formulas",
         "serving_copy",
+        "present_formulas",
     ]
     assert all(passed for _, passed in said)
     assert layers(far) == layers(near)
