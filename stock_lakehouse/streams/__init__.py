@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from stock_lakehouse.lake.storage import LakeError
 from stock_lakehouse.lake.stream_table import StreamRefusedError
@@ -113,6 +113,37 @@ class Messages:
     unread: frozenset[str] = frozenset()
     seen: Mapping[str, datetime] = field(default_factory=dict)
     parents: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass
+class Batch:
+    """The messages that a source has gathered so far, one entry a message in each list.
+
+    - offsets: as text that sorts
+    - arrivals: times, or whole numbers of `arrival_unit` since the epoch
+    - size: bytes
+    """
+
+    arrival_unit: Literal["us", "ms"] = "us"
+    partitions: list[str] = field(default_factory=list)
+    offsets: list[str] = field(default_factory=list)
+    arrivals: list[Any] = field(default_factory=list)
+    values: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+    def rows(self) -> pa.Table:
+        """The rows of `Messages`."""
+        import pyarrow as pa
+
+        arrivals = pa.array(self.arrivals, pa.timestamp(self.arrival_unit, "UTC"))
+        return pa.table(
+            {
+                "partition": pa.array(self.partitions, pa.string()),
+                "offset": pa.array(self.offsets, pa.string()),
+                "arrival_time": arrivals.cast(pa.timestamp("us", "UTC")),
+                "value": pa.array(self.values, pa.binary()),
+            }
+        )
 
 
 class StreamSource(Protocol):

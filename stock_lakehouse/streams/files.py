@@ -11,7 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, BinaryIO
 from stock_lakehouse.clock import Clock
 from stock_lakehouse.lake.tick_table import GIVEN_UP, READ_TO_END, READING, Progress
 from stock_lakehouse.market_calendar import utc_now
-from stock_lakehouse.streams import End, ExpiredError, Loss, LossError, Messages, ReplacedError, SourceError
+from stock_lakehouse.streams import Batch, End, ExpiredError, Loss, LossError, Messages, ReplacedError, SourceError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 PATTERN = "*.jsonl"
 OFFSET_DIGITS = 20
@@ -45,29 +45,6 @@ class _File:
     size: int
     changed: float
     signature: Signature
-
-
-@dataclass
-class _Batch:
-    """The messages gathered so far."""
-
-    partitions: list[str] = field(default_factory=list)
-    offsets: list[str] = field(default_factory=list)
-    arrivals: list[datetime] = field(default_factory=list)
-    values: list[bytes] = field(default_factory=list)
-    size: int = 0
-
-    def rows(self) -> pa.Table:
-        import pyarrow as pa
-
-        return pa.table(
-            {
-                "partition": pa.array(self.partitions, pa.string()),
-                "offset": pa.array(self.offsets, pa.string()),
-                "arrival_time": pa.array(self.arrivals, pa.timestamp("us", "UTC")),
-                "value": pa.array(self.values, pa.binary()),
-            }
-        )
 
 
 class FilesSource:
@@ -108,7 +85,7 @@ class FilesSource:
 
     def poll(self, messages: int, size: int, seconds: float) -> Messages:
         """The next lines of all files; see `StreamSource`."""
-        deadline, batch, before = time.monotonic() + seconds, _Batch(), dict(self._positions)
+        deadline, batch, before = time.monotonic() + seconds, Batch(), dict(self._positions)
         while True:
             present = self._present()
             self._check(present)
@@ -179,7 +156,7 @@ class FilesSource:
         if losses:
             raise losses[0][0](self.name, [loss for _, loss in losses])
 
-    def _gather(self, batch: _Batch, present: Mapping[str, _File], messages: int, size: int) -> None:
+    def _gather(self, batch: Batch, present: Mapping[str, _File], messages: int, size: int) -> None:
         """Add lines of all files to `batch`, of each its share, until it is full or nothing is left."""
         unread = [(name, file.path) for name, file in present.items() if file.size > self._positions.get(name, 0)]
         arrived = self.clock()
@@ -196,7 +173,7 @@ class FilesSource:
             unread = left
         self._unread = {name for name, _ in unread}
 
-    def _read(self, batch: _Batch, partition: str, path: Path, messages: int, size: int, arrived: datetime) -> bool:
+    def _read(self, batch: Batch, partition: str, path: Path, messages: int, size: int, arrived: datetime) -> bool:
         """Add at most `messages` lines of about `size` bytes to `batch`; whether no whole line is left."""
         count, taken, position = 0, 0, self._positions.get(partition, 0)
         try:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,6 +23,7 @@ from stock_lakehouse.clock import Clock
 from stock_lakehouse.lake.tick_table import Progress
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.streams import (
+    Batch,
     End,
     ExpiredError,
     Loss,
@@ -35,7 +36,6 @@ from stock_lakehouse.streams import (
 from stock_lakehouse.streams.replay import ticker_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from confluent_kafka import Consumer, KafkaError, Message, Producer
     from confluent_kafka.admin import AdminClient
     from pydantic import SecretStr
@@ -87,29 +87,6 @@ class Topic:
 
     id: str
     partitions: tuple[int, ...]
-
-
-@dataclass
-class _Batch:
-    """The messages gathered so far. Arrivals are milliseconds since the epoch."""
-
-    partitions: list[str] = field(default_factory=list)
-    offsets: list[str] = field(default_factory=list)
-    arrivals: list[int] = field(default_factory=list)
-    values: list[bytes] = field(default_factory=list)
-    size: int = 0
-
-    def rows(self) -> pa.Table:
-        import pyarrow as pa
-
-        return pa.table(
-            {
-                "partition": pa.array(self.partitions, pa.string()),
-                "offset": pa.array(self.offsets, pa.string()),
-                "arrival_time": pa.array(self.arrivals, pa.timestamp("ms", "UTC")).cast(pa.timestamp("us", "UTC")),
-                "value": pa.array(self.values, pa.binary()),
-            }
-        )
 
 
 class Brokers:
@@ -308,7 +285,7 @@ class KafkaSource:
 
     def poll(self, messages: int, size: int, seconds: float) -> Messages:
         """The next messages of all partitions; see `StreamSource`."""
-        batch, until, doubtful = _Batch(), time.monotonic() + (seconds or FIRST_SECONDS), set[int]()
+        batch, until, doubtful = Batch(arrival_unit="ms"), time.monotonic() + (seconds or FIRST_SECONDS), set[int]()
         consumer = self._consuming()
         while (count := len(batch.values)) < messages and batch.size < size:
             left = until - time.monotonic()
@@ -439,7 +416,7 @@ class KafkaSource:
         return consumer
 
     # Not Message: its type information allows messages without a partition, which no topic gives.
-    def _add(self, batch: _Batch, message: Any) -> None:
+    def _add(self, batch: Batch, message: Any) -> None:
         from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
         number, offset, value = message.partition(), message.offset(), message.value() or b""

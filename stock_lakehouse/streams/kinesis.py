@@ -14,7 +14,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,20 @@ from stock_lakehouse import aws
 from stock_lakehouse.clock import Clock
 from stock_lakehouse.lake.tick_table import EPOCH, GIVEN_UP, READING, Progress
 from stock_lakehouse.market_calendar import utc_now
-from stock_lakehouse.streams import End, ExpiredError, Loss, Messages, SourceError, SourceUnavailableError, made_anew
+from stock_lakehouse.streams import (
+    Batch,
+    End,
+    ExpiredError,
+    Loss,
+    Messages,
+    SourceError,
+    SourceUnavailableError,
+    made_anew,
+)
 from stock_lakehouse.streams.replay import ticker_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 OFFSET_DIGITS = 56  # a sequence number has 186 bits
 FIRST_NUMBER = 1 << 100  # no sequence number is smaller: a smaller position is a time
@@ -60,29 +69,6 @@ class Summary:
 
     created: datetime
     retention: timedelta
-
-
-@dataclass
-class _Batch:
-    """The messages gathered so far."""
-
-    partitions: list[str] = field(default_factory=list)
-    offsets: list[str] = field(default_factory=list)
-    arrivals: list[datetime] = field(default_factory=list)
-    values: list[bytes] = field(default_factory=list)
-    size: int = 0
-
-    def rows(self) -> pa.Table:
-        import pyarrow as pa
-
-        return pa.table(
-            {
-                "partition": pa.array(self.partitions, pa.string()),
-                "offset": pa.array(self.offsets, pa.string()),
-                "arrival_time": pa.array(self.arrivals, pa.timestamp("us", "UTC")),
-                "value": pa.array(self.values, pa.binary()),
-            }
-        )
 
 
 class DataStream:
@@ -255,7 +241,7 @@ class KinesisSource:
         if time.monotonic() > self._looked + LOOK_SECONDS:
             self._look()
         self._begin()
-        batch, until = _Batch(), time.monotonic() + (seconds or FIRST_SECONDS)
+        batch, until = Batch(), time.monotonic() + (seconds or FIRST_SECONDS)
         self._at_end &= self._closed
         while reading := self._reading():
             if len(batch.values) >= messages or batch.size >= size:
@@ -288,7 +274,7 @@ class KinesisSource:
     def _reading(self) -> set[str]:
         return self._positions.keys() - self._closing - self._closed
 
-    def _handed_out(self, batch: _Batch) -> Messages:
+    def _handed_out(self, batch: Batch) -> Messages:
         # With shards of which nothing came yet: a shard of unknown parents is then no lost generation.
         moved = {name: place for name, place in self._positions.items() if place != self._given.get(name)}
         self._given = dict(self._positions)
@@ -366,7 +352,7 @@ class KinesisSource:
             if all(parent in self._closed or parent not in {*self._shards, *self._positions} for parent in parents):
                 self._positions[name] = 0
 
-    def _read(self, batch: _Batch, shard: str, most: int) -> None:
+    def _read(self, batch: Batch, shard: str, most: int) -> None:
         """Add the next records of `shard` to `batch`."""
         for _ in range(RENEWALS):
             if shard not in self._iterators:
