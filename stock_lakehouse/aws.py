@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 ATTEMPTS = 8  # of each call, with growing pauses: a throttled call is in the end sent about a minute after the first
@@ -44,6 +46,31 @@ def client(service: str, region: str | None = None, connect_seconds: float = 60,
     return boto3.session.Session(region_name=region or os.environ.get("AWS_REGION") or None).client(
         service, config=config
     )
+
+
+@contextmanager
+def named_errors(
+    what: str, service: str, stays: str, kind: Callable[[str], Exception], of_answer: Callable[[Any, str], Exception]
+) -> Iterator[None]:
+    """Errors of boto3 as errors of the caller, which name `what` was worked on and say what to do.
+
+    - service: its name in messages
+    - stays: what a call that failed leaves as it is
+    - kind: makes the error of a service that does not answer or cannot be called
+    - of_answer: makes the error of a refusal, of boto3's error and `what`
+    """
+    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
+
+    try:
+        yield
+    except ClientError as error:
+        raise of_answer(error, what) from error
+    except (ConnectionError, HTTPClientError) as error:
+        raise kind(f"{what}: {service} does not answer: {error}; run again: {stays} stays") from error
+    except BotoCoreError as error:
+        raise kind(
+            f"{what}: {service} cannot be called: {error}; set AWS_REGION, and credentials by AWS_PROFILE, variables or a role"
+        ) from error
 
 
 def missing_right(message: str) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -360,21 +360,9 @@ def _parts(items: Sequence[Values], size: int) -> Iterator[Sequence[Values]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-@contextmanager
-def named_errors(what: str) -> Iterator[None]:
+def named_errors(what: str) -> AbstractContextManager[None]:
     """Errors of boto3 as errors of the catalog, which name `what` was worked on and say what to do."""
-    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
-
-    try:
-        yield
-    except ClientError as error:
-        raise _named(error, what) from error
-    except (ConnectionError, HTTPClientError) as error:
-        raise CatalogError(f"{what}: Glue does not answer: {error}; run again: what was registered stays") from error
-    except BotoCoreError as error:
-        raise CatalogError(
-            f"{what}: Glue cannot be called: {error}; set AWS_REGION, and credentials by AWS_PROFILE, variables or a role"
-        ) from error
+    return aws.named_errors(what, "Glue", "what was registered", CatalogError, _named)
 
 
 def _named(error: ClientError, what: str) -> LakeError:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
@@ -176,21 +176,9 @@ def wait(look: Callable[[], Any], minutes: float, what: str) -> Any:
     return found
 
 
-@contextmanager
-def named_errors(what: str) -> Iterator[None]:
+def named_errors(what: str) -> AbstractContextManager[None]:
     """Errors of boto3 as errors of this package, which name `what` was worked on and say what to do."""
-    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
-
-    try:
-        yield
-    except ClientError as error:
-        raise _named(error, what) from error
-    except (ConnectionError, HTTPClientError) as error:
-        raise QuickSightError(f"{what}: AWS does not answer: {error}; run again: what was written stays") from error
-    except BotoCoreError as error:
-        raise QuickSightError(
-            f"{what}: AWS cannot be called: {error}; set AWS_REGION, and credentials by AWS_PROFILE, variables or a role"
-        ) from error
+    return aws.named_errors(what, "AWS", "what was written", QuickSightError, _named)
 
 
 def _named(error: Any, what: str) -> LakeError:
