@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date, datetime
@@ -39,6 +39,7 @@ MAY_PASS, REFUSED = 1, 3  # exit codes: run the same again; somebody has to deci
 SAMPLE_TICKERS = "NVDA,AAPL"
 LEAST_SECONDS = 60  # between two events for Dagster, whose database keeps them
 LONGEST_LETTER = 200  # characters of a dead letter in a line
+LIVE_LINES = 5  # tickers of the running session in a status
 
 stream_app = typer.Typer(no_args_is_help=True, help="Live prices as minute bars: read a stream, and see how it stands.")
 app.add_typer(stream_app, name="stream")
@@ -113,10 +114,14 @@ def drain(
     take_over: TakeOver = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read the stream to its ends as they are now, bring its bars up to date, and end."""
+    """Read the stream to its ends as they are now, bring bars and live features up to date, and end.
+
+    Exits with 1 if the same may work later, and with 3 if somebody has to decide; the message says what.
+    """
     began = time.monotonic()
     with _running(accept_loss, take_over) as started:
         started.drain(minutes)
+        _update_live(started)
         summary = _summary(started, time.monotonic() - began)
     if as_json:
         print_data(json.dumps(summary))
@@ -127,9 +132,7 @@ def drain(
 @stream_app.command()
 def run(accept_loss: AcceptLoss = None, take_over: TakeOver = False, as_json: AsJson = False) -> None:
     """Read the stream and keep its bars up to date until Ctrl-C or SIGTERM, which end it after the batch."""
-    from stock_lakehouse.lake import Lake
     from stock_lakehouse.streams import runner
-    from stock_lakehouse.streams.live import update_live
 
     stopped, began, progress = threading.Event(), time.monotonic(), progress_printer()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -143,9 +146,9 @@ def run(accept_loss: AcceptLoss = None, take_over: TakeOver = False, as_json: As
 
         def report() -> None:
             nonlocal next_line, next_event, next_live, told
-            if stream.live_seconds and time.monotonic() >= next_live:
+            if time.monotonic() >= next_live:
                 next_live = time.monotonic() + stream.live_seconds
-                update_live(Lake(settings.lake_options), stream.versions_hours, started.spark, started.clock())
+                _update_live(started)
             if time.monotonic() >= next_event and started.counts.messages > told:
                 next_event = time.monotonic() + max(stream.report_seconds, LEAST_SECONDS)
                 told = started.counts.messages
@@ -175,16 +178,24 @@ def retry(as_json: AsJson = False) -> None:
 def status(
     days: Annotated[int, typer.Option(min=1, help="Days to count, the newest ones.")] = 2, as_json: AsJson = False
 ) -> None:
-    """Say how the stream stands: positions and what was not read yet, what came, and who runs it. Starts no engine."""
+    """Say how the stream stands: positions and what was not read yet, what came, who runs it, and the running session.
+
+    It starts no engine. Exits with 3 if a runner would refuse to go on; the last line says why.
+    """
     from stock_lakehouse.streams.status import status_of
 
     settings = _settings()
     with _named_errors(settings):
         found = status_of(settings.lake_options, settings.stream.versions_hours, _source(settings), days)
+        running = _live_rows(settings, None)
     if as_json:
-        print_data(json.dumps(asdict(found), default=_json))
+        print_data(json.dumps({**asdict(found), "live": running}, default=_json))
     else:
         _print_status(found)
+        for row in running[:LIVE_LINES]:
+            say(_live_line(row))
+        if len(running) > LIVE_LINES:
+            say(f"and {len(running) - LIVE_LINES:,} more tickers: `{NAME} stream live`")
     if found.refusal:
         if not as_json:
             aside(f"{NAME}: {found.refusal}")
@@ -259,23 +270,20 @@ def live(
     tickers: Annotated[str | None, typer.Argument(metavar="A,B", help="Tickers; default: all.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the running session with its indicators, as `stream run` or a drain by Dagster computed them. Starts no engine."""
-    from stock_lakehouse.lake import Lake
-    from stock_lakehouse.streams.live import LiveTable
-
+    """Show the running session with its indicators, as `stream run` or a drain computed them. Starts no engine."""
     settings = _settings()
     try:
         wanted = None if tickers is None else tickers_in(tickers)
     except ValueError as error:
         fail(str(error))
     with _named_errors(settings):
-        rows = LiveTable(Lake(settings.lake_options), settings.stream.versions_hours).rows().to_pylist()
-    rows = [row for row in rows if wanted is None or row["ticker"] in wanted]
+        rows = _live_rows(settings, wanted)
     if as_json:
         print_data(json.dumps(rows, default=_json))
     elif not rows:
         say(
-            "No live features: the newest session with minutes has its official bars, or `stream run` has not computed any yet."
+            "No live features: the newest session with minutes has its official bars, or nobody has computed them yet; "
+            f"`{NAME} stream drain` does."
         )
     else:
         for row in rows:
@@ -494,14 +502,35 @@ def _print_status(found: StreamStatus) -> None:
         say(f"lost: {loss['partition']} from {int(loss['from_offset']):,} to {end}, accepted by {loss['accepted_by']}")
 
 
+def _update_live(started: Runner) -> None:
+    """Bring the live features up to date, unless the settings say that nobody wants them."""
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.streams.live import update_live
+
+    stream = _settings().stream
+    if stream.live_seconds:
+        update_live(Lake(started.options), stream.versions_hours, started.spark, started.clock())
+
+
+def _live_rows(settings: Settings, wanted: Sequence[str] | None) -> list[dict[str, Any]]:
+    """The live features of the tickers `wanted` (None: all), in the order of the settings; others follow."""
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.streams.live import LiveTable
+
+    rows = LiveTable(Lake(settings.lake_options), settings.stream.versions_hours).rows().to_pylist()
+    places = {ticker: place for place, ticker in enumerate(settings.tickers)}
+    chosen = [row for row in rows if wanted is None or row["ticker"] in wanted]
+    return sorted(chosen, key=lambda row: (places.get(row["ticker"], len(places)), row["ticker"]))
+
+
 def _live_line(row: dict[str, Any]) -> str:
     """A ticker's running session: price, indicators, and how far it is."""
     as_of = f"as of {row['as_of']:%Y-%m-%d %H:%M:%S} UTC, {row['bar_state']}"
     if row["doubt"] is not None:
         return f"{row['ticker']}  {row['close']:,.2f}; {as_of}: {row['doubt']}"
     shown = [f"{name} {row[name]:,.1f}" for name in ("rsi_14", "sma_20", "sma_50") if row[name] is not None]
-    change = "" if row["return_1d"] is None else f", {row['return_1d']:+.2%} since the close"
-    return f"{row['ticker']}  {row['close']:,.2f}{change}; {', '.join(shown)}; {as_of}"
+    change = "" if row["return_1d"] is None else f", {row['return_1d'] * 100:+.2f} % since the close"
+    return "; ".join([f"{row['ticker']}  {row['close']:,.2f}{change}", *filter(None, [", ".join(shown)]), as_of])
 
 
 def _line_of(day: DayStatus) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.history import open_as_of
-from stock_lakehouse.lake.reading import NAMES, STREAM_NAMES, has_rows_at, rows_as_of, table_of
+from stock_lakehouse.lake.reading import NAMES, STREAM_NAMES, has_rows_at, names_of, rows_as_of, table_of
 from stock_lakehouse.lake.serving import SERVED, ServingCopy, served_name
 from stock_lakehouse.sql.dialect import Translation, translate
 from stock_lakehouse.sql.engine import (
@@ -59,7 +59,10 @@ DUCKDB_TYPES = {
 
 
 class LakeTables(Mapping[str, Table]):
-    """The tables and views of a lake by name, with the columns that they have in it. Each is looked at when it is asked for."""
+    """The tables and views of a lake by name, with the columns that they have in it. Each is looked at when it is asked for.
+
+    A table of the stream is there once it exists.
+    """
 
     def __init__(self, lake: Lake) -> None:
         self.lake = lake
@@ -73,13 +76,15 @@ class LakeTables(Mapping[str, Table]):
         return self._found[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in NAMES or name in SERVED_TABLES or name in STREAM_NAMES
+        if name in STREAM_NAMES:
+            return self.lake.stream[str(name)].exists()
+        return name in NAMES or name in SERVED_TABLES
 
     def __iter__(self) -> Iterator[str]:
-        return iter(NAMES)  # the served tables are other names of the same rows
+        return iter(names_of(self.lake))  # the served tables are other names of the same rows
 
     def __len__(self) -> int:
-        return len(NAMES)
+        return len(names_of(self.lake))
 
 
 def in_sql(table: Table) -> Table:
@@ -124,7 +129,7 @@ class DuckDBEngine:
         self.lake = lake
         self.serving = serving
         self.minutes = minutes
-        self.views = views or {}
+        self.views = {} if views is None else views
 
     def run(self, sql: str, parameters: Sequence[Parameter] = (), as_of: datetime | None = None) -> QueryResult:
         """The result of one SELECT; see QueryEngine.run.
