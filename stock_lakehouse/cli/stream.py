@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date, datetime
@@ -27,7 +27,7 @@ from stock_lakehouse.cli.printing import (
     progress_printer,
     say,
 )
-from stock_lakehouse.cli.program import DATE_OPTION, First, Last, app
+from stock_lakehouse.cli.program import DATE_OPTION, app
 
 if TYPE_CHECKING:
     from stock_lakehouse.settings import Settings
@@ -39,10 +39,19 @@ MAY_PASS, REFUSED = 1, 3  # exit codes: run the same again; somebody has to deci
 SAMPLE_TICKERS = "NVDA,AAPL"
 LEAST_SECONDS = 60  # between two events for Dagster, whose database keeps them
 LONGEST_LETTER = 200  # characters of a dead letter in a line
+PROGRESS_SECONDS = 2.0  # between two lines about a drain
 LIVE_LINES = 5  # tickers of the running session in a status
 
-stream_app = typer.Typer(no_args_is_help=True, help="Live prices as minute bars: read a stream, and see how it stands.")
+stream_app = typer.Typer(
+    no_args_is_help=True,
+    help="Live prices as minute bars: read a stream, and see how it stands. `stream demo` shows all of it in a minute.",
+)
 app.add_typer(stream_app, name="stream")
+
+
+def _share(what: str) -> Any:
+    return typer.Option(min=0, max=1, metavar="SHARE", help=f"Share of messages that are {what}.")
+
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AcceptLoss = Annotated[
@@ -50,7 +59,9 @@ AcceptLoss = Annotated[
     typer.Option(metavar="WHY", help="Go on although messages were lost; the reason is kept in stream_losses."),
 ]
 TakeOver = Annotated[bool, typer.Option("--take-over", help="Take the tables over from another kind of runner.")]
-Share = Annotated[float, typer.Option(min=0, max=1, metavar="SHARE")]
+Late = Annotated[float, _share("late: they come after three times `late_seconds`")]
+Duplicate = Annotated[float, _share("sent twice")]
+Poison = Annotated[float, _share("followed by a broken one")]
 
 
 @stream_app.command()
@@ -62,13 +73,18 @@ def produce(
         ),
     ] = "walk",
     tickers: Annotated[str, typer.Option(metavar="A,B", help="Tickers of the sample.")] = SAMPLE_TICKERS,
-    first: First = None,
-    last: Last = None,
+    first: Annotated[
+        datetime | None, typer.Option("--from", **DATE_OPTION, help="First session; default: the sample's last.")
+    ] = None,
+    last: Annotated[
+        datetime | None,
+        typer.Option("--to", **DATE_OPTION, help="Last session; default: the first one."),
+    ] = None,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two events of a ticker.")] = 10.0,
     rate: Annotated[float | None, typer.Option(min=0.1, help="Messages a second; default: all at once.")] = None,
-    late: Share = 0.0,
-    duplicate: Share = 0.0,
-    poison: Share = 0.0,
+    late: Late = 0.0,
+    duplicate: Duplicate = 0.0,
+    poison: Poison = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the faults.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -118,9 +134,9 @@ def drain(
 
     Exits with 1 if the same may work later, and with 3 if somebody has to decide; the message says what.
     """
-    began = time.monotonic()
+    began, progress = time.monotonic(), _now_and_then(progress_printer())
     with _running(accept_loss, take_over) as started:
-        started.drain(minutes)
+        started.drain(minutes, lambda: progress(f"batch {started.ticks.batch:,}: {started.counts.messages:,} messages"))
         _update_live(started)
         summary = _summary(started, time.monotonic() - began)
     if as_json:
@@ -131,7 +147,11 @@ def drain(
 
 @stream_app.command()
 def run(accept_loss: AcceptLoss = None, take_over: TakeOver = False, as_json: AsJson = False) -> None:
-    """Read the stream and keep its bars up to date until Ctrl-C or SIGTERM, which end it after the batch."""
+    """Read the stream and keep its bars up to date until Ctrl-C or SIGTERM, which end it after the batch.
+
+    Each `report_seconds` it prints a line and tells Dagster of new bars, each `live_seconds` it computes live features. It may be
+    killed at any time: the next start goes on. Exits with 1 and 3 as `stream drain` does.
+    """
     from stock_lakehouse.streams import runner
 
     stopped, began, progress = threading.Event(), time.monotonic(), progress_printer()
@@ -165,9 +185,13 @@ def run(accept_loss: AcceptLoss = None, take_over: TakeOver = False, as_json: As
 
 @stream_app.command()
 def retry(as_json: AsJson = False) -> None:
-    """Read all dead letters again by the present rules; those that are good ticks now join their bars."""
+    """Read all dead letters again by the present rules; those that are good ticks now join their bars.
+
+    The rules are those of the settings and of this version of the program: after `ahead_seconds` was raised, for example.
+    """
+    progress = _now_and_then(progress_printer())
     with _running(None, False) as started:
-        letters, changed = started.retry()
+        letters, changed = started.retry(lambda count: progress(f"{count:,} dead letters read again"))
     if as_json:
         print_data(json.dumps({"dead_letters": letters, "changed": changed}))
     else:
@@ -195,7 +219,7 @@ def status(
         for row in running[:LIVE_LINES]:
             say(_live_line(row))
         if len(running) > LIVE_LINES:
-            say(f"and {len(running) - LIVE_LINES:,} more tickers: `{NAME} stream live`")
+            say(f"{len(running) - LIVE_LINES:,} more: `{NAME} stream live`")
     if found.refusal:
         if not as_json:
             aside(f"{NAME}: {found.refusal}")
@@ -291,7 +315,15 @@ def live(
 
 
 @stream_app.command()
-def reconcile(first: First = None, last: Last = None, as_json: AsJson = False) -> None:
+def reconcile(
+    first: Annotated[
+        datetime | None, typer.Option("--from", **DATE_OPTION, help="First session; default: the first with minutes.")
+    ] = None,
+    last: Annotated[
+        datetime | None, typer.Option("--to", **DATE_OPTION, help="Last session; default: the last with minutes.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Compare the minutes of finished sessions with their official daily bars; default: all sessions with minutes."""
     from stock_lakehouse.cli.context import engine
     from stock_lakehouse.clock import clock_of
@@ -323,6 +355,19 @@ def _settings() -> Settings:
             "STOCK_LAKEHOUSE_STREAM_SOURCE and STOCK_LAKEHOUSE_STREAM_FOLDER"
         )
     return settings
+
+
+def _now_and_then(progress: Callable[[str], None]) -> Callable[[str], None]:
+    """`progress` for lines that come often: at most one in PROGRESS_SECONDS is printed."""
+    printed = time.monotonic()
+
+    def maybe(line: str) -> None:
+        nonlocal printed
+        if time.monotonic() >= printed + PROGRESS_SECONDS:
+            printed = time.monotonic()
+            progress(line)
+
+    return maybe
 
 
 def _sent(settings: Settings, groups: Iterator[list[bytes]]) -> tuple[dict[str, str], int]:
@@ -423,10 +468,12 @@ def repair_bars(settings: Settings) -> None:
 
 
 def _tell_dagster(settings: Settings, started: Runner) -> None:
-    """Report new minute bars to Dagster, if the project has an instance of it."""
+    """Report new minute bars to Dagster, if the project has an instance of it. The stream goes on if its database fails."""
     import dagster as dg
+    from dagster_postgres.utils import DagsterPostgresException
+    from sqlalchemy.exc import SQLAlchemyError
 
-    from stock_lakehouse.instance.home import dagster_folder
+    from stock_lakehouse.instance.home import dagster_folder, open_instance
     from stock_lakehouse.tables import MINUTE_BARS
 
     home = dagster_folder(settings)
@@ -437,8 +484,14 @@ def _tell_dagster(settings: Settings, started: Runner) -> None:
         **started.counts.as_metadata(),
         "watermark": "none" if watermark is None else watermark.isoformat(),
     }
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        instance.report_runless_asset_event(dg.AssetMaterialization(MINUTE_BARS.name, metadata=metadata))
+    try:
+        with open_instance(home) as instance:
+            instance.report_runless_asset_event(dg.AssetMaterialization(MINUTE_BARS.name, metadata=metadata))
+    except (SQLAlchemyError, DagsterPostgresException) as error:
+        reason = str(error).splitlines()[0]
+        aside(
+            f"{NAME}: Dagster was not told of new minute bars, which are in the lake: {reason}. `{NAME} doctor` says more"
+        )
 
 
 def _summary(started: Runner, seconds: float) -> dict[str, Any]:

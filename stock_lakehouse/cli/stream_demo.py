@@ -50,8 +50,8 @@ def stream_demo(
 ) -> None:
     """Show the stream on a day of the sample: messages with faults, minute bars, live indicators, the official bar.
 
-    It runs in a lake of its own, offline, within a minute. A broker that it starts listens on 127.0.0.1 alone, and is stopped at
-    the end.
+    It takes less than a minute, in a lake of its own. A broker that it starts is reached from this machine alone, and is stopped
+    at the end.
     """
     from stock_lakehouse.cli.live_demo import LiveDemoError, emptied, live_folder, own_environment
 
@@ -80,7 +80,7 @@ def _stream(source: str, folder: Path) -> Iterator[str]:
             try:
                 if importlib.util.find_spec("confluent_kafka") is None:
                     raise NotRunError("its client is not installed: pip install 'stock-lakehouse[stream]'")
-                aside("A Kafka broker starts on 127.0.0.1; the first time, Maven fetches it (43 MB).")
+                aside("A Kafka broker starts on 127.0.0.1. The first time, Maven fetches it (43 MB).")
                 broker = running.enter_context(local_kafka(folder / "kafka", Broker))
                 broker.topic(TOPIC, PARTITIONS)
                 stream, reason = KAFKA.format(servers=broker.servers), ""

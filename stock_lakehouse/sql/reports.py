@@ -98,9 +98,8 @@ class StreamView:
         Bytes that are not UTF-8 become replacement characters. A time has no zone, because a view of Athena can have none.
         """
         columns = ", ".join(IN_VIEWS.get(it.type, "{0}").format(f'"{it.name}"') for it in self.table.columns)
-        # The name of a WITH clause is not visible in its own query, so that is the table itself.
         name = self.table.name
-        return " ".join(("WITH", name, "AS (SELECT", columns, "FROM", f"{name})\n{self.sql}"))
+        return self.sql.replace(_reading(name), " ".join(("FROM (SELECT", columns, _reading(name), ") AS", name)))
 
 
 @cache
@@ -112,9 +111,13 @@ def stream_views() -> Mapping[str, StreamView]:
         file.name.removesuffix(".sql"): file.read_text(encoding="utf-8") for file in files if file.name.endswith(".sql")
     }
     return {
-        name: StreamView(sql, next(table for table in STREAM_TABLES if re.search(rf"\bFROM {table.name}\b", sql)))
+        name: StreamView(sql, next(table for table in STREAM_TABLES if _reading(table.name) in sql))
         for name, sql in texts.items()
     }
+
+
+def _reading(table: str) -> str:
+    return f"FROM {table}"
 
 
 def report_named(name: str) -> Report:
