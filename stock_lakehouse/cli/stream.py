@@ -138,6 +138,8 @@ def drain(
     with _running(accept_loss, take_over) as started:
         started.drain(minutes, lambda: progress(f"batch {started.ticks.batch:,}: {started.counts.messages:,} messages"))
         _update_live(started)
+        if started.counts.messages:
+            _tell_dagster(_settings(), started)
         summary = _summary(started, time.monotonic() - began)
     if as_json:
         print_data(json.dumps(summary))
@@ -166,7 +168,7 @@ def run(accept_loss: AcceptLoss = None, take_over: TakeOver = False, as_json: As
 
         def report() -> None:
             nonlocal next_line, next_event, next_live, told
-            if time.monotonic() >= next_live:
+            if stream.live_seconds and time.monotonic() >= next_live:
                 next_live = time.monotonic() + stream.live_seconds
                 _update_live(started)
             if time.monotonic() >= next_event and started.counts.messages > told:

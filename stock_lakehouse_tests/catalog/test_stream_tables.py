@@ -136,8 +136,7 @@ def test_the_catalogs_asset_makes_the_views_of_athena_and_leaves_them_when_they_
 ) -> None:
     _, engine = athena
     for table in ("minute_bars", "raw_ticks"):
-        engine.connection.register("rows", read_table(table, lake_root=lake.root))
-        engine.connection.execute(f"CREATE TABLE {table} AS SELECT * FROM rows")
+        engine.connection.from_arrow(read_table(table, lake_root=lake.root)).create(table)
     settings = Settings(
         lake_root=str(lake.root),
         last_date=date(2023, 9, 21),
