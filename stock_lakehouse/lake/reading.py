@@ -22,6 +22,7 @@ from stock_lakehouse.lake.stored import conformed
 from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.schemas import Column
 from stock_lakehouse.tables import (
+    ANY_BY_NAME,
     BARS_WITH_FEATURES,
     BY_NAME,
     CURATED,
@@ -279,7 +280,7 @@ def _check_folder(lake: Lake) -> None:
 
 def _check_lake(lake: Lake, names: Sequence[str]) -> None:
     """Raise NoLakeError if none of the lake's tables has a file. The tables `names` are looked at first."""
-    for name in (*names, *BY_NAME):
+    for name in (*names, *ANY_BY_NAME):
         try:
             if next(iter(lake.storage.walk(lake.stored(name).table.path)), None) is not None:
                 return

@@ -34,7 +34,7 @@ from stock_lakehouse.sql.engine import (
 )
 from stock_lakehouse.sql.parsing import place_of
 from stock_lakehouse.sql.typed import quoted, text_literal
-from stock_lakehouse.sql.values import arrow_type, literals
+from stock_lakehouse.sql.values import arrow_type, literals, plain
 from stock_lakehouse.sql.values import table_of as arrow_table
 from stock_lakehouse.tables import BARS_WITH_FEATURES, BY_NAME, CURATED, FEATURES, Table
 
@@ -91,21 +91,6 @@ def in_sql(table: Table) -> Table:
     """`table` as SQL sees it: prices of the stream as doubles, which hold their 15 digits, and its messages as text."""
     others = {"decimal(18,6)": "double", "binary": "string"}
     return replace(table, columns=tuple(replace(it, type=others.get(it.type, it.type)) for it in table.columns))
-
-
-def _converted(rows: pa.Table) -> pa.Table:
-    """`rows` in the types of `in_sql`; bytes that are not UTF-8 are written as escapes."""
-    import pyarrow as pa
-
-    for place, field in enumerate(rows.schema):
-        if pa.types.is_decimal(field.type):
-            rows = rows.set_column(place, field.name, rows.column(place).cast(pa.float64()))
-        elif pa.types.is_binary(field.type):
-            texts = [
-                None if it is None else it.decode(errors="backslashreplace") for it in rows.column(place).to_pylist()
-            ]
-            rows = rows.set_column(place, field.name, pa.array(texts, pa.string()))
-    return rows
 
 
 class DuckDBEngine:
@@ -191,7 +176,7 @@ class DuckDBEngine:
             elif real in (CURATED.name, FEATURES.name):
                 opened[name] = self._show_served(database, name, tables[name], as_of)
             else:
-                database.register(name, _converted(rows_as_of(self.lake, real, as_of)))
+                database.register(name, plain(rows_as_of(self.lake, real, as_of)))
         return [file for files in opened.values() for file in files]
 
     def _show_served(
