@@ -26,6 +26,7 @@ from stock_lakehouse.lake.storage import LakeError
 from stock_lakehouse.lake.tick_table import TickTable
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.streams import runner as streams_runner
+from stock_lakehouse.streams.runner import Runner
 from stock_lakehouse_tests.streams.house import StreamHouse
 
 # Before or after which method of which class.
@@ -36,6 +37,7 @@ STEPS: dict[str, tuple[type, str, bool]] = {
     "after bars": (BarTable, "_merge", True),
     "before the loss is written": (LossTable, "add", False),
     "after the loss is written": (LossTable, "add", True),
+    "after a file is taken out": (Runner, "take_out_damaged", True),
 }
 
 

@@ -11,7 +11,8 @@ from pyspark.sql import SparkSession
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.lock import one_writer
-from stock_lakehouse.streams.keeping import damages_of_stream, drop_damaged_bars, rebuild_bars, tend_stream
+from stock_lakehouse.streams.keeping import damages_of_stream, drop_damaged_bars, tend_stream
+from stock_lakehouse.streams.rebuild import rebuild_bars
 from stock_lakehouse_tests.streams.house import StreamHouse, event
 
 
@@ -47,7 +48,7 @@ def test_a_missing_file_of_bars_is_named_and_its_bars_are_computed_again(tmp_pat
     assert drop_damaged_bars(lake) == 1
     assert len(house.bars()) < len(before)
     with house.running() as started:
-        assert rebuild_bars(started) == len(before)
+        assert rebuild_bars(started.ticks, started.bars, started.bars_of) == len(before)
     assert house.bars() == before
     assert not any(damages_of_stream(lake).values())
     house.now += timedelta(hours=1)
