@@ -34,6 +34,7 @@ from confluent_kafka.admin import (
 from filelock import FileLock
 
 from stock_lakehouse_tests.engines.servers import JAVA, java
+from stock_lakehouse_tests.not_run import NotRunError
 from stock_lakehouse_tests.s3 import _free_ports
 
 VERSION = "4.1.0"
@@ -53,10 +54,6 @@ POM = f"""\
   </dependency></dependencies>
 </project>
 """
-
-
-class NotRunError(Exception):
-    """This machine cannot run a Kafka broker. The message says what is missing."""
 
 
 @dataclass

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import deltalake
 import pytest
 from pyspark.sql import SparkSession
 from typer.testing import CliRunner, Result
@@ -18,8 +16,6 @@ from stock_lakehouse.cli import app
 from stock_lakehouse.lake import stream_table
 from stock_lakehouse.lake.tick_table import LostFilesError, LostRowsError
 from stock_lakehouse.streams import SourceError
-from stock_lakehouse.streams.refill import Refilled, refill
-from stock_lakehouse.streams.runner import Runner, only_runner
 from stock_lakehouse.streams.status import status_of
 from stock_lakehouse_tests.streams.house import StreamHouse, event
 from stock_lakehouse_tests.streams.test_exactly_once import FAULTS, CrashError, crashing
@@ -31,28 +27,6 @@ def house(tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) 
     return StreamHouse.made(tmp_path, spark, batch_messages=100)
 
 
-def refilled(house: StreamHouse, act: Callable[[Runner], None] = lambda _: None) -> Refilled:
-    with only_runner(house.options, house.settings, house.source(), house.spark, house.clock) as found:
-        act(found)
-        return refill(found, lambda _: None)
-
-
-def restore(house: StreamHouse, rows: int) -> None:
-    """Restore raw_ticks to its newest version with `rows` rows."""
-    table = deltalake.DeltaTable(f"{house.root}/stream/raw_ticks")
-    for version in range(table.version(), -1, -1):
-        earlier = deltalake.DeltaTable(table.table_uri, version=version)
-        if earlier.to_pyarrow_dataset().count_rows() == rows:
-            table.restore(version)
-            return
-    raise AssertionError(f"no version has {rows} rows")
-
-
-def data_files(house: StreamHouse) -> list[Path]:
-    uris = deltalake.DeltaTable(f"{house.root}/stream/raw_ticks").file_uris()
-    return sorted((Path(uri.removeprefix("file://")) for uri in uris), key=lambda path: path.stat().st_mtime_ns)
-
-
 def without(rows: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in names} for row in rows]
 
@@ -62,7 +36,7 @@ def test_a_restored_table_gets_its_rows_back_and_goes_on(house: StreamHouse) -> 
     house.walk(["META"], 120, FAULTS, file="b.jsonl")
     house.drain()
     bars, count = house.bars(), len(house.ticks())
-    restore(house, 200)
+    house.restore_ticks(200)
     with pytest.raises(
         LostRowsError, match=rf"has 200 rows, and its positions stand for {count}.*stream refill"
     ) as error:
@@ -70,7 +44,7 @@ def test_a_restored_table_gets_its_rows_back_and_goes_on(house: StreamHouse) -> 
     found = status_of(house.options, 2, house.source(), 2)
     assert found.refusal == str(error.value)
     assert sum(day.messages for day in found.days) == 200  # it is still read
-    done = refilled(house)
+    done = house.refill()
     assert (done.expected, done.found, done.read_again, done.lost) == (count, 200, count - 200, 0)
     house.check()
     assert without(house.bars(), "latest_close") == without(bars, "latest_close")
@@ -80,7 +54,7 @@ def test_a_restored_table_gets_its_rows_back_and_goes_on(house: StreamHouse) -> 
     house.walk(["GOOG"], 120)
     assert house.drain().messages > 0
     house.check()
-    again = refilled(house)
+    again = house.refill()
     assert (again.found, again.read_again) == (again.expected, 0)
 
 
@@ -91,7 +65,7 @@ def test_a_lost_file_is_refused_and_its_rows_come_back(house: StreamHouse, which
     house.walk(["META"], 120, FAULTS, file="b.jsonl")
     house.drain()
     bars, count = house.bars(), len(house.ticks())
-    file = data_files(house)[which]
+    file = house.tick_files()[which]
     if how == "cut":
         file.write_bytes(file.read_bytes()[:-100])
     else:
@@ -100,7 +74,7 @@ def test_a_lost_file_is_refused_and_its_rows_come_back(house: StreamHouse, which
         house.drain()
     found = status_of(house.options, 2, house.source(), 1)
     assert (found.refusal is None, found.days) == (False, [])
-    done = refilled(house)
+    done = house.refill()
     assert (done.damaged_files, done.found + done.read_again, done.lost) == (1, count, 0)
     assert done.read_again > 0
     house.check()
@@ -118,14 +92,14 @@ def test_a_refill_that_ends_at_any_step_is_done_by_the_next_one(
     house.walk(["NVDA"], 30, FAULTS)
     house.drain()
     bars, count = house.bars(), len(house.ticks())
-    restore(house, 300)
-    data_files(house)[0].unlink()
+    house.restore_ticks(300)
+    house.tick_files()[0].unlink()
     with monkeypatch.context() as patched, pytest.raises(CrashError):  # noqa: PT012
         crashing(patched, step, 1)
-        refilled(house)
+        house.refill()
     with pytest.raises((LostRowsError, LostFilesError)):
         house.drain()
-    done = refilled(house)
+    done = house.refill()
     assert (done.expected, done.lost) == (count, 0)
     house.check()
     assert without(house.bars(), "latest_close") == without(bars, "latest_close")
@@ -141,9 +115,9 @@ def test_what_the_stream_no_longer_has_is_a_named_loss_and_bars_follow(house: St
     house.drain()
     gone = {tick["offset"] for tick in house.ticks() if tick["partition"].startswith("b.jsonl")}
     end = (house.folder / "b.jsonl").stat().st_size
-    restore(house, 100)
+    house.restore_ticks(100)
     (house.folder / "b.jsonl").unlink()
-    done = refilled(house)
+    done = house.refill()
     assert (done.found, done.expected, done.read_again, done.lost) == (100, 150, 20, 30)
     (loss,) = house.table("losses").to_pylist()
     assert loss["partition"].startswith("b.jsonl@")
@@ -158,7 +132,7 @@ def test_what_the_stream_no_longer_has_is_a_named_loss_and_bars_follow(house: St
         started.drain(1)
         assert conservation_of(started.ticks, started.bars).passed
         assert positions_of(started.ticks).passed
-    assert refilled(house).lost == 0
+    assert house.refill().lost == 0
     assert len(house.table("losses").to_pylist()) == 2  # and what the runner asked for: the rest of the file
 
 
@@ -170,14 +144,14 @@ def test_a_refill_that_ends_beside_its_losses_writes_each_once(
     house.drain()
     house.write(event(120), event(180), file="b.jsonl")
     house.drain()
-    restore(house, 2)
+    house.restore_ticks(2)
     (house.folder / "b.jsonl").unlink()
     with monkeypatch.context() as patched, pytest.raises(CrashError):  # noqa: PT012
         crashing(patched, step, 1)
-        refilled(house)
+        house.refill()
     with pytest.raises(LostRowsError):
         house.drain()
-    assert refilled(house).lost == 2
+    assert house.refill().lost == 2
     (loss,) = house.table("losses").to_pylist()
     assert loss["from_offset"] == f"{0:020}"
     assert [bar["events"] for bar in house.bars()] == [1, 1]
@@ -187,13 +161,13 @@ def test_rows_that_are_missing_without_a_gap_in_the_stream_are_a_loss_by_their_n
     house.write(*(event(60 * number) for number in range(4)))
     house.drain()
     # A message less, and all positions behind it are others: nothing says which row was which message.
-    table = deltalake.DeltaTable(f"{house.root}/stream/raw_ticks")
+    table = house.delta("raw_ticks")
     table.delete("volume = 0 AND minute = '2023-09-21 16:01:00Z'")
     house.write(b"", file="a.jsonl")
     lines = (house.folder / "a.jsonl").read_bytes().split(b"\n")
     lines[1] = b" " * len(lines[1])
     (house.folder / "a.jsonl").write_bytes(b"\n".join(lines))
-    assert (refilled(house).read_again, refilled(house).lost) == (0, 0)
+    assert (house.refill().read_again, house.refill().lost) == (0, 0)
     (loss,) = house.table("losses").to_pylist()
     assert (loss["partition"], loss["cause"]) == (
         "* after batch 1",
@@ -207,7 +181,7 @@ def test_a_lost_file_can_be_accepted_without_reading_again(house: StreamHouse) -
     house.drain()
     house.write(event(60), event(61))
     house.drain()
-    data_files(house)[0].unlink()
+    house.tick_files()[0].unlink()
     assert house.drain("it is old").messages == 0
     assert [tick["event_time"].minute for tick in house.ticks()] == [1, 1]
     assert [(bar["minute"].minute, bar["events"]) for bar in house.bars()] == [(1, 2)]
@@ -224,17 +198,17 @@ def test_what_was_removed_with_its_day_stays_away(tmp_path: Path, spark: SparkSe
     house.drain()
     house.write(event(86400 * 4 + 60, volume=9))
     house.drain()
-    table = deltalake.DeltaTable(f"{house.root}/stream/raw_ticks")
+    table = house.delta("raw_ticks")
     removed = next(commit["version"] for commit in table.history() if commit["operation"] == "DELETE")
     table.restore(removed - 1)  # five rows: those of the days that were removed since, and not the newest one
     with pytest.raises(LostRowsError, match=r"has 5 rows, and its positions stand for 4.*removed since"):
         house.drain()
-    done = refilled(house)
+    done = house.refill()
     assert (done.lost, [tick["volume"] for tick in house.ticks()]) == (0, [2, 3, 4, 9])
     # A lost file of a day that is kept, and no more than that.
-    (file,) = [path for path in data_files(house) if "2023-09-24" in str(path)]
+    (file,) = [path for path in house.tick_files() if "2023-09-24" in str(path)]
     file.unlink()
-    done = refilled(house)
+    done = house.refill()
     assert (done.read_again, done.lost, [tick["volume"] for tick in house.ticks()]) == (1, 0, [2, 3, 4, 9])
     assert [bar["volume"] for bar in house.bars()] == [0, 1, 2, 3, 4, 9]
     assert house.drain().messages == 0
@@ -248,8 +222,8 @@ def test_messages_from_before_the_first_run_are_not_brought_in(house: StreamHous
     house.drain()
     house.write(event(120))
     house.drain()
-    data_files(house)[0].unlink()
-    done = refilled(house)
+    house.tick_files()[0].unlink()
+    done = house.refill()
     assert (done.read_again, done.lost) == (2, 0)
     assert [tick["event_time"].minute for tick in house.ticks()] == [1, 1, 2]
 
@@ -257,13 +231,13 @@ def test_messages_from_before_the_first_run_are_not_brought_in(house: StreamHous
 def test_a_folder_that_is_away_is_refused_and_nothing_is_given_up(house: StreamHouse) -> None:
     house.write(event(0), event(1))
     house.drain()
-    restore(house, 0)
+    house.restore_ticks(0)
     (house.tmp / "elsewhere").mkdir()
     house.folder.rename(house.tmp / "moved")
     with pytest.raises(SourceError, match="there is no folder"):
-        refilled(house)
+        house.refill()
     (house.tmp / "moved").rename(house.folder)
-    assert refilled(house).read_again == 2
+    assert house.refill().read_again == 2
     house.check()
 
 
@@ -280,7 +254,7 @@ def test_the_command_says_what_came_back(tmp_path: Path, spark: SparkSession) ->
     house.drain()
     whole = call("refill")
     assert (whole.exit_code, "3 rows" in whole.output, "nothing is missing" in whole.output) == (0, True, True)
-    restore(house, 2)
+    house.restore_ticks(2)
     refused = call("drain")
     assert refused.exit_code == 3
     assert "stock-lakehouse stream refill" in refused.output
@@ -296,7 +270,7 @@ def test_the_command_says_what_came_back(tmp_path: Path, spark: SparkSession) ->
         "damaged_files": 0,
     }
     house.check()
-    restore(house, 2)
+    house.restore_ticks(2)
     said = call("refill")
     assert "raw_ticks had 2 of 3 rows: 1 were read again. 1 bars computed." in said.output
     assert "its positions stand for 3" in said.output  # progress
