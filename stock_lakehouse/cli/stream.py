@@ -175,13 +175,18 @@ def retry(as_json: AsJson = False) -> None:
 
 
 @stream_app.command()
-def refill(as_json: AsJson = False) -> None:
-    """Bring back ticks that raw_ticks lost: read their messages again, and write down what the stream no longer has."""
+def refill(
+    minutes: Annotated[float, typer.Option(min=0.01, help="How long it may take.")] = 60.0, as_json: AsJson = False
+) -> None:
+    """Bring back ticks that raw_ticks lost (a restored table, a lost file): read their messages again.
+
+    What the stream no longer has becomes lines of stream_losses. May be killed and run again.
+    """
     from stock_lakehouse.streams.refill import refill as bring_back
 
     began = time.monotonic()
     with _running(is_started=False) as runner:
-        done = bring_back(runner, progress_printer())
+        done = bring_back(runner, minutes, progress_printer())
     seconds = round(time.monotonic() - began, 1)
     if as_json:
         print_data(json.dumps({**asdict(done), "seconds": seconds}))

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake.tick_table import GIVEN_UP, LostRowsError, Progress
-from stock_lakehouse.streams import Loss, LossError, RecreatedError, StreamSource, recreated
-from stock_lakehouse.streams.runner import MEGABYTE, Runner
+from stock_lakehouse.streams import Loss, LossError, Messages, RecreatedError, StreamSource, recreated
+from stock_lakehouse.streams.runner import MEGABYTE, Runner, StreamTimeoutError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -108,21 +108,21 @@ def is_counted(source: StreamSource) -> bool:
     return source.next_offsets(np.array([0]), np.array([0])) is not None
 
 
-def refill(started: Runner, progress: Callable[[str], None]) -> Refilled:
+def refill(started: Runner, minutes: float, progress: Callable[[str], None]) -> Refilled:
     """Bring back what raw_ticks lost, as far as the stream has it, with its bars; write the rest down as losses.
 
     `started` holds the stream's lock and was not started. May be killed at any step and run again: what came back stays, and the
-    table is refused until all is done. Raises OwnerError, RecreatedError, LostRowsError if rows are too many, SourceError,
-    SourceUnavailableError, StorageError.
+    table is refused until all is done. Raises StreamTimeoutError after `minutes`; OwnerError, RecreatedError, LostRowsError if
+    rows are too many, SourceError, SourceUnavailableError, StorageError.
     """
     ticks = started.ticks
     started.prepare()
     ticks.check_owner()
-    damaged = started.take_out_damaged()
     known = ticks.sources()
     if (refusal := recreated(started.source.name, known)) is not None:
         raise refusal
     started.partitions = known.get(started.source.name, {})
+    damaged = started.take_out_damaged()
     expected, found = ticks.expected_rows, ticks.row_count()
     started.catch_up()
     if found > expected and ticks.first_kept is not None:
@@ -134,7 +134,7 @@ def refill(started: Runner, progress: Callable[[str], None]) -> Refilled:
     if found == expected:
         return Refilled(expected, found, damaged, 0, 0, 0)
     progress(f"raw_ticks has {found:,} rows, and its positions stand for {expected:,}")
-    unreadable = _read_again(started, progress)
+    unreadable = _read_again(started, minutes, progress)
     rows = ticks.row_count()
     lost = max(0, expected - rows)
     # Without a range the number of rows is the loss; rows that were given up before and came back are none.
@@ -144,7 +144,7 @@ def refill(started: Runner, progress: Callable[[str], None]) -> Refilled:
     return Refilled(expected, found, damaged, rows - found, lost, started.counts.bars + computed)
 
 
-def _read_again(started: Runner, progress: Callable[[str], None]) -> dict[str, tuple[int, str]]:
+def _read_again(started: Runner, minutes: float, progress: Callable[[str], None]) -> dict[str, tuple[int, str]]:
     """Commit the missing messages that the source still has, with their bars.
 
     Return the partitions of which it has not all: up to which position, and why.
@@ -156,7 +156,7 @@ def _read_again(started: Runner, progress: Callable[[str], None]) -> dict[str, t
     present = _present(started)
     newest: dict[str, int] = {}  # event of the ticks that came back, in microseconds
     unreadable: dict[str, tuple[int, str]] = {}
-    missing = _missing(started, present, unreadable, progress)
+    missing = _missing(started, present, unreadable, time.monotonic() + 60 * minutes, progress)
     for messages in _joined(missing, started.settings.batch_messages):
         names = pa.array([started.source.name] * messages.num_rows, pa.string())
         given, highs = messages.add_column(0, "source", names), _highs(messages, present, newest)
@@ -209,6 +209,7 @@ def _missing(
     started: Runner,
     present: Mapping[str, Rows],
     unreadable: dict[str, tuple[int, str]],
+    deadline: float,
     progress: Callable[[str], None],
 ) -> Iterator[pa.Table]:
     """Read the source from the first gap of each partition to its last one; yield the messages that no row is of.
@@ -224,16 +225,18 @@ def _missing(
         else:  # an offset that is not counted may be none at which the source can begin
             places[name] = of_partition[0].first if is_counted(source) else 0
     read, next_line = 0, time.monotonic() + LINE_SECONDS
-    while places:
+    while places:  # once more only behind a loss
         try:
             source.open({**known, **{name: Progress(at) for name, at in places.items()}})
             while places:
+                if time.monotonic() > deadline:
+                    raise StreamTimeoutError(
+                        f"{source.name}: not at the end of what raw_ticks lost after the time that was given; what came back "
+                        "stays. Run the same again to go on, or give it more time with --minutes"
+                    )
                 messages = source.poll(settings.batch_messages, settings.batch_megabytes * MEGABYTE, 0)
                 yield from _without_row(messages.rows, {name: gaps[name] for name in places}, present)
-                places |= {name: at for name, at in messages.positions.items() if name in places}
-                for name in [*places]:
-                    if places[name] >= gaps[name][-1].end or name in messages.at_end:
-                        del places[name]
+                _advance(messages, places, gaps)
                 read += messages.rows.num_rows
                 if time.monotonic() > next_line:
                     next_line = time.monotonic() + LINE_SECONDS
@@ -245,6 +248,14 @@ def _missing(
                 known[loss.partition] = loss.go_on
                 if loss.partition in places:
                     _leave_out(loss, places, gaps[loss.partition][-1].end, unreadable)
+
+
+def _advance(messages: Messages, places: dict[str, int], gaps: Mapping[str, Sequence[Gap]]) -> None:
+    """Note in `places` how far its partitions are read; those that are done leave it."""
+    places |= {name: at for name, at in messages.positions.items() if name in places}
+    for name in [*places]:
+        if places[name] >= gaps[name][-1].end or name in messages.at_end:
+            del places[name]
 
 
 def _leave_out(loss: Loss, places: dict[str, int], until: int, unreadable: dict[str, tuple[int, str]]) -> None:

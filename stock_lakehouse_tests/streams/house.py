@@ -114,9 +114,9 @@ class StreamHouse:
             started.drain(5)
             return started.counts
 
-    def refill(self) -> Refilled:
+    def refill(self, minutes: float = 5) -> Refilled:
         with only_runner(self.options, self.settings, self.source(), self.spark, self.clock) as found:
-            return refill(found, lambda _: None)
+            return refill(found, minutes, lambda _: None)
 
     def restore_ticks(self, rows: int) -> None:
         """Restore raw_ticks to its newest version with `rows` rows."""

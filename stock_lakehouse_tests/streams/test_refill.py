@@ -16,6 +16,7 @@ from stock_lakehouse.cli import app
 from stock_lakehouse.lake import stream_table
 from stock_lakehouse.lake.tick_table import LostFilesError, LostRowsError
 from stock_lakehouse.streams import SourceError
+from stock_lakehouse.streams.runner import StreamTimeoutError
 from stock_lakehouse.streams.status import status_of
 from stock_lakehouse_tests.streams.house import StreamHouse, event
 from stock_lakehouse_tests.streams.test_exactly_once import FAULTS, CrashError, crashing
@@ -237,6 +238,16 @@ def test_a_folder_that_is_away_is_refused_and_nothing_is_given_up(house: StreamH
     with pytest.raises(SourceError, match="there is no folder"):
         house.refill()
     (house.tmp / "moved").rename(house.folder)
+    assert house.refill().read_again == 2
+    house.check()
+
+
+def test_a_refill_that_has_no_time_left_gives_nothing_up(house: StreamHouse) -> None:
+    house.write(event(0), event(1))
+    house.drain()
+    house.restore_ticks(0)
+    with pytest.raises(StreamTimeoutError, match="what came back stays"):
+        house.refill(0)
     assert house.refill().read_again == 2
     house.check()
 

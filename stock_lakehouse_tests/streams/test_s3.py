@@ -12,8 +12,9 @@ from pyspark.sql import SparkSession
 
 from stock_lakehouse.lake import stream_table
 from stock_lakehouse.lake.lock import holder_of
-from stock_lakehouse.lake.storage import StorageError
+from stock_lakehouse.lake.storage import StorageError, storage_at
 from stock_lakehouse.lake.stream_table import LOCK
+from stock_lakehouse.lake.tick_table import LostFilesError, TickTable
 from stock_lakehouse.streams import runner
 from stock_lakehouse.streams.replay import Faults
 from stock_lakehouse_tests import s3
@@ -62,6 +63,23 @@ def test_kill_9_at_every_step_and_at_random(on_s3: StreamHouse, monkeypatch: pyt
         kills += killed.killed_at_random(on_s3, dice)
         on_s3.drain()
     on_s3.check()
+
+
+@pytest.mark.soak
+def test_a_restored_table_and_a_lost_object_come_back(on_s3: StreamHouse) -> None:
+    on_s3.walk(["NVDA", "AAPL"], 120, FAULTS)
+    on_s3.drain()
+    count = len(on_s3.ticks())
+    on_s3.restore_ticks(150)
+    storage = storage_at(on_s3.root)
+    (lost, *_) = TickTable(on_s3.options, 2).paths()
+    storage.delete([lost])
+    with pytest.raises(LostFilesError, match=r"is missing.*stream refill"):
+        on_s3.drain()
+    done = on_s3.refill()
+    assert (done.damaged_files, done.found + done.read_again, done.lost) == (1, count, 0)
+    on_s3.check()
+    assert on_s3.drain().messages == 0
 
 
 @pytest.mark.soak
