@@ -83,6 +83,19 @@ def test_a_lost_file_is_refused_and_its_rows_come_back(house: StreamHouse, which
     assert house.drain().messages == 0
 
 
+def test_a_file_that_is_lost_under_a_runner_s_feet_is_refused_by_name(house: StreamHouse) -> None:
+    house.write(event(0), event(1))
+    house.drain()
+    with house.running() as started:
+        house.tick_files()[0].unlink()
+        house.write(event(2))
+        with pytest.raises(LostFilesError, match="is missing"):
+            started.step(0)
+    # The tick of the batch came, and its bar did not.
+    assert house.refill().read_again == 2
+    house.check()
+
+
 STEPS = ["after a file is taken out", "before ticks", "after ticks", "before bars", "after bars"]
 
 
