@@ -38,6 +38,7 @@ from stock_lakehouse.tables import (
     PROCESSED,
     PROCESSED_ACTIONS,
     RAW,
+    RAW_TICKS,
     RESTATEMENTS,
     TABLES,
     UNREADABLE,
@@ -227,7 +228,10 @@ def _streamed(
             todo = (
                 "`stock-lakehouse upkeep --repair` computes the bars again from their ticks"
                 if upkeep.table == MINUTE_BARS.name
-                else "bring the file back from a backup; what the stream's source still has it can send again"
+                else "bring the file back from a backup; or `stock-lakehouse stream refill` reads its messages again, as far as "
+                "the stream still has them"
+                if upkeep.table == RAW_TICKS.name
+                else "bring the file back from a backup"
             )
             upkeep.findings.append(Finding(upkeep.table, f"{len(damages)} files: {named}", todo))
     if tables and not any(damaged.values()):
