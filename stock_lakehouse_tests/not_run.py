@@ -8,11 +8,11 @@ from typing import TypeVar
 
 import pytest
 
+from stock_lakehouse.streams.local_kafka import NotRunError
+
+__all__ = ["NotRunError", "or_skipped"]
+
 Server = TypeVar("Server")
-
-
-class NotRunError(Exception):
-    """This machine cannot run a server. The message says what is missing."""
 
 
 @contextmanager
