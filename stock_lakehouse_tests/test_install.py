@@ -28,7 +28,13 @@ def install(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout with what install.py needs, and on its own PATH a uv that notes its arguments and installs nothing."""
-    for name in ("install.py", "pyproject.toml", "requirements.lock", "requirements-tests.lock", "requirements-deploy.lock"):
+    for name in (
+        "install.py",
+        "pyproject.toml",
+        "requirements.lock",
+        "requirements-tests.lock",
+        "requirements-deploy.lock",
+    ):
         shutil.copy(ROOT / name, tmp_path / name)
     (programs := tmp_path / "programs").mkdir()
     uv = programs / "uv"

@@ -1,4 +1,4 @@
-"""The tools of the tests of deploy/, which have an environment of their own (`make .venv/deploy`), and ministack: AWS on loopback.
+"""The tools of the tests of deploy/, in their own environment (`make .venv/deploy`), and ministack: AWS on loopback.
 
 Here: where a tool is, starting, stopping. Not here: anything a test expects.
 """
@@ -34,8 +34,8 @@ def tool(name: str) -> Path:
 
 @contextmanager
 def ministack(*, enforced: bool = False) -> Iterator[str]:
-    """The address of a new ministack, which holds its state in memory. `enforced`: it asks for IAM's rights, but of the key `test`
-    for none. Skips the test where ministack is not installed; raises RuntimeError if it does not start."""
+    """The address of a new ministack, which holds its state in memory. `enforced`: it asks for IAM's rights, but not those of the
+    key `test`. Skips the test where ministack is not installed; raises RuntimeError if it does not start."""
     python = tool("python")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
