@@ -31,6 +31,7 @@ from stock_lakehouse.tables import (
     LIVE_FEATURES,
     MINUTE_BARS,
     PROCESSED,
+    QUARANTINE,
     RAW,
     RAW_TICKS,
     RECONCILIATION,
@@ -370,7 +371,8 @@ def _results(settings: Settings) -> Places:
 
 def _reads(settings: Settings) -> Places:
     """What readers read: curated tables, features, ledger, their serving copy, reports; and bars and features of the stream."""
-    tables = [table for table in TABLES if table.layer in ("curated", "features", "ledger")]
+    # The dashboard shows what was refused, too.
+    tables = [QUARANTINE, *(table for table in TABLES if table.layer in ("curated", "features", "ledger"))]
     if settings.stream.source != "off":
         tables += [MINUTE_BARS, LIVE_FEATURES, RECONCILIATION]
     return _read(*tables) | Places(read=frozenset({SERVING, REPORTS})) | _results(settings)

@@ -19,8 +19,6 @@ from stock_lakehouse_tests.quicksight_server import operation_of
 Policies = Mapping[str, Mapping[str, Any]]  # documents by name
 SCOPE = re.compile(r"Credential=[^/]+/\d{8}/[^/]+/([^/]+)/aws4_request")
 KEYS_TO_DELETE = re.compile(rb"<Key>(.*?)</Key>", re.DOTALL)
-# The services that know their callers without a policy.
-FREE = {"sts:GetCallerIdentity"}
 # Glue's actions without a type of resource, which a policy can only give on "*".
 WITHOUT_RESOURCE = {"glue:GetCrawlerMetrics", "glue:CreateCrawler"}
 
@@ -34,6 +32,7 @@ class Account:
     region: str = "us-east-1"
     partition: str = "aws"
     key: str | None = None
+    workgroup_id: str = "RedshiftWorkgroupId"  # the name of the template's parameter
 
     def arn(self, service: str, resource: str) -> str:
         return f"arn:{self.partition}:{service}:{self.region}:{self.number}:{resource}"
@@ -94,6 +93,10 @@ def of_s3(request: Request, account: Account) -> list[Asked]:
     if not key:
         return [_of_bucket(request, account, bucket)]
     where = account.object(bucket, key)
+    beside = {"acl": "Acl", "tagging": "Tagging", "versionId": "Version", "retention": "Retention"}
+    if of_what := next((suffix for name, suffix in beside.items() if name in query), None):
+        verb = {"GET": "Get", "HEAD": "Get", "PUT": "Put", "DELETE": "Delete"}[method]
+        return [Asked(f"s3:{verb}Object{of_what}", where, secure)]
     if method == "DELETE":
         return [Asked("s3:AbortMultipartUpload" if "uploadId" in query else "s3:DeleteObject", where, secure)]
     via = (
@@ -102,13 +105,19 @@ def of_s3(request: Request, account: Account) -> list[Asked]:
     )
     is_ours = account.key is not None and bucket == account.bucket
     if method in ("PUT", "POST"):
-        conditions = [(f"s3:{name}", value) for name in ("if-none-match", "if-match") if (value := request.headers.get(name))]
+        conditions = [
+            (f"s3:{name}", value) for name in ("if-none-match", "if-match") if (value := request.headers.get(name))
+        ]
         asked = [Asked("s3:PutObject", where, (*secure, *conditions))]
         asked += [Asked("kms:GenerateDataKey", str(account.key), via)] if is_ours else []
         # The parts of an upload are decrypted when they are joined.
-        asked += [Asked("kms:Decrypt", str(account.key), via)] if is_ours and query.keys() & {"uploadId", "uploads"} else []
+        asked += (
+            [Asked("kms:Decrypt", str(account.key), via)] if is_ours and query.keys() & {"uploadId", "uploads"} else []
+        )
         if source := request.headers.get("x-amz-copy-source"):
-            asked.append(Asked("s3:GetObject", account.object(*urllib.parse.unquote(source).lstrip("/").split("/", 1)), secure))
+            asked.append(
+                Asked("s3:GetObject", account.object(*urllib.parse.unquote(source).lstrip("/").split("/", 1)), secure)
+            )
         return asked
     action = "s3:ListMultipartUploadParts" if "uploadId" in query else "s3:GetObject"
     return [Asked(action, where, secure), *([Asked("kms:Decrypt", str(account.key), via)] if is_ours else [])]
@@ -129,7 +138,8 @@ def _of_bucket(request: Request, account: Account, bucket: str) -> Asked:
     if request.method in ("GET", "HEAD"):
         context = [(f"s3:{name}", query[name]) for name in ("prefix", "delimiter") if name in query]
         return Asked("s3:ListBucket", where, (("aws:SecureTransport", "true"), *context))
-    return Asked(f"s3:{request.method} of a bucket", where)
+    # What nobody is given, so the exact name does not matter.
+    return Asked(f"s3:{request.method}Bucket{next(iter(query), '')}", where, (("aws:SecureTransport", "true"),))
 
 
 def _xml(key: bytes) -> str:
@@ -144,7 +154,9 @@ def of_glue(request: Request, account: Account) -> list[Asked]:
     if "Crawler" in operation:
         name = members.get("Name") or ",".join(members.get("CrawlerNameList", ()))
         where = "*" if action in WITHOUT_RESOURCE else account.arn("glue", f"crawler/{name}")
-        passed = [Asked("iam:PassRole", role_arn(members["Role"], account), (("iam:PassedToService", "glue.amazonaws.com"),))]
+        passed = [
+            Asked("iam:PassRole", role_arn(members["Role"], account), (("iam:PassedToService", "glue.amazonaws.com"),))
+        ]
         return [Asked(action, where), *(passed if "Role" in members else [])]
     database = members.get("DatabaseName") or members.get("Name") or members.get("DatabaseInput", {}).get("Name")
     places = ["catalog", f"database/{database}"]
@@ -180,8 +192,8 @@ def of_redshift_data(request: Request, account: Account, known: Known) -> list[A
     if request.operation not in ("ExecuteStatement", "BatchExecuteStatement"):
         return [Asked(action, "*", (("redshift-data:statement-owner-iam-userid", "${aws:userid}"),))]
     if "WorkgroupName" in members:
-        # A workgroup's ARN ends in its identifier, which is no name.
-        known.warehouse = account.arn("redshift-serverless", "workgroup/0e7d8b7c-0000-4000-8000-000000000000")
+        # A workgroup's ARN ends in its identifier, which is not its name.
+        known.warehouse = account.arn("redshift-serverless", f"workgroup/{account.workgroup_id}")
     elif "ClusterIdentifier" in members:
         known.warehouse = account.arn("redshift", f"cluster:{members['ClusterIdentifier']}")
     asked = [Asked(action, known.warehouse)]
@@ -190,7 +202,11 @@ def of_redshift_data(request: Request, account: Account, known: Known) -> list[A
     elif "ClusterIdentifier" in members:
         database, user = members["Database"], members.get("DbUser")
         name = "GetClusterCredentials" if user else "GetClusterCredentialsWithIAM"
-        place = f"dbuser:{members['ClusterIdentifier']}/{user}" if user else f"dbname:{members['ClusterIdentifier']}/{database}"
+        place = (
+            f"dbuser:{members['ClusterIdentifier']}/{user}"
+            if user
+            else f"dbname:{members['ClusterIdentifier']}/{database}"
+        )
         asked.append(Asked(f"redshift:{name}", account.arn("redshift", place)))
     return asked
 
@@ -233,27 +249,26 @@ def of_kinesis(request: Request, account: Account, known: Known) -> list[Asked]:
     return [Asked(f"kinesis:{request.operation}", account.arn("kinesis", f"stream/{known.stream}"))]
 
 
+def of_redshift_serverless(request: Request, account: Account, known: Known) -> list[Asked]:
+    where = account.arn("redshift-serverless", f"workgroup/{account.workgroup_id}")
+    return [Asked(f"redshift-serverless:{request.operation}", where)]
+
+
+SERVICES = {
+    "s3": lambda request, account, known: of_s3(request, account),
+    "glue": lambda request, account, known: of_glue(request, account),
+    "quicksight": lambda request, account, known: of_quicksight(request, account),
+    "athena": of_athena,
+    "redshift-data": of_redshift_data,
+    "redshift-serverless": of_redshift_serverless,
+    "kinesis": of_kinesis,
+    "sts": lambda request, account, known: [],  # who am I: everybody may ask
+}
+
+
 def asked_of(request: Request, account: Account, known: Known) -> list[Asked]:
-    """The rights that `request` needs, all of them. Raises AssertionError for a service that the product does not use."""
-    match request.service:
-        case "s3":
-            return of_s3(request, account)
-        case "glue":
-            return of_glue(request, account)
-        case "athena":
-            return of_athena(request, account, known)
-        case "redshift-data":
-            return of_redshift_data(request, account, known)
-        case "redshift-serverless":
-            return [Asked(f"redshift-serverless:{request.operation}", account.arn("redshift-serverless", "workgroup/0e7d8b7c-0000-4000-8000-000000000000"))]
-        case "quicksight":
-            return of_quicksight(request, account)
-        case "kinesis":
-            return of_kinesis(request, account, known)
-        case "sts":
-            return []  # who am I: everybody may ask
-        case service:
-            raise AssertionError(f"a request to {service}: {request.method} {request.path}")
+    """The rights that `request` needs, all of them. Raises KeyError for a service that the product does not use."""
+    return SERVICES[request.service](request, account, known)
 
 
 # The decision
@@ -298,7 +313,10 @@ def grants(policies: Policies) -> Iterator[tuple[Grant, Mapping[str, Any]]]:
 @lru_cache(maxsize=100_000)
 def like(pattern: str, text: str) -> bool:
     """IAM's wildcards: * is any text, ? one character."""
-    return re.fullmatch("".join({"*": ".*", "?": "."}.get(one, re.escape(one)) for one in pattern), text, re.DOTALL) is not None
+    return (
+        re.fullmatch("".join({"*": ".*", "?": "."}.get(one, re.escape(one)) for one in pattern), text, re.DOTALL)
+        is not None
+    )
 
 
 def holds(conditions: Mapping[str, Mapping[str, Any]], context: Mapping[str, str]) -> bool:
@@ -315,7 +333,12 @@ def _holds(operator: str, wanted: Sequence[str], value: str | None) -> bool:
         return (value is None) == (wanted[0] == "true")
     if operator.endswith("IfExists"):
         return value is None or _holds(operator.removesuffix("IfExists"), wanted, value)
-    negated = {"StringNotEquals": "StringEquals", "StringNotLike": "StringLike", "ArnNotLike": "ArnLike", "ArnNotEquals": "ArnLike"}
+    negated = {
+        "StringNotEquals": "StringEquals",
+        "StringNotLike": "StringLike",
+        "ArnNotLike": "ArnLike",
+        "ArnNotEquals": "ArnLike",
+    }
     if operator in negated:
         return not _holds(negated[operator], wanted, value)
     if value is None:
@@ -369,7 +392,7 @@ class Judge:
         found = set()
         for grant, statement in grants(self.policies):
             fits = like(grant.action.lower(), asked.action.lower()) and like(grant.resource, asked.resource)
-            if fits and holds(statement.get("Condition", {}), context):
-                if grant.prefix is None or like(grant.prefix, context.get("s3:prefix", "")):
-                    found.add(grant)
+            is_place = grant.prefix is None or like(grant.prefix, context.get("s3:prefix", ""))
+            if fits and is_place and holds(statement.get("Condition", {}), context):
+                found.add(grant)
         return Verdict(frozenset(found))

@@ -5,14 +5,14 @@ Here: every command and every way in which a run touches a lake. Not here: what 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stock_lakehouse_tests.deployment.world import DAYS, TICKERS, Stage
+from stock_lakehouse_tests.deployment.world import DAYS, LAYERS, TICKERS, Stage
 
 Act = Callable[[Stage], Any]
-LAYERS = "raw_stocks_daily,processed_stocks_daily,processed_quarantine,processed_actions,curated_stocks_daily,corporate_actions,stocks_features,restatements"
 
 
 @dataclass(frozen=True)
@@ -112,15 +112,20 @@ def old_versions(stage: Stage) -> None:
     stage.lake_of("aged")
     stage.prices.deliver(DAYS[-2])
     stage.put(".staging/0123456789abcdef/part-0.parquet", b"PAR1")
-    stage.put("serving/0123456789abcdef.tmp", b"")
-    stage.gate.age(".*")
-    stage.put("processed/stocks_daily/ticker=AAA/year=2023/.now", b"")
+    stage.put("serving/lakehouse.tmp", b"")
+    stage.put(f"serving/stocks_features/year=2023/{'0' * 24}/data.parquet", b"PAR1")
+    stage.world.gate.age(r"\.staging/|0{24}|\.tmp$|/(processed|curated)/")
 
 
 def damaged(stage: Stage) -> None:
     """A file of each format is damaged."""
     filled(stage)
-    for folder in ("processed/stocks_daily", "curated/stocks_daily", "curated/stocks_features", "curated/corporate_actions"):
+    for folder in (
+        "processed/stocks_daily",
+        "curated/stocks_daily",
+        "curated/stocks_features",
+        "curated/corporate_actions",
+    ):
         stage.cut(folder)
 
 
@@ -148,8 +153,10 @@ def dashboard(stage: Stage) -> None:
     lake = Lake(settings.lake_options)
     views = Views(lake, settings.serving_cache, clock_of(None), stage.lines.append, None)
     with TestClient(application(views, Reports(lake), None), base_url="http://127.0.0.1:8000") as client:
-        for path in ("/", "/api/overview"):
-            stage.answered(client.get(path))
+        for question in ("about", "charts", "bars/AAA", "restated/AAA", "signals", "data", "counts"):
+            while (answer := client.get(f"/api/{question}")).status_code == 202:  # the serving copy is being made
+                time.sleep(0.1)
+            stage.answered(answer)
 
 
 def sensors(stage: Stage) -> None:
@@ -247,7 +254,8 @@ SAMPLE = {
     "STOCK_LAKEHOUSE_FIRST_DATE": "2023-09-05", "STOCK_LAKEHOUSE_LAST_DATE": "2023-09-21",
 }  # fmt: skip
 WITH_JOBS = {
-    "STOCK_LAKEHOUSE_ENGINE": "databricks", "STOCK_LAKEHOUSE_DATABRICKS_WORK": "job",
+    "STOCK_LAKEHOUSE_ENGINE": "databricks",
+    "STOCK_LAKEHOUSE_DATABRICKS_WORK": "job",
 }
 READING = (
     "show curated_stocks_daily AAA", "show stocks_features AAA --json", "show curated_stocks_daily AAA --as-of 2100-01-01",

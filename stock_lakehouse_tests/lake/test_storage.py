@@ -310,6 +310,36 @@ def test_a_store_that_fails_is_known_by_what_its_client_says(error: Exception) -
     assert str(what_is_told(error)).startswith("StorageError: a table: the store failed after every retry")
 
 
+S3_403 = (
+    "The operation lacked the necessary privileges to complete for path lake/k: Error performing {} in 1ms - Server returned "
+    "non-2xx status code: 403 Forbidden: <Error><Code>{}</Code></Error>"
+)
+
+
+@pytest.mark.parametrize(
+    ("request_line", "action"),
+    [
+        ("GET http://127.0.0.1:1/b/lake/k", "s3:GetObject"),
+        ("HEAD https://b.s3.us-east-1.amazonaws.com/lake/k", "s3:GetObject"),
+        ("GET http://127.0.0.1:1/b?list-type=2&prefix=lake%2Fk", "s3:ListBucket"),
+        ("PUT http://127.0.0.1:1/b/lake/k", "s3:PutObject"),
+        ("POST http://127.0.0.1:1/b/lake/k?uploads", "s3:PutObject"),
+        ("POST http://127.0.0.1:1/b?delete", "s3:DeleteObject"),
+        ("DELETE http://127.0.0.1:1/b/lake/k", "s3:DeleteObject"),
+    ],
+)
+@pytest.mark.parametrize("kind", [OSError, DeltaError, PySparkException])
+def test_a_denied_request_of_a_library_names_the_action_that_is_missing(
+    kind: Callable[[str], Exception], request_line: str, action: str
+) -> None:
+    told = str(what_is_told(kind(S3_403.format(request_line, "AccessDenied"))))
+    assert told.startswith("DeniedError: a table: ")
+    assert f"must allow {action} here" in told
+    assert ("s3:ListBucket" in told) == (action in ("s3:GetObject", "s3:ListBucket"))
+    rejected = str(what_is_told(kind(S3_403.format(request_line, "InvalidAccessKeyId"))))
+    assert rejected.startswith("StorageError: a table: the store rejects these credentials")
+
+
 def test_a_full_disk_is_known_by_its_number_and_sqlites_by_its_code(tmp_path: Path) -> None:
     assert str(what_is_told(OSError(errno.ENOSPC, "whatever it is called here"))).startswith("NoSpaceError")
     assert str(what_is_told(PySparkException("object store error: No space left on device (os error 28)"))).startswith(

@@ -1,0 +1,150 @@
+"""What the chapters asked for as their roles: the rights that none used, the drops, and the table of the documentation.
+
+Here: playing a chapter, and what is made of records. Not here: the chapters (chapters.py), the world (world.py).
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stock_lakehouse_tests.deployment.asked import Asked, Grant, Policies, grants
+from stock_lakehouse_tests.deployment.chapters import CHAPTERS, Chapter
+from stock_lakehouse_tests.deployment.gate import Record
+from stock_lakehouse_tests.deployment.world import World
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "deployment.d5.md"
+PREFIX = "team/lake"  # of policies of which only the form counts
+
+# Rights that no chapter uses, and why a role has them: role, statement, action, place; each a pattern of the whole text.
+REASONS: tuple[tuple[str, str, str, str, str], ...] = ()
+# Actions without which a command goes on: role, action, and what it does instead.
+GOES_ON: Mapping[tuple[str, str], str] = {}
+
+
+def played(place: World, chapter: Chapter, folder: Path) -> Record:
+    """What `chapter` asked for. Raises FailedError if a command failed."""
+    with place.staged(chapter.given, folder / "stage") as stage:
+        chapter.before(stage)
+        place.record()
+        stage.play(chapter.act, chapter.role, chapter.name)
+    return place.record()
+
+
+# Rights that are for nothing
+
+
+def unused(place: World, records: Iterable[Record]) -> tuple[list[str], list[str]]:
+    """The grants that no record used and no reason of REASONS explains; and the reasons that explain none."""
+    used: set[tuple[str, str, str, str]] = set()
+    for record in records:
+        for role, found in record.used.items():
+            used |= {(role, *_form(grant)) for grant in found}
+    roles = {role for role, *_ in used}
+    found, needed = [], set()
+    for name in sorted(roles):
+        policies = place.policies_of(place.roles[name], PREFIX)
+        for grant in dict.fromkeys(_form(grant) for grant, _ in grants(policies)):
+            right = (name, *grant)
+            if right in used:
+                continue
+            reason = next((one for one in REASONS if all(map(re.fullmatch, one[:4], right))), None)
+            if reason is None:
+                found.append(" ".join(right))
+            else:
+                needed.add(reason)
+    return found, [" ".join(reason[:4]) for reason in REASONS if reason not in needed]
+
+
+def _form(grant: Grant) -> tuple[str, str, str]:
+    """A grant without the names of a stage: statement, action, and the place, in which a folder and its keys are one."""
+    place = re.sub(r"^(arn:[^:]*:s3:::[^/]+/)?team/\w+", "", grant.place)
+    return grant.sid.removesuffix("More"), grant.action, place.lstrip("/") or "."
+
+
+# Drops
+
+
+def actions_of(policies: Policies) -> dict[tuple[str, str], set[str]]:
+    """The actions of each statement, and the resources that it has them for. A statement that was divided counts once."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for grant, _ in grants(policies):
+        found.setdefault((grant.sid.removesuffix("More"), grant.action), set()).add(grant.resource)
+    return found
+
+
+def without(policies: Policies, sid: str, action: str) -> Policies:
+    """The policies without `action` of the statement `sid`, and of statements that give it for the same resources."""
+    resources = actions_of(policies)[sid, action]
+    found: dict[str, Any] = copy.deepcopy(dict(policies))
+    for document in found.values():
+        for statement in document["Statement"]:
+            if statement["Sid"].removesuffix("More") == sid or set(statement["Resource"]) <= resources:
+                statement["Action"] = [one for one in statement["Action"] if one != action]
+        document["Statement"] = [statement for statement in document["Statement"] if statement["Action"]]
+    return found
+
+
+def droppable(place: World, records: Mapping[str, Record], role: str) -> Iterator[tuple[str, str, str]]:
+    """Each action of each statement of a role that a chapter used, with the quickest of those chapters."""
+    chapters: dict[tuple[str, str], str] = {}
+    for name in sorted(records, key=lambda name: -place.seconds[name]):
+        for grant in records[name].used.get(role, ()):
+            chapters[grant.sid.removesuffix("More"), grant.action] = name
+    for (sid, action), name in sorted(chapters.items()):
+        if (role, action) not in GOES_ON:
+            yield sid, action, name
+
+
+def drop(place: World, chapter: Chapter, sid: str, action: str, folder: Path, role: str | None = None) -> str:
+    """Play `chapter` without `action`: empty if it fails with an error that names it, else what happened."""
+    name = role or chapter.role
+    with place.staged(chapter.given, folder / "stage") as stage:
+        chapter.before(stage)
+        stage.policies[name] = without(stage.policies_of(name), sid, action)
+        place.record()
+        try:
+            stage.play(chapter.act, chapter.role, chapter.name)
+        except Exception as error:  # noqa: BLE001 - whatever it is, its text must name the action
+            said = f"{error}\n{stage.said}"
+        else:
+            said = stage.said
+            if (name, action) in GOES_ON:
+                return ""
+            refused = place.record().refusals(chapter.name)
+            return f"it goes on although {refused[:2]} was refused; its output:\n{said[-600:]}"
+    words = " ".join(said.split())  # lines are broken where they end
+    return "" if action in words else f"the error does not name it:\n{said[-1500:]}"
+
+
+# The documentation
+
+
+def document(records: Mapping[str, Record]) -> str:
+    """The table of what each command asked for, by role."""
+    lines = [
+        "## What each command asked for",
+        "",
+        "Recorded from every command as its role, behind a gate that refuses what the role's policies do not allow (`make soak`",
+        "records it again and compares). S3's actions are those on the lake's keys; a listing counts also where S3 looks whether",
+        "the caller may know that an object does not exist.",
+        "",
+        "| role | command | S3 | other services |",
+        "|---|---|---|---|",
+    ]
+    for chapter in CHAPTERS:
+        by_role: dict[str, set[Asked]] = {}
+        for _, role, asked in records[chapter.name].asked:
+            by_role.setdefault(role, set()).add(asked)
+        for role, found in sorted(by_role.items(), key=lambda item: (item[0] != chapter.role, item[0])):
+            actions = {asked.action for asked in found}
+            s3, others = (
+                ", ".join(f"`{action}`" for action in sorted(actions) if action.startswith(("s3:", "kms:")) == is_s3)
+                or "-"
+                for is_s3 in (True, False)
+            )
+            lines.append(f"| `{role}` | {chapter.name} | {s3} | {others} |")
+    return "\n".join([*lines, ""])
