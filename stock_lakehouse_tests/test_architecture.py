@@ -29,7 +29,7 @@ ORDER = (
     ("checks",),
     ("assets",),
     ("definitions",),
-    ("runs",),
+    ("runs", "deployment"),
     ("cli",),
     ("__main__",),
 )
