@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from stock_lakehouse.instance.home import CODE_LOCATION, CODE_MODULE, QUEUE
+from stock_lakehouse.instance.home import CODE_LOCATION, CODE_MODULE, QUEUE, ROLES_VARIABLE
 
 if TYPE_CHECKING:
     from stock_lakehouse.settings import Settings
@@ -23,6 +23,7 @@ VARIABLES: Final = {
     "DAGSTER_ECS_SUBNETS": "subnets of the task of a run, separated by commas",
     "DAGSTER_ECS_SECURITY_GROUPS": "its security groups, separated by commas",
     "DAGSTER_ECS_PUBLIC_IP": "ENABLED, or DISABLED in subnets with another way out",
+    ROLES_VARIABLE: "JSON object of the ARN of the role of the runs of some jobs: upkeep, and stream while it is used",
     "DAGSTER_LOGS_BUCKET": "bucket of the output of runs",
     "DAGSTER_LOGS_PREFIX": "prefix of its objects: LOGS below the lake's root",
 }

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 POSTGRES_VARIABLE = "DAGSTER_POSTGRES_URL"
+# On ECS: a JSON object of the ARN of each role that the runs of some jobs have in place of the role of all others.
+ROLES_VARIABLE = "DAGSTER_ECS_ROLES"
 
 # The part of dagster.yaml that is the same everywhere, but for its figures.
 QUEUE: Final = """\
