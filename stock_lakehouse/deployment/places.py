@@ -1,7 +1,7 @@
 """Which places of the lake each step and each process touches, derived from the tables.
 
-A place beside the tables is a constant of the module that writes it. Here: reading, writing and deleting by place. Not here: which
-steps are one process, and what is touched outside of the lake (rights.py).
+A place beside the tables is a constant of the module that writes it. Here: reading, writing and deleting by place. Not here:
+which steps are one process, and what is touched outside of the lake (rights.py).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from stock_lakehouse.dashboards.reports import FOLDER as REPORTS
+from stock_lakehouse.deployment.production import LOGS as COMPUTE_LOGS
 from stock_lakehouse.lake import raw_compaction
 from stock_lakehouse.lake.history import LOG
 from stock_lakehouse.lake.lease import TRIAL, lease_path
@@ -41,7 +42,6 @@ from stock_lakehouse.tables import (
 from stock_lakehouse.upkeep import REPAIRS
 from stock_lakehouse.warehouse.load import LEASE as WAREHOUSE_LEASE
 
-COMPUTE_LOGS = ".dagster/logs"  # where Dagster's S3ComputeLogManager keeps what runs print
 DELTA = tuple(table for table in TABLES if table.format == "delta")
 PARQUET = tuple(table for table in TABLES if table.format == "parquet")
 PLAIN = tuple(table for table in TABLES if table.format != "delta")
@@ -70,7 +70,12 @@ class Places:
         return Places(*(getattr(self, kind.name) | getattr(other, kind.name) for kind in fields(self)))
 
 
-TRIED = Places(*(frozenset({f"{TRIAL}*"}) if kind != "create" else frozenset() for kind in ("read", "write", "create", "delete")))
+def _all(*places: str) -> Places:
+    """Places that are read, written and deleted."""
+    return Places(read=frozenset(places), write=frozenset(places), delete=frozenset(places))
+
+
+TRIED = _all(f"{TRIAL}*")  # by `doctor`
 LOGS = Places(read=frozenset({COMPUTE_LOGS}), write=frozenset({COMPUTE_LOGS}))
 
 
@@ -143,7 +148,7 @@ def upkeep(settings: Settings) -> Places:
 
 
 def repair(settings: Settings) -> Places:
-    """What `upkeep --repair` does beyond a run and upkeep: damaged files are set aside, and what is to be computed again is marked."""
+    """What `upkeep --repair` does beyond a run and upkeep: it sets damaged files aside, and marks what to compute again."""
     found = Places(create=frozenset({DAMAGED})) | _all(REPAIRS, REWRITE_MARKERS)
     return found if settings.stream.source == "off" else found | written_by_stream(MINUTE_BARS)
 
@@ -180,14 +185,14 @@ def published_by_job(settings: Settings) -> Places:
 
 def results(settings: Settings) -> Places:
     """Where Athena puts results, in the name of who asks."""
+    folder = results_folder(settings)
+    return Places(read=frozenset({folder}), write=frozenset({folder})) if folder else Places()
+
+
+def results_folder(settings: Settings) -> str | None:
+    """The folder below the lake's root where Athena puts results; None if the settings do not use it."""
     if settings.query_engine != "athena":
-        return Places()
-    place = frozenset({results_path(settings)})
-    return Places(read=place, write=place)
-
-
-def results_path(settings: Settings) -> str:
-    """The folder of Athena's results below the lake's root."""
+        return None
     return str(settings.aws.athena_results).removeprefix(f"{settings.lake_root}/").rstrip("/")
 
 
@@ -201,11 +206,6 @@ def _registered() -> Places:
 def _paths(*tables: Table) -> frozenset[str]:
     """The folders of `tables`, in every layout: a lake may be moved to another one."""
     return frozenset(laid_out(table, layout).path for table in tables for layout in LAYOUTS)
-
-
-def _all(*places: str) -> Places:
-    """Places that are read, written and deleted."""
-    return Places(read=frozenset(places), write=frozenset(places), delete=frozenset(places))
 
 
 def _made(place: str) -> Places:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.aws import GLUE_READS, Right, arn, glue_tables
 from stock_lakehouse.deployment import places
-from stock_lakehouse.deployment.places import Places
+from stock_lakehouse.deployment.places import Places, results_folder
 from stock_lakehouse.tables import BY_NAME, RAW, STREAM_BY_NAME, TABLES
 
 if TYPE_CHECKING:
@@ -165,7 +165,9 @@ class _Graph:
         """What the resources of these assets and of their checks demand."""
         wanted, required = set(names), set[str]()
         for definition in self._graph.assets_defs:
-            if wanted & {key.path[-1] for key in (*definition.keys, *(check.asset_key for check in definition.check_keys))}:
+            if wanted & {
+                key.path[-1] for key in (*definition.keys, *(check.asset_key for check in definition.check_keys))
+            }:
                 required |= definition.required_resource_keys
         rights = self.demanded(required)
         return joined(rights, _result_rights(self._settings) if "query" in required else ())
@@ -175,12 +177,12 @@ class _Graph:
         return self.demanded(self._definitions.resolve_job_def(name).required_resource_keys)
 
     def demanded(self, resources: Iterable[str]) -> tuple[Right, ...]:
-        """What these resources demand. A resource that declares no rights calls no service."""
+        """What these resources demand. A resource that declares no rights, like Dagster's own, calls no service."""
         found = map(self.resource, sorted(resources))
         return joined(*(resource.rights() for resource in found if hasattr(resource, "rights")))
 
     def resource(self, name: str) -> Any:
-        return (self._definitions.resources or {})[name]
+        return (self._definitions.resources or {}).get(name)
 
 
 def joined(*rights: Iterable[Right]) -> tuple[Right, ...]:
@@ -216,9 +218,10 @@ def _check(settings: Settings) -> None:
 
 def _result_rights(settings: Settings) -> tuple[Right, ...]:
     """What Athena asks of the results' bucket in the name of who asks, beside reading and writing the results."""
-    if settings.query_engine != "athena":
+    folder = results_folder(settings)
+    if folder is None:
         return ()
-    parts = f"{LAKE_KEYS}{places.results_path(settings)}/*"
+    parts = f"{LAKE_KEYS}{folder}/*"
     return (
         Right("ResultsBucket", ("s3:GetBucketLocation",), (LAKE,)),
         Right("ResultsParts", ("s3:ListMultipartUploadParts",), (parts,)),
