@@ -19,8 +19,11 @@ from stock_lakehouse_tests.quicksight_server import operation_of
 Policies = Mapping[str, Mapping[str, Any]]  # documents by name
 SCOPE = re.compile(r"Credential=[^/]+/\d{8}/[^/]+/([^/]+)/aws4_request")
 KEYS_TO_DELETE = re.compile(rb"<Key>(.*?)</Key>", re.DOTALL)
-# Glue's actions without a type of resource, which a policy can only give on "*".
-WITHOUT_RESOURCE = {"glue:GetCrawlerMetrics", "glue:CreateCrawler"}
+# Actions of which AWS knows no resource, so a policy can only give them on "*".
+WITHOUT_RESOURCE = {
+    "glue:GetCrawlerMetrics", "glue:CreateCrawler", "quicksight:CreateDataSource", "quicksight:ListIngestions",
+    "quicksight:DescribeAccountSubscription",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -231,7 +234,8 @@ def of_quicksight(request: Request, account: Account) -> list[Asked]:
     elif "RefreshSchedule" in operation:
         schedule = path.get("ScheduleId") or members.get("Schedule", {}).get("ScheduleId") or "*"
         where += f"/refresh-schedule/{schedule}"
-    asked = [Asked(action, "*" if where is None else account.arn("quicksight", where))]
+    is_any = where is None or action in WITHOUT_RESOURCE
+    asked = [Asked(action, "*" if is_any else account.arn("quicksight", where or ""))]
     text = request.body.decode() if request.method in ("POST", "PUT") else ""
     passed = {"datasource": "PassDataSource", "dataset": "PassDataSet"}
     if operation in ("CreateDataSet", "UpdateDataSet", "CreateDashboard", "UpdateDashboard"):
