@@ -61,8 +61,9 @@ def data(view: View) -> dict[str, Any]:
       newest LISTED lines
     - actions: kinds: how many of each; newest: the LISTED with the newest ex_date
 
-    Raw is counted by its files until that moment. Of a plain table that may not be listed nothing is known. The Parquet tables keep no history: at an earlier moment nothing is known of
-    processed, and the quarantine has the rows that had landed by then and are refused now. Raises NoVersionError, StorageError.
+    Raw is counted by its files until that moment. The Parquet tables keep no history: at an earlier moment nothing is known of
+    processed, and the quarantine has the rows that had landed by then and are refused now. Of raw and processed nothing is known
+    to who may not list them. Raises NoVersionError, StorageError.
     """
     rejected = _landed_by(view.lake.quarantine.read_arrow(), view.as_of)
     lines = rows_as_of(view.lake, RESTATEMENTS.name, view.as_of)
@@ -138,11 +139,11 @@ def warehouse(view: View) -> list[dict[str, Any]] | None:
 
 
 def _held_if_allowed(view: View, table: Table) -> dict[str, Any]:
-    """`_held`, of a table of plain files without what may not be listed: who looks at charts need not see delivered rows."""
+    """`_held`; nothing of a table of raw or processed that may not be read: who looks at charts need not see delivered rows."""
     try:
         return _held(view, table)
     except DeniedError:
-        if table.format == "delta":
+        if table.layer not in (RAW.layer, PROCESSED.layer):
             raise
         return _nothing_known(table)
 

@@ -237,6 +237,9 @@ def of_quicksight(request: Request, account: Account) -> list[Asked]:
     is_any = where is None or action in WITHOUT_RESOURCE
     asked = [Asked(action, "*" if is_any else account.arn("quicksight", where or ""))]
     text = request.body.decode() if request.method in ("POST", "PUT") else ""
+    sources = sorted(set(re.findall(r"arn:[\w-]+:quicksight:[\w-]+:\d+:datasource/[\w.-]+", text)))
+    if operation in ("CreateDataSet", "UpdateDataSet"):
+        asked += [Asked(action, arn) for arn in sources]
     passed = {"datasource": "PassDataSource", "dataset": "PassDataSet"}
     if operation in ("CreateDataSet", "UpdateDataSet", "CreateDashboard", "UpdateDashboard"):
         for kind, right in passed.items():

@@ -22,6 +22,7 @@ class Chapter:
     - act: the commands, called as the role
     - before: what was there before, made without a role
     - given: variables of the settings
+    - refused: what the command is refused and goes on without, as a pattern of the text of a right
     """
 
     name: str
@@ -29,6 +30,7 @@ class Chapter:
     act: Act
     before: Act = lambda stage: None
     given: Mapping[str, str] = field(default_factory=dict)
+    refused: str = "$^"
 
 
 def nothing(stage: Stage) -> None:
@@ -43,6 +45,12 @@ def filled(stage: Stage) -> None:
 def registered(stage: Stage) -> None:
     filled(stage)
     stage.call("materialize", "--select", "catalog")
+
+
+def queried(stage: Stage) -> None:
+    """With Athena's workgroup, which the first query of a run makes."""
+    registered(stage)
+    stage.call("query", "--engine", "athena", "SELECT 1")
 
 
 def run(*select: str) -> Act:
@@ -69,8 +77,8 @@ def restated(stage: Stage) -> None:
 def split(stage: Stage) -> None:
     prices = stage.prices
     for day, row in prices.rows["AAA"].items():
-        halved = [f"{float(text) / 2:.4f}" for text in row[:5]]
-        prices.rows["AAA"][day] = [*halved, str(int(row[5]) * 2), "0.0", "2.0" if day == DAYS[-1] else "0.0"]
+        halved = [f"{float(text) / 2:.4f}" for text in row[:4]]
+        prices.rows["AAA"][day] = [*halved, str(int(row[4]) * 2), "0.0", "2.0" if day == DAYS[-1] else "0.0"]
     prices.deliver(DAYS[-1])
     stage.call("materialize", "--select", LAYERS)
 
@@ -92,7 +100,7 @@ def compacted(stage: Stage) -> None:
     with stage.patched("stock_lakehouse.lake.raw_compaction.LOOSE", 2):
         for number in range(4):
             row = stage.prices.rows["AAA"][DAYS[number]]
-            row[5] = str(int(row[5]) + 1)
+            row[4] = str(int(row[4]) + 1)
             stage.prices.deliver(DAYS[-2])
             stage.call("materialize", "--select", LAYERS.partition(",processed_q")[0])
 
@@ -114,6 +122,8 @@ def old_versions(stage: Stage) -> None:
     stage.put(".staging/0123456789abcdef/part-0.parquet", b"PAR1")
     stage.put("serving/lakehouse.tmp", b"")
     stage.put(f"serving/stocks_features/year=2023/{'0' * 24}/data.parquet", b"PAR1")
+    stage.call("materialize", "--select", "catalog")
+    stage.call("warehouse")
     stage.world.gate.age(r"\.staging/|0{24}|\.tmp$|/(processed|curated)/")
 
 
@@ -130,9 +140,10 @@ def damaged(stage: Stage) -> None:
 
 
 def read_by_python(stage: Stage) -> None:
-    from stock_lakehouse.lake.reading import list_tables, read_table
+    from stock_lakehouse.lake.dictionary import list_tables
+    from stock_lakehouse.lake.reading import read_table
 
-    for name in list_tables()["name"].to_pylist():
+    for name in list_tables().index:
         if name.startswith(("curated", "corporate", "stocks", "restatements", "bars")):
             assert read_table(name).num_rows or name in ("restatements", "corporate_actions"), name
     assert read_table("curated_stocks_daily", tickers="AAA", as_of="2100-01-01").num_rows
@@ -219,8 +230,12 @@ def by_jobs(stage: Stage) -> None:
     def cluster(context: Any, order: Any, databricks: Any) -> Any:
         import dagster as dg
 
+        from stock_lakehouse.checks import as_dagster
+
+        results: list[Any] = []
         with stage.as_role("job", "a run by jobs"):
-            metadata = publish(order, stage.spark, lambda result: None)
+            metadata = publish(order, stage.spark, results.append)
+        yield from map(as_dagster, results)
         yield dg.MaterializeResult(asset_key=order.name, metadata=metadata)
 
     with (
@@ -253,13 +268,16 @@ SAMPLE = {
     "STOCK_LAKEHOUSE_SOURCE": "sample", "STOCK_LAKEHOUSE_TICKERS": "AAPL,NVDA",
     "STOCK_LAKEHOUSE_FIRST_DATE": "2023-09-05", "STOCK_LAKEHOUSE_LAST_DATE": "2023-09-21",
 }  # fmt: skip
+SHORT = {"STOCK_LAKEHOUSE_RETENTION_DAYS": "30"}
+# What the charts show of delivered rows to who may read them: how many there are.
+DELIVERED = r".*/(raw/stocks_daily|processed/(stocks_daily/_by_year|actions/_delta_log|stocks_daily))/'"
 WITH_JOBS = {
     "STOCK_LAKEHOUSE_ENGINE": "databricks",
     "STOCK_LAKEHOUSE_DATABRICKS_WORK": "job",
 }
 READING = (
     "show curated_stocks_daily AAA", "show stocks_features AAA --json", "show curated_stocks_daily AAA --as-of 2100-01-01",
-    "restatements AAA", "export curated_stocks_daily --output curated.parquet", "tables", "describe stocks_features",
+    "restatements AAA", "export curated_stocks_daily --output curated.parquet", "describe stocks_features",
     "query --engine duckdb --report latest_signals", "chart AAA --output chart.html", "report --to report.html",
 )  # fmt: skip
 
@@ -272,19 +290,20 @@ CHAPTERS = (
     Chapter("many landings", "run", compacted, nothing),
     Chapter("backfill", "run", program("backfill --chunk 10", "backfill", "record"), nothing),
     Chapter("demo", "run", program("demo"), given=SAMPLE),
-    Chapter("doctor", "run", program("doctor"), filled),
+    Chapter("doctor", "run", program("doctor"), filled, {"STOCK_LAKEHOUSE_STREAM_SOURCE": "off"}),
+    Chapter("status", "run", program("status", "tables"), filled),
     Chapter("warehouse", "run", program("warehouse", "warehouse --check --full", "warehouse --repair"), registered),
     Chapter("quicksight", "run", program("quicksight", "quicksight --dry-run"), registered),
     Chapter("a run by jobs", "run-jobs", by_jobs, nothing, WITH_JOBS),
     Chapter("layers by jobs", "job", layers_by_jobs, landed),
-    Chapter("upkeep", "upkeep", program("upkeep"), old_versions),
-    Chapter("upkeep by Dagster", "upkeep", job("upkeep"), old_versions),
+    Chapter("upkeep", "upkeep", program("upkeep"), old_versions, SHORT),
+    Chapter("upkeep by Dagster", "upkeep", job("upkeep"), old_versions, SHORT),
     Chapter("upkeep --repair", "repair", program("upkeep --repair"), damaged),
     Chapter("layout", "repair", program("layout"), filled, {"STOCK_LAKEHOUSE_LAYOUT": "year"}),
-    Chapter("reading commands", "reader", program(*READING), filled),
-    Chapter("read_table", "reader", read_by_python, filled),
-    Chapter("dashboard", "reader", dashboard, filled),
-    Chapter("query on Athena", "reader", program("query --engine athena --report latest_signals"), registered),
+    Chapter("reading commands", "reader", program(*READING), filled, refused=DELIVERED),
+    Chapter("read_table", "reader", read_by_python, filled, refused=r".*/stream/raw_ticks/_delta_log/'"),
+    Chapter("dashboard", "reader", dashboard, filled, refused=DELIVERED),
+    Chapter("query on Athena", "reader", program("query --engine athena --report latest_signals"), queried),
     Chapter("sensors", "dagster", sensors, drained, SAMPLE),
     Chapter("stream drain", "stream", program("stream drain", "stream status", "stream retry"), streamed, SAMPLE),
     Chapter("stream run", "stream", run_stream, streamed, SAMPLE),

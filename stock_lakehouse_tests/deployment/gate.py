@@ -75,9 +75,10 @@ class Record:
     refused: list[tuple[str, str, Asked]] = field(default_factory=list)
     elsewhere: list[tuple[str, str, str]] = field(default_factory=list)
 
-    def refusals(self, command: str) -> list[str]:
-        """What was refused in a command, here and elsewhere, each once."""
-        here = [f"{role}: {asked}" for name, role, asked in self.refused if name == command]
+    def refusals(self, command: str, but: str = "$^") -> list[str]:
+        """What was refused in a command, here and elsewhere, each once, without rights whose text is like the pattern `but`."""
+        said = [(role, str(asked)) for name, role, asked in self.refused if name == command]
+        here = [f"{role}: {asked}" for role, asked in said if not re.fullmatch(but, asked)]
         return sorted({*here, *(f"{role}: {said}" for name, role, said in self.elsewhere if name == command)})
 
     def add(self, other: Record) -> None:
@@ -96,15 +97,18 @@ class Gate:
 
     def __init__(self, url: str, upstreams: Mapping[str, str]) -> None:
         self.url, self.upstreams = url, dict(upstreams)
+        self._caller: Caller | None = None
 
     @contextlib.contextmanager
     def called_by(self, caller: Caller) -> Iterator[None]:
-        """Requests meanwhile are those of `caller`; others pass, and are not recorded."""
+        """Requests meanwhile are those of `caller`; without one they pass, and are not recorded."""
+        before, self._caller = self._caller, caller
         self._tell("caller", caller)
         try:
             yield
         finally:
-            self._tell("caller", None)
+            self._caller = before
+            self._tell("caller", before)
 
     def lead(self, **upstreams: str) -> None:
         """Lead requests to these services to other addresses."""
@@ -112,7 +116,7 @@ class Gate:
         self._tell("upstreams", self.upstreams)
 
     def age(self, keys: str | None) -> None:
-        """Listings give objects with keys like the pattern `keys` as a month older than they are; None: no objects."""
+        """Listings give objects with keys like the pattern `keys` as a year older than they are; None: no objects."""
         self._tell("aged", keys)
 
     def record(self) -> Record:
@@ -188,6 +192,16 @@ class _State:
     def refused_elsewhere(self, caller: Caller, what: str) -> None:
         with self.lock:
             self.record.elsewhere.append((caller.command, caller.role, what))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # engines open many connections at once
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has gone is no error: engines drop what they read ahead."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -308,12 +322,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _older(listing: bytes, aged: re.Pattern[str]) -> bytes:
-    """A listing in which the objects with keys like `aged` are a month older."""
+    """A listing in which the objects with keys like `aged` are a year older."""
 
     def older(match: re.Match[str]) -> str:
         if aged.search(urllib.parse.unquote(match[1])) is None:
             return match[0]
-        changed = datetime.fromisoformat(match[3]) - timedelta(days=30)
+        changed = datetime.fromisoformat(match[3]) - timedelta(days=400)
         return f"<Key>{match[1]}</Key>{match[2]}<LastModified>{changed:%Y-%m-%dT%H:%M:%S}.000Z</LastModified>"
 
     return re.sub(r"<Key>([^<]+)</Key>(\s*)<LastModified>([^<]+)</LastModified>", older, listing.decode()).encode()
@@ -346,8 +360,7 @@ def main() -> None:
     class Handler(_Handler):
         of = state
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), Handler)
     sys.stdout.write(f"{server.server_port}\n")
     sys.stdout.flush()
     server.serve_forever()

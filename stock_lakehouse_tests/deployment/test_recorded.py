@@ -42,7 +42,7 @@ def place(spark: SparkSession, lakes: dict[str, Path]) -> Iterator[World]:
 @pytest.mark.slice(3)
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.name)
 def test_nothing_is_refused_to_a_command_as_its_role(place: World, chapter: Chapter, tmp_path: Path) -> None:
-    assert played(place, chapter, tmp_path).refusals(chapter.name) == []
+    assert played(place, chapter, tmp_path).refusals(chapter.name, chapter.refused) == []
 
 
 @pytest.mark.parametrize(("role", "sid", "action", "chapter"), QUICK)

@@ -6,6 +6,7 @@ Here: servers, a fresh stage for each chapter, the calls of the program. Not her
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import threading
@@ -40,6 +41,7 @@ from stock_lakehouse_tests.lake import histories
 
 TICKERS = ("AAA", "BBB")
 DAYS = sessions_of(date(2023, 12, 18), date(2024, 1, 10))
+YESTERDAY = time.time() - 24 * 3600
 NUMBER = athena_gateway.ACCOUNT
 LAYERS = ",".join(BY_NAME)
 CONFIG = Path(__file__).parents[2] / "deploy" / "lakehouse.toml"
@@ -57,17 +59,21 @@ class Prices:
         bars = history(TICKERS, DAYS)
         self.rows: dict[str, dict[date, list[str]]] = {ticker: {} for ticker in TICKERS}
         for (ticker, session), bar in bars.items():
-            names = ("open", "high", "low", "close", "adj_close", "volume")
+            names = ("open", "high", "low", "close", "volume")
             numbers = [f"{float(bar[name] or 0):.4f}" for name in names[:-1]] + [str(bar["volume"])]
             self.rows[ticker][session] = [*numbers, "0.0", "0.0"]
+        self.rows["AAA"][DAYS[5]][5] = "0.25"
 
     def deliver(self, until: date, since: date = DAYS[0]) -> None:
         """Write the files with the sessions from `since` to `until`."""
         self.folder.mkdir(exist_ok=True)
-        header = "Date,Open,High,Low,Close,Adj Close,Volume,Dividends,Stock Splits"
+        header = "Date,Open,High,Low,Close,Volume,Dividends,Stock Splits"
         for ticker, bars in self.rows.items():
-            lines = [",".join([str(day), *row]) for day, row in sorted(bars.items()) if since <= day <= until]
-            (self.folder / f"{ticker}.csv").write_text("\n".join([header, *lines, ""]), encoding="utf-8")
+            chosen = [(day, row) for day, row in sorted(bars.items()) if since <= day <= until]
+            lines = [",".join([str(day), *row]) for day, row in chosen]
+            path = self.folder / f"{ticker}.csv"
+            path.write_text("\n".join([header, *lines, ""]), encoding="utf-8")
+            os.utime(path, (YESTERDAY, YESTERDAY))  # a file that changed a moment ago waits: it may still be written
 
 
 @dataclass

@@ -11,6 +11,7 @@ import re
 import sqlite3
 import sys
 from collections.abc import Iterator
+from urllib.parse import unquote
 
 from stock_lakehouse.lake.storage.protocol import DeniedError, NoSpaceError, StorageError
 
@@ -107,6 +108,7 @@ STORE_DENIES = re.compile(
 READ = "s3:GetObject"
 # A request as the client of S3 names it in its errors, and the right that it needs.
 REQUEST = re.compile(r"Error performing ([A-Z]+) https?://[^/\s]+/([^\s?]*)(\S*)")
+PREFIX = re.compile(r"[?&]prefix=([^&]*)")
 RIGHTS = {"GET": READ, "HEAD": READ, "PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}
 CODES_OF_S3 = ("InternalError", "SlowDown", "ServiceUnavailable")
 
@@ -154,9 +156,10 @@ def _denied(what: str, text: str) -> StorageError:
     action = RIGHTS.get(method, "s3:PutObject")
     if "list-type" in query:
         action = "s3:ListBucket"
+        path = f"{path}/{unquote((PREFIX.search(query) or [query])[-1])}"
     elif method == "POST" and "delete" in query:
         action = "s3:DeleteObject"
-    return DeniedError(f"{what}: {path}: {denial(action)}; nothing is half-published: run the same again then")
+    return DeniedError(f"{what}: {path}: {denial(action)}. Nothing is half-published")
 
 
 def _is_full(error: BaseException) -> bool:
