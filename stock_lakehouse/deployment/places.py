@@ -171,7 +171,9 @@ def looked_at_by_sensors(settings: Settings) -> Places:
 def readers(settings: Settings) -> Places:
     """What readers read: curated tables, features, ledger, their serving copy and reports; and the results of the stream."""
     shown = (CURATED.layer, FEATURES.layer, RESTATEMENTS.layer)
-    tables = [table for table in TABLES if table.layer in shown or table == QUARANTINE]  # the dashboard shows what was refused
+    tables = [
+        table for table in TABLES if table.layer in shown or table == QUARANTINE
+    ]  # the dashboard shows what was refused
     if settings.stream.source != "off":
         tables += [MINUTE_BARS, LIVE_FEATURES, RECONCILIATION]
     return read(*tables) | Places(read=frozenset({SERVING, REPORTS})) | results(settings)

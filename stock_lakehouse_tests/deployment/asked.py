@@ -123,7 +123,8 @@ def of_s3(request: Request, account: Account) -> list[Asked]:
             )
         return asked
     action = "s3:ListMultipartUploadParts" if "uploadId" in query else "s3:GetObject"
-    return [Asked(action, where, secure), *([Asked("kms:Decrypt", str(account.key), via)] if is_ours else [])]
+    decrypts = [Asked("kms:Decrypt", str(account.key), via)] if is_ours and method == "GET" else []
+    return [Asked(action, where, secure), *decrypts]
 
 
 def listing_of(request: Request, account: Account) -> Asked:

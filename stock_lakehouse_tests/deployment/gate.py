@@ -336,19 +336,16 @@ def _older(listing: bytes, aged: re.Pattern[str]) -> bytes:
 def refusal(request: Request, caller: Caller, right: Asked) -> Answer:
     """The service's answer to who lacks `right`, with the words of AWS. Those of S3 name no right, as before 2024 and to other
     accounts today."""
-    if request.service == "s3":
-        xml = '<?xml version="1.0" encoding="UTF-8"?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>'
-        return 403, {"Content-Type": "application/xml"}, b"" if request.method == "HEAD" else xml.encode()
     arn = f"arn:aws:sts::123456789012:assumed-role/{caller.role}/session"
     because = f"because no identity-based policy allows the {right.action} action"
     said = f"User: {arn} is not authorized to perform: {right.action} on resource: {right.resource} {because}"
+    if request.service == "s3":
+        message = said if right.action.startswith("kms:") else "Access Denied"
+        xml = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>AccessDenied</Code><Message>{message}</Message></Error>'
+        return 403, {"Content-Type": "application/xml"}, b"" if request.method == "HEAD" else xml.encode()
     if request.service == "quicksight":
-        answer: dict[str, Any] = {"Message": said}
-        return (
-            403,
-            {"Content-Type": "application/json", "x-amzn-ErrorType": "AccessDeniedException"},
-            json.dumps(answer).encode(),
-        )
+        headers = {"Content-Type": "application/json", "x-amzn-ErrorType": "AccessDeniedException"}
+        return 403, headers, json.dumps({"Message": said}).encode()
     answer = {"__type": "AccessDeniedException", "message": said}
     return 400, {"Content-Type": "application/x-amz-json-1.1"}, json.dumps(answer).encode()
 

@@ -23,9 +23,18 @@ from pyspark.errors import PySparkException, PythonException
 from pyspark.sql import SparkSession
 
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.reading import read_table
-from stock_lakehouse.lake.storage import Bucket, ChangedError, Storage, StorageError, storage_at, storage_error
-from stock_lakehouse.tables import FEATURES, PROCESSED, RESTATEMENTS, TABLES
+from stock_lakehouse.lake.raw_csv import RawCsv
+from stock_lakehouse.lake.reading import UnknownTickerError, read_table
+from stock_lakehouse.lake.storage import (
+    Bucket,
+    ChangedError,
+    DeniedError,
+    Storage,
+    StorageError,
+    storage_at,
+    storage_error,
+)
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RESTATEMENTS, TABLES
 from stock_lakehouse_tests import s3
 
 
@@ -260,6 +269,19 @@ def test_who_reads_a_table_needs_the_right_to_list_that_table_and_is_told_so() -
             Lake(root).check()
 
 
+def test_an_unknown_ticker_is_told_as_such_to_who_may_not_read_raw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_raw(*_: object, **__: object) -> None:
+        raise DeniedError("raw: access denied")
+
+    lake = Lake(tmp_path / "lake")
+    lake.curated.prepare()
+    monkeypatch.setattr(RawCsv, "ticker_years", no_raw)
+    with pytest.raises(UnknownTickerError, match="no ticker ZZZ in the lake"):
+        read_table(CURATED.name, tickers="ZZZ", lake_root=lake.root)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
@@ -336,6 +358,9 @@ def test_a_denied_request_of_a_library_names_the_action_that_is_missing(
     assert told.startswith("DeniedError: a table: ")
     assert f"must allow {action} here" in told
     assert ("s3:ListBucket" in told) == (action in ("s3:GetObject", "s3:ListBucket"))
+    of_key = "User: a is not authorized to perform: kms:Decrypt on resource: arn:aws:kms:eu-west-1:1:key/k because no policy does"
+    denied = S3_403.format(request_line, "AccessDenied").replace("</Code>", f"</Code><Message>{of_key}</Message>")
+    assert "must allow kms:Decrypt on arn:aws:kms:eu-west-1:1:key/k here" in str(what_is_told(kind(denied)))
     rejected = str(what_is_told(kind(S3_403.format(request_line, "InvalidAccessKeyId"))))
     assert rejected.startswith("StorageError: a table: the store rejects these credentials")
 

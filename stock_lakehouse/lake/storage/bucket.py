@@ -172,7 +172,7 @@ class Bucket:
             if advice is None and isinstance(error, FileNotFoundError):
                 raise
             if advice == DENIAL:
-                raise DeniedError(f"{self.uri(path)}: {denial(action)}") from None
+                raise DeniedError(f"{self.uri(path)}: {denial(action, str(error))}") from None
             text = (advice or first_line(error)).replace("BUCKET", bucket)
             kind = NoAnswerError if NO_ANSWER in str(error) else StorageError
             raise kind(f"{self.uri(path)}: {text}") from None

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from urllib.parse import unquote
 
+from stock_lakehouse.aws import missing_right
 from stock_lakehouse.lake.storage.protocol import DeniedError, NoSpaceError, StorageError
 
 
@@ -71,9 +72,10 @@ ADVICE = (
 )
 
 
-def denial(action: str) -> str:
-    """What the denial of `action` of S3 means and what to change."""
-    return DENIAL.replace("ACTION", action) + (ALSO_LISTED if action == READ else "")
+def denial(action: str, said: str) -> str:
+    """What the denial of `action` of S3 means and what to change. `said`: S3's words, which may name another right, of a key."""
+    right = missing_right(said) or action
+    return DENIAL.replace("ACTION", right) + (ALSO_LISTED if right == READ else "")
 
 
 def first_line(error: Exception) -> str:
@@ -159,7 +161,7 @@ def _denied(what: str, text: str) -> StorageError:
         path = f"{path}/{unquote((PREFIX.search(query) or [query])[-1])}"
     elif method == "POST" and "delete" in query:
         action = "s3:DeleteObject"
-    return DeniedError(f"{what}: {path}: {denial(action)}. Nothing is half-published")
+    return DeniedError(f"{what}: {path}: {denial(action, text)}. Nothing is half-published")
 
 
 def _is_full(error: BaseException) -> bool:
