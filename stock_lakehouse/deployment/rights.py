@@ -154,6 +154,13 @@ def roles(settings: Settings) -> dict[str, Role]:
     return {role.name: role for role in found}
 
 
+def results_folder(settings: Settings) -> str | None:
+    """The place below the lake's root where Athena puts results; None if the settings do not use it."""
+    if settings.query_engine != "athena":
+        return None
+    return str(settings.aws.athena_results).removeprefix(f"{settings.lake_root}/")
+
+
 def _beside_tables() -> dict[str, Places]:
     """What the steps of assets without a table touch beyond the tables upstream of them, by asset. Reports read alone."""
     from stock_lakehouse.assets.dashboards import RUN_REPORT
@@ -362,10 +369,8 @@ def _logs() -> Places:
 
 def _results(settings: Settings) -> Places:
     """Where Athena puts results, in the name of who asks."""
-    if settings.query_engine != "athena":
-        return Places()
-    place = frozenset({str(settings.aws.athena_results).removeprefix(f"{settings.lake_root}/")})
-    return Places(read=place, write=place)
+    folder = results_folder(settings)
+    return Places(read=frozenset({folder}), write=frozenset({folder})) if folder else Places()
 
 
 def _reads(settings: Settings) -> Places:
