@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from stock_lakehouse import aws
+from stock_lakehouse.deployment.places import Places
 from stock_lakehouse.deployment.policies import Document, policies_of
 from stock_lakehouse.deployment.render import rendered
-from stock_lakehouse.deployment.rights import Places, Role, roles
+from stock_lakehouse.deployment.rights import Role, roles
 from stock_lakehouse.deployment.stack.dagster import OWN_POLICIES
 from stock_lakehouse.deployment.stack.roles import policy_id
 from stock_lakehouse.diagnosis import Diagnosis

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from stock_lakehouse.deployment.database import OWNER_VARIABLES
+from stock_lakehouse.deployment.places import results_folder
 from stock_lakehouse.deployment.production import (
     DATABASE,
     DATABASE_PORT,
@@ -19,7 +20,7 @@ from stock_lakehouse.deployment.production import (
     PROCESSES,
     RUN_CONTAINER,
 )
-from stock_lakehouse.deployment.rights import Role, results_folder
+from stock_lakehouse.deployment.rights import Role
 from stock_lakehouse.deployment.stack.lake import LOG_DAYS
 from stock_lakehouse.deployment.stack.notation import (
     Resource,

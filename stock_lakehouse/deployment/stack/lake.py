@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stock_lakehouse.deployment.places import results_folder
 from stock_lakehouse.deployment.policies import bucket_policy
-from stock_lakehouse.deployment.rights import DeploymentError, results_folder
+from stock_lakehouse.deployment.rights import DeploymentError
 from stock_lakehouse.deployment.stack.notation import (
     Resource,
     Resources,
