@@ -42,7 +42,7 @@ from stock_lakehouse.settings import variable_of
 if TYPE_CHECKING:
     from stock_lakehouse.settings import Settings
 
-OWNER = "owner"  # of the database; it has a password, which RDS keeps in Secrets Manager and renews
+OWNER = "dagster_owner"  # of the database; it has a password, which RDS keeps in Secrets Manager and renews
 POSTGRES = "17"
 HTTPS, SPARK_CONNECT = 443, 15002
 USER = "10001"  # of the image
