@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo ui test test-all test-engines test-athena test-deploy lint weed soak bench conformance docs screenshots lock clean .venv/deploy
+.PHONY: demo ui test test-all test-engines test-athena test-deploy lint weed soak bench conformance docs screenshots lock image-context clean .venv/deploy
 
 demo: .venv/installed
 	@$(BIN)/stock-lakehouse demo
@@ -70,6 +70,23 @@ lock: .venv/tests
 	  --extra platform --extra dev --constraints requirements.lock --output-file requirements-tests.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
 	  --group deploy --output-file requirements-deploy.lock
+
+# What deploy/Containerfile installs: the wheels that requirements.lock pins, the project's own, and the certificates of Amazon RDS
+# (https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html). PYTHON must have the version of the image's, 3.11.
+image-context: build/image/wheels/made build/image/rds-ca.pem
+	rm -rf build/lib build/image/wheels/stock_lakehouse-*
+	build/image/pip/bin/pip wheel --quiet --no-deps --wheel-dir build/image/wheels .
+
+build/image/wheels/made: requirements.lock
+	rm -rf build/image/pip build/image/wheels
+	$(PYTHON) -m venv build/image/pip
+	build/image/pip/bin/pip wheel --quiet --requirement requirements.lock --wheel-dir build/image/wheels
+	touch $@
+
+build/image/rds-ca.pem:
+	mkdir -p build/image
+	curl --fail --silent --show-error --output $@.new https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem
+	mv $@.new $@
 
 clean:
 	rm -rf .venv build *.egg-info
