@@ -72,19 +72,22 @@ lock: .venv/tests
 	  --group deploy --output-file requirements-deploy.lock
 
 # What deploy/Containerfile installs: the wheels that requirements.lock pins, the project's own, and the certificates of Amazon RDS
-# (https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html). PYTHON must have the version of the image's, 3.11.
-image-context: build/image/wheels/made build/image/rds-ca.pem
-	rm -rf build/lib build/image/wheels/stock_lakehouse-*
-	build/image/pip/bin/pip wheel --quiet --no-deps --wheel-dir build/image/wheels .
+# (https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html). PYTHON is of the version of the image's base, 3.11:
+# the lock pins other wheels before 3.11.5 than after.
+IMAGE ?= build/image
 
-build/image/wheels/made: requirements.lock
-	rm -rf build/image/pip build/image/wheels
-	$(PYTHON) -m venv build/image/pip
-	build/image/pip/bin/pip wheel --quiet --requirement requirements.lock --wheel-dir build/image/wheels
+image-context: $(IMAGE)/wheels/made $(IMAGE)/rds-ca.pem
+	rm -rf build/lib $(IMAGE)/wheels/stock_lakehouse-*
+	$(IMAGE)/pip/bin/pip wheel --quiet --no-deps --wheel-dir $(IMAGE)/wheels .
+
+$(IMAGE)/wheels/made: requirements.lock
+	rm -rf $(IMAGE)/pip $(IMAGE)/wheels
+	$(PYTHON) -m venv $(IMAGE)/pip
+	$(IMAGE)/pip/bin/pip wheel --quiet --requirement requirements.lock --wheel-dir $(IMAGE)/wheels
 	touch $@
 
-build/image/rds-ca.pem:
-	mkdir -p build/image
+$(IMAGE)/rds-ca.pem:
+	mkdir -p $(IMAGE)
 	curl --fail --silent --show-error --output $@.new https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem
 	mv $@.new $@
 

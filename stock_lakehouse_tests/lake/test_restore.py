@@ -19,8 +19,9 @@ from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.lock import one_writer
 from stock_lakehouse.lake.restore import BACKED_UP, RestoreError, copy_backup, drop_orphans
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW, RESTATEMENTS
-from stock_lakehouse_tests.graph import clocked, edited, layers, ledger, raw_contents, rectangle, run
+from stock_lakehouse_tests.graph import clocked, edited, layers, ledger, plain, raw_contents, rectangle, run
 from stock_lakehouse_tests.lake.test_concurrent_writers import ALL, BARS, DAYS, EDITED
+from stock_lakehouse_tests.streams.house import StreamHouse
 
 DERIVED = [PROCESSED.name, CURATED.name, FEATURES.name]
 
@@ -201,6 +202,25 @@ def test_lines_of_a_commit_that_never_came_are_dropped_where_the_backup_can_tell
     assert ledger(house) == lost.ledger
 
 
+@pytest.mark.slow
+def test_a_streams_messages_are_restored_and_its_bars_made_again(
+    lost: Lost, tmp_path: Path, spark: SparkSession
+) -> None:
+    shutil.copytree(lost.root, tmp_path / "whole")
+    before = StreamHouse.made(tmp_path, spark, tmp_path / "whole")
+    count = before.walk(("AAPL", "NVDA"), 60)
+    assert before.drain().messages == count
+    backup = tmp_path / "backup"
+    for table in BACKED_UP:
+        if (tmp_path / "whole" / table.path).exists():
+            shutil.copytree(tmp_path / "whole" / table.path, backup / table.path)
+    copy_backup(Lake(backup), Lake(tmp_path / "lake"), quiet)
+    after = StreamHouse.made(tmp_path, spark, tmp_path / "lake")
+    assert after.drain().messages == 0  # the positions were restored too
+    for name in ("raw_ticks", "minute_bars"):
+        assert plain(after.table(name)) == plain(before.table(name)) != []
+
+
 def _as_table(opened: deltalake.DeltaTable, row: dict[str, Any]) -> Any:
     import pyarrow as pa
 
@@ -243,7 +263,6 @@ def drilled(tmp_path: Path) -> Path:
 
 def everything(root: Path) -> dict[str, list[dict[str, Any]]]:
     from stock_lakehouse.lake.reading import read_table
-    from stock_lakehouse_tests.graph import plain
 
     names = ("raw_stocks_daily", "processed_stocks_daily", "processed_quarantine", "curated_stocks_daily",
              "corporate_actions", "stocks_features", "restatements")  # fmt: skip
