@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from stock_lakehouse_tests.deployment.simulate import Row
 
 from stock_lakehouse.deployment.live import examine_live
 from stock_lakehouse.deployment.rights import roles
 from stock_lakehouse_tests import s3
 from stock_lakehouse_tests.deployment import simulate, stacks
+from stock_lakehouse_tests.deployment.simulate import Row
 from stock_lakehouse_tests.deployment.tools import ministack
 
 pytestmark = pytest.mark.deploy

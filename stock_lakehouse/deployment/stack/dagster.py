@@ -259,7 +259,7 @@ def _container(name: str, command: Sequence[str], **more: Any) -> Resource:
     return {
         "Name": name,
         "Image": ref("Image"),
-        "Command": list(command),
+        **({"Command": list(command)} if command else {}),
         "User": USER,
         "ReadonlyRootFilesystem": True,
         "Essential": True,
@@ -285,8 +285,9 @@ def _server_containers(shared: Mapping[str, Any]) -> list[Resource]:
     }
     maker = _container(
         "database",
-        ("python", "-m", "stock_lakehouse.deployment.database"),
-        EntryPoint=[],  # that of the image writes Dagster's files, for which the variables are missing here
+        (),
+        # In place of the image's own, which writes Dagster's files and wants their variables.
+        EntryPoint=["python", "-m", "stock_lakehouse.deployment.database"],
         Environment=_named(owner),
         Secrets=[{"Name": OWNER_VARIABLES["password"], "ValueFrom": sub(f"{secret}:password::")}],
     ) | {"Essential": False}
