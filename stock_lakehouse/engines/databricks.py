@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 HTTP_SECONDS, RETRY_SECONDS = 30, 60
 POLL_SECONDS = 5.0
+SERVERLESS_VERSION = "4"  # of the environment: Spark 4, Python 3.12
 
 
 class ClusterError(EngineError):

@@ -1,0 +1,346 @@
+"""What a lake needs in a Databricks workspace and in Unity Catalog before its bundle is deployed, by the SDK.
+
+Here: what is there against what should be, and the writes that lead from one to the other. Not here: what the bundle makes
+(bundle.py), and the client with its credentials (engines/databricks.py).
+
+Each write can be killed, and the next call goes on: a step first asks what is there, and writes only what differs. Names that
+belong to another lake are refused: the comment of a storage credential, and the address of an external location, say whose they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stock_lakehouse import aws
+from stock_lakehouse.engines.errors import CREDENTIALS
+from stock_lakehouse.instance.home import write_new
+from stock_lakehouse.lake.storage import under
+from stock_lakehouse.lake.storage.messages import first_line
+from stock_lakehouse.tables import CURATED
+
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
+    from databricks.sdk.service.catalog import ExternalLocationInfo, StorageCredentialInfo
+
+# Outputs of the CloudFormation stack, and the parameters that its second update needs.
+INSTANCE_PROFILE, READER_ROLE, LAKE_ROOT = "JobInstanceProfile", "ReaderRole", "LakeRoot"
+EXTERNAL_ID, CATALOG_PRINCIPAL = "UnityCatalogExternalId", "UnityCatalogPrincipal"
+DEPLOY_ROLE = "DatabricksDeployRole"
+UNCHANGED = "unchanged"
+
+
+class WorkspaceError(Exception):
+    """The workspace was not brought to what the lake needs. The message says what to do; what was written stays."""
+
+
+class OtherLakeError(WorkspaceError):
+    """The name is used for another lake. The message names what has it."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the workspace should have.
+
+    - lake: root of the lake on S3
+    - instance_profile: ARN of that of the role `job`; None: the clusters are not prepared
+    - reader_role: ARN of the role `reader`; None: Unity Catalog does not read the lake
+    - principal: application id of the service principal that runs the jobs in production; None: there is none
+    - region: of the lake's bucket
+    - name: of the storage credential and of the external location
+    """
+
+    lake: str
+    instance_profile: str | None
+    reader_role: str | None
+    principal: str | None
+    region: str | None
+    name: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """What was found of one thing, and what is done with it.
+
+    - what: the thing, like `storage credential stock_lakehouse`
+    - action: unchanged, a word for the write, or waiting: it cannot be done yet
+    - detail: what to do, or what came of it; empty for none
+    """
+
+    what: str
+    action: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.action}" + (f"; {self.detail}" if self.detail else "")
+
+
+@dataclass
+class Outcome:
+    """What a call did, or with `dry_run` would do.
+
+    - steps: in their order
+    - writes: how many of them wrote to the workspace, or would
+    - parameters: of the CloudFormation stack, by name: what the trust of the reader role needs
+    """
+
+    dry_run: bool
+    steps: list[Step] = field(default_factory=list)
+    writes: int = 0
+    parameters: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_complete(self) -> bool:
+        return all(step.action != "waiting" for step in self.steps)
+
+    def as_json(self) -> dict[str, Any]:
+        """For `json.dumps`."""
+        return {**asdict(self), "complete": self.is_complete}
+
+
+def outputs_of(stack: str) -> dict[str, str]:
+    """The outputs of a CloudFormation stack, by name. Raises WorkspaceError."""
+    what = f"stack {stack}"
+    with aws.named_errors(what, "CloudFormation", "the stack", WorkspaceError, _of_cloudformation):
+        [found] = aws.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+    return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", ())}
+
+
+def _of_cloudformation(error: Any, what: str) -> WorkspaceError:
+    said = aws.message_of(error)
+    if aws.code_of(error) in (*aws.DENIED, *aws.REJECTED):
+        right = aws.missing_right(said)
+        return WorkspaceError(f"{what}: AWS refuses ({said}); allow {right or 'cloudformation:DescribeStacks'}")
+    return WorkspaceError(
+        f"{what}: {said}; name the stack that `aws cloudformation deploy` made, in the region of AWS_REGION"
+    )
+
+
+def prepare(
+    wanted: Wanted, client: WorkspaceClient, dry_run: bool = False, tell: Callable[[str], None] = lambda line: None
+) -> Outcome:
+    """Bring the workspace to what is wanted. Only what differs is written.
+
+    - dry_run: say what would be written, and write nothing
+    - tell: called with a line of text before each write
+
+    Raises WorkspaceError and OtherLakeError.
+    """
+    return _Preparation(wanted, client, dry_run, tell).run()
+
+
+def write_variables(wanted: Wanted, folder: Path, dry_run: bool = False) -> list[Step]:
+    """Write the variables of the bundle in `folder` where `databricks bundle` looks for them, for both targets."""
+    values = {"instance_profile": wanted.instance_profile, "region": wanted.region}
+    steps = []
+    for target, more in (("dev", {}), ("production", {"principal": wanted.principal})):
+        path = folder / ".databricks" / "bundle" / target / "variable-overrides.json"
+        present = _read_variables(path)
+        new = {**present, **{name: value for name, value in (values | more).items() if value is not None}}
+        action = UNCHANGED if new == present else "would be written" if dry_run else "written"
+        if action == "written":
+            write_new(path, json.dumps(new, indent=2) + "\n", force=True)
+        steps.append(Step(f"variables of the target {target}", action, str(path)))
+    return steps
+
+
+def _read_variables(path: Path) -> dict[str, Any]:
+    try:
+        present = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise WorkspaceError(f"{path}: is not JSON ({error}); correct or remove it") from None
+    if not isinstance(present, dict):
+        raise WorkspaceError(f"{path}: is no JSON object; correct or remove it")
+    return present
+
+
+class _Preparation:
+    def __init__(self, wanted: Wanted, client: WorkspaceClient, dry_run: bool, tell: Callable[[str], None]) -> None:
+        self._wanted, self._client, self._tell = wanted, client, tell
+        self._outcome = Outcome(dry_run)
+
+    def run(self) -> Outcome:
+        if self._wanted.instance_profile:
+            self._instance_profile(self._wanted.instance_profile)
+            if self._wanted.principal:
+                self._use(self._wanted.instance_profile, self._wanted.principal)
+        if self._wanted.reader_role:
+            credential = self._credential(self._wanted.reader_role)
+            if self._trusted(credential):
+                self._location()
+        return self._outcome
+
+    def _instance_profile(self, arn: str) -> None:
+        what = f"instance profile {arn}"
+        advice = f"give the role with which Databricks deploys clusters iam:PassRole on its role: the stack's parameter {DEPLOY_ROLE}"
+        with _named(what, "be an administrator of the workspace", advice):
+            present = any(profile.instance_profile_arn == arn for profile in self._client.instance_profiles.list())
+            self._write(what, "" if present else "registered", lambda: self._client.instance_profiles.add(arn))
+
+    def _use(self, arn: str, principal: str) -> None:
+        from databricks.sdk.service.iam import Patch, PatchOp, PatchSchema
+
+        what = f"use of the instance profile by service principal {principal}"
+        with _named(what, "be an administrator of the workspace", "check --principal"):
+            found = list(self._client.service_principals.list(filter=f'applicationId eq "{principal}"'))
+            if not found or found[0].id is None:
+                raise WorkspaceError(
+                    f"{what}: the workspace has no service principal with this application id; add it in the settings of the "
+                    "workspace (Identity and access → Service principals), or correct --principal"
+                )
+            identifier = found[0].id
+            roles = self._client.service_principals.get(identifier).roles or []
+            operations = [Patch(op=PatchOp.ADD, path="roles", value=[{"value": arn}])]
+            schemas = [PatchSchema.URN_IETF_PARAMS_SCIM_API_MESSAGES_2_0_PATCH_OP]
+            self._write(
+                what,
+                "" if any(role.value == arn for role in roles) else "granted",
+                lambda: self._client.service_principals.patch(identifier, operations=operations, schemas=schemas),
+            )
+
+    def _credential(self, role: str) -> StorageCredentialInfo | None:
+        """The storage credential. None with `dry_run` if there is none yet."""
+        from databricks.sdk.service.catalog import AwsIamRoleRequest
+
+        name, comment = self._wanted.name, f"Reads the lake at {self._wanted.lake}. Kept by stock-lakehouse."
+        what = f"storage credential {name}"
+        credentials = self._client.storage_credentials
+        with _named(what, "be a metastore admin, or have CREATE STORAGE CREDENTIAL on the metastore", "check --reader-role"):
+            present: StorageCredentialInfo | None = _found(lambda: credentials.get(name))
+            if present is not None and present.comment != comment:
+                raise OtherLakeError(
+                    f"{what}: it exists and is not of this lake (its comment: {present.comment or 'none'}); give --name another name"
+                )
+            # The role cannot trust the credential before it exists, because its external id comes with it.
+            request = {
+                "aws_iam_role": AwsIamRoleRequest(role), "comment": comment, "read_only": True, "skip_validation": True,
+            }  # fmt: skip
+            if present is None:
+                self._write(what, "created", lambda: credentials.create(name, **request))
+            else:
+                differs = present.aws_iam_role is None or present.aws_iam_role.role_arn != role or not present.read_only
+                self._write(what, "changed" if differs else "", lambda: credentials.update(name, **request))
+            found: StorageCredentialInfo | None = _found(lambda: credentials.get(name))
+        if found is not None and found.aws_iam_role is not None:
+            values = {EXTERNAL_ID: found.aws_iam_role.external_id, CATALOG_PRINCIPAL: found.aws_iam_role.unity_catalog_iam_arn}
+            self._outcome.parameters = {name: value for name, value in values.items() if value}
+        return found
+
+    def _trusted(self, credential: StorageCredentialInfo | None) -> bool:
+        """Whether Databricks can read the lake with the credential."""
+        from databricks.sdk.service.catalog import ValidationResultOperation, ValidationResultResult
+
+        what = f"reading {self._wanted.lake} with the credential"
+        if credential is None:
+            self._step(what, "waiting", "there is no credential yet")
+            return False
+        # The role reads tables and lists no parent of them, so the root itself would be refused.
+        place = str(under(self._wanted.lake, CURATED.path))
+        with _named(what, "be the owner of the storage credential", "run the same again"):
+            answer = self._client.storage_credentials.validate(
+                storage_credential_name=self._wanted.name, url=place, read_only=True
+            )
+        needed = (ValidationResultOperation.READ, ValidationResultOperation.LIST)
+        refused = [
+            result
+            for result in answer.results or []
+            if result.operation in needed and result.result == ValidationResultResult.FAIL
+        ]
+        if not answer.results or refused:
+            reason = "; ".join(str(result.message or "no reason given") for result in refused) or "Databricks validated nothing"
+            parameters = " ".join(f"{name}={value}" for name, value in self._outcome.parameters.items())
+            self._step(
+                what,
+                "waiting",
+                f"{reason}; the reader role has to trust the credential: deploy the stack again with {parameters}, wait a "
+                "minute, then run the same again",
+            )
+            return False
+        self._step(what, "works")
+        return True
+
+    def _location(self) -> None:
+        name, url, comment = self._wanted.name, self._wanted.lake, "The lake of stock-lakehouse, read only."
+        what = f"external location {name}"
+        locations = self._client.external_locations
+        # The credential was validated at a table's place: at the root, which the role does not list, it would be refused.
+        request = {"comment": comment, "credential_name": name, "read_only": True, "skip_validation": True}
+        with _named(
+            what,
+            "be a metastore admin, or have CREATE EXTERNAL LOCATION on the metastore and on the storage credential",
+            f"remove or narrow the external location that overlaps {url}",
+        ):
+            present: ExternalLocationInfo | None = _found(lambda: locations.get(name))
+            if present is None:
+                self._write(what, "created", lambda: locations.create(name, url=url, **request))
+                return
+            if (present.url or "").rstrip("/") != url:
+                raise OtherLakeError(f"{what}: it exists and is of {present.url}; give --name another name")
+            differs = present.credential_name != name or not present.read_only
+            self._write(what, "changed" if differs else "", lambda: locations.update(name, **request))
+
+    def _write(self, what: str, action: str, write: Callable[[], Any]) -> None:
+        """Call `write` unless `action` is empty, which means that nothing differs."""
+        if not action:
+            self._step(what, UNCHANGED)
+            return
+        self._outcome.writes += 1
+        if self._outcome.dry_run:
+            self._step(what, f"would be {action}")
+            return
+        self._tell(what)
+        _created_once(write)
+        self._step(what, action)
+
+    def _step(self, what: str, action: str, detail: str = "") -> None:
+        self._outcome.steps.append(Step(what, action, detail))
+
+
+def _found(read: Callable[[], Any]) -> Any:
+    """The answer of `read`; None if there is no such thing."""
+    from databricks.sdk.errors import NotFound
+
+    try:
+        return read()
+    except NotFound:
+        return None
+
+
+def _created_once(write: Callable[[], Any]) -> None:
+    """Call `write`. That a thing exists already is no error: the SDK repeats a call whose answer was lost."""
+    from databricks.sdk.errors import AlreadyExists, ResourceAlreadyExists
+
+    try:
+        write()
+    except (AlreadyExists, ResourceAlreadyExists):
+        return
+
+
+@contextmanager
+def _named(what: str, right: str, advice: str) -> Iterator[None]:
+    """Errors of the SDK as WorkspaceError.
+
+    - right: what the caller has to be or have
+    - advice: what to change if the request itself is refused
+    """
+    from databricks.sdk.errors import BadRequest, PermissionDenied, ResourceConflict, Unauthenticated
+    from databricks.sdk.errors.base import DatabricksError
+
+    try:
+        yield
+    except Unauthenticated as error:
+        raise WorkspaceError(f"{what}: Databricks rejects the credentials ({first_line(error)}); {CREDENTIALS}") from None
+    except PermissionDenied as error:
+        raise WorkspaceError(f"{what}: Databricks refuses ({first_line(error)}); you have to {right}") from None
+    except (BadRequest, ResourceConflict) as error:
+        raise WorkspaceError(f"{what}: {first_line(error)}; {advice}") from None
+    except (DatabricksError, OSError, ValueError) as error:
+        raise WorkspaceError(
+            f"{what}: the workspace does not do it ({first_line(error)}); run the same again: what was written stays"
+        ) from None
