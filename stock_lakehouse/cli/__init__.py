@@ -5,6 +5,7 @@ from __future__ import annotations
 from stock_lakehouse.cli import (
     dashboard,
     demo,
+    deploy,
     describe,
     export,
     look,
@@ -25,6 +26,7 @@ __all__ = [
     "app",
     "dashboard",
     "demo",
+    "deploy",
     "describe",
     "export",
     "look",

@@ -28,7 +28,7 @@ from stock_lakehouse.cli.context import (
 )
 from stock_lakehouse.cli.interrupt import ctrl_c
 from stock_lakehouse.cli.outcome import run_and_print
-from stock_lakehouse.cli.printing import aside, fail, print_table, progress_printer, say, size
+from stock_lakehouse.cli.printing import aside, fail, print_table, progress_printer, say, say_diagnosis, size
 from stock_lakehouse.cli.program import app
 
 if TYPE_CHECKING:
@@ -293,14 +293,7 @@ def init(
 @app.command()
 def doctor() -> None:
     """Check everything that a run needs; each line says how to repair what is broken."""
-    from rich.markup import escape
-
     from stock_lakehouse.cli.doctor import examine
 
-    broken = False
-    for finding in examine(aside):
-        color = {"ok": "green", "note": "yellow", "broken": "red"}[finding.state]
-        say(f"[{color}]{finding.state:<8}[/]{finding.what}: {escape(finding.detail)}")
-        broken = broken or finding.state == "broken"
-    if broken:
+    if sum(say_diagnosis(found) for found in examine(aside)):
         raise typer.Exit(1)
