@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo ui test test-all test-engines test-athena lint weed soak bench conformance docs screenshots lock clean
+.PHONY: demo ui test test-all test-engines test-athena test-deploy lint weed soak bench conformance docs screenshots lock clean .venv/deploy
 
 demo: .venv/installed
 	@$(BIN)/stock-lakehouse demo
@@ -11,12 +11,12 @@ ui: .venv/installed
 	@$(BIN)/stock-lakehouse ui
 
 test: .venv/tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not soak and not engines and not trino"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not soak and not engines and not trino and not deploy"
 
-# What CI runs: first what needs a JVM, then the rest.
+# What CI runs, with `make test-deploy`: first what needs a JVM, then the rest.
 test-all: .venv/tests
-	$(BIN)/python -m pytest -rs -n 2 --dist loadfile -m "(engines or trino) and not soak"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak and not engines and not trino"
+	$(BIN)/python -m pytest -rs -n 2 --dist loadfile -m "(engines or trino) and not soak and not deploy"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak and not engines and not trino and not deploy"
 
 # The same tables on embedded Sail and on JVM Spark: needs Java 17 or newer; its first run fetches Delta from Maven Central.
 test-engines: .venv/tests
@@ -26,6 +26,12 @@ test-engines: .venv/tests
 # Without them its tests skip and say NOT RUN.
 test-athena: .venv/tests
 	$(BIN)/python -m pytest -rs -m "trino and not soak"
+
+# What is in deploy/: its rights, template, bundle, image and units. Needs Node, buildah and the tools of .venv/deploy.
+# What cannot be had is named, and its tests skip and say NOT RUN.
+test-deploy: .venv/tests
+	-@$(MAKE) --no-print-directory .venv/deploy
+	$(BIN)/python -m pytest -rs -n 2 --dist loadfile -m "deploy and not soak"
 
 lint: .venv/tests
 	$(BIN)/ruff check .
@@ -62,6 +68,8 @@ lock: .venv/tests
 	  --extra platform --output-file requirements.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
 	  --extra platform --extra dev --constraints requirements.lock --output-file requirements-tests.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
+	  --group deploy --output-file requirements-deploy.lock
 
 clean:
 	rm -rf .venv build *.egg-info
@@ -72,3 +80,7 @@ clean:
 
 .venv/tests: requirements-tests.lock pyproject.toml
 	@$(PYTHON) install.py --tests
+
+# An environment of its own: the tools' pins contradict the platform's.
+.venv/deploy:
+	@$(PYTHON) install.py --deploy
