@@ -1,4 +1,4 @@
-"""The commands of a deployment on AWS and Databricks: deploy render, deploy check."""
+"""The commands of a deployment on AWS and Databricks: deploy render, deploy check, deploy databricks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stock_lakehouse.cli.context import settings_of_process
-from stock_lakehouse.cli.printing import fail, say, say_diagnosis
+from stock_lakehouse.cli.printing import fail, print_data, progress_printer, say, say_diagnosis
 from stock_lakehouse.cli.program import app
 
 if TYPE_CHECKING:
@@ -69,6 +69,63 @@ def check(
         diagnosis for diagnosis in found if (not as_json and say_diagnosis(diagnosis)) or diagnosis.state == "broken"
     ]
     if broken:
+        raise typer.Exit(1)
+
+
+@deploy.command()
+def databricks(
+    stack: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="CloudFormation stack whose outputs say what the following options do not."),
+    ] = None,
+    instance_profile: Annotated[
+        str | None, typer.Option(metavar="ARN", help="Instance profile of the role `job`, for clusters.")
+    ] = None,
+    reader_role: Annotated[
+        str | None, typer.Option(metavar="ARN", help="The role `reader`, with which Unity Catalog reads the lake.")
+    ] = None,
+    principal: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Application id of the service principal that runs jobs in production."),
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(metavar="REGION", help="Region of the lake's bucket; default: AWS_REGION.")
+    ] = None,
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of the storage credential and of the external location.")
+    ] = "stock_lakehouse",
+    folder: Folder = Path("deploy"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the steps as JSON.")] = False,
+) -> None:
+    """Prepare a Databricks workspace for the bundle: instance profile, storage credential, external location, variables.
+
+    Only what differs is written. The reader role can trust the credential only after it exists, so the first call ends with the
+    parameters for the stack's second update and exit code 1; the next call completes.
+
+      stock-lakehouse deploy databricks --stack stock-lakehouse --principal APPLICATION-ID
+    """
+    from rich.markup import escape
+
+    from stock_lakehouse.deployment.workspace import WorkspaceError, prepare, wanted_of, write_variables
+    from stock_lakehouse.engines.databricks import workspace
+    from stock_lakehouse.engines.errors import EngineError
+
+    settings = settings_of_process()
+    try:
+        wanted = wanted_of(settings, stack, instance_profile, reader_role, principal, region, name)
+        tell = (lambda line: None) if dry_run else progress_printer()
+        outcome = prepare(wanted, workspace(settings.databricks), dry_run, tell)
+        outcome.steps += write_variables(wanted, folder, dry_run)
+    except (EngineError, WorkspaceError) as error:
+        fail(str(error))
+    if as_json:
+        print_data(json.dumps(outcome.as_json(), indent=2))
+    else:
+        for step in outcome.steps:
+            say(escape(str(step)))
+        say(f"{outcome.writes} writes to the workspace")
+    if not outcome.is_complete:
         raise typer.Exit(1)
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse import __version__
-from stock_lakehouse.engines.databricks import SERVERLESS_VERSION
+from stock_lakehouse.deployment.rights import DeploymentError
+from stock_lakehouse.engines.databricks import SERVERLESS_VERSION, WHEEL
 
 if TYPE_CHECKING:
     from stock_lakehouse.settings import Databricks, Settings
 
 NAME = "stock_lakehouse"
 CLI = ">= 1.22.1"  # the first versions of the CLI have neither cluster policies nor libraries of a cluster
-WHEEL = f"dist/stock_lakehouse-{__version__}-py3-none-any.whl"
+BUILT = f"./dist/{WHEEL}"
 RUNTIME, NODE_TYPE = "17.3.x-scala2.13", "m6id.xlarge"  # Spark 4 and Python 3.12; a node with a disk of its own
 PYTHON = "3.12"  # of this runtime, and of serverless environment 4
 RUNTIME_17_OR_NEWER = r"(1[7-9]|[2-9][0-9])\..*"
@@ -26,17 +27,13 @@ DEV = {"mode": "development", "default": True, "variables": {"principal": "${wor
 ROOT = "/Workspace/Users/${var.principal}/.bundle/${bundle.name}/${bundle.target}"
 
 
-class BundleError(ValueError):
-    """The settings cannot be deployed to Databricks. The message says which one, and what to do."""
-
-
 def bundle(settings: Settings) -> dict[str, Any]:
     """The content of databricks.yml. Names of a workspace, an account or a lake are variables of the bundle.
 
-    Raises BundleError for a lake that the compute could not reach.
+    Raises DeploymentError for a lake that the compute could not reach.
     """
     if reason := settings.unreachable_by_serverless:
-        raise BundleError(reason)
+        raise DeploymentError(reason)
     databricks = settings.databricks
     return {
         "bundle": {"name": NAME, "databricks_cli_version": CLI},
@@ -47,7 +44,7 @@ def bundle(settings: Settings) -> dict[str, Any]:
                 "type": "whl",
                 "path": ".",
                 "build": "python3 -m pip wheel --no-deps --wheel-dir dist ${var.sources}",
-                "files": [{"source": WHEEL}],
+                "files": [{"source": BUILT}],
             }
         },
         "resources": _resources(databricks),
@@ -61,13 +58,13 @@ def wheel_in_production(principal: str) -> str:
     It is in the home folder of the service principal `principal`, where nobody else but administrators writes.
     """
     root = f"/Workspace/Users/{principal}/.bundle/{NAME}/production"
-    return f"{root}/artifacts/.internal/{WHEEL.partition('/')[2]}"
+    return f"{root}/artifacts/.internal/{WHEEL}"
 
 
 def _variables(databricks: Databricks) -> dict[str, Any]:
     cluster = databricks.job_cluster or {}
     variables: dict[str, tuple[str, Any]] = {
-        "sources": ("What `pip wheel` builds: the folder of the sources, or a requirement like stock-lakehouse==" + __version__, ".."),
+        "sources": (f"What `pip wheel` builds: a folder of sources, or a requirement like stock-lakehouse=={__version__}.", ".."),
         "principal": (
             "Whose the jobs and clusters are: in production the application id of a service principal.",
             None,
@@ -100,7 +97,7 @@ def _volume(databricks: Databricks) -> list[str] | None:
     if messages.startswith("s3://"):
         return None
     if len(parts) < 3 or not all(parts):
-        raise BundleError(
+        raise DeploymentError(
             f"databricks.messages: {messages} names no volume; set it to /Volumes/CATALOG/SCHEMA/VOLUME, or a folder below"
         )
     return parts
@@ -180,7 +177,7 @@ def _sessions() -> dict[str, Any]:
         # The lake's bucket is read with the instance profile, but nothing on a cluster tells the program its region.
         "spark_env_vars": {"AWS_REGION": "${var.region}"},
         "custom_tags": {"project": NAME},
-        "libraries": [{"whl": WHEEL}],
+        "libraries": [{"whl": BUILT}],
     }
 
 
@@ -189,8 +186,8 @@ def _check(databricks: Databricks) -> dict[str, Any]:
     tasks = [_check_task("serverless", environment_key=NAME)]
     if not databricks.serverless:
         cluster = "${resources.clusters.sessions.id}"
-        tasks.append(_check_task("cluster", existing_cluster_id=cluster, libraries=[{"whl": WHEEL}]))
-    environment = {"environment_version": SERVERLESS_VERSION, "dependencies": [WHEEL]}
+        tasks.append(_check_task("cluster", existing_cluster_id=cluster, libraries=[{"whl": BUILT}]))
+    environment = {"environment_version": SERVERLESS_VERSION, "dependencies": [BUILT]}
     return {
         "name": f"{NAME} check",
         "description": "Imports the package and TA-Lib, and compares versions. It reads no data.",

@@ -3,16 +3,18 @@
 Here: what is there against what should be, and the writes that lead from one to the other. Not here: what the bundle makes
 (bundle.py), and the client with its credentials (engines/databricks.py).
 
-Each write can be killed, and the next call goes on: a step first asks what is there, and writes only what differs. Names that
-belong to another lake are refused: the comment of a storage credential, and the address of an external location, say whose they are.
+Each write can be killed, and the next call goes on: a step first asks what is there, and writes only what differs. A name
+of another lake is refused: the comment of a storage credential and the address of an external location say whose they are.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,8 @@ from stock_lakehouse.tables import CURATED
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
     from databricks.sdk.service.catalog import ExternalLocationInfo, StorageCredentialInfo
+
+    from stock_lakehouse.settings import Settings
 
 # Outputs of the CloudFormation stack, and the parameters that its second update needs.
 INSTANCE_PROFILE, READER_ROLE, LAKE_ROOT = "JobInstanceProfile", "ReaderRole", "LakeRoot"
@@ -110,6 +114,41 @@ def outputs_of(stack: str) -> dict[str, str]:
     return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", ())}
 
 
+def wanted_of(
+    settings: Settings,
+    stack: str | None,
+    instance_profile: str | None,
+    reader_role: str | None,
+    principal: str | None,
+    region: str | None,
+    name: str,
+) -> Wanted:
+    """What the workspace should have: from the settings, and from the outputs of `stack` what is not given.
+
+    Raises WorkspaceError for a lake that is not on S3, for settings that name another lake than the stack's, and if nothing is
+    wanted.
+    """
+    lake = settings.lake_root
+    if not isinstance(lake, str):
+        raise WorkspaceError(f"lake_root: {lake} is a folder; what Databricks reads with a role is a lake on S3")
+    if stack is not None:
+        outputs = outputs_of(stack)
+        if outputs.get(LAKE_ROOT, lake) != lake:
+            raise WorkspaceError(
+                f"lake_root: is {lake}, and the lake of stack {stack} is another one; set lake_root = "
+                f'"{outputs[LAKE_ROOT]}" in lakehouse.toml'
+            )
+        instance_profile = instance_profile or outputs.get(INSTANCE_PROFILE)
+        reader_role = reader_role or outputs.get(READER_ROLE)
+        region = region or str(aws.client("cloudformation").meta.region_name)
+    if not instance_profile and not reader_role:
+        raise WorkspaceError(
+            "--stack, --instance-profile, --reader-role: nothing says what to register; give --stack the name of the lake's "
+            "stack, or the ARNs of its outputs"
+        )
+    return Wanted(lake, instance_profile, reader_role, principal, region or os.environ.get("AWS_REGION"), name)
+
+
 def _of_cloudformation(error: Any, what: str) -> WorkspaceError:
     said = aws.message_of(error)
     if aws.code_of(error) in (*aws.DENIED, *aws.REJECTED):
@@ -178,10 +217,12 @@ class _Preparation:
 
     def _instance_profile(self, arn: str) -> None:
         what = f"instance profile {arn}"
-        advice = f"give the role with which Databricks deploys clusters iam:PassRole on its role: the stack's parameter {DEPLOY_ROLE}"
+        advice = f"the role with which Databricks deploys clusters needs iam:PassRole on its role: set the stack's {DEPLOY_ROLE}"
         with _named(what, "be an administrator of the workspace", advice):
-            present = any(profile.instance_profile_arn == arn for profile in self._client.instance_profiles.list())
-            self._write(what, "" if present else "registered", lambda: self._client.instance_profiles.add(arn))
+            if any(profile.instance_profile_arn == arn for profile in self._client.instance_profiles.list()):
+                self._step(what, UNCHANGED)
+            else:
+                self._write(what, "registered", partial(self._client.instance_profiles.add, arn))
 
     def _use(self, arn: str, principal: str) -> None:
         from databricks.sdk.service.iam import Patch, PatchOp, PatchSchema
@@ -196,13 +237,13 @@ class _Preparation:
                 )
             identifier = found[0].id
             roles = self._client.service_principals.get(identifier).roles or []
+            if any(role.value == arn for role in roles):
+                self._step(what, UNCHANGED)
+                return
             operations = [Patch(op=PatchOp.ADD, path="roles", value=[{"value": arn}])]
             schemas = [PatchSchema.URN_IETF_PARAMS_SCIM_API_MESSAGES_2_0_PATCH_OP]
-            self._write(
-                what,
-                "" if any(role.value == arn for role in roles) else "granted",
-                lambda: self._client.service_principals.patch(identifier, operations=operations, schemas=schemas),
-            )
+            patch = self._client.service_principals.patch
+            self._write(what, "granted", partial(patch, identifier, operations=operations, schemas=schemas))
 
     def _credential(self, role: str) -> StorageCredentialInfo | None:
         """The storage credential. None with `dry_run` if there is none yet."""
@@ -211,24 +252,31 @@ class _Preparation:
         name, comment = self._wanted.name, f"Reads the lake at {self._wanted.lake}. Kept by stock-lakehouse."
         what = f"storage credential {name}"
         credentials = self._client.storage_credentials
-        with _named(what, "be a metastore admin, or have CREATE STORAGE CREDENTIAL on the metastore", "check --reader-role"):
+        with _named(
+            what, "be a metastore admin, or have CREATE STORAGE CREDENTIAL on the metastore", "check --reader-role"
+        ):
             present: StorageCredentialInfo | None = _found(lambda: credentials.get(name))
             if present is not None and present.comment != comment:
                 raise OtherLakeError(
-                    f"{what}: it exists and is not of this lake (its comment: {present.comment or 'none'}); give --name another name"
+                    f"{what}: it exists, and its comment does not say that it is of this lake ({present.comment or 'none'}); "
+                    f'give --name another name, or set its comment to "{comment}"'
                 )
-            # The role cannot trust the credential before it exists, because its external id comes with it.
-            request = {
-                "aws_iam_role": AwsIamRoleRequest(role), "comment": comment, "read_only": True, "skip_validation": True,
-            }  # fmt: skip
+            iam_role = AwsIamRoleRequest(role)
+            # Without validation: the role cannot trust the credential before it exists, because its external id comes with it.
             if present is None:
-                self._write(what, "created", lambda: credentials.create(name, **request))
+                create = partial(credentials.create, name, aws_iam_role=iam_role, comment=comment)
+                self._write(what, "created", partial(create, read_only=True, skip_validation=True))
+            elif present.aws_iam_role is None or present.aws_iam_role.role_arn != role or not present.read_only:
+                update = partial(credentials.update, name, aws_iam_role=iam_role)
+                self._write(what, "changed", partial(update, read_only=True, skip_validation=True))
             else:
-                differs = present.aws_iam_role is None or present.aws_iam_role.role_arn != role or not present.read_only
-                self._write(what, "changed" if differs else "", lambda: credentials.update(name, **request))
+                self._step(what, UNCHANGED)
             found: StorageCredentialInfo | None = _found(lambda: credentials.get(name))
         if found is not None and found.aws_iam_role is not None:
-            values = {EXTERNAL_ID: found.aws_iam_role.external_id, CATALOG_PRINCIPAL: found.aws_iam_role.unity_catalog_iam_arn}
+            values = {
+                EXTERNAL_ID: found.aws_iam_role.external_id,
+                CATALOG_PRINCIPAL: found.aws_iam_role.unity_catalog_iam_arn,
+            }
             self._outcome.parameters = {name: value for name, value in values.items() if value}
         return found
 
@@ -253,7 +301,10 @@ class _Preparation:
             if result.operation in needed and result.result == ValidationResultResult.FAIL
         ]
         if not answer.results or refused:
-            reason = "; ".join(str(result.message or "no reason given") for result in refused) or "Databricks validated nothing"
+            reason = (
+                "; ".join(str(result.message or "no reason given") for result in refused)
+                or "Databricks validated nothing"
+            )
             parameters = " ".join(f"{name}={value}" for name, value in self._outcome.parameters.items())
             self._step(
                 what,
@@ -266,30 +317,28 @@ class _Preparation:
         return True
 
     def _location(self) -> None:
-        name, url, comment = self._wanted.name, self._wanted.lake, "The lake of stock-lakehouse, read only."
+        name, url = self._wanted.name, self._wanted.lake
         what = f"external location {name}"
         locations = self._client.external_locations
-        # The credential was validated at a table's place: at the root, which the role does not list, it would be refused.
-        request = {"comment": comment, "credential_name": name, "read_only": True, "skip_validation": True}
         with _named(
             what,
             "be a metastore admin, or have CREATE EXTERNAL LOCATION on the metastore and on the storage credential",
             f"remove or narrow the external location that overlaps {url}",
         ):
             present: ExternalLocationInfo | None = _found(lambda: locations.get(name))
+            # Without validation: the credential was validated at a table, and its role does not list the root.
             if present is None:
-                self._write(what, "created", lambda: locations.create(name, url=url, **request))
-                return
-            if (present.url or "").rstrip("/") != url:
+                create = partial(locations.create, name, url, name, comment="The lake of stock-lakehouse, read only.")
+                self._write(what, "created", partial(create, read_only=True, skip_validation=True))
+            elif (present.url or "").rstrip("/") != url:
                 raise OtherLakeError(f"{what}: it exists and is of {present.url}; give --name another name")
-            differs = present.credential_name != name or not present.read_only
-            self._write(what, "changed" if differs else "", lambda: locations.update(name, **request))
+            elif present.credential_name != name or not present.read_only:
+                update = partial(locations.update, name, credential_name=name)
+                self._write(what, "changed", partial(update, read_only=True, skip_validation=True))
+            else:
+                self._step(what, UNCHANGED)
 
     def _write(self, what: str, action: str, write: Callable[[], Any]) -> None:
-        """Call `write` unless `action` is empty, which means that nothing differs."""
-        if not action:
-            self._step(what, UNCHANGED)
-            return
         self._outcome.writes += 1
         if self._outcome.dry_run:
             self._step(what, f"would be {action}")
@@ -335,7 +384,9 @@ def _named(what: str, right: str, advice: str) -> Iterator[None]:
     try:
         yield
     except Unauthenticated as error:
-        raise WorkspaceError(f"{what}: Databricks rejects the credentials ({first_line(error)}); {CREDENTIALS}") from None
+        raise WorkspaceError(
+            f"{what}: Databricks rejects the credentials ({first_line(error)}); {CREDENTIALS}"
+        ) from None
     except PermissionDenied as error:
         raise WorkspaceError(f"{what}: Databricks refuses ({first_line(error)}); you have to {right}") from None
     except (BadRequest, ResourceConflict) as error:
