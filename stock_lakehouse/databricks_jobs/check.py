@@ -1,6 +1,7 @@
 """The job `check` of the Databricks bundle: whether the wheel works in the environment that it was installed in.
 
-Here: versions, imports and a computation, without data. Not here: the check of a session's workers (engines/workers.py).
+Here: versions, imports and a computation, without data and without PySpark. Not here: the check of a session's workers
+(engines/workers.py).
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 
 from stock_lakehouse import __version__
-from stock_lakehouse.engines.workers import client_python
 
 DISTRIBUTION = "stock-lakehouse"
 PIN = re.compile(r"([\w.-]+)==([\w.]+)")
@@ -50,7 +51,7 @@ def findings(program: str, python: str) -> Iterator[tuple[str, str]]:
     """
     other = f"the program is {program}; build and deploy the bundle again with the program's sources"
     yield f"stock_lakehouse {__version__}", "" if __version__ == program else other
-    here = client_python()
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
     yield (
         f"Python {here}",
         "" if here == python else f"the program runs on Python {python}, so sessions would be refused",
