@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.deployment.rights import Places, Role
+from stock_lakehouse.deployment.places import Places
+from stock_lakehouse.deployment.rights import LAKE, LAKE_KEYS, Role
 from stock_lakehouse.tables import TABLES
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Names:
     key: str = "${Key.Arn}"
 
     def filled(self, text: str) -> str:
-        """`text`, in CloudFormation's notation, with these names; `${RunRole.Arn}` is the ARN of a role RunRole of the account."""
+        """`text`, in CloudFormation's notation, with these names; `${RunRole.Arn}` is the ARN of the account's role RunRole."""
         known = {
             "AWS::Partition": self.partition,
             "AWS::Region": self.region,
@@ -69,9 +70,6 @@ LONGEST = Names(
     "p" * 48,
     f"arn:aws-us-gov:kms:ap-southeast-1:{'9' * 12}:key/{'0' * 36}",
 )
-
-LAKE = "arn:${AWS::Partition}:s3:::${Lake}"
-LAKE_KEYS = f"{LAKE}/${{Prefix}}/"
 
 
 def document(statements: Iterable[Statement]) -> Document:
@@ -153,7 +151,10 @@ def _keys(sid: str, actions: Sequence[str], places: Iterable[str], with_root: bo
 
 def _patterns(places: Iterable[str], with_root: bool = False) -> Iterator[str]:
     """The patterns of the keys of `places`. `with_root`: engines ask for a folder's name without a slash, too."""
-    for place in sorted(places):
+    kept = set(places)
+    for place in sorted(kept):
+        if any(place.startswith(f"{other}/") for other in kept):
+            continue  # the folder covers it
         if "*" in place:
             yield place
         else:

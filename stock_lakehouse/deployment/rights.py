@@ -1,80 +1,32 @@
-"""What each process may do: the places of the lake and the services, derived from the asset graph, the tables and the settings.
+"""The roles of a deployment: which steps are one process, and what each may do in the lake and at services.
 
-Here: which step touches which places, and which steps are one process. Not here: IAM policies (policies.py), and what a service
-demands: each resource declares that itself (resources/).
+Rights follow from the asset graph, the tables and the settings; nothing here lists tables or assets. Here: roles. Not here: which
+places a step touches (places.py), what a service demands (each resource says it), and IAM policies (policies.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.aws import GLUE_READS, Right, arn, glue_tables
-from stock_lakehouse.dashboards.reports import FOLDER as REPORTS
-from stock_lakehouse.lake import raw_compaction
-from stock_lakehouse.lake.lease import TRIAL, lease_path
-from stock_lakehouse.lake.maintenance import DAMAGED
-from stock_lakehouse.lake.serving import FOLDER as SERVING
-from stock_lakehouse.lake.serving import SERVED
-from stock_lakehouse.lake.staging import FOLDER as STAGING
-from stock_lakehouse.lake.stream_table import LOCK as STREAM_LOCK
-from stock_lakehouse.layers.curated import REWRITE_MARKERS
-from stock_lakehouse.sql.reports import reports
-from stock_lakehouse.tables import (
-    BY_NAME,
-    CURATED,
-    FEATURES,
-    LAYOUTS,
-    LIVE_FEATURES,
-    MINUTE_BARS,
-    PROCESSED,
-    RAW,
-    RAW_TICKS,
-    RECONCILIATION,
-    RESTATEMENTS,
-    STREAM_BY_NAME,
-    STREAM_TABLES,
-    TABLES,
-    Table,
-    laid_out,
-    written_in_step,
-)
-from stock_lakehouse.upkeep import REPAIRS
-from stock_lakehouse.warehouse.load import LEASE as WAREHOUSE_LEASE
+from stock_lakehouse.deployment import places
+from stock_lakehouse.deployment.places import Places, results_folder
+from stock_lakehouse.tables import BY_NAME, RAW, STREAM_BY_NAME, TABLES
 
 if TYPE_CHECKING:
     from stock_lakehouse.settings import Settings
 
-COMPUTE_LOGS = ".dagster/logs"  # where S3ComputeLogManager keeps what runs print
-_TABLES = BY_NAME | STREAM_BY_NAME
+LAKE = "arn:${AWS::Partition}:s3:::${Lake}"
+LAKE_KEYS = f"{LAKE}/${{Prefix}}/"
+NO_RESOURCE = "AWS knows no resource of this action"
 
 
 class DeploymentError(Exception):
     """What is to be deployed cannot be derived. The message names the asset, table or setting, and what to do."""
-
-
-@dataclass(frozen=True)
-class Places:
-    """Places below the lake's root: a folder (`raw/stocks_daily`), or a pattern of keys (`.locks/doctor-*`), which has a `*`.
-
-    Every place may also be listed: without that, S3 answers 403 for a key that does not exist.
-
-    - read: objects are read
-    - write: objects are written and replaced
-    - create: objects are written once and never replaced; they may also be read
-    - delete: objects are deleted
-    """
-
-    read: frozenset[str] = frozenset()
-    write: frozenset[str] = frozenset()
-    create: frozenset[str] = frozenset()
-    delete: frozenset[str] = frozenset()
-
-    def __or__(self, other: Places) -> Places:
-        return Places(*(getattr(self, kind.name) | getattr(other, kind.name) for kind in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -84,7 +36,7 @@ class Role:
     - name: in lower case, `run-jobs`; its logical identifier in the template is `RunJobsRole`
     - who: the process or person that has it
     - places: what it may do in the lake
-    - services: what it may do elsewhere
+    - services: what it may do elsewhere; no action on a resource is in two of them
     - trust: who may assume it: a service (`ecs-tasks`, `ec2`, `glue`, `redshift`, `quicksight`) or `account`, identities of the
       account to which IAM gives that
     """
@@ -104,308 +56,45 @@ class Role:
 def roles(settings: Settings) -> dict[str, Role]:
     """Every role of a deployment with `settings`, by name. Those of a service exist only while the settings use it.
 
-    Raises DeploymentError for a lake that is not on S3, and for an asset or a table that no rule covers.
+    Raises DeploymentError for settings that cannot be deployed, and for an asset or a table that no rule covers.
     """
     _check(settings)
     graph = _Graph(settings)
-    every = _read(*TABLES)
-    daily = graph.steps(graph.daily)
-    landing = graph.steps({RAW.name})
-    run = daily | _all(f"{TRIAL}*") | _logs()
-    tend = _upkeep(settings)
-    found = [
-        Role("run", "the ECS task of a run; a server of one's own", run, graph.services(graph.daily), "ecs-tasks"),
-        Role("upkeep", "the ECS task of the job `upkeep`", tend | _logs(), graph.job_services("upkeep"), "ecs-tasks"),
-        Role(
-            "repair",
-            "a person, for `upkeep --repair` and `layout`",
-            run | tend | _repair(settings),
-            _joined(graph.services(graph.daily), graph.job_services("upkeep")),
-            "account",
-        ),
-        Role(
-            "dagster",
-            "Dagster's webserver, daemon and code location on ECS",
-            _read(CURATED, FEATURES) | _stream_looks(settings) | Places(read=frozenset({COMPUTE_LOGS})),
-            (*graph.stream_services, *_launches(settings)),
-            "ecs-tasks",
-        ),
-        Role(
-            "reader",
-            "people, notebooks, Unity Catalog",
-            _reads(settings),
-            tuple(graph.resource("query").reading_rights()),
-            "account",
-        ),
-    ]
+    return {role.name: role for role in (*_of_processes(settings, graph), *_of_services(settings, graph))}
+
+
+def _of_processes(settings: Settings, graph: _Graph) -> Iterator[Role]:
+    """The roles of this program's processes, and of people."""
+    run, of_run = graph.touched(graph.daily) | places.TRIED, graph.services(graph.daily)
+    upkeep, of_upkeep = places.upkeep(settings), graph.services_of_job("upkeep")
+    launched = ["RunRole", "UpkeepRole"]
+    yield Role("run", "the ECS task of a run, or a server of one's own", run | places.LOGS, of_run, "ecs-tasks")
+    yield Role("upkeep", "the ECS task of the job `upkeep`", upkeep | places.LOGS, of_upkeep, "ecs-tasks")
+    mended = run | upkeep | places.repair(settings)
+    yield Role("repair", "a person, for `upkeep --repair` and `layout`", mended, joined(of_run, of_upkeep), "account")
     if settings.engine == "databricks":
-        layers = graph.steps({table.name for table in TABLES if table.has_step} - {RAW.name})
-        found.append(Role("job", "a Databricks cluster, by its instance profile", layers | _all(STAGING), (), "ec2"))
-        if settings.databricks.work != "session":
-            rest = graph.steps(graph.daily - set(BY_NAME))
-            run_jobs = every | landing | _leases(*BY_NAME) | rest | _all(f"{TRIAL}*") | _logs()
-            who = "the ECS task of a run whose layers are Databricks jobs"
-            found.append(Role("run-jobs", who, run_jobs, graph.services(graph.daily), "ecs-tasks"))
-    if settings.stream.source != "off":
-        streamed = graph.steps(graph.streamed) | _all(f"{TRIAL}*") | _logs()
+        cluster = "a Databricks cluster, by its instance profile"
+        yield Role("job", cluster, places.published_by_job(settings), (), "ec2")
+    if settings.engine == "databricks" and settings.databricks.work == "job":
+        submits = places.read(*TABLES) | graph.touched(graph.daily - set(BY_NAME) | {RAW.name})
+        who = "the ECS task of a run whose layers are Databricks jobs"
+        yield Role("run-jobs", who, submits | places.TRIED | places.LOGS, of_run, "ecs-tasks")
+        launched.append("RunJobsRole")
+    if graph.streamed:
+        streams = graph.touched(graph.streamed) | places.TRIED | places.LOGS
         who = "the service `stream run`, and the ECS tasks of the stream's jobs"
-        found.append(Role("stream", who, streamed, graph.services(graph.streamed), "ecs-tasks"))
-    found.extend(_of_services(settings, graph))
-    return {role.name: role for role in found}
-
-
-def _beside_tables() -> dict[str, Places]:
-    """What the steps of assets without a table touch beyond the tables upstream of them, by asset. Reports read alone."""
-    from stock_lakehouse.assets.dashboards import RUN_REPORT
-    from stock_lakehouse.assets.quicksight import NAME as QUICKSIGHT
-    from stock_lakehouse.automation.jobs import CATALOG
-    from stock_lakehouse.warehouse.tables import NATIVE_TABLES
-
-    served = Places(read=frozenset({SERVING}))
-    # Registration removes the ledger's orphaned lines, under the leases of the table that they are about and of the ledger.
-    settles = Places(write=_paths(RESTATEMENTS)) | _leases(
-        RESTATEMENTS.name, *(one.name for one in TABLES if one.ledger)
-    )
-    return {
-        CATALOG: served | settles,
-        RUN_REPORT: _read(*TABLES)
-        | served
-        | Places(read=frozenset({REPORTS}), write=frozenset({REPORTS}), delete=frozenset({REPORTS})),
-        QUICKSIGHT: _read(*TABLES) | served,
-        **{table.asset: served | _leases(WAREHOUSE_LEASE) for table in NATIVE_TABLES},
-    }
-
-
-class _Graph:
-    """The asset graph of a deployment: which assets each process runs, and what they touch and demand."""
-
-    def __init__(self, settings: Settings) -> None:
-        from stock_lakehouse.automation.jobs import DAILY
-        from stock_lakehouse.definitions import build_definitions
-
-        self._definitions = build_definitions(settings)
-        self._settings = settings
-        self._beside_tables = _beside_tables()
-        self._graph = self._definitions.resolve_asset_graph()
-        self._keys = {key.path[-1]: key for key in self._graph.get_all_asset_keys()}
-        names = set(self._keys)
-        self.daily = {key.path[-1] for key in DAILY.resolve(self._graph)}
-        self.streamed = {table.name for table in STREAM_TABLES} & names
-        if unknown := sorted(names - self.daily - self.streamed):
-            raise DeploymentError(
-                f"{unknown[0]}: no job of the platform has this asset, so no role has its rights; put it into the group of the "
-                "lake's assets, or deploy it from a code location of its own"
-            )
-        for table in TABLES:
-            if table.name not in names:
-                raise DeploymentError(
-                    f"{table.name}: no asset writes or reports this table, so no role has its rights; add its asset"
-                )
-
-    def steps(self, names: Iterable[str]) -> Places:
-        """What the steps of these assets touch."""
-        return reduce(or_, (self._step(name) for name in sorted(names)), Places())
-
-    def services(self, names: Iterable[str]) -> tuple[Right, ...]:
-        """What the resources of these assets and of their checks demand."""
-        wanted = set(names)
-        required: set[str] = set()
-        for definition in self._graph.assets_defs:
-            if wanted & {key.path[-1] for key in definition.keys}:
-                required |= definition.required_resource_keys
-        for check in self._definitions.asset_checks or ():
-            if wanted & {key.asset_key.path[-1] for key in check.check_keys}:
-                required |= check.required_resource_keys
-        return self._demanded(required)
-
-    def job_services(self, job: str) -> tuple[Right, ...]:
-        """What the resources of a job of ops demand."""
-        return self._demanded(self._definitions.resolve_job_def(job).required_resource_keys)
-
-    @property
-    def stream_services(self) -> tuple[Right, ...]:
-        """What the sensors of the stream demand."""
-        return self._demanded({"stream_service"} if self.streamed else ())
-
-    def resource(self, name: str) -> Any:
-        return (self._definitions.resources or {}).get(name)
-
-    def _demanded(self, resources: Iterable[str]) -> tuple[Right, ...]:
-        found = map(self.resource, sorted(resources))
-        return _joined(*(resource.rights() for resource in found if hasattr(resource, "rights")))
-
-    def _step(self, name: str) -> Places:
-        upstream = [key.path[-1] for key in self._graph.get(self._keys[name]).parent_keys]
-        read = _read(*(_TABLES[other] for other in (name, *upstream) if other in _TABLES))
-        table = _TABLES.get(name)
-        if table is not None:
-            return read | (_writes(table, self._settings) if table.has_step else Places())
-        rule = self._beside_tables.get(name) or (Places() if name in reports() else None)
-        if rule is None:
-            raise DeploymentError(
-                f"{name}: this asset has no table, and no rule says which places of the lake its step touches; add one to "
-                "_beside_tables of deployment/rights.py"
-            )
-        return read | rule | (_results(self._settings) if name in reports() else Places())
-
-
-def _check(settings: Settings) -> None:
-    """Raise DeploymentError for settings that cannot be deployed on AWS."""
-    if not isinstance(settings.lake_root, str):
-        raise DeploymentError(
-            f"lake_root: {settings.lake_root} is a folder, and what is deployed on AWS has its lake on S3; set lake_root to "
-            "s3://bucket/prefix (the stack's output LakeRoot), or STOCK_LAKEHOUSE_CONFIG to the lakehouse.toml of the deployment"
-        )
-    messages = settings.databricks.messages
-    if settings.engine == "databricks" and messages is not None and messages.startswith("s3://"):
-        raise DeploymentError(
-            f"databricks.messages: Dagster Pipes writes to the root of {messages}, so rights by path cannot cover it; set "
-            "databricks.messages to a folder of a volume (/Volumes/…)"
-        )
-    results = settings.aws.athena_results
-    if results is not None and not results.startswith(f"{settings.lake_root}/"):
-        raise DeploymentError(
-            f"aws.athena_results: {results} is outside of the lake's root, where no role may write; set it to "
-            f"{settings.lake_root}/athena-results"
-        )
-
-
-def _joined(*rights: Iterable[Right]) -> tuple[Right, ...]:
-    """The rights in their order, each once."""
-    found: list[Right] = []
-    for right in (right for some in rights for right in some):
-        if right not in found:
-            found.append(right)
-    return tuple(found)
-
-
-def _paths(*tables: Table) -> frozenset[str]:
-    """The folders of `tables`, in every layout: a lake may be moved to another one."""
-    return frozenset(laid_out(table, layout).path for table in tables for layout in LAYOUTS)
-
-
-def _read(*tables: Table) -> Places:
-    return Places(read=_paths(*tables))
-
-
-def _all(*places: str) -> Places:
-    """Places that are read, written and deleted."""
-    return Places(read=frozenset(places), write=frozenset(places), delete=frozenset(places))
-
-
-def _made(place: str) -> Places:
-    """A place whose files are written once, and removed when they are replaced."""
-    return Places(create=frozenset({place}), delete=frozenset({place}))
-
-
-def _leases(*names: str) -> Places:
-    """The leases of these names, which are taken, renewed and given back, and never removed."""
-    keys = frozenset(f"{lease_path(name)}*" for name in names)
-    return Places(read=keys, write=keys)
-
-
-def _writes(table: Table, settings: Settings) -> Places:
-    """What the step of `table` writes: the tables of the step, their leases, and what stands beside them."""
-    if table.name in STREAM_BY_NAME:
-        return _writes_stream(table)
-    written = written_in_step(table)
-    found = _leases(f"{table.name}.step", *(one.name for one in written))
-    for one in written:
-        if one.format == "csv":
-            found |= Places(create=_paths(one))
-        elif one.format == "parquet":
-            found |= Places(write=_paths(one), delete=_paths(one))  # the file of a ticker-year that ends is removed
-        else:
-            found |= Places(write=_paths(one))
-    if table in (RAW, PROCESSED):
-        found |= _made(raw_compaction.PATH) | _leases(RAW.name)
-    if table == CURATED:
-        found |= _all(REWRITE_MARKERS)
-    if table in SERVED:
-        found |= Places(create=frozenset({SERVING}))
-    if settings.engine != "embedded":
-        found |= _all(STAGING)
-    return found
-
-
-def _writes_stream(table: Table) -> Places:
-    """The step of ticks and bars also writes the losses; each removes its old versions itself."""
-    written = (table, *(one for one in STREAM_TABLES if table.name in one.written_by))
-    lease = STREAM_LOCK if table in (RAW_TICKS, MINUTE_BARS) else table.name
-    return Places(write=_paths(*written), delete=_paths(*written), read=_paths(*written)) | _leases(lease)
-
-
-def _upkeep(settings: Settings) -> Places:
-    """Upkeep reads every table, maintains the Delta tables, and removes what is replaced or was left by a killed run."""
-    delta = [table for table in TABLES if table.format == "delta"]
-    parquet = [table for table in TABLES if table.format == "parquet"]
-    found = _read(*TABLES) | Places(write=_paths(*delta), delete=_paths(*delta, *parquet))
-    found |= _leases(*(table.name for table in TABLES)) | _made(raw_compaction.PATH) | _made(SERVING)
-    found |= Places(read=frozenset({REPAIRS, STAGING}), delete=frozenset({STAGING}))
-    if settings.stream.source != "off":
-        found |= Places(*(_paths(*STREAM_TABLES) for _ in range(2))) | Places(delete=_paths(RAW_TICKS, MINUTE_BARS))
-        found |= _leases(STREAM_LOCK)
-    return found
-
-
-def _repair(settings: Settings) -> Places:
-    """What `upkeep --repair` does beyond a run and upkeep: damaged files are set aside, and what is to be computed again is marked."""
-    found = Places(create=frozenset({DAMAGED})) | _all(REPAIRS, REWRITE_MARKERS)
-    if settings.stream.source != "off":
-        found |= _writes_stream(MINUTE_BARS)
-    return found
-
-
-def _logs() -> Places:
-    return Places(read=frozenset({COMPUTE_LOGS}), write=frozenset({COMPUTE_LOGS}))
-
-
-def _results(settings: Settings) -> Places:
-    """Where Athena puts results, in the name of who asks."""
-    if settings.query_engine != "athena":
-        return Places()
-    place = frozenset({str(settings.aws.athena_results).removeprefix(f"{settings.lake_root}/")})
-    return Places(read=place, write=place)
-
-
-def _reads(settings: Settings) -> Places:
-    """What readers read: curated tables, features, ledger, their serving copy, reports; and bars and features of the stream."""
-    tables = [table for table in TABLES if table.layer in ("curated", "features", "ledger")]
-    if settings.stream.source != "off":
-        tables += [MINUTE_BARS, LIVE_FEATURES, RECONCILIATION]
-    return _read(*tables) | Places(read=frozenset({SERVING, REPORTS})) | _results(settings)
-
-
-def _stream_looks(settings: Settings) -> Places:
-    """What the stream's sensors look at."""
-    if settings.stream.source == "off":
-        return Places()
-    return _read(*STREAM_TABLES) | Places(read=frozenset({f"{lease_path(STREAM_LOCK)}*"}))
-
-
-def _launches(settings: Settings) -> tuple[Right, ...]:
-    """What the launcher of runs needs: to start tasks of runs, and to give them their roles."""
-    task = arn("ecs", "task/${Cluster}/*")
-    in_cluster = {"ArnEquals": {"ecs:cluster": "${Cluster.Arn}"}}
-    passed = ("RunRole", "UpkeepRole", "ExecutionRole")
-    if settings.engine == "databricks" and settings.databricks.work != "session":
-        passed += ("RunJobsRole",)
-    if settings.stream.source != "off":
-        passed += ("StreamRole",)
-    to_tasks = {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
-    return (
-        Right("StartRuns", ("ecs:RunTask",), ("${RunTask}",), in_cluster),
-        Right("FollowRuns", ("ecs:DescribeTasks", "ecs:StopTask", "ecs:TagResource"), (task,)),
-        Right(
-            "RunTaskDefinition", ("ecs:DescribeTaskDefinition",), ("*",), reason="AWS knows no resource of this action"
-        ),
-        Right("RunRoles", ("iam:PassRole",), tuple(f"${{{role}.Arn}}" for role in passed), to_tasks),
-    )
+        yield Role("stream", who, streams, graph.services(graph.streamed), "ecs-tasks")
+        launched.append("StreamRole")
+    looks = places.looked_at_by_sensors(settings) | Places(read=places.LOGS.read)
+    asks = graph.demanded({"stream_service"} if graph.streamed else ())
+    who = "Dagster's webserver, daemon and code location on ECS"
+    yield Role("dagster", who, looks, (*asks, *_launches(launched)), "ecs-tasks")
+    queries = joined(graph.resource("query").reading_rights(), _result_rights(settings))
+    yield Role("reader", "people, notebooks, Unity Catalog", places.readers(settings), queries, "account")
 
 
 def _of_services(settings: Settings, graph: _Graph) -> Iterator[Role]:
     """The roles with which services of AWS read the lake."""
-    plain = [table for table in TABLES if table.format != "delta"]
     tables = glue_tables(settings.aws.glue_database)
     if settings.catalog == "glue" and settings.aws.catalog_by == "crawl":
         writes = (
@@ -417,16 +106,139 @@ def _of_services(settings: Settings, graph: _Graph) -> Iterator[Role]:
             Right("Crawled", (*GLUE_READS, *writes), tables),
             Right("CrawlerLogs", logs, (arn("logs", "log-group:/aws-glue/crawlers*"),)),
         )
-        yield Role("crawler", "the Glue crawlers", _read(*TABLES), crawls, "glue")
+        yield Role("crawler", "the Glue crawlers", places.read(*TABLES), crawls, "glue")
     if settings.warehouse == "redshift":
-        served = _read(*plain) | Places(read=frozenset({SERVING}))
-        yield Role(
-            "spectrum",
-            "Redshift, for its external schema",
-            served,
-            (Right("Registered", GLUE_READS, tables),),
-            "redshift",
-        )
+        registered = (Right("Registered", GLUE_READS, tables),)
+        yield Role("spectrum", "Redshift, for its external schema", places.plain_files(), registered, "redshift")
     if settings.dashboard == "quicksight" and settings.quicksight.source == "athena":
-        asks = graph.resource("query").reading_rights() if settings.query_engine == "athena" else ()
-        yield Role("quicksight", "QuickSight, for Athena", _reads(settings) | _read(*plain), asks, "quicksight")
+        from stock_lakehouse.sql.athena import query_rights
+
+        queries = joined(query_rights(settings.aws), _result_rights(settings))
+        shown = places.readers(settings) | places.plain_files()
+        yield Role("quicksight", "QuickSight, for Athena", shown, queries, "quicksight")
+
+
+class _Graph:
+    """The asset graph of a deployment: which assets each process runs, and what they touch and demand."""
+
+    def __init__(self, settings: Settings) -> None:
+        from stock_lakehouse.automation.jobs import DAILY
+        from stock_lakehouse.definitions import build_definitions
+
+        self._definitions = build_definitions(settings)
+        self._settings = settings
+        self._beside_tables = places.beside_tables(settings)
+        self._graph = self._definitions.resolve_asset_graph()
+        self._keys = {key.path[-1]: key for key in self._graph.get_all_asset_keys()}
+        self.daily = {key.path[-1] for key in DAILY.resolve(self._graph)}
+        self.streamed = STREAM_BY_NAME.keys() & self._keys.keys()
+        if unknown := sorted(self._keys.keys() - self.daily - self.streamed):
+            raise DeploymentError(
+                f"{unknown[0]}: this asset is in no job of the platform, so no role has its rights; give it the group "
+                "`lake`, or deploy it from a code location of its own"
+            )
+        if missing := [table.name for table in TABLES if table.name not in self._keys]:
+            raise DeploymentError(
+                f"{missing[0]}: no asset has this table, so no role has the rights to write it; add its asset"
+            )
+
+    def touched(self, names: Iterable[str]) -> Places:
+        """What the steps of these assets touch. Raises DeploymentError for an asset that no rule covers."""
+        return reduce(or_, map(self._touched, sorted(names)), Places())
+
+    def _touched(self, name: str) -> Places:
+        known = BY_NAME | STREAM_BY_NAME
+        upstream = {key.path[-1] for key in self._graph.get(self._keys[name]).parent_keys}
+        found = places.read(*(known[other] for other in sorted({name, *upstream}) if other in known))
+        if name in STREAM_BY_NAME:
+            return found | places.written_by_stream(STREAM_BY_NAME[name])
+        if name in BY_NAME:
+            return found | (places.written_in(BY_NAME[name], self._settings) if BY_NAME[name].has_step else Places())
+        if name not in self._beside_tables:
+            raise DeploymentError(
+                f"{name}: this asset has no table, and no rule says which places of the lake its step touches; add a line to "
+                "beside_tables in deployment/places.py"
+            )
+        return found | self._beside_tables[name]
+
+    def services(self, names: Iterable[str]) -> tuple[Right, ...]:
+        """What the resources of these assets and of their checks demand."""
+        wanted, required = set(names), set[str]()
+        for definition in self._graph.assets_defs:
+            if wanted & {
+                key.path[-1] for key in (*definition.keys, *(check.asset_key for check in definition.check_keys))
+            }:
+                required |= definition.required_resource_keys
+        rights = self.demanded(required)
+        return joined(rights, _result_rights(self._settings) if "query" in required else ())
+
+    def services_of_job(self, name: str) -> tuple[Right, ...]:
+        """What the resources of a job of ops demand."""
+        return self.demanded(self._definitions.resolve_job_def(name).required_resource_keys)
+
+    def demanded(self, resources: Iterable[str]) -> tuple[Right, ...]:
+        """What these resources demand. A resource that declares no rights, like Dagster's own, calls no service."""
+        found = map(self.resource, sorted(resources))
+        return joined(*(resource.rights() for resource in found if hasattr(resource, "rights")))
+
+    def resource(self, name: str) -> Any:
+        return (self._definitions.resources or {}).get(name)
+
+
+def joined(*rights: Iterable[Right]) -> tuple[Right, ...]:
+    """The rights in their order, each action on the same resources and conditions once."""
+    found: list[Right] = []
+    for right in (right for some in rights for right in some):
+        same = [other for other in found if (other.resources, other.conditions) == (right.resources, right.conditions)]
+        actions = tuple(action for action in right.actions if not any(action in other.actions for other in same))
+        if actions:
+            found.append(replace(right, actions=actions))
+    return tuple(found)
+
+
+def _check(settings: Settings) -> None:
+    """Raise DeploymentError for settings that cannot be deployed on AWS."""
+    root, messages, results = settings.lake_root, settings.databricks.messages, settings.aws.athena_results
+    if not isinstance(root, str):
+        raise DeploymentError(
+            f"lake_root: {root} is a folder, and a deployment on AWS has its lake on S3; set lake_root to s3://bucket/prefix, or "
+            "call the program where the lakehouse.toml of the deployment is (`stock-lakehouse init --aws` writes one)"
+        )
+    if settings.engine == "databricks" and messages is not None and messages.startswith("s3://"):
+        raise DeploymentError(
+            f"databricks.messages: Dagster writes to the root of {messages}, which no right by path covers; set "
+            "databricks.messages to a folder of a volume (/Volumes/…)"
+        )
+    if results is not None and not results.startswith(f"{root}/"):
+        raise DeploymentError(
+            f"aws.athena_results: no role may write to {results}, because it is outside of the lake's root; set "
+            f"aws.athena_results to {root}/athena-results"
+        )
+
+
+def _result_rights(settings: Settings) -> tuple[Right, ...]:
+    """What Athena asks of the results' bucket in the name of who asks, beside reading and writing the results."""
+    folder = results_folder(settings)
+    if folder is None:
+        return ()
+    parts = f"{LAKE_KEYS}{folder}/*"
+    return (
+        Right("ResultsBucket", ("s3:GetBucketLocation",), (LAKE,)),
+        Right("ResultsParts", ("s3:ListMultipartUploadParts",), (parts,)),
+    )
+
+
+def _launches(launched: Iterable[str]) -> tuple[Right, ...]:
+    """What the launcher of runs needs: to start tasks, to follow them, and to give them the roles `launched`."""
+    in_cluster = {"ArnEquals": {"ecs:cluster": "${Cluster.Arn}"}}
+    to_tasks = {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
+    passed = tuple(f"${{{role}.Arn}}" for role in (*launched, "ExecutionRole"))
+    follow = ("ecs:DescribeTasks", "ecs:StopTask", "ecs:TagResource")
+    # Every revision: while the stack is updated, the daemon still starts runs by the one before.
+    definition = arn("ecs", "task-definition/${AWS::StackName}-run:*")
+    return (
+        Right("StartRuns", ("ecs:RunTask",), (definition,), in_cluster),
+        Right("FollowRuns", follow, (arn("ecs", "task/${Cluster}/*"),)),
+        Right("RunTaskDefinition", ("ecs:DescribeTaskDefinition",), ("*",), reason=NO_RESOURCE),
+        Right("RunRoles", ("iam:PassRole",), passed, to_tasks),
+    )

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse import aws
+from stock_lakehouse.deployment.stack.roles import CATALOG_ROLE
 from stock_lakehouse.engines.errors import CREDENTIALS
 from stock_lakehouse.instance.home import write_new
 from stock_lakehouse.lake.storage import under
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
     from databricks.sdk.service.catalog import ExternalLocationInfo, StorageCredentialInfo
 
+    from stock_lakehouse.deployment.live import Deployed
     from stock_lakehouse.settings import Settings
 
 # Outputs of the CloudFormation stack, and the parameters that its second update needs.
-INSTANCE_PROFILE, READER_ROLE, LAKE_ROOT = "JobInstanceProfile", "ReaderRole", "LakeRoot"
+INSTANCE_PROFILE, LAKE_ROOT = "JobInstanceProfile", "LakeRoot"
 EXTERNAL_ID, CATALOG_PRINCIPAL = "UnityCatalogExternalId", "UnityCatalogPrincipal"
 DEPLOY_ROLE = "DatabricksDeployRole"
 UNCHANGED = "unchanged"
@@ -52,7 +53,7 @@ class Wanted:
 
     - lake: root of the lake on S3
     - instance_profile: ARN of that of the role `job`; None: the clusters are not prepared
-    - reader_role: ARN of the role `reader`; None: Unity Catalog does not read the lake
+    - catalog_role: ARN of the role of Unity Catalog; None: Unity Catalog does not read the lake
     - principal: application id of the service principal that runs the jobs in production; None: there is none
     - region: of the lake's bucket
     - name: of the storage credential and of the external location
@@ -60,7 +61,7 @@ class Wanted:
 
     lake: str
     instance_profile: str | None
-    reader_role: str | None
+    catalog_role: str | None
     principal: str | None
     region: str | None
     name: str
@@ -89,7 +90,7 @@ class Outcome:
 
     - steps: in their order
     - writes: how many of them wrote to the workspace, or would
-    - parameters: of the CloudFormation stack, by name: what the trust of the reader role needs
+    - parameters: of the CloudFormation stack, by name: what the trust of Unity Catalog's role needs
     """
 
     dry_run: bool
@@ -106,57 +107,37 @@ class Outcome:
         return {**asdict(self), "complete": self.is_complete}
 
 
-def outputs_of(stack: str) -> dict[str, str]:
-    """The outputs of a CloudFormation stack, by name. Raises WorkspaceError."""
-    what = f"stack {stack}"
-    with aws.named_errors(what, "CloudFormation", "the stack", WorkspaceError, _of_cloudformation):
-        [found] = aws.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
-    return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", ())}
-
-
 def wanted_of(
     settings: Settings,
-    stack: str | None,
+    stack: Deployed | None,
     instance_profile: str | None,
-    reader_role: str | None,
+    catalog_role: str | None,
     principal: str | None,
     region: str | None,
     name: str,
 ) -> Wanted:
-    """What the workspace should have: from the settings, and from the outputs of `stack` what is not given.
+    """What the workspace should have, for the lake of the settings. `stack`: its outputs are what to register; None: the ARNs.
 
-    Raises WorkspaceError for a lake that is not on S3, for settings that name another lake than the stack's, and if nothing is
-    wanted.
+    Raises WorkspaceError for a lake that is not on S3, for settings that name another lake than the stack's, and for a stack
+    without Databricks; LiveError if AWS does not give the stack.
     """
     lake = settings.lake_root
     if not isinstance(lake, str):
         raise WorkspaceError(f"lake_root: {lake} is a folder; what Databricks reads with a role is a lake on S3")
     if stack is not None:
-        outputs = outputs_of(stack)
-        if outputs.get(LAKE_ROOT, lake) != lake:
+        if stack.outputs.get(LAKE_ROOT) != lake:
             raise WorkspaceError(
-                f"lake_root: is {lake}, and the lake of stack {stack} is another one; set lake_root = "
-                f'"{outputs[LAKE_ROOT]}" in lakehouse.toml'
+                f"lake_root: is {lake}, and the lake of stack {stack.stack} is another one; set lake_root = "
+                f'"{stack.outputs.get(LAKE_ROOT)}" in lakehouse.toml, or give --stack the name of another stack'
             )
-        instance_profile = instance_profile or outputs.get(INSTANCE_PROFILE)
-        reader_role = reader_role or outputs.get(READER_ROLE)
-        region = region or str(aws.client("cloudformation").meta.region_name)
-    if not instance_profile and not reader_role:
-        raise WorkspaceError(
-            "--stack, --instance-profile, --reader-role: nothing says what to register; give --stack the name of the lake's "
-            "stack, or the ARNs of its outputs"
-        )
-    return Wanted(lake, instance_profile, reader_role, principal, region or os.environ.get("AWS_REGION"), name)
-
-
-def _of_cloudformation(error: Any, what: str) -> WorkspaceError:
-    said = aws.message_of(error)
-    if aws.code_of(error) in (*aws.DENIED, *aws.REJECTED):
-        right = aws.missing_right(said)
-        return WorkspaceError(f"{what}: AWS refuses ({said}); allow {right or 'cloudformation:DescribeStacks'}")
-    return WorkspaceError(
-        f"{what}: {said}; name the stack that `aws cloudformation deploy` made, in the region of AWS_REGION"
-    )
+        instance_profile, catalog_role = stack.outputs.get(INSTANCE_PROFILE), stack.outputs.get(CATALOG_ROLE)
+        region = region or stack.region
+        if instance_profile is None:
+            raise WorkspaceError(
+                f"stack {stack.stack}: it has no output {INSTANCE_PROFILE}, because it was rendered without Databricks; set "
+                'engine = "databricks", call `stock-lakehouse deploy render`, and deploy the stack again'
+            )
+    return Wanted(lake, instance_profile, catalog_role, principal, region or os.environ.get("AWS_REGION"), name)
 
 
 def prepare(
@@ -209,8 +190,8 @@ class _Preparation:
             self._instance_profile(self._wanted.instance_profile)
             if self._wanted.principal:
                 self._use(self._wanted.instance_profile, self._wanted.principal)
-        if self._wanted.reader_role:
-            credential = self._credential(self._wanted.reader_role)
+        if self._wanted.catalog_role:
+            credential = self._credential(self._wanted.catalog_role)
             if self._trusted(credential):
                 self._location()
         return self._outcome
@@ -253,7 +234,7 @@ class _Preparation:
         what = f"storage credential {name}"
         credentials = self._client.storage_credentials
         with _named(
-            what, "be a metastore admin, or have CREATE STORAGE CREDENTIAL on the metastore", "check --reader-role"
+            what, "be a metastore admin, or have CREATE STORAGE CREDENTIAL on the metastore", "check --catalog-role"
         ):
             present: StorageCredentialInfo | None = _found(lambda: credentials.get(name))
             if present is not None and present.comment != comment:
@@ -309,7 +290,7 @@ class _Preparation:
             self._step(
                 what,
                 "waiting",
-                f"{reason}; the reader role has to trust the credential: deploy the stack again with {parameters}, wait a "
+                f"{reason}; the role has to trust the credential: deploy the stack again with {parameters}, wait a "
                 "minute, then run the same again",
             )
             return False

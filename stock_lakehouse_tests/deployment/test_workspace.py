@@ -28,9 +28,9 @@ from stock_lakehouse_tests.deployment.workspace_server import (
 )
 
 PROFILE = "arn:aws:iam::000000000000:instance-profile/lake-job"
-READER = "arn:aws:iam::000000000000:role/lake-reader"
+ROLE = "arn:aws:iam::000000000000:role/lake-catalog"
 LAKE = "s3://prices/lake"
-WANTED = Wanted(LAKE, PROFILE, READER, PRINCIPAL, "eu-central-1", "stock_lakehouse")
+WANTED = Wanted(LAKE, PROFILE, ROLE, PRINCIPAL, "eu-central-1", "stock_lakehouse")
 ADD, LIST = "/api/2.0/instance-profiles/add", "/api/2.0/instance-profiles/list"
 CREDENTIALS, LOCATIONS = f"{CATALOG}/storage-credentials", f"{CATALOG}/external-locations"
 WRITES = [f"POST {ADD}", f"PATCH {PRINCIPALS}/{PRINCIPAL_NUMBER}", f"POST {CREDENTIALS}", f"POST {LOCATIONS}"]
@@ -55,7 +55,7 @@ def client(server: Workspace) -> WorkspaceClient:
 
 
 def trust(server: Workspace) -> None:
-    """What the second update of the stack does: the reader role trusts the credential."""
+    """What the second update of the stack does: the role of Unity Catalog trusts the credential."""
     server.trusted = {credential["aws_iam_role"]["external_id"] for credential in server.credentials.values()}
 
 
@@ -94,7 +94,7 @@ def test_databricks_may_only_read_the_lake(server: Workspace, client: WorkspaceC
     complete(server, client)
     credential, location = server.credentials["stock_lakehouse"], server.locations["stock_lakehouse"]
     assert credential["read_only"] is True
-    assert credential["aws_iam_role"]["role_arn"] == READER
+    assert credential["aws_iam_role"]["role_arn"] == ROLE
     assert {**location, "comment": ""} == {
         "name": "stock_lakehouse", "url": LAKE, "credential_name": "stock_lakehouse", "read_only": True, "comment": "",
     }  # fmt: skip
@@ -140,9 +140,9 @@ def test_a_role_that_the_stack_made_anew_replaces_the_one_of_the_credential(
     server: Workspace, client: WorkspaceClient
 ) -> None:
     complete(server, client)
-    new = Wanted(LAKE, PROFILE, READER + "-2", PRINCIPAL, None, "stock_lakehouse")
+    new = Wanted(LAKE, PROFILE, ROLE + "-2", PRINCIPAL, None, "stock_lakehouse")
     assert actions(prepare(new, client)) == ["unchanged", "unchanged", "changed", "works", "unchanged"]
-    assert server.credentials["stock_lakehouse"]["aws_iam_role"]["role_arn"] == READER + "-2"
+    assert server.credentials["stock_lakehouse"]["aws_iam_role"]["role_arn"] == ROLE + "-2"
     assert prepare(new, client).writes == 0
 
 
@@ -159,7 +159,7 @@ def test_what_somebody_made_writable_becomes_read_only_again(
 def test_the_names_of_another_lake_are_refused_and_stay_as_they_are(server: Workspace, client: WorkspaceClient) -> None:
     complete(server, client)
     before = copy.deepcopy(server.state())
-    other = Wanted("s3://prices/other", PROFILE, READER, PRINCIPAL, None, "stock_lakehouse")
+    other = Wanted("s3://prices/other", PROFILE, ROLE, PRINCIPAL, None, "stock_lakehouse")
     with pytest.raises(OtherLakeError, match=r"storage credential .*s3://prices/lake.*; give --name another name"):
         prepare(other, client)
     assert server.state() == before
@@ -173,7 +173,7 @@ def test_without_unity_catalog_or_without_clusters_the_rest_is_prepared(
     server: Workspace, client: WorkspaceClient
 ) -> None:
     assert actions(prepare(Wanted(LAKE, PROFILE, None, None, None, "x"), client)) == ["registered"]
-    assert actions(prepare(Wanted(LAKE, None, READER, PRINCIPAL, None, "x"), client)) == ["created", "waiting"]
+    assert actions(prepare(Wanted(LAKE, None, ROLE, PRINCIPAL, None, "x"), client)) == ["created", "waiting"]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def call(server: Workspace, *arguments: str, settings: str = SETTINGS) -> Result
     return CliRunner().invoke(app, ["deploy", "databricks", *arguments])
 
 
-BY_ARN = ("--instance-profile", PROFILE, "--reader-role", READER, "--principal", PRINCIPAL, "--region", "eu-central-1")
+BY_ARN = ("--instance-profile", PROFILE, "--catalog-role", ROLE, "--principal", PRINCIPAL, "--region", "eu-central-1")
 
 
 def variables(target: str) -> dict[str, Any]:
@@ -292,7 +292,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    values = {"LakeRoot": LAKE, "JobInstanceProfile": PROFILE, "ReaderRole": READER}
+    values = {"LakeRoot": LAKE, "JobInstanceProfile": PROFILE, "UnityCatalogRole": ROLE}
     template = {
         "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
         "Outputs": {name: {"Value": value} for name, value in values.items()},
@@ -300,6 +300,8 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     with mock_aws(config={"core": {"passthrough": {"urls": ["http://127.0.0.1.*"]}}}):
         client = boto3.client("cloudformation", region_name="eu-west-1")
         client.create_stack(StackName="lake", TemplateBody=json.dumps(template))
+        template["Outputs"] = {"LakeRoot": {"Value": LAKE}}
+        client.create_stack(StackName="plain", TemplateBody=json.dumps(template))
         yield client
 
 
@@ -308,7 +310,7 @@ def test_the_stacks_outputs_say_what_to_register(server: Workspace, stack: Any) 
     trust(server)
     assert call(server, "--stack", "lake").exit_code == 0
     assert server.instance_profiles == [PROFILE]
-    assert server.credentials["stock_lakehouse"]["aws_iam_role"]["role_arn"] == READER
+    assert server.credentials["stock_lakehouse"]["aws_iam_role"]["role_arn"] == ROLE
     assert variables("dev") == {"instance_profile": PROFILE, "region": "eu-west-1"}
 
 
@@ -317,8 +319,9 @@ def test_the_stacks_outputs_say_what_to_register(server: Workspace, stack: Any) 
     [
         (["--stack", "lake"], SETTINGS.replace(LAKE, "s3://amzn-s3-demo-bucket/lake"), f'set lake_root = "{LAKE}" in'),
         (["--stack", "no"], SETTINGS, "Stack with id no does not exist; name the stack that `aws cloudformation deploy` made"),
-        ([], SETTINGS, "nothing says what to register; give --stack the name of the lake's stack"),
-        (["--reader-role", READER], '[databricks]\nhost = "{host}"\n', "is a folder; what Databricks reads with a role is"),
+        ([], SETTINGS, "Stack with id stock-lakehouse does not exist"),
+        (["--stack", "plain"], SETTINGS, "no output JobInstanceProfile, because it was rendered without Databricks; set engine"),
+        (["--catalog-role", ROLE], '[databricks]\nhost = "{host}"\n', "is a folder; what Databricks reads with a role is"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_prepared_are_refused_before_anything_is_written(

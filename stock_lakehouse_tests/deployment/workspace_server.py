@@ -37,7 +37,7 @@ Answer = tuple[int, Body]
 class Workspace:
     """What the workspace holds, and what came. Tests set and read the fields.
 
-    - trusted: the external ids that the reader role trusts, as the second update of the stack makes it
+    - trusted: the external ids that Unity Catalog's role trusts, as the second update of the stack makes it
     - refused: an answer (status, error code, message) by method and path, given instead of the work
     - lost: paths of which the next write is done, and its answer lost: the server answers 503 once
     - writes: method and path of each request that changed something
