@@ -36,8 +36,8 @@ def render(
 ) -> None:
     """Write what is deployed, from the settings and the asset graph: template, policies, bundle, dagster.yaml.
 
-    FOLDER/lakehouse.toml has the settings if it exists, else the lakehouse.toml of every command. With --check the exit code is
-    1 if a file differs.
+    The settings are those of every command; if their lake is not on S3, those of FOLDER/lakehouse.toml. With --check the exit code
+    is 1 if a file differs.
     """
     from stock_lakehouse.deployment.render import differences, rendered, write
     from stock_lakehouse.deployment.rights import DeploymentError
@@ -147,7 +147,6 @@ def destroy(
     bucket: Annotated[
         str | None, typer.Option(metavar="NAME", help="The bucket's name, for programs. Without it, it is asked for.")
     ] = None,
-    folder: Folder = Path("deploy"),
     as_json: AsJson = False,
 ) -> None:
     """Delete the lake for ever, after its stack: all versions of its objects, its bucket, and in 30 days its key.
@@ -162,7 +161,7 @@ def destroy(
             "--lake: is missing, so nothing was deleted. A teardown is `databricks bundle destroy`, then `aws cloudformation "
             "delete-stack`; both keep the lake, which `stock-lakehouse deploy destroy --lake` deletes"
         )
-    settings = deployed_settings(folder)
+    settings = settings_of_process()
     if not isinstance(settings.lake_root, str):
         fail(f"lake_root: {settings.lake_root} is a folder; delete it by hand, or set lake_root to the lake on S3")
     found = Lake(settings.lake_root)
@@ -212,10 +211,14 @@ def _examined(settings: Settings, folder: Path, stack: str | None) -> Iterator[D
 
 
 def deployed_settings(folder: Path) -> Settings:
-    """The settings of the deployment that is rendered to `folder`."""
+    """The settings of the process if their lake is on S3, else those of `folder`, which in the repository use every service.
+
+    The latter are for what is rendered. No command that calls AWS takes them.
+    """
     from stock_lakehouse.settings import CONFIG_VARIABLE
 
-    own = folder / "lakehouse.toml"
-    if CONFIG_VARIABLE not in os.environ and own.is_file():
-        os.environ[CONFIG_VARIABLE] = str(own)
+    settings, example = settings_of_process(), folder / "lakehouse.toml"
+    if isinstance(settings.lake_root, str) or CONFIG_VARIABLE in os.environ or not example.is_file():
+        return settings
+    os.environ[CONFIG_VARIABLE] = str(example)
     return settings_of_process()

@@ -275,7 +275,9 @@ def init(
         fail(f"{reason}; call this in a folder that you may write")
     if on_aws and production:
         fail("--aws, --production: give one of them; on AWS `stock-lakehouse deploy render` makes the dagster.yaml")
-    toml_written = write_new(toml, AWS_TOML if on_aws else LAKEHOUSE_TOML, force=False)
+    # A clone has the sample's settings. As long as nobody has changed them, they are nobody's.
+    untouched = on_aws and toml.is_file() and toml.read_text(encoding="utf-8") == LAKEHOUSE_TOML
+    toml_written = write_new(toml, AWS_TOML if on_aws else LAKEHOUSE_TOML, force=untouched)
     say(f"{'written' if toml_written else 'kept, because it exists'}: {toml}")
     settings = settings_of_process()
     if on_aws:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -44,11 +45,23 @@ def test_what_is_there_is_kept() -> None:
 
 
 def test_settings_of_a_lake_in_a_folder_are_kept_and_refused() -> None:
-    Path("lakehouse.toml").write_text(LAKEHOUSE_TOML)
+    own = LAKEHOUSE_TOML.replace('"AAPL", ', "")
+    Path("lakehouse.toml").write_text(own)
     result = call("init", "--aws")
     assert result.exit_code == 2
     assert "is a folder, and a deployment needs a lake on S3; call this in another folder" in result.output
-    assert Path("lakehouse.toml").read_text() == LAKEHOUSE_TOML
+    assert Path("lakehouse.toml").read_text() == own
+
+
+def test_in_a_clone_they_replace_the_untouched_ones_of_the_sample_and_are_those_that_are_rendered() -> None:
+    shutil.copytree(Path(__file__).parents[2] / "deploy", "deploy")
+    Path("lakehouse.toml").write_text(LAKEHOUSE_TOML)
+    assert call("deploy", "render").exit_code == 0
+    every_service = set(Path("deploy/policies").iterdir())
+    assert call("init", "--aws").exit_code == 0
+    assert Path("lakehouse.toml").read_text() == AWS_TOML
+    assert call("deploy", "render").exit_code == 0
+    assert every_service > set(Path("deploy/policies").iterdir())  # no crawler, no Redshift, no QuickSight, no stream
 
 
 def test_one_kind_of_instance_is_asked_for() -> None:
