@@ -36,8 +36,8 @@ def render(
 ) -> None:
     """Write what is deployed, from the settings and the asset graph: template, policies, bundle, dagster.yaml.
 
-    The settings are those of every command; if their lake is not on S3, those of FOLDER/lakehouse.toml. With --check the exit code
-    is 1 if a file differs.
+    The settings are those of every command; if their lake is not on S3, those of FOLDER/lakehouse.toml. With --check the exit
+    code is 1 if a file differs.
     """
     from stock_lakehouse.deployment.render import differences, rendered, write
     from stock_lakehouse.deployment.rights import DeploymentError
@@ -68,7 +68,7 @@ def check(
     from stock_lakehouse.deployment.live import LiveError
     from stock_lakehouse.deployment.rights import DeploymentError
 
-    settings = deployed_settings(folder)
+    settings = settings_of_process() if live else deployed_settings(folder)
     found = []
     try:
         for diagnosis in _examined(settings, folder, stack if live else None):
