@@ -13,9 +13,11 @@ from databricks.sdk import WorkspaceClient
 from typer.testing import CliRunner, Result
 
 from stock_lakehouse.cli import app
+from stock_lakehouse.deployment import workspace
+from stock_lakehouse.deployment.template import template
 from stock_lakehouse.deployment.workspace import OtherLakeError, Outcome, Wanted, WorkspaceError, prepare
-from stock_lakehouse.engines.databricks import workspace as client_of
-from stock_lakehouse.settings import Databricks
+from stock_lakehouse.engines import databricks
+from stock_lakehouse.settings import Databricks, Settings
 from stock_lakehouse_tests.deployment.workspace_server import (
     CATALOG,
     MASTER_ROLE,
@@ -51,7 +53,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
 
 @pytest.fixture
 def client(server: Workspace) -> WorkspaceClient:
-    return client_of(Databricks(host=server.host))
+    return databricks.workspace(Databricks(host=server.host))
 
 
 def trust(server: Workspace) -> None:
@@ -234,6 +236,14 @@ def test_an_unknown_service_principal_is_named(server: Workspace, client: Worksp
 def call(server: Workspace, *arguments: str, settings: str = SETTINGS) -> Result:
     Path("lakehouse.toml").write_text(settings.format(host=server.host))
     return CliRunner().invoke(app, ["deploy", "databricks", *arguments])
+
+
+def test_the_template_has_the_outputs_that_are_read_and_the_parameters_that_are_named() -> None:
+    made = template(
+        Settings(lake_root=LAKE, source="yfinance", engine="databricks", databricks=Databricks(cluster_id="x"))
+    )
+    assert {workspace.INSTANCE_PROFILE, workspace.CATALOG_ROLE, workspace.LAKE_ROOT} <= made["Outputs"].keys()
+    assert {workspace.EXTERNAL_ID, workspace.CATALOG_PRINCIPAL, workspace.DEPLOY_ROLE} <= made["Parameters"].keys()
 
 
 BY_ARN = ("--instance-profile", PROFILE, "--catalog-role", ROLE, "--principal", PRINCIPAL, "--region", "eu-central-1")
