@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -37,6 +38,16 @@ INSTANCE_PROFILE, LAKE_ROOT = "JobInstanceProfile", "LakeRoot"
 EXTERNAL_ID, CATALOG_PRINCIPAL = "UnityCatalogExternalId", "UnityCatalogPrincipal"
 DEPLOY_ROLE = "DatabricksDeployRole"
 UNCHANGED = "unchanged"
+# What the options may be: an ARN in the place of another one, or a display name, is found before anything is written.
+FORMS = {
+    "--instance-profile": (
+        r"arn:aws[a-z-]*:iam::\d{12}:instance-profile/.+",
+        "arn:aws:iam::ACCOUNT:instance-profile/NAME",
+    ),
+    "--catalog-role": (r"arn:aws[a-z-]*:iam::\d{12}:role/.+", "arn:aws:iam::ACCOUNT:role/NAME"),
+    "--principal": (r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", "the application id of a service principal"),
+    "--name": (r"[A-Za-z0-9_-]{1,255}", "letters, digits, _ and -"),
+}
 
 
 class WorkspaceError(Exception):
@@ -118,9 +129,13 @@ def wanted_of(
 ) -> Wanted:
     """What the workspace should have, for the lake of the settings. `stack`: its outputs are what to register; None: the ARNs.
 
-    Raises WorkspaceError for a lake that is not on S3, for settings that name another lake than the stack's, and for a stack
-    without Databricks; LiveError if AWS does not give the stack.
+    Raises WorkspaceError for an option of another form, for a lake that is not on S3, for settings that name another lake than
+    the stack's, and for a stack without Databricks; LiveError if AWS does not give the stack.
     """
+    given = dict(zip(FORMS, (instance_profile, catalog_role, principal, name), strict=True))
+    for option, (pattern, form) in FORMS.items():
+        if (value := given[option]) is not None and not re.fullmatch(pattern, value):
+            raise WorkspaceError(f"{option}: {value!r} is not of the form: {form}")
     lake = settings.lake_root
     if not isinstance(lake, str):
         raise WorkspaceError(f"lake_root: {lake} is a folder; what Databricks reads with a role is a lake on S3")

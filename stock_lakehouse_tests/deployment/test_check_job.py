@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import subprocess
 import sys
@@ -70,15 +71,20 @@ def test_the_wheel_works_in_an_environment_of_its_own_and_brings_no_pyspark(tmp_
     sources.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE", "setup.py", "stock_lakehouse"):
         (sources / name).symlink_to(ROOT / name)
-    # As the bundle builds it, but with the setuptools that is here.
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps"]
-    subprocess.run([*build, "--wheel-dir", str(tmp_path / "dist"), str(sources)], check=True, cwd=tmp_path)
-    wheel, venv = tmp_path / "dist" / WHEEL, tmp_path / "venv"
+    uv, dist, venv = [sys.executable, "-m", "uv"], str(tmp_path / "dist"), tmp_path / "venv"
+    # As the bundle builds it, but with the setuptools that is here. An environment that uv made has no pip.
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", dist]
+    build = (
+        pip
+        if importlib.util.find_spec("pip")
+        else [*uv, "build", "--quiet", "--wheel", "--python", sys.executable, "--out-dir", dist]
+    )
+    subprocess.run([*build, "--no-build-isolation", str(sources)], check=True, cwd=tmp_path)
+    wheel = Path(dist, WHEEL)
     with zipfile.ZipFile(wheel) as files:
         names = files.namelist()
     assert "stock_lakehouse/databricks_jobs/check.py" in names
     assert not [name for name in names if name.startswith("stock_lakehouse_tests")]
-    uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, str(venv)], check=True)
     python = str(venv / "bin" / "python")
     install = [

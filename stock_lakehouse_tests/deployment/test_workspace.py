@@ -329,6 +329,9 @@ def test_the_stacks_outputs_say_what_to_register(server: Workspace, stack: Any) 
     [
         (["--stack", "lake"], SETTINGS.replace(LAKE, "s3://amzn-s3-demo-bucket/lake"), f'set lake_root = "{LAKE}" in'),
         (["--stack", "no"], SETTINGS, "Stack with id no does not exist; name the stack that `aws cloudformation deploy` made"),
+        (["--instance-profile", ROLE], SETTINGS, f"--instance-profile: '{ROLE}' is not of the form: arn:"),
+        (["--principal", "lake"], SETTINGS, "--principal: 'lake' is not of the form: the application id of a service principal"),
+        (["--name", "a/b"], SETTINGS, "--name: 'a/b' is not of the form: letters, digits, _ and -"),
         ([], SETTINGS, "Stack with id stock-lakehouse does not exist"),
         (["--stack", "plain"], SETTINGS, "no output JobInstanceProfile, because it was rendered without Databricks; set engine"),
         (["--catalog-role", ROLE], '[databricks]\nhost = "{host}"\n', "is a folder; what Databricks reads with a role is"),
