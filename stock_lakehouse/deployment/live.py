@@ -95,6 +95,14 @@ class Deployed:
         return body if isinstance(body, str) else json.dumps(body)
 
     @cached_property
+    def outputs(self) -> dict[str, str]:
+        return {output["OutputKey"]: output["OutputValue"] for output in self._description.get("Outputs", ())}
+
+    @property
+    def region(self) -> str:
+        return str(self._description["StackId"].split(":")[3])
+
+    @cached_property
     def resources(self) -> dict[str, str]:
         """The name that AWS gave to each resource, by its identifier in the template."""
         with _named(f"stack {self.stack}", "CloudFormation", "cloudformation:ListStackResources"):
@@ -157,7 +165,6 @@ class Deployed:
             parameter["ParameterKey"]: parameter["ParameterValue"]
             for parameter in self._description.get("Parameters", ())
         }
-        outputs = {output["OutputKey"]: output["OutputValue"] for output in self._description.get("Outputs", ())}
         found = {
             "AWS::Partition": partition,
             "AWS::Region": region,
@@ -165,7 +172,7 @@ class Deployed:
             "AWS::StackName": self.stack,
             **parameters,
             **self.resources,
-            "Key.Arn": outputs.get("KeyArn", ""),
+            "Key.Arn": self.outputs.get("KeyArn", ""),
         }
         for name, physical in self.resources.items():
             if name.endswith("Role"):

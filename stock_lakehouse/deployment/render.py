@@ -29,6 +29,8 @@ def rendered(settings: Settings) -> dict[str, str]:
         ("databricks.yml", "bundle", "bundle"),
         ("dagster.yaml", "production", "dagster_yaml"),
     ):
+        if module == "bundle" and settings.engine != "databricks":
+            continue
         if importlib.util.find_spec(f"stock_lakehouse.deployment.{module}"):
             made: Any = getattr(importlib.import_module(f"stock_lakehouse.deployment.{module}"), name)(settings)
             files[path] = made if isinstance(made, str) else NOTE + as_yaml(made)
