@@ -242,6 +242,8 @@ def _launches(launched: Iterable[str]) -> tuple[Right, ...]:
     to_tasks = {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
     passed = tuple(f"${{{role}.Arn}}" for role in (*launched, "ExecutionRole"))
     follow = ("ecs:DescribeTasks", "ecs:StopTask", "ecs:TagResource")
+    # Every revision: while the stack is updated, the daemon still starts runs by the one before.
+    definition = arn("ecs", "task-definition/${AWS::StackName}-run:*")
     return (
         Right("StartRuns", ("ecs:RunTask",), (definition,), in_cluster),
         Right("FollowRuns", follow, (arn("ecs", "task/${Cluster}/*"),)),
