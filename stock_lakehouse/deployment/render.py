@@ -29,6 +29,8 @@ def rendered(settings: Settings) -> dict[str, str]:
         ("databricks.yml", "bundle", "bundle"),
         ("dagster.yaml", "production", "dagster_yaml"),
     ):
+        if module == "bundle" and settings.engine != "databricks":
+            continue
         if importlib.util.find_spec(f"stock_lakehouse.deployment.{module}"):
             made: Any = getattr(importlib.import_module(f"stock_lakehouse.deployment.{module}"), name)(settings)
             files[path] = made if isinstance(made, str) else NOTE + as_yaml(made)
@@ -39,7 +41,13 @@ def as_yaml(value: Any) -> str:
     """`value` as YAML, in its own order."""
     import yaml
 
-    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=130))
+    class Plain(yaml.SafeDumper):
+        """Without anchors and aliases, which CloudFormation refuses."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    return str(yaml.dump(value, Dumper=Plain, sort_keys=False, allow_unicode=True, width=130))
 
 
 def differences(files: dict[str, str], folder: Path) -> list[str]:

@@ -23,6 +23,7 @@ from stock_lakehouse.lake.storage.protocol import (
     StorageError,
     T,
 )
+from stock_lakehouse.lake_options import EXAMPLE_BUCKET
 
 if TYPE_CHECKING:
     from obstore import ReadableFile
@@ -218,6 +219,11 @@ def _until_answered(request: Callable[[], R]) -> R:
 # Clients are cached because they keep their connections. Their retries are bounded: the default of ten takes minutes.
 @lru_cache(maxsize=8)
 def _client(root: str) -> S3Store:
+    if root.startswith(EXAMPLE_BUCKET):
+        raise StorageError(
+            f"lake_root: {root} is the example that `stock-lakehouse init --aws` wrote; set it to the output LakeRoot of the "
+            "stack that `aws cloudformation deploy` made"
+        )
     from datetime import timedelta
 
     from obstore.store import S3Store
