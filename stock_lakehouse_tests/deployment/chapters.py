@@ -42,6 +42,13 @@ def filled(stage: Stage) -> None:
     stage.prices.deliver(DAYS[-2])
 
 
+def reported(stage: Stage) -> None:
+    """With the report of an earlier run, which is removed."""
+    nothing(stage)
+    stage.put("reports/11111111-run.html", b"<html></html>")
+    stage.world.gate.age("/reports/1")
+
+
 def registered(stage: Stage) -> None:
     filled(stage)
     stage.call("materialize", "--select", "catalog")
@@ -84,7 +91,7 @@ def split(stage: Stage) -> None:
 
 
 def quarantined(stage: Stage) -> None:
-    """The only bar of a ticker-year becomes impossible, and good again: a Parquet file ends in either table."""
+    """The only bar of a ticker-year becomes impossible, and good again: a file ends in either table of Parquet."""
     row = stage.prices.rows["BBB"][DAYS[8]]
     high, low = row[1], row[2]
     row[1], row[2] = low, high
@@ -246,6 +253,37 @@ def by_jobs(stage: Stage) -> None:
         stage.call("materialize")
 
 
+def by_session(stage: Stage) -> None:
+    """A run by a session on a cluster, whose frames are staged in the lake."""
+    with (
+        stage.patched("stock_lakehouse.resources.spark.spark_session", stage.session),
+        stage.patched("stock_lakehouse.cli.context.engine", stage.session),
+    ):
+        stage.call("materialize", "--select", LAYERS)
+
+
+def by_year(stage: Stage) -> None:
+    nothing(stage)
+    stage.call("materialize", "--select", LAYERS)
+
+
+def provisioned(stage: Stage) -> None:
+    registered(stage)
+    stage.call("quicksight")
+
+
+def changed_dashboard(stage: Stage) -> None:
+    """Other tickers, another time of the refresh, another reader."""
+    changed = {
+        "STOCK_LAKEHOUSE_TICKERS": ",".join(reversed(TICKERS)),
+        "STOCK_LAKEHOUSE_QUICKSIGHT_REFRESH_TIME": "21:00",
+        "STOCK_LAKEHOUSE_QUICKSIGHT_READERS": '["group traders"]',
+        "STOCK_LAKEHOUSE_QUICKSIGHT_AUTHORS": '["user ben"]',
+    }
+    with stage.settings(changed):
+        stage.call("quicksight")
+
+
 def streamed(stage: Stage) -> None:
     """Messages in the data stream, and the official bars of their tickers."""
     stage.lake_of("sample")
@@ -258,6 +296,13 @@ def drained(stage: Stage) -> None:
     stage.call("stream", "drain")
 
 
+def reconciled(stage: Stage) -> None:
+    """With every table of the stream."""
+    drained(stage)
+    job("stream_drain")(stage)
+    stage.call("stream", "reconcile")
+
+
 def run_stream(stage: Stage) -> None:
     """`stream run` until Ctrl-C."""
     with stage.interrupted(after=6.0):
@@ -268,9 +313,12 @@ SAMPLE = {
     "STOCK_LAKEHOUSE_SOURCE": "sample", "STOCK_LAKEHOUSE_TICKERS": "AAPL,NVDA",
     "STOCK_LAKEHOUSE_FIRST_DATE": "2023-09-05", "STOCK_LAKEHOUSE_LAST_DATE": "2023-09-21",
 }  # fmt: skip
+WITHOUT_WAREHOUSE = {"STOCK_LAKEHOUSE_WAREHOUSE": "off"}
 SHORT = {"STOCK_LAKEHOUSE_RETENTION_DAYS": "30"}
 # What the charts show of delivered rows to who may read them: how many there are.
 DELIVERED = r".*/(raw/stocks_daily|processed/(stocks_daily/_by_year|actions/_delta_log|stocks_daily))/'"
+BY_YEAR = {"STOCK_LAKEHOUSE_LAYOUT": "year"}
+WITH_SESSION = {"STOCK_LAKEHOUSE_ENGINE": "databricks", "STOCK_LAKEHOUSE_DATABRICKS_WORK": "session"}
 WITH_JOBS = {
     "STOCK_LAKEHOUSE_ENGINE": "databricks",
     "STOCK_LAKEHOUSE_DATABRICKS_WORK": "job",
@@ -282,23 +330,28 @@ READING = (
 )  # fmt: skip
 
 CHAPTERS = (
-    Chapter("first load", "run", run(), nothing),
+    Chapter("first load", "run", run(), reported, {"STOCK_LAKEHOUSE_REPORTS_KEPT": "1"}),
     Chapter("next day", "run", next_day, filled),
     Chapter("restatement", "run", restated, filled),
     Chapter("split", "run", split, filled),
     Chapter("bars that become impossible", "run", quarantined, filled),
     Chapter("many landings", "run", compacted, nothing),
-    Chapter("backfill", "run", program("backfill --chunk 10", "backfill", "record"), nothing),
+    Chapter("backfill", "run", program("backfill --chunk 20", "record"), nothing),
     Chapter("demo", "run", program("demo"), given=SAMPLE),
     Chapter("doctor", "run", program("doctor"), filled, {"STOCK_LAKEHOUSE_STREAM_SOURCE": "off"}),
     Chapter("status", "run", program("status", "tables"), filled),
     Chapter("warehouse", "run", program("warehouse", "warehouse --check --full", "warehouse --repair"), registered),
     Chapter("quicksight", "run", program("quicksight", "quicksight --dry-run"), registered),
+    Chapter("a changed dashboard", "run", changed_dashboard, provisioned),
+    Chapter("first load, tables by year", "run", run(*LAYERS.split(",")), nothing, BY_YEAR),
+    Chapter("bars that become impossible, tables by year", "run", quarantined, by_year, BY_YEAR),
+    Chapter("a run by a session", "run", by_session, nothing, WITH_SESSION),
     Chapter("a run by jobs", "run-jobs", by_jobs, nothing, WITH_JOBS),
     Chapter("layers by jobs", "job", layers_by_jobs, landed),
     Chapter("upkeep", "upkeep", program("upkeep"), old_versions, SHORT),
+    Chapter("upkeep with a stream", "upkeep", program("upkeep"), reconciled, {**SAMPLE, **WITHOUT_WAREHOUSE}),
     Chapter("upkeep by Dagster", "upkeep", job("upkeep"), old_versions, SHORT),
-    Chapter("upkeep --repair", "repair", program("upkeep --repair"), damaged),
+    Chapter("upkeep --repair", "repair", program("upkeep --repair"), damaged, WITHOUT_WAREHOUSE),
     Chapter("layout", "repair", program("layout"), filled, {"STOCK_LAKEHOUSE_LAYOUT": "year"}),
     Chapter("reading commands", "reader", program(*READING), filled, refused=DELIVERED),
     Chapter("read_table", "reader", read_by_python, filled, refused=r".*/stream/raw_ticks/_delta_log/'"),

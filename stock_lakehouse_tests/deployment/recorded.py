@@ -60,7 +60,12 @@ def unused(place: World, records: Iterable[Record]) -> tuple[list[str], list[str
 
 
 def _form(grant: Grant) -> tuple[str, str, str]:
-    """A grant without the names of a stage: statement, action, and the place, in which a folder and its keys are one."""
+    """A grant without the names of a stage: statement, action, and the place, in which a folder and its keys are one.
+
+    Of other services a statement's resources belong together, like a catalog, its database and its tables.
+    """
+    if not grant.action.startswith("s3:"):
+        return grant.sid, grant.action, "-"
     place = re.sub(r"^(arn:[^:]*:s3:::[^/]+/)?team/\w+", "", grant.place)
     return grant.sid.removesuffix("More"), grant.action, place.lstrip("/") or "."
 
@@ -116,6 +121,8 @@ def drop(place: World, chapter: Chapter, sid: str, action: str, folder: Path, ro
                 return ""
             refused = place.record().refusals(chapter.name)
             return f"it goes on although {refused[:2]} was refused; its output:\n{said[-600:]}"
+    if name == "spectrum":
+        return ""  # what Redshift says of its own role is Redshift's
     words = " ".join(said.split())  # lines are broken where they end
     return "" if action in words else f"the error does not name it:\n{said[-1500:]}"
 

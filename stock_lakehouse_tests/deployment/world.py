@@ -63,6 +63,10 @@ class Prices:
             numbers = [f"{float(bar[name] or 0):.4f}" for name in names[:-1]] + [str(bar["volume"])]
             self.rows[ticker][session] = [*numbers, "0.0", "0.0"]
         self.rows["AAA"][DAYS[5]][5] = "0.25"
+        impossible = self.rows["AAA"][DAYS[2]]
+        impossible[1], impossible[2] = impossible[2], impossible[1]
+        for day in DAYS[:8]:
+            del self.rows["BBB"][day]  # of its first year it has one bar
 
     def deliver(self, until: date, since: date = DAYS[0]) -> None:
         """Write the files with the sessions from `since` to `until`."""
@@ -183,6 +187,7 @@ class Stage:
             "STOCK_LAKEHOUSE_AWS_ATHENA_RESULTS": f"{self.root}/athena-results",
             "STOCK_LAKEHOUSE_AWS_CATALOG_BY": "register",
             "STOCK_LAKEHOUSE_AWS_CRAWLER_ROLE": role_arn("CrawlerRole", world.account),
+            "STOCK_LAKEHOUSE_QUICKSIGHT_AUTHORS": '["user ana"]',
             "STOCK_LAKEHOUSE_QUICKSIGHT_ROLE": role_arn("QuicksightRole", world.account),
             "DAGSTER_HOME": str(self.folder / "dagster"),
             **self.given,
@@ -256,6 +261,14 @@ class Stage:
         kinesis.create_stream(StreamName=name, ShardCount=1)
         while kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]["StreamStatus"] != "ACTIVE":
             time.sleep(0.05)
+
+    @contextlib.contextmanager
+    def settings(self, variables: Mapping[str, str]) -> Iterator[None]:
+        """Other settings meanwhile."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            yield
 
     @contextlib.contextmanager
     def patched(self, name: str, value: Any) -> Iterator[None]:
@@ -338,7 +351,9 @@ def make_lakes(folder: Path, spark: SparkSession) -> dict[str, Path]:
     for ago in (120, 60):
         row[3], row[0] = row[0], row[3]
         prices.deliver(DAYS[-2])
-        load("aged")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("stock_lakehouse.lake.raw_compaction.LOOSE", 2)
+            load("aged")
         histories.time_passes(lakes["aged"], timedelta(days=ago))
     load("sample", **sample)
     return lakes
