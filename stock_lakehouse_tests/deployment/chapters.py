@@ -91,7 +91,7 @@ def split(stage: Stage) -> None:
 
 
 def quarantined(stage: Stage) -> None:
-    """The only bar of a ticker-year becomes impossible, and good again: a file ends in either table of Parquet."""
+    """A bar becomes impossible and good again: the quarantine has a file for it, and then has none."""
     row = stage.prices.rows["BBB"][DAYS[8]]
     high, low = row[1], row[2]
     row[1], row[2] = low, high
@@ -100,6 +100,14 @@ def quarantined(stage: Stage) -> None:
     row[1], row[2] = high, low
     stage.prices.deliver(DAYS[-2])
     stage.call("materialize", "--select", LAYERS)
+
+
+def without_a_year(stage: Stage) -> None:
+    """An operator has removed the landed files of a year, and the source no longer has it: its ticker-years end."""
+    nothing(stage)
+    stage.call("materialize", "--select", LAYERS)
+    stage.remove("raw/stocks_daily/year=2023")
+    stage.prices.deliver(DAYS[-2], since=DAYS[9])
 
 
 def compacted(stage: Stage) -> None:
@@ -298,7 +306,7 @@ def drained(stage: Stage) -> None:
 
 def reconciled(stage: Stage) -> None:
     """With every table of the stream."""
-    drained(stage)
+    streamed(stage)
     job("stream_drain")(stage)
     stage.call("stream", "reconcile")
 
@@ -316,7 +324,8 @@ SAMPLE = {
 WITHOUT_WAREHOUSE = {"STOCK_LAKEHOUSE_WAREHOUSE": "off"}
 SHORT = {"STOCK_LAKEHOUSE_RETENTION_DAYS": "30"}
 # What the charts show of delivered rows to who may read them: how many there are.
-DELIVERED = r".*/(raw/stocks_daily|processed/(stocks_daily/_by_year|actions/_delta_log|stocks_daily))/'"
+PROCESSED = "processed/(stocks_daily/_by_year|actions/_delta_log|stocks_daily)"
+DELIVERED = rf".*/(raw/stocks_daily|{PROCESSED}|stream/raw_ticks/_delta_log)/'"
 BY_YEAR = {"STOCK_LAKEHOUSE_LAYOUT": "year"}
 WITH_SESSION = {"STOCK_LAKEHOUSE_ENGINE": "databricks", "STOCK_LAKEHOUSE_DATABRICKS_WORK": "session"}
 WITH_JOBS = {
@@ -335,6 +344,7 @@ CHAPTERS = (
     Chapter("restatement", "run", restated, filled),
     Chapter("split", "run", split, filled),
     Chapter("bars that become impossible", "run", quarantined, filled),
+    Chapter("a year that is withdrawn", "run", run(*LAYERS.split(",")), without_a_year),
     Chapter("many landings", "run", compacted, nothing),
     Chapter("backfill", "run", program("backfill --chunk 20", "record"), nothing),
     Chapter("demo", "run", program("demo"), given=SAMPLE),
@@ -354,7 +364,7 @@ CHAPTERS = (
     Chapter("upkeep --repair", "repair", program("upkeep --repair"), damaged, WITHOUT_WAREHOUSE),
     Chapter("layout", "repair", program("layout"), filled, {"STOCK_LAKEHOUSE_LAYOUT": "year"}),
     Chapter("reading commands", "reader", program(*READING), filled, refused=DELIVERED),
-    Chapter("read_table", "reader", read_by_python, filled, refused=r".*/stream/raw_ticks/_delta_log/'"),
+    Chapter("read_table", "reader", read_by_python, filled, refused=DELIVERED),
     Chapter("dashboard", "reader", dashboard, filled, refused=DELIVERED),
     Chapter("query on Athena", "reader", program("query --engine athena --report latest_signals"), queried),
     Chapter("sensors", "dagster", sensors, drained, SAMPLE),

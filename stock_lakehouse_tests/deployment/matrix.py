@@ -391,7 +391,7 @@ def services() -> Iterator[Service]:
     )
     yield Service(
         (_arn("kinesis", "stream/stock_ticks"),),
-        _to(("stream", "dagster"), documented("streaming.md", "`kinesis:GetRecords`")),
+        _to(("stream", "dagster", "repair"), documented("streaming.md", "`kinesis:GetRecords`")),
         ("kinesis:DeleteStream", "kinesis:PutRecord", "kinesis:PutRecords"),
         (_arn("kinesis", "stream/stock_ticks2"), _arn("kinesis", "stream/other")),
     )

@@ -1,4 +1,4 @@
-"""Spark on the JVM through Hadoop's S3A, with the rights of a cluster's role, on a lake with landed files alone and on a filled one."""
+"""Spark on the JVM through Hadoop's S3A with the rights of a cluster's role, on a lake of landed files and on a filled one."""
 
 from __future__ import annotations
 

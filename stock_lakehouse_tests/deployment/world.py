@@ -246,6 +246,11 @@ class Stage:
         found = pages.paginate(Bucket=self.world.account.bucket, Prefix=f"{self.prefix}/{folder}/")
         return [one["Key"].removeprefix(f"{self.prefix}/") for page in found for one in page.get("Contents", ())]
 
+    def remove(self, folder: str) -> None:
+        """Remove the objects below `folder` of the lake, without a role."""
+        for key in self.keys(folder):
+            s3.client(self.world.endpoint).delete_object(Bucket=self.world.account.bucket, Key=f"{self.prefix}/{key}")
+
     def cut(self, folder: str) -> None:
         """Damage a data file below `folder`."""
         self.put(next(key for key in self.keys(folder) if key.endswith(".parquet") and "/_" not in key), b"PAR1")

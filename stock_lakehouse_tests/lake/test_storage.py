@@ -168,20 +168,28 @@ def test_a_bucket_that_is_not_there_is_said_to_be_missing(s3_bucket: str) -> Non
 
 @contextmanager
 def answering(
-    status: int, code: str, methods: tuple[str, ...], fails: Callable[[str], bool] = lambda path: True
+    status: int,
+    code: str,
+    methods: tuple[str, ...],
+    fails: Callable[[str], bool] = lambda path: True,
+    body: str | None = None,
 ) -> Iterator[str]:
-    """A store that answers requests of `methods` whose path and query `fails` with an error, others with an empty listing."""
+    """A store that answers requests of `methods` whose path and query `fails` with an error, others with an empty listing.
+
+    `body`: of the answer in place of that of an error.
+    """
+    failure = f"<Error><Code>{code}</Code></Error>" if body is None else body
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("content-length") or 0))
             failed = self.command in methods and fails(unquote(self.path))
-            body = f"<Error><Code>{code}</Code></Error>" if failed else "<ListBucketResult></ListBucketResult>"
+            text = failure if failed else "<ListBucketResult></ListBucketResult>"
             self.send_response(status if failed else 200)
-            self.send_header("content-length", str(len(body)))
+            self.send_header("content-length", str(len(text)))
             self.send_header("etag", '"1"')
             self.end_headers()
-            self.wfile.write(body.encode())
+            self.wfile.write(text.encode())
 
         do_GET = do_PUT = do_POST = do_DELETE = answer  # noqa: N815
 
@@ -230,6 +238,19 @@ def test_what_may_not_be_written_or_removed_is_said_with_the_permission_that_lac
         with pytest.raises(StorageError, match=f"^s3://read-only/lake/k: {DENIED} s3:DeleteObject here$"):
             bucket.delete(["k"])
         bucket.delete_folder(".staging/k")
+
+
+def test_an_object_that_may_not_be_deleted_among_others_is_said_with_the_permission_that_lacks() -> None:
+    error = (
+        "<DeleteResult><Error><Key>lake/a</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+        "<Deleted><Key>lake/b</Key></Deleted></DeleteResult>"
+    )
+    with (
+        answering(200, "", ("POST",), body=error) as endpoint,
+        s3.variables(s3.environment(endpoint)),
+        pytest.raises(DeniedError, match=f"^s3://some/lake/a: {DENIED} s3:DeleteObject here$"),
+    ):
+        Bucket("s3://some/lake").delete(["a", "b"])
 
 
 def may_list(*folders: str) -> Callable[[str], bool]:
@@ -361,6 +382,8 @@ def test_a_denied_request_of_a_library_names_the_action_that_is_missing(
     of_key = "User: a is not authorized to perform: kms:Decrypt on resource: arn:aws:kms:eu-west-1:1:key/k because no policy does"
     denied = S3_403.format(request_line, "AccessDenied").replace("</Code>", f"</Code><Message>{of_key}</Message>")
     assert "must allow kms:Decrypt on arn:aws:kms:eu-west-1:1:key/k here" in str(what_is_told(kind(denied)))
+    broken = denied.replace("perform: kms", "perform:\n  \x1b[31m↳\x1b[0m kms")
+    assert "must allow kms:Decrypt on arn:aws:kms:eu-west-1:1:key/k here" in str(what_is_told(kind(broken)))
     rejected = str(what_is_told(kind(S3_403.format(request_line, "InvalidAccessKeyId"))))
     assert rejected.startswith("StorageError: a table: the store rejects these credentials")
 

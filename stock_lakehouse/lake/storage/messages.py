@@ -53,7 +53,13 @@ ADVICE = (
         "the bucket is in another region; set AWS_REGION",
     ),
     (
-        ("PermissionDeniedError: ", "status code: 403 Forbidden", *codes("AccessDenied")),
+        # The last: of one of several objects that a request deletes.
+        (
+            "PermissionDeniedError: ",
+            "status code: 403 Forbidden",
+            *codes("AccessDenied"),
+            "(code: AccessDenied)",
+        ),
         DENIAL,
     ),
     (
@@ -107,6 +113,7 @@ STORE_IS_UNABLE = re.compile(f"(?:{OF_A_STORE}).*?(?:{UNABLE})", re.DOTALL)
 STORE_DENIES = re.compile(
     rf"(?:{OF_A_STORE}).*?(?:403 Forbidden|Status Code: 403\b|<Code>(?:AccessDenied|ExpiredToken)</Code>)", re.DOTALL
 )
+DECORATION = re.compile(r"\x1b\[[0-9;]*m|↳")
 READ = "s3:GetObject"
 # A request as the client of S3 names it in its errors, and the right that it needs.
 REQUEST = re.compile(r"Error performing ([A-Z]+) https?://[^/\s]+/([^\s?]*)(\S*)")
@@ -143,7 +150,8 @@ def storage_error(what: str, error: BaseException) -> StorageError | None:
         return StorageError(
             f"{what}: the store failed after every retry; nothing is half-published: run the same again when it answers"
         )
-    text = _library_text(error)
+    # deltalake colours its errors, and breaks their lines.
+    text = " ".join(DECORATION.sub(" ", _library_text(error)).split())
     return _denied(what, text) if STORE_DENIES.search(text) else None
 
 
@@ -153,12 +161,13 @@ def _denied(what: str, text: str) -> StorageError:
         return StorageError(f"{what}: {advice_in(text)}")
     request = REQUEST.search(text)
     if request is None:
-        return DeniedError(f"{what}: {DENIAL.replace('ACTION', 'the request')}: {text.splitlines()[0][:300]}")
+        return DeniedError(f"{what}: {DENIAL.replace('ACTION', 'the request')}: {text[:300]}")
     method, path, query = request.groups()
     action = RIGHTS.get(method, "s3:PutObject")
     if "list-type" in query:
         action = "s3:ListBucket"
-        path = f"{path}/{unquote((PREFIX.search(query) or [query])[-1])}"
+        listed = PREFIX.search(query)
+        path = f"{path}/{unquote(listed[1])}" if listed else path
     elif method == "POST" and "delete" in query:
         action = "s3:DeleteObject"
     return DeniedError(f"{what}: {path}: {denial(action, text)}. Nothing is half-published")
