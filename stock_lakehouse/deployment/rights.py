@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from stock_lakehouse.aws import GLUE_READS, NO_RESOURCE, Right, arn, glue_tables
 from stock_lakehouse.deployment import places
 from stock_lakehouse.deployment.places import Places, results_folder
-from stock_lakehouse.deployment.production import RUN_CONTAINER
 from stock_lakehouse.tables import BY_NAME, RAW, STREAM_BY_NAME, TABLES
 
 if TYPE_CHECKING:
@@ -238,7 +237,6 @@ def _result_rights(settings: Settings) -> tuple[Right, ...]:
 def _launches(launched: Iterable[str]) -> tuple[Right, ...]:
     """What the launcher of runs needs: to start tasks, to follow them, and to give them the roles `launched`."""
     in_cluster = {"ArnEquals": {"ecs:cluster": arn("ecs", "cluster/${Cluster}")}}
-    definition = arn("ecs", f"task-definition/${{AWS::StackName}}-{RUN_CONTAINER}:*")
     to_tasks = {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
     passed = tuple(f"${{{role}.Arn}}" for role in (*launched, "ExecutionRole"))
     follow = ("ecs:DescribeTasks", "ecs:StopTask", "ecs:TagResource")
