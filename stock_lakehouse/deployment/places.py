@@ -6,7 +6,7 @@ which steps are one process, and what is touched outside of the lake (rights.py)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 from stock_lakehouse.dashboards.reports import FOLDER as REPORTS
@@ -212,6 +212,12 @@ def _registered() -> Places:
 def _paths(*tables: Table) -> frozenset[str]:
     """The folders of `tables`, in every layout: a lake may be moved to another one."""
     return frozenset(laid_out(table, layout).path for table in tables for layout in LAYOUTS)
+
+
+def outermost(places: Iterable[str]) -> list[str]:
+    """`places`, sorted, without those that lie in a folder among them."""
+    given = set(places)
+    return [place for place in sorted(given) if not any(place.startswith(f"{folder}/") for folder in given)]
 
 
 def is_folder(place: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.deployment.places import Places, is_folder
+from stock_lakehouse.deployment.places import Places, is_folder, outermost
 from stock_lakehouse.deployment.rights import LAKE, LAKE_KEYS, Role
 from stock_lakehouse.tables import TABLES
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from stock_lakehouse.settings import Settings
 
 LIMIT = 6144  # characters of a managed policy, without white space, with the names filled in
+# Actions that are allowed though no recorded run asks for them, and why.
+UNASKED = {
+    "s3:AbortMultipartUpload": "an upload of a large file that fails leaves parts, which are paid for until they are removed"
+}
 Document = dict[str, Any]
 Statement = dict[str, Any]
 REFERENCE = re.compile(r"\$\{([A-Za-z:]+)(\.Arn)?\}")
@@ -151,10 +155,7 @@ def _keys(sid: str, actions: Sequence[str], places: Iterable[str], with_root: bo
 
 def _patterns(places: Iterable[str], with_root: bool = False) -> Iterator[str]:
     """The patterns of the keys of `places`. `with_root`: engines ask for a folder's name without a slash, too."""
-    kept = set(places)
-    for place in sorted(kept):
-        if any(place.startswith(f"{other}/") for other in kept):
-            continue  # the folder covers it
+    for place in outermost(places):
         if is_folder(place):
             yield from (place, f"{place}/*") if with_root else (f"{place}/*",)
         else:

@@ -345,7 +345,8 @@ def services() -> Iterator[Service]:
             _to(LOADS, ("glue:GetTables", "glue:GetTable", "glue:GetPartitions")),
         ),
         ("glue:DeleteDatabase", "glue:BatchDeleteTable", "glue:GetTableVersions"),
-        (_arn("glue", "catalog2"), _arn("glue", "database/lakehouse2"), _arn("glue", "table/lakehouse2/x"), _arn("glue", "table/other/x"),
+        (_arn("glue", "catalog2"), _arn("glue", "database/lakehouse2"),
+         _arn("glue", "table/lakehouse2/x"), _arn("glue", "table/other/x"),
          _arn("glue", "database/other")),
     )  # fmt: skip
     crawlers = documented("aws.md", '`catalog_by = "crawl"`')

@@ -55,6 +55,12 @@ def _rule(rule: dict[str, Any]) -> Fault:
     return fault
 
 
+def _unlisted(policy: str, prefix: str) -> Fault:
+    return _statement(
+        policy, "List", lambda one: one["Condition"]["StringLike"]["s3:prefix"].remove(f"${{Prefix}}/{prefix}")
+    )
+
+
 FAULTS: dict[str, tuple[str, Fault]] = {
     "a policy too long": ("sizes", _statement("run-write", "Write", lambda one: one["Resource"].extend(["x" * 200] * 30))),
     "an action with a star": ("stars", _statement("run-write", "Write", lambda one: one["Action"].append("s3:Put*"))),
@@ -67,13 +73,11 @@ FAULTS: dict[str, tuple[str, Fault]] = {
     "a star without a reason": ("stars", _statement("stream-services", "Stream", lambda one: one.update(Resource=["*"]))),
     "a read without its listing": (
         "reads",
-        _statement("run-list", "List", lambda one: one["Condition"]["StringLike"]["s3:prefix"].remove("${Prefix}/raw/stocks_daily/*")),
+        _unlisted("run-list", "raw/stocks_daily/*"),
     ),
     "a lease without its listing": (
         "reads",
-        _statement(
-            "job-list", "List", lambda one: one["Condition"]["StringLike"]["s3:prefix"].remove("${Prefix}/.locks/restatements.lease")
-        ),
+        _unlisted("job-list", ".locks/restatements.lease"),
     ),
     "a listing of the root": (
         "listings",
@@ -98,7 +102,10 @@ FAULTS: dict[str, tuple[str, Fault]] = {
     ),
     "every key": ("key", _statement("reader-list", "Key", lambda one: one.update(Resource=["*"]))),
     "TLS that is allowed": ("TLS", _of_bucket("TlsOnly", lambda one: one.update(Effect="Allow"))),
-    "TLS the wrong way round": ("TLS", _of_bucket("TlsOnly", lambda one: one.update(Condition={"Bool": {"aws:SecureTransport": "true"}}))),
+    "TLS the wrong way round": (
+        "TLS",
+        _of_bucket("TlsOnly", lambda one: one.update(Condition={"Bool": {"aws:SecureTransport": "true"}})),
+    ),
     "TLS for objects alone": ("TLS", _of_bucket("TlsOnly", lambda one: one["Resource"].pop(0))),
     "TLS for the bucket alone": ("TLS", _of_bucket("TlsOnly", lambda one: one["Resource"].pop(1))),
     "TLS for reads alone": ("TLS", _of_bucket("TlsOnly", lambda one: one.update(Action="s3:GetObject"))),
@@ -110,7 +117,10 @@ FAULTS: dict[str, tuple[str, Fault]] = {
     ),
     "objects of a table that end": ("lifecycle", _rule({"Prefix": {"Fn::Sub": "${Prefix}/curated/"}, "ExpirationInDays": 400})),
     "all objects that end": ("lifecycle", _rule({"ExpirationInDays": 4000})),
-    "objects of raw that move": ("lifecycle", _rule({"Prefix": {"Fn::Sub": "${Prefix}/raw/"}, "Transitions": [{"StorageClass": "GLACIER"}]})),
+    "objects of raw that move": (
+        "lifecycle",
+        _rule({"Prefix": {"Fn::Sub": "${Prefix}/raw/"}, "Transitions": [{"StorageClass": "GLACIER"}]}),
+    ),
     "objects below a table that end": (
         "lifecycle",
         _rule({"Prefix": {"Fn::Sub": "${Prefix}/curated/stocks_daily/ticker=AAPL/"}, "ExpirationInDays": 30}),
