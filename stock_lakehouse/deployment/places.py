@@ -51,8 +51,8 @@ TRIMMED = (RAW_TICKS, MINUTE_BARS, LIVE_FEATURES)
 
 @dataclass(frozen=True)
 class Places:
-    """Places below the lake's root: a folder (`raw/stocks_daily`), a pattern of keys (`.locks/doctor-*`), which has a `*`, or the key
-    of a lease (`.locks/stream.lease`).
+    """Places below the lake's root: a folder (`raw/stocks_daily`), a pattern of keys (`.locks/doctor-*`), which has a `*`, or the
+    key of a lease (`.locks/stream.lease`).
 
     Every place may also be listed: without that, S3 answers 403 for a key that does not exist.
 

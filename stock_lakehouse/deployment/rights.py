@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from stock_lakehouse.aws import GLUE_READS, NO_RESOURCE, Right, arn, glue_tables
 from stock_lakehouse.deployment import places
 from stock_lakehouse.deployment.places import Places, results_folder
-from stock_lakehouse.deployment.production import RUN_CONTAINER
 from stock_lakehouse.tables import BY_NAME, RAW, STREAM_BY_NAME, TABLES
 
 if TYPE_CHECKING:
@@ -23,6 +22,10 @@ if TYPE_CHECKING:
 
 LAKE = "arn:${AWS::Partition}:s3:::${Lake}"
 LAKE_KEYS = f"{LAKE}/${{Prefix}}/"
+
+
+# The roles of the settings that were asked for last: each part of a deployment asks, and the asset graph takes half a second.
+_known: list[tuple[Settings, dict[str, Role]]] = []
 
 
 class DeploymentError(Exception):
@@ -58,9 +61,12 @@ def roles(settings: Settings) -> dict[str, Role]:
 
     Raises DeploymentError for settings that cannot be deployed, and for an asset or a table that no rule covers.
     """
-    _check(settings)
-    graph = _Graph(settings)
-    return {role.name: role for role in (*_of_processes(settings, graph), *_of_services(settings, graph))}
+    if not _known or _known[0][0] is not settings:
+        _check(settings)
+        graph = _Graph(settings)
+        found = {role.name: role for role in (*_of_processes(settings, graph), *_of_services(settings, graph))}
+        _known[:] = [(settings, found)]
+    return dict(_known[0][1])
 
 
 def _of_processes(settings: Settings, graph: _Graph) -> Iterator[Role]:
@@ -231,7 +237,6 @@ def _result_rights(settings: Settings) -> tuple[Right, ...]:
 def _launches(launched: Iterable[str]) -> tuple[Right, ...]:
     """What the launcher of runs needs: to start tasks, to follow them, and to give them the roles `launched`."""
     in_cluster = {"ArnEquals": {"ecs:cluster": arn("ecs", "cluster/${Cluster}")}}
-    definition = arn("ecs", f"task-definition/${{AWS::StackName}}-{RUN_CONTAINER}:*")
     to_tasks = {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
     passed = tuple(f"${{{role}.Arn}}" for role in (*launched, "ExecutionRole"))
     follow = ("ecs:DescribeTasks", "ecs:StopTask", "ecs:TagResource")
