@@ -20,8 +20,8 @@ from stock_lakehouse.lake_options import S3_URI
 from stock_lakehouse_tests.deployment.stacks import full, least, text_of
 
 Template = dict[str, Any]
-# Statements on `*` that no role has by rights.py, where a right says the reason itself: AWS knows no resource of the action, or it is
-# the policy of one key or one way.
+# Statements on `*` beside those of rights.py, each of which says its reason: AWS knows no resource of the action, or it is the
+# policy of one key or of one way.
 STARS = {
     "Account": "kms:* in the policy of the key itself: the account decides who uses it, as AWS advises",
     "Logs": "the policy of the key itself, for this account's logs",
