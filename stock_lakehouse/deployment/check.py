@@ -41,4 +41,4 @@ def deployment_of(settings: Settings) -> Deployment:
     """What a deployment with `settings` is."""
     found = roles(settings)
     policies = {role.name: policies_of(role) for role in found.values()}
-    return Deployment(found, policies, bucket_policy(settings), template(settings))
+    return Deployment(found, policies, bucket_policy(settings), template(settings, found))

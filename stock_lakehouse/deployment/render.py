@@ -21,11 +21,12 @@ NOTE = "# Rendered by `stock-lakehouse deploy render`: change the settings or th
 
 def rendered(settings: Settings) -> dict[str, str]:
     """Every rendered file by its path below deploy/. Raises DeploymentError, as `roles` does."""
+    known = roles(settings)
     policies = {
-        f"{role.name}-{part}": policy for role in roles(settings).values() for part, policy in policies_of(role).items()
+        f"{role.name}-{part}": policy for role in known.values() for part, policy in policies_of(role).items()
     } | {"bucket": bucket_policy(settings)}
     files = {f"{POLICIES}/{name}.json": json.dumps(policy, indent=1) + "\n" for name, policy in policies.items()}
-    files[TEMPLATE] = NOTE + as_yaml(template(settings))
+    files[TEMPLATE] = NOTE + as_yaml(template(settings, known))
     files[INSTANCE] = dagster_yaml(settings)
     if settings.engine == "databricks":
         files[BUNDLE] = NOTE + as_yaml(bundle(settings))
