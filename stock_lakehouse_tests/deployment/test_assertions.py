@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
 
 from stock_lakehouse.deployment.assertions import ASSERTIONS, Deployment
 from stock_lakehouse.deployment.check import deployment_of
+from stock_lakehouse.deployment.rights import roles
+from stock_lakehouse.settings import Settings
 from stock_lakehouse_tests.deployment.stacks import full, least
 
 Fault = Callable[[Deployment], None]
 
 
+@cache
+def deployed_with(settings_of: Callable[[], Settings]) -> Deployment:
+    settings = settings_of()
+    return deployment_of(settings, roles(settings))
+
+
 def planted(fault: Fault) -> Deployment:
     """The deployment of deploy/, changed by `fault`."""
-    deployed = deployment_of(full())
+    deployed = deployed_with(full)
     copied = replace(
         deployed,
         policies=deepcopy(deployed.policies),
@@ -137,8 +146,8 @@ def test_a_planted_fault_is_caught_by_its_assertion(name: str) -> None:
 
 @pytest.mark.parametrize("assertion", ASSERTIONS)
 def test_what_is_deployed_has_no_fault(assertion: str) -> None:
-    for settings in (full(), least()):
-        assert list(ASSERTIONS[assertion](deployment_of(settings))) == []
+    for settings_of in (full, least):
+        assert list(ASSERTIONS[assertion](deployed_with(settings_of))) == []
 
 
 def test_every_assertion_has_a_fault_that_it_catches() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,29 +34,31 @@ DEPLOY = CONFIG.parent
 OF_AN_ACCOUNT = re.compile(r"\b\d{12}\b|s3://[a-z0-9]|\b(?:eu|us|ap|sa|ca|me|af)-[a-z]+-\d\b|arn:aws:")
 
 
-@pytest.fixture(autouse=True)
-def forget() -> Iterator[None]:
-    """Roles are derived anew in each test, as a changed graph needs it."""
-    rights._known.clear()
-    yield
-    rights._known.clear()
+@cache
+def found() -> Mapping[str, Role]:
+    """The roles of deploy/, for tests that leave the graph as it is."""
+    return roles(full())
+
+
+@cache
+def files() -> dict[str, str]:
+    return rendered(full(), found())
 
 
 def test_the_committed_files_are_what_the_graph_gives() -> None:
-    assert differences(rendered(full()), DEPLOY) == [], "run `stock-lakehouse deploy render`"
+    assert differences(files(), DEPLOY) == [], "run `stock-lakehouse deploy render`"
 
 
 def test_no_rendered_file_names_an_account_a_region_or_a_bucket() -> None:
-    named = {path: OF_AN_ACCOUNT.findall(text) for path, text in rendered(full()).items()}
+    named = {path: OF_AN_ACCOUNT.findall(text) for path, text in files().items()}
     assert {path: found for path, found in named.items() if found} == {}
 
 
 def test_a_second_rendering_writes_nothing_and_what_is_not_rendered_any_more_is_removed(tmp_path: Path) -> None:
-    files = rendered(full())
-    assert sorted(write(files, tmp_path)) == sorted(files)
-    assert write(files, tmp_path) == []
+    assert sorted(write(files(), tmp_path)) == sorted(files())
+    assert write(files(), tmp_path) == []
     fewer = rendered(least())
-    gone = {path for path in files if path not in fewer}
+    gone = {path for path in files() if path not in fewer}
     assert {BUNDLE, "policies/stream-write.json", "policies/job-read.json"} <= gone
     assert gone <= set(write(fewer, tmp_path))
     assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")} == set(fewer)
@@ -69,15 +72,15 @@ def test_a_databricks_yml_of_somebody_else_stays(tmp_path: Path) -> None:
 
 def test_the_program_says_which_file_differs_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CONFIG_VARIABLE, str(CONFIG))
-    write(rendered(full()), tmp_path)
+    write(files(), tmp_path)
     clean = CliRunner().invoke(app, ["deploy", "render", "--check", "--folder", str(tmp_path)])
     assert clean.exit_code == 0, clean.output
     policy = tmp_path / "policies" / "reader-read.json"
     policy.write_text(policy.read_text(encoding="utf-8").replace("s3:GetObject", "s3:*"), encoding="utf-8")
-    found = CliRunner().invoke(app, ["deploy", "render", "--check", "--folder", str(tmp_path)])
-    assert found.exit_code == 1
-    assert "reader-read.json: differs" in found.output.replace("\n", "")
-    assert "stock-lakehouse deploy render" in found.output
+    stale = CliRunner().invoke(app, ["deploy", "render", "--check", "--folder", str(tmp_path)])
+    assert stale.exit_code == 1
+    assert "reader-read.json: differs" in stale.output.replace("\n", "")
+    assert "stock-lakehouse deploy render" in stale.output
     checked = CliRunner().invoke(app, ["deploy", "check", "--json", "--folder", str(tmp_path)])
     assert checked.exit_code == 1
     states = {line["what"]: line for line in json.loads(checked.output)}
@@ -92,11 +95,11 @@ def test_each_policy_fits_with_the_longest_names() -> None:
     assert (len(LONGEST.bucket), len(LONGEST.prefix)) == (63, 48)
     sizes = {
         f"{role.name}-{part}": size(policy)
-        for role in roles(full()).values()
+        for role in found().values()
         for part, policy in policies_of(role, LONGEST).items()
     }
     assert max(sizes.values()) <= LIMIT
-    assert all(len(policies_of(role)) <= 10 for role in roles(full()).values()), "IAM attaches ten policies to a role"
+    assert all(len(policies_of(role)) <= 10 for role in found().values()), "IAM attaches ten policies to a role"
 
 
 def test_a_lake_at_the_root_of_its_bucket_has_its_folders_there() -> None:
@@ -107,12 +110,12 @@ def test_a_lake_at_the_root_of_its_bucket_has_its_folders_there() -> None:
 
 
 def test_services_that_the_settings_do_not_use_have_neither_roles_nor_rights() -> None:
-    found = roles(least())
-    assert found.keys() == {"run", "upkeep", "repair", "dagster", "reader"}
-    assert {right.sid for role in found.values() for right in role.services} == {
+    fewest = roles(least())
+    assert fewest.keys() == {"run", "upkeep", "repair", "dagster", "reader"}
+    assert {right.sid for role in fewest.values() for right in role.services} == {
         "StartRuns", "FollowRuns", "RunTaskDefinition", "RunRoles",
     }  # fmt: skip
-    assert {"crawler", "spectrum", "quicksight", "stream", "job", "run-jobs"} <= roles(full()).keys()
+    assert {"crawler", "spectrum", "quicksight", "stream", "job", "run-jobs"} <= found().keys()
 
 
 @pytest.mark.parametrize(
@@ -146,9 +149,8 @@ def with_rule(monkeypatch: pytest.MonkeyPatch, name: str, rule: Places) -> None:
     monkeypatch.setattr(places, "beside_tables", lambda settings: {**known(settings), name: rule})
 
 
-def changed(before: dict[str, Role]) -> set[str]:
+def changed(before: Mapping[str, Role]) -> set[str]:
     """The names of the roles that are others now."""
-    rights._known.clear()
     after = roles(full())
     return {name for name in after.keys() | before.keys() if after.get(name) != before.get(name)}
 
@@ -161,7 +163,7 @@ def of_lake(name: str, deps: Sequence[str]) -> dg.AssetsDefinition:
 
 
 def test_an_asset_of_the_lake_changes_the_roles_of_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = roles(full())
+    before = found()
     added(monkeypatch, of_lake("letters", [FEATURES.name]))
     with_rule(monkeypatch, "letters", Places(write=frozenset({"letters"})))
     # `run-jobs` runs what is not a layer, and `repair` is a run, too.
@@ -170,7 +172,7 @@ def test_an_asset_of_the_lake_changes_the_roles_of_runs_alone(monkeypatch: pytes
 
 
 def test_a_step_of_the_stream_changes_the_role_of_the_stream_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = roles(full())
+    before = found()
     written = places.written_by_stream
 
     def wider(table: Table) -> Places:
@@ -204,7 +206,7 @@ def test_a_table_that_no_asset_has_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_action_on_the_same_resources_is_allowed_once() -> None:
-    for role in roles(full()).values():
+    for role in found().values():
         assert joined(role.services) == role.services
         asked = [
             (action, right.resources, repr(right.conditions)) for right in role.services for action in right.actions
@@ -223,7 +225,7 @@ def test_resources_demand_only_what_their_settings_use() -> None:
 
 
 def test_stream_tables_and_their_places_are_those_of_the_tables() -> None:
-    stream = roles(full())["stream"].places
+    stream = found()["stream"].places
     assert {table.path for table in STREAM_TABLES} <= stream.write
 
 
@@ -263,7 +265,7 @@ def test_the_rights_that_the_documents_list_are_those_that_are_given(what: str) 
     file, line, sids = DOCUMENTED[what]
     given = {
         action
-        for role in roles(full()).values()
+        for role in found().values()
         for right in role.services
         if right.sid in sids.split()
         for action in right.actions
