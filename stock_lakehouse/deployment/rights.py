@@ -24,6 +24,9 @@ LAKE = "arn:${AWS::Partition}:s3:::${Lake}"
 LAKE_KEYS = f"{LAKE}/${{Prefix}}/"
 
 
+STREAM = "stream_service"  # the key of the stream's resource
+
+
 class DeploymentError(Exception):
     """What is to be deployed cannot be derived. The message names the asset, table or setting, and what to do."""
 
@@ -85,7 +88,7 @@ def _of_processes(settings: Settings, graph: _Graph) -> Iterator[Role]:
         yield Role("stream", who, streams, graph.services(graph.streamed), "ecs-tasks")
         launched.append("StreamRole")
     looks = places.looked_at_by_sensors(settings) | Places(read=places.LOGS.read)
-    asks = graph.demanded({"stream_service"} if graph.streamed else ())
+    asks = graph.demanded({STREAM} if graph.streamed else ())
     who = "Dagster's webserver, daemon and code location on ECS"
     yield Role("dagster", who, looks, (*asks, *_launches(launched)), "ecs-tasks")
     queries = joined(graph.resource("query").reading_rights(), _result_rights(settings))
@@ -172,8 +175,8 @@ class _Graph:
         return joined(rights, _result_rights(self._settings) if "query" in required else ())
 
     def services_of_job(self, name: str) -> tuple[Right, ...]:
-        """What the resources of a job of ops demand."""
-        return self.demanded(self._definitions.resolve_job_def(name).required_resource_keys)
+        """What the resources of a job of ops demand. Of the stream's resource, upkeep asks for settings alone."""
+        return self.demanded(self._definitions.resolve_job_def(name).required_resource_keys - {STREAM})
 
     def demanded(self, resources: Iterable[str]) -> tuple[Right, ...]:
         """What these resources demand. A resource that declares no rights, like Dagster's own, calls no service."""

@@ -55,16 +55,11 @@ def rights_on(role: str, table: Table) -> str:
 
 def _on_stream(role: str, table: Table) -> str:
     trimmed = "d" if table.name in TRIMMED else ""
-    is_shown = table.name in ("minute_bars", "live_features", "minute_reconciliation")
     is_tended = table.name in ("raw_ticks", "minute_bars")
-    return {
-        "stream": "rw" + trimmed,
-        "upkeep": "rwd" if is_tended else "r",
-        "repair": "rwd" if is_tended else "r",
-        "dagster": "r",
-        "reader": "r" if is_shown else "",
-        "quicksight": "r" if is_shown else "",
-    }.get(role, "")
+    # Runs register the tables of the stream, and readers list them.
+    reads = ("run", "run-jobs", "dagster", "reader", "quicksight")
+    tends = "rwd" if is_tended else "r"
+    return {"stream": "rw" + trimmed, "upkeep": tends, "repair": tends}.get(role, "r" if role in reads else "")
 
 
 @dataclass(frozen=True)
