@@ -188,14 +188,14 @@ def _fitting(statements: Sequence[Statement]) -> Iterator[list[Statement]]:
 
 
 def _divided(statement: Statement) -> Iterator[Statement]:
-    """`statement`, or as few as fit with a part of its resources each: `Read`, `Read2` and so on."""
+    """`statement`, or as few as fit with a part of its resources each: `Read`, `ReadMore` and so on."""
     resources: list[str] = statement["Resource"]
     for count in range(1, len(resources) + 1):
         size_of_part = -(-len(resources) // count)
         parts = [resources[start : start + size_of_part] for start in range(0, len(resources), size_of_part)]
         found = [
-            {**statement, "Sid": f"{statement['Sid']}{number if number > 1 else ''}", "Resource": part}
-            for number, part in enumerate(parts, 1)
+            {**statement, "Sid": statement["Sid"] + "More" * number, "Resource": part}
+            for number, part in enumerate(parts)
         ]
         if all(_longest([part]) <= LIMIT for part in found) or count == len(resources):
             yield from found
