@@ -29,6 +29,7 @@ from stock_lakehouse.tables import (
     LIVE_FEATURES,
     MINUTE_BARS,
     PROCESSED,
+    QUARANTINE,
     RAW,
     RAW_TICKS,
     RESTATEMENTS,
@@ -171,7 +172,9 @@ def looked_at_by_sensors(settings: Settings) -> Places:
 
 def readers(settings: Settings) -> Places:
     """What readers read: curated tables, features, ledger, their serving copy and reports; and the tables of the stream."""
-    tables = (table for table in TABLES if table.layer in (CURATED.layer, FEATURES.layer, RESTATEMENTS.layer))
+    shown = (CURATED.layer, FEATURES.layer, RESTATEMENTS.layer)
+    # The dashboard shows what was refused, too.
+    tables = (table for table in TABLES if table.layer in shown or table == QUARANTINE)
     # A list of the lake's tables asks for those of the stream whether there is a stream or not.
     return read(*tables, *STREAM_TABLES) | Places(read=frozenset({SERVING, REPORTS})) | results(settings)
 

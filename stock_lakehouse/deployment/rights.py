@@ -72,8 +72,9 @@ def _of_processes(settings: Settings, graph: _Graph) -> Iterator[Role]:
     launched = ["RunRole", "UpkeepRole"]
     yield Role("run", "the ECS task of a run, or a server of one's own", run | places.LOGS, of_run, "ecs-tasks")
     yield Role("upkeep", "the ECS task of the job `upkeep`", upkeep | places.LOGS, of_upkeep, "ecs-tasks")
-    mended = run | upkeep | places.repair(settings)
-    yield Role("repair", "a person, for `upkeep --repair` and `layout`", mended, joined(of_run, of_upkeep), "account")
+    # A repair computes the tables again from what has landed, and nothing that comes after them.
+    mended = graph.touched(set(BY_NAME) - {RAW.name}) | upkeep | places.repair(settings)
+    yield Role("repair", "a person, for `upkeep --repair` and `layout`", mended, of_upkeep, "account")
     if settings.engine == "databricks":
         cluster = "a Databricks cluster, by its instance profile"
         yield Role("job", cluster, places.published_by_job(settings), (), "ec2")

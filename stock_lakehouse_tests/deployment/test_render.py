@@ -166,8 +166,7 @@ def test_an_asset_of_the_lake_changes_the_roles_of_runs_alone(monkeypatch: pytes
     before = found()
     added(monkeypatch, of_lake("letters", [FEATURES.name]))
     with_rule(monkeypatch, "letters", Places(write=frozenset({"letters"})))
-    # `run-jobs` runs what is not a layer, and `repair` is a run, too.
-    assert changed(before) == {"run", "run-jobs", "repair"}
+    assert changed(before) == {"run", "run-jobs"}
     assert "letters" in roles(full())["run"].places.write
 
 
