@@ -41,13 +41,9 @@ def as_yaml(value: Any) -> str:
     """`value` as YAML, in its own order."""
     import yaml
 
-    class Plain(yaml.SafeDumper):
-        """Without anchors and aliases, which CloudFormation refuses."""
-
-        def ignore_aliases(self, data: Any) -> bool:
-            return True
-
-    return str(yaml.dump(value, Dumper=Plain, sort_keys=False, allow_unicode=True, width=130))
+    # A copy in which nothing is shared: of what is, YAML would make aliases, which CloudFormation refuses.
+    unshared = json.loads(json.dumps(value))
+    return str(yaml.safe_dump(unshared, sort_keys=False, allow_unicode=True, width=130))
 
 
 def differences(files: dict[str, str], folder: Path) -> list[str]:
