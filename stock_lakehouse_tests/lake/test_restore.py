@@ -45,6 +45,7 @@ def lost(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Lost:
     run(house, ALL, EDITED.values(), "22222222-run")
     last = edited(edited(EDITED, ("CCC", DAYS[3]), close=EDITED["CCC", DAYS[3]]["open"]), ("BBB", DAYS[50]), high="-1")
     run(house, ALL, last.values(), "33333333-run")
+    house.lake.delta[RESTATEMENTS.name].open().create_checkpoint()  # as upkeep does
     found = Lost(root, layers(house), ledger(house), raw_contents(house.lake))
     assert len({line["run_id"] for line in found.ledger}) == 2
     assert found.layers["quarantine"]
@@ -138,6 +139,17 @@ def test_a_copy_that_was_killed_anywhere_continues(
         assert found == kept
         assert [table.written for table in copy_backup(Lake(backup), lake, quiet)] == [0] * len(BACKED_UP)
         shutil.rmtree(root)
+
+
+def test_a_ledger_is_copied_whose_old_log_was_removed(lost: Lost, backup: Path, tmp_path: Path) -> None:
+    log = backup / RESTATEMENTS.path / "_delta_log"
+    for path in log.glob("*.json"):
+        if int(path.stem) < deltalake.DeltaTable(str(log.parent)).version():
+            path.unlink()
+    assert len(list(log.glob("*.json"))) == 1
+    copy_backup(Lake(backup), Lake(tmp_path / "lake"), quiet)
+    found = deltalake.DeltaTable(str(tmp_path / "lake" / RESTATEMENTS.path)).to_pyarrow_table()
+    assert found.num_rows == len(lost.ledger)
 
 
 def test_a_damaged_landed_file_of_the_backup_is_named_and_not_copied(backup: Path, tmp_path: Path) -> None:
@@ -274,6 +286,7 @@ def test_the_program_restores_a_lake_without_asking_the_source_and_records_it(dr
     prices(drilled / "prices", 17.0)  # what the source delivers by now
     done = CliRunner().invoke(app, ["restore", "lost"])
     assert "bars to do" in done.output, done.output
+    assert "has no ledger" not in done.output
     assert done.exit_code == 0, done.output
     before, after = everything(drilled / "lost"), everything(drilled / "lakehouse")
     assert after == before
