@@ -91,11 +91,11 @@ def test_a_restored_lake_has_equal_tables_bit_for_bit(
 
 
 @pytest.mark.slow
-def test_a_lake_is_restored_into_a_bucket_and_from_one(
-    lost: Lost, tmp_path: Path, s3_root: str, spark: SparkSession
+def test_a_lake_in_a_bucket_is_restored_from_a_backup_in_a_bucket(
+    lost: Lost, s3_root: str, spark: SparkSession
 ) -> None:
-    is_lake_of(restored(lost.root, s3_root, spark), lost)
-    is_lake_of(restored(s3_root, tmp_path / "lake", spark), lost)
+    s3.upload(lost.root, f"{s3_root}-backup")
+    is_lake_of(restored(f"{s3_root}-backup", s3_root, spark), lost)
 
 
 class KilledError(Exception):
