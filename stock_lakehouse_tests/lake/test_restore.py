@@ -19,6 +19,7 @@ from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.lock import one_writer
 from stock_lakehouse.lake.restore import BACKED_UP, RestoreError, copy_backup, drop_orphans
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW, RESTATEMENTS
+from stock_lakehouse_tests import s3
 from stock_lakehouse_tests.graph import clocked, edited, layers, ledger, plain, raw_contents, rectangle, run
 from stock_lakehouse_tests.lake.test_concurrent_writers import ALL, BARS, DAYS, EDITED
 from stock_lakehouse_tests.streams.house import StreamHouse
