@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -231,6 +233,14 @@ def test_stream_tables_and_their_places_are_those_of_the_tables() -> None:
 def test_the_documented_roles_are_those_that_are_derived() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
     assert written(text) == text, "run `make docs`"
+
+
+@pytest.mark.slow
+def test_the_code_location_loads_without_the_client_of_spark() -> None:
+    # Rendering, and each process of Dagster, loads it; the client and pandas would take a third of that time.
+    code = "import stock_lakehouse.definitions, sys; print('pyspark.sql.connect.client' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 # Lines of tables in docs/ by which a user gives the rights of a service by hand: the file, a part of the line, and what has them.
