@@ -84,7 +84,11 @@ def listings_with_prefixes(deployment: Deployment) -> Iterator[str]:
     for _, name, statement in deployment.statements():
         if "s3:ListBucket" in statement["Action"]:
             prefixes = statement.get("Condition", {}).get("StringLike", {}).get("s3:prefix", ())
-            wide = [prefix for prefix in prefixes if prefix in ("*", "", "${Prefix}*", "${Prefix}/*", "${Prefix}/", "${Prefix}")]
+            wide = [
+                prefix
+                for prefix in prefixes
+                if prefix in ("*", "", "${Prefix}*", "${Prefix}/*", "${Prefix}/", "${Prefix}")
+            ]
             if not prefixes or wide:
                 yield f"{name}: lists {', '.join(wide) or 'the whole bucket'}; give the folders in the condition s3:prefix"
 
@@ -101,18 +105,31 @@ def keys_by_context(deployment: Deployment) -> Iterator[str]:
 
 def tls_alone(deployment: Deployment) -> Iterator[str]:
     """The bucket and its objects refuse what comes without TLS."""
-    wanted = {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Condition": {"Bool": {"aws:SecureTransport": "false"}}}
-    if not any(_is(statement, wanted) and set(statement["Resource"]) == {LAKE, f"{LAKE}/*"} for statement in _bucket(deployment)):
-        yield "the bucket's policy lets requests in without TLS; deny s3:* on bucket and objects where aws:SecureTransport is false"
+    wanted = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+    if not any(
+        _is(statement, wanted) and set(statement["Resource"]) == {LAKE, f"{LAKE}/*"}
+        for statement in _bucket(deployment)
+    ):
+        yield "the bucket's policy lets in what comes without TLS; deny s3:* on both where aws:SecureTransport is false"
 
 
 def landed_files_are_new(deployment: Deployment) -> Iterator[str]:
     """A landed file is never replaced, whoever writes; other places of the lake are written without a condition."""
-    wanted = {"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Condition": {"Null": {"s3:if-none-match": "true"}}}
+    wanted = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:PutObject",
+        "Condition": {"Null": {"s3:if-none-match": "true"}},
+    }
     landed = {f"{LAKE_KEYS}{table.path}/*" for table in TABLES if table.format == "csv"}
     found = [set(statement["Resource"]) for statement in _bucket(deployment) if _is(statement, wanted)]
     if landed not in found:
-        yield f"the bucket's policy lets landed files be replaced; deny s3:PutObject on {', '.join(landed)} without s3:if-none-match"
+        yield f"the bucket's policy lets landed files be replaced; deny plain s3:PutObject on {', '.join(landed)}"
     if any(resources != landed for resources in found):
         yield "the bucket's policy refuses plain writes outside of landed files, which engines make; deny them there alone"
 
@@ -123,10 +140,17 @@ def current_objects_stay(deployment: Deployment) -> Iterator[str]:
         return
     tables = {f"{laid_out(table, layout).path}/" for table in (*TABLES, *STREAM_TABLES) for layout in LAYOUTS}
     for rule in deployment.template["Resources"]["Lake"]["Properties"]["LifecycleConfiguration"]["Rules"]:
-        if not rule.keys() & {"ExpirationInDays", "ExpirationDate", "Transitions", "Transition"} or rule["Status"] != "Enabled":
+        if (
+            not rule.keys() & {"ExpirationInDays", "ExpirationDate", "Transitions", "Transition"}
+            or rule["Status"] != "Enabled"
+        ):
             continue
         prefix = rule.get("Prefix", "")
-        text = str(prefix.get("Fn::Sub", "") if isinstance(prefix, Mapping) else prefix).removeprefix("${Prefix}").lstrip("/")
+        text = (
+            str(prefix.get("Fn::Sub", "") if isinstance(prefix, Mapping) else prefix)
+            .removeprefix("${Prefix}")
+            .lstrip("/")
+        )
         if any(path.startswith(text) or text.startswith(path) for path in tables):
             what = f"rule {rule['Id']} of the lifecycle expires or moves current objects below {text or 'the whole bucket'}"
             yield f"{what}, where tables are; let it expire noncurrent versions alone"

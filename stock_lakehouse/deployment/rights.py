@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from stock_lakehouse.aws import GLUE_READS, NO_RESOURCE, Right, arn, glue_tables
 from stock_lakehouse.deployment import places
 from stock_lakehouse.deployment.places import Places, results_folder
-from stock_lakehouse.deployment.production import RUN_CONTAINER
 from stock_lakehouse.tables import BY_NAME, RAW, STREAM_BY_NAME, TABLES
 
 if TYPE_CHECKING:
@@ -25,8 +24,7 @@ LAKE = "arn:${AWS::Partition}:s3:::${Lake}"
 LAKE_KEYS = f"{LAKE}/${{Prefix}}/"
 
 
-# The roles of the settings that were asked for last: each part of a deployment asks, and the asset graph takes half a second.
-_known: list[tuple[Settings, dict[str, Role]]] = []
+STREAM = "stream_service"  # the key of the stream's resource
 
 
 class DeploymentError(Exception):
@@ -62,12 +60,9 @@ def roles(settings: Settings) -> dict[str, Role]:
 
     Raises DeploymentError for settings that cannot be deployed, and for an asset or a table that no rule covers.
     """
-    if not _known or _known[0][0] is not settings:
-        _check(settings)
-        graph = _Graph(settings)
-        found = {role.name: role for role in (*_of_processes(settings, graph), *_of_services(settings, graph))}
-        _known[:] = [(settings, found)]
-    return dict(_known[0][1])
+    _check(settings)
+    graph = _Graph(settings)
+    return {role.name: role for role in (*_of_processes(settings, graph), *_of_services(settings, graph))}
 
 
 def _of_processes(settings: Settings, graph: _Graph) -> Iterator[Role]:
@@ -96,7 +91,7 @@ def _of_processes(settings: Settings, graph: _Graph) -> Iterator[Role]:
         yield Role("stream", who, streams, graph.services(graph.streamed), "ecs-tasks")
         launched.append("StreamRole")
     looks = places.looked_at_by_sensors(settings) | Places(read=places.LOGS.read)
-    asks = graph.demanded({"stream_service"} if graph.streamed else ())
+    asks = graph.demanded({STREAM} if graph.streamed else ())
     who = "Dagster's webserver, daemon and code location on ECS"
     yield Role("dagster", who, looks, (*asks, *_launches(launched)), "ecs-tasks")
     queries = joined(graph.resource("query").reading_rights(), _result_rights(settings))
@@ -183,8 +178,8 @@ class _Graph:
         return joined(rights, _result_rights(self._settings) if "query" in required else ())
 
     def services_of_job(self, name: str) -> tuple[Right, ...]:
-        """What the resources of a job of ops demand."""
-        return self.demanded(self._definitions.resolve_job_def(name).required_resource_keys)
+        """What the resources of a job of ops demand. Of the stream's resource, upkeep asks for settings alone."""
+        return self.demanded(self._definitions.resolve_job_def(name).required_resource_keys - {STREAM})
 
     def demanded(self, resources: Iterable[str]) -> tuple[Right, ...]:
         """What these resources demand. A resource that declares no rights, like Dagster's own, calls no service."""
@@ -241,7 +236,6 @@ def _result_rights(settings: Settings) -> tuple[Right, ...]:
 def _launches(launched: Iterable[str]) -> tuple[Right, ...]:
     """What the launcher of runs needs: to start tasks, to follow them, and to give them the roles `launched`."""
     in_cluster = {"ArnEquals": {"ecs:cluster": arn("ecs", "cluster/${Cluster}")}}
-    definition = arn("ecs", f"task-definition/${{AWS::StackName}}-{RUN_CONTAINER}:*")
     to_tasks = {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
     passed = tuple(f"${{{role}.Arn}}" for role in (*launched, "ExecutionRole"))
     follow = ("ecs:DescribeTasks", "ecs:StopTask", "ecs:TagResource")

@@ -55,16 +55,11 @@ def rights_on(role: str, table: Table) -> str:
 
 def _on_stream(role: str, table: Table) -> str:
     trimmed = "d" if table.name in TRIMMED else ""
-    is_shown = table.name in ("minute_bars", "live_features", "minute_reconciliation")
     is_tended = table.name in ("raw_ticks", "minute_bars")
-    return {
-        "stream": "rw" + trimmed,
-        "upkeep": "rwd" if is_tended else "r",
-        "repair": "rwd" if is_tended else "r",
-        "dagster": "r",
-        "reader": "r" if is_shown else "",
-        "quicksight": "r" if is_shown else "",
-    }.get(role, "")
+    # Runs register the tables of the stream, and readers list them.
+    reads = ("run", "run-jobs", "dagster", "reader", "quicksight")
+    tends = "rwd" if is_tended else "r"
+    return {"stream": "rw" + trimmed, "upkeep": tends, "repair": tends}.get(role, "r" if role in reads else "")
 
 
 @dataclass(frozen=True)
@@ -187,6 +182,8 @@ def _at(role: str, place: Place) -> Iterator[Row]:
     for prefix in (place.path,) if place.is_key else (place.path, f"{place.path}/", f"{place.path}/part"):
         yield _list(role, f"{PREFIX}/{prefix}", lists(role, prefix))
         yield _list(role, prefix, False)  # the same without the lake's prefix
+        yield _list(role, f"{PREFIX}/{prefix}", False, "ListBucketVersions")
+    yield _list(role, f"{PREFIX}/{place.path}_evil", lists(role, f"{place.path}_evil"))
 
 
 def _s3(role: str, action: str, key: str, allowed: bool, context: dict[str, str] = TLS) -> Row:
@@ -243,7 +240,7 @@ def _key(role: str) -> Iterator[Row]:
     for action, right in (("Decrypt", True), ("GenerateDataKey", writes), ("Encrypt", False), ("DescribeKey", False)):
         # iam-simulate does not compare the encryption context: an assertion of our own holds that condition.
         for key, services, allowed in (
-            (KEY, via, right), (f"{KEY[:-1]}1", via, False), (KEY, {}, False),
+            (KEY, via, right), (f"{KEY[:-1]}1", via, False), (f"{KEY}0", via, False), (KEY, {}, False),
             (KEY, {"kms:ViaService": f"sqs.{REGION}.amazonaws.com"}, False),
             (KEY, {"kms:ViaService": "s3.us-west-2.amazonaws.com"}, False),
         ):  # fmt: skip
@@ -343,7 +340,8 @@ def services() -> Iterator[Service]:
             _to(LOADS, ("glue:GetTables", "glue:GetTable", "glue:GetPartitions")),
         ),
         ("glue:DeleteDatabase", "glue:BatchDeleteTable", "glue:GetTableVersions"),
-        (_arn("glue", "database/lakehouse2"), _arn("glue", "table/lakehouse2/x"), _arn("glue", "table/other/x"),
+        (_arn("glue", "catalog2"), _arn("glue", "database/lakehouse2"),
+         _arn("glue", "table/lakehouse2/x"), _arn("glue", "table/other/x"),
          _arn("glue", "database/other")),
     )  # fmt: skip
     crawlers = documented("aws.md", '`catalog_by = "crawl"`')
@@ -492,10 +490,8 @@ def rows_of_services() -> Iterator[Row]:
                 for action in service.never:
                     yield Row(role, action, resource, False, context)
             for resource in service.neighbours:
-                kind = resource.split(":")[5].partition("/")[0]
                 for action in service.actions:
-                    if resource.split(":")[2] != "glue" or kind in ("crawler", "database", "table"):
-                        yield Row(role, action, resource, False, context)
+                    yield Row(role, action, resource, False, context)
 
 
 def rows() -> list[Row]:
