@@ -339,8 +339,8 @@ READING = (
 )  # fmt: skip
 
 CHAPTERS = (
-    Chapter("first load", "run", run(), reported, {"STOCK_LAKEHOUSE_REPORTS_KEPT": "1"}),
     Chapter("next day", "run", next_day, filled),
+    Chapter("first load", "run", run(), reported, {"STOCK_LAKEHOUSE_REPORTS_KEPT": "1"}),
     Chapter("restatement", "run", restated, filled),
     Chapter("split", "run", split, filled),
     Chapter("bars that become impossible", "run", quarantined, filled),
