@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo ui test test-all test-engines test-athena test-deploy lint weed soak bench conformance docs screenshots lock clean .venv/deploy
+.PHONY: demo ui test test-all test-engines test-athena test-deploy lint weed soak bench conformance docs screenshots lock image-context clean .venv/deploy
 
 demo: .venv/installed
 	@$(BIN)/stock-lakehouse demo
@@ -70,6 +70,26 @@ lock: .venv/tests
 	  --extra platform --extra dev --constraints requirements.lock --output-file requirements-tests.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
 	  --group deploy --output-file requirements-deploy.lock
+
+# What deploy/Containerfile installs: the wheels that requirements.lock pins, the project's own, and the certificates of Amazon RDS
+# (https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html). PYTHON is of the version of the image's base, 3.11:
+# the lock pins other wheels before 3.11.5 than after.
+IMAGE ?= build/image
+
+image-context: $(IMAGE)/wheels/made $(IMAGE)/rds-ca.pem
+	rm -rf build/lib $(IMAGE)/wheels/stock_lakehouse-*
+	$(IMAGE)/pip/bin/pip wheel --quiet --no-deps --wheel-dir $(IMAGE)/wheels .
+
+$(IMAGE)/wheels/made: requirements.lock
+	rm -rf $(IMAGE)/pip $(IMAGE)/wheels
+	$(PYTHON) -m venv $(IMAGE)/pip
+	$(IMAGE)/pip/bin/pip wheel --quiet --requirement requirements.lock --wheel-dir $(IMAGE)/wheels
+	touch $@
+
+$(IMAGE)/rds-ca.pem:
+	mkdir -p $(IMAGE)
+	curl --fail --silent --show-error --output $@.new https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem
+	mv $@.new $@
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -29,6 +29,9 @@ REJECTED = (
 THROTTLED = ("TooManyRequestsException", "Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown")
 
 
+NO_RESOURCE = "AWS knows no resource of these actions"  # the reason of a right on `*`
+
+
 @dataclass(frozen=True)
 class Right:
     """What a process may do at a service: one IAM statement that allows. Those of the lake's own bucket are not among them.

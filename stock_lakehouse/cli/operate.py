@@ -297,8 +297,8 @@ def init(
     write_new(path.with_name("workspace.yaml"), WORKSPACE, force=False)
     if production:
         say(
-            f"Dagster needs DAGSTER_HOME={path.parent} and {POSTGRES_VARIABLE} in its environment; docs/operations.md has "
-            "units for systemd. If the lake has data already, `stock-lakehouse record` marks it in the new instance."
+            f"Dagster needs DAGSTER_HOME={path.parent} and {POSTGRES_VARIABLE} in its environment; docs/deployment.md "
+            "has units for systemd. If the lake has data already, `stock-lakehouse record` marks it in the new instance."
         )
     else:
         say("Next: `stock-lakehouse doctor`, then `stock-lakehouse demo`.")

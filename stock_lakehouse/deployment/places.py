@@ -13,7 +13,7 @@ from stock_lakehouse.dashboards.reports import FOLDER as REPORTS
 from stock_lakehouse.deployment.production import LOGS as COMPUTE_LOGS
 from stock_lakehouse.lake import raw_compaction
 from stock_lakehouse.lake.history import LOG
-from stock_lakehouse.lake.lease import TRIAL, lease_path
+from stock_lakehouse.lake.lease import SUFFIX, TRIAL, lease_path
 from stock_lakehouse.lake.maintenance import DAMAGED
 from stock_lakehouse.lake.serving import FOLDER as SERVING
 from stock_lakehouse.lake.serving import SERVED
@@ -51,7 +51,8 @@ TRIMMED = (RAW_TICKS, MINUTE_BARS, LIVE_FEATURES)
 
 @dataclass(frozen=True)
 class Places:
-    """Places below the lake's root: a folder (`raw/stocks_daily`), or a pattern of keys (`.locks/doctor-*`), which has a `*`.
+    """Places below the lake's root: a folder (`raw/stocks_daily`), a pattern of keys (`.locks/doctor-*`), which has a `*`, or the key
+    of a lease (`.locks/stream.lease`).
 
     Every place may also be listed: without that, S3 answers 403 for a key that does not exist.
 
@@ -105,9 +106,14 @@ def written_in(layer: Table, settings: Settings) -> Places:
         found |= _all(REWRITE_MARKERS)
     if layer in SERVED:
         found |= Places(create=frozenset({SERVING}))
-    if settings.engine != "embedded":
+    if layer != RAW and settings.engine != "embedded":
         found |= _all(STAGING)
     return found | _leases(*leased)
+
+
+def left_behind(settings: Settings) -> Places:
+    """Where every run looks at its end for what it has staged; the embedded engine stages on its machine."""
+    return Places() if settings.engine == "embedded" else Places(read=frozenset({STAGING}))
 
 
 def written_by_stream(table: Table) -> Places:
@@ -208,6 +214,11 @@ def _paths(*tables: Table) -> frozenset[str]:
     return frozenset(laid_out(table, layout).path for table in tables for layout in LAYOUTS)
 
 
+def is_folder(place: str) -> bool:
+    """Whether a place is a folder, and not one key or a pattern of keys."""
+    return "*" not in place and not place.endswith(SUFFIX)
+
+
 def _made(place: str) -> Places:
     """A place whose files are written once, and removed when they are replaced."""
     return Places(create=frozenset({place}), delete=frozenset({place}))
@@ -219,4 +230,4 @@ def _leases(*names: str) -> Places:
 
 
 def _keys_of_leases(*names: str) -> frozenset[str]:
-    return frozenset(f"{lease_path(name)}*" for name in names)
+    return frozenset(map(lease_path, names))

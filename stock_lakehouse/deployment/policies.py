@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.deployment.places import Places
+from stock_lakehouse.deployment.places import Places, is_folder
 from stock_lakehouse.deployment.rights import LAKE, LAKE_KEYS, Role
 from stock_lakehouse.tables import TABLES
 
@@ -155,10 +155,10 @@ def _patterns(places: Iterable[str], with_root: bool = False) -> Iterator[str]:
     for place in sorted(kept):
         if any(place.startswith(f"{other}/") for other in kept):
             continue  # the folder covers it
-        if "*" in place:
-            yield place
-        else:
+        if is_folder(place):
             yield from (place, f"{place}/*") if with_root else (f"{place}/*",)
+        else:
+            yield place
 
 
 def _filled(value: Any, names: Names) -> Any:

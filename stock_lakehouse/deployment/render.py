@@ -41,7 +41,13 @@ def as_yaml(value: Any) -> str:
     """`value` as YAML, in its own order."""
     import yaml
 
-    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=130))
+    class Plain(yaml.SafeDumper):
+        """Without anchors and aliases, which CloudFormation refuses."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    return str(yaml.dump(value, Dumper=Plain, sort_keys=False, allow_unicode=True, width=130))
 
 
 def differences(files: dict[str, str], folder: Path) -> list[str]:

@@ -12,9 +12,10 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.aws import GLUE_READS, Right, arn, glue_tables
+from stock_lakehouse.aws import GLUE_READS, NO_RESOURCE, Right, arn, glue_tables
 from stock_lakehouse.deployment import places
 from stock_lakehouse.deployment.places import Places, results_folder
+from stock_lakehouse.deployment.production import RUN_CONTAINER
 from stock_lakehouse.tables import BY_NAME, RAW, STREAM_BY_NAME, TABLES
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 LAKE = "arn:${AWS::Partition}:s3:::${Lake}"
 LAKE_KEYS = f"{LAKE}/${{Prefix}}/"
-NO_RESOURCE = "AWS knows no resource of this action"
 
 
 class DeploymentError(Exception):
@@ -144,7 +144,7 @@ class _Graph:
 
     def touched(self, names: Iterable[str]) -> Places:
         """What the steps of these assets touch. Raises DeploymentError for an asset that no rule covers."""
-        return reduce(or_, map(self._touched, sorted(names)), Places())
+        return reduce(or_, map(self._touched, sorted(names)), places.left_behind(self._settings))
 
     def _touched(self, name: str) -> Places:
         known = BY_NAME | STREAM_BY_NAME
@@ -230,7 +230,8 @@ def _result_rights(settings: Settings) -> tuple[Right, ...]:
 
 def _launches(launched: Iterable[str]) -> tuple[Right, ...]:
     """What the launcher of runs needs: to start tasks, to follow them, and to give them the roles `launched`."""
-    in_cluster = {"ArnEquals": {"ecs:cluster": "${Cluster.Arn}"}}
+    in_cluster = {"ArnEquals": {"ecs:cluster": arn("ecs", "cluster/${Cluster}")}}
+    definition = arn("ecs", f"task-definition/${{AWS::StackName}}-{RUN_CONTAINER}:*")
     to_tasks = {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
     passed = tuple(f"${{{role}.Arn}}" for role in (*launched, "ExecutionRole"))
     follow = ("ecs:DescribeTasks", "ecs:StopTask", "ecs:TagResource")

@@ -17,6 +17,8 @@ from stock_lakehouse.deployment.production import VARIABLES, WORKSPACE
 from stock_lakehouse.instance.home import POSTGRES_VARIABLE, PRODUCTION, write_new
 from stock_lakehouse.instance.home import WORKSPACE as WORKSPACE_IN_PROCESS
 
+CREDENTIAL = "variable_"  # deploy/systemd loads the files of a folder with this prefix
+NAME = "stock-lakehouse"  # the program
 # Set in the image: the rendered dagster.yaml of ECS.
 TEMPLATE_VARIABLE = "DAGSTER_YAML_TEMPLATE"
 
@@ -25,14 +27,17 @@ class StartError(Exception):
     """A process cannot start. The message says what is missing and what gives it; it has no secret."""
 
 
-def with_credentials(variables: Mapping[str, str]) -> dict[str, str]:
-    """`variables`, and for each credential that systemd loaded for the unit a variable of its name. A credential wins.
+def completed(variables: Mapping[str, str]) -> dict[str, str]:
+    """`variables`, and for each credential `variable_NAME` that systemd loaded for the unit a variable NAME. A credential wins.
 
     https://systemd.io/CREDENTIALS: each is a file in the folder that CREDENTIALS_DIRECTORY names, which only the unit can read.
+    AWS_REGION, the region of the lake, is also boto3's, which reads AWS_DEFAULT_REGION alone.
     """
     folder = variables.get("CREDENTIALS_DIRECTORY")
-    files = sorted(Path(folder).iterdir()) if folder else []
-    return {**variables, **{file.name: file.read_text(encoding="utf-8").rstrip("\n") for file in files}}
+    files = sorted(Path(folder).glob(f"{CREDENTIAL}*")) if folder else []
+    secrets = {file.name.removeprefix(CREDENTIAL): file.read_text(encoding="utf-8").rstrip("\n") for file in files}
+    region = {"AWS_DEFAULT_REGION": variables["AWS_REGION"]} if variables.get("AWS_REGION") else {}
+    return {**region, **variables, **secrets}
 
 
 def prepare(variables: Mapping[str, str]) -> None:
@@ -50,8 +55,8 @@ def prepare(variables: Mapping[str, str]) -> None:
         return
     if not variables.get(TEMPLATE_VARIABLE):
         raise StartError(
-            f"{POSTGRES_VARIABLE} is not set: set it to the address of Dagster's database, in a unit by the credential of "
-            "that name"
+            f"{POSTGRES_VARIABLE} is not set: set it to the address of Dagster's database; a unit of systemd has it from the "
+            "file of that name in /etc/stock-lakehouse/credentials"
         )
     missing = [f"{name} ({meaning})" for name, meaning in VARIABLES.items() if not variables.get(name)]
     if missing:
@@ -60,7 +65,13 @@ def prepare(variables: Mapping[str, str]) -> None:
             f"{POSTGRES_VARIABLE} instead, the address of Dagster's database"
         )
     text = Path(variables[TEMPLATE_VARIABLE]).read_text(encoding="utf-8")
-    write_new(home / "dagster.yaml", Template(text).substitute(variables), force=False)
+    try:
+        filled = Template(text).substitute(variables)
+    except (KeyError, ValueError) as error:
+        raise StartError(
+            f"{variables[TEMPLATE_VARIABLE]} names a variable that is not set, or has a $ of its own: {error}"
+        ) from None
+    write_new(home / "dagster.yaml", filled, force=False)
     write_new(home / "workspace.yaml", WORKSPACE, force=False)
 
 
@@ -69,8 +80,9 @@ def main(command: Sequence[str]) -> None:
     try:
         if not command:
             raise StartError("name a command, like `dagster-daemon run`")
-        variables = with_credentials(os.environ)
-        prepare(variables)
+        variables = completed(os.environ)
+        if command[0].startswith(("dagster", NAME)):  # others do without Dagster, like the maker of the database's user
+            prepare(variables)
         # Programs of this environment come first: a unit of systemd has no PATH of it.
         path = os.pathsep.join([str(Path(sys.executable).parent), variables.get("PATH", os.defpath)])
         program = shutil.which(command[0], path=path)

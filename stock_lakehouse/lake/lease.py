@@ -16,6 +16,7 @@ from typing import Any
 from stock_lakehouse.lake.storage import Bucket, ChangedError, StorageError
 
 FOLDER = ".locks"
+SUFFIX = ".lease"
 TRIAL = f"{FOLDER}/doctor-"  # how the key of the object begins with which `doctor` tries conditional writes
 SECONDS = 60.0  # a holder that does not renew for this long may lose the lease
 RENEWALS = 4  # renewals in SECONDS
@@ -25,7 +26,7 @@ ATTEMPTS = 5  # attempts of a write whose answer is lost
 
 def lease_path(name: str) -> str:
     """The path of the object of the lease `name` under the lake's root."""
-    return f"{FOLDER}/{name}.lease"
+    return f"{FOLDER}/{name}{SUFFIX}"
 
 
 class LeaseLostError(Exception):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from stock_lakehouse.aws import Right, arn, glue_tables
+from stock_lakehouse.aws import NO_RESOURCE, Right, arn, glue_tables
 from stock_lakehouse.settings import Aws
 
 if TYPE_CHECKING:
@@ -55,13 +55,11 @@ class CatalogResource(dg.ConfigurableResource[Any]):
             from stock_lakehouse.catalog.crawlers import names_of
 
             crawlers = tuple(arn("glue", f"crawler/{name}") for name in names_of(database))
-            calls = ("glue:GetCrawler", "glue:CreateCrawler", "glue:UpdateCrawler", "glue:StartCrawler")
+            calls = ("glue:GetCrawler", "glue:UpdateCrawler", "glue:StartCrawler")
             to_glue = {"StringEquals": {"iam:PassedToService": "glue.amazonaws.com"}}
             found += [
                 Right("Crawlers", calls, crawlers),
-                Right(
-                    "CrawlerMetrics", ("glue:GetCrawlerMetrics",), ("*",), reason="AWS knows no resource of this action"
-                ),
+                Right("AnyCrawler", ("glue:CreateCrawler", "glue:GetCrawlerMetrics"), ("*",), reason=NO_RESOURCE),
                 Right("CrawlerRole", ("iam:PassRole",), ("${CrawlerRole.Arn}",), to_glue),
             ]
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stock_lakehouse.aws import Right, arn
+from stock_lakehouse.aws import NO_RESOURCE, Right, arn
 from stock_lakehouse.settings import Aws, QuickSight, Redshift
 from stock_lakehouse.sql.athena import workgroup_rights
 from stock_lakehouse.sql.data_api import WORKGROUP
@@ -16,16 +16,16 @@ def provisioning_rights(quicksight: QuickSight, aws: Aws, redshift: Redshift) ->
     dashboard = arn("quicksight", f"dashboard/{quicksight.name}")
     accounts = ("quicksight:DescribeAccountSubscription", "quicksight:DescribeUser", "quicksight:DescribeGroup")
     found = [
-        Right("QuickSightAccount", accounts, ("*",), reason="the settings name users and groups, whose ARNs AWS makes"),
+        Right("QuickSightAccount", accounts, ("*",), reason="users and groups are of a region that is not known"),
+        Right("QuickSightAny", _actions("CreateDataSource", "ListIngestions"), ("*",), reason=NO_RESOURCE),
         Right("QuickSightSource", _actions(
-            "DescribeDataSource", "CreateDataSource", "UpdateDataSource", "PassDataSource", "DescribeDataSourcePermissions",
-            "UpdateDataSourcePermissions",
+            "DescribeDataSource", "UpdateDataSource", "PassDataSource", "DescribeDataSourcePermissions",
+            "UpdateDataSourcePermissions", "CreateDataSet", "UpdateDataSet",
         ), (source,)),
         Right("QuickSightSets", _actions(
             "DescribeDataSet", "CreateDataSet", "UpdateDataSet", "PassDataSet", "DescribeDataSetPermissions",
             "UpdateDataSetPermissions", "DescribeDataSetRefreshProperties", "PutDataSetRefreshProperties",
             "DescribeRefreshSchedule", "CreateRefreshSchedule", "UpdateRefreshSchedule", "CreateIngestion", "DescribeIngestion",
-            "ListIngestions",
         ), (sets,)),
         Right("QuickSightDashboard", _actions(
             "DescribeDashboard", "CreateDashboard", "UpdateDashboard", "UpdateDashboardPublishedVersion",

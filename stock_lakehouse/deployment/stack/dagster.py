@@ -42,7 +42,7 @@ from stock_lakehouse.settings import variable_of
 if TYPE_CHECKING:
     from stock_lakehouse.settings import Settings
 
-OWNER = "owner"  # of the database; it has a password, which RDS keeps in Secrets Manager and renews
+OWNER = "dagster_owner"  # of the database; it has a password, which RDS keeps in Secrets Manager and renews
 POSTGRES = "17"
 HTTPS, SPARK_CONNECT = 443, 15002
 USER = "10001"  # of the image
@@ -259,7 +259,7 @@ def _container(name: str, command: Sequence[str], **more: Any) -> Resource:
     return {
         "Name": name,
         "Image": ref("Image"),
-        "Command": list(command),
+        **({"Command": list(command)} if command else {}),
         "User": USER,
         "ReadonlyRootFilesystem": True,
         "Essential": True,
@@ -285,8 +285,9 @@ def _server_containers(shared: Mapping[str, Any]) -> list[Resource]:
     }
     maker = _container(
         "database",
-        ("python", "-m", "stock_lakehouse.deployment.database"),
-        EntryPoint=[],  # that of the image writes Dagster's files, for which the variables are missing here
+        (),
+        # In place of the image's own, which writes Dagster's files and wants their variables.
+        EntryPoint=["python", "-m", "stock_lakehouse.deployment.database"],
         Environment=_named(owner),
         Secrets=[{"Name": OWNER_VARIABLES["password"], "ValueFrom": sub(f"{secret}:password::")}],
     ) | {"Essential": False}

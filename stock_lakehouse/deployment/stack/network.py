@@ -187,7 +187,7 @@ def _group() -> Resource:
     return {
         "Type": "AWS::EC2::SecurityGroup",
         "Properties": {
-            "GroupDescription": "Interface endpoints of AWS's services",
+            "GroupDescription": "Interface endpoints of AWS services",
             "VpcId": ref("VpcId"),
             "SecurityGroupIngress": [incoming],
             "SecurityGroupEgress": [outgoing],

@@ -46,13 +46,13 @@ def allow(sid: str, actions: Sequence[str], resources: Any, **more: Any) -> Stat
 
 def trust(service: str) -> dict[str, Any]:
     """The policy by which `service` of AWS, like `ecs-tasks`, may assume a role."""
+    names = (service, "redshift-serverless") if service == "redshift" else (service,)
     statement: dict[str, Any] = {
         "Effect": "Allow",
-        "Principal": {"Service": f"{service}.amazonaws.com"},
+        "Principal": {"Service": [f"{name}.amazonaws.com" for name in names]},
         "Action": "sts:AssumeRole",
     }
-    # A service that works for several accounts says for which. EC2 gives a role to instances of this account alone.
-    if service in ("ecs-tasks", "glue"):
+    if service == "ecs-tasks":  # which says for whose account it works
         statement["Condition"] = {"StringEquals": {"aws:SourceAccount": ref("AWS::AccountId")}}
     return document(statement)
 
