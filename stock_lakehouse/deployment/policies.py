@@ -94,7 +94,7 @@ def policies_of(role: Role, names: Names = Names()) -> dict[str, Document]:
     found: dict[str, Document] = {}
     for part, statements in parts.items():
         for number, some in enumerate(_fitting(statements), 1):
-            found[part if number == 1 else f"{part}-{number}"] = document(_filled(some, names))
+            found[part if number == 1 else f"{part}-{number}"] = document(filled(some, names))
     return found
 
 
@@ -104,7 +104,7 @@ def bucket_policy(settings: Settings, names: Names = Names()) -> Document:
         "Sid": "TlsOnly", "Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": [LAKE, f"{LAKE}/*"],
         "Condition": {"Bool": {"aws:SecureTransport": "false"}},
     }  # fmt: skip
-    return document(_filled([tls_only, append_only()], names))
+    return document(filled([tls_only, append_only()], names))
 
 
 def append_only() -> Statement:
@@ -161,12 +161,12 @@ def _patterns(places: Iterable[str], with_root: bool = False) -> Iterator[str]:
             yield place
 
 
-def _filled(value: Any, names: Names) -> Any:
+def filled(value: Any, names: Names) -> Any:
     if isinstance(value, str):
         return names.filled(value if names.prefix else value.replace("${Prefix}/", ""))
     if isinstance(value, Mapping):
-        return {key: _filled(inner, names) for key, inner in value.items()}
-    return [_filled(inner, names) for inner in value] if isinstance(value, Sequence) else value
+        return {key: filled(inner, names) for key, inner in value.items()}
+    return [filled(inner, names) for inner in value] if isinstance(value, Sequence) else value
 
 
 def size(policy: Document) -> int:
@@ -198,4 +198,4 @@ def _divided(statement: Statement) -> Iterator[Statement]:
 
 
 def _longest(statements: Sequence[Statement]) -> int:
-    return size(document(_filled(statements, LONGEST)))
+    return size(document(filled(statements, LONGEST)))

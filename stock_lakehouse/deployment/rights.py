@@ -25,6 +25,10 @@ LAKE = "arn:${AWS::Partition}:s3:::${Lake}"
 LAKE_KEYS = f"{LAKE}/${{Prefix}}/"
 
 
+# The roles of the settings that were asked for last: each part of a deployment asks, and the asset graph takes half a second.
+_known: list[tuple[Settings, dict[str, Role]]] = []
+
+
 class DeploymentError(Exception):
     """What is to be deployed cannot be derived. The message names the asset, table or setting, and what to do."""
 
@@ -58,9 +62,12 @@ def roles(settings: Settings) -> dict[str, Role]:
 
     Raises DeploymentError for settings that cannot be deployed, and for an asset or a table that no rule covers.
     """
-    _check(settings)
-    graph = _Graph(settings)
-    return {role.name: role for role in (*_of_processes(settings, graph), *_of_services(settings, graph))}
+    if not _known or _known[0][0] is not settings:
+        _check(settings)
+        graph = _Graph(settings)
+        found = {role.name: role for role in (*_of_processes(settings, graph), *_of_services(settings, graph))}
+        _known[:] = [(settings, found)]
+    return dict(_known[0][1])
 
 
 def _of_processes(settings: Settings, graph: _Graph) -> Iterator[Role]:
