@@ -125,11 +125,11 @@ def test_services_that_the_settings_do_not_use_have_neither_roles_nor_rights() -
     [
         ({"lake_root": "folder"}, "lake_root: folder is a folder"),
         (
-            {"lake_root": "s3://b/l", "catalog": "glue", "query_engine": "athena", "aws": {"athena_results": "s3://b/results"}},
-            "aws.athena_results: no role may write to s3://b/results",
+            {"lake_root": "s3://bucket/lake", "catalog": "glue", "query_engine": "athena", "aws": {"athena_results": "s3://bucket/results"}},
+            "aws.athena_results: no role may write to s3://bucket/results",
         ),
         (
-            {"lake_root": "s3://b/l", "engine": "databricks", "databricks": {"cluster_id": "c", "messages": "s3://m"}},
+            {"lake_root": "s3://bucket/lake", "engine": "databricks", "databricks": {"cluster_id": "c", "messages": "s3://m"}},
             "databricks.messages: Dagster writes to the root of s3://m",
         ),
     ],
