@@ -5,7 +5,7 @@ Here: what the steps report. Not here: the work (streams/), and when they run (a
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -20,6 +20,10 @@ from stock_lakehouse.checks.stream import (
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.resources.stream import StreamResource
 from stock_lakehouse.tables import CURATED, LIVE_FEATURES, MINUTE_BARS, RAW_TICKS, RECONCILIATION
+
+if TYPE_CHECKING:
+    from stock_lakehouse.lake.bar_table import BarTable
+    from stock_lakehouse.lake.tick_table import TickTable
 
 POOL = "stream"
 DRAIN_MINUTES = 60.0
@@ -38,22 +42,27 @@ def stream_assets() -> list[dg.AssetsDefinition]:
     pool=POOL,
 )
 def stream_batches(context: dg.AssetExecutionContext, stream_service: StreamResource) -> Iterator[Any]:
+    from stock_lakehouse.streams.runner import Counts
     from stock_lakehouse.streams.status import lag_of, waited_longest
 
     before = stream_service.status(0)
-    with stream_service.running() as started:
-        started.drain(DRAIN_MINUTES)
-        # Under the lock, so that no other runner is between ticks and bars.
-        checks = [conservation_of(started.ticks, started.bars), positions_of(started.ticks)]
-        counts, watermark, open_bars = started.counts, started.ticks.watermark, started.bars.open_bars()
+    if stream_service.is_job:
+        counts = Counts.of(stream_service.by_job(context, minutes=DRAIN_MINUTES))
+        with stream_service.tables() as (ticks, bars):
+            checks, facts = _facts_of(ticks, bars)
+    else:
+        with stream_service.running() as started:
+            started.drain(DRAIN_MINUTES)
+            counts = started.counts
+            # Under the lock, so that no other runner is between ticks and bars.
+            checks, facts = _facts_of(started.ticks, started.bars)
     yield from checks
     after = stream_service.status(0)
     metadata: dict[str, Any] = {
         **counts.as_metadata(),
-        "open bars": open_bars,
+        **facts,
         "lag before": lag_of(before),
         "lag after": lag_of(after),
-        "watermark": "none" if watermark is None else watermark.isoformat(),
     }
     for table in (RAW_TICKS, MINUTE_BARS):
         yield dg.MaterializeResult(asset_key=table.name, metadata=metadata)
@@ -64,6 +73,13 @@ def stream_batches(context: dg.AssetExecutionContext, stream_service: StreamReso
             "lag_alert_seconds: they come faster than they are read; `stock-lakehouse stream status` shows where",
             allow_retries=False,
         )
+
+
+def _facts_of(ticks: TickTable, bars: BarTable) -> tuple[list[dg.AssetCheckResult], dict[str, Any]]:
+    """The checks of the step, and what the tables say after it, as of their handles."""
+    watermark = ticks.watermark
+    facts = {"open bars": bars.open_bars(), "watermark": "none" if watermark is None else watermark.isoformat()}
+    return [conservation_of(ticks, bars), positions_of(ticks)], facts
 
 
 @dg.asset(name=LIVE_FEATURES.name, deps=[MINUTE_BARS.name, CURATED.name], pool=POOL)

@@ -10,10 +10,11 @@ import getpass
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stock_lakehouse.clock import Clock
@@ -21,8 +22,19 @@ from stock_lakehouse.lake.bar_table import BarTable, BarUpdate
 from stock_lakehouse.lake.lock import one_writer, sign
 from stock_lakehouse.lake.loss_table import LossTable
 from stock_lakehouse.lake.publish import PublishError
-from stock_lakehouse.lake.stream_table import LOCK
-from stock_lakehouse.lake.tick_table import EPOCH, GIVEN_UP, READ_TO_END, READING, LostRowsError, Progress, TickTable
+from stock_lakehouse.lake.stream_table import LOCK, WRITING
+from stock_lakehouse.lake.tick_table import (
+    EMBEDDED,
+    EPOCH,
+    GIVEN_UP,
+    OWNER,
+    READ_TO_END,
+    READING,
+    STRUCTURED,
+    LostRowsError,
+    Progress,
+    TickTable,
+)
 from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.schemas.audit import audit_rows
@@ -93,6 +105,12 @@ class Counts:
     bars: int = 0
     new_bars: int = 0
 
+    @classmethod
+    def of(cls, summary: Mapping[str, Any]) -> Counts:
+        """The counts of a summary, as `summary_of` gives it."""
+        names = ("batch", "messages", "events", "duplicates", "late", "new_bars")
+        return cls(**{name: summary[name] for name in names}, reasons=Counter(summary["reasons"]))
+
     @property
     def dead(self) -> int:
         return self.reasons.total()
@@ -121,32 +139,53 @@ def accepted_by() -> str:
 
 
 class Runner:
-    """A runner that holds the stream's lock; made by `runner`."""
+    """A runner that holds the stream's lock; made by `runner`. `owner`: the kind of runner for which it writes."""
 
     def __init__(
-        self, options: LakeOptions, settings: StreamSettings, source: StreamSource, spark: SparkSession, clock: Clock
+        self,
+        options: LakeOptions,
+        settings: StreamSettings,
+        source: StreamSource,
+        spark: SparkSession,
+        clock: Clock,
+        owner: int = EMBEDDED,
     ) -> None:
         self.options, self.settings, self.source, self.spark, self.clock = options, settings, source, spark, clock
-        self.ticks = TickTable(options, settings.versions_hours)
+        self.ticks = TickTable(options, settings.versions_hours, owner)
         self.bars = BarTable(options, settings.versions_hours)
         self.losses = LossTable(options, settings.versions_hours)
         self.counts = Counts()
         self.partitions: dict[str, Progress] = {}
+        self.quiet_clock = clock  # by which a partition is idle
+        self.on_start: Mapping[str, int] = {}  # numbers of the commits by which `go_on` decides where to go on
         self._since_joined = 0
         self._days: set[str] = set()  # days written since files were joined
         self._tended: float | None = None
 
     def start(self, accept_loss: str | None, take_over: bool) -> None:
         """Make the tables ready, go on from their positions, and do the bars that a killed runner left."""
+        self.go_on(accept_loss, take_over)
+        self.bars.begin()
+        if self.bars.batch < self.ticks.batch:
+            # Not counted here: the runner that read these messages has counted them.
+            self.bars.update(self.ticks, self.bars.batch, self.bars_of)
+        self.counts.batch = self.ticks.batch
+
+    def go_on(self, accept_loss: str | None, take_over: bool) -> None:
+        """Make the tables ready, and let the source go on from their positions. Needs no engine."""
         self.ticks.prepare()
         self.bars.prepare()
         self.ticks.begin()
-        try:
-            self.ticks.check(take_over)
-        except LostRowsError as error:
-            if accept_loss is None:
-                raise
-            self._accept_lost_rows(error, accept_loss)
+        with self._writing_alone():
+            try:
+                self.ticks.check(take_over)
+            except LostRowsError as error:
+                if accept_loss is None:
+                    raise
+                self._accept_lost_rows(error, accept_loss)
+            self.ticks.finish_batch(self.ticks.unfinished())
+            if self.ticks.number(OWNER) not in (None, self.ticks.owner):
+                self._commit(self.ticks.no_rows(), {}, more=self.on_start)
         known = self.ticks.sources()
         self.partitions = known.get(self.source.name, {})
         if (refusal := recreated(self.source.name, known)) is not None:
@@ -165,13 +204,27 @@ class Runner:
             self._commit(
                 self.ticks.no_rows(),
                 {name: Progress(end.position or end.later or 0) for name, end in self.source.ends().items()},
+                more=self.on_start,
             )
             self.source.open(self.partitions)
-        self.bars.begin()
-        if self.bars.batch < self.ticks.batch:
-            # Not counted here: the runner that read these messages has counted them.
-            self.bars.update(self.ticks, self.bars.batch, self.bars_of)
-        self.counts.batch = self.ticks.batch
+
+    def commit_start(self) -> None:
+        """Write down the numbers of `on_start`."""
+        with self._writing_alone():
+            self._commit(self.ticks.no_rows(), {}, more=self.on_start)
+
+    @contextmanager
+    def _writing_alone(self) -> Iterator[None]:
+        """Keep a batch of Structured Streaming from being written: it is by another process, which outlives its program.
+
+        A batch that comes later finds another owner, or another number of its own, and is refused.
+        """
+        if self.ticks.number(OWNER) != STRUCTURED:
+            yield
+            return
+        with one_writer(self.options.lake_root, WRITING):
+            self.ticks.begin()
+            yield
 
     def step(self, seconds: float) -> Messages:
         """Poll once for at most `seconds`, and bring in what came; without messages, let minutes become final."""
@@ -180,9 +233,19 @@ class Runner:
             self._batch(messages)
         else:
             self.idle(messages)
-        if self._since_joined >= self.settings.compact_batches:
+        if self.has_small_files:
             self.join_files()
         return messages
+
+    @property
+    def has_small_files(self) -> bool:
+        """Whether so many batches were written that their files are to be joined."""
+        return self._since_joined >= self.settings.compact_batches
+
+    def note_batch(self, days: Iterable[date]) -> None:
+        """Count a batch that was written without `step`, with rows of `days`."""
+        self._since_joined += 1
+        self._days |= {str(day) for day in days}
 
     def drain(self, minutes: float) -> None:
         """Read to the ends of the partitions as they are now. Raises StreamTimeoutError after `minutes`."""
@@ -215,7 +278,7 @@ class Runner:
         }
         moved |= self._ended(moved, messages)
         moved |= self._seen(moved, messages)
-        watermark, present = self._watermark(messages), self.ticks.watermark
+        watermark, present = self.watermark_after(messages), self.ticks.watermark
         if moved or (watermark is not None and (present is None or _minute(watermark) > _minute(present))):
             self._commit(self.ticks.no_rows(), moved, watermark)
             self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self.bars_of, self.ticks.no_rows()))
@@ -259,7 +322,7 @@ class Runner:
 
     def tend(self) -> None:
         """Remove old versions, and ticks beyond `keep_ticks_days`; at most once in TEND_SECONDS."""
-        if self._tended is not None and time.monotonic() < self._tended + TEND_SECONDS:
+        if not self.is_tending_due():
             return
         self._tended = time.monotonic()
         keep = self.settings.keep_ticks_days
@@ -272,6 +335,10 @@ class Runner:
                 self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self.bars_of, self.ticks.no_rows()))
         for table in (self.ticks, self.bars):
             table.remove_old(self.clock())
+
+    def is_tending_due(self) -> bool:
+        """Whether `tend` has something to do."""
+        return self._tended is None or time.monotonic() >= self._tended + TEND_SECONDS
 
     def _batch(self, messages: Messages) -> None:
         import pyarrow as pa
@@ -292,7 +359,7 @@ class Runner:
         moved |= self._ended(moved, messages)
         moved |= self._seen(moved, messages)
         self.partitions |= moved
-        self._commit(rows, moved, self._watermark(messages))
+        self._commit(rows, moved, self.watermark_after(messages))
         update = self.bars.update(self.ticks, self.ticks.batch - 1, self.bars_of, rows)
         self._count(update)
         self.counts.messages += rows.num_rows
@@ -300,9 +367,15 @@ class Runner:
         self.counts.late += pc.sum(rows["late"]).as_py() or 0
         self._days |= {str(day) for day in pc.unique(rows["trade_date"]).to_pylist()}
 
-    def _commit(self, rows: pa.Table, moved: Mapping[str, Progress], watermark: datetime | None = None) -> None:
+    def _commit(
+        self,
+        rows: pa.Table,
+        moved: Mapping[str, Progress],
+        watermark: datetime | None = None,
+        more: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         names = [name for name in rows.column_names if name != "batch"]
-        self.ticks.append_batch(rows.select(names), self.source.name, moved, watermark)
+        self.ticks.append_batch(rows.select(names), self.source.name, moved, watermark, more=more)
         self.partitions |= moved
         self._since_joined += 1
 
@@ -338,7 +411,7 @@ class Runner:
                 found[name] = replace(progress, seen=seen)
         return found
 
-    def _watermark(self, messages: Messages) -> datetime | None:
+    def watermark_after(self, messages: Messages) -> datetime | None:
         """Up to which instant every partition that is not idle has been seen; never before the watermark of the table.
 
         A partition with further messages, or with one in the last `idle_seconds`, holds back the minutes after its newest event
@@ -354,7 +427,7 @@ class Runner:
         }
         if not highs or unread - highs.keys():  # nobody knows yet what is in these
             return present
-        quiet = self.clock() - timedelta(seconds=self.settings.idle_seconds)
+        quiet = self.quiet_clock() - timedelta(seconds=self.settings.idle_seconds)
         holding = [high for name, high in highs.items() if name in unread or self._is_active(name, quiet)]
         late = timedelta(seconds=self.settings.late_seconds)
         found = min(holding) - late if holding else _minute(max(highs.values())) + MINUTE
@@ -365,7 +438,7 @@ class Runner:
         progress = self.partitions[partition]
         return progress.ended == READING and progress.arrived is not None and progress.arrived > quiet
 
-    def _rules(self) -> TickRules:
+    def rules(self) -> TickRules:
         return TickRules(
             self.options.calendar.time_zone,
             self.settings.late_seconds,
@@ -381,7 +454,7 @@ class Runner:
 
         texts = pa.array(map(_text, messages["value"].to_pylist()), pa.string())
         given = messages.append_column("text", texts).append_column("high", highs)
-        found = ticks_of(self.spark.createDataFrame(given), self._rules(), self.ticks.watermark).toArrow()
+        found = ticks_of(self.spark.createDataFrame(given), self.rules(), self.ticks.watermark).toArrow()
         schema = self.ticks.table.arrow_schema
         found = found.cast(pa.schema([schema.field(name) for name in found.column_names]))
         audit_rows(self._numbered(found), self.ticks.table)
@@ -424,9 +497,9 @@ class Runner:
         self._write_losses(error.source, error.losses, why)
         moved = {loss.partition: loss.go_on for loss in error.losses}
         if error.source == self.source.name:
-            self._commit(self.ticks.no_rows(), moved)
+            self._commit(self.ticks.no_rows(), moved, more=self.on_start)
         else:  # the former incarnation of the stream
-            self.ticks.append_batch(self._without_batch(), error.source, moved, None)
+            self.ticks.append_batch(self._without_batch(), error.source, moved, None, more=self.on_start)
 
     def _accept_lost_rows(self, error: LostRowsError, why: str) -> None:
         first, last = sorted((error.rows, error.expected))
@@ -434,7 +507,7 @@ class Runner:
         # With the batch, because a table may be restored to the same number of rows more than once.
         lost = f"{ALL_PARTITIONS} after batch {self.ticks.batch}"
         self._write_losses(self.source.name, (Loss(lost, first, last, cause, Progress(0)),), why)
-        self.ticks.append_batch(self._without_batch(), self.source.name, {}, None, present_rows=error.rows)
+        self.ticks.append_batch(self._without_batch(), self.source.name, {}, None, error.rows, self.on_start)
 
     def _without_batch(self) -> pa.Table:
         return self.ticks.no_rows().drop_columns(["batch"])
@@ -467,16 +540,18 @@ def runner(
     clock: Clock,
     accept_loss: str | None = None,
     take_over: bool = False,
+    owner: int = EMBEDDED,
 ) -> Iterator[Runner]:
     """The one runner of the lake's stream, started, for the `with` block.
 
-    `accept_loss`: go on although messages were lost, for this reason. `take_over`: from another kind of runner.
+    `accept_loss`: go on although messages were lost, for this reason. `take_over`: from another kind of runner. `owner`: the kind
+    of runner for which it writes.
     Raises TableBusyError beside another runner, StreamRefusedError if it cannot go on without a loss, StorageError,
     SourceUnavailableError. The source is closed in the end.
     """
     with one_writer(options.lake_root, LOCK, wait_seconds=BUSY_SECONDS):
         sign(options.lake_root, LOCK, utc_now())
-        started = Runner(options, settings, source, spark, clock)
+        started = Runner(options, settings, source, spark, clock, owner)
         try:
             started.start(accept_loss, take_over)
             yield started
@@ -490,6 +565,25 @@ def run(started: Runner, trigger_seconds: float, stopping: Callable[[], bool], r
         started.step(trigger_seconds)
         started.tend()
         report()
+
+
+def summary_of(started: Runner, seconds: float) -> dict[str, Any]:
+    """What `started` did in so many seconds, as plain values."""
+    counts, watermark = started.counts, started.ticks.watermark
+    return {
+        "source": started.source.name,
+        "batch": started.ticks.batch,
+        "messages": counts.messages,
+        "events": counts.events,
+        "duplicates": counts.duplicates,
+        "dead_letters": counts.dead,
+        "reasons": dict(counts.reasons),
+        "late": counts.late,
+        "new_bars": counts.new_bars,
+        "open_bars": started.bars.open_bars(),
+        "watermark": None if watermark is None else watermark.isoformat(),
+        "seconds": round(seconds, 1),
+    }
 
 
 def _parts(ticks: pa.Table) -> Iterator[pa.Table]:
