@@ -668,8 +668,8 @@ class Settings(LakeOptions, BaseSettings):
             )
         if self.engine == "spark_connect" and self.stream.source == "kinesis":
             raise ValueError(
-                "stream.runner: Spark has no source for Kinesis, except on Databricks; set stream.runner to embedded, or engine to "
-                "databricks"
+                "stream.runner: Spark has no source for Kinesis, except on Databricks; set stream.runner to embedded, or engine "
+                "to databricks"
             )
         if self.engine == "databricks" and self.databricks.messages is None:
             raise ValueError(

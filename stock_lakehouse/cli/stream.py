@@ -49,6 +49,12 @@ AcceptLoss = Annotated[
     typer.Option(metavar="WHY", help="Go on although messages were lost; the reason is kept in stream_losses."),
 ]
 TakeOver = Annotated[bool, typer.Option("--take-over", help="Take the tables over from another kind of runner.")]
+Rebuild = Annotated[
+    bool,
+    typer.Option(
+        "--rebuild-checkpoint", help="Structured Streaming: begin a new checkpoint at the positions in the tables."
+    ),
+]
 Share = Annotated[float, typer.Option(min=0, max=1, metavar="SHARE")]
 
 
@@ -111,13 +117,20 @@ def drain(
     minutes: Annotated[float, typer.Option(min=0.01, help="How long it may take.")] = 10.0,
     accept_loss: AcceptLoss = None,
     take_over: TakeOver = False,
+    rebuild_checkpoint: Rebuild = False,
     as_json: AsJson = False,
 ) -> None:
     """Read the stream to its ends as they are now, bring its bars up to date, and end."""
-    began = time.monotonic()
-    with _running(accept_loss, take_over) as started:
-        started.drain(minutes)
-        summary = _summary(started, time.monotonic() - began)
+    from stock_lakehouse.streams.runner import summary_of
+
+    began, settings = time.monotonic(), _settings()
+    if _is_job(settings):
+        asked = {"accept_loss": accept_loss, "take_over": take_over, "rebuild": rebuild_checkpoint}
+        summary = _by_job(settings, **asked, minutes=minutes)
+    else:
+        with _running(accept_loss, take_over, rebuild_checkpoint) as started:
+            started.drain(minutes)
+            summary = summary_of(started, time.monotonic() - began)
     if as_json:
         print_data(json.dumps(summary))
     else:
@@ -125,21 +138,29 @@ def drain(
 
 
 @stream_app.command()
-def run(accept_loss: AcceptLoss = None, take_over: TakeOver = False, as_json: AsJson = False) -> None:
+def run(
+    accept_loss: AcceptLoss = None,
+    take_over: TakeOver = False,
+    rebuild_checkpoint: Rebuild = False,
+    as_json: AsJson = False,
+) -> None:
     """Read the stream and keep its bars up to date until Ctrl-C or SIGTERM, which end it after the batch."""
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.streams import runner
     from stock_lakehouse.streams.live import update_live
 
+    if _is_job(settings := _settings()):
+        asked = {"accept_loss": accept_loss, "take_over": take_over, "rebuild": rebuild_checkpoint}
+        _by_job(settings, **asked, follows=True)
+        return
     stopped, began, progress = threading.Event(), time.monotonic(), progress_printer()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    with _running(accept_loss, take_over) as started:
-        stream = _settings().stream
+    with _running(accept_loss, take_over, rebuild_checkpoint) as started:
+        stream = settings.stream
         next_line = began + stream.report_seconds
         next_event, told = began + max(stream.report_seconds, LEAST_SECONDS), 0
         next_live = began + stream.live_seconds
-        settings = _settings()
 
         def report() -> None:
             nonlocal next_line, next_event, next_live, told
@@ -152,18 +173,18 @@ def run(accept_loss: AcceptLoss = None, take_over: TakeOver = False, as_json: As
                 _tell_dagster(settings, started)
             if time.monotonic() >= next_line:
                 next_line += stream.report_seconds
-                summary = _summary(started, time.monotonic() - began)
+                summary = runner.summary_of(started, time.monotonic() - began)
                 print_data(json.dumps(summary)) if as_json else progress(_sentence(summary))
 
         runner.run(started, stream.trigger_seconds, stopped.is_set, report)
-        summary = _summary(started, time.monotonic() - began)
+        summary = runner.summary_of(started, time.monotonic() - began)
     print_data(json.dumps(summary)) if as_json else say(_sentence(summary))
 
 
 @stream_app.command()
 def retry(as_json: AsJson = False) -> None:
     """Read all dead letters again by the present rules; those that are good ticks now join their bars."""
-    with _running(None, False) as started:
+    with _embedded() as started:
         letters, changed = started.retry()
     if as_json:
         print_data(json.dumps({"dead_letters": letters, "changed": changed}))
@@ -180,7 +201,8 @@ def status(
 
     settings = _settings()
     with _named_errors(settings):
-        found = status_of(settings.lake_options, settings.stream.versions_hours, _source(settings), days)
+        stream = settings.stream
+        found = status_of(settings.lake_options, stream.versions_hours, _source(settings), days, stream.runner)
     if as_json:
         print_data(json.dumps(asdict(found), default=_json))
     else:
@@ -343,25 +365,71 @@ def _source(settings: Settings) -> StreamSource:
 
 
 @contextmanager
-def _running(accept_loss: str | None, take_over: bool) -> Iterator[Runner]:
-    """The started runner; its errors as a line and an exit code."""
+def _running(accept_loss: str | None, take_over: bool, rebuild: bool) -> Iterator[Runner]:
+    """The started runner of the settings, not a job; its errors as a line and an exit code."""
+    from stock_lakehouse.clock import clock_of
+
+    settings = _settings()
+    if settings.stream.runner == "embedded":
+        if rebuild:
+            fail("--rebuild-checkpoint: goes with stream.runner = 'structured_streaming'; the embedded runner has none")
+        with _embedded(accept_loss, take_over) as embedded:
+            yield embedded
+        return
+    from stock_lakehouse.cli.context import engine
+    from stock_lakehouse.streams.structured import structured_runner
+
+    check_lake_root(settings)
+    clock = clock_of(settings.simulated_clock)
+    with (
+        _named_errors(settings),
+        engine(settings, "raw_ticks") as spark,
+        structured_runner(
+            *(settings.lake_options, settings.stream, _source(settings), spark, clock, accept_loss, take_over, rebuild)
+        ) as started,
+    ):
+        yield started
+
+
+@contextmanager
+def _embedded(accept_loss: str | None = None, take_over: bool = False) -> Iterator[Runner]:
+    """A started runner of this package; its errors as a line and an exit code. It writes for the runner of the settings."""
     from stock_lakehouse.clock import clock_of
     from stock_lakehouse.engines import EngineError, spark_session
+    from stock_lakehouse.lake.tick_table import OWNERS
     from stock_lakehouse.streams.runner import runner
 
     settings = _settings()
     check_lake_root(settings)
-    clock = clock_of(settings.simulated_clock)
+    clock, stream = clock_of(settings.simulated_clock), settings.stream
+    owner = OWNERS[stream.runner]
     try:
         # The embedded engine whatever the setting `engine`: a batch is small, and its way to a remote engine is long.
         with (
             _named_errors(settings),
             spark_session("embedded") as spark,
             runner(
-                settings.lake_options, settings.stream, _source(settings), spark, clock, accept_loss, take_over
+                *(settings.lake_options, stream, _source(settings), spark, clock, accept_loss, take_over, owner)
             ) as started,
         ):
             yield started
+    except EngineError as error:
+        fail(str(error))
+
+
+def _is_job(settings: Settings) -> bool:
+    return settings.stream.runner == "structured_streaming" and settings.engine == "databricks"
+
+
+def _by_job(settings: Settings, **asked: Any) -> dict[str, Any]:
+    """The summary of a Databricks job that reads the stream; its errors as a line and an exit code."""
+    from stock_lakehouse.engines import EngineError
+    from stock_lakehouse.runs.stream import stream_job_run
+
+    check_lake_root(settings)
+    try:
+        with _named_errors(settings):
+            return stream_job_run(settings, progress_printer(), **asked)
     except EngineError as error:
         fail(str(error))
 
@@ -377,7 +445,16 @@ def _named_errors(settings: Settings) -> Iterator[None]:
     from stock_lakehouse.lake.stream_table import StreamRefusedError
     from stock_lakehouse.streams import SourceUnavailableError
     from stock_lakehouse.streams.runner import StreamTimeoutError
+    from stock_lakehouse.streams.structured import StreamQueryError
 
+    may_pass = (
+        StorageError,
+        LeaseLostError,
+        PublishError,
+        StreamTimeoutError,
+        SourceUnavailableError,
+        StreamQueryError,
+    )
     try:
         yield
     except StreamRefusedError as error:
@@ -386,7 +463,7 @@ def _named_errors(settings: Settings) -> Iterator[None]:
     except TableBusyError:
         aside(f"{NAME}: {_busy(settings)}")
         raise typer.Exit(MAY_PASS) from None
-    except (StorageError, LeaseLostError, PublishError, StreamTimeoutError, SourceUnavailableError) as error:
+    except may_pass as error:
         aside(f"{NAME}: {error}")
         raise typer.Exit(MAY_PASS) from None
     except ClockError as error:
@@ -409,7 +486,7 @@ def repair_bars(settings: Settings) -> None:
 
     with _named_errors(settings):
         dropped = drop_damaged_bars(Lake(settings.lake_options))
-    with _running(None, False) as started:
+    with _embedded() as started:
         count = rebuild_bars(started)
     say(f"minute_bars: {dropped:,} damaged files taken out, {count:,} bars computed again from their ticks")
 
@@ -431,25 +508,6 @@ def _tell_dagster(settings: Settings, started: Runner) -> None:
     }
     with dg.DagsterInstance.from_config(str(home)) as instance:
         instance.report_runless_asset_event(dg.AssetMaterialization(MINUTE_BARS.name, metadata=metadata))
-
-
-def _summary(started: Runner, seconds: float) -> dict[str, Any]:
-    counts = started.counts
-    watermark = started.ticks.watermark
-    return {
-        "source": started.source.name,
-        "batch": started.ticks.batch,
-        "messages": counts.messages,
-        "events": counts.events,
-        "duplicates": counts.duplicates,
-        "dead_letters": counts.dead,
-        "reasons": dict(counts.reasons),
-        "late": counts.late,
-        "new_bars": counts.new_bars,
-        "open_bars": started.bars.open_bars(),
-        "watermark": None if watermark is None else watermark.isoformat(),
-        "seconds": round(seconds, 1),
-    }
 
 
 def _sentence(summary: dict[str, Any]) -> str:

@@ -97,7 +97,8 @@ class BarTable(StreamTable):
         """
         if bars.num_rows != expected:
             raise PublishError(
-                f"minute_bars: {bars.num_rows:,} bars were computed of {expected:,} minutes, so none was written; please report it"
+                f"minute_bars: {bars.num_rows:,} bars were computed of {expected:,} minutes, so none was written; please report "
+                "it"
             )
         moved = {BARS: ticks.batch, FINAL: microseconds_of(ticks.watermark or EPOCH)}
         inserted = self._merge(bars, moved) if bars.num_rows else 0

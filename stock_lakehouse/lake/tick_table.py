@@ -44,8 +44,8 @@ class OwnerError(StreamRefusedError):
     def __init__(self, owner: int) -> None:
         names = {number: name for name, number in OWNERS.items()}
         super().__init__(
-            f"raw_ticks is written by the runner {names.get(owner, 'of a newer version')}; set stream.runner to that one, or stop "
-            "it and hand the table over at its positions: stock-lakehouse stream drain --take-over"
+            f"raw_ticks is written by the runner {names.get(owner, 'of a newer version')}; set stream.runner to that one, or "
+            "stop it and hand the table over at its positions: stock-lakehouse stream drain --take-over"
         )
 
 
@@ -201,7 +201,9 @@ class TickTable(StreamTable):
         """
         if not written:
             return
-        known, moved, numbers = self.sources(), {}, {}
+        known = self.sources()
+        moved: dict[str, Progress] = {}
+        numbers: dict[str, int] = {}
         for (source, partition), rows in written.items():
             before = known.get(source, {}).get(partition, Progress(0))
             high = max((at for at in (before.high, rows.event) if at is not None), default=None)

@@ -64,8 +64,8 @@ def stream_by_job(
     """
     if order.follows and databricks.job_compute == SERVERLESS:
         raise StreamQueryError(
-            "databricks: serverless compute knows no query that stays; set databricks.job_cluster or databricks.cluster_id, or use "
-            "`stream drain`"
+            "databricks: serverless compute knows no query that stays; set databricks.job_cluster or databricks.cluster_id, or "
+            "use `stream drain`"
         )
     for message in _run(context, order, databricks).get_custom_messages():
         if "done" in message:

@@ -42,8 +42,8 @@ class CheckpointLostError(StreamRefusedError):
     @classmethod
     def of(cls, what: str) -> CheckpointLostError:
         return cls(
-            f"{what}. Put the checkpoint back as it was; or begin a new one at the positions of raw_ticks, by which nothing is lost "
-            "or doubled: stock-lakehouse stream drain --rebuild-checkpoint"
+            f"{what}. Put the checkpoint back as it was; or begin a new one at the positions of raw_ticks, by which nothing is "
+            "lost or doubled: stock-lakehouse stream drain --rebuild-checkpoint"
         )
 
 
@@ -101,16 +101,27 @@ class Batches:
         # Spark's writer skips a batch whose number is not above the one in the table, and says nothing.
         if number not in (done, done + 1):
             raise CheckpointLostError.of(
-                f"{self.order.source}: Spark goes on with batch {number:,} of its checkpoint, and batch {done:,} is the newest in "
-                "raw_ticks: the checkpoint was removed or restored"
+                f"{self.order.source}: Spark goes on with batch {number:,} of its checkpoint, and batch {done:,} is the newest "
+                "in raw_ticks: the checkpoint was removed or restored"
             )
-        if number == done and not ticks.unfinished():
-            return
         known = ticks.partitions(self.order.source)
         messages = messages_of(frame, self.order, known, runner.clock())
         came = _counted(messages)
+        is_over = number == done and not ticks.unfinished()
+        # A checkpoint that begins anew may come to the number of a batch that is there, with other messages.
+        for partition, (_, first, last) in came.items():
+            position = known.get(partition, Progress(0)).position
+            if (last >= position) if is_over else (first < position):
+                raise CheckpointLostError.of(
+                    f"{self.order.source}: Spark's batch {number:,} has offsets {first:,} to {last:,} of partition {partition}, "
+                    f"and raw_ticks goes on at {position:,}: the checkpoint was removed or restored"
+                )
+        if is_over:
+            return
         if number > done and not came:  # transactions that were aborted, or what was read before
-            ticks.append_batch(ticks.no_rows().drop_columns(["batch"]), self.order.source, {}, None, more={name: number})
+            ticks.append_batch(
+                ticks.no_rows().drop_columns(["batch"]), self.order.source, {}, None, more={name: number}
+            )
             return
         staging = Staging(runner.options.lake_root)
         try:
@@ -191,9 +202,7 @@ def bars_of_minutes(spark: SparkSession, ticks: TickTable, bars: BarTable, minut
     # The bounds skip files and row groups, which a join does not.
     days, starts = pc.unique(minutes["trade_date"]).to_pylist(), minutes["minute"]
     wanted = F.col("trade_date").isin(days) & F.col("minute").between(pc.min(starts).as_py(), pc.max(starts).as_py())
-    of_minutes = raw.where(wanted).join(
-        spark.createDataFrame(minutes), ["ticker", "trade_date", "minute"], "left_semi"
-    )
+    of_minutes = raw.where(wanted).join(spark.createDataFrame(minutes), ["ticker", "trade_date", "minute"], "left_semi")
     found = minute_bars_of(of_minutes.select(*READ), ticks.watermark or EPOCH).toArrow().cast(bars.table.arrow_schema)
     audit_rows(found, MINUTE_BARS)
     return found

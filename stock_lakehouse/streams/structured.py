@@ -12,11 +12,12 @@ import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.clock import Clock
+from stock_lakehouse.engines.errors import EngineError
 from stock_lakehouse.lake.links import engine_path
 from stock_lakehouse.lake.lock import TableBusyError, confirm, one_writer, sign
 from stock_lakehouse.lake.publish import PublishError
@@ -134,7 +135,8 @@ class StructuredRunner(Runner):
         """End the query. A batch in the middle of its work may be cut off, and is done by the next query."""
         query, self._query = self._query, None
         if query is not None:
-            query.stop()
+            with suppress(EngineError):  # the engine has died, and the query with it
+                query.stop()
 
     def _start(self, trigger: Mapping[str, Any], as_of: datetime | None) -> None:
         from pyspark.errors import PySparkException
@@ -162,6 +164,7 @@ class StructuredRunner(Runner):
         except PySparkException as error:
             ended, failure = True, error
         if failure is not None:
+            self._query = None
             raise self._named(failure) from None
         return ended
 
@@ -216,7 +219,8 @@ class StructuredRunner(Runner):
         """Count in the tables what came since the start."""
         self._counted = time.monotonic()
         self.ticks.begin()
-        self.counts = counts_since(self.spark, self.ticks, self._before)
+        if self.ticks.batch > max(self._before, self.counts.batch):
+            self.counts = counts_since(self.spark, self.ticks, self._before)
 
 
 @contextmanager

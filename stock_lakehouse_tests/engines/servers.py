@@ -21,6 +21,7 @@ from types import MappingProxyType
 
 JAVA = 17
 DELTA = "io.delta:delta-spark_2.13:4.3.0"
+KAFKA = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0"  # of PySpark's version
 # What Delta asks for and PySpark's own jars have already, 80 MB of it Hadoop.
 IN_PYSPARK = (
     "org.apache.hadoop:*",
