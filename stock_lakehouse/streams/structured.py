@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0  # between two looks at the query
 SETTLE_SECONDS = 5.0  # between two looks whether minutes become final while nothing comes
+CONFIRM_SECONDS = 10.0  # between two looks whether the stream's lease is still held
 COUNT_SECONDS = 30.0  # between two counts of what came
 PASSWORD = "STOCK_LAKEHOUSE_STREAM_PASSWORD"
 LOGIN = {
@@ -54,7 +55,7 @@ KAFKA_PACKAGE = "org.apache.spark:spark-sql-kafka-0-10_2.13"
 LONGEST_REASON = 400  # characters of an engine's message in an error
 
 # Errors that a batch raises in the engine's Python, by the names under which they come back in the text of the query's error.
-NAMED: dict[str, type[Exception]] = {
+NAMED: Mapping[str, type[Exception]] = {
     error.__name__: error
     for error in (CheckpointLostError, FencedError, PublishError, StorageError, StreamTimeoutError, TableBusyError)
 } | {AuditError.__name__: PublishError}
@@ -77,7 +78,7 @@ class StructuredRunner(Runner):
         super().__init__(order.lake_options, order.stream_settings, source, spark, clock, STRUCTURED)
         self.order, self._password = order, password
         self._query: StreamingQuery | None = None
-        self._settled = self._counted = 0.0
+        self._settled = self._counted = self._confirmed = 0.0
         self._before = 0  # the newest batch at the start
 
     def begin(self) -> None:
@@ -141,8 +142,8 @@ class StructuredRunner(Runner):
     def _start(self, trigger: Mapping[str, Any], as_of: datetime | None) -> None:
         from pyspark.errors import PySparkException
 
-        # `setdefault` would not do: what is set for other queries of the session stays.
-        self.spark.conf.set("spark.sql.redaction.options.regex", HIDDEN)
+        with suppress(PySparkException):  # Databricks serverless lets nobody set it, and hides secrets by itself
+            self.spark.conf.set("spark.sql.redaction.options.regex", HIDDEN)
         options = source_options(self.order, self._password, is_databricks="DATABRICKS_RUNTIME_VERSION" in os.environ)
         reader = self.spark.readStream.format(self.order.settings["source"]).options(**options)
         try:
@@ -157,7 +158,9 @@ class StructuredRunner(Runner):
         from pyspark.errors import PySparkException
 
         assert self._query is not None
-        confirm(self.options.lake_root)
+        if time.monotonic() > self._confirmed + CONFIRM_SECONDS:
+            confirm(self.options.lake_root)
+            self._confirmed = time.monotonic()
         try:
             ended = bool(self._query.awaitTermination(seconds))  # type: ignore[arg-type]  # it takes fractions too
             failure: Exception | None = self._query.exception() if ended else None
