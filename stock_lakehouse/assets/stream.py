@@ -75,7 +75,7 @@ def stream_batches(context: dg.AssetExecutionContext, stream_service: StreamReso
         )
 
 
-def _facts_of(ticks: TickTable, bars: BarTable) -> tuple[list[dg.AssetCheckResult], dict[str, Any]]:
+def _facts_of(ticks: "TickTable", bars: "BarTable") -> tuple[list[dg.AssetCheckResult], dict[str, Any]]:
     """The checks of the step, and what the tables say after it, as of their handles."""
     watermark = ticks.watermark
     facts = {"open bars": bars.open_bars(), "watermark": "none" if watermark is None else watermark.isoformat()}

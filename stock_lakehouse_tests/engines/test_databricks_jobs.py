@@ -308,7 +308,17 @@ def test_the_number_of_keys_or_the_setting_decides_between_session_and_job(
     )
 
 
-NOT_ON_DATABRICKS = ("dagster", "pysail", "databricks", "pydantic_settings", "typer", "rich", "sqlalchemy", "yfinance")
+NOT_ON_DATABRICKS = (
+    "dagster",
+    "confluent_kafka",
+    "pysail",
+    "databricks",
+    "pydantic_settings",
+    "typer",
+    "rich",
+    "sqlalchemy",
+    "yfinance",
+)
 
 
 @pytest.mark.slow
@@ -319,7 +329,8 @@ def test_a_job_needs_nothing_that_a_cluster_does_not_get_with_the_wheel() -> Non
         "    def find_spec(self, name, path=None, target=None):\n"
         f"        if name.partition('.')[0] in {NOT_ON_DATABRICKS}: raise ImportError(name)\n"
         "sys.meta_path.insert(0, Absent())\n"
-        "import stock_lakehouse.databricks_jobs.main, stock_lakehouse.engines.workers, pandera.pyspark\n"
+        "import stock_lakehouse.databricks_jobs.main, stock_lakehouse.databricks_jobs.stream, pandera.pyspark\n"
+        "import stock_lakehouse.engines.workers\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from typer.testing import CliRunner, Result
 from stock_lakehouse.cli import app
 from stock_lakehouse.definitions import build_definitions
 from stock_lakehouse.engines import EngineError, spark_session
+from stock_lakehouse.lake.publish import PublishError
 from stock_lakehouse.lake.stream_table import FencedError
-from stock_lakehouse.lake.tick_table import OwnerError
+from stock_lakehouse.lake.tick_table import OwnerError, TickTable
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.settings import Databricks, Settings
 from stock_lakehouse.streams import ExpiredError, RecreatedError, status, structured
@@ -38,7 +40,14 @@ from stock_lakehouse_tests.kafka_server import Kafka, NotRunError, kafka_server
 from stock_lakehouse_tests.s3 import environment, make_bucket, moto, variables
 from stock_lakehouse_tests.streams.house import event
 from stock_lakehouse_tests.streams.kafka_house import KafkaHouse
-from stock_lakehouse_tests.streams.structured_house import STEPS, StructuredHouse, acting, kill_engine, kill_worker
+from stock_lakehouse_tests.streams.structured_house import (
+    STEPS,
+    StructuredHouse,
+    acting,
+    claim,
+    kill_engine,
+    kill_worker,
+)
 
 pytestmark = pytest.mark.engines
 
@@ -183,6 +192,29 @@ def test_a_checkpoint_that_is_removed_under_a_query_ends_it_and_doubles_nothing(
         with pytest.raises(CheckpointLostError, match="Spark's batch 0 has offsets"):
             started.drain(5)
     assert len(house.ticks()) == rows
+    with house.running(rebuild=True) as started:
+        started.drain(5)
+    house.check()
+
+
+@pytest.mark.soak
+def test_a_write_that_delta_skips_without_a_word_is_noticed(house: StructuredHouse) -> None:
+    house.walks(["NVDA"], 300, FAULTS)
+    house.drain()
+    house.walks(["AAPL"], 300, FAULTS)
+    ticks = TickTable(house.options, 2)
+    ticks.begin()
+    checkpoint = ticks.checkpoint(house.source().name)
+    assert checkpoint is not None
+    # Between the look at the table and the write, its number of the batch is far ahead.
+    ahead = partial(claim, house.options, checkpoint, 1000)
+    with (
+        acting("before ticks", ahead),
+        pytest.raises(PublishError, match=r"0 rows of batch \d+ are there, and \d+ messages came"),
+    ):
+        house.drain()
+    with pytest.raises(CheckpointLostError):
+        house.drain()
     with house.running(rebuild=True) as started:
         started.drain(5)
     house.check()

@@ -17,7 +17,8 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from stock_lakehouse.lake.bar_table import BarTable
-from stock_lakehouse.lake.tick_table import TickTable
+from stock_lakehouse.lake.tick_table import BATCH, SPARK, TickTable
+from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.streams import structured
 from stock_lakehouse.streams.batches import Batches
 from stock_lakehouse.streams.order import StreamOrder
@@ -84,6 +85,13 @@ def kill_engine() -> None:
     """End the engine, whose Python process this is."""
     os.kill(os.getppid(), signal.SIGKILL)
     signal.pause()
+
+
+def claim(options: LakeOptions, checkpoint: str, number: int) -> None:
+    """Say in raw_ticks that Spark's batch `number` of `checkpoint` is there."""
+    ticks = TickTable(options, 2)
+    ticks.begin()
+    ticks.commit(ticks.append_to(ticks.no_rows()), {BATCH: ticks.batch, f"{SPARK}/{checkpoint}": number})
 
 
 @contextmanager
