@@ -3,8 +3,6 @@
 Not here: the job (databricks_jobs/stream.py), and the commands (cli/stream.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
