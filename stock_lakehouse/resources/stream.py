@@ -67,24 +67,19 @@ class StreamResource(dg.ConfigurableResource[Any]):
         return self.settings.runner == "structured_streaming" and self.lakehouse.spark.engine == "databricks"
 
     @contextmanager
-    def running(
-        self, accept_loss: str | None = None, take_over: bool = False, rebuild: bool = False
-    ) -> Iterator[Runner]:
-        """The one runner, started; not where `is_job`. The arguments and errors are those of `runner` and `structured_runner`."""
+    def running(self) -> Iterator[Runner]:
+        """The one runner, started; not where `is_job`. Raises what `runner` and `structured_runner` do."""
         from stock_lakehouse.streams.runner import runner
         from stock_lakehouse.streams.structured import structured_runner
 
         house, source = self.lakehouse, self.source()
         if self.settings.runner == "structured_streaming":
-            with structured_runner(
-                *(house.lake_options, self.settings, source, house.session, house.now),
-                *(accept_loss, take_over, rebuild),
-            ) as started:
+            with structured_runner(house.lake_options, self.settings, source, house.session, house.now) as started:
                 yield started
             return
         with (
             self.session() as spark,
-            runner(house.lake_options, self.settings, source, spark, house.now, accept_loss, take_over) as embedded,
+            runner(house.lake_options, self.settings, source, spark, house.now) as embedded,
         ):
             yield embedded
 

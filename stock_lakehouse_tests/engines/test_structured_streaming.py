@@ -346,6 +346,48 @@ def test_an_engine_without_the_source_of_kafka_is_named(house: StructuredHouse, 
         house.drain()
 
 
+@pytest.mark.soak
+def test_the_commands_on_a_spark_connect_server(
+    house: StructuredHouse, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STOCK_LAKEHOUSE_SPARK_REMOTE", server.address)
+    file = tmp_path / "lakehouse.toml"
+    file.write_text(f'engine = "spark_connect"\nlake_root = "{house.options.lake_root}"\n{table_of(house)}')
+    count = house.walks(["NVDA"], 600, FAULTS)
+    drained = call("drain", "--json")
+    assert drained.exit_code == 0, drained.output
+    assert json.loads(drained.stdout)["messages"] == count
+    (folder,) = (house.tmp / "lake" / CHECKPOINTS).iterdir()
+    shutil.rmtree(folder)
+    refused = call("drain")
+    assert (refused.exit_code, "--rebuild-checkpoint" in refused.output) == (3, True), refused.output
+    house.walks(["AAPL"], 600, FAULTS)
+    assert call("drain", "--rebuild-checkpoint").exit_code == 0
+    house.check()
+    file.write_text(file.read_text().replace('runner = "structured_streaming"\n', ""))
+    refused = call("drain")
+    assert (refused.exit_code, "written by the runner structured_streaming" in refused.output) == (3, True), (
+        refused.output
+    )
+    refused = call("drain", "--rebuild-checkpoint")
+    assert (refused.exit_code, "the embedded runner has none" in refused.output) == (2, True), refused.output
+    assert call("drain", "--take-over").exit_code == 0
+
+
+def table_of(house: StructuredHouse) -> str:
+    """The table [stream] of lakehouse.toml for the stream of `house`."""
+    stream = house.settings
+    return (
+        f'[stream]\nsource = "kafka"\nrunner = "structured_streaming"\nname = "{stream.name}"\n'
+        f'servers = "{stream.servers}"\nidle_seconds = {stream.idle_seconds}\n'
+    )
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["stream", *arguments])
+
+
 # As a Databricks job
 
 
@@ -418,15 +460,9 @@ def test_the_commands_order_a_job_and_name_its_refusals(
     (tmp_path / "lakehouse.toml").write_text(
         f'engine = "databricks"\nlake_root = "{house.options.lake_root}"\n'
         f'[databricks]\nhost = "{minilake.host}"\ncluster_id = "{databricks.cluster_id}"\nmessages = "{databricks.messages}"\n'
-        f'wheel = "{databricks.wheel}"\n'
-        f'[stream]\nsource = "kafka"\nrunner = "structured_streaming"\nname = "{house.settings.name}"\n'
-        f'servers = "{house.settings.servers}"\nidle_seconds = {house.settings.idle_seconds}\n'
+        f'wheel = "{databricks.wheel}"\n{table_of(house)}'
     )
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> Result:
-        return CliRunner().invoke(app, ["stream", *arguments])
-
     count = house.walks(["NVDA"], 600, FAULTS)
     answer = call("drain", "--json")
     assert answer.exit_code == 0, answer.output
