@@ -79,13 +79,13 @@ class StructuredRunner(Runner):
         self.order, self._password = order, password
         self._query: StreamingQuery | None = None
         self._settled = self._counted = self._confirmed = 0.0
-        self._before = 0  # the newest batch at the start
+        self._before = self._counted_batch = 0  # the newest batch at the start, and of those that were counted
 
     def begin(self) -> None:
         """Open the tables, and compute the bars that a killed query left."""
         self.ticks.begin()
         check_owner(self.ticks, self.order)
-        self._before = self.ticks.batch
+        self._before = self._counted_batch = self.ticks.batch
         with one_writer(self.options.lake_root, WRITING):
             self.ticks.begin()
             update_bars(self)
@@ -207,7 +207,8 @@ class StructuredRunner(Runner):
             self.idle(Messages(self.ticks.no_rows(), ends, frozenset({*self.partitions, *ends}), seen=seen))
 
     def _ends(self) -> dict[str, int]:
-        """Where partitions of Kafka go on after the query's newest batch: behind records that end a transaction, too."""
+        """Where partitions of Kafka go on after the query's newest batch: behind records that end a transaction, and those of
+        which nothing came."""
         progress = None if self._query is None else self._query.lastProgress
         if (
             progress is None
@@ -216,14 +217,15 @@ class StructuredRunner(Runner):
         ):
             return {}
         ends = json.loads(progress.sources[0].endOffset)[self.order.settings["name"]]
-        return {name: end for name, end in ends.items() if end > self.position(name)}
+        return {name: end for name, end in ends.items() if name not in self.partitions or end > self.position(name)}
 
     def _count_all(self) -> None:
         """Count in the tables what came since the start."""
         self._counted = time.monotonic()
         self.ticks.begin()
-        if self.ticks.batch > max(self._before, self.counts.batch):
+        if self.ticks.batch > self._counted_batch:
             self.counts = counts_since(self.spark, self.ticks, self._before)
+            self._counted_batch = self.ticks.batch
 
 
 @contextmanager
