@@ -2,10 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo ui test test-all test-engines test-athena lint weed soak bench conformance docs screenshots lock clean
+.PHONY: demo stream-demo ui test test-all test-engines test-athena lint weed soak bench conformance docs screenshots lock clean
 
 demo: .venv/installed
 	@$(BIN)/stock-lakehouse demo
+
+# A day of live messages: minute bars, live indicators, the official bar. On Kafka if Java and its client are there, else on files.
+stream-demo: .venv/installed
+	@$(BIN)/stock-lakehouse stream demo
 
 ui: .venv/installed
 	@$(BIN)/stock-lakehouse ui

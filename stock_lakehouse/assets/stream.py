@@ -1,4 +1,4 @@
-"""The assets of the stream: ticks and minute bars in one step, live features, and reconciliation. None has partitions.
+"""The assets of the stream: ticks and minute bars in one step, live features, reconciliation, losses. None has partitions.
 
 Here: what the steps report. Not here: the work (streams/), and when they run (automation/stream.py).
 """
@@ -19,7 +19,7 @@ from stock_lakehouse.checks.stream import (
 )
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.resources.stream import StreamResource
-from stock_lakehouse.tables import CURATED, LIVE_FEATURES, MINUTE_BARS, RAW_TICKS, RECONCILIATION
+from stock_lakehouse.tables import CURATED, LIVE_FEATURES, MINUTE_BARS, RAW_TICKS, RECONCILIATION, STREAM_LOSSES
 
 if TYPE_CHECKING:
     from stock_lakehouse.lake.bar_table import BarTable
@@ -32,7 +32,11 @@ COMPARED_DAYS = 30  # a correction of an official bar that is older does not cha
 
 def stream_assets() -> list[dg.AssetsDefinition]:
     """The assets of the stream."""
-    return [stream_batches, live_features, minute_reconciliation]
+    return [stream_batches, live_features, minute_reconciliation, stream_losses]
+
+
+# No run writes it: somebody accepts a loss with `stream drain --accept-loss`.
+stream_losses = dg.AssetsDefinition(specs=[dg.AssetSpec(STREAM_LOSSES.name)])
 
 
 @dg.multi_asset(

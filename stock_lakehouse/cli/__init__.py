@@ -14,6 +14,7 @@ from stock_lakehouse.cli import (
     report,
     run,
     stream,
+    stream_demo,
     warehouse,
 )
 from stock_lakehouse.cli.errors import explainable, explanation
@@ -35,6 +36,7 @@ __all__ = [
     "report",
     "run",
     "stream",
+    "stream_demo",
     "warehouse",
 ]
 

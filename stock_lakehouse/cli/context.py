@@ -79,12 +79,12 @@ def existing_lake(settings: Settings) -> Lake:
     """The lake. Exit with a line if there is none yet, or if it cannot be read."""
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.lake.storage import StorageError
-    from stock_lakehouse.tables import TABLES
+    from stock_lakehouse.tables import ANY_BY_NAME
 
     lake = Lake(settings.lake_options)
     try:
         lake.check()
-        if any(True for table in TABLES for _ in lake.storage.walk(lake.stored(table.name).table.path)):
+        if any(True for name in ANY_BY_NAME for _ in lake.storage.walk(lake.stored(name).table.path)):
             return lake
     except StorageError as error:
         fail(str(error))

@@ -39,6 +39,8 @@ def read_stream(order: StreamOrder, spark: SparkSession, say: Callable[[str], No
                 run(started, order.stream_settings.trigger_seconds, lambda: False, _reports(started, order, say))
             else:
                 started.drain(order.minutes)
+                if order.live:
+                    _update_live(started, order)
             return {DONE: summary_of(started, time.monotonic() - began)}
     except StreamRefusedError as error:
         return {REFUSED: [type(error).__name__, str(error)]}
@@ -55,10 +57,14 @@ def _reports(started: StructuredRunner, order: StreamOrder, say: Callable[[str],
         nonlocal next_line, next_live
         if settings.live_seconds and time.monotonic() >= next_live:
             next_live = time.monotonic() + settings.live_seconds
-            lake = Lake(order.lake_options, order.own_source)
-            update_live(lake, settings.versions_hours, started.spark, started.clock())
+            _update_live(started, order)
         if time.monotonic() >= next_line:
             next_line += settings.report_seconds
             say(f"{order.source}: {summary_of(started, time.monotonic() - began)}")
 
     return report
+
+
+def _update_live(started: StructuredRunner, order: StreamOrder) -> None:
+    lake = Lake(order.lake_options, order.own_source)
+    update_live(lake, order.stream_settings.versions_hours, started.spark, started.clock())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import rows_of
-from stock_lakehouse.lake.reading import NAMES, STREAM_NAMES, TableName, opened_lake, table_of
+from stock_lakehouse.lake.reading import TableName, names_of, opened_lake, table_of
 from stock_lakehouse.lake.storage import LakeRoot
 from stock_lakehouse.tables import BARS_WITH_FEATURES, CURATED, RESTATEMENTS
 
@@ -28,7 +28,7 @@ def list_tables(lake_root: LakeRoot | None = None) -> pd.DataFrame:
     import pandas as pd
 
     lake = opened_lake(lake_root)
-    names = (*NAMES, *(name for name in STREAM_NAMES if lake.stream[name].exists()))
+    names = names_of(lake)
     tables = [table_of(lake, name) for name in names]
     return pd.DataFrame(
         {

@@ -31,6 +31,7 @@ class StreamOrder:
     - region: Kinesis: of the stream
     - follows: whether it stays and follows the stream; else it ends at the ends as they are at its start
     - minutes: how long a drain may take
+    - live: whether a drain computes live features at its end; an order that follows does, as the settings say
     - own_source: the text of the file of own indicators, which a job does not have
     - run_id: the Dagster run; empty without one
     """
@@ -45,6 +46,7 @@ class StreamOrder:
     region: str | None = None
     follows: bool = False
     minutes: float = 60.0
+    live: bool = False
     own_source: str | None = None
     run_id: str = ""
     kind: str = field(default=KIND)

@@ -247,8 +247,11 @@ class Runner:
         self._since_joined += 1
         self._days |= {str(day) for day in days}
 
-    def drain(self, minutes: float) -> None:
-        """Read to the ends of the partitions as they are now. Raises StreamTimeoutError after `minutes`."""
+    def drain(self, minutes: float, report: Callable[[], None] = lambda: None) -> None:
+        """Read to the ends of the partitions as they are now. Raises StreamTimeoutError after `minutes`.
+
+        `report` is called after each batch.
+        """
         deadline, ends = time.monotonic() + minutes * 60, self.source.ends()
         at_end: set[str] = set()  # since then
         while any(
@@ -261,6 +264,7 @@ class Runner:
                     f"{self.counts.messages:,} messages. Run the same again to go on, or give it more time with --minutes"
                 )
             at_end |= self.step(0).at_end
+            report()
         self.step(0)  # without messages, minutes become final
         self.tend()
 
@@ -283,11 +287,11 @@ class Runner:
             self._commit(self.ticks.no_rows(), moved, watermark)
             self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self.bars_of, self.ticks.no_rows()))
 
-    def retry(self) -> tuple[int, int]:
+    def retry(self, report: Callable[[int], None] = lambda count: None) -> tuple[int, int]:
         """Read the dead letters again by the present rules; return their number, and how many changed.
 
         A letter that is a good tick now gets the place of its dead letter in one commit; then the bars of its minute follow. It
-        is late if its minute is final.
+        is late if its minute is final. `report` is called with the number of letters that were read so far.
         """
         letters = self.ticks.dead_letters()
         if not letters.num_rows:
@@ -296,10 +300,10 @@ class Runner:
         import pyarrow.compute as pc
 
         given = letters.select(["source", "partition", "offset", "arrival_time", "value"])
-        parts = [
-            self._ticks_of(part, pa.nulls(part.num_rows, pa.timestamp("us", "UTC")))
-            for part in _sized(given, self.settings.batch_messages, self.settings.batch_megabytes * MEGABYTE)
-        ]
+        parts: list[pa.Table] = []
+        for part in _sized(given, self.settings.batch_messages, self.settings.batch_megabytes * MEGABYTE):
+            parts.append(self._ticks_of(part, pa.nulls(part.num_rows, pa.timestamp("us", "UTC"))))
+            report(sum(read.num_rows for read in parts))
         found = pa.concat_tables(parts)
         key = ["source", "partition", "offset"]
         before = letters.select([*key, "reason"]).rename_columns([*key, "before"])

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -89,10 +89,10 @@ class StructuredRunner(Runner):
         with one_writer(self.options.lake_root, WRITING):
             self.ticks.begin()
             update_bars(self)
-        self.counts = Counts(self.ticks.batch)
+        self.counts, self._counted = Counts(self.ticks.batch), time.monotonic()
 
-    def drain(self, minutes: float) -> None:
-        """Read to the ends of the partitions as they are now. Raises StreamTimeoutError after `minutes`."""
+    def drain(self, minutes: float, report: Callable[[], None] = lambda: None) -> None:
+        """Read to the ends of the partitions as they are now; see `Runner.drain`. `report` is called every COUNT_SECONDS."""
         deadline, began = time.monotonic() + minutes * 60, self.clock()
         self.quiet_clock = lambda: began  # what came later was not read, so no partition has been silent since
         self._start({"availableNow": True}, began)
@@ -104,6 +104,9 @@ class StructuredRunner(Runner):
                     f"{self.order.source}: not at its ends after {minutes:g} minutes; what was read stays: "
                     f"{self.counts.messages:,} messages. Run the same again to go on, or give it more time with --minutes"
                 )
+            if self._is_count_due():
+                self._count_all()
+                report()
         self._settle()
         self._count_all()
         self.tend()
@@ -119,7 +122,7 @@ class StructuredRunner(Runner):
         is_idle = not status["isTriggerActive"] and not status["isDataAvailable"]
         if is_idle and time.monotonic() > self._settled + SETTLE_SECONDS:
             self._settle()
-        if time.monotonic() > self._counted + COUNT_SECONDS:
+        if self._is_count_due():
             self._count_all()
         return Messages(self.ticks.no_rows(), {}, frozenset())
 
@@ -218,6 +221,9 @@ class StructuredRunner(Runner):
             return {}
         ends = json.loads(progress.sources[0].endOffset)[self.order.settings["name"]]
         return {name: end for name, end in ends.items() if name not in self.partitions or end > self.position(name)}
+
+    def _is_count_due(self) -> bool:
+        return time.monotonic() > self._counted + COUNT_SECONDS
 
     def _count_all(self) -> None:
         """Count in the tables what came since the start."""
