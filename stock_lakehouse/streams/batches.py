@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import Column, DataFrame, SparkSession
 
-BUSY_SECONDS = 600.0  # for which a batch waits for what the program writes between two batches
+WRITING_SECONDS = 600.0  # for which a batch and what the program writes between two batches wait for each other
 LOG_APPEND_TIME = 1  # value of Kafka's timestampType
 
 
@@ -82,7 +82,7 @@ class Batches:
     def __call__(self, frame: DataFrame, number: int) -> None:
         runner = self._started(frame.sparkSession)
         # The program holds the stream's lock, and may have died: until this is over, no runner takes over.
-        with one_writer(runner.options.lake_root, WRITING, BUSY_SECONDS):
+        with one_writer(runner.options.lake_root, WRITING, WRITING_SECONDS):
             self.write_ticks(runner, frame, number)
             update_bars(runner)
             if runner.has_small_files:
@@ -158,7 +158,14 @@ class Batches:
         writer.save(engine_path(ticks.lake_root, ticks.table.path))
 
     def _started(self, spark: SparkSession) -> Runner:
+        from pyspark.sql.utils import is_remote
+
         if self._runner is None:
+            if is_remote():
+                from stock_lakehouse.engines.loss import BoundedRetryPolicy
+
+                # This process holds the batch's lock. When the engine dies, PySpark itself would try for ten minutes.
+                spark.client.set_retry_policies([BoundedRetryPolicy()])
             options, settings = self.order.lake_options, self.order.stream_settings
             clock: Clock = clock_of(options.simulated_clock)
             self._runner = Runner(options, settings, OrderedSource(self.order.source), spark, clock, STRUCTURED)

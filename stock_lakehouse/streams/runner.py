@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 MINUTE = timedelta(minutes=1)
 SEEN_SECONDS = 3600.0  # between two commits that only say that a silent partition was read
 TEND_SECONDS = 3600.0  # between two removals of old versions and ticks
+BATCH_SECONDS = 120.0  # for which a start waits for a batch whose program died
 BUSY_SECONDS = 2.0  # `stream status` holds the lock for an instant to see whether it is held
 TICKS_A_PART = 150_000  # of bars that are computed at a time: the engine's client sends 128 MB at most
 MEGABYTE = 1_000_000
@@ -222,7 +223,7 @@ class Runner:
         if self.ticks.number(OWNER) != STRUCTURED:
             yield
             return
-        with one_writer(self.options.lake_root, WRITING):
+        with one_writer(self.options.lake_root, WRITING, BATCH_SECONDS):
             self.ticks.begin()
             yield
 

@@ -27,7 +27,14 @@ from stock_lakehouse.lake.tick_table import CHECKPOINT, EPOCH, LIMB_BITS, READIN
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.schemas.audit import AuditError
 from stock_lakehouse.streams import Messages, StreamSource
-from stock_lakehouse.streams.batches import Batches, CheckpointLostError, OrderedSource, check_owner, update_bars
+from stock_lakehouse.streams.batches import (
+    WRITING_SECONDS,
+    Batches,
+    CheckpointLostError,
+    OrderedSource,
+    check_owner,
+    update_bars,
+)
 from stock_lakehouse.streams.kinesis import FIRST_NUMBER, MILLISECOND, KinesisSource
 from stock_lakehouse.streams.order import CHECKPOINTS, StreamOrder
 from stock_lakehouse.streams.runner import BUSY_SECONDS, Counts, Runner, StreamTimeoutError
@@ -86,7 +93,7 @@ class StructuredRunner(Runner):
         self.ticks.begin()
         check_owner(self.ticks, self.order)
         self._before = self._counted_batch = self.ticks.batch
-        with one_writer(self.options.lake_root, WRITING):
+        with one_writer(self.options.lake_root, WRITING, WRITING_SECONDS):
             self.ticks.begin()
             update_bars(self)
         self.counts, self._counted = Counts(self.ticks.batch), time.monotonic()
@@ -130,7 +137,7 @@ class StructuredRunner(Runner):
         """Remove old versions, ticks and checkpoints; see `Runner.tend`."""
         if not self.is_tending_due():
             return
-        with one_writer(self.options.lake_root, WRITING):
+        with one_writer(self.options.lake_root, WRITING, WRITING_SECONDS):
             self.ticks.begin()
             super().tend()
             _remove_checkpoints(self.ticks)
@@ -198,7 +205,7 @@ class StructuredRunner(Runner):
     def _settle(self) -> None:
         """Compute bars that are due, note positions behind the last messages, and let minutes become final."""
         self._settled = time.monotonic()
-        with one_writer(self.options.lake_root, WRITING):
+        with one_writer(self.options.lake_root, WRITING, WRITING_SECONDS):
             self.ticks.begin()
             check_owner(self.ticks, self.order)
             update_bars(self)

@@ -82,9 +82,8 @@ def kill_worker() -> None:
 
 
 def kill_engine() -> None:
-    """End the engine, whose Python process this is."""
+    """End the engine, whose Python process this is: it goes on until it needs the engine."""
     os.kill(os.getppid(), signal.SIGKILL)
-    signal.pause()
 
 
 def claim(options: LakeOptions, checkpoint: str, number: int) -> None:
