@@ -22,9 +22,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from stock_lakehouse.streams.local_kafka import REQUEST_SECONDS, Broker, NotRunError, local_kafka
-
-__all__ = ["Kafka", "NotRunError", "kafka_server"]
+from stock_lakehouse.streams.local_kafka import REQUEST_SECONDS, Broker, local_kafka
 
 
 class Kafka(Broker):

@@ -82,7 +82,7 @@ def _metadata(report: Report, query: QueryResource, result: "QueryResult") -> di
             [dg.TableColumn(column.name, column.type, _description(column, tables)) for column in columns]
         ),
         "dagster/column_lineage": lineage_of(columns),
-        "first rows": _first_rows(result) if counted else "none",
+        "first rows": as_table(result.rows.slice(0, ROWS_SHOWN).to_pylist()) if counted else "none",
         "engine": result.engine,
         "seconds": result.seconds,
     }
@@ -113,8 +113,8 @@ def lineage_of(columns: "Sequence[OutputColumn]") -> dg.TableColumnLineage:
     )
 
 
-def _first_rows(result: "QueryResult") -> dg.TableMetadataValue:
-    rows = result.rows.slice(0, ROWS_SHOWN).to_pylist()
+def as_table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """`rows` as a table of metadata: numbers as they are, nulls as `-`, and anything else as text."""
     return dg.MetadataValue.table(
         [
             dg.TableRecord(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from stock_lakehouse.assets.reports import ROWS_SHOWN, as_table
 from stock_lakehouse.checks.stream import (
     CONSERVATION,
     POSITIONS,
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 POOL = "stream"
 DRAIN_MINUTES = 60.0
 COMPARED_DAYS = 30  # a correction of an official bar that is older does not change its verdict
+# The columns of the rows that the UI shows.
+BAR_COLUMNS = ("ticker", "minute", "open", "high", "low", "close", "volume", "events", "late_events", "state")
+LIVE_COLUMNS = ("ticker", "close", "return_1d", "rsi_14", "sma_20", "sma_50", "as_of", "bar_state", "doubt")
+COMPARED_COLUMNS = ("ticker", "date", "verdict", "minutes_present", "close_difference", "volume_ratio", "bar_status")
 
 
 def stream_assets() -> list[dg.AssetsDefinition]:
@@ -47,19 +52,19 @@ stream_losses = dg.AssetsDefinition(specs=[dg.AssetSpec(STREAM_LOSSES.name)])
 )
 def stream_batches(context: dg.AssetExecutionContext, stream_service: StreamResource) -> Iterator[Any]:
     from stock_lakehouse.streams.runner import Counts
-    from stock_lakehouse.streams.status import lag_of, waited_longest
+    from stock_lakehouse.streams.status import lag_of, newest_bars, waited_longest
 
     before = stream_service.status(0)
     if stream_service.is_job:
         counts = Counts.of(stream_service.by_job(context, minutes=DRAIN_MINUTES))
         with stream_service.tables() as (ticks, bars):
-            checks, facts = _facts_of(ticks, bars)
+            checks, facts, rows = _facts_of(ticks, bars)
     else:
         with stream_service.running() as started:
             started.drain(DRAIN_MINUTES)
             counts = started.counts
             # Under the lock, so that no other runner is between ticks and bars.
-            checks, facts = _facts_of(started.ticks, started.bars)
+            checks, facts, rows = _facts_of(started.ticks, started.bars)
     yield from checks
     after = stream_service.status(0)
     metadata: dict[str, Any] = {
@@ -68,8 +73,11 @@ def stream_batches(context: dg.AssetExecutionContext, stream_service: StreamReso
         "lag before": lag_of(before),
         "lag after": lag_of(after),
     }
-    for table in (RAW_TICKS, MINUTE_BARS):
-        yield dg.MaterializeResult(asset_key=table.name, metadata=metadata)
+    settings = stream_service.settings
+    newest = newest_bars(stream_service.lakehouse.lake_options, settings.versions_hours, None, None, ROWS_SHOWN)
+    shown = {"newest bars": as_table(newest.select(BAR_COLUMNS).to_pylist())} if newest.num_rows else {}
+    yield dg.MaterializeResult(asset_key=RAW_TICKS.name, metadata={"dagster/row_count": rows, **metadata})
+    yield dg.MaterializeResult(asset_key=MINUTE_BARS.name, metadata={**metadata, **shown})
     waited = waited_longest(after, stream_service.lakehouse.now())
     if waited > timedelta(seconds=stream_service.settings.lag_alert_seconds):
         raise dg.Failure(
@@ -79,11 +87,11 @@ def stream_batches(context: dg.AssetExecutionContext, stream_service: StreamReso
         )
 
 
-def _facts_of(ticks: "TickTable", bars: "BarTable") -> tuple[list[dg.AssetCheckResult], dict[str, Any]]:
-    """The checks of the step, and what the tables say after it, as of their handles."""
+def _facts_of(ticks: "TickTable", bars: "BarTable") -> tuple[list[dg.AssetCheckResult], dict[str, Any], int]:
+    """The checks of the step, what the tables say after it, and the number of ticks, as of the handles."""
     watermark = ticks.watermark
     facts = {"open bars": bars.open_bars(), "watermark": "none" if watermark is None else watermark.isoformat()}
-    return [conservation_of(ticks, bars), positions_of(ticks)], facts
+    return [conservation_of(ticks, bars), positions_of(ticks)], facts, ticks.row_count()
 
 
 @dg.asset(name=LIVE_FEATURES.name, deps=[MINUTE_BARS.name, CURATED.name], pool=POOL)
@@ -94,7 +102,8 @@ def live_features(lakehouse: LakehouseResource, stream_service: StreamResource) 
         rows = update_live(lakehouse.lake, stream_service.settings.versions_hours, spark, lakehouse.now())
     states = rows["bar_state"].to_pylist()
     counts = {f"{state} bars": states.count(state) for state in sorted(set(states))}
-    return dg.MaterializeResult(metadata={"dagster/row_count": rows.num_rows, **counts})
+    shown = {"rows": as_table(rows.select(LIVE_COLUMNS).slice(0, ROWS_SHOWN).to_pylist())} if rows.num_rows else {}
+    return dg.MaterializeResult(metadata={"dagster/row_count": rows.num_rows, **counts, **shown})
 
 
 @dg.asset(name=RECONCILIATION.name, deps=[MINUTE_BARS.name, CURATED.name], pool=POOL, check_specs=[RECONCILED])
@@ -108,6 +117,9 @@ def minute_reconciliation(lakehouse: LakehouseResource, stream_service: StreamRe
     verdicts = rows["verdict"].to_pylist()
     counts = {verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))}
     sessions = sorted(set(rows["date"].to_pylist()))
-    newest = {"newest session": str(sessions[-1])} if sessions else {}
+    newest: dict[str, Any] = {}
+    if sessions:
+        of_newest = [row for row in rows.select(COMPARED_COLUMNS).to_pylist() if row["date"] == sessions[-1]]
+        newest = {"newest session": str(sessions[-1]), "its rows": as_table(of_newest[:ROWS_SHOWN])}
     yield reconciled_of(rows.to_pylist())
     yield dg.MaterializeResult(metadata={"compared": rows.num_rows, "sessions": len(sessions), **newest, **counts})

@@ -1,4 +1,7 @@
-"""The commands of the stream: produce, run, drain, status, bars, dead, retry, reconcile. Not here: the work itself (streams/)."""
+"""The commands of the stream: produce, run, drain, status, bars, dead, retry, refill, live, reconcile.
+
+Not here: the work itself (streams/).
+"""
 
 from __future__ import annotations
 
@@ -221,6 +224,33 @@ def retry(as_json: AsJson = False) -> None:
         print_data(json.dumps({"dead_letters": letters, "changed": changed}))
     else:
         say(f"{letters:,} dead letters read again, {changed:,} changed")
+
+
+@stream_app.command()
+def refill(
+    minutes: Annotated[float, typer.Option(min=0.01, help="How long it may take.")] = 60.0, as_json: AsJson = False
+) -> None:
+    """Bring back ticks that raw_ticks lost (a restored table, a lost file): read their messages again.
+
+    What the stream no longer has becomes lines of stream_losses. May be killed and run again.
+    """
+    from stock_lakehouse.streams.refill import refill as bring_back
+
+    began = time.monotonic()
+    with _embedded(is_started=False) as runner:
+        done = bring_back(runner, minutes, progress_printer())
+    seconds = round(time.monotonic() - began, 1)
+    if as_json:
+        print_data(json.dumps({**asdict(done), "seconds": seconds}))
+    elif done.found == done.expected:
+        say(f"raw_ticks has the {done.expected:,} rows that its positions stand for: nothing is missing")
+    else:
+        files = f" ({done.damaged_files:,} damaged files taken out)" if done.damaged_files else ""
+        lost = f", {done.lost:,} are lost, see `{NAME} stream status`" if done.lost else ""
+        say(
+            f"raw_ticks had {done.found:,} of {done.expected:,} rows{files}: {done.read_again:,} were read again{lost}. "
+            f"{done.bars:,} bars computed. {seconds:,} s"
+        )
 
 
 @stream_app.command()
@@ -449,12 +479,12 @@ def _running(accept_loss: str | None, take_over: bool, rebuild: bool) -> Iterato
 
 
 @contextmanager
-def _embedded(accept_loss: str | None = None, take_over: bool = False) -> Iterator[Runner]:
-    """A started runner of this package; its errors as a line and an exit code. It writes for the runner of the settings."""
+def _embedded(accept_loss: str | None = None, take_over: bool = False, *, is_started: bool = True) -> Iterator[Runner]:
+    """A runner of this package, started or not; its errors as a line and an exit code. It writes for that of the settings."""
     from stock_lakehouse.clock import clock_of
     from stock_lakehouse.engines import EngineError, spark_session
     from stock_lakehouse.lake.tick_table import OWNERS
-    from stock_lakehouse.streams.runner import runner
+    from stock_lakehouse.streams.runner import only_runner, runner
 
     settings = _settings()
     check_lake_root(settings)
@@ -465,11 +495,10 @@ def _embedded(accept_loss: str | None = None, take_over: bool = False) -> Iterat
         with (
             _named_errors(settings),
             spark_session("embedded") as spark,
-            runner(
-                *(settings.lake_options, stream, _source(settings), spark, clock, accept_loss, take_over, owner)
-            ) as started,
         ):
-            yield started
+            given = (settings.lake_options, stream, _source(settings), spark, clock)
+            with runner(*given, accept_loss, take_over, owner) if is_started else only_runner(*given, owner) as found:
+                yield found
     except EngineError as error:
         fail(str(error))
 
@@ -539,12 +568,13 @@ def _busy(settings: Settings) -> str:
 def repair_bars(settings: Settings) -> None:
     """Take damaged files out of minute_bars, and compute all bars again from their ticks."""
     from stock_lakehouse.lake import Lake
-    from stock_lakehouse.streams.keeping import drop_damaged_bars, rebuild_bars
+    from stock_lakehouse.streams.keeping import drop_damaged_bars
+    from stock_lakehouse.streams.rebuild import rebuild_bars
 
     with _named_errors(settings):
         dropped = drop_damaged_bars(Lake(settings.lake_options))
     with _embedded() as started:
-        count = rebuild_bars(started)
+        count = rebuild_bars(started.ticks, started.bars, started.bars_of)
     say(f"minute_bars: {dropped:,} damaged files taken out, {count:,} bars computed again from their ticks")
 
 

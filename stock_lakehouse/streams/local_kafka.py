@@ -46,7 +46,7 @@ FETCH = ("mvn", "-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runt
 
 
 class NotRunError(Exception):
-    """This machine cannot run a Kafka broker. The message says what is missing."""
+    """This machine cannot run a server. The message says what is missing."""
 
 
 class BrokerError(Exception):

@@ -10,7 +10,7 @@ import getpass
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
@@ -18,9 +18,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stock_lakehouse.clock import Clock
+from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.bar_table import BarTable, BarUpdate
 from stock_lakehouse.lake.lock import one_writer, sign
 from stock_lakehouse.lake.loss_table import LossTable
+from stock_lakehouse.lake.maintenance import drop
 from stock_lakehouse.lake.publish import PublishError
 from stock_lakehouse.lake.stream_table import LOCK, WRITING
 from stock_lakehouse.lake.tick_table import (
@@ -31,6 +33,7 @@ from stock_lakehouse.lake.tick_table import (
     READ_TO_END,
     READING,
     STRUCTURED,
+    LostFilesError,
     LostRowsError,
     Progress,
     TickTable,
@@ -39,6 +42,7 @@ from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.schemas.audit import audit_rows
 from stock_lakehouse.streams import Loss, LossError, Messages, StreamSource, recreated
+from stock_lakehouse.streams.rebuild import differing_days, rebuild_bars
 from stock_lakehouse.transforms.minute_bars import READ, minute_bars_of
 from stock_lakehouse.transforms.ticks import TickRules, ticks_of
 
@@ -166,24 +170,22 @@ class Runner:
     def start(self, accept_loss: str | None, take_over: bool) -> None:
         """Make the tables ready, go on from their positions, and do the bars that a killed runner left."""
         self.go_on(accept_loss, take_over)
-        self.bars.begin()
-        if self.bars.batch < self.ticks.batch:
-            # Not counted here: the runner that read these messages has counted them.
-            self.bars.update(self.ticks, self.bars.batch, self.bars_of)
+        self.catch_up()
         self.counts.batch = self.ticks.batch
 
     def go_on(self, accept_loss: str | None, take_over: bool) -> None:
-        """Make the tables ready, and let the source go on from their positions. Needs no engine."""
-        self.ticks.prepare()
-        self.bars.prepare()
-        self.ticks.begin()
-        with self._writing_alone():
+        """Make the tables ready, and let the source go on from their positions. Needs an engine with `accept_loss` alone."""
+        self.prepare()
+        with self.writing_alone():
             try:
                 self.ticks.check(take_over)
-            except LostRowsError as error:
+            except (LostRowsError, LostFilesError):
                 if accept_loss is None:
                     raise
-                self._accept_lost_rows(error, accept_loss)
+                self.take_out_damaged()
+                self.ticks.finish_batch(self.ticks.unfinished())
+                self.catch_up()
+                self.accept_lost_rows(accept_loss)
             self.ticks.finish_batch(self.ticks.unfinished())
             if self.ticks.number(OWNER) not in (None, self.ticks.owner):
                 self._commit(self.ticks.no_rows(), {}, more=self.on_start)
@@ -211,11 +213,11 @@ class Runner:
 
     def commit_start(self) -> None:
         """Write down the numbers of `on_start`."""
-        with self._writing_alone():
+        with self.writing_alone():
             self._commit(self.ticks.no_rows(), {}, more=self.on_start)
 
     @contextmanager
-    def _writing_alone(self) -> Iterator[None]:
+    def writing_alone(self) -> Iterator[None]:
         """Keep a batch of Structured Streaming from being written: it is by another process, which outlives its program.
 
         A batch that comes later finds another owner, or another number of its own, and is refused.
@@ -226,6 +228,47 @@ class Runner:
         with one_writer(self.options.lake_root, WRITING, BATCH_SECONDS):
             self.ticks.begin()
             yield
+
+    def prepare(self) -> None:
+        """Make the tables ready, and open them."""
+        self.ticks.prepare()
+        self.bars.prepare()
+        self.ticks.begin()
+
+    def catch_up(self) -> None:
+        """Do the bars of the batches that a killed runner left."""
+        self.bars.begin()
+        if self.bars.batch < self.ticks.batch:
+            # Not counted here: the runner that read these messages has counted them.
+            self.bars.update(self.ticks, self.bars.batch, self.bars_of)
+
+    def take_out_damaged(self) -> int:
+        """Take missing and damaged files out of raw_ticks, whose rows are lost then; return their number."""
+        damages = self.ticks.damages()
+        if damages:
+            drop(Lake(self.options), self.ticks.table, damages)
+            self.ticks.begin()
+        return len(damages)
+
+    def accept_lost_rows(self, why: str, losses: Sequence[Loss] | None = None) -> int:
+        """Let the positions stand for the rows that are there; return the number of bars that were computed anew for that.
+
+        Before that the bars become what these rows say, and `losses` are written down (None: one, which has only the number of
+        rows): as long as the last commit did not come, the table is refused, and the same is done again.
+        """
+        rows, expected = self.ticks.row_count(), self.ticks.expected_rows
+        if rows == expected:
+            return 0
+        bars = rebuild_bars(self.ticks, self.bars, self.bars_of, differing_days(self.ticks, self.bars))
+        if losses is None:
+            cause = f"raw_ticks has {rows:,} rows, and its positions stood for {expected:,}"
+            # With the batch, because a table may be restored to the same number of rows more than once.
+            lost = f"{ALL_PARTITIONS} after batch {self.ticks.batch}"
+            losses = (Loss(lost, min(rows, expected), max(rows, expected), cause, Progress(0)),)
+        self._write_losses(self.source.name, losses, why)
+        self.ticks.append_batch(self._without_batch(), self.source.name, {}, None, rows, self.on_start)
+        self.catch_up()
+        return bars
 
     def step(self, seconds: float) -> Messages:
         """Poll once for at most `seconds`, and bring in what came; without messages, let minutes become final."""
@@ -303,7 +346,7 @@ class Runner:
         given = letters.select(["source", "partition", "offset", "arrival_time", "value"])
         parts: list[pa.Table] = []
         for part in _sized(given, self.settings.batch_messages, self.settings.batch_megabytes * MEGABYTE):
-            parts.append(self._ticks_of(part, pa.nulls(part.num_rows, pa.timestamp("us", "UTC"))))
+            parts.append(self.ticks_of(part, pa.nulls(part.num_rows, pa.timestamp("us", "UTC"))))
             report(sum(read.num_rows for read in parts))
         found = pa.concat_tables(parts)
         key = ["source", "partition", "offset"]
@@ -351,25 +394,39 @@ class Runner:
 
         highs = [self._progress(name, messages).high for name in messages.rows["partition"].to_pylist()]
         sources = pa.array([self.source.name] * messages.rows.num_rows, pa.string())
-        rows = self._ticks_of(
-            messages.rows.add_column(0, "source", sources), pa.array(highs, pa.timestamp("us", "UTC"))
-        )
+        rows = self.ticks_of(messages.rows.add_column(0, "source", sources), pa.array(highs, pa.timestamp("us", "UTC")))
         moved = {name: replace(self._progress(name, messages), position=at) for name, at in messages.positions.items()}
-        newest = rows.group_by("partition").aggregate([("event_time", "max"), ("arrival_time", "max")]).to_pylist()
-        for row in newest:
+        newest = rows.group_by("partition").aggregate(
+            [("event_time", "max"), ("arrival_time", "max"), ("offset", "min")]
+        )
+        for row in newest.to_pylist():
             before = moved[row["partition"]]
             high = max((at for at in (before.high, row["event_time_max"]) if at is not None), default=None)
             arrived = max(before.arrived or EPOCH, row["arrival_time_max"])
-            moved[row["partition"]] = replace(before, high=high, arrived=arrived, ended=READING)
+            begin = int(row["offset_min"]) if before.begin is None else before.begin
+            moved[row["partition"]] = replace(before, high=high, arrived=arrived, ended=READING, begin=begin)
         moved |= self._ended(moved, messages)
         moved |= self._seen(moved, messages)
         self.partitions |= moved
         self._commit(rows, moved, self.watermark_after(messages))
-        update = self.bars.update(self.ticks, self.ticks.batch - 1, self.bars_of, rows)
-        self._count(update)
+        self._follow(rows)
         self.counts.messages += rows.num_rows
         self.counts.reasons.update(pc.drop_null(rows["reason"]).to_pylist())
         self.counts.late += pc.sum(rows["late"]).as_py() or 0
+
+    def bring_back(self, rows: pa.Table) -> None:
+        """Commit ticks for which the positions stand, but which raw_ticks has lost, and do their bars."""
+        self.ticks.append_batch(rows, self.source.name, {}, None, expected_rows=self.ticks.expected_rows)
+        self._since_joined += 1
+        self._follow(rows)
+        if self.has_small_files:
+            self.join_files()
+
+    def _follow(self, rows: pa.Table) -> None:
+        """Do the bars of the batch that was committed now."""
+        import pyarrow.compute as pc
+
+        self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self.bars_of, rows))
         self._days |= {str(day) for day in pc.unique(rows["trade_date"]).to_pylist()}
 
     def _commit(
@@ -443,23 +500,31 @@ class Runner:
         progress = self.partitions[partition]
         return progress.ended == READING and progress.arrived is not None and progress.arrived > quiet
 
-    def rules(self) -> TickRules:
+    def rules(self, *, as_first_read: bool = False) -> TickRules:
+        """What decides about ticks. `as_first_read`: whether the ticks of a day were removed does not count."""
         return TickRules(
             self.options.calendar.time_zone,
             self.settings.late_seconds,
             self.settings.ahead_seconds,
             self.options.first_date,
-            self.ticks.first_kept,
+            None if as_first_read else self.ticks.first_kept,
             self.options.price_tolerance,
         )
 
-    def _ticks_of(self, messages: pa.Table, highs: pa.Array) -> pa.Table:
-        """A tick for each of `messages` (source, partition, offset, arrival_time, value), audited; without `batch`."""
+    def ticks_of(self, messages: pa.Table, highs: pa.Array, *, as_first_read: bool = False) -> pa.Table:
+        """A tick for each of `messages` (source, partition, offset, arrival_time, value), audited; without `batch`.
+
+        - highs: newest event time of good ticks of the partition before each message
+        - as_first_read: whether a minute is final, or the ticks of a day were removed, does not count
+        """
         import pyarrow as pa
 
         texts = pa.array(map(_text, messages["value"].to_pylist()), pa.string())
         given = messages.append_column("text", texts).append_column("high", highs)
-        found = ticks_of(self.spark.createDataFrame(given), self.rules(), self.ticks.watermark).toArrow()
+        watermark = None if as_first_read else self.ticks.watermark
+        found = ticks_of(
+            self.spark.createDataFrame(given), self.rules(as_first_read=as_first_read), watermark
+        ).toArrow()
         schema = self.ticks.table.arrow_schema
         found = found.cast(pa.schema([schema.field(name) for name in found.column_names]))
         audit_rows(self._numbered(found), self.ticks.table)
@@ -500,24 +565,17 @@ class Runner:
     def _accept(self, error: LossError, why: str) -> None:
         """Write losses down, then move the positions past them. In this order, so that a kill leaves no silent loss."""
         self._write_losses(error.source, error.losses, why)
-        moved = {loss.partition: loss.go_on for loss in error.losses}
+        begins = {name: progress.begin for name, progress in self.partitions.items()}
+        moved = {loss.partition: replace(loss.go_on, begin=begins.get(loss.partition)) for loss in error.losses}
         if error.source == self.source.name:
             self._commit(self.ticks.no_rows(), moved, more=self.on_start)
         else:  # the former incarnation of the stream
             self.ticks.append_batch(self._without_batch(), error.source, moved, None, more=self.on_start)
 
-    def _accept_lost_rows(self, error: LostRowsError, why: str) -> None:
-        first, last = sorted((error.rows, error.expected))
-        cause = f"raw_ticks has {error.rows:,} rows, and its positions stood for {error.expected:,}"
-        # With the batch, because a table may be restored to the same number of rows more than once.
-        lost = f"{ALL_PARTITIONS} after batch {self.ticks.batch}"
-        self._write_losses(self.source.name, (Loss(lost, first, last, cause, Progress(0)),), why)
-        self.ticks.append_batch(self._without_batch(), self.source.name, {}, None, error.rows, self.on_start)
-
     def _without_batch(self) -> pa.Table:
         return self.ticks.no_rows().drop_columns(["batch"])
 
-    def _write_losses(self, source: str, losses: tuple[Loss, ...], why: str) -> None:
+    def _write_losses(self, source: str, losses: Sequence[Loss], why: str) -> None:
         import pyarrow as pa
 
         lines: list[dict[str, Any]] = [
@@ -534,6 +592,27 @@ class Runner:
             for loss in losses
         ]
         self.losses.add(pa.Table.from_pylist(lines, self.losses.table.arrow_schema))
+
+
+@contextmanager
+def only_runner(
+    options: LakeOptions,
+    settings: StreamSettings,
+    source: StreamSource,
+    spark: SparkSession,
+    clock: Clock,
+    owner: int = EMBEDDED,
+) -> Iterator[Runner]:
+    """The one runner of the lake's stream, not started, for the `with` block. Raises TableBusyError beside another one.
+
+    `owner`: the kind of runner for which it writes. The source is closed in the end.
+    """
+    with one_writer(options.lake_root, LOCK, wait_seconds=BUSY_SECONDS):
+        sign(options.lake_root, LOCK, utc_now())
+        try:
+            yield Runner(options, settings, source, spark, clock, owner)
+        finally:
+            source.close()
 
 
 @contextmanager
@@ -554,14 +633,9 @@ def runner(
     Raises TableBusyError beside another runner, StreamRefusedError if it cannot go on without a loss, StorageError,
     SourceUnavailableError. The source is closed in the end.
     """
-    with one_writer(options.lake_root, LOCK, wait_seconds=BUSY_SECONDS):
-        sign(options.lake_root, LOCK, utc_now())
-        started = Runner(options, settings, source, spark, clock, owner)
-        try:
-            started.start(accept_loss, take_over)
-            yield started
-        finally:
-            source.close()
+    with only_runner(options, settings, source, spark, clock, owner) as started:
+        started.start(accept_loss, take_over)
+        yield started
 
 
 def run(started: Runner, trigger_seconds: float, stopping: Callable[[], bool], report: Callable[[], None]) -> None:

@@ -12,12 +12,12 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.clock import Clock
-from stock_lakehouse.engines.errors import EngineError
+from stock_lakehouse.engines import EngineError, spark_session
 from stock_lakehouse.lake.links import engine_path
 from stock_lakehouse.lake.lock import TableBusyError, confirm, one_writer, sign
 from stock_lakehouse.lake.publish import PublishError
@@ -303,13 +303,17 @@ def ordered(
     """The order that goes on from the tables, which are made ready for it. Needs no engine; the caller holds the stream's lock.
 
     `rebuild`: begin a new checkpoint. `more`: further fields of the order.
-    Raises CheckpointLostError, and what `Runner.go_on` does: StreamRefusedError, SourceUnavailableError, StorageError.
+    Raises CheckpointLostError, EngineError, and what `Runner.go_on` does: StreamRefusedError, SourceUnavailableError,
+    StorageError.
     """
     fresh = secrets.randbits(LIMB_BITS)
     runner = Runner(options, settings, source, None, clock, STRUCTURED)  # type: ignore[arg-type]  # no engine
     # Whatever moves the positions without Spark also begins a new checkpoint, in one commit: the former one is behind.
     runner.on_start = {f"{CHECKPOINT}/{source.name}": fresh}
-    runner.go_on(accept_loss, take_over)
+    # The bars of rows that are given up are computed anew.
+    with nullcontext() if accept_loss is None else spark_session("embedded") as engine:
+        runner.spark = engine  # type: ignore[assignment]  # none without a loss
+        runner.go_on(accept_loss, take_over)
     checkpoint = runner.ticks.checkpoint(source.name)
     if checkpoint is None or rebuild:
         runner.commit_start()

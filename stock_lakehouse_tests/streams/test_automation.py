@@ -192,18 +192,20 @@ def test_the_weekly_job_takes_care_of_the_stream_unless_a_runner_does(tmp_path: 
     def files() -> int:
         return len(deltalake.DeltaTable(f"{house.root}/stream/raw_ticks").file_uris())
 
-    def run(of: Settings) -> set[str]:
+    def run(of: Settings) -> list[Any]:
+        """How many files the job says that raw_ticks had before and after."""
         with dg.DagsterInstance.ephemeral() as instance:
             done = build_definitions(of).resolve_job_def(JOB).execute_in_process(instance=instance)
             observed = [event.asset_observation_data for event in done.all_events if event.is_asset_observation]
-        return {data.asset_observation.asset_key.path[-1] for data in observed}
+        facts = {data.asset_observation.asset_key.path[-1]: data.asset_observation.metadata for data in observed}
+        assert ("minute_bars" in facts) == ("raw_ticks" in facts)
+        return [facts["raw_ticks"][f"files {when}"].value for when in ("before", "after") if "raw_ticks" in facts]
 
     assert files() == 3
-    assert "raw_ticks" not in run(settings.model_copy(update={"stream": Stream()}))
+    assert run(settings.model_copy(update={"stream": Stream()})) == []
     with one_writer(settings.lake_root, "stream"):
-        assert run(settings) >= {"raw_ticks", "minute_bars"}
-    assert files() == 3
-    run(settings)
+        assert run(settings) == [3, 3]
+    assert run(settings) == [3, 1]
     assert files() == 1
     house.check_ticks()
 

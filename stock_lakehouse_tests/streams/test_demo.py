@@ -49,7 +49,7 @@ def test_the_demonstration_shows_a_day_on_files_with_python_alone(tmp_path: Path
         env={**os.environ, "STOCK_LAKEHOUSE_CONFIG": str(config)},
         check=False,
     )
-    assert asked.stdout.split() == ["n,open", "780,6"], asked.stderr
+    assert asked.stdout.split() == ['"n","open"', "780,6"], asked.stderr
     assert not (tmp_path / "lakehouse" / "stream").exists()  # the user's own lake is as it was
 
 
