@@ -633,12 +633,8 @@ class Settings(LakeOptions, BaseSettings):
             raise ValueError(
                 "databricks: with engine = 'databricks' set databricks.cluster_id, or databricks.serverless = true"
             )
-        if self.engine == "databricks" and self.databricks.serverless and isinstance(self.lake_root, str):
-            raise ValueError(
-                f"databricks.serverless: serverless compute has no instance profile, so it cannot reach {self.lake_root}; set "
-                "databricks.cluster_id to a cluster whose instance profile may use the bucket, or run this program on Databricks "
-                "and set lake_root to a folder of a volume (/Volumes/…)"
-            )
+        if self.engine == "databricks" and (reason := self.unreachable_by_serverless):
+            raise ValueError(reason)
         if self.engine == "databricks" and self.databricks.sends_serverless_jobs_to_s3:
             raise ValueError(
                 "databricks.messages: serverless jobs have no instance profile, so they cannot reach "
@@ -765,6 +761,17 @@ class Settings(LakeOptions, BaseSettings):
             except IndicatorError as error:
                 raise SettingsError(f"indicators: {error}") from None
         return settings
+
+    @property
+    def unreachable_by_serverless(self) -> str | None:
+        """Why serverless compute of Databricks cannot reach the lake; None if it can, or if it is not used."""
+        if not self.databricks.serverless or isinstance(self.lake_root, Path):
+            return None
+        return (
+            f"databricks.serverless: serverless compute has no instance profile, so it cannot reach {self.lake_root}; set "
+            "databricks.cluster_id to a cluster whose instance profile may use the bucket, or run this program on Databricks "
+            "and set lake_root to a folder of a volume (/Volumes/…)"
+        )
 
     @property
     def lake_options(self) -> LakeOptions:

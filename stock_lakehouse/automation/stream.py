@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from stock_lakehouse.automation.jobs import role_tags
 from stock_lakehouse.automation.sensors import QUIET
 from stock_lakehouse.clock import clock_of
 from stock_lakehouse.settings import Settings
@@ -28,12 +29,14 @@ drain_job = dg.define_asset_job(
     DRAIN_JOB,
     selection=dg.AssetSelection.assets(RAW_TICKS.name, MINUTE_BARS.name, LIVE_FEATURES.name),
     executor_def=dg.in_process_executor,
+    tags=role_tags("stream"),
     description="Reads the stream to its ends as they are at the start, and brings minute bars and live features up to date.",
 )
 reconcile_job = dg.define_asset_job(
     RECONCILE_JOB,
     selection=dg.AssetSelection.assets(RECONCILIATION.name),
     executor_def=dg.in_process_executor,
+    tags=role_tags("stream"),
     description="Compares the minutes of finished sessions with their official daily bars.",
 )
 

@@ -16,7 +16,7 @@ import dagster as dg
 from stock_lakehouse import __version__
 from stock_lakehouse.databricks_jobs.order import Order
 from stock_lakehouse.engines import EngineError
-from stock_lakehouse.engines.databricks import workspace
+from stock_lakehouse.engines.databricks import SERVERLESS_VERSION, workspace
 from stock_lakehouse.lake.stream_table import StreamRefusedError
 from stock_lakehouse.streams.order import StreamOrder
 from stock_lakehouse.streams.structured import NAMED, StreamQueryError
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 SERVERLESS = "serverless compute"
 SCRIPT = "publish_layer.py"
 ENVIRONMENT = "stock_lakehouse"
-SERVERLESS_VERSION = "4"  # Spark 4, Python 3.12
 POLL_SECONDS = 5.0
 READ_SECONDS = 5.0
 

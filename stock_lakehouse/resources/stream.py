@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import SecretStr
 
+from stock_lakehouse.aws import Right, arn
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.settings import Databricks, Stream, variable_of
 
@@ -49,6 +50,18 @@ class StreamResource(dg.ConfigurableResource[Any]):
         """How long upkeep keeps versions of the stream's tables; None: there is no stream, so it leaves them alone."""
         settings = self.settings
         return None if settings.source == "off" else settings.versions_hours
+
+    def rights(self) -> Sequence[Right]:
+        """What reading the stream, and asking where it stands, need."""
+        if self.settings.source != "kinesis":
+            return ()
+        actions = (
+            "kinesis:DescribeStreamSummary",
+            "kinesis:ListShards",
+            "kinesis:GetShardIterator",
+            "kinesis:GetRecords",
+        )
+        return (Right("Stream", actions, (arn("kinesis", f"stream/{self.settings.name}"),)),)
 
     def source(self) -> StreamSource:
         """The source of messages. Nothing is contacted."""

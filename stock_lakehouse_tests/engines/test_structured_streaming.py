@@ -36,7 +36,8 @@ from stock_lakehouse.streams.runner import Runner
 from stock_lakehouse.streams.structured import StreamQueryError
 from stock_lakehouse_tests.engines.minilake import Minilake, minilake_server
 from stock_lakehouse_tests.engines.servers import DELTA, FOR_SMALL_QUERIES, KAFKA, Server, jvm_server
-from stock_lakehouse_tests.kafka_server import Kafka, NotRunError, kafka_server
+from stock_lakehouse_tests.kafka_server import Kafka, kafka_server
+from stock_lakehouse_tests.not_run import or_skipped
 from stock_lakehouse_tests.s3 import environment, make_bucket, moto, variables
 from stock_lakehouse_tests.streams.house import event
 from stock_lakehouse_tests.streams.kafka_house import KafkaHouse
@@ -57,11 +58,8 @@ FAULTS = Faults(late=0.02, duplicate=0.02, poison=0.02, seed=7)
 
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    try:
-        with kafka_server(tmp_path_factory.mktemp("kafka")) as server:
-            yield server
-    except NotRunError as error:
-        pytest.skip(f"NOT RUN: {error}")
+    with or_skipped("a real Kafka", kafka_server(tmp_path_factory.mktemp("kafka"))) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
