@@ -125,11 +125,11 @@ def test_services_that_the_settings_do_not_use_have_neither_roles_nor_rights() -
     [
         ({"lake_root": "folder"}, "lake_root: folder is a folder"),
         (
-            {"lake_root": "s3://b/l", "catalog": "glue", "query_engine": "athena", "aws": {"athena_results": "s3://b/results"}},
-            "aws.athena_results: no role may write to s3://b/results",
+            {"lake_root": "s3://bucket/lake", "catalog": "glue", "query_engine": "athena", "aws": {"athena_results": "s3://bucket/results"}},
+            "aws.athena_results: no role may write to s3://bucket/results",
         ),
         (
-            {"lake_root": "s3://b/l", "engine": "databricks", "databricks": {"cluster_id": "c", "messages": "s3://m"}},
+            {"lake_root": "s3://bucket/lake", "engine": "databricks", "databricks": {"cluster_id": "c", "messages": "s3://m"}},
             "databricks.messages: Dagster writes to the root of s3://m",
         ),
     ],
@@ -176,9 +176,9 @@ def test_a_step_of_the_stream_changes_the_role_of_the_stream_alone(monkeypatch: 
     before = found()
     written = places.written_by_stream
 
-    def wider(table: Table) -> Places:
+    def wider(table: Table, settings: Settings) -> Places:
         extra = Places(write=frozenset({"stream/extra"})) if table == LIVE_FEATURES else Places()
-        return written(table) | extra
+        return written(table, settings) | extra
 
     monkeypatch.setattr(places, "written_by_stream", wider)
     assert changed(before) == {"stream"}
@@ -283,3 +283,20 @@ def test_the_rights_that_the_documents_list_are_those_that_are_given(what: str) 
         given -= ON_THE_SOURCE_TOO
     listed = set(documented(file, line)) - OF_PLACES
     assert listed - {"athena:GetWorkGroup"} == given - {"athena:GetWorkGroup"}
+
+
+def test_a_cluster_that_reads_the_stream_may_do_what_that_needs() -> None:
+    settings = full()
+    streaming = settings.stream.model_copy(update={"runner": "structured_streaming"})
+    cluster = roles(settings.model_copy(update={"stream": streaming}))["job"]
+    assert {
+        "stream/raw_ticks",
+        "stream/minute_bars",
+        "stream/_checkpoints",
+    } <= cluster.places.write & cluster.places.delete
+    assert {action for right in cluster.services for action in right.actions} >= {
+        "kinesis:ListShards",
+        "kinesis:GetRecords",
+    }
+    assert not found()["job"].services
+    assert not {place for place in found()["job"].places.read if place.startswith("stream/")}
