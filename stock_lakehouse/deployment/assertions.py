@@ -44,7 +44,7 @@ def sizes(deployment: Deployment) -> Iterator[str]:
     for role, parts in deployment.policies.items():
         for part, document in parts.items():
             if (characters := size(filled(document, LONGEST))) > LIMIT:
-                yield f"{role}-{part}: {characters:,} characters with the longest names, and IAM takes {LIMIT:,}"
+                yield f"{role}-{part}: {characters:,} characters with the longest names, of {LIMIT:,}; divide what it says"
 
 
 def stars(deployment: Deployment) -> Iterator[str]:
