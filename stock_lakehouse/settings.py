@@ -351,6 +351,11 @@ class Stream(Group):
         description="Where messages with prices come from: nowhere, files that grow, a topic of Kafka, or a data stream of "
         "Amazon Kinesis. Nothing of streaming is loaded with `off`.",
     )
+    runner: Literal["embedded", "structured_streaming"] = Field(
+        default="embedded",
+        description="What reads the stream: this program; or a query of Spark's Structured Streaming, as a job with `engine = "
+        '"databricks"`, or, from Kafka alone, with `engine = "spark_connect"`; see docs/streaming.md#structured-streaming.',
+    )
     name: str = Field(
         default="stock_ticks",
         pattern="^[A-Za-z0-9._-]{1,100}$",
@@ -447,6 +452,10 @@ class Stream(Group):
     def _check_together(self) -> Stream:
         if self.source == "files" and self.folder is None:
             raise ValueError("folder: needed with source = 'files', the folder in which files *.jsonl grow")
+        if self.source == "files" and self.runner != "embedded":
+            raise ValueError(
+                "runner: files that grow are read by the embedded runner alone; set runner to embedded, or source to kafka"
+            )
         if self.source == "kafka":
             if self.servers is None:
                 raise ValueError("servers: needed with source = 'kafka', its brokers as host:port,host:port")
@@ -644,6 +653,27 @@ class Settings(LakeOptions, BaseSettings):
         if self.simulated_clock is not None and self.stream.source in ("kafka", "kinesis"):
             whose = {"kafka": "brokers of Kafka need", "kinesis": "Kinesis needs"}[self.stream.source]
             raise ValueError(f"simulated_clock: {whose} the real time; it goes with stream.source = 'files' only")
+        return self
+
+    @model_validator(mode="after")
+    def _check_stream_runner(self) -> Settings:
+        if self.stream.source == "off" or self.stream.runner == "embedded":
+            return self
+        if self.engine == "embedded":
+            raise ValueError(
+                "stream.runner: the embedded engine has no Structured Streaming; set engine to databricks, or, for Kafka, to "
+                "spark_connect; or set stream.runner to embedded, which reads the stream with any engine"
+            )
+        if self.engine == "spark_connect" and self.stream.source == "kinesis":
+            raise ValueError(
+                "stream.runner: Spark has no source for Kinesis, except on Databricks; set stream.runner to embedded, or engine "
+                "to databricks"
+            )
+        if self.engine == "databricks" and self.databricks.messages is None:
+            raise ValueError(
+                "databricks.messages: stream.runner = 'structured_streaming' runs as a job; set it to a volume's folder "
+                "(/Volumes/…) or s3://bucket, through which the job and this program exchange messages"
+            )
         return self
 
     @model_validator(mode="after")

@@ -68,7 +68,7 @@ def stream_lag_sensor(settings: Settings) -> dg.SensorDefinition:
 
         clock = clock_of(settings.simulated_clock)
         stream = settings.stream
-        status = status_of(settings.lake_options, stream.versions_hours, source_of(stream, clock), 0)
+        status = status_of(settings.lake_options, stream.versions_hours, source_of(stream, clock), 0, stream.runner)
         seen = json.loads(context.cursor) if context.cursor else {}
         reason, waiting = decide(status, seen, clock(), timedelta(seconds=stream.drain_after_seconds))
         if reason is None and in_flight(context.instance, DRAIN_JOB):

@@ -19,8 +19,10 @@ from stock_lakehouse.lake.serving import FOLDER as SERVING
 from stock_lakehouse.lake.serving import SERVED
 from stock_lakehouse.lake.staging import FOLDER as STAGING
 from stock_lakehouse.lake.stream_table import LOCK as STREAM_LOCK
+from stock_lakehouse.lake.stream_table import WRITING as STREAM_BATCH
 from stock_lakehouse.layers.curated import REWRITE_MARKERS
 from stock_lakehouse.settings import Settings
+from stock_lakehouse.streams.order import CHECKPOINTS
 from stock_lakehouse.tables import (
     CURATED,
     FEATURES,
@@ -116,14 +118,17 @@ def left_behind(settings: Settings) -> Places:
     return Places() if settings.engine == "embedded" else Places(read=frozenset({STAGING}))
 
 
-def written_by_stream(table: Table) -> Places:
+def written_by_stream(table: Table, settings: Settings) -> Places:
     """What the step of a stream's table writes; nothing if another step writes it, as that of the ticks does the losses."""
     if not table.has_step:
         return Places()
     tables = (table, *(other for other in STREAM_TABLES if table.name in other.written_by))
     lease = STREAM_LOCK if table in (RAW_TICKS, MINUTE_BARS) else table.name
     trimmed = _paths(*(other for other in tables if other in TRIMMED))
-    return Places(read=_paths(*tables), write=_paths(*tables), delete=trimmed) | _leases(lease)
+    found = Places(read=_paths(*tables), write=_paths(*tables), delete=trimmed) | _leases(lease)
+    if table in (RAW_TICKS, MINUTE_BARS) and settings.stream.runner == "structured_streaming":
+        found |= _all(CHECKPOINTS) | _leases(STREAM_BATCH)
+    return found
 
 
 def beside_tables(settings: Settings) -> Mapping[str, Places]:
@@ -159,7 +164,7 @@ def upkeep(settings: Settings) -> Places:
 def repair(settings: Settings) -> Places:
     """What `upkeep --repair` does beyond a run and upkeep: it sets damaged files aside, and marks what to compute again."""
     found = Places(create=frozenset({DAMAGED})) | _all(REPAIRS, REWRITE_MARKERS)
-    return found if settings.stream.source == "off" else found | written_by_stream(MINUTE_BARS)
+    return found if settings.stream.source == "off" else found | written_by_stream(MINUTE_BARS, settings)
 
 
 def looked_at_by_sensors(settings: Settings) -> Places:
@@ -185,12 +190,19 @@ def plain_files() -> Places:
 
 
 def published_by_job(settings: Settings) -> Places:
-    """What a Databricks cluster touches: the steps of all layers but raw's, whose rows it reads."""
+    """What a Databricks cluster touches: the steps of all layers but raw's, whose rows it reads, and of the stream there."""
     found = read(RAW) | _all(STAGING)
     for layer in LAYERS:
         if layer != RAW:
             found |= written_in(layer, settings)
+    if is_streamed_by_job(settings):
+        found |= written_by_stream(RAW_TICKS, settings) | written_by_stream(MINUTE_BARS, settings)
     return found
+
+
+def is_streamed_by_job(settings: Settings) -> bool:
+    """Whether a Databricks job reads the stream."""
+    return settings.stream.source != "off" and settings.stream.runner == "structured_streaming"
 
 
 def results(settings: Settings) -> Places:

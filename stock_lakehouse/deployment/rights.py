@@ -79,7 +79,8 @@ def _of_processes(settings: Settings, graph: _Graph) -> Iterator[Role]:
     yield Role("repair", "a person, for `upkeep --repair` and `layout`", mended, of_repair, "account")
     if settings.engine == "databricks":
         cluster = "a Databricks cluster, by its instance profile"
-        yield Role("job", cluster, places.published_by_job(settings), (), "ec2")
+        reads = graph.services(graph.streamed) if places.is_streamed_by_job(settings) else ()
+        yield Role("job", cluster, places.published_by_job(settings), reads, "ec2")
     if settings.engine == "databricks" and settings.databricks.work == "job":
         submits = places.read(*TABLES) | graph.touched(graph.daily - set(BY_NAME) | {RAW.name})
         who = "the ECS task of a run whose layers are Databricks jobs"
@@ -156,7 +157,7 @@ class _Graph:
         upstream = {key.path[-1] for key in self._graph.get(self._keys[name]).parent_keys}
         found = places.read(*(known[other] for other in sorted({name, *upstream}) if other in known))
         if name in STREAM_BY_NAME:
-            return found | places.written_by_stream(STREAM_BY_NAME[name])
+            return found | places.written_by_stream(STREAM_BY_NAME[name], self._settings)
         if name in BY_NAME:
             return found | (places.written_in(BY_NAME[name], self._settings) if BY_NAME[name].has_step else Places())
         if name not in self._beside_tables:

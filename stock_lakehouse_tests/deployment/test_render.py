@@ -176,9 +176,9 @@ def test_a_step_of_the_stream_changes_the_role_of_the_stream_alone(monkeypatch: 
     before = found()
     written = places.written_by_stream
 
-    def wider(table: Table) -> Places:
+    def wider(table: Table, settings: Settings) -> Places:
         extra = Places(write=frozenset({"stream/extra"})) if table == LIVE_FEATURES else Places()
-        return written(table) | extra
+        return written(table, settings) | extra
 
     monkeypatch.setattr(places, "written_by_stream", wider)
     assert changed(before) == {"stream"}
@@ -283,3 +283,20 @@ def test_the_rights_that_the_documents_list_are_those_that_are_given(what: str) 
         given -= ON_THE_SOURCE_TOO
     listed = set(documented(file, line)) - OF_PLACES
     assert listed - {"athena:GetWorkGroup"} == given - {"athena:GetWorkGroup"}
+
+
+def test_a_cluster_that_reads_the_stream_may_do_what_that_needs() -> None:
+    settings = full()
+    streaming = settings.stream.model_copy(update={"runner": "structured_streaming"})
+    cluster = roles(settings.model_copy(update={"stream": streaming}))["job"]
+    assert {
+        "stream/raw_ticks",
+        "stream/minute_bars",
+        "stream/_checkpoints",
+    } <= cluster.places.write & cluster.places.delete
+    assert {action for right in cluster.services for action in right.actions} >= {
+        "kinesis:ListShards",
+        "kinesis:GetRecords",
+    }
+    assert not found()["job"].services
+    assert not {place for place in found()["job"].places.read if place.startswith("stream/")}
