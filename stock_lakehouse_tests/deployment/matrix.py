@@ -222,13 +222,9 @@ def _bucket(role: str) -> Iterator[Row]:
         for action in ("GetObject", "PutObject", "DeleteObject"):
             yield Row(role, f"s3:{action}", f"{LAKE}/{key}", False, TLS)
     for bucket in ("lake-of-tests-evil", "another"):
-        yield Row(
-            role,
-            "s3:ListBucket",
-            f"arn:aws:s3:::{bucket}",
-            False,
-            TLS | {"s3:prefix": f"{PREFIX}/curated/stocks_daily/"},
-        )
+        for folder in ("raw/stocks_daily/", "curated/stocks_daily/"):  # each role may list one of them in the lake
+            prefix = {"s3:prefix": f"{PREFIX}/{folder}"}
+            yield Row(role, "s3:ListBucket", f"arn:aws:s3:::{bucket}", False, TLS | prefix)
         yield Row(role, "s3:GetBucketLocation", f"arn:aws:s3:::{bucket}", False, TLS)
         for action in ("GetObject", "PutObject", "DeleteObject", "ListMultipartUploadParts"):
             for table in ("curated/stocks_daily", "serving", "athena-results"):
