@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from stock_lakehouse import aws
-from stock_lakehouse.deployment.places import Places
+from stock_lakehouse.deployment.places import Places, is_folder
 from stock_lakehouse.deployment.policies import Document, policies_of
 from stock_lakehouse.deployment.render import as_yaml
 from stock_lakehouse.deployment.rights import Role, roles
@@ -53,7 +53,7 @@ def examine_live(settings: Settings, stack: str) -> Iterator[Diagnosis]:
 
 def keys_of(places: frozenset[str]) -> list[str]:
     """A key at each place, below the lake's root, and those of the neighbours."""
-    at_places = (place.replace("*", "x") if "*" in place else f"{place}/object" for place in sorted(places))
+    at_places = (f"{place}/object" if is_folder(place) else place.replace("*", "x") for place in sorted(places))
     return [*at_places, *NEIGHBOURS]
 
 
@@ -64,7 +64,7 @@ def may(places: Places, action: str, key: str) -> bool:
 
 
 def _covers(place: str, key: str) -> bool:
-    if "*" in place:
+    if not is_folder(place):
         return re.fullmatch(".*".join(map(re.escape, place.split("*"))), key) is not None
     return key.startswith(f"{place}/")
 
