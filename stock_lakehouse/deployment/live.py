@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from stock_lakehouse import aws
-from stock_lakehouse.deployment.places import Places
+from stock_lakehouse.deployment.places import Places, is_folder
 from stock_lakehouse.deployment.policies import Document, policies_of
-from stock_lakehouse.deployment.render import rendered
+from stock_lakehouse.deployment.render import as_yaml
 from stock_lakehouse.deployment.rights import Role, roles
 from stock_lakehouse.deployment.stack.dagster import OWN_POLICIES
 from stock_lakehouse.deployment.stack.roles import policy_id
+from stock_lakehouse.deployment.template import template
 from stock_lakehouse.diagnosis import Diagnosis
 
 if TYPE_CHECKING:
     from stock_lakehouse.settings import Settings
 
-TEMPLATE = "lakehouse.yaml"
 GOOD = ("CREATE_COMPLETE", "UPDATE_COMPLETE")
 SHOWN = 5
 REFERENCE = re.compile(r"\$\{([\w:.]+)\}")
-# Keys that no role may touch: beside the tables, and outside of the lake.
-NEIGHBOURS = ("raw/stocks_daily_evil/object", "curated_evil/object", "../object")
+# Keys that no role may touch: beside the tables, and in the lake's root.
+NEIGHBOURS = ("raw/stocks_daily_evil/object", "curated_evil/object", "object")
 KINDS = {"s3:GetObject": ("read", "create"), "s3:PutObject": ("write", "create"), "s3:DeleteObject": ("delete",)}
 
 
@@ -41,13 +41,9 @@ class LiveError(Exception):
 def examine_live(settings: Settings, stack: str) -> Iterator[Diagnosis]:
     """Compare the stack `stack` of the account with what `settings` give. Raises LiveError if AWS cannot be asked."""
     deployed = Deployed(stack)
-    state = deployed.state
-    good = "ok" if state in GOOD else "broken"
-    yield Diagnosis(
-        "stack", good, f"{stack} is {state}" + ("" if good == "ok" else "; look at its events, and deploy again")
-    )
-    yield _template(settings, deployed)
+    yield _state(deployed)
     known = roles(settings)
+    yield _template(template(settings, known), deployed)
     for role in known.values():
         yield _policies(role, deployed)
     places = frozenset(place for role in known.values() for place in _places(role.places))
@@ -57,7 +53,7 @@ def examine_live(settings: Settings, stack: str) -> Iterator[Diagnosis]:
 
 def keys_of(places: frozenset[str]) -> list[str]:
     """A key at each place, below the lake's root, and those of the neighbours."""
-    at_places = (place.replace("*", "x") if "*" in place else f"{place}/object" for place in sorted(places))
+    at_places = (f"{place}/object" if is_folder(place) else place.replace("*", "x") for place in sorted(places))
     return [*at_places, *NEIGHBOURS]
 
 
@@ -68,9 +64,9 @@ def may(places: Places, action: str, key: str) -> bool:
 
 
 def _covers(place: str, key: str) -> bool:
-    if "*" in place:
-        return re.fullmatch(".*".join(map(re.escape, place.split("*"))), key) is not None
-    return key.startswith(f"{place}/")
+    if is_folder(place):
+        return key.startswith(f"{place}/")
+    return re.fullmatch(".*".join(map(re.escape, place.split("*"))), key) is not None
 
 
 def _places(places: Places) -> frozenset[str]:
@@ -197,11 +193,10 @@ def _state(deployed: Deployed) -> Diagnosis:
     return Diagnosis("stack", "broken", f"{found}; look at its events, and deploy it again")
 
 
-def _template(settings: Settings, deployed: Deployed) -> Diagnosis:
+def _template(wanted: Document, deployed: Deployed) -> Diagnosis:
     import yaml
 
-    text = rendered(settings)[TEMPLATE]
-    if yaml.safe_load(deployed.template) == yaml.safe_load(text):
+    if yaml.safe_load(deployed.template) == yaml.safe_load(as_yaml(wanted)):
         return Diagnosis("template", "ok", f"{deployed.stack} has the template that settings and graph give")
     return Diagnosis(
         "template",

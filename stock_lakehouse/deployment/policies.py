@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.deployment.places import Places, is_folder
+from stock_lakehouse.deployment.places import Places, is_folder, outermost
 from stock_lakehouse.deployment.rights import LAKE, LAKE_KEYS, Role
 from stock_lakehouse.tables import TABLES
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from stock_lakehouse.settings import Settings
 
 LIMIT = 6144  # characters of a managed policy, without white space, with the names filled in
+# Actions that are allowed though no recorded run asks for them, and why.
+UNASKED = {
+    "s3:AbortMultipartUpload": "an upload of a large file that fails leaves parts, which are paid for until they are removed"
+}
 Document = dict[str, Any]
 Statement = dict[str, Any]
 REFERENCE = re.compile(r"\$\{([A-Za-z:]+)(\.Arn)?\}")
@@ -94,7 +98,7 @@ def policies_of(role: Role, names: Names = Names()) -> dict[str, Document]:
     found: dict[str, Document] = {}
     for part, statements in parts.items():
         for number, some in enumerate(_fitting(statements), 1):
-            found[part if number == 1 else f"{part}-{number}"] = document(_filled(some, names))
+            found[part if number == 1 else f"{part}-{number}"] = document(filled(some, names))
     return found
 
 
@@ -104,7 +108,7 @@ def bucket_policy(settings: Settings, names: Names = Names()) -> Document:
         "Sid": "TlsOnly", "Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": [LAKE, f"{LAKE}/*"],
         "Condition": {"Bool": {"aws:SecureTransport": "false"}},
     }  # fmt: skip
-    return document(_filled([tls_only, append_only()], names))
+    return document(filled([tls_only, append_only()], names))
 
 
 def append_only() -> Statement:
@@ -151,22 +155,19 @@ def _keys(sid: str, actions: Sequence[str], places: Iterable[str], with_root: bo
 
 def _patterns(places: Iterable[str], with_root: bool = False) -> Iterator[str]:
     """The patterns of the keys of `places`. `with_root`: engines ask for a folder's name without a slash, too."""
-    kept = set(places)
-    for place in sorted(kept):
-        if any(place.startswith(f"{other}/") for other in kept):
-            continue  # the folder covers it
+    for place in outermost(places):
         if is_folder(place):
             yield from (place, f"{place}/*") if with_root else (f"{place}/*",)
         else:
             yield place
 
 
-def _filled(value: Any, names: Names) -> Any:
+def filled(value: Any, names: Names) -> Any:
     if isinstance(value, str):
         return names.filled(value if names.prefix else value.replace("${Prefix}/", ""))
     if isinstance(value, Mapping):
-        return {key: _filled(inner, names) for key, inner in value.items()}
-    return [_filled(inner, names) for inner in value] if isinstance(value, Sequence) else value
+        return {key: filled(inner, names) for key, inner in value.items()}
+    return [filled(inner, names) for inner in value] if isinstance(value, Sequence) else value
 
 
 def size(policy: Document) -> int:
@@ -187,15 +188,19 @@ def _fitting(statements: Sequence[Statement]) -> Iterator[list[Statement]]:
 
 
 def _divided(statement: Statement) -> Iterator[Statement]:
-    """`statement`, or several with a part of its resources each."""
-    if _longest([statement]) <= LIMIT or len(statement["Resource"]) < 2:
-        yield statement
-        return
-    half = len(statement["Resource"]) // 2
-    for number, resources in enumerate((statement["Resource"][:half], statement["Resource"][half:])):
-        sid = statement["Sid"] if number == 0 else f"{statement['Sid']}More"
-        yield from _divided({**statement, "Sid": sid, "Resource": resources})
+    """`statement`, or as few as fit with a part of its resources each: `Read`, `ReadMore` and so on."""
+    resources: list[str] = statement["Resource"]
+    for count in range(1, len(resources) + 1):
+        size_of_part = -(-len(resources) // count)
+        parts = [resources[start : start + size_of_part] for start in range(0, len(resources), size_of_part)]
+        found = [
+            {**statement, "Sid": statement["Sid"] + "More" * number, "Resource": part}
+            for number, part in enumerate(parts)
+        ]
+        if all(_longest([part]) <= LIMIT for part in found) or count == len(resources):
+            yield from found
+            return
 
 
 def _longest(statements: Sequence[Statement]) -> int:
-    return size(document(_filled(statements, LONGEST)))
+    return size(document(filled(statements, LONGEST)))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.deployment.policies import LONGEST
-from stock_lakehouse.deployment.rights import DeploymentError, roles
+from stock_lakehouse.deployment.rights import DeploymentError, Role, roles
 from stock_lakehouse.deployment.stack.dagster import dagster_conditions, dagster_parameters, dagster_resources
 from stock_lakehouse.deployment.stack.lake import lake_resources
 from stock_lakehouse.deployment.stack.network import (
@@ -29,9 +29,12 @@ PREFIX = r"[A-Za-z0-9!_.'()=-]+(/[A-Za-z0-9!_.'()=-]+)*"  # as lake_options.S3_U
 Part = dict[str, Any]
 
 
-def template(settings: Settings) -> Part:
-    """The template as data. Raises DeploymentError, as `roles` does, and for a right on something that the template lacks."""
-    known = roles(settings)
+def template(settings: Settings, known: Mapping[str, Role] | None = None) -> Part:
+    """The template as data. Raises DeploymentError, as `roles` does, and for a right on something that the template lacks.
+
+    `known`: the roles, if they are at hand; the graph from which they follow takes a second.
+    """
+    known = roles(settings) if known is None else known
     on_databricks = settings.engine == "databricks"
     dagster = dagster_resources(settings, known)
     outside = [role.logical_id for role in known.values() if role.trust in SERVICES]

@@ -54,6 +54,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     options: dict[str, Any]
     _staging: Staging | None = PrivateAttr(default=None)
     _run_tags: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    _has_layout: bool = PrivateAttr(default=False)
 
     @classmethod
     def of(cls, settings: Settings) -> LakehouseResource:
@@ -67,7 +68,6 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         self._run_tags = context.run.tags if context.run else {}
-        self.lake.check_layout()
         narrow_ranges(named_tickers(self._run_tags))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
@@ -133,9 +133,19 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     ) -> Step:
         """The input of a layer's step in the run `run_id` for `rectangle`.
 
-        `tell` is called with each check result, `say` with lines of text about long work.
+        `tell` is called with each check result, `say` with lines of text about long work. Raises LayoutError.
         """
+        self._check_layout()
         return Step(self.lake, self.session, self.staging, rectangle, run_id, self.now(), tell, say, self._serves)
+
+    def _check_layout(self) -> None:
+        """Raise LayoutError if the tables have another layout than the options say; looked at once in a run.
+
+        A run of the stream writes none of them, and its role may not look at them.
+        """
+        if not self._has_layout:
+            self.lake.check_layout()
+            self._has_layout = True
 
     @property
     def _serves(self) -> bool:
@@ -153,6 +163,7 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
         from stock_lakehouse.databricks_jobs.order import Order
         from stock_lakehouse.resources.databricks_jobs import publish_by_job
 
+        self._check_layout()
         rectangle = self.rectangle(context.partition_keys)
         order = Order(
             name=table.name,

@@ -1,6 +1,8 @@
 // Evaluates requests against IAM policies with iam-simulate: JSON on stdin, JSON on stdout.
 // In: {account, policies: {role: [document]}, bucket_policy, rows: [{role, action, resource, context, asks, allowed}],
-//      mutants: [{role, place: index of the document or "bucket", document, likely: [row]}]}
+//      checked: [row], of_mutants: [row],
+//      mutants: [{role, place: index of the document or "bucket", number: index of the statement, statement: changed or null,
+//                 likely: [index in of_mutants]}]}
 // Out: {wrong: [[row, result]], invalid: [[row, message]], survivors: [mutant]}
 // Not here: which requests are evaluated, and what is expected.
 import { runSimulation, runUnsafeSimulation } from "@cloud-copilot/iam-simulate";
@@ -30,17 +32,12 @@ function request(row, identityPolicies, bucketPolicy) {
 }
 
 // Without validation it is faster, but cannot take a bucket's policy.
-async function isWrong(row, identityPolicies, bucketPolicy) {
+async function isAllowed(row, identityPolicies, bucketPolicy) {
   const asked = request(row, identityPolicies, bucketPolicy);
-  if (!row.asks) return (runUnsafeSimulation(asked, {}) === "Allowed") !== row.allowed;
+  if (!row.asks) return runUnsafeSimulation(asked, {}) === "Allowed";
   const answer = await runSimulation(asked, {});
   if (answer.errors) throw new Error(`${row.action} ${row.resource}: ${JSON.stringify(answer.errors)}`);
-  return (answer.overallResult === "Allowed") !== row.allowed;
-}
-
-async function someWrong(rows, identityPolicies, bucketPolicy) {
-  for (const row of rows) if (await isWrong(row, identityPolicies, bucketPolicy)) return true;
-  return false;
+  return answer.overallResult === "Allowed";
 }
 
 const invalid = [];
@@ -51,20 +48,53 @@ for (const [number, row] of given.checked.entries()) {
 
 const wrong = [];
 for (const [number, row] of given.rows.entries()) {
-  if (await isWrong(row, policies[row.role], given.bucket_policy)) wrong.push(number);
+  if ((await isAllowed(row, policies[row.role], given.bucket_policy)) !== row.allowed) wrong.push(number);
 }
 
-const ofRole = new Map(Object.keys(policies).map((role) => [role, given.rows.filter((row) => row.role === role)]));
+const serviceOf = (action) => action.split(":")[0];
+const without = (document, number) => ({ ...document, Statement: document.Statement.filter((_, place) => place !== number) });
+const ofRole = new Map();
+function rowsOf(role, services) {
+  const key = `${role} ${[...services].sort()}`;
+  if (!ofRole.has(key)) {
+    ofRole.set(key, given.of_mutants.filter((row) => row.role === role && services.has(serviceOf(row.action))));
+  }
+  return ofRole.get(key);
+}
+
+// Whether one of the rows has another answer than expected. `own`: the changed statement; `rest`: all others of the role.
+async function isCaught(rows, own, rest, actions, bucketPolicy) {
+  for (const row of rows) {
+    if (row.allowed && !actions.includes(row.action)) continue; // other statements allow it
+    const byOwn = own.length > 0 && (await isAllowed(row, own, bucketPolicy));
+    if (row.allowed ? !byOwn && !(await isAllowed(row, rest, bucketPolicy)) : byOwn) return true;
+  }
+  return false;
+}
+
 const survivors = [];
 for (const [number, mutant] of given.mutants.entries()) {
-  const ofBucket = mutant.place === "bucket";
-  const changed = ofBucket
-    ? policies[mutant.role]
-    : policies[mutant.role].map((policy, place) => (place === mutant.place ? { ...policy, policy: mutant.document } : policy));
-  const bucketPolicy = ofBucket ? mutant.document : given.bucket_policy;
-  const likely = mutant.likely.map((place) => given.rows[place]);
-  const isCaught =
-    (await someWrong(likely, changed, bucketPolicy)) || (await someWrong(ofRole.get(mutant.role), changed, bucketPolicy));
-  if (!isCaught) survivors.push(number);
+  const statements = mutant.statement ? [mutant.statement] : [];
+  if (mutant.place === "bucket") {
+    const rest = without(given.bucket_policy, mutant.number);
+    const changed = { ...rest, Statement: [...rest.Statement, ...statements] };
+    let noticed = false;
+    for (const row of given.of_mutants.filter((row) => row.asks === "bucket")) {
+      noticed ||= (await isAllowed(row, policies[row.role], changed)) !== row.allowed;
+    }
+    if (!noticed) survivors.push(number);
+    continue;
+  }
+  const actions = given.policies[mutant.role][mutant.place].Statement[mutant.number].Action;
+  const services = new Set([...actions, ...statements.flatMap((statement) => statement.Action)].map(serviceOf));
+  const own = named(statements.length ? [{ Version: "2012-10-17", Statement: statements }] : []);
+  const rest = named(
+    given.policies[mutant.role].map((document, place) => (place === mutant.place ? without(document, mutant.number) : document)),
+  );
+  const likely = mutant.likely.map((place) => given.of_mutants[place]);
+  const caught =
+    (await isCaught(likely, own, rest, actions, given.bucket_policy)) ||
+    (await isCaught(rowsOf(mutant.role, services), own, rest, actions, given.bucket_policy));
+  if (!caught) survivors.push(number);
 }
 process.stdout.write(JSON.stringify({ wrong, invalid, survivors }));

@@ -11,89 +11,91 @@ from typing import Any
 from stock_lakehouse_tests.deployment.simulate import Document, Mutant, Row
 
 LIKELY = 12  # rows that are asked first
+Statement = dict[str, Any]
 
 
 def mutants(policies: Mapping[str, Sequence[Document]], rows: Sequence[Row]) -> Iterator[Mutant]:
     """Every mutant of every statement of the policies of each role."""
-    of_role: dict[str, list[tuple[int, Row]]] = {role: [] for role in policies}
+    of_role: dict[str, list[tuple[int, Row]]] = {}
     for number, row in enumerate(rows):
         of_role.setdefault(row.role, []).append((number, row))
     for role, documents in policies.items():
         for place, document in enumerate(documents):
-            for changed, what, touched in _changes(document):
-                likely = tuple(islice(_touched(of_role[role], touched), LIKELY))
-                yield Mutant(role, place, changed, f"{role} {place}: {what}", likely)
+            for number, statement in enumerate(document["Statement"]):
+                for changed, what, touched in _changes(statement):
+                    likely = tuple(islice(_touched(of_role[role], touched), LIKELY))
+                    yield Mutant(role, place, number, changed, f"{role}, {statement['Sid']} {what}", likely)
 
 
-def mutants_of_bucket(policy: Document, role: str) -> Iterator[Mutant]:
-    """Every mutant of the bucket's policy, which rows of `role` have to notice."""
-    for changed, what, _ in _changes(policy):
-        yield Mutant(role, "bucket", changed, f"bucket: {what}")
+def mutants_of_bucket(policy: Document, bucket: str, role: str) -> Iterator[Mutant]:
+    """Every mutant of the policy of `bucket`, an ARN, which rows of `role` have to notice.
+
+    Without those that still name the bucket and every object: AWS asks this policy about them alone.
+    """
     for number, statement in enumerate(policy["Statement"]):
-        yield Mutant(role, "bucket", _with(policy, number, "Effect", "Allow"), f"bucket: {statement['Sid']} allows")
+        for changed, what, _ in _changes(statement):
+            others = changed is not None and changed["Resource"] != statement["Resource"]
+            if not (others and all(_matching(changed["Resource"]).fullmatch(arn) for arn in (bucket, f"{bucket}/x"))):
+                yield Mutant(role, "bucket", number, changed, f"bucket, {statement['Sid']} {what}")
+        yield Mutant(role, "bucket", number, {**statement, "Effect": "Allow"}, f"bucket, {statement['Sid']} allows")
 
 
+# The expected answer of the rows that a change concerns, resources that match and that do not, and actions (None: any).
 Touched = tuple[bool, re.Pattern[str], re.Pattern[str] | None, frozenset[str] | None]
 
 
-def _changes(document: Document) -> Iterator[tuple[Document, str, Touched]]:
-    """Each changed document, what was changed, and the rows that it concerns, in the form that `_touched` takes."""
-    for number, statement in enumerate(document["Statement"]):
-        sid, actions, resources = statement["Sid"], _list(statement["Action"]), _list(statement["Resource"])
-        everything, exactly = _matching(resources), frozenset(actions)
-        rest = [other for place, other in enumerate(document["Statement"]) if place != number]
-        yield {**document, "Statement": rest}, f"{sid} is gone", (True, everything, None, exactly)
-        for action in actions:
-            if len(actions) > 1:
-                fewer = [other for other in actions if other != action]
-                gone = _with(document, number, "Action", fewer)
-                yield gone, f"{sid} without {action}", (True, everything, None, frozenset({action}))
-            wide = f"{action.partition(':')[0]}:*"
-            if wide != action:
-                wider = [wide if other == action else other for other in actions]
-                yield _with(document, number, "Action", wider), f"{sid} with {wide}", (False, everything, None, None)
-        for resource in resources:
-            if len(resources) > 1:
-                fewer = [other for other in resources if other != resource]
-                gone = _with(document, number, "Resource", fewer)
-                yield gone, f"{sid} without {resource}", (True, _matching([resource]), _matching(fewer), exactly)
-            for wide in _wider(resource):
-                wider = [wide if other == resource else other for other in resources]
-                changed = _with(document, number, "Resource", wider)
-                yield changed, f"{sid} on {wide}", (False, _matching([wide]), everything, exactly)
-        yield from _of_conditions(document, number, everything, exactly)
+def _changes(statement: Statement) -> Iterator[tuple[Statement | None, str, Touched]]:
+    """Each changed statement, what was changed, and the rows that it concerns."""
+    actions, resources = _list(statement["Action"]), _list(statement["Resource"])
+    everything, exactly = _matching(resources), frozenset(actions)
+    yield None, "is gone", (True, everything, None, exactly)
+    for action in actions:
+        if len(actions) > 1:
+            fewer = {**statement, "Action": [other for other in actions if other != action]}
+            yield fewer, f"without {action}", (True, everything, None, frozenset({action}))
+        wide = f"{action.partition(':')[0]}:*"
+        if wide != action:
+            wider = {**statement, "Action": [wide if other == action else other for other in actions]}
+            yield wider, f"with {wide} for {action}", (False, everything, None, None)
+    for resource in resources:
+        rest = [other for other in resources if other != resource]
+        if rest:
+            yield (
+                {**statement, "Resource": rest},
+                f"without {resource}",
+                (True, _matching([resource]), _matching(rest), exactly),
+            )
+        for wide in _wider(resource):
+            changed = {**statement, "Resource": [*rest, wide]}
+            yield changed, f"with {wide} for {resource}", (False, _matching([wide]), everything, exactly)
+    yield from _of_conditions(statement, everything, exactly)
 
 
 def _of_conditions(
-    document: Document, number: int, everything: re.Pattern[str], actions: frozenset[str]
-) -> Iterator[tuple[Document, str, Touched]]:
-    statement = document["Statement"][number]
-    either: Touched = (False, everything, None, actions)
+    statement: Statement, everything: re.Pattern[str], actions: frozenset[str]
+) -> Iterator[tuple[Statement, str, Touched]]:
+    refused: Touched = (False, everything, None, actions)
     for operator, keys in statement.get("Condition", {}).items():
         for key, value in keys.items():
-            without = deepcopy(statement["Condition"])
-            del without[operator][key]
-            yield _with(document, number, "Condition", without), f"{statement['Sid']} whatever {key}", either
+            yield _with(statement, operator, key, None), f"whatever {key}", refused
             values = _list(value)
             for one in values:
-                if len(values) > 1:
-                    fewer = [other for other in values if other != one]
-                    changed = _with_condition(document, number, operator, key, fewer)
-                    yield changed, f"{statement['Sid']} without {key} {one}", (True, everything, None, actions)
+                rest = [other for other in values if other != one]
+                if rest:
+                    yield (
+                        _with(statement, operator, key, rest),
+                        f"without {key} {one}",
+                        (True, everything, None, actions),
+                    )
                 for wide in _wider(one) if operator == "StringLike" else ():
-                    wider = [wide if other == one else other for other in values]
-                    changed = _with_condition(document, number, operator, key, wider)
-                    yield changed, f"{statement['Sid']} with {key} {wide}", either
+                    yield _with(statement, operator, key, [*rest, wide]), f"with {key} {wide} for {one}", refused
 
 
 def _wider(pattern: str) -> Iterator[str]:
     """Patterns that match more than `pattern`: its neighbours, and everything beside it."""
-    if pattern == "*":
-        return
-    yield f"{pattern.removesuffix('/*').removesuffix('*').removesuffix('/')}*"
     parts = re.split("([/:])", pattern.removesuffix("/*"))
-    yield "".join(parts[:-1]) + "*"
-    yield "*"
+    begin = pattern.removesuffix("/*").removesuffix("*")
+    yield from sorted({f"{begin}*", "".join(parts[:-1]) + "*", "*"} - {pattern})
 
 
 def _touched(rows: Iterable[tuple[int, Row]], touched: Touched) -> Iterator[int]:
@@ -113,17 +115,14 @@ def _matching(patterns: Sequence[str]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(pattern).replace(r"\*", ".*") for pattern in patterns))
 
 
-def _with(document: Document, number: int, part: str, value: Any) -> Document:
-    """`document` with another value of a part of its statement `number`."""
-    statements = list(document["Statement"])
-    statements[number] = {**statements[number], part: value}
-    return {**document, "Statement": statements}
-
-
-def _with_condition(document: Document, number: int, operator: str, key: str, value: Any) -> Document:
-    conditions = deepcopy(document["Statement"][number]["Condition"])
-    conditions[operator][key] = value
-    return _with(document, number, "Condition", conditions)
+def _with(statement: Statement, operator: str, key: str, value: list[str] | None) -> Statement:
+    """`statement` with another value of a key of its conditions; None: without the key."""
+    changed = deepcopy(statement)
+    if value is None:
+        del changed["Condition"][operator][key]
+    else:
+        changed["Condition"][operator][key] = value
+    return changed
 
 
 def _list(value: Any) -> list[str]:

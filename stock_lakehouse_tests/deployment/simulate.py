@@ -35,7 +35,7 @@ class Row:
     action: str
     resource: str
     allowed: bool
-    context: Mapping[str, str] = field(default_factory=dict)
+    context: Mapping[str, str] = field(default_factory=dict, hash=False)
     asks: str = ""
 
 
@@ -44,13 +44,16 @@ class Mutant:
     """A policy with one change.
 
     - place: which of the role's policies, or "bucket" for the bucket's own
+    - number: which statement of it
+    - statement: the statement in its place; None: it is gone
     - what: the change, for people
-    - likely: rows that should notice it; the others of the role are asked after these
+    - likely: places of rows that should notice it; the others of the role are asked after these
     """
 
     role: str
     place: int | str
-    document: Document
+    number: int
+    statement: dict[str, Any] | None
     what: str
     likely: tuple[int, ...] = ()
 
@@ -70,8 +73,9 @@ def evaluate(
     rows: Sequence[Row],
     mutants: Sequence[Mutant] = (),
     checked: Sequence[Row] = (),
+    of_mutants: Sequence[Row] = (),
 ) -> Outcome:
-    """Evaluate `rows` against the policies of their roles, and `mutants` until a row notices each.
+    """Evaluate `rows` against the policies of their roles, and each of `mutants` until a row of `of_mutants` notices it.
 
     `checked`: rows whose action and resource must be known to AWS. Skips the test where Node or the package cannot be had.
     """
@@ -81,11 +85,13 @@ def evaluate(
         "policies": policies,
         "bucket_policy": bucket_policy,
         "rows": [asdict(row) for row in rows],
+        "of_mutants": [asdict(row) for row in of_mutants],
         "checked": [asdict(row) for row in checked],
         "mutants": [asdict(mutant) for mutant in mutants],
     }
     done = subprocess.run(
         ["node", "evaluate.mjs"],
+        check=False,
         cwd=folder,
         input=json.dumps(given),
         capture_output=True,
@@ -127,7 +133,12 @@ def _installed() -> Path:
             for name in FILES:
                 shutil.copyfile(HERE / name, folder / name)
             done = subprocess.run(
-                ["npm", "ci", "--ignore-scripts"], cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS
+                ["npm", "ci", "--ignore-scripts"],
+                check=False,
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=INSTALL_SECONDS,
             )
             if done.returncode:
                 pytest.skip(f"NOT RUN: npm cannot install @cloud-copilot/iam-simulate: {done.stderr.strip()[-300:]}")

@@ -1,19 +1,21 @@
 """The template on ministack: it is made, with and without private network and Dagster, and an update changes nothing; `deploy
 check --live` agrees with it, and notices what somebody changed; and the eight callers that a demand of the endpoint may lock out.
 
-ministack knows neither `s3:if-none-match` nor, over plain http, TLS. It enforces nothing here, so nothing is left out.
+ministack knows neither `s3:if-none-match` nor, over plain http, TLS. It enforces nothing here, so both stay. Each stack has an
+emulator of its own, because the names of catalog and workgroup are those of the settings.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from stock_lakehouse.deployment.live import examine_live
+from stock_lakehouse.deployment.live import LiveError, examine_live
 from stock_lakehouse.deployment.rights import roles
 from stock_lakehouse_tests import s3
 from stock_lakehouse_tests.deployment import simulate, stacks
@@ -25,45 +27,51 @@ pytestmark = pytest.mark.deploy
 ACCOUNT = "000000000000"
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with ministack() as server, s3.variables(s3.environment(server)):
-        yield server
+# The emulator has no such attribute of a database: the ARN of the secret that RDS makes for its owner.
+SECRET, OF_EMULATOR = (
+    "${Database.MasterUserSecret.SecretArn}",
+    "arn:aws:secretsmanager:us-east-1:000000000000:secret:owner",
+)
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack that was made: with what, and what it has."""
+    """A stack that was made on the emulator at `address`: with what, and what it has."""
 
+    address: str
     name: str
     text: str
     parameters: Mapping[str, str]
     status: str
     outputs: Mapping[str, str]
 
+    @property
+    def resources(self) -> dict[str, str]:
+        return stacks.resources(self.address, self.name)
+
 
 @pytest.fixture(scope="module")
-def made(address: str) -> dict[str, Stack]:
+def made() -> Iterator[dict[str, Stack]]:
     """Stacks of the template: with the fewest settings; with all; in a private network; with Dagster in it."""
-    network = stacks.network(address)
-    wanted: dict[str, tuple[Any, dict[str, str]]] = {
-        "least": (stacks.least, {}),
-        "full": (stacks.full, {"MakeStream": "yes"}),
-        "private": (stacks.full, network),
-        "dagster": (stacks.full, {**network, "Image": stacks.DIGEST, "RedshiftWorkgroupId": "1234"}),
-    }
-    found = {}
-    for name, (settings, parameters) in wanted.items():
-        text = stacks.text_of(settings)
-        stack = stacks.deploy(address, name, text, parameters)
-        outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-        found[name] = Stack(name, text, parameters, stack["StackStatus"], outputs)
-    return found
+    with ExitStack() as emulators:
+        found = {}
+        for name in ("least", "full", "private", "dagster"):
+            address = emulators.enter_context(ministack())
+            parameters = {"MakeStream": "yes"} if name == "full" else {}
+            if name in ("private", "dagster"):
+                parameters |= stacks.network(address)
+            if name == "dagster":
+                parameters |= {"Image": stacks.DIGEST, "RedshiftWorkgroupId": "1234"}
+            text = stacks.text_of(stacks.least if name == "least" else stacks.full).replace(SECRET, OF_EMULATOR)
+            stack = stacks.deploy(address, name, text, parameters)
+            outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", ())}
+            found[name] = Stack(address, name, text, parameters, stack["StackStatus"], outputs)
+        yield found
 
 
-def test_every_stack_is_made(made: dict[str, Stack], address: str) -> None:
+def test_every_stack_is_made(made: dict[str, Stack]) -> None:
     assert {stack.name: stack.status for stack in made.values()} == dict.fromkeys(made, "CREATE_COMPLETE")
-    resources = {name: stacks.resources(address, name).keys() for name in made}
+    resources = {name: stack.resources.keys() for name, stack in made.items()}
     of_network = {
         "S3Endpoint",
         "EndpointGroup",
@@ -81,35 +89,48 @@ def test_every_stack_is_made(made: dict[str, Stack], address: str) -> None:
         "ServiceAlarm",
         "ExecutionRole",
     }
-    assert "PriceStream" in resources["full"]
+    assert resources["full"] - resources["private"] == {"PriceStream"}
     assert resources["private"] - resources["full"] == of_network
     assert of_dagster < resources["dagster"] - resources["private"]
     assert not (of_network | of_dagster) & (resources["least"] | resources["full"])
     assert made["least"].outputs["LakeRoot"] == f"s3://{made['least'].outputs['Bucket']}/lake"
 
 
-def test_a_second_update_changes_nothing(made: dict[str, Stack], address: str) -> None:
+def test_a_second_update_changes_nothing(made: dict[str, Stack]) -> None:
     for stack in made.values():
-        assert stacks.changes(address, stack.name, stack.text, stack.parameters) == []
+        assert stacks.changes(stack.address, stack.name, stack.text, stack.parameters) == []
 
 
-def test_the_account_has_what_is_rendered_and_a_change_by_hand_is_found(made: dict[str, Stack], address: str) -> None:
-    found = {diagnosis.what: diagnosis for diagnosis in examine_live(stacks.full(), "dagster")}
-    assert {what for what, diagnosis in found.items() if diagnosis.state != "ok"} == set()
-    assert {f"role {name}" for name in roles(stacks.full())} < found.keys()
-    iam, names = s3.client(address, "iam"), stacks.resources(address, "dagster")
-    wide = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
-    document = json.dumps({"Version": "2012-10-17", "Statement": [wide]})
-    arn = iam.create_policy(PolicyName="by-hand", PolicyDocument=document)["Policy"]["Arn"]
-    iam.attach_role_policy(RoleName=names["ReaderRole"], PolicyArn=arn)
-    iam.create_policy_version(PolicyArn=names["JobWritePolicy"], PolicyDocument=document, SetAsDefault=True)
-    iam.detach_role_policy(RoleName=names["RunRole"], PolicyArn=names["RunReadPolicy"])
-    changed = {
-        diagnosis.what: diagnosis.detail
-        for diagnosis in examine_live(stacks.full(), "dagster")
-        if diagnosis.state == "broken"
+def test_the_account_has_what_is_rendered_and_a_change_by_hand_is_found(made: dict[str, Stack]) -> None:
+    stack = made["dagster"]
+    with s3.variables(s3.environment(stack.address)):
+        found = {diagnosis.what: diagnosis for diagnosis in examine_live(stacks.full(), stack.name)}
+        # The template was changed for the emulator.
+        assert {what: diagnosis.detail for what, diagnosis in found.items() if diagnosis.state != "ok"}.keys() == {
+            "template"
+        }
+        assert {f"role {name}" for name in roles(stacks.full())} < found.keys()
+        iam, names = s3.client(stack.address, "iam"), stack.resources
+        wide = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [wide]})
+        arn = iam.create_policy(PolicyName="by-hand", PolicyDocument=document)["Policy"]["Arn"]
+        iam.attach_role_policy(RoleName=names["ReaderRole"], PolicyArn=arn)
+        iam.create_policy_version(PolicyArn=names["JobWritePolicy"], PolicyDocument=document, SetAsDefault=True)
+        iam.detach_role_policy(RoleName=names["RunRole"], PolicyArn=names["RunReadPolicy"])
+        changed = {
+            diagnosis.what: diagnosis.detail
+            for diagnosis in examine_live(stacks.full(), stack.name)
+            if diagnosis.state == "broken"
+        }
+    assert changed.keys() == {
+        "template",
+        "role reader",
+        "rights reader",
+        "role job",
+        "rights job",
+        "role run",
+        "rights run",
     }
-    assert changed.keys() == {"role reader", "rights reader", "role job", "rights job", "role run", "rights run"}
     assert f"{arn}: attached by somebody else" in changed["role reader"]
     assert "write: another document" in changed["role job"]
     assert "read: not attached" in changed["role run"]
@@ -117,8 +138,13 @@ def test_the_account_has_what_is_rendered_and_a_change_by_hand_is_found(made: di
     assert "refused: s3:GetObject" in changed["rights run"]
 
 
-def test_a_stack_of_other_settings_is_found(made: dict[str, Stack]) -> None:
-    found = {diagnosis.what: diagnosis for diagnosis in examine_live(stacks.full(), "least")}
+def test_a_stack_of_other_settings_and_a_stack_that_is_not_there_are_found(made: dict[str, Stack]) -> None:
+    with s3.variables(s3.environment(made["least"].address)):
+        of_least = {diagnosis.what: diagnosis for diagnosis in examine_live(stacks.least(), "least")}
+        assert of_least["template"].state == "ok"
+        found = {diagnosis.what: diagnosis for diagnosis in examine_live(stacks.full(), "least")}
+        with pytest.raises(LiveError, match=r"stack other: .*--stack"):
+            list(examine_live(stacks.full(), "other"))
     assert found["template"].state == "broken"
     assert "has no JobRole" in found["role job"].detail
 
@@ -164,11 +190,12 @@ def _wrong(policy: dict[str, Any], cases: Mapping[str, Any], names: Mapping[str,
 
 
 def test_the_demand_of_the_endpoint_locks_out_nobody_whom_it_should_not(
-    made: dict[str, Stack], address: str, monkeypatch: pytest.MonkeyPatch
+    made: dict[str, Stack], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(simulate, "ACCOUNT", ACCOUNT)
-    names, bucket = stacks.resources(address, "private"), made["private"].outputs["Bucket"]
-    policy = json.loads(s3.client(address).get_bucket_policy(Bucket=bucket)["Policy"])
+    stack = made["private"]
+    names, bucket = stack.resources, stack.outputs["Bucket"]
+    policy = json.loads(s3.client(stack.address).get_bucket_policy(Bucket=bucket)["Policy"])
     # Landing is denied by another statement of this policy, which has a condition of the request.
     policy["Statement"] = [statement for statement in policy["Statement"] if statement["Sid"] != "LandedFilesAreNew"]
     assert _wrong(policy, CALLERS | MORE, names, bucket) == []
@@ -187,6 +214,7 @@ def test_the_demand_of_the_endpoint_locks_out_nobody_whom_it_should_not(
     assert len(locked_out) == 6
 
 
-def test_without_the_parameter_the_bucket_demands_no_endpoint(made: dict[str, Stack], address: str) -> None:
-    policy = json.loads(s3.client(address).get_bucket_policy(Bucket=made["full"].outputs["Bucket"])["Policy"])
+def test_without_the_parameter_the_bucket_demands_no_endpoint(made: dict[str, Stack]) -> None:
+    stack = made["full"]
+    policy = json.loads(s3.client(stack.address).get_bucket_policy(Bucket=stack.outputs["Bucket"])["Policy"])
     assert [statement["Sid"] for statement in policy["Statement"]] == ["TlsOnly", "LandedFilesAreNew"]
