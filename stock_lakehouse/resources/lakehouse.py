@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 # The tag of a run after which another run of the same backfill writes the serving copy.
 SERVE_LATER_TAG = "stock_lakehouse/serve_later"
+# The jobs that write none of the tables with a layout, and whose role may not look at them: a drain, a comparison.
+STREAM_JOBS = ("stream_drain", "stream_reconcile")
 
 
 class LakehouseResource(dg.ConfigurableResource[Any]):
@@ -54,7 +56,6 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     options: dict[str, Any]
     _staging: Staging | None = PrivateAttr(default=None)
     _run_tags: Mapping[str, str] = PrivateAttr(default_factory=dict)
-    _has_layout: bool = PrivateAttr(default=False)
 
     @classmethod
     def of(cls, settings: Settings) -> LakehouseResource:
@@ -68,6 +69,8 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         self._run_tags = context.run.tags if context.run else {}
+        if context.run is None or context.run.job_name not in STREAM_JOBS:
+            self.lake.check_layout()
         narrow_ranges(named_tickers(self._run_tags))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
@@ -133,19 +136,9 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
     ) -> Step:
         """The input of a layer's step in the run `run_id` for `rectangle`.
 
-        `tell` is called with each check result, `say` with lines of text about long work. Raises LayoutError.
+        `tell` is called with each check result, `say` with lines of text about long work.
         """
-        self._check_layout()
         return Step(self.lake, self.session, self.staging, rectangle, run_id, self.now(), tell, say, self._serves)
-
-    def _check_layout(self) -> None:
-        """Raise LayoutError if the tables have another layout than the options say; looked at once in a run.
-
-        A run of the stream writes none of them, and its role may not look at them.
-        """
-        if not self._has_layout:
-            self.lake.check_layout()
-            self._has_layout = True
 
     @property
     def _serves(self) -> bool:
@@ -163,7 +156,6 @@ class LakehouseResource(dg.ConfigurableResource[Any]):
         from stock_lakehouse.databricks_jobs.order import Order
         from stock_lakehouse.resources.databricks_jobs import publish_by_job
 
-        self._check_layout()
         rectangle = self.rectangle(context.partition_keys)
         order = Order(
             name=table.name,

@@ -23,7 +23,7 @@ QUICK = (
     ("run", "List", "s3:ListBucket", "next day"),
     ("run", "Read", "s3:GetObject", "next day"),
     ("run", "Write", "s3:PutObject", "next day"),
-    ("run", "Delete", "s3:DeleteObject", "bars that become impossible"),
+    ("run", "Delete", "s3:DeleteObject", "a year that is withdrawn"),
     ("reader", "Read", "s3:GetObject", "read_table"),
 )
 
