@@ -69,7 +69,7 @@ def stream_batches(context: dg.AssetExecutionContext, stream_service: StreamReso
     newest = newest_bars(stream_service.lakehouse.lake_options, settings.versions_hours, None, None, ROWS_SHOWN)
     shown = {"newest bars": as_table(newest.select(BAR_COLUMNS).to_pylist())} if newest.num_rows else {}
     yield dg.MaterializeResult(asset_key=RAW_TICKS.name, metadata={"dagster/row_count": ticks, **metadata})
-    yield dg.MaterializeResult(asset_key=MINUTE_BARS.name, metadata={**metadata, **shown})
+    yield dg.MaterializeResult(asset_key=MINUTE_BARS.name, metadata={**shown, **metadata})
     waited = waited_longest(after, stream_service.lakehouse.now())
     if waited > timedelta(seconds=stream_service.settings.lag_alert_seconds):
         raise dg.Failure(
@@ -88,7 +88,7 @@ def live_features(lakehouse: LakehouseResource, stream_service: StreamResource) 
     states = rows["bar_state"].to_pylist()
     counts = {f"{state} bars": states.count(state) for state in sorted(set(states))}
     shown = {"rows": as_table(rows.select(LIVE_COLUMNS).slice(0, ROWS_SHOWN).to_pylist())} if rows.num_rows else {}
-    return dg.MaterializeResult(metadata={"dagster/row_count": rows.num_rows, **counts, **shown})
+    return dg.MaterializeResult(metadata={**shown, "dagster/row_count": rows.num_rows, **counts})
 
 
 @dg.asset(name=RECONCILIATION.name, deps=[MINUTE_BARS.name, CURATED.name], pool=POOL, check_specs=[RECONCILED])
@@ -107,4 +107,4 @@ def minute_reconciliation(lakehouse: LakehouseResource, stream_service: StreamRe
         of_newest = [row for row in rows.select(COMPARED_COLUMNS).to_pylist() if row["date"] == sessions[-1]]
         newest = {"newest session": str(sessions[-1]), "its rows": as_table(of_newest[:ROWS_SHOWN])}
     yield reconciled_of(rows.to_pylist())
-    yield dg.MaterializeResult(metadata={"compared": rows.num_rows, "sessions": len(sessions), **newest, **counts})
+    yield dg.MaterializeResult(metadata={**newest, "compared": rows.num_rows, "sessions": len(sessions), **counts})

@@ -58,8 +58,8 @@ def restore(
     )
     if not any(table.written + table.kept for table in copied if table.table == RESTATEMENTS.name):
         say(
-            f"The backup has no ledger, {RESTATEMENTS.path}. That is right if no published value ever changed; else add it to the "
-            "backup, and restore into an empty place again."
+            f"The backup has no ledger, {RESTATEMENTS.path}. That is right if no published value ever changed; else add it to "
+            "the backup, and restore into an empty place again."
         )
     if removed := sorted(known - set(settings.tickers)):
         say(

@@ -173,7 +173,7 @@ class Lake:
                 )
             state = keys.describe_key(KeyId=arn)["KeyMetadata"]
             if state["KeyState"] != "PendingDeletion":
-                keys.schedule_key_deletion(KeyId=arn, PendingWindowInDays=KEY_DAYS)
+                keys.schedule_key_deletion(KeyId=state["KeyId"], PendingWindowInDays=KEY_DAYS)
                 state = keys.describe_key(KeyId=arn)["KeyMetadata"]
         return arn, state["DeletionDate"].date(), ()
 

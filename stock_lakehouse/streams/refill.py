@@ -197,9 +197,10 @@ def _gaps(started: Runner, present: Mapping[str, Rows]) -> dict[str, list[Gap]]:
     for name, progress in started.partitions.items():
         rows = present[name]
         first = int(rows.offsets[0]) if len(rows.offsets) else progress.position
-        begin = first if progress.begin is None else progress.begin
-        if started.ticks.first_kept is not None:  # earlier ones were removed with their days
-            begin = max(begin, first)
+        begin = first
+        # Not where ticks were removed with their days: they were the earlier ones. Another kind of runner does not say where it began.
+        if progress.begin is not None and started.ticks.first_kept is None:
+            begin = min(progress.begin, first)
         if gaps := rows.gaps(begin, progress.position, started.source):
             found[name] = gaps
     return found

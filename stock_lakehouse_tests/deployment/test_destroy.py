@@ -21,6 +21,10 @@ ROOT = f"s3://{BUCKET}/team/lake"
 VERSIONS, MARKS = 12, 3  # of the lake's objects, as `_fill` makes them
 
 
+class Killed(BaseException):
+    """The process was killed before a call."""
+
+
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     with s3.moto() as address, s3.variables(s3.environment(address)):
@@ -119,7 +123,7 @@ def test_killed_before_any_call_it_goes_on_to_the_same_end(
         assert aws_model.faults(client.meta.service_model.service_name, operation, arguments) == []
         left[0] -= 1
         if left[0] < 0:
-            raise KeyboardInterrupt
+            raise Killed
         return call(client, operation, arguments)
 
     monkeypatch.setattr(BaseClient, "_make_api_call", killed)
@@ -129,7 +133,7 @@ def test_killed_before_any_call_it_goes_on_to_the_same_end(
             lake = Lake(ROOT)
             if lake.check():
                 lake.destroy(lambda line: None)
-        except KeyboardInterrupt:
+        except Killed:
             continue
         break
     monkeypatch.undo()
