@@ -204,7 +204,8 @@ def _bucket(role: str) -> Iterator[Row]:
     yield Row(role, "s3:GetBucketLocation", LAKE, asks_athena, TLS)
     parts = f"{LAKE}/{PREFIX}/athena-results/x.csv"
     yield Row(role, "s3:ListMultipartUploadParts", parts, asks_athena, TLS)
-    yield _s3(role, "ListMultipartUploadParts", "curated/stocks_daily/x", False)
+    for key in ("curated/stocks_daily/x", "athena-results_evil/x", "athena-results", "x"):
+        yield _s3(role, "ListMultipartUploadParts", key, False)
     yield _list(role, f"{PREFIX}/curated/stocks_daily/", False, "ListBucketVersions")
     for action in (
         "ListBucketMultipartUploads", "GetBucketPolicy", "PutBucketPolicy", "DeleteBucket", "PutLifecycleConfiguration",
@@ -355,6 +356,7 @@ def services() -> Iterator[Service]:
         (
             _arn("glue", "crawler/lakehouse_other"),
             _arn("glue", "crawler/other"),
+            _arn("glue", "crawler/lakehouse_delta2"),
             _arn("glue", "crawler/lakehouse_files2"),
         ),
     )
