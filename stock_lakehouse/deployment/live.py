@@ -193,13 +193,6 @@ def _state(deployed: Deployed) -> Diagnosis:
     return Diagnosis("stack", "broken", f"{found}; look at its events, and deploy it again")
 
 
-def _state(deployed: Deployed) -> Diagnosis:
-    found = f"{deployed.stack} is {deployed.state}"
-    if deployed.state in GOOD:
-        return Diagnosis("stack", "ok", found)
-    return Diagnosis("stack", "broken", f"{found}; look at its events, and deploy it again")
-
-
 def _template(wanted: Document, deployed: Deployed) -> Diagnosis:
     import yaml
 
