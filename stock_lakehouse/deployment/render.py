@@ -34,16 +34,11 @@ def rendered(settings: Settings) -> dict[str, str]:
 
 
 def as_yaml(value: Any) -> str:
-    """`value` as YAML, in its own order."""
+    """`value` as YAML, in its own order, without the aliases of equal parts, which CloudFormation refuses."""
     import yaml
 
-    class Plain(yaml.SafeDumper):
-        """Without anchors and aliases, which CloudFormation refuses."""
-
-        def ignore_aliases(self, data: Any) -> bool:
-            return True
-
-    return str(yaml.dump(value, Dumper=Plain, sort_keys=False, allow_unicode=True, width=130))
+    apart = json.loads(json.dumps(value))  # no part is there twice
+    return str(yaml.safe_dump(apart, sort_keys=False, allow_unicode=True, width=130))
 
 
 def differences(files: dict[str, str], folder: Path) -> list[str]:
