@@ -2,10 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo ui test test-all test-engines test-athena test-deploy lint weed soak bench conformance docs screenshots lock image-context clean .venv/deploy
+.PHONY: demo stream-demo ui test test-all test-engines test-athena test-deploy lint weed soak bench conformance docs screenshots lock image-context clean .venv/deploy
 
 demo: .venv/installed
 	@$(BIN)/stock-lakehouse demo
+
+# A day of live messages: minute bars, live indicators, the official bar. On Kafka if Java and its client are there, else on files.
+stream-demo: .venv/installed
+	@$(BIN)/stock-lakehouse stream demo
 
 ui: .venv/installed
 	@$(BIN)/stock-lakehouse ui
@@ -54,10 +58,12 @@ bench: .venv/tests
 conformance: .venv/tests
 	$(BIN)/python -m stock_lakehouse_tests.conformance
 
-# The tables of docs/settings.md, and docs/tables.md, from the settings and the schemas. `make test` fails when they are stale.
+# The tables of docs/settings.md, docs/tables.md, and the roles of docs/deployment.d1.md, from settings, schemas and rights.
+# `make test` fails when they are stale.
 docs: .venv/tests
 	$(BIN)/python -m stock_lakehouse_tests.settings_tables
 	$(BIN)/python -m stock_lakehouse_tests.table_documents
+	$(BIN)/python -m stock_lakehouse_tests.deployment.role_tables
 
 # docs/screenshots: the demo, Dagster's UI, the dashboard and a report, photographed in Chromium. Takes three minutes.
 screenshots: .venv/tests

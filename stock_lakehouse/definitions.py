@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -24,6 +24,7 @@ from stock_lakehouse.resources.catalog import CatalogResource
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.resources.query import QueryResource
 from stock_lakehouse.resources.quicksight import QuickSightResource
+from stock_lakehouse.resources.stream import StreamResource
 from stock_lakehouse.resources.warehouse import WarehouseResource
 from stock_lakehouse.settings import Settings, load_settings
 from stock_lakehouse.sources import Source
@@ -45,7 +46,7 @@ def build_definitions(
     scheme = PartitionScheme(settings, calendar)
     lakehouse = LakehouseResource.of(settings)
     automation = automation_of(settings, calendar)
-    stream = _stream(settings, lakehouse)
+    stream = _stream(settings)
     retries = NETWORK_RETRIES if settings.source == "yfinance" else None
     return dg.Definitions(
         assets=automated(
@@ -67,7 +68,7 @@ def build_definitions(
             "query": QueryResource.of(settings, lakehouse),
             "quicksight": QuickSightResource.of(settings, lakehouse),
             "warehouse_service": WarehouseResource.of(settings, lakehouse),
-            **stream.resources,
+            "stream_service": StreamResource.of(settings, lakehouse),
             "source": source or source_of(settings),
             "raw_csv": RawCsvIOManager(lakehouse=lakehouse),
             "parquet": TableIOManager(lakehouse=lakehouse),
@@ -85,20 +86,15 @@ class _Stream:
     asset_checks: Sequence[dg.AssetChecksDefinition] = ()
     jobs: Sequence[UnresolvedAssetJobDefinition] = ()
     sensors: Sequence[dg.SensorDefinition] = ()
-    resources: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _stream(settings: Settings, lakehouse: LakehouseResource) -> _Stream:
+def _stream(settings: Settings) -> _Stream:
     if settings.stream.source == "off":
         return _Stream()
     from stock_lakehouse.automation.stream import stream_jobs, stream_sensors
     from stock_lakehouse.checks.stream import stream_checks
-    from stock_lakehouse.resources.stream import StreamResource
 
-    sensors = () if settings.automation == "off" else stream_sensors(settings)
-    return _Stream(
-        (stream_checks(),), stream_jobs(), sensors, {"stream_service": StreamResource.of(settings, lakehouse)}
-    )
+    return _Stream((stream_checks(),), stream_jobs(), () if settings.automation == "off" else stream_sensors(settings))
 
 
 @dg.definitions

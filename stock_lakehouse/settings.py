@@ -430,7 +430,9 @@ class Stream(Group):
         "once a minute.",
     )
     live_seconds: int = Field(
-        default=60, ge=0, description="`stream run` computes live features each time after so long. 0: it does not."
+        default=60,
+        ge=0,
+        description="`stream run` computes live features each time after so long, and `stream drain` at its end. 0: they do not.",
     )
     drain_after_seconds: int = Field(
         default=300,

@@ -266,7 +266,7 @@ LIVE_FEATURES = Table(
 )
 STREAM_TABLES = (RAW_TICKS, MINUTE_BARS, RECONCILIATION, LIVE_FEATURES, STREAM_LOSSES)
 STREAM_BY_NAME = {table.name: table for table in STREAM_TABLES}
-_ANY_BY_NAME = BY_NAME | STREAM_BY_NAME
+ANY_BY_NAME = BY_NAME | STREAM_BY_NAME
 LAYERS = tuple(
     table for table in TABLES if table.has_step
 )  # in the order of the flow; each partitioned by the run's keys
@@ -321,7 +321,7 @@ def layout_named(columns: tuple[str, ...]) -> str:
 
 def upstream(table: Table) -> tuple[Table, ...]:
     """The tables that `table` is made from."""
-    return tuple(_ANY_BY_NAME[name] for name in table.made_from)
+    return tuple(ANY_BY_NAME[name] for name in table.made_from)
 
 
 def written_in_step(layer: Table) -> tuple[Table, ...]:

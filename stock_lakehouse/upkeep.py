@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.exchanges import XNYS
 from stock_lakehouse.lake import Lake, bi_database
+from stock_lakehouse.lake.delta_table import adds_of
+from stock_lakehouse.lake.history import LOG
 from stock_lakehouse.lake.lock import TableBusyError
 from stock_lakehouse.lake.maintenance import Maintained, drop, maintain_table
 from stock_lakehouse.lake.markers import Marker, Markers
 from stock_lakehouse.lake.publish import PublishError, partition_of
 from stock_lakehouse.lake.serving import SERVED, ServingCopy, UnservedError
 from stock_lakehouse.lake.staging import clear_abandoned
-from stock_lakehouse.lake.storage import LakeError, StorageError
+from stock_lakehouse.lake.storage import File, LakeError, StorageError
 from stock_lakehouse.lake.stored import Damage, TickerYear
 from stock_lakehouse.layers.curated import COMPUTE_ANEW, is_outdated, mark_rewrites, pending_rewrites
 from stock_lakehouse.market_calendar import utc_now
@@ -36,6 +38,7 @@ from stock_lakehouse.tables import (
     PROCESSED,
     PROCESSED_ACTIONS,
     RAW,
+    RAW_TICKS,
     RESTATEMENTS,
     TABLES,
     UNREADABLE,
@@ -225,15 +228,36 @@ def _streamed(
             todo = (
                 "`stock-lakehouse upkeep --repair` computes the bars again from their ticks"
                 if upkeep.table == MINUTE_BARS.name
-                else "bring the file back from a backup; what the stream's source still has it can send again"
+                else "bring the file back from a backup; or `stock-lakehouse stream refill` reads its messages again, as far as "
+                "the stream still has them"
+                if upkeep.table == RAW_TICKS.name
+                else "bring the file back from a backup"
             )
             upkeep.findings.append(Finding(upkeep.table, f"{len(damages)} files: {named}", todo))
-    if tables and not check_only and not any(damaged.values()):
-        done = tend_stream(lake, stream_hours, now)
-        progress("stream: files joined, old versions removed" if done else "stream: its runner does its upkeep")
+    if tables and not any(damaged.values()):
+        before = [_files_of_stream(lake, upkeep.table) for upkeep in tables]
+        if not check_only:
+            done = tend_stream(lake, stream_hours, now)
+            progress("stream: files joined, old versions removed" if done else "stream: its runner does its upkeep")
+        for upkeep, (active, files) in zip(tables, before, strict=True):
+            active_now, files_now = _files_of_stream(lake, upkeep.table)
+            gone = [file for path, file in files.items() if path not in files_now]
+            upkeep.maintained = Maintained(
+                active,
+                active_now,
+                sum(file.name.endswith(".parquet") and f"/{LOG}/" not in file.path for file in gone),
+                sum(file.size for file in gone),
+                sum(file.name.endswith(".json") for file in gone),
+            )
     for upkeep in tables:
         upkeep.seconds = time.monotonic() - began
     return tables
+
+
+def _files_of_stream(lake: Lake, name: str) -> tuple[int, dict[str, File]]:
+    """How many data files a table of the stream has in its present version, and all its files by their paths."""
+    stored = lake.stream[name]
+    return len(adds_of(stored.open())), {file.path: file for file in lake.storage.walk(stored.table.path)}
 
 
 def repair(lake: Lake) -> dict[TickerYear, set[str]]:

@@ -25,6 +25,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from stock_lakehouse_tests import aws_model
+from stock_lakehouse_tests.not_run import NotRunError
 from stock_lakehouse_tests.s3 import KEYS, _free_ports
 
 PACKAGE = "kinesis-local@0.6.2"
@@ -41,10 +42,6 @@ Server.prototype.listen = function (first, ...rest) {
 Answer = tuple[int, dict[str, Any]]
 Forward = Callable[[dict[str, Any]], Answer]
 Act = Callable[[str, dict[str, Any], Forward], Answer | None]
-
-
-class NotRunError(Exception):
-    """The emulator cannot run here; the text says why."""
 
 
 @dataclass

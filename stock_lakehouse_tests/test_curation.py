@@ -213,6 +213,7 @@ def test_a_dividend_restates_adj_close_and_no_feature_but_those_that_are_new(
 
 
 @pytest.mark.slow
+@pytest.mark.slice(1)
 @pytest.mark.parametrize("before", ["replace", "_clear_rewrites"])
 def test_a_run_that_ends_amid_an_action_is_made_good_by_the_next_of_any_year(
     spark: SparkSession, tmp_path: Path, vendor: Vendor, monkeypatch: pytest.MonkeyPatch, before: str

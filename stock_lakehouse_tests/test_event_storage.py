@@ -260,6 +260,7 @@ def run_job(instance: dg.DagsterInstance, fails: bool) -> dg.ExecuteInProcessRes
 
 
 @pytest.mark.slow
+@pytest.mark.slice(2)
 @pytest.mark.parametrize("bulk", [True, False], ids=["bulk environment", "default environment"])
 @pytest.mark.parametrize("fails", [False, True], ids=["success", "failure"])
 def test_a_job_leaves_the_answers_that_the_stock_storage_gives(tmp_path: Path, bulk: bool, fails: bool) -> None:
@@ -423,6 +424,7 @@ RETRIES: dict[str, Callable[[SqliteEventLogStorage, list[dg.EventLogEntry]], Non
 
 
 @pytest.mark.slow
+@pytest.mark.slice(3)
 @pytest.mark.parametrize("lost", [f"{RUN_ID}.db", "index.db"], ids=["index only", "shard only"])
 @pytest.mark.parametrize("retry", RETRIES.values(), ids=RETRIES.keys())
 def test_a_retry_completes_a_batch_that_reached_one_file_only(

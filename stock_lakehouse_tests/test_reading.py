@@ -531,8 +531,7 @@ def test_tables_and_columns_are_listed(loaded: Path) -> None:
     tables = stock_lakehouse.list_tables(str(loaded))
     of_every_lake = [*(table.name for table in TABLES), "bars_with_features"]
     assert list(tables.index) == of_every_lake  # this one has no stream
-    streams = [table.name for table in STREAM_TABLES if table.name != "stream_losses"]
-    assert list(get_args(TableName)) == [*of_every_lake, *streams]
+    assert list(get_args(TableName)) == [*of_every_lake, *(table.name for table in STREAM_TABLES)]
     assert tables.loc[CURATED.name, "rows"] == tables.loc["bars_with_features", "rows"] == 3 * len(SESSIONS) - 1
     assert tables["rows"].isna()[RAW.name]
     assert tables.loc[CORPORATE_ACTIONS.name, "key"] == "ticker, ex_date, kind"

@@ -1,15 +1,20 @@
 """catalog: what each table is, registered in Glue if the settings name it. It runs after the layers, and has no partitions."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from stock_lakehouse.assets.reports import put_in_athena
 from stock_lakehouse.automation.jobs import CATALOG, GROUP, LAYER_TAG, SERVING_LAYER
 from stock_lakehouse.checks.catalog import CATALOG_AGREES
 from stock_lakehouse.layers.step import LISTED
 from stock_lakehouse.resources.catalog import CatalogResource
 from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.resources.query import QueryResource
 from stock_lakehouse.tables import TABLES
+
+if TYPE_CHECKING:
+    from stock_lakehouse.lake import Lake
 
 
 @dg.asset(
@@ -22,7 +27,10 @@ from stock_lakehouse.tables import TABLES
     "tables and their serving copies are registered in Glue; only what differs is written.",
 )
 def catalog(
-    context: dg.AssetExecutionContext, lakehouse: LakehouseResource, catalog_service: CatalogResource
+    context: dg.AssetExecutionContext,
+    lakehouse: LakehouseResource,
+    catalog_service: CatalogResource,
+    query: QueryResource,
 ) -> dg.MaterializeResult[Any]:
     from stock_lakehouse.catalog.glue import register_lake
 
@@ -38,12 +46,25 @@ def catalog(
     }
     if catalog_service.is_crawled:
         metadata |= _crawled(lakehouse, catalog_service, glue)
+    if views := _stream_views(lake, query):
+        metadata["views of the stream"] = ", ".join(views)
     # Counted last: with those of the crawlers.
     metadata |= {"calls": glue.calls.total(), "write calls": glue.writes}
     for outcome in outcomes:
         if outcome.changed:
             context.log.info(f"{glue.database}.{outcome.name}: {outcome}")
     return dg.MaterializeResult(metadata=metadata)
+
+
+def _stream_views(lake: "Lake", query: QueryResource) -> list[str]:
+    """Make Athena's views over the tables of the stream; their names, and whether each was written. None with other engines."""
+    from stock_lakehouse.sql.reports import stream_views
+
+    if query.engine != "athena":
+        return []
+    views = {name: view for name, view in stream_views().items() if lake.stream[view.table.name].exists()}
+    engine = query.query_engine if views else None
+    return [put_in_athena(engine, name, view.in_catalog) for name, view in views.items() if engine is not None]
 
 
 def _differed(instance: dg.DagsterInstance) -> bool:

@@ -51,23 +51,23 @@ def _asset(report: Report, after: Sequence[str]) -> dg.AssetsDefinition:
         engine = query.query_engine
         result = engine.run(report.limited(ROWS_COUNTED + 1))
         context.log.info(f"{report.name}: {result.rows.num_rows:,} rows by {result.engine}, {result.seconds:.2f} s")
-        view = {"view": _view(engine, report)} if engine.name == "athena" else {}
+        view = {"view": put_in_athena(engine, report.name, report.sql)} if engine.name == "athena" else {}
         return dg.MaterializeResult(metadata={**_metadata(report, query, result), **view})
 
     return run
 
 
-def _view(engine: "QueryEngine", report: Report) -> str:
-    """Athena's view of the report, and whether it was written."""
+def put_in_athena(engine: "QueryEngine", name: str, sql: str) -> str:
+    """Make a view of Athena show `sql`; its name, and whether it was written."""
     from stock_lakehouse import aws
     from stock_lakehouse.catalog.glue import named_errors
     from stock_lakehouse.sql.athena import AthenaEngine
     from stock_lakehouse.sql.views import put_view
 
     assert isinstance(engine, AthenaEngine)
-    view = f"{engine.settings.glue_database}.{report.name}"
+    view = f"{engine.settings.glue_database}.{name}"
     with named_errors(view):
-        outcome = put_view(engine, aws.client("glue"), report.name, report.sql)
+        outcome = put_view(engine, aws.client("glue"), name, sql)
     return f"{view}, {outcome}"
 
 
@@ -82,7 +82,7 @@ def _metadata(report: Report, query: QueryResource, result: "QueryResult") -> di
             [dg.TableColumn(column.name, column.type, _description(column, tables)) for column in columns]
         ),
         "dagster/column_lineage": lineage_of(columns),
-        "first rows": _first_rows(result) if counted else "none",
+        "first rows": as_table(result.rows.slice(0, ROWS_SHOWN).to_pylist()) if counted else "none",
         "engine": result.engine,
         "seconds": result.seconds,
     }
@@ -113,8 +113,8 @@ def lineage_of(columns: "Sequence[OutputColumn]") -> dg.TableColumnLineage:
     )
 
 
-def _first_rows(result: "QueryResult") -> dg.TableMetadataValue:
-    rows = result.rows.slice(0, ROWS_SHOWN).to_pylist()
+def as_table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """`rows` as a table of metadata: numbers as they are, nulls as `-`, and anything else as text."""
     return dg.MetadataValue.table(
         [
             dg.TableRecord(

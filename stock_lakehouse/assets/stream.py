@@ -1,4 +1,4 @@
-"""The assets of the stream: ticks and minute bars in one step, live features, and reconciliation. None has partitions.
+"""The assets of the stream: ticks and minute bars in one step, live features, reconciliation, losses. None has partitions.
 
 Here: what the steps report. Not here: the work (streams/), and when they run (automation/stream.py).
 """
@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from stock_lakehouse.assets.reports import ROWS_SHOWN, as_table
 from stock_lakehouse.checks.stream import (
     CONSERVATION,
     POSITIONS,
@@ -19,16 +20,24 @@ from stock_lakehouse.checks.stream import (
 )
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.resources.stream import StreamResource
-from stock_lakehouse.tables import CURATED, LIVE_FEATURES, MINUTE_BARS, RAW_TICKS, RECONCILIATION
+from stock_lakehouse.tables import CURATED, LIVE_FEATURES, MINUTE_BARS, RAW_TICKS, RECONCILIATION, STREAM_LOSSES
 
 POOL = "stream"
 DRAIN_MINUTES = 60.0
 COMPARED_DAYS = 30  # a correction of an official bar that is older does not change its verdict
+# The columns of the rows that the UI shows.
+BAR_COLUMNS = ("ticker", "minute", "open", "high", "low", "close", "volume", "events", "late_events", "state")
+LIVE_COLUMNS = ("ticker", "close", "return_1d", "rsi_14", "sma_20", "sma_50", "as_of", "bar_state", "doubt")
+COMPARED_COLUMNS = ("ticker", "date", "verdict", "minutes_present", "close_difference", "volume_ratio", "bar_status")
 
 
 def stream_assets() -> list[dg.AssetsDefinition]:
     """The assets of the stream."""
-    return [stream_batches, live_features, minute_reconciliation]
+    return [stream_batches, live_features, minute_reconciliation, stream_losses]
+
+
+# No run writes it: somebody accepts a loss with `stream drain --accept-loss`.
+stream_losses = dg.AssetsDefinition(specs=[dg.AssetSpec(STREAM_LOSSES.name)])
 
 
 @dg.multi_asset(
@@ -38,7 +47,7 @@ def stream_assets() -> list[dg.AssetsDefinition]:
     pool=POOL,
 )
 def stream_batches(context: dg.AssetExecutionContext, stream_service: StreamResource) -> Iterator[Any]:
-    from stock_lakehouse.streams.status import lag_of, waited_longest
+    from stock_lakehouse.streams.status import lag_of, newest_bars, waited_longest
 
     before = stream_service.status(0)
     with stream_service.running() as started:
@@ -46,6 +55,7 @@ def stream_batches(context: dg.AssetExecutionContext, stream_service: StreamReso
         # Under the lock, so that no other runner is between ticks and bars.
         checks = [conservation_of(started.ticks, started.bars), positions_of(started.ticks)]
         counts, watermark, open_bars = started.counts, started.ticks.watermark, started.bars.open_bars()
+        ticks = started.ticks.row_count()
     yield from checks
     after = stream_service.status(0)
     metadata: dict[str, Any] = {
@@ -55,8 +65,11 @@ def stream_batches(context: dg.AssetExecutionContext, stream_service: StreamReso
         "lag after": lag_of(after),
         "watermark": "none" if watermark is None else watermark.isoformat(),
     }
-    for table in (RAW_TICKS, MINUTE_BARS):
-        yield dg.MaterializeResult(asset_key=table.name, metadata=metadata)
+    settings = stream_service.settings
+    newest = newest_bars(stream_service.lakehouse.lake_options, settings.versions_hours, None, None, ROWS_SHOWN)
+    shown = {"newest bars": as_table(newest.select(BAR_COLUMNS).to_pylist())} if newest.num_rows else {}
+    yield dg.MaterializeResult(asset_key=RAW_TICKS.name, metadata={"dagster/row_count": ticks, **metadata})
+    yield dg.MaterializeResult(asset_key=MINUTE_BARS.name, metadata={**shown, **metadata})
     waited = waited_longest(after, stream_service.lakehouse.now())
     if waited > timedelta(seconds=stream_service.settings.lag_alert_seconds):
         raise dg.Failure(
@@ -74,7 +87,8 @@ def live_features(lakehouse: LakehouseResource, stream_service: StreamResource) 
         rows = update_live(lakehouse.lake, stream_service.settings.versions_hours, spark, lakehouse.now())
     states = rows["bar_state"].to_pylist()
     counts = {f"{state} bars": states.count(state) for state in sorted(set(states))}
-    return dg.MaterializeResult(metadata={"dagster/row_count": rows.num_rows, **counts})
+    shown = {"rows": as_table(rows.select(LIVE_COLUMNS).slice(0, ROWS_SHOWN).to_pylist())} if rows.num_rows else {}
+    return dg.MaterializeResult(metadata={**shown, "dagster/row_count": rows.num_rows, **counts})
 
 
 @dg.asset(name=RECONCILIATION.name, deps=[MINUTE_BARS.name, CURATED.name], pool=POOL, check_specs=[RECONCILED])
@@ -88,6 +102,9 @@ def minute_reconciliation(lakehouse: LakehouseResource, stream_service: StreamRe
     verdicts = rows["verdict"].to_pylist()
     counts = {verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))}
     sessions = sorted(set(rows["date"].to_pylist()))
-    newest = {"newest session": str(sessions[-1])} if sessions else {}
+    newest: dict[str, Any] = {}
+    if sessions:
+        of_newest = [row for row in rows.select(COMPARED_COLUMNS).to_pylist() if row["date"] == sessions[-1]]
+        newest = {"newest session": str(sessions[-1]), "its rows": as_table(of_newest[:ROWS_SHOWN])}
     yield reconciled_of(rows.to_pylist())
-    yield dg.MaterializeResult(metadata={"compared": rows.num_rows, "sessions": len(sessions), **newest, **counts})
+    yield dg.MaterializeResult(metadata={**newest, "compared": rows.num_rows, "sessions": len(sessions), **counts})

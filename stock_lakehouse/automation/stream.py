@@ -15,13 +15,14 @@ import dagster as dg
 from stock_lakehouse.automation.jobs import role_tags
 from stock_lakehouse.automation.sensors import QUIET
 from stock_lakehouse.clock import clock_of
+from stock_lakehouse.resources.lakehouse import STREAM_JOBS
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.tables import LIVE_FEATURES, MINUTE_BARS, RAW_TICKS, RECONCILIATION
 
 if TYPE_CHECKING:
     from stock_lakehouse.streams.status import StreamStatus
 
-DRAIN_JOB, RECONCILE_JOB = "stream_drain", "stream_reconcile"
+DRAIN_JOB, RECONCILE_JOB = STREAM_JOBS
 LEAST_SECONDS = 30  # each tick is a row of Dagster's database
 OFFICIAL_HOURS = 24  # a session without official bars is compared after so long, which then says that there are none
 

@@ -10,6 +10,7 @@ import dagster as dg
 from stock_lakehouse.automation.jobs import role_tags
 from stock_lakehouse.market_calendar import MarketCalendar
 from stock_lakehouse.resources.lakehouse import LakehouseResource
+from stock_lakehouse.resources.stream import StreamResource
 from stock_lakehouse.resources.warehouse import WarehouseResource
 from stock_lakehouse.upkeep import SAMPLE, Upkeep, facts, keep_up
 
@@ -22,12 +23,10 @@ class UpkeepConfig(dg.Config):
     """The run config of the job; the defaults are those of the weekly run.
 
     - `check_only`: True checks the tables and changes nothing.
-    - `stream_hours`: how long versions of the stream's tables stay; None leaves these tables alone.
     - `sample`: the number of tickers whose figures are computed again and compared.
     """
 
     check_only: bool = False
-    stream_hours: int | None = None
     sample: int = SAMPLE
 
 
@@ -43,6 +42,7 @@ def keep_up_op(
     config: UpkeepConfig,
     lakehouse: LakehouseResource,
     warehouse_service: WarehouseResource,
+    stream_service: StreamResource,
 ) -> None:
     done = keep_up(
         lakehouse.lake,
@@ -52,7 +52,7 @@ def keep_up_op(
         sample=config.sample,
         progress=context.log.info,
         warehouse=warehouse_service.warehouse,
-        stream_hours=config.stream_hours,
+        stream_hours=stream_service.kept_hours,
     )
     tell(context, done)
 

@@ -71,7 +71,7 @@ def drift_of(lake: Lake, catalog: GlueCatalog | None, crawled: bool = False) -> 
     Lists the lake's files, reads logs and the footers of the serving copy, and with `catalog` its tables and partitions. Raises
     StorageError, CatalogError, PermissionMissingError.
     """
-    found = [drift for stored in lake.delta.values() for drift in _in_log(lake, stored)]
+    found = [drift for stored in (*lake.delta.values(), *lake.stream.values()) for drift in _in_log(lake, stored)]
     found += [drift for table in SERVED for drift in _in_serving_copy(lake, table)]
     if catalog is not None:
         found += [drift for table in TABLES if table.format != "delta" for drift in _unknown_files(lake, table)]
@@ -98,7 +98,8 @@ def _in_log(lake: Lake, stored: DeltaTable) -> Iterator[Drift]:
     if not stored.exists():
         return
     opened, table = stored.open(), stored.table
-    # Listed after the log was opened: files that it names are kept for a day, also where another run replaces them now.
+    # Listed after the log was opened: files that it names are kept for a day, of the stream's tables for an hour at least, also
+    # where another run replaces them now.
     files = {file.path: file for file in lake.storage.walk(table.path)}
     yield from _in_columns(table.name, {column.name: column.type for column in table.columns}, log_columns(opened), LOG)
     for add in adds_of(opened):

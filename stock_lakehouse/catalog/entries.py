@@ -107,7 +107,12 @@ def entry_of(lake: Lake, name: str) -> Entry:
 
 def entries_of(lake: Lake) -> list[Entry]:
     """Every stored table of `lake` with its state, in the order of the flow. Raises StorageError."""
-    return [entry_of(lake, table.name).with_state(state_of(lake, table.name)) for table in TABLES]
+    return [entry_of(lake, table.name).with_state(state_of(lake, table.name)) for table in tables_in(lake)]
+
+
+def tables_in(lake: Lake) -> tuple[Table, ...]:
+    """The stored tables of `lake`, in the order of the flow: those of the stream where they exist. Raises StorageError."""
+    return (*TABLES, *(stored.table for stored in lake.stream_tables()))
 
 
 def state_of(lake: Lake, name: str, count_rows: bool = False) -> State:

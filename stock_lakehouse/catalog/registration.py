@@ -15,14 +15,24 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from stock_lakehouse.catalog.entries import OWNER, Entry, State, entry_of, files_of, restated, state_of, state_of_files
+from stock_lakehouse.catalog.entries import (
+    OWNER,
+    Entry,
+    State,
+    entry_of,
+    files_of,
+    restated,
+    state_of,
+    state_of_files,
+    tables_in,
+)
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.lock import one_writer
 from stock_lakehouse.lake.publish import partition_of
 from stock_lakehouse.lake.raw_files import FILE_COLUMNS
 from stock_lakehouse.lake.serving import FOLDER, SERVED, ServingCopy, served_name
 from stock_lakehouse.lake.storage import File
-from stock_lakehouse.tables import RAW, TABLES, Table
+from stock_lakehouse.tables import RAW, Table
 
 Values = tuple[str, ...]  # of a partition, in the order of the partition keys
 
@@ -127,8 +137,11 @@ def prepare(lake: Lake) -> None:
 
 
 def registrations_of(lake: Lake) -> list[Registration]:
-    """What Glue should have of `lake`: every stored table, and the serving copy of those that have one. Writes nothing."""
-    tables = [_registration(lake, table) for table in TABLES]
+    """What Glue should have of `lake`: every stored table, and the serving copy of those that have one. Writes nothing.
+
+    A table of the stream is registered once it exists: a query of a registered table without a Delta log would fail.
+    """
+    tables = [_registration(lake, table) for table in tables_in(lake)]
     return [*tables, *(_served_registration(lake, table) for table in SERVED)]
 
 

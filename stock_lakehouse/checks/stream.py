@@ -34,7 +34,8 @@ CONSERVATION = dg.AssetCheckSpec(
 POSITIONS = dg.AssetCheckSpec(
     "stream_positions",
     asset=RAW_TICKS.name,
-    description="raw_ticks has as many rows as its commits stand for, and no message at or behind the position of its partition.",
+    description="raw_ticks has as many rows as its commits stand for, and of the newest "
+    f"{DAYS} days no message at or behind the position of its partition.",
 )
 
 
@@ -75,13 +76,10 @@ def conservation_of(ticks: TickTable, bars: BarTable) -> dg.AssetCheckResult:
 
 def positions_of(ticks: TickTable) -> dg.AssetCheckResult:
     """The result of POSITIONS, as of the handle of the table."""
-    from stock_lakehouse.lake.tick_table import ROWS
-
-    rows, expected = ticks.row_count(), ticks.number(ROWS) or 0
-    known = ticks.sources()
+    rows, expected, known = ticks.row_count(), ticks.expected_rows, ticks.sources()
     beyond = [
         dg.TableRecord({"source": source, "partition": partition, "newest offset": str(offset)})
-        for (source, partition), offset in ticks.newest_offsets().items()
+        for (source, partition), offset in ticks.newest_offsets(ticks.newest_days(DAYS)).items()
         if partition not in known.get(source, {}) or offset >= known[source][partition].position
     ]
     return dg.AssetCheckResult(

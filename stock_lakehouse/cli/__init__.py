@@ -16,6 +16,7 @@ from stock_lakehouse.cli import (
     restore,
     run,
     stream,
+    stream_demo,
     warehouse,
 )
 from stock_lakehouse.cli.errors import explainable, explanation
@@ -39,6 +40,7 @@ __all__ = [
     "restore",
     "run",
     "stream",
+    "stream_demo",
     "warehouse",
 ]
 

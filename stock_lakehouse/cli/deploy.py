@@ -221,4 +221,7 @@ def deployed_settings(folder: Path) -> Settings:
     if isinstance(settings.lake_root, str) or CONFIG_VARIABLE in os.environ or not example.is_file():
         return settings
     os.environ[CONFIG_VARIABLE] = str(example)
-    return settings_of_process()
+    try:
+        return settings_of_process()
+    finally:
+        del os.environ[CONFIG_VARIABLE]

@@ -129,13 +129,13 @@ def _registered(settings: Settings, lake: Lake) -> dict[str, list[str]]:
     """The names in Glue of each table that is registered there, its serving copy last. Raises an error of the catalog."""
     if settings.catalog != "glue":
         return {}
+    from stock_lakehouse.catalog.entries import tables_in
     from stock_lakehouse.catalog.glue import GlueCatalog
     from stock_lakehouse.lake.serving import SERVED, served_name
-    from stock_lakehouse.tables import TABLES
 
     database = settings.aws.glue_database
     there = GlueCatalog(database, str(lake.root)).tables()
-    names = {table.name: [table.name, *([served_name(table)] if table in SERVED else [])] for table in TABLES}
+    names = {table.name: [table.name, *([served_name(table)] if table in SERVED else [])] for table in tables_in(lake)}
     return {table: [f"{database}.{name}" for name in of_table if name in there] for table, of_table in names.items()}
 
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -63,9 +63,9 @@ class Brought:
     bars: int
 
 
-def live_folder(settings: Settings) -> Path:
-    """The folder of the demonstration's lake and Dagster home: below the lake's root, or for S3 below its Dagster home."""
-    return (settings.lake_root if isinstance(settings.lake_root, Path) else dagster_folder(settings)) / FOLDER
+def live_folder(settings: Settings, name: str = FOLDER) -> Path:
+    """The folder of a demonstration's lake and Dagster home: below the lake's root, or for S3 below its Dagster home."""
+    return (settings.lake_root if isinstance(settings.lake_root, Path) else dagster_folder(settings)) / name
 
 
 def run_live_demo(settings: Settings, sessions: int, say: Callable[[str], None], first: date = FIRST) -> list[Brought]:
@@ -76,14 +76,13 @@ def run_live_demo(settings: Settings, sessions: int, say: Callable[[str], None],
     """
     import dagster as dg
 
-    folder = live_folder(settings)
-    try:
-        if folder.exists():
-            shutil.rmtree(folder)
-    except OSError as error:
-        raise LiveDemoError(f"{folder} cannot be removed ({error}): does a daemon or UI still use it?") from None
-    with _own_environment(folder, first) as live:
-        assert live.simulated_clock is not None  # _own_environment sets it
+    folder = emptied(live_folder(settings))
+    clock = folder / "clock"
+    set_simulated(clock, datetime.fromisoformat(f"{first}T00:00:00+00:00"))
+    variables = {variable_of(("simulated_clock",)): str(clock)}
+    with own_environment(folder, CONFIG.format(first=first), variables) as live:
+        os.environ["DAGSTER_HOME"] = str(ensure_dagster_home(live))  # for the daemon
+        assert live.simulated_clock is not None
         situation = Situation(live)
         held_back = situation.calendar.between(live.first_date, live.last_date or date.max)[-sessions:]
         before = situation.calendar.between(live.first_date, held_back[0])[-2]
@@ -181,27 +180,39 @@ class _Stage:
         return found
 
 
-@contextmanager
-def _own_environment(folder: Path, first: date) -> Iterator[Settings]:
-    """Settings, lake and Dagster home of the demonstration in the environment of this process; restored at the end."""
+def emptied(folder: Path) -> Path:
+    """`folder`, new and empty. Raises LiveDemoError if what is in it cannot be removed."""
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise LiveDemoError(f"{folder} cannot be removed ({error}): does a daemon or UI still use it?") from None
     folder.mkdir(parents=True)
-    config = folder / "lakehouse.toml"
-    config.write_text(CONFIG.format(first=first), encoding="utf-8")
-    clock = folder / "clock"
-    set_simulated(clock, datetime.fromisoformat(f"{first}T00:00:00+00:00"))
-    before = {
+    return folder
+
+
+@contextmanager
+def own_environment(folder: Path, config: str, variables: Mapping[str, str]) -> Iterator[Settings]:
+    """The settings of `config`, and of `variables`, alone in the environment of this process; restored at the end.
+
+    `config` becomes the lakehouse.toml of `folder`. Variables that begin as those of settings do, and DAGSTER_HOME, are unset.
+    """
+    file = folder / "lakehouse.toml"
+    file.write_text(config, encoding="utf-8")
+    before = _taken_out()
+    os.environ |= {CONFIG_VARIABLE: str(file), **variables}
+    try:
+        yield load_settings()
+    finally:
+        _taken_out()
+        os.environ.update(before)
+
+
+def _taken_out() -> dict[str, str]:
+    """The variables of settings and of Dagster's home, which are unset."""
+    return {
         name: os.environ.pop(name) for name in list(os.environ) if name.startswith(PREFIX) or name == "DAGSTER_HOME"
     }
-    os.environ[CONFIG_VARIABLE] = str(config)
-    os.environ[variable_of(("simulated_clock",))] = str(clock)
-    try:
-        settings = load_settings()
-        os.environ["DAGSTER_HOME"] = str(ensure_dagster_home(settings))  # for the daemon
-        yield settings
-    finally:
-        for name in (CONFIG_VARIABLE, variable_of(("simulated_clock",)), "DAGSTER_HOME"):
-            os.environ.pop(name, None)
-        os.environ.update(before)
 
 
 @contextmanager

@@ -36,9 +36,9 @@ def options(
 
 def complete_table(start: str) -> list[str]:
     """The tables whose names begin with `start`, for the shell's completion."""
-    from stock_lakehouse.tables import BY_NAME
+    from stock_lakehouse.tables import ANY_BY_NAME
 
-    return [name for name in BY_NAME if name.startswith(start)]
+    return [name for name in ANY_BY_NAME if name.startswith(start)]
 
 
 def complete_ticker(start: str) -> list[str]:

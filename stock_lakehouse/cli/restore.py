@@ -30,7 +30,7 @@ def restore(
     from stock_lakehouse.lake.restore import RestoreError, copy_backup, drop_orphans
     from stock_lakehouse.lake.storage import StorageError
     from stock_lakehouse.lake_options import LakeOptions
-    from stock_lakehouse.tables import RAW, TABLES
+    from stock_lakehouse.tables import RAW, RESTATEMENTS, TABLES
 
     settings = settings_of_process()
     requested = asked_rectangle(settings, None, None, None)
@@ -56,6 +56,11 @@ def restore(
         ("table", "files copied", "there already"),
         [(table.table, f"{table.written:,}", f"{table.kept:,}") for table in copied],
     )
+    if not any(table.written + table.kept for table in copied if table.table == RESTATEMENTS.name):
+        say(
+            f"The backup has no ledger, {RESTATEMENTS.path}. That is right if no published value ever changed; else add it to "
+            "the backup, and restore into an empty place again."
+        )
     if removed := sorted(known - set(settings.tickers)):
         say(
             f"Not in the settings, so not computed: {', '.join(removed)}; put them into `tickers` and restore again, if the "

@@ -42,16 +42,18 @@ def chosen_rows(
 ) -> pa.Table:
     """Rows of a table, sorted by ticker and day: of `tickers` (None: all), of the days from `first` to `last`, as of a moment.
 
+    Prices of the stream are doubles, and its messages text, as in SQL.
     Exits with a line for what does not exist: the lake, the table, a ticker, the moment.
     """
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.lake.reading import read_table, table_of
     from stock_lakehouse.lake.storage import LakeError
+    from stock_lakehouse.sql.values import plain
 
     try:
-        table_of(Lake(settings.lake_options), table)
-        existing_lake(settings)
-        return read_table(table, tickers=tickers, first=day_of(first), last=day_of(last), as_of=as_of)
+        stored = table_of(Lake(settings.lake_options), table)
+        existing_lake(settings, *(stored.made_from if stored.layer == "view" else (table,)))
+        return plain(read_table(table, tickers=tickers, first=day_of(first), last=day_of(last), as_of=as_of))
     except LakeError as error:
         fail(str(error))
 

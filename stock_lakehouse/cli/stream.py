@@ -1,4 +1,7 @@
-"""The commands of the stream: produce, run, drain, status, bars, dead, retry, reconcile. Not here: the work itself (streams/)."""
+"""The commands of the stream: produce, run, drain, status, bars, dead, retry, refill, live, reconcile.
+
+Not here: the work itself (streams/).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date, datetime
@@ -27,7 +30,7 @@ from stock_lakehouse.cli.printing import (
     progress_printer,
     say,
 )
-from stock_lakehouse.cli.program import DATE_OPTION, First, Last, app
+from stock_lakehouse.cli.program import DATE_OPTION, app
 
 if TYPE_CHECKING:
     from stock_lakehouse.settings import Settings
@@ -39,9 +42,19 @@ MAY_PASS, REFUSED = 1, 3  # exit codes: run the same again; somebody has to deci
 SAMPLE_TICKERS = "NVDA,AAPL"
 LEAST_SECONDS = 60  # between two events for Dagster, whose database keeps them
 LONGEST_LETTER = 200  # characters of a dead letter in a line
+PROGRESS_SECONDS = 2.0  # between two lines about a drain
+LIVE_LINES = 5  # tickers of the running session in a status
 
-stream_app = typer.Typer(no_args_is_help=True, help="Live prices as minute bars: read a stream, and see how it stands.")
+stream_app = typer.Typer(
+    no_args_is_help=True,
+    help="Live prices as minute bars: read a stream, and see how it stands. `stream demo` shows all of it in a minute.",
+)
 app.add_typer(stream_app, name="stream")
+
+
+def _share(what: str) -> Any:
+    return typer.Option(min=0, max=1, metavar="SHARE", help=f"Share of messages that are {what}.")
+
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AcceptLoss = Annotated[
@@ -49,7 +62,9 @@ AcceptLoss = Annotated[
     typer.Option(metavar="WHY", help="Go on although messages were lost; the reason is kept in stream_losses."),
 ]
 TakeOver = Annotated[bool, typer.Option("--take-over", help="Take the tables over from another kind of runner.")]
-Share = Annotated[float, typer.Option(min=0, max=1, metavar="SHARE")]
+Late = Annotated[float, _share("late: they come after three times `late_seconds`")]
+Duplicate = Annotated[float, _share("sent twice")]
+Poison = Annotated[float, _share("followed by a broken one")]
 
 
 @stream_app.command()
@@ -61,13 +76,18 @@ def produce(
         ),
     ] = "walk",
     tickers: Annotated[str, typer.Option(metavar="A,B", help="Tickers of the sample.")] = SAMPLE_TICKERS,
-    first: First = None,
-    last: Last = None,
+    first: Annotated[
+        datetime | None, typer.Option("--from", **DATE_OPTION, help="First session; default: the sample's last.")
+    ] = None,
+    last: Annotated[
+        datetime | None,
+        typer.Option("--to", **DATE_OPTION, help="Last session; default: the first one."),
+    ] = None,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two events of a ticker.")] = 10.0,
     rate: Annotated[float | None, typer.Option(min=0.1, help="Messages a second; default: all at once.")] = None,
-    late: Share = 0.0,
-    duplicate: Share = 0.0,
-    poison: Share = 0.0,
+    late: Late = 0.0,
+    duplicate: Duplicate = 0.0,
+    poison: Poison = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the faults.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -113,10 +133,16 @@ def drain(
     take_over: TakeOver = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read the stream to its ends as they are now, bring its bars up to date, and end."""
-    began = time.monotonic()
+    """Read the stream to its ends as they are now, bring bars and live features up to date, and end.
+
+    Exits with 1 if the same may work later, and with 3 if somebody has to decide; the message says what.
+    """
+    began, progress = time.monotonic(), _now_and_then(progress_printer())
     with _running(accept_loss, take_over) as started:
-        started.drain(minutes)
+        started.drain(minutes, lambda: progress(f"batch {started.ticks.batch:,}: {started.counts.messages:,} messages"))
+        _update_live(started)
+        if started.counts.messages:
+            _tell_dagster(_settings(), started)
         summary = _summary(started, time.monotonic() - began)
     if as_json:
         print_data(json.dumps(summary))
@@ -126,10 +152,12 @@ def drain(
 
 @stream_app.command()
 def run(accept_loss: AcceptLoss = None, take_over: TakeOver = False, as_json: AsJson = False) -> None:
-    """Read the stream and keep its bars up to date until Ctrl-C or SIGTERM, which end it after the batch."""
-    from stock_lakehouse.lake import Lake
+    """Read the stream and keep its bars up to date until Ctrl-C or SIGTERM, which end it after the batch.
+
+    Each `report_seconds` it prints a line and tells Dagster of new bars, each `live_seconds` it computes live features. It may be
+    killed at any time: the next start goes on. Exits with 1 and 3 as `stream drain` does.
+    """
     from stock_lakehouse.streams import runner
-    from stock_lakehouse.streams.live import update_live
 
     stopped, began, progress = threading.Event(), time.monotonic(), progress_printer()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -145,7 +173,7 @@ def run(accept_loss: AcceptLoss = None, take_over: TakeOver = False, as_json: As
             nonlocal next_line, next_event, next_live, told
             if stream.live_seconds and time.monotonic() >= next_live:
                 next_live = time.monotonic() + stream.live_seconds
-                update_live(Lake(settings.lake_options), stream.versions_hours, started.spark, started.clock())
+                _update_live(started)
             if time.monotonic() >= next_event and started.counts.messages > told:
                 next_event = time.monotonic() + max(stream.report_seconds, LEAST_SECONDS)
                 told = started.counts.messages
@@ -162,9 +190,13 @@ def run(accept_loss: AcceptLoss = None, take_over: TakeOver = False, as_json: As
 
 @stream_app.command()
 def retry(as_json: AsJson = False) -> None:
-    """Read all dead letters again by the present rules; those that are good ticks now join their bars."""
-    with _running(None, False) as started:
-        letters, changed = started.retry()
+    """Read all dead letters again by the present rules; those that are good ticks now join their bars.
+
+    The rules are those of the settings and of this version of the program: after `ahead_seconds` was raised, for example.
+    """
+    progress = _now_and_then(progress_printer())
+    with _running() as started:
+        letters, changed = started.retry(lambda count: progress(f"{count:,} dead letters read again"))
     if as_json:
         print_data(json.dumps({"dead_letters": letters, "changed": changed}))
     else:
@@ -172,19 +204,54 @@ def retry(as_json: AsJson = False) -> None:
 
 
 @stream_app.command()
+def refill(
+    minutes: Annotated[float, typer.Option(min=0.01, help="How long it may take.")] = 60.0, as_json: AsJson = False
+) -> None:
+    """Bring back ticks that raw_ticks lost (a restored table, a lost file): read their messages again.
+
+    What the stream no longer has becomes lines of stream_losses. May be killed and run again.
+    """
+    from stock_lakehouse.streams.refill import refill as bring_back
+
+    began = time.monotonic()
+    with _running(is_started=False) as runner:
+        done = bring_back(runner, minutes, progress_printer())
+    seconds = round(time.monotonic() - began, 1)
+    if as_json:
+        print_data(json.dumps({**asdict(done), "seconds": seconds}))
+    elif done.found == done.expected:
+        say(f"raw_ticks has the {done.expected:,} rows that its positions stand for: nothing is missing")
+    else:
+        files = f" ({done.damaged_files:,} damaged files taken out)" if done.damaged_files else ""
+        lost = f", {done.lost:,} are lost, see `{NAME} stream status`" if done.lost else ""
+        say(
+            f"raw_ticks had {done.found:,} of {done.expected:,} rows{files}: {done.read_again:,} were read again{lost}. "
+            f"{done.bars:,} bars computed. {seconds:,} s"
+        )
+
+
+@stream_app.command()
 def status(
     days: Annotated[int, typer.Option(min=1, help="Days to count, the newest ones.")] = 2, as_json: AsJson = False
 ) -> None:
-    """Say how the stream stands: positions and what was not read yet, what came, and who runs it. Starts no engine."""
+    """Say how the stream stands: positions and what was not read yet, what came, who runs it, and the running session.
+
+    It starts no engine. Exits with 3 if a runner would refuse to go on; the last line says why.
+    """
     from stock_lakehouse.streams.status import status_of
 
     settings = _settings()
     with _named_errors(settings):
         found = status_of(settings.lake_options, settings.stream.versions_hours, _source(settings), days)
+        running = _live_rows(settings, None)
     if as_json:
-        print_data(json.dumps(asdict(found), default=_json))
+        print_data(json.dumps({**asdict(found), "live": running}, default=_json))
     else:
         _print_status(found)
+        for row in running[:LIVE_LINES]:
+            say(_live_line(row))
+        if len(running) > LIVE_LINES:
+            say(f"{len(running) - LIVE_LINES:,} more: `{NAME} stream live`")
     if found.refusal:
         if not as_json:
             aside(f"{NAME}: {found.refusal}")
@@ -259,23 +326,20 @@ def live(
     tickers: Annotated[str | None, typer.Argument(metavar="A,B", help="Tickers; default: all.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the running session with its indicators, as `stream run` or a drain by Dagster computed them. Starts no engine."""
-    from stock_lakehouse.lake import Lake
-    from stock_lakehouse.streams.live import LiveTable
-
+    """Show the running session with its indicators, as `stream run` or a drain computed them. Starts no engine."""
     settings = _settings()
     try:
         wanted = None if tickers is None else tickers_in(tickers)
     except ValueError as error:
         fail(str(error))
     with _named_errors(settings):
-        rows = LiveTable(Lake(settings.lake_options), settings.stream.versions_hours).rows().to_pylist()
-    rows = [row for row in rows if wanted is None or row["ticker"] in wanted]
+        rows = _live_rows(settings, wanted)
     if as_json:
         print_data(json.dumps(rows, default=_json))
     elif not rows:
         say(
-            "No live features: the newest session with minutes has its official bars, or `stream run` has not computed any yet."
+            "No live features: the newest session with minutes has its official bars, or nobody has computed them yet; "
+            f"`{NAME} stream drain` does."
         )
     else:
         for row in rows:
@@ -283,7 +347,15 @@ def live(
 
 
 @stream_app.command()
-def reconcile(first: First = None, last: Last = None, as_json: AsJson = False) -> None:
+def reconcile(
+    first: Annotated[
+        datetime | None, typer.Option("--from", **DATE_OPTION, help="First session; default: the first with minutes.")
+    ] = None,
+    last: Annotated[
+        datetime | None, typer.Option("--to", **DATE_OPTION, help="Last session; default: the last with minutes.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Compare the minutes of finished sessions with their official daily bars; default: all sessions with minutes."""
     from stock_lakehouse.cli.context import engine
     from stock_lakehouse.clock import clock_of
@@ -317,6 +389,19 @@ def _settings() -> Settings:
     return settings
 
 
+def _now_and_then(progress: Callable[[str], None]) -> Callable[[str], None]:
+    """`progress` for lines that come often: at most one in PROGRESS_SECONDS is printed."""
+    printed = time.monotonic()
+
+    def maybe(line: str) -> None:
+        nonlocal printed
+        if time.monotonic() >= printed + PROGRESS_SECONDS:
+            printed = time.monotonic()
+            progress(line)
+
+    return maybe
+
+
 def _sent(settings: Settings, groups: Iterator[list[bytes]]) -> tuple[dict[str, str], int]:
     """Send messages to the stream: where they went, and their number."""
     stream = settings.stream
@@ -343,11 +428,11 @@ def _source(settings: Settings) -> StreamSource:
 
 
 @contextmanager
-def _running(accept_loss: str | None, take_over: bool) -> Iterator[Runner]:
-    """The started runner; its errors as a line and an exit code."""
+def _running(accept_loss: str | None = None, take_over: bool = False, *, is_started: bool = True) -> Iterator[Runner]:
+    """The runner, started or not; its errors as a line and an exit code."""
     from stock_lakehouse.clock import clock_of
     from stock_lakehouse.engines import EngineError, spark_session
-    from stock_lakehouse.streams.runner import runner
+    from stock_lakehouse.streams.runner import only_runner, runner
 
     settings = _settings()
     check_lake_root(settings)
@@ -357,11 +442,10 @@ def _running(accept_loss: str | None, take_over: bool) -> Iterator[Runner]:
         with (
             _named_errors(settings),
             spark_session("embedded") as spark,
-            runner(
-                settings.lake_options, settings.stream, _source(settings), spark, clock, accept_loss, take_over
-            ) as started,
         ):
-            yield started
+            given = (settings.lake_options, settings.stream, _source(settings), spark, clock)
+            with runner(*given, accept_loss, take_over) if is_started else only_runner(*given) as found:
+                yield found
     except EngineError as error:
         fail(str(error))
 
@@ -405,20 +489,23 @@ def _busy(settings: Settings) -> str:
 def repair_bars(settings: Settings) -> None:
     """Take damaged files out of minute_bars, and compute all bars again from their ticks."""
     from stock_lakehouse.lake import Lake
-    from stock_lakehouse.streams.keeping import drop_damaged_bars, rebuild_bars
+    from stock_lakehouse.streams.keeping import drop_damaged_bars
+    from stock_lakehouse.streams.rebuild import rebuild_bars
 
     with _named_errors(settings):
         dropped = drop_damaged_bars(Lake(settings.lake_options))
-    with _running(None, False) as started:
-        count = rebuild_bars(started)
+    with _running() as started:
+        count = rebuild_bars(started.ticks, started.bars, started.bars_of)
     say(f"minute_bars: {dropped:,} damaged files taken out, {count:,} bars computed again from their ticks")
 
 
 def _tell_dagster(settings: Settings, started: Runner) -> None:
-    """Report new minute bars to Dagster, if the project has an instance of it."""
+    """Report new minute bars to Dagster, if the project has an instance of it. The stream goes on if its database fails."""
     import dagster as dg
+    from dagster_postgres.utils import DagsterPostgresException
+    from sqlalchemy.exc import SQLAlchemyError
 
-    from stock_lakehouse.instance.home import dagster_folder
+    from stock_lakehouse.instance.home import dagster_folder, open_instance
     from stock_lakehouse.tables import MINUTE_BARS
 
     home = dagster_folder(settings)
@@ -429,8 +516,14 @@ def _tell_dagster(settings: Settings, started: Runner) -> None:
         **started.counts.as_metadata(),
         "watermark": "none" if watermark is None else watermark.isoformat(),
     }
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        instance.report_runless_asset_event(dg.AssetMaterialization(MINUTE_BARS.name, metadata=metadata))
+    try:
+        with open_instance(home) as instance:
+            instance.report_runless_asset_event(dg.AssetMaterialization(MINUTE_BARS.name, metadata=metadata))
+    except (SQLAlchemyError, DagsterPostgresException) as error:
+        reason = str(error).splitlines()[0]
+        aside(
+            f"{NAME}: Dagster was not told of new minute bars, which are in the lake: {reason}. `{NAME} doctor` says more"
+        )
 
 
 def _summary(started: Runner, seconds: float) -> dict[str, Any]:
@@ -494,14 +587,35 @@ def _print_status(found: StreamStatus) -> None:
         say(f"lost: {loss['partition']} from {int(loss['from_offset']):,} to {end}, accepted by {loss['accepted_by']}")
 
 
+def _update_live(started: Runner) -> None:
+    """Bring the live features up to date, unless the settings say that nobody wants them."""
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.streams.live import update_live
+
+    stream = _settings().stream
+    if stream.live_seconds:
+        update_live(Lake(started.options), stream.versions_hours, started.spark, started.clock())
+
+
+def _live_rows(settings: Settings, wanted: Sequence[str] | None) -> list[dict[str, Any]]:
+    """The live features of the tickers `wanted` (None: all), in the order of the settings; others follow."""
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.streams.live import LiveTable
+
+    rows = LiveTable(Lake(settings.lake_options), settings.stream.versions_hours).rows().to_pylist()
+    places = {ticker: place for place, ticker in enumerate(settings.tickers)}
+    chosen = [row for row in rows if wanted is None or row["ticker"] in wanted]
+    return sorted(chosen, key=lambda row: (places.get(row["ticker"], len(places)), row["ticker"]))
+
+
 def _live_line(row: dict[str, Any]) -> str:
     """A ticker's running session: price, indicators, and how far it is."""
     as_of = f"as of {row['as_of']:%Y-%m-%d %H:%M:%S} UTC, {row['bar_state']}"
     if row["doubt"] is not None:
         return f"{row['ticker']}  {row['close']:,.2f}; {as_of}: {row['doubt']}"
     shown = [f"{name} {row[name]:,.1f}" for name in ("rsi_14", "sma_20", "sma_50") if row[name] is not None]
-    change = "" if row["return_1d"] is None else f", {row['return_1d']:+.2%} since the close"
-    return f"{row['ticker']}  {row['close']:,.2f}{change}; {', '.join(shown)}; {as_of}"
+    change = "" if row["return_1d"] is None else f", {row['return_1d'] * 100:+.2f} % since the close"
+    return "; ".join([f"{row['ticker']}  {row['close']:,.2f}{change}", *filter(None, [", ".join(shown)]), as_of])
 
 
 def _line_of(day: DayStatus) -> str:

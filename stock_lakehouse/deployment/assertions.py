@@ -44,7 +44,7 @@ def sizes(deployment: Deployment) -> Iterator[str]:
     for role, parts in deployment.policies.items():
         for part, document in parts.items():
             if (characters := size(filled(document, LONGEST))) > LIMIT:
-                yield f"{role}-{part}: {characters:,} characters with the longest names, and IAM takes {LIMIT:,}"
+                yield f"{role}-{part}: {characters:,} characters with the longest names, of {LIMIT:,}; divide what it says"
 
 
 def stars(deployment: Deployment) -> Iterator[str]:
@@ -115,7 +115,7 @@ def tls_alone(deployment: Deployment) -> Iterator[str]:
         _is(statement, wanted) and set(statement["Resource"]) == {LAKE, f"{LAKE}/*"}
         for statement in _bucket(deployment)
     ):
-        yield "the bucket's policy lets requests in without TLS; deny s3:* on bucket and objects where aws:SecureTransport is false"
+        yield "the bucket's policy lets in what comes without TLS; deny s3:* on both where aws:SecureTransport is false"
 
 
 def landed_files_are_new(deployment: Deployment) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from stock_lakehouse.deployment.production import DATABASE, DATABASE_PORT, DATABASE_USER, RDS_CA
 
 if TYPE_CHECKING:
-    from psycopg2.extensions import connection
+    from sqlalchemy.engine import Engine
 
 # `password` is a secret: the service's task gets it from Secrets Manager, for this container alone.
 OWNER_VARIABLES = {
@@ -25,41 +25,39 @@ IAM_LOGIN = "rds_iam"  # RDS has this role; its members log in by IAM and no lon
 CONNECT_SECONDS = 10
 
 
-def create_user(owner: connection) -> None:
+def create_user(owner: Engine) -> None:
     """Create Dagster's user, who logs in by IAM and may create tables in the database; a repetition changes nothing."""
-    from psycopg2 import sql
+    from sqlalchemy import text
 
-    user, database = sql.Identifier(DATABASE_USER), sql.Identifier(DATABASE)
-    with owner, owner.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (DATABASE_USER,))
-        if cursor.fetchone() is None:
-            cursor.execute(sql.SQL("CREATE ROLE {} LOGIN").format(user))
-        cursor.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(IAM_LOGIN), user))
-        cursor.execute(sql.SQL("GRANT CONNECT, TEMPORARY ON DATABASE {} TO {}").format(database, user))
-        cursor.execute(sql.SQL("GRANT USAGE, CREATE ON SCHEMA public TO {}").format(user))
+    with owner.begin() as connection:
+        known = text("SELECT 1 FROM pg_roles WHERE rolname = :name")
+        if connection.execute(known, {"name": DATABASE_USER}).first() is None:
+            connection.execute(text(f"CREATE ROLE {DATABASE_USER} LOGIN"))
+        for right in (IAM_LOGIN, f"CONNECT, TEMPORARY ON DATABASE {DATABASE}", "USAGE, CREATE ON SCHEMA public"):
+            connection.execute(text(f"GRANT {right} TO {DATABASE_USER}"))
 
 
 def main() -> None:
-    import psycopg2
+    from sqlalchemy import create_engine
+    from sqlalchemy.engine import URL
+    from sqlalchemy.exc import DBAPIError
 
     values = {name: os.environ.get(variable, "") for name, variable in OWNER_VARIABLES.items()}
     if missing := [OWNER_VARIABLES[name] for name, value in values.items() if not value]:
         sys.exit(f"not set: {', '.join(missing)}: the database's host, its owner and the owner's password")
+    address = URL.create(
+        "postgresql",
+        username=values["user"],
+        password=values["password"],
+        host=values["host"],
+        port=DATABASE_PORT,
+        database=DATABASE,
+        query={"sslmode": "verify-full", "sslrootcert": RDS_CA, "connect_timeout": str(CONNECT_SECONDS)},
+    )
     try:
-        owner = psycopg2.connect(
-            **values,
-            port=DATABASE_PORT,
-            dbname=DATABASE,
-            sslmode="verify-full",
-            sslrootcert=RDS_CA,
-            connect_timeout=CONNECT_SECONDS,
-        )
-        try:
-            create_user(owner)
-        finally:
-            owner.close()
-    except psycopg2.Error as error:
-        sys.exit(f"the user {DATABASE_USER} could not be created on {values['host']}: {str(error).strip()}")
+        create_user(create_engine(address))
+    except DBAPIError as error:
+        sys.exit(f"the user {DATABASE_USER} could not be created on {values['host']}: {str(error.orig).strip()}")
     sys.stdout.write(f"The user {DATABASE_USER} of the database {DATABASE} logs in by IAM.\n")
 
 

@@ -64,9 +64,9 @@ def may(places: Places, action: str, key: str) -> bool:
 
 
 def _covers(place: str, key: str) -> bool:
-    if not is_folder(place):
-        return re.fullmatch(".*".join(map(re.escape, place.split("*"))), key) is not None
-    return key.startswith(f"{place}/")
+    if is_folder(place):
+        return key.startswith(f"{place}/")
+    return re.fullmatch(".*".join(map(re.escape, place.split("*"))), key) is not None
 
 
 def _places(places: Places) -> frozenset[str]:

@@ -6,7 +6,7 @@ which steps are one process, and what is touched outside of the lake (rights.py)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 from stock_lakehouse.dashboards.reports import FOLDER as REPORTS
@@ -29,9 +29,9 @@ from stock_lakehouse.tables import (
     LIVE_FEATURES,
     MINUTE_BARS,
     PROCESSED,
+    QUARANTINE,
     RAW,
     RAW_TICKS,
-    RECONCILIATION,
     RESTATEMENTS,
     STREAM_TABLES,
     TABLES,
@@ -117,7 +117,9 @@ def left_behind(settings: Settings) -> Places:
 
 
 def written_by_stream(table: Table) -> Places:
-    """What the step of a stream's table writes. That of the ticks also writes the losses."""
+    """What the step of a stream's table writes; nothing if another step writes it, as that of the ticks does the losses."""
+    if not table.has_step:
+        return Places()
     tables = (table, *(other for other in STREAM_TABLES if table.name in other.written_by))
     lease = STREAM_LOCK if table in (RAW_TICKS, MINUTE_BARS) else table.name
     trimmed = _paths(*(other for other in tables if other in TRIMMED))
@@ -134,7 +136,8 @@ def beside_tables(settings: Settings) -> Mapping[str, Places]:
 
     served, written = Places(read=frozenset({SERVING})), frozenset({REPORTS})
     return {
-        CATALOG: served | (_registered() if settings.catalog == "glue" else Places()),
+        # It also describes tables of the stream, which may exist though the stream is off now.
+        CATALOG: served | read(*STREAM_TABLES) | (_registered() if settings.catalog == "glue" else Places()),
         RUN_REPORT: read(*TABLES) | served | Places(read=written, write=written, delete=written),
         QUICKSIGHT: read(*TABLES) | served,
         **{table.asset: served | _leases(WAREHOUSE_LEASE) for table in NATIVE_TABLES},
@@ -168,11 +171,12 @@ def looked_at_by_sensors(settings: Settings) -> Places:
 
 
 def readers(settings: Settings) -> Places:
-    """What readers read: curated tables, features, ledger, their serving copy and reports; and the results of the stream."""
-    tables = [table for table in TABLES if table.layer in (CURATED.layer, FEATURES.layer, RESTATEMENTS.layer)]
-    if settings.stream.source != "off":
-        tables += [MINUTE_BARS, LIVE_FEATURES, RECONCILIATION]
-    return read(*tables) | Places(read=frozenset({SERVING, REPORTS})) | results(settings)
+    """What readers read: curated tables, features, ledger, their serving copy and reports; and the tables of the stream."""
+    shown = (CURATED.layer, FEATURES.layer, RESTATEMENTS.layer)
+    # The dashboard shows what was refused, too.
+    tables = (table for table in TABLES if table.layer in shown or table == QUARANTINE)
+    # A list of the lake's tables asks for those of the stream whether there is a stream or not.
+    return read(*tables, *STREAM_TABLES) | Places(read=frozenset({SERVING, REPORTS})) | results(settings)
 
 
 def plain_files() -> Places:
@@ -212,6 +216,12 @@ def _registered() -> Places:
 def _paths(*tables: Table) -> frozenset[str]:
     """The folders of `tables`, in every layout: a lake may be moved to another one."""
     return frozenset(laid_out(table, layout).path for table in tables for layout in LAYOUTS)
+
+
+def outermost(places: Iterable[str]) -> list[str]:
+    """`places`, sorted, without those that lie in a folder among them."""
+    given = set(places)
+    return [place for place in sorted(given) if not any(place.startswith(f"{folder}/") for folder in given)]
 
 
 def is_folder(place: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.deployment.places import Places, is_folder
+from stock_lakehouse.deployment.places import Places, is_folder, outermost
 from stock_lakehouse.deployment.rights import LAKE, LAKE_KEYS, Role
 from stock_lakehouse.tables import TABLES
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from stock_lakehouse.settings import Settings
 
 LIMIT = 6144  # characters of a managed policy, without white space, with the names filled in
+# Actions that are allowed though no recorded run asks for them, and why.
+UNASKED = {
+    "s3:AbortMultipartUpload": "an upload of a large file that fails leaves parts, which are paid for until they are removed"
+}
 Document = dict[str, Any]
 Statement = dict[str, Any]
 REFERENCE = re.compile(r"\$\{([A-Za-z:]+)(\.Arn)?\}")
@@ -151,10 +155,7 @@ def _keys(sid: str, actions: Sequence[str], places: Iterable[str], with_root: bo
 
 def _patterns(places: Iterable[str], with_root: bool = False) -> Iterator[str]:
     """The patterns of the keys of `places`. `with_root`: engines ask for a folder's name without a slash, too."""
-    kept = set(places)
-    for place in sorted(kept):
-        if any(place.startswith(f"{other}/") for other in kept):
-            continue  # the folder covers it
+    for place in outermost(places):
         if is_folder(place):
             yield from (place, f"{place}/*") if with_root else (f"{place}/*",)
         else:
@@ -187,14 +188,18 @@ def _fitting(statements: Sequence[Statement]) -> Iterator[list[Statement]]:
 
 
 def _divided(statement: Statement) -> Iterator[Statement]:
-    """`statement`, or several with a part of its resources each."""
-    if _longest([statement]) <= LIMIT or len(statement["Resource"]) < 2:
-        yield statement
-        return
-    half = len(statement["Resource"]) // 2
-    for number, resources in enumerate((statement["Resource"][:half], statement["Resource"][half:])):
-        sid = statement["Sid"] if number == 0 else f"{statement['Sid']}More"
-        yield from _divided({**statement, "Sid": sid, "Resource": resources})
+    """`statement`, or as few as fit with a part of its resources each: `Read`, `ReadMore` and so on."""
+    resources: list[str] = statement["Resource"]
+    for count in range(1, len(resources) + 1):
+        size_of_part = -(-len(resources) // count)
+        parts = [resources[start : start + size_of_part] for start in range(0, len(resources), size_of_part)]
+        found = [
+            {**statement, "Sid": statement["Sid"] + "More" * number, "Resource": part}
+            for number, part in enumerate(parts)
+        ]
+        if all(_longest([part]) <= LIMIT for part in found) or count == len(resources):
+            yield from found
+            return
 
 
 def _longest(statements: Sequence[Statement]) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.deployment.bundle import bundle
 from stock_lakehouse.deployment.policies import bucket_policy, policies_of
 from stock_lakehouse.deployment.production import dagster_yaml
-from stock_lakehouse.deployment.rights import roles
+from stock_lakehouse.deployment.rights import Role, roles
 from stock_lakehouse.deployment.template import template
 
 if TYPE_CHECKING:
@@ -19,9 +20,12 @@ POLICIES, TEMPLATE, BUNDLE, INSTANCE = "policies", "lakehouse.yaml", "databricks
 NOTE = "# Rendered by `stock-lakehouse deploy render`: change the settings or the graph, and render again.\n"
 
 
-def rendered(settings: Settings) -> dict[str, str]:
-    """Every rendered file by its path below deploy/. Raises DeploymentError, as `roles` does."""
-    known = roles(settings)
+def rendered(settings: Settings, known: Mapping[str, Role] | None = None) -> dict[str, str]:
+    """Every rendered file by its path below deploy/. Raises DeploymentError, as `roles` does.
+
+    `known`: the roles, if they are at hand.
+    """
+    known = roles(settings) if known is None else known
     policies = {
         f"{role.name}-{part}": policy for role in known.values() for part, policy in policies_of(role).items()
     } | {"bucket": bucket_policy(settings)}
@@ -34,11 +38,12 @@ def rendered(settings: Settings) -> dict[str, str]:
 
 
 def as_yaml(value: Any) -> str:
-    """`value` as YAML, in its own order, without the aliases of equal parts, which CloudFormation refuses."""
+    """`value` as YAML, in its own order."""
     import yaml
 
-    apart = json.loads(json.dumps(value))  # no part is there twice
-    return str(yaml.safe_dump(apart, sort_keys=False, allow_unicode=True, width=130))
+    # A copy in which nothing is shared: of what is, YAML would make aliases, which CloudFormation refuses.
+    unshared = json.loads(json.dumps(value))
+    return str(yaml.safe_dump(unshared, sort_keys=False, allow_unicode=True, width=130))
 
 
 def differences(files: dict[str, str], folder: Path) -> list[str]:

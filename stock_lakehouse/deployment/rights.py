@@ -24,8 +24,7 @@ LAKE = "arn:${AWS::Partition}:s3:::${Lake}"
 LAKE_KEYS = f"{LAKE}/${{Prefix}}/"
 
 
-# The roles of the settings that were asked for last: each part of a deployment asks, and the asset graph takes half a second.
-_known: list[tuple[Settings, dict[str, Role]]] = []
+STREAM = "stream_service"  # the key of the stream's resource
 
 
 class DeploymentError(Exception):
@@ -61,12 +60,9 @@ def roles(settings: Settings) -> dict[str, Role]:
 
     Raises DeploymentError for settings that cannot be deployed, and for an asset or a table that no rule covers.
     """
-    if not _known or _known[0][0] is not settings:
-        _check(settings)
-        graph = _Graph(settings)
-        found = {role.name: role for role in (*_of_processes(settings, graph), *_of_services(settings, graph))}
-        _known[:] = [(settings, found)]
-    return dict(_known[0][1])
+    _check(settings)
+    graph = _Graph(settings)
+    return {role.name: role for role in (*_of_processes(settings, graph), *_of_services(settings, graph))}
 
 
 def _of_processes(settings: Settings, graph: _Graph) -> Iterator[Role]:
@@ -76,8 +72,11 @@ def _of_processes(settings: Settings, graph: _Graph) -> Iterator[Role]:
     launched = ["RunRole", "UpkeepRole"]
     yield Role("run", "the ECS task of a run, or a server of one's own", run | places.LOGS, of_run, "ecs-tasks")
     yield Role("upkeep", "the ECS task of the job `upkeep`", upkeep | places.LOGS, of_upkeep, "ecs-tasks")
-    mended = run | upkeep | places.repair(settings)
-    yield Role("repair", "a person, for `upkeep --repair` and `layout`", mended, joined(of_run, of_upkeep), "account")
+    # A repair computes the tables again from what has landed, and nothing that comes after them.
+    mended = graph.touched(set(BY_NAME) - {RAW.name}) | upkeep | places.repair(settings)
+    # The stream's bars are computed again by a runner, which looks at its source first.
+    of_repair = joined(of_upkeep, graph.services(graph.streamed))
+    yield Role("repair", "a person, for `upkeep --repair` and `layout`", mended, of_repair, "account")
     if settings.engine == "databricks":
         cluster = "a Databricks cluster, by its instance profile"
         yield Role("job", cluster, places.published_by_job(settings), (), "ec2")
@@ -92,7 +91,7 @@ def _of_processes(settings: Settings, graph: _Graph) -> Iterator[Role]:
         yield Role("stream", who, streams, graph.services(graph.streamed), "ecs-tasks")
         launched.append("StreamRole")
     looks = places.looked_at_by_sensors(settings) | Places(read=places.LOGS.read)
-    asks = graph.demanded({"stream_service"} if graph.streamed else ())
+    asks = graph.demanded({STREAM} if graph.streamed else ())
     who = "Dagster's webserver, daemon and code location on ECS"
     yield Role("dagster", who, looks, (*asks, *_launches(launched)), "ecs-tasks")
     queries = joined(graph.resource("query").reading_rights(), _result_rights(settings))
@@ -179,8 +178,8 @@ class _Graph:
         return joined(rights, _result_rights(self._settings) if "query" in required else ())
 
     def services_of_job(self, name: str) -> tuple[Right, ...]:
-        """What the resources of a job of ops demand."""
-        return self.demanded(self._definitions.resolve_job_def(name).required_resource_keys)
+        """What the resources of a job of ops demand. Of the stream's resource, upkeep asks for settings alone."""
+        return self.demanded(self._definitions.resolve_job_def(name).required_resource_keys - {STREAM})
 
     def demanded(self, resources: Iterable[str]) -> tuple[Right, ...]:
         """What these resources demand. A resource that declares no rights, like Dagster's own, calls no service."""

@@ -140,10 +140,13 @@ def wanted_of(
     if not isinstance(lake, str):
         raise WorkspaceError(f"lake_root: {lake} is a folder; what Databricks reads with a role is a lake on S3")
     if stack is not None:
-        if stack.outputs.get(LAKE_ROOT) != lake:
+        root = stack.outputs.get(LAKE_ROOT)
+        if root is None:
+            raise WorkspaceError(f"stack {stack.stack}: it has no output {LAKE_ROOT}; name the stack of the lake")
+        if root != lake:
             raise WorkspaceError(
                 f"lake_root: is {lake}, and the lake of stack {stack.stack} is another one; set lake_root = "
-                f'"{stack.outputs.get(LAKE_ROOT)}" in lakehouse.toml, or give --stack the name of another stack'
+                f'"{root}" in lakehouse.toml, or give --stack the name of another stack'
             )
         instance_profile, catalog_role = stack.outputs.get(INSTANCE_PROFILE), stack.outputs.get(CATALOG_ROLE)
         region = region or stack.region

@@ -96,6 +96,10 @@ class Lake:
         """The stored table `name`. Raises KeyError if there is no such table."""
         return self.stream[name] if name in self.stream else self._stored[name]
 
+    def stream_tables(self) -> list[DeltaTable]:
+        """The tables of the stream that exist: none in a lake without a stream. Raises StorageError."""
+        return [stored for stored in self.stream.values() if stored.exists()]
+
     def read(self, name: str, spark: SparkSession) -> DataFrame:
         """All rows of the table `name`; of the ledger, without orphaned lines. Raises KeyError if there is no such table."""
         if name == RESTATEMENTS.name:

@@ -99,6 +99,12 @@ class BarTable(StreamTable):
         """The days that have bars, as of `handle`."""
         return sorted({date.fromisoformat(str(add["partition.trade_date"])) for add in adds_of(self.handle)})
 
+    def ticks_by_day(self) -> dict[date, int]:
+        """Of how many ticks the bars of each day were made, as of `handle`."""
+        rows = self.handle.to_pyarrow_dataset().to_table(["trade_date", "events", "duplicates"])
+        sums = rows.group_by("trade_date").aggregate([("events", "sum"), ("duplicates", "sum")]).to_pylist()
+        return {row["trade_date"]: row["events_sum"] + row["duplicates_sum"] for row in sums}
+
     def open_bars(self) -> int:
         """How many bars may still change, as of `handle`."""
         import pyarrow as pa

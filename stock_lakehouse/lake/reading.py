@@ -17,21 +17,19 @@ from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.history import NoVersionError, commits, in_words, open_as_of, version_at
 from stock_lakehouse.lake.serving import SERVED, ServingCopy
-from stock_lakehouse.lake.storage import LakeError, LakeRoot, StorageError
+from stock_lakehouse.lake.storage import DeniedError, LakeError, LakeRoot, StorageError
 from stock_lakehouse.lake.stored import conformed
 from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.schemas import Column
 from stock_lakehouse.tables import (
+    ANY_BY_NAME,
     BARS_WITH_FEATURES,
     BY_NAME,
     CURATED,
     FEATURES,
-    LIVE_FEATURES,
-    MINUTE_BARS,
     RAW,
-    RAW_TICKS,
-    RECONCILIATION,
     RESTATEMENTS,
+    STREAM_BY_NAME,
     TABLES,
     UNREADABLE,
     Table,
@@ -57,14 +55,18 @@ TableName = Literal[
     "minute_bars",
     "minute_reconciliation",
     "live_features",
+    "stream_losses",
 ]
 Moment = datetime | date | str
 Day = date | str
 NAMES = (*BY_NAME, BARS_WITH_FEATURES)
-# The tables of the stream, which a lake may have besides. What was lost `stream status` shows.
-STREAM_NAMES = (RAW_TICKS.name, MINUTE_BARS.name, RECONCILIATION.name, LIVE_FEATURES.name)
+STREAM_NAMES = tuple(STREAM_BY_NAME)  # the tables of the stream, which a lake may have besides
 STORED = (*BY_NAME, *STREAM_NAMES)
-ORDER = ("ticker", "date", "ex_date", "kind", "table_name", "ingested_at", "restated_at", "minute", "event_time")
+ORDER = (
+    *("ticker", "date", "ex_date", "kind", "table_name", "ingested_at", "restated_at"),
+    *("minute", "event_time", "accepted_at", "from_offset"),
+)
+SESSION_COLUMNS = ("ex_date", "date", "trade_date")
 WITH_HISTORY = tuple(table.name for table in TABLES if table.format != "parquet")
 LISTED = 20  # tickers in a message
 ISO_DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -160,9 +162,10 @@ def read_table(
         raise InvalidDateError(f"last: {selection.last} is before first: {selection.first}")
     if selection.at is not None and name in BY_NAME and name not in WITH_HISTORY:
         raise NoHistoryError(f"{name} keeps no history; these tables do: {', '.join(WITH_HISTORY)}")
+    _check_selection(table, selection)
     sources = [name] if name in STORED else list(table.made_from)
     lake.check(*sources)
-    _check_lake(lake, sources)
+    check_lake(lake, sources)
     rows = _rows(lake, table, selection) if name in STORED else _joined(lake, selection)
     if asked is not None:
         configured = lake.options.tickers if lake_root is None else ()
@@ -190,6 +193,11 @@ def opened_lake(lake_root: LakeRoot | None) -> Lake:
     return Lake(load_settings().lake_options)
 
 
+def names_of(lake: Lake) -> tuple[str, ...]:
+    """The tables and the view of `lake`; those of the stream where they exist. Raises StorageError."""
+    return (*NAMES, *(stored.table.name for stored in lake.stream_tables()))
+
+
 def table_of(lake: Lake, name: str) -> Table:
     """The table or view `name`, with the columns that it has in `lake`. Raises UnknownTableError."""
     if name == BARS_WITH_FEATURES:
@@ -197,7 +205,8 @@ def table_of(lake: Lake, name: str) -> Table:
     if name in STREAM_NAMES:
         return lake.stream[name].table
     if name not in BY_NAME:
-        raise UnknownTableError(f"no table {name}{_meant(name, NAMES)}; allowed: {', '.join(NAMES)}")
+        known = names_of(lake)
+        raise UnknownTableError(f"no table {name}{_meant(name, known)}; allowed: {', '.join(known)}")
     return _features(lake) if name == FEATURES.name else BY_NAME[name]
 
 
@@ -269,9 +278,9 @@ def _check_folder(lake: Lake) -> None:
         raise NoLakeError(f"there is no lake at {lake.root}, which {what}; {TO_DO}")
 
 
-def _check_lake(lake: Lake, names: Sequence[str]) -> None:
+def check_lake(lake: Lake, names: Sequence[str]) -> None:
     """Raise NoLakeError if none of the lake's tables has a file. The tables `names` are looked at first."""
-    for name in (*names, *BY_NAME):
+    for name in (*names, *ANY_BY_NAME):
         try:
             if next(iter(lake.storage.walk(lake.stored(name).table.path)), None) is not None:
                 return
@@ -288,7 +297,10 @@ def _check_tickers(lake: Lake, asked: Sequence[str], known: set[str | None]) -> 
     missing = [ticker for ticker in asked if not _spellings(ticker) & known]
     for stored in (lake.curated, lake.raw):  # raw has all tickers, but its files have to be read
         if missing:
-            known |= {ticker for ticker, _ in stored.ticker_years(skip_damaged=True)}
+            try:
+                known |= {ticker for ticker, _ in stored.ticker_years(skip_damaged=True)}
+            except DeniedError:
+                break  # a reader who may not read raw gets the tickers of curated bars
             missing = [ticker for ticker in missing if not _spellings(ticker) & known]
     if missing:
         held = sorted(ticker for ticker in known if ticker and ticker != UNREADABLE)
@@ -354,7 +366,15 @@ def _within(rows: pa.Table, table: Table, selection: Selection) -> pa.Table:
 
 
 def _session_of(table: Table) -> str:
-    return next(name for name in ("ex_date", "date", "trade_date") if name in table.column_names)
+    return next(name for name in SESSION_COLUMNS if name in table.column_names)
+
+
+def _check_selection(table: Table, selection: Selection) -> None:
+    """Raise UnknownColumnError if the rows of `table` cannot be chosen by ticker or by session."""
+    if selection.tickers is not None and "ticker" not in table.column_names:
+        raise UnknownColumnError(f"{table.name} has no column ticker; leave tickers out")
+    if (selection.first or selection.last) and not set(SESSION_COLUMNS) & set(table.column_names):
+        raise UnknownColumnError(f"{table.name} has no column with a session; leave first and last out")
 
 
 def _delta(lake: Lake, table: Table, selection: Selection) -> pa.Table:

@@ -6,13 +6,14 @@ typed (transforms/ticks.py).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake.delta_table import adds_of
 from stock_lakehouse.lake.storage import LakeRoot
+from stock_lakehouse.lake.stored import Damage
 from stock_lakehouse.lake.stream_table import StreamRefusedError, StreamTable
 from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.tables import RAW_TICKS
@@ -21,6 +22,7 @@ from stock_lakehouse.transforms.minute_bars import READ
 if TYPE_CHECKING:
     import deltalake
     import pyarrow as pa
+    import pyarrow.compute as pc
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND, MILLISECOND = timedelta(microseconds=1), timedelta(milliseconds=1)
@@ -29,9 +31,13 @@ LIMB_BITS = 62  # a number of the log is a signed integer of 64 bits; a position
 BATCH, WATERMARK, ROWS, OWNER = "stream/batch", "stream/watermark", "stream/rows", "stream/owner"
 FIRST_KEPT = "stream/first_kept"  # days since the epoch: ticks of earlier days were removed
 HIGH, ARRIVED, ENDED, SEEN = "high", "arrived", "ended", "seen"
+BEGIN = "begin"  # with a limb behind it
 READING, READ_TO_END, GIVEN_UP = 0, 1, 2  # values of ENDED
 EMBEDDED = 1  # value of OWNER: the runner of this package; Structured Streaming will be another
 KEY = ("ticker", "trade_date", "minute")
+REFILL = "stock-lakehouse stream refill"
+ACCEPT = 'stock-lakehouse stream drain --accept-loss "why"'
+GO_ON = f"read the messages again, as far as the stream still has them: {REFILL}; or go on without these rows: {ACCEPT}"
 
 
 class OwnerError(StreamRefusedError):
@@ -43,10 +49,30 @@ class LostRowsError(StreamRefusedError):
 
     def __init__(self, rows: int, expected: int) -> None:
         self.rows, self.expected = rows, expected
+        found = f"raw_ticks has {rows:,} rows, and its positions stand for {expected:,}: "
+        if rows < expected:
+            found += (
+                f"it was restored to an earlier version, or rows were deleted. Restore the newest version; or {GO_ON}"
+            )
+        else:
+            found += (
+                "it was restored to a version that still has days which were removed since, or another program added rows. "
+                f"Remove such days again: {REFILL}; or go on with these rows: {ACCEPT}"
+            )
+        super().__init__(found)
+
+
+class LostFilesError(StreamRefusedError):
+    """Data files of the table are missing or cut.
+
+    - damages: these files
+    """
+
+    def __init__(self, damages: Sequence[Damage]) -> None:
+        self.damages = tuple(damages)
+        more = f" (and {len(damages) - 1:,} more)" if len(damages) > 1 else ""
         super().__init__(
-            f"raw_ticks has {rows:,} rows, and its positions stand for {expected:,}: it was restored to an earlier version, or "
-            "rows were deleted. Restore the newest version; or go on without these rows: stock-lakehouse stream drain "
-            '--accept-loss "why"'
+            f"raw_ticks: {damages[0].path} {damages[0].reason}{more}. Bring the file back from a backup; or {GO_ON}"
         )
 
 
@@ -59,6 +85,7 @@ class Progress:
     - arrived: when its newest message arrived (None: none did)
     - ended: READING; READ_TO_END: it may disappear; GIVEN_UP: the rest was lost, and somebody accepted that
     - seen: until when everything was read that had arrived (None: unknown, or the source's messages do not expire)
+    - begin: offset of the first message that was ever read (None: none was, or a program wrote this that does not say it)
     """
 
     position: int
@@ -66,6 +93,7 @@ class Progress:
     arrived: datetime | None = None
     ended: int = READING
     seen: datetime | None = None
+    begin: int | None = None
 
 
 class TickTable(StreamTable):
@@ -108,15 +136,29 @@ class TickTable(StreamTable):
         }
 
     def check(self, take_over: bool = False) -> None:
-        """Raise OwnerError (not with `take_over`) or LostRowsError if a runner may not go on from the positions of `handle`."""
+        """Raise an error if a runner may not go on from the positions of `handle`.
+
+        OwnerError (not with `take_over`), LostFilesError, LostRowsError.
+        """
+        self.check_owner(take_over)
+        if damages := self.damages(footers=False):
+            raise LostFilesError(damages)
+        rows, expected = self.row_count(), self.expected_rows
+        if rows != expected:
+            raise LostRowsError(rows, expected)
+
+    def check_owner(self, take_over: bool = False) -> None:
+        """Raise OwnerError if another kind of runner writes the table, and it is not to be taken over."""
         if self.number(OWNER) not in (None, EMBEDDED) and not take_over:
             raise OwnerError(
                 "raw_ticks is written by another kind of runner; stop it, then hand the table over at its positions: "
                 "stock-lakehouse stream drain --take-over"
             )
-        rows, expected = self.row_count(), self.number(ROWS) or 0
-        if rows != expected:
-            raise LostRowsError(rows, expected)
+
+    @property
+    def expected_rows(self) -> int:
+        """The number of rows that the positions stand for."""
+        return self.number(ROWS) or 0
 
     def row_count(self) -> int:
         """The number of rows by the log."""
@@ -128,19 +170,19 @@ class TickTable(StreamTable):
         source: str,
         progress: Mapping[str, Progress],
         watermark: datetime | None,
-        present_rows: int | None = None,
+        expected_rows: int | None = None,
     ) -> None:
         """Commit the next batch: append `rows`, and move the partitions in `progress` and the watermark, or nothing of these.
 
-        `rows`: the columns of raw_ticks without `batch`. `present_rows`: the number of rows that the table has now, where it is
-        not the one that the log stands for. Raises FencedError, StorageError.
+        `rows`: the columns of raw_ticks without `batch`. `expected_rows`: the number of rows that the positions stand for after
+        it (None: so many more as `rows` has). Raises FencedError, StorageError.
         """
         import pyarrow as pa
 
         batch = self.batch + 1
         numbered = rows.append_column("batch", pa.array([batch] * rows.num_rows, pa.int64()))
-        before = (self.number(ROWS) or 0) if present_rows is None else present_rows
-        moved = {ROWS: before + rows.num_rows, OWNER: EMBEDDED, **_watermark(watermark)}
+        expected = self.expected_rows + rows.num_rows if expected_rows is None else expected_rows
+        moved = {ROWS: expected, OWNER: EMBEDDED, **_watermark(watermark)}
         for name, partition in progress.items():
             moved |= {f"{source}/{name}#{ending}": value for ending, value in _numbers(partition).items()}
         self.commit(self.append_to(numbered), {BATCH: batch, **moved})
@@ -162,10 +204,13 @@ class TickTable(StreamTable):
             merge = handle.merge(numbered, same, source_alias="s", target_alias="t", commit_properties=properties)
             merge.when_matched_update_all().execute()
 
-        self.commit(act, {BATCH: batch, ROWS: self.number(ROWS) or 0, OWNER: EMBEDDED})
+        self.commit(act, {BATCH: batch, ROWS: self.expected_rows, OWNER: EMBEDDED})
 
-    def remove_days_before(self, first: date) -> int:
-        """Commit the next batch: delete the ticks of days before `first`; return their number. Positions stay."""
+    def remove_days_before(self, first: date, expected_rows: int | None = None) -> int:
+        """Commit the next batch: delete the ticks of days before `first`; return their number. Positions stay.
+
+        `expected_rows`: as for `append_batch`.
+        """
         gone = int(
             sum(
                 add["num_records"]
@@ -175,7 +220,7 @@ class TickTable(StreamTable):
         )
         moved = {
             BATCH: self.batch + 1,
-            ROWS: (self.number(ROWS) or 0) - gone,
+            ROWS: self.expected_rows - gone if expected_rows is None else expected_rows,
             FIRST_KEPT: (first - EPOCH.date()).days,
             OWNER: EMBEDDED,
         }
@@ -190,12 +235,10 @@ class TickTable(StreamTable):
         """The ticker-minutes, with the columns KEY, in which good ticks of batches after `batch` are."""
         import pyarrow.dataset as ds
 
-        rows = self.handle.to_pyarrow_dataset().to_table([*KEY], filter=ds.field("batch") > batch)
-        return minutes_in(rows)
+        return minutes_in(self._rows(KEY, ds.field("batch") > batch))
 
     def ticks_of(self, minutes: pa.Table) -> pa.Table:
         """All ticks of the ticker-minutes in `minutes` (KEY), with the columns that bars are computed from, and `batch`."""
-        import pyarrow as pa
         import pyarrow.compute as pc
         import pyarrow.dataset as ds
 
@@ -203,30 +246,66 @@ class TickTable(StreamTable):
         wanted = ds.field("trade_date").isin(pc.unique(minutes["trade_date"])) & ds.field("minute").isin(starts)
         # The bounds skip row groups, which `isin` alone does not.
         wanted &= (ds.field("minute") >= pc.min(starts)) & (ds.field("minute") <= pc.max(starts))
-        columns = [*READ, "batch"]
-        schema = pa.schema([self.table.arrow_schema.field(name) for name in columns])
         # Text is compared after reading: a MERGE writes it as string_view, which pyarrow's filters on files do not know.
-        found = self.handle.to_pyarrow_dataset().to_table(columns, filter=wanted).cast(schema)
+        found = self._rows([*READ, "batch"], wanted)
         return found.join(minutes.select(["ticker", "minute"]), ["ticker", "minute"], join_type="left semi")
 
-    def newest_offsets(self) -> dict[tuple[str, str], int]:
-        """The greatest offset of each source and partition."""
-        import pyarrow as pa
+    def newest_days(self, count: int) -> list[date]:
+        """The newest `count` days of which ticks are there, the newest first."""
+        days = {str(add["partition.trade_date"]) for add in adds_of(self.handle)}
+        return [date.fromisoformat(day) for day in sorted(days, reverse=True)[:count]]
 
-        columns = ["source", "partition", "offset"]
-        schema = pa.schema([self.table.arrow_schema.field(name) for name in columns])
-        rows = self.handle.to_pyarrow_dataset().to_table(columns)
-        greatest = rows.cast(schema).group_by(["source", "partition"]).aggregate([("offset", "max")])
+    def newest_offsets(self, days: Collection[date]) -> dict[tuple[str, str], int]:
+        """The greatest offset of each source and partition among the ticks of `days`."""
+        import pyarrow.dataset as ds
+
+        rows = self._rows(["source", "partition", "offset"], ds.field("trade_date").isin(sorted(days)))
+        greatest = rows.group_by(["source", "partition"]).aggregate([("offset", "max")])
         return {(row["source"], row["partition"]): int(row["offset_max"]) for row in greatest.to_pylist()}
+
+    def places_of(self, source: str) -> dict[str, pa.Table]:
+        """The rows of `source` by partition, in no order: offset, event_time, and size, the bytes of the message."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        columns = ["source", "partition", "offset", "event_time", "value"]
+        found: dict[str, list[pa.Table]] = {}
+        # File by file: together, the messages may be larger than the memory.
+        for batch in self.handle.to_pyarrow_dataset().to_batches(columns=columns):
+            rows = pa.Table.from_batches([batch]).cast(self._schema_of(columns))
+            rows = rows.filter(pc.equal(rows["source"], source))
+            rows = rows.append_column("size", pc.binary_length(rows["value"]).cast(pa.int64()))
+            for partition in pc.unique(rows["partition"]).to_pylist():
+                of_partition = rows.filter(pc.equal(rows["partition"], partition))
+                found.setdefault(partition, []).append(of_partition.select(["offset", "event_time", "size"]))
+        return {partition: pa.concat_tables(parts) for partition, parts in found.items()}
+
+    def ticks_by_day(self) -> dict[date, int]:
+        """How many good ticks each day has."""
+        rows = self._rows(["trade_date", "minute"])
+        counts = rows.group_by("trade_date").aggregate([("minute", "count")]).to_pylist()
+        return {row["trade_date"]: row["minute_count"] for row in counts if row["minute_count"]}
 
     def dead_letters(self) -> pa.Table:
         """All dead letters, with all columns."""
         import pyarrow.dataset as ds
 
-        rows = self.handle.to_pyarrow_dataset().to_table(
-            [*self.table.column_names], filter=ds.field("minute").is_null()
-        )
-        return rows.cast(self.table.arrow_schema)
+        return self._rows(self.table.column_names, ds.field("minute").is_null())
+
+    def _rows(self, columns: Sequence[str], wanted: pc.Expression | None = None) -> pa.Table:
+        """`columns` of the rows of `handle` that are `wanted`. Raises LostFilesError if a file is not there any more."""
+        try:
+            rows = self.handle.to_pyarrow_dataset().to_table([*columns], filter=wanted)
+        except OSError as error:
+            if damages := self.damages():
+                raise LostFilesError(damages) from error
+            raise
+        return rows.cast(self._schema_of(columns))
+
+    def _schema_of(self, columns: Sequence[str]) -> pa.Schema:
+        import pyarrow as pa
+
+        return pa.schema([self.table.arrow_schema.field(name) for name in columns])
 
 
 def minutes_in(ticks: pa.Table) -> pa.Table:
@@ -259,10 +338,9 @@ def _watermark(watermark: datetime | None) -> dict[str, int]:
 
 def _numbers(progress: Progress) -> dict[str, int]:
     """The numbers of a partition, by the ending of their names."""
-    limb = (1 << LIMB_BITS) - 1
-    count = max(1, -(-progress.position.bit_length() // LIMB_BITS))
-    numbers = {str(n): (progress.position >> (LIMB_BITS * n)) & limb for n in range(count)}
-    numbers[ENDED] = progress.ended
+    numbers = {**_limbs("", progress.position), ENDED: progress.ended}
+    if progress.begin is not None:
+        numbers |= _limbs(BEGIN, progress.begin)
     if progress.high is not None:
         numbers[HIGH] = microseconds_of(progress.high)
     if progress.arrived is not None:
@@ -272,13 +350,26 @@ def _numbers(progress: Progress) -> dict[str, int]:
     return numbers
 
 
+def _limbs(name: str, value: int) -> dict[str, int]:
+    """`value` in parts of LIMB_BITS, by `name` and the number of the part."""
+    count = max(1, -(-value.bit_length() // LIMB_BITS))
+    return {f"{name}{n}": (value >> (LIMB_BITS * n)) & ((1 << LIMB_BITS) - 1) for n in range(count)}
+
+
+def _joined(name: str, numbers: Mapping[str, int]) -> int | None:
+    """The value of `_limbs`; None if it is not there."""
+    limbs = {ending.removeprefix(name): value for ending, value in numbers.items() if ending.startswith(name)}
+    parts = [value << (LIMB_BITS * int(limb)) for limb, value in limbs.items() if limb.isdigit()]
+    return sum(parts) if parts else None
+
+
 def _progress(numbers: Mapping[str, int]) -> Progress:
-    position = sum(value << (LIMB_BITS * int(ending)) for ending, value in numbers.items() if ending.isdigit())
     arrived, seen = numbers.get(ARRIVED), numbers.get(SEEN)
     return Progress(
-        position,
+        _joined("", numbers) or 0,
         instant_of(numbers.get(HIGH)),
         None if arrived is None else EPOCH + arrived * MILLISECOND,
         numbers.get(ENDED, READING),
         None if seen is None else EPOCH + seen * MILLISECOND,
+        _joined(BEGIN, numbers),
     )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class StreamResource(dg.ConfigurableResource[Any]):
-    """The stream of the lake.
+    """The stream of the lake; its source is off if the lake has none.
 
     `stream`: the settings of the group `stream` that differ from their defaults, without the password, which Dagster would show.
     """
@@ -42,6 +42,12 @@ class StreamResource(dg.ConfigurableResource[Any]):
     def settings(self) -> Stream:
         password = os.environ.get(variable_of(("stream", "password")))
         return Stream(**self.stream, password=None if password is None else SecretStr(password))
+
+    @property
+    def kept_hours(self) -> int | None:
+        """How long upkeep keeps versions of the stream's tables; None: there is no stream, so it leaves them alone."""
+        settings = self.settings
+        return None if settings.source == "off" else settings.versions_hours
 
     def rights(self) -> Sequence[Right]:
         """What reading the stream, and asking where it stands, need."""

@@ -5,7 +5,7 @@ Not here: the engines. Their libraries are imported when an engine is made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -79,7 +79,7 @@ def engine_over(
             from stock_lakehouse.sql.duckdb_engine import LakeTables
             from stock_lakehouse.sql.redshift import RedshiftEngine
 
-            return RedshiftEngine(redshift, minutes, LakeTables(lake), _views())
+            return RedshiftEngine(redshift, minutes, LakeTables(lake), report_texts())
         return local_engine(lake, cache, minutes)
     except ModuleNotFoundError as error:
         raise _missing(name, error) from None
@@ -95,12 +95,34 @@ def local_engine(lake: Lake, cache: Path | None = None, minutes: float = MINUTES
 
     from stock_lakehouse.sql.duckdb_engine import DuckDBEngine
 
-    return DuckDBEngine(lake, reading_copy(lake, cache), minutes, _views())
+    return DuckDBEngine(lake, reading_copy(lake, cache), minutes, LakeViews(lake))
 
 
-def _views() -> dict[str, str]:
-    """The reports and the views over the stream, which SQL may name like tables."""
-    return {report.name: report.sql for report in reports().values()} | stream_views()
+def report_texts() -> dict[str, str]:
+    """The SQL of the reports, by name."""
+    return {report.name: report.sql for report in reports().values()}
+
+
+class LakeViews(Mapping[str, str]):
+    """What SQL may name like a table: the reports, and the views over the stream whose tables exist. Looked at when asked for."""
+
+    def __init__(self, lake: Lake) -> None:
+        self.lake = lake
+        self._reports = report_texts()
+
+    def __getitem__(self, name: str) -> str:
+        if name in self._reports:
+            return self._reports[name]
+        view = stream_views()[name]
+        if not self.lake.stream[view.table.name].exists():
+            raise KeyError(name)
+        return view.sql
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in (*self._reports, *stream_views()) if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def query(

@@ -77,7 +77,7 @@ def translate(
 
     Raises QuerySyntaxError for what Athena refuses as well, QueryRefusedError for what DuckDB does otherwise.
     """
-    return Translator(sql, tables, parameters, views or {}).run()
+    return Translator(sql, tables, parameters, {} if views is None else views).run()
 
 
 class Translator(Expressions):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.history import open_as_of
-from stock_lakehouse.lake.reading import NAMES, STREAM_NAMES, has_rows_at, rows_as_of, table_of
+from stock_lakehouse.lake.reading import NAMES, STREAM_NAMES, has_rows_at, names_of, rows_as_of, table_of
 from stock_lakehouse.lake.serving import SERVED, ServingCopy, served_name
 from stock_lakehouse.sql.dialect import Translation, translate
 from stock_lakehouse.sql.engine import (
@@ -34,7 +34,7 @@ from stock_lakehouse.sql.engine import (
 )
 from stock_lakehouse.sql.parsing import place_of
 from stock_lakehouse.sql.typed import quoted, text_literal
-from stock_lakehouse.sql.values import arrow_type, literals
+from stock_lakehouse.sql.values import arrow_type, literals, plain
 from stock_lakehouse.sql.values import table_of as arrow_table
 from stock_lakehouse.tables import BARS_WITH_FEATURES, BY_NAME, CURATED, FEATURES, Table
 
@@ -59,7 +59,10 @@ DUCKDB_TYPES = {
 
 
 class LakeTables(Mapping[str, Table]):
-    """The tables and views of a lake by name, with the columns that they have in it. Each is looked at when it is asked for."""
+    """The tables and views of a lake by name, with the columns that they have in it. Each is looked at when it is asked for.
+
+    A table of the stream is there once it exists.
+    """
 
     def __init__(self, lake: Lake) -> None:
         self.lake = lake
@@ -73,34 +76,21 @@ class LakeTables(Mapping[str, Table]):
         return self._found[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in NAMES or name in SERVED_TABLES or name in STREAM_NAMES
+        if name in STREAM_NAMES:
+            return self.lake.stream[str(name)].exists()
+        return name in NAMES or name in SERVED_TABLES
 
     def __iter__(self) -> Iterator[str]:
-        return iter(NAMES)  # the served tables are other names of the same rows
+        return iter(names_of(self.lake))  # the served tables are other names of the same rows
 
     def __len__(self) -> int:
-        return len(NAMES)
+        return len(names_of(self.lake))
 
 
 def in_sql(table: Table) -> Table:
     """`table` as SQL sees it: prices of the stream as doubles, which hold their 15 digits, and its messages as text."""
     others = {"decimal(18,6)": "double", "binary": "string"}
     return replace(table, columns=tuple(replace(it, type=others.get(it.type, it.type)) for it in table.columns))
-
-
-def _converted(rows: pa.Table) -> pa.Table:
-    """`rows` in the types of `in_sql`; bytes that are not UTF-8 are written as escapes."""
-    import pyarrow as pa
-
-    for place, field in enumerate(rows.schema):
-        if pa.types.is_decimal(field.type):
-            rows = rows.set_column(place, field.name, rows.column(place).cast(pa.float64()))
-        elif pa.types.is_binary(field.type):
-            texts = [
-                None if it is None else it.decode(errors="backslashreplace") for it in rows.column(place).to_pylist()
-            ]
-            rows = rows.set_column(place, field.name, pa.array(texts, pa.string()))
-    return rows
 
 
 class DuckDBEngine:
@@ -124,7 +114,7 @@ class DuckDBEngine:
         self.lake = lake
         self.serving = serving
         self.minutes = minutes
-        self.views = views or {}
+        self.views = {} if views is None else views
 
     def run(self, sql: str, parameters: Sequence[Parameter] = (), as_of: datetime | None = None) -> QueryResult:
         """The result of one SELECT; see QueryEngine.run.
@@ -186,7 +176,7 @@ class DuckDBEngine:
             elif real in (CURATED.name, FEATURES.name):
                 opened[name] = self._show_served(database, name, tables[name], as_of)
             else:
-                database.register(name, _converted(rows_as_of(self.lake, real, as_of)))
+                database.register(name, plain(rows_as_of(self.lake, real, as_of)))
         return [file for files in opened.values() for file in files]
 
     def _show_served(

@@ -18,7 +18,7 @@ from stock_lakehouse.sql.engine import Parameter, QueryRefusedError, QueryResult
 from stock_lakehouse.sql.redshift_dialect import translate
 from stock_lakehouse.sql.typed import BOOLEAN, DATE, DOUBLE, TIMES, TIMESTAMP_TZ, WHOLE, quoted
 from stock_lakehouse.sql.values import arrow_type, literals, table_of
-from stock_lakehouse.tables import BARS_WITH_FEATURES, BY_NAME, CURATED, FEATURES, Table
+from stock_lakehouse.tables import ANY_BY_NAME, BARS_WITH_FEATURES, CURATED, FEATURES, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,7 +85,7 @@ class RedshiftEngine:
             native, everything = NATIVE[name]
             chosen = native if self.redshift.hot_years is None else everything
             return f"{quoted(self.redshift.schema_name)}.{quoted(chosen)}"
-        if BY_NAME[name].format == "delta":
+        if ANY_BY_NAME[name].format == "delta":
             return None
         return f"{quoted(self.redshift.external_schema)}.{quoted(name)}"
 

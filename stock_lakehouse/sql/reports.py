@@ -14,13 +14,21 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.sql.engine import QueryError
-from stock_lakehouse.tables import BY_NAME, Table
+from stock_lakehouse.tables import BY_NAME, STREAM_TABLES, Table
 
 if TYPE_CHECKING:
     from stock_lakehouse.sql.dialect import OutputColumn
 
 FOLDER = "reports"
 STREAM_FOLDER = "stream_views"
+# How a view in a catalog takes a column of a type that the dialect does not have. Athena refuses the cast of a time with a zone
+# to one without.
+IN_VIEWS = {
+    "decimal(18,6)": "CAST({0} AS double) AS {0}",
+    "binary": "from_utf8({0}) AS {0}",
+    "timestamp": "date_add('millisecond', CAST(round(to_unixtime({0}) * 1000) AS bigint), TIMESTAMP '1970-01-01 00:00:00.000') "
+    "AS {0}",
+}
 
 
 class UnknownReportError(QueryError):
@@ -72,14 +80,44 @@ def reports() -> Mapping[str, Report]:
     return found
 
 
+@dataclass(frozen=True)
+class StreamView:
+    """A view over a table of the stream.
+
+    - sql: in Athena's dialect, over the table as `in_sql` has it
+    - table: the table that it reads
+    """
+
+    sql: str
+    table: Table
+
+    @property
+    def in_catalog(self) -> str:
+        """The SQL over the table as a catalog has it: prices as doubles and messages as text, as in `sql`; times in UTC.
+
+        Bytes that are not UTF-8 become replacement characters. A time has no zone, because a view of Athena can have none.
+        """
+        columns = ", ".join(IN_VIEWS.get(it.type, "{0}").format(f'"{it.name}"') for it in self.table.columns)
+        name = self.table.name
+        return self.sql.replace(_reading(name), " ".join(("FROM (SELECT", columns, _reading(name), ") AS", name)))
+
+
 @cache
-def stream_views() -> dict[str, str]:
-    """The SQL of the views over the tables of the stream, by name."""
+def stream_views() -> Mapping[str, StreamView]:
+    """The views over the tables of the stream, by name."""
     folder = resources.files(__package__) / STREAM_FOLDER
     files = sorted(folder.iterdir(), key=lambda file: file.name)
-    return {
+    texts = {
         file.name.removesuffix(".sql"): file.read_text(encoding="utf-8") for file in files if file.name.endswith(".sql")
     }
+    return {
+        name: StreamView(sql, next(table for table in STREAM_TABLES if _reading(table.name) in sql))
+        for name, sql in texts.items()
+    }
+
+
+def _reading(table: str) -> str:
+    return f"FROM {table}"
 
 
 def report_named(name: str) -> Report:

@@ -17,6 +17,7 @@ from stock_lakehouse.lake.tick_table import GIVEN_UP, Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,12 @@ class StreamSource(Protocol):
 
         With `seconds` = 0 a source that has messages gives some, as soon as they come from its server.
         Raises LossError if messages were lost since the last call, SourceUnavailableError.
+        """
+
+    def next_offsets(self, offsets: NDArray[Any], sizes: NDArray[Any]) -> NDArray[Any] | None:
+        """The smallest offset that a message behind each of those at `offsets` can have. `sizes`: their bytes.
+
+        None if offsets are not counted, so that a gap between two of them says nothing.
         """
 
     def close(self) -> None:

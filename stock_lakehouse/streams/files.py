@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from stock_lakehouse.clock import Clock
 from stock_lakehouse.lake.tick_table import GIVEN_UP, READ_TO_END, READING, Progress
@@ -22,7 +22,7 @@ from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.streams import Batch, End, ExpiredError, Loss, LossError, Messages, ReplacedError, SourceError
 
 if TYPE_CHECKING:
-    pass
+    from numpy.typing import NDArray
 
 PATTERN = "*.jsonl"
 OFFSET_DIGITS = 20
@@ -99,6 +99,11 @@ class FilesSource:
         at_end = present.keys() - self._unread
         ended = {name for name in at_end if present[name].changed < quiet}
         return Messages(batch.rows(), moved, frozenset(at_end), frozenset(ended), frozenset(self._unread))
+
+    def next_offsets(self, offsets: NDArray[Any], sizes: NDArray[Any]) -> NDArray[Any]:
+        """Behind the line end; where blank lines or a cut line follow, it is further; see `StreamSource`."""
+        ends: NDArray[Any] = offsets + sizes + 1
+        return ends
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -38,6 +38,7 @@ from stock_lakehouse.streams.replay import ticker_of
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError, Message, Producer
     from confluent_kafka.admin import AdminClient
+    from numpy.typing import NDArray
     from pydantic import SecretStr
 
 OFFSET_DIGITS = 20
@@ -308,6 +309,10 @@ class KafkaSource:
         self._given = dict(self._positions)
         unread = map(str, self._positions.keys() - self._at_end)
         return Messages(batch.rows(), moved, frozenset(map(str, self._at_end)), unread=frozenset(unread))
+
+    def next_offsets(self, offsets: NDArray[Any], sizes: NDArray[Any]) -> NDArray[Any]:
+        """One more each; the records that end transactions leave gaps too; see `StreamSource`."""
+        return offsets + 1
 
     def close(self) -> None:
         """Leave the brokers; see `StreamSource`."""

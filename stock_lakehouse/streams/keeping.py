@@ -1,4 +1,4 @@
-"""Upkeep of the stream's tables beside the runner's own: small files, old versions, damaged files, and bars computed again.
+"""Upkeep of the stream's tables beside the runner's own: small files, old versions, damaged files.
 
 Everything that writes does so under the stream's lock; beside a runner, which does the same itself, nothing is done. Not here:
 what a finding says (stock_lakehouse/upkeep.py).
@@ -8,21 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.bar_table import BARS, FINAL, BarTable
+from stock_lakehouse.lake.bar_table import BarTable
 from stock_lakehouse.lake.delta_table import DeltaTable, adds_of
 from stock_lakehouse.lake.lock import TableBusyError, one_writer
 from stock_lakehouse.lake.maintenance import drop
 from stock_lakehouse.lake.stored import Damage
 from stock_lakehouse.lake.stream_table import LOCK, StreamTable
-from stock_lakehouse.lake.tick_table import TickTable, microseconds_of
-from stock_lakehouse.streams.runner import Runner
+from stock_lakehouse.lake.tick_table import TickTable
 from stock_lakehouse.tables import MINUTE_BARS, STREAM_TABLES
-
-if TYPE_CHECKING:
-    import deltalake
 
 
 def damages_of_stream(lake: Lake) -> dict[str, list[Damage]]:
@@ -58,36 +53,3 @@ def drop_damaged_bars(lake: Lake) -> int:
         if damages:
             drop(lake, MINUTE_BARS, damages)
         return len(damages)
-
-
-def rebuild_bars(started: Runner) -> int:
-    """Compute the bars of all days whose ticks are there again, and replace them day by day; return the number of bars.
-
-    `started` holds the stream's lock. May be killed and repeated. Bars of days whose ticks were removed stay as they are.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    ticks, bars, total = started.ticks, started.bars, 0
-    watermark = ticks.watermark
-    minutes = ticks.minutes_since(0)
-    if watermark is None or not minutes.num_rows:
-        return 0
-    for day in sorted(pc.unique(minutes["trade_date"]).to_pylist()):
-        of_day = minutes.filter(pc.equal(minutes["trade_date"], pa.scalar(day)))
-        found = started.bars_of(ticks.ticks_of(of_day), watermark)
-        bars.begin()
-
-        def act(
-            handle: deltalake.DeltaTable,
-            properties: deltalake.CommitProperties,
-            rows: pa.Table = found,
-            predicate: str = f"trade_date = DATE '{day}'",
-        ) -> None:
-            import deltalake
-
-            deltalake.write_deltalake(handle, rows, mode="overwrite", predicate=predicate, commit_properties=properties)
-
-        bars.commit(act, {BARS: ticks.batch, FINAL: microseconds_of(watermark)})
-        total += found.num_rows
-    return total

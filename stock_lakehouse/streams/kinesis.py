@@ -36,7 +36,7 @@ from stock_lakehouse.streams import (
 from stock_lakehouse.streams.replay import ticker_of
 
 if TYPE_CHECKING:
-    pass
+    from numpy.typing import NDArray
 
 OFFSET_DIGITS = 56  # a sequence number has 186 bits
 FIRST_NUMBER = 1 << 100  # no sequence number is smaller: a smaller position is a time
@@ -260,6 +260,10 @@ class KinesisSource:
         if batch.values:
             self._look()
         return self._handed_out(batch)
+
+    def next_offsets(self, offsets: NDArray[Any], sizes: NDArray[Any]) -> None:
+        """Sequence numbers are not counted; see `StreamSource`."""
+        return None
 
     def close(self) -> None:
         """Nothing is open but connections of boto3, which are closed with it; see `StreamSource`."""

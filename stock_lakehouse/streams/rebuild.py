@@ -1,17 +1,63 @@
-"""Bars beside what their ticks say. Not here: what a bar is (transforms/minute_bars.py)."""
+"""Bars beside what their ticks say, and bars computed again from them. Not here: what a bar is (transforms/minute_bars.py)."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Collection
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 
-from stock_lakehouse.lake.bar_table import FINAL, BarTable
-from stock_lakehouse.lake.tick_table import EPOCH, KEY, TickTable, instant_of
+from stock_lakehouse.lake.bar_table import BARS, FINAL, BarTable
+from stock_lakehouse.lake.tick_table import EPOCH, KEY, TickTable, instant_of, microseconds_of
 from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.transforms.minute_bars import READ, minute_bars_of
 
 if TYPE_CHECKING:
+    import deltalake
+    import pyarrow as pa
     from pyspark.sql import SparkSession
+
+    from stock_lakehouse.lake.bar_table import Compute
+
+
+def rebuild_bars(ticks: TickTable, bars: BarTable, compute: Compute, days: Collection[date] | None = None) -> int:
+    """Compute the bars of `days` (None: of all) whose ticks are there, and replace them day by day; return the number of bars.
+
+    The caller holds the stream's lock. May be killed and repeated. Bars of days without ticks, which were removed, stay as they
+    are.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    total, watermark = 0, ticks.watermark
+    minutes = ticks.minutes_since(0)
+    if watermark is None or not minutes.num_rows:
+        return 0
+    for day in sorted(pc.unique(minutes["trade_date"]).to_pylist()):
+        if days is not None and day not in days:
+            continue
+        of_day = minutes.filter(pc.equal(minutes["trade_date"], pa.scalar(day)))
+        found = compute(ticks.ticks_of(of_day), watermark)
+        bars.begin()
+
+        def act(
+            handle: deltalake.DeltaTable,
+            properties: deltalake.CommitProperties,
+            rows: pa.Table = found,
+            predicate: str = f"trade_date = DATE '{day}'",
+        ) -> None:
+            import deltalake
+
+            deltalake.write_deltalake(handle, rows, mode="overwrite", predicate=predicate, commit_properties=properties)
+
+        bars.commit(act, {BARS: ticks.batch, FINAL: microseconds_of(watermark)})
+        total += found.num_rows
+    return total
+
+
+def differing_days(ticks: TickTable, bars: BarTable) -> set[date]:
+    """The days of which ticks are there, and bars stand for another number of them. `bars` is opened."""
+    counts, found = ticks.ticks_by_day(), bars.ticks_by_day()
+    return {day for day, count in counts.items() if count != found.get(day, 0)}
 
 
 def differing_minutes(

@@ -10,23 +10,35 @@ import getpass
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stock_lakehouse.clock import Clock
+from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.bar_table import BarTable, BarUpdate
 from stock_lakehouse.lake.lock import one_writer, sign
 from stock_lakehouse.lake.loss_table import LossTable
+from stock_lakehouse.lake.maintenance import drop
 from stock_lakehouse.lake.publish import PublishError
 from stock_lakehouse.lake.stream_table import LOCK
-from stock_lakehouse.lake.tick_table import EPOCH, GIVEN_UP, READ_TO_END, READING, LostRowsError, Progress, TickTable
+from stock_lakehouse.lake.tick_table import (
+    EPOCH,
+    GIVEN_UP,
+    READ_TO_END,
+    READING,
+    LostFilesError,
+    LostRowsError,
+    Progress,
+    TickTable,
+)
 from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.schemas.audit import audit_rows
 from stock_lakehouse.streams import Loss, LossError, Messages, StreamSource, recreated
+from stock_lakehouse.streams.rebuild import differing_days, rebuild_bars
 from stock_lakehouse.transforms.minute_bars import READ, minute_bars_of
 from stock_lakehouse.transforms.ticks import TickRules, ticks_of
 
@@ -138,15 +150,15 @@ class Runner:
 
     def start(self, accept_loss: str | None, take_over: bool) -> None:
         """Make the tables ready, go on from their positions, and do the bars that a killed runner left."""
-        self.ticks.prepare()
-        self.bars.prepare()
-        self.ticks.begin()
+        self.prepare()
         try:
             self.ticks.check(take_over)
-        except LostRowsError as error:
+        except (LostRowsError, LostFilesError):
             if accept_loss is None:
                 raise
-            self._accept_lost_rows(error, accept_loss)
+            self.take_out_damaged()
+            self.catch_up()
+            self.accept_lost_rows(accept_loss)
         known = self.ticks.sources()
         self.partitions = known.get(self.source.name, {})
         if (refusal := recreated(self.source.name, known)) is not None:
@@ -167,11 +179,49 @@ class Runner:
                 {name: Progress(end.position or end.later or 0) for name, end in self.source.ends().items()},
             )
             self.source.open(self.partitions)
+        self.catch_up()
+        self.counts.batch = self.ticks.batch
+
+    def prepare(self) -> None:
+        """Make the tables ready, and open them."""
+        self.ticks.prepare()
+        self.bars.prepare()
+        self.ticks.begin()
+
+    def catch_up(self) -> None:
+        """Do the bars of the batches that a killed runner left."""
         self.bars.begin()
         if self.bars.batch < self.ticks.batch:
             # Not counted here: the runner that read these messages has counted them.
             self.bars.update(self.ticks, self.bars.batch, self.bars_of)
-        self.counts.batch = self.ticks.batch
+
+    def take_out_damaged(self) -> int:
+        """Take missing and damaged files out of raw_ticks, whose rows are lost then; return their number."""
+        damages = self.ticks.damages()
+        if damages:
+            drop(Lake(self.options), self.ticks.table, damages)
+            self.ticks.begin()
+        return len(damages)
+
+    def accept_lost_rows(self, why: str, losses: Sequence[Loss] | None = None) -> int:
+        """Let the positions stand for the rows that are there; return the number of bars that were computed anew for that.
+
+        Before that the bars become what these rows say, and `losses` are written down (None: one, which has only the number of
+        rows): as long as the last commit did not come, the table is refused, and the same is done again.
+        """
+        rows, expected = self.ticks.row_count(), self.ticks.expected_rows
+        if rows == expected:
+            return 0
+        bars = rebuild_bars(self.ticks, self.bars, self.bars_of, differing_days(self.ticks, self.bars))
+        if losses is None:
+            cause = f"raw_ticks has {rows:,} rows, and its positions stood for {expected:,}"
+            # With the batch, because a table may be restored to the same number of rows more than once.
+            lost = f"{ALL_PARTITIONS} after batch {self.ticks.batch}"
+            losses = (Loss(lost, min(rows, expected), max(rows, expected), cause, Progress(0)),)
+        self._write_losses(self.source.name, losses, why)
+        self.ticks.append_batch(self._without_batch(), self.source.name, {}, None, expected_rows=rows)
+        self.catch_up()
+        return bars
 
     def step(self, seconds: float) -> Messages:
         """Poll once for at most `seconds`, and bring in what came; without messages, let minutes become final."""
@@ -184,8 +234,11 @@ class Runner:
             self.join_files()
         return messages
 
-    def drain(self, minutes: float) -> None:
-        """Read to the ends of the partitions as they are now. Raises StreamTimeoutError after `minutes`."""
+    def drain(self, minutes: float, report: Callable[[], None] = lambda: None) -> None:
+        """Read to the ends of the partitions as they are now. Raises StreamTimeoutError after `minutes`.
+
+        `report` is called after each batch.
+        """
         deadline, ends = time.monotonic() + minutes * 60, self.source.ends()
         at_end: set[str] = set()  # since then
         while any(
@@ -198,6 +251,7 @@ class Runner:
                     f"{self.counts.messages:,} messages. Run the same again to go on, or give it more time with --minutes"
                 )
             at_end |= self.step(0).at_end
+            report()
         self.step(0)  # without messages, minutes become final
         self.tend()
 
@@ -220,11 +274,11 @@ class Runner:
             self._commit(self.ticks.no_rows(), moved, watermark)
             self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self.bars_of, self.ticks.no_rows()))
 
-    def retry(self) -> tuple[int, int]:
+    def retry(self, report: Callable[[int], None] = lambda count: None) -> tuple[int, int]:
         """Read the dead letters again by the present rules; return their number, and how many changed.
 
         A letter that is a good tick now gets the place of its dead letter in one commit; then the bars of its minute follow. It
-        is late if its minute is final.
+        is late if its minute is final. `report` is called with the number of letters that were read so far.
         """
         letters = self.ticks.dead_letters()
         if not letters.num_rows:
@@ -233,10 +287,10 @@ class Runner:
         import pyarrow.compute as pc
 
         given = letters.select(["source", "partition", "offset", "arrival_time", "value"])
-        parts = [
-            self._ticks_of(part, pa.nulls(part.num_rows, pa.timestamp("us", "UTC")))
-            for part in _sized(given, self.settings.batch_messages, self.settings.batch_megabytes * MEGABYTE)
-        ]
+        parts: list[pa.Table] = []
+        for part in _sized(given, self.settings.batch_messages, self.settings.batch_megabytes * MEGABYTE):
+            parts.append(self.ticks_of(part, pa.nulls(part.num_rows, pa.timestamp("us", "UTC"))))
+            report(sum(read.num_rows for read in parts))
         found = pa.concat_tables(parts)
         key = ["source", "partition", "offset"]
         before = letters.select([*key, "reason"]).rename_columns([*key, "before"])
@@ -279,25 +333,39 @@ class Runner:
 
         highs = [self._progress(name, messages).high for name in messages.rows["partition"].to_pylist()]
         sources = pa.array([self.source.name] * messages.rows.num_rows, pa.string())
-        rows = self._ticks_of(
-            messages.rows.add_column(0, "source", sources), pa.array(highs, pa.timestamp("us", "UTC"))
-        )
+        rows = self.ticks_of(messages.rows.add_column(0, "source", sources), pa.array(highs, pa.timestamp("us", "UTC")))
         moved = {name: replace(self._progress(name, messages), position=at) for name, at in messages.positions.items()}
-        newest = rows.group_by("partition").aggregate([("event_time", "max"), ("arrival_time", "max")]).to_pylist()
-        for row in newest:
+        newest = rows.group_by("partition").aggregate(
+            [("event_time", "max"), ("arrival_time", "max"), ("offset", "min")]
+        )
+        for row in newest.to_pylist():
             before = moved[row["partition"]]
             high = max((at for at in (before.high, row["event_time_max"]) if at is not None), default=None)
             arrived = max(before.arrived or EPOCH, row["arrival_time_max"])
-            moved[row["partition"]] = replace(before, high=high, arrived=arrived, ended=READING)
+            begin = int(row["offset_min"]) if before.begin is None else before.begin
+            moved[row["partition"]] = replace(before, high=high, arrived=arrived, ended=READING, begin=begin)
         moved |= self._ended(moved, messages)
         moved |= self._seen(moved, messages)
         self.partitions |= moved
         self._commit(rows, moved, self._watermark(messages))
-        update = self.bars.update(self.ticks, self.ticks.batch - 1, self.bars_of, rows)
-        self._count(update)
+        self._follow(rows)
         self.counts.messages += rows.num_rows
         self.counts.reasons.update(pc.drop_null(rows["reason"]).to_pylist())
         self.counts.late += pc.sum(rows["late"]).as_py() or 0
+
+    def bring_back(self, rows: pa.Table) -> None:
+        """Commit ticks for which the positions stand, but which raw_ticks has lost, and do their bars."""
+        self.ticks.append_batch(rows, self.source.name, {}, None, expected_rows=self.ticks.expected_rows)
+        self._since_joined += 1
+        self._follow(rows)
+        if self._since_joined >= self.settings.compact_batches:
+            self.join_files()
+
+    def _follow(self, rows: pa.Table) -> None:
+        """Do the bars of the batch that was committed now."""
+        import pyarrow.compute as pc
+
+        self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self.bars_of, rows))
         self._days |= {str(day) for day in pc.unique(rows["trade_date"]).to_pylist()}
 
     def _commit(self, rows: pa.Table, moved: Mapping[str, Progress], watermark: datetime | None = None) -> None:
@@ -365,23 +433,26 @@ class Runner:
         progress = self.partitions[partition]
         return progress.ended == READING and progress.arrived is not None and progress.arrived > quiet
 
-    def _rules(self) -> TickRules:
-        return TickRules(
+    def ticks_of(self, messages: pa.Table, highs: pa.Array, *, as_first_read: bool = False) -> pa.Table:
+        """A tick for each of `messages` (source, partition, offset, arrival_time, value), audited; without `batch`.
+
+        - highs: newest event time of good ticks of the partition before each message
+        - as_first_read: whether a minute is final, or the ticks of a day were removed, does not count
+        """
+        import pyarrow as pa
+
+        rules = TickRules(
             self.options.calendar.time_zone,
             self.settings.late_seconds,
             self.settings.ahead_seconds,
             self.options.first_date,
-            self.ticks.first_kept,
+            None if as_first_read else self.ticks.first_kept,
             self.options.price_tolerance,
         )
-
-    def _ticks_of(self, messages: pa.Table, highs: pa.Array) -> pa.Table:
-        """A tick for each of `messages` (source, partition, offset, arrival_time, value), audited; without `batch`."""
-        import pyarrow as pa
-
         texts = pa.array(map(_text, messages["value"].to_pylist()), pa.string())
         given = messages.append_column("text", texts).append_column("high", highs)
-        found = ticks_of(self.spark.createDataFrame(given), self._rules(), self.ticks.watermark).toArrow()
+        watermark = None if as_first_read else self.ticks.watermark
+        found = ticks_of(self.spark.createDataFrame(given), rules, watermark).toArrow()
         schema = self.ticks.table.arrow_schema
         found = found.cast(pa.schema([schema.field(name) for name in found.column_names]))
         audit_rows(self._numbered(found), self.ticks.table)
@@ -422,24 +493,17 @@ class Runner:
     def _accept(self, error: LossError, why: str) -> None:
         """Write losses down, then move the positions past them. In this order, so that a kill leaves no silent loss."""
         self._write_losses(error.source, error.losses, why)
-        moved = {loss.partition: loss.go_on for loss in error.losses}
+        begins = {name: progress.begin for name, progress in self.partitions.items()}
+        moved = {loss.partition: replace(loss.go_on, begin=begins.get(loss.partition)) for loss in error.losses}
         if error.source == self.source.name:
             self._commit(self.ticks.no_rows(), moved)
         else:  # the former incarnation of the stream
             self.ticks.append_batch(self._without_batch(), error.source, moved, None)
 
-    def _accept_lost_rows(self, error: LostRowsError, why: str) -> None:
-        first, last = sorted((error.rows, error.expected))
-        cause = f"raw_ticks has {error.rows:,} rows, and its positions stood for {error.expected:,}"
-        # With the batch, because a table may be restored to the same number of rows more than once.
-        lost = f"{ALL_PARTITIONS} after batch {self.ticks.batch}"
-        self._write_losses(self.source.name, (Loss(lost, first, last, cause, Progress(0)),), why)
-        self.ticks.append_batch(self._without_batch(), self.source.name, {}, None, present_rows=error.rows)
-
     def _without_batch(self) -> pa.Table:
         return self.ticks.no_rows().drop_columns(["batch"])
 
-    def _write_losses(self, source: str, losses: tuple[Loss, ...], why: str) -> None:
+    def _write_losses(self, source: str, losses: Sequence[Loss], why: str) -> None:
         import pyarrow as pa
 
         lines: list[dict[str, Any]] = [
@@ -459,6 +523,22 @@ class Runner:
 
 
 @contextmanager
+def only_runner(
+    options: LakeOptions, settings: StreamSettings, source: StreamSource, spark: SparkSession, clock: Clock
+) -> Iterator[Runner]:
+    """The one runner of the lake's stream, not started, for the `with` block. Raises TableBusyError beside another one.
+
+    The source is closed in the end.
+    """
+    with one_writer(options.lake_root, LOCK, wait_seconds=BUSY_SECONDS):
+        sign(options.lake_root, LOCK, utc_now())
+        try:
+            yield Runner(options, settings, source, spark, clock)
+        finally:
+            source.close()
+
+
+@contextmanager
 def runner(
     options: LakeOptions,
     settings: StreamSettings,
@@ -474,14 +554,9 @@ def runner(
     Raises TableBusyError beside another runner, StreamRefusedError if it cannot go on without a loss, StorageError,
     SourceUnavailableError. The source is closed in the end.
     """
-    with one_writer(options.lake_root, LOCK, wait_seconds=BUSY_SECONDS):
-        sign(options.lake_root, LOCK, utc_now())
-        started = Runner(options, settings, source, spark, clock)
-        try:
-            started.start(accept_loss, take_over)
-            yield started
-        finally:
-            source.close()
+    with only_runner(options, settings, source, spark, clock) as started:
+        started.start(accept_loss, take_over)
+        yield started
 
 
 def run(started: Runner, trigger_seconds: float, stopping: Callable[[], bool], report: Callable[[], None]) -> None:

@@ -11,11 +11,10 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake.bar_table import BarTable
-from stock_lakehouse.lake.delta_table import adds_of
 from stock_lakehouse.lake.lock import Holder, holder_of
 from stock_lakehouse.lake.loss_table import LossTable
 from stock_lakehouse.lake.stream_table import LOCK, StreamRefusedError
-from stock_lakehouse.lake.tick_table import GIVEN_UP, Progress, TickTable
+from stock_lakehouse.lake.tick_table import GIVEN_UP, LostFilesError, Progress, TickTable
 from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.streams import End, StreamSource, recreated
 
@@ -99,7 +98,7 @@ def status_of(options: LakeOptions, versions_hours: int, source: StreamSource, d
     SourceUnavailableError."""
     ticks, bars = TickTable(options, versions_hours), BarTable(options, versions_hours)
     known: dict[str, Progress] = {}
-    refusal, found = None, []
+    refusal, found, is_readable = None, [], True
     if ticks.exists():
         ticks.begin()
         sources = ticks.sources()
@@ -107,12 +106,12 @@ def status_of(options: LakeOptions, versions_hours: int, source: StreamSource, d
         try:
             ticks.check()
         except StreamRefusedError as error:
-            refusal = str(error)
+            refusal, is_readable = str(error), not isinstance(error, LostFilesError)
         if refusal is None and (error_of_stream := recreated(source.name, sources)) is not None:
             refusal = str(error_of_stream)
     if bars.exists():
         bars.begin()
-        found = days_of(ticks, bars, days)
+        found = days_of(ticks, bars, days) if is_readable else []
     try:
         try:
             source.open(known)
@@ -137,8 +136,7 @@ def status_of(options: LakeOptions, versions_hours: int, source: StreamSource, d
 
 def days_of(ticks: TickTable, bars: BarTable, days: int) -> list[DayStatus]:
     """What came on the newest `days` days, as of the handles of the tables."""
-    newest = sorted({add["partition.trade_date"] for add in adds_of(ticks.handle)}, reverse=True)[:days]
-    return [_day(ticks, bars, day) for day in map(_date, newest)]
+    return [_day(ticks, bars, day) for day in ticks.newest_days(days)]
 
 
 def lag_of(status: StreamStatus) -> str:
@@ -176,7 +174,7 @@ def newest_bars(
     days = []
     if bars.exists():
         bars.begin()
-        days = sorted({_date(add["partition.trade_date"]) for add in adds_of(bars.handle)})
+        days = bars.days()
     if not days:
         return bars.no_rows()
     of_day = ds.field("trade_date") == pa.scalar(day or days[-1])
@@ -231,7 +229,3 @@ def _counted(values: pa.ChunkedArray) -> dict[str, int]:
     """How often each value occurs, the most frequent first."""
     counts = {entry["values"]: entry["counts"] for entry in values.value_counts().to_pylist()}
     return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
-
-
-def _date(value: date | str) -> date:
-    return value if isinstance(value, date) else date.fromisoformat(value)

@@ -187,6 +187,7 @@ CHANGES: tuple[Change, ...] = (
 )
 
 
+@pytest.mark.slice(7)
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 def test_each_drift_is_named_alone(lake: Lake, database: str, glue: Any, change: Change) -> None:
     catalog = GlueCatalog(database, str(lake.root), glue)
@@ -206,7 +207,7 @@ REPAIRED = (
 )
 
 
-@pytest.mark.slice(5)
+@pytest.mark.slice(2)
 @pytest.mark.parametrize(
     "change", [*REPAIRED, serving_folder_stale, serving_file_lost], ids=lambda change: change.__name__
 )

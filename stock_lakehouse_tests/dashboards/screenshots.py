@@ -90,6 +90,32 @@ class Studio:
         self.program("materialize", folder=folder, variables=variables)
         return self._webserver(folder, folder / ".dagster" / "stocks" / "lake", variables)
 
+    @cached_property
+    def streamed(self) -> str:
+        """The address of Dagster's UI over the demonstration of the stream, whose rest a run of Dagster drains."""
+        folder = self.project / "streamed"
+        folder.mkdir()
+        self.program("stream", "demo", "--source", "files", folder=folder)
+        own = folder / "lakehouse" / ".stream_demo"
+        home = own / "lake" / ".dagster"
+        variables = {"STOCK_LAKEHOUSE_CONFIG": str(own / "lakehouse.toml"), "DAGSTER_HOME": str(home)}
+        self.program(
+            "stream", "produce", "--tickers", "META,AMZN", "--poison", ".001", folder=folder, variables=variables
+        )
+        drain = [
+            sys.executable,
+            "-m",
+            "dagster",
+            "job",
+            "execute",
+            "-m",
+            "stock_lakehouse.definitions",
+            "-j",
+            "stream_drain",
+        ]
+        subprocess.run(drain, cwd=folder, env={**os.environ, **variables}, capture_output=True, check=True)
+        return self._webserver(folder, home, variables)
+
     def _webserver(self, folder: Path, home: Path, variables: Mapping[str, str] | None = None) -> str:
         program, port = Path(sys.executable).with_name("dagster-webserver"), free_port()
         arguments = [str(program), "-w", str(home / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)]
@@ -258,6 +284,13 @@ def catalog(studio: Studio) -> Page:
     return studio.page(f"{studio.dagster}/assets/catalog?view=events", WIDE, "text=registered in", pause=1_500)
 
 
+def minute_bars(studio: Studio) -> Page:
+    """What a drain of the stream brought, with its newest bars."""
+    return studio.page(
+        f"{studio.streamed}/assets/minute_bars?view=events", (1500, 1050), "text=newest bars", pause=1_500
+    )
+
+
 def dashboard_ticker(studio: Studio) -> Page:
     return studio.page(f"{studio.dashboard}/ticker/NVDA", WIDE, "body[data-drawn=NVDA]")
 
@@ -304,6 +337,7 @@ SHOTS: dict[str, Callable[[Studio], Page]] = {
     "checks": checks,
     "asset": asset,
     "catalog": catalog,
+    "minute_bars": minute_bars,
     "sql": sql,
     "warehouse": warehouse,
     "ticker": dashboard_ticker,

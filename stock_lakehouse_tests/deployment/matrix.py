@@ -43,9 +43,9 @@ def rights_on(role: str, table: Table) -> str:
         "run-jobs": "rw" if table.format == "csv" or table.layer == "ledger" else "r",
         "job": "r" if table.format == "csv" else "r" + writes,
         "upkeep": "r" + maintains,
-        "repair": "r" + both,
+        "repair": "r" if table.format == "csv" else "r" + both,
         "dagster": "r" if table.name in ("curated_stocks_daily", "stocks_features") else "",
-        "reader": "r" if is_curated else "",
+        "reader": "r" if is_curated or table.name == "processed_quarantine" else "",
         "crawler": "r",
         "spectrum": "r" if is_plain else "",
         "quicksight": "r" if is_curated or is_plain else "",
@@ -55,16 +55,11 @@ def rights_on(role: str, table: Table) -> str:
 
 def _on_stream(role: str, table: Table) -> str:
     trimmed = "d" if table.name in TRIMMED else ""
-    is_shown = table.name in ("minute_bars", "live_features", "minute_reconciliation")
     is_tended = table.name in ("raw_ticks", "minute_bars")
-    return {
-        "stream": "rw" + trimmed,
-        "upkeep": "rwd" if is_tended else "r",
-        "repair": "rwd" if is_tended else "r",
-        "dagster": "r",
-        "reader": "r" if is_shown else "",
-        "quicksight": "r" if is_shown else "",
-    }.get(role, "")
+    # Runs register the tables of the stream, and readers list them.
+    reads = ("run", "run-jobs", "dagster", "reader", "quicksight")
+    tends = "rwd" if is_tended else "r"
+    return {"stream": "rw" + trimmed, "upkeep": tends, "repair": tends}.get(role, "r" if role in reads else "")
 
 
 @dataclass(frozen=True)
@@ -109,13 +104,13 @@ def places() -> Iterator[Place]:
     )
     yield Place("processed/raw_compacted", _by_roles(run_jobs_job_upkeep_repair="rwd"))
     yield Place("serving", _by_roles(upkeep_repair="rwd", run_jobs_job="rw", reader_spectrum_quicksight="r"))
-    yield Place("reports", _by_roles(run_jobs_repair="rwd", reader_quicksight="r"))
+    yield Place("reports", _by_roles(run_jobs="rwd", reader_quicksight="r"))
     yield Place(".staging", _by_roles(run_job_repair="rwd", upkeep="rd", jobs_stream="r"))
     yield Place(".repairs", _by_roles(repair="rwd", upkeep="r"))
     yield Place(".damaged", _by_roles(repair="rw"))
     yield Place(".dagster/logs", _by_roles(run_jobs_upkeep_stream="rw", dagster="r"))
-    yield Place("athena-results", _by_roles(run_jobs_repair_reader_quicksight="rw"))
-    yield Place(".locks/doctor-", _by_roles(run_jobs_repair_stream="rwd"), is_key=True)
+    yield Place("athena-results", _by_roles(run_jobs_reader_quicksight="rw"))
+    yield Place(".locks/doctor-", _by_roles(run_jobs_stream="rwd"), is_key=True)
     yield Place(".locks/doctor", {}, is_key=True)
     yield from _leases()
     for path in ("raw", "processed", "curated", "stream", ".locks", ".dagster", ".dagster/home", "staging", "servings"):
@@ -132,7 +127,7 @@ def _leases() -> Iterator[Place]:
         yield Place(f".locks/{table.name}.lease", _by_roles(**{holders + more: "rw"}), is_key=True)
     for name in STEPS:
         yield Place(f".locks/{name}.lease", _by_roles(run_job_repair="rw"), is_key=True)
-    yield Place(".locks/warehouse.lease", _by_roles(run_jobs_repair="rw"), is_key=True)
+    yield Place(".locks/warehouse.lease", _by_roles(run_jobs="rw"), is_key=True)
     yield Place(".locks/stream.lease", _by_roles(stream_upkeep_repair="rw", dagster="r"), is_key=True)
     for name in ("live_features", "minute_reconciliation"):
         yield Place(f".locks/{name}.lease", _by_roles(stream="rw"), is_key=True)
@@ -205,7 +200,7 @@ def _bucket(role: str) -> Iterator[Row]:
     above = PREFIX.rpartition("/")[0]
     for prefix in (None, "", "/", PREFIX, f"{PREFIX}/", above, f"{above}/", f"{PREFIX}_evil/", f"{PREFIX}/.", "raw/"):
         yield _list(role, prefix, False)
-    asks_athena = role in ("run", "run-jobs", "repair", "reader", "quicksight")
+    asks_athena = role in ASKS_ATHENA
     yield Row(role, "s3:GetBucketLocation", LAKE, asks_athena, TLS)
     parts = f"{LAKE}/{PREFIX}/athena-results/x.csv"
     yield Row(role, "s3:ListMultipartUploadParts", parts, asks_athena, TLS)
@@ -278,9 +273,9 @@ def _administrator() -> Iterator[Row]:
 
 
 # Services.
-ASKS_ATHENA = ("run", "run-jobs", "repair", "reader", "quicksight")
-RUNS = ("run", "run-jobs", "repair")
-LOADS = (*RUNS, "upkeep")  # upkeep compares the warehouse with the lake
+ASKS_ATHENA = ("run", "run-jobs", "reader", "quicksight")
+RUNS = ("run", "run-jobs")
+LOADS = (*RUNS, "upkeep", "repair")  # upkeep compares the warehouse with the lake
 GLUE_ONLY = ("crawler", "spectrum")
 
 
@@ -345,7 +340,8 @@ def services() -> Iterator[Service]:
             _to(LOADS, ("glue:GetTables", "glue:GetTable", "glue:GetPartitions")),
         ),
         ("glue:DeleteDatabase", "glue:BatchDeleteTable", "glue:GetTableVersions"),
-        (_arn("glue", "catalog2"), _arn("glue", "database/lakehouse2"), _arn("glue", "table/lakehouse2/x"), _arn("glue", "table/other/x"),
+        (_arn("glue", "catalog2"), _arn("glue", "database/lakehouse2"),
+         _arn("glue", "table/lakehouse2/x"), _arn("glue", "table/other/x"),
          _arn("glue", "database/other")),
     )  # fmt: skip
     crawlers = documented("aws.md", '`catalog_by = "crawl"`')
@@ -393,7 +389,7 @@ def services() -> Iterator[Service]:
     )
     yield Service(
         (_arn("kinesis", "stream/stock_ticks"),),
-        _to(("stream", "dagster"), documented("streaming.md", "`kinesis:GetRecords`")),
+        _to(("stream", "dagster", "repair"), documented("streaming.md", "`kinesis:GetRecords`")),
         ("kinesis:DeleteStream", "kinesis:PutRecord", "kinesis:PutRecords"),
         (_arn("kinesis", "stream/stock_ticks2"), _arn("kinesis", "stream/other")),
     )

@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
 
 from stock_lakehouse.deployment.assertions import ASSERTIONS, Deployment
 from stock_lakehouse.deployment.check import deployment_of
+from stock_lakehouse.deployment.rights import roles
+from stock_lakehouse.settings import Settings
 from stock_lakehouse_tests.deployment.stacks import full, least
 
 Fault = Callable[[Deployment], None]
 
 
+@cache
+def deployed_with(settings_of: Callable[[], Settings]) -> Deployment:
+    settings = settings_of()
+    return deployment_of(settings, roles(settings))
+
+
 def planted(fault: Fault) -> Deployment:
     """The deployment of deploy/, changed by `fault`."""
-    deployed = deployment_of(full())
+    deployed = deployed_with(full)
     copied = replace(
         deployed,
         policies=deepcopy(deployed.policies),
@@ -55,6 +64,12 @@ def _rule(rule: dict[str, Any]) -> Fault:
     return fault
 
 
+def _unlisted(policy: str, prefix: str) -> Fault:
+    return _statement(
+        policy, "List", lambda one: one["Condition"]["StringLike"]["s3:prefix"].remove(f"${{Prefix}}/{prefix}")
+    )
+
+
 FAULTS: dict[str, tuple[str, Fault]] = {
     "a policy too long": ("sizes", _statement("run-write", "Write", lambda one: one["Resource"].extend(["x" * 200] * 30))),
     "an action with a star": ("stars", _statement("run-write", "Write", lambda one: one["Action"].append("s3:Put*"))),
@@ -67,13 +82,11 @@ FAULTS: dict[str, tuple[str, Fault]] = {
     "a star without a reason": ("stars", _statement("stream-services", "Stream", lambda one: one.update(Resource=["*"]))),
     "a read without its listing": (
         "reads",
-        _statement("run-list", "List", lambda one: one["Condition"]["StringLike"]["s3:prefix"].remove("${Prefix}/raw/stocks_daily/*")),
+        _unlisted("run-list", "raw/stocks_daily/*"),
     ),
     "a lease without its listing": (
         "reads",
-        _statement(
-            "job-list", "List", lambda one: one["Condition"]["StringLike"]["s3:prefix"].remove("${Prefix}/.locks/restatements.lease")
-        ),
+        _unlisted("job-list", ".locks/restatements.lease"),
     ),
     "a listing of the root": (
         "listings",
@@ -98,7 +111,10 @@ FAULTS: dict[str, tuple[str, Fault]] = {
     ),
     "every key": ("key", _statement("reader-list", "Key", lambda one: one.update(Resource=["*"]))),
     "TLS that is allowed": ("TLS", _of_bucket("TlsOnly", lambda one: one.update(Effect="Allow"))),
-    "TLS the wrong way round": ("TLS", _of_bucket("TlsOnly", lambda one: one.update(Condition={"Bool": {"aws:SecureTransport": "true"}}))),
+    "TLS the wrong way round": (
+        "TLS",
+        _of_bucket("TlsOnly", lambda one: one.update(Condition={"Bool": {"aws:SecureTransport": "true"}})),
+    ),
     "TLS for objects alone": ("TLS", _of_bucket("TlsOnly", lambda one: one["Resource"].pop(0))),
     "TLS for the bucket alone": ("TLS", _of_bucket("TlsOnly", lambda one: one["Resource"].pop(1))),
     "TLS for reads alone": ("TLS", _of_bucket("TlsOnly", lambda one: one.update(Action="s3:GetObject"))),
@@ -110,7 +126,10 @@ FAULTS: dict[str, tuple[str, Fault]] = {
     ),
     "objects of a table that end": ("lifecycle", _rule({"Prefix": {"Fn::Sub": "${Prefix}/curated/"}, "ExpirationInDays": 400})),
     "all objects that end": ("lifecycle", _rule({"ExpirationInDays": 4000})),
-    "objects of raw that move": ("lifecycle", _rule({"Prefix": {"Fn::Sub": "${Prefix}/raw/"}, "Transitions": [{"StorageClass": "GLACIER"}]})),
+    "objects of raw that move": (
+        "lifecycle",
+        _rule({"Prefix": {"Fn::Sub": "${Prefix}/raw/"}, "Transitions": [{"StorageClass": "GLACIER"}]}),
+    ),
     "objects below a table that end": (
         "lifecycle",
         _rule({"Prefix": {"Fn::Sub": "${Prefix}/curated/stocks_daily/ticker=AAPL/"}, "ExpirationInDays": 30}),
@@ -127,8 +146,8 @@ def test_a_planted_fault_is_caught_by_its_assertion(name: str) -> None:
 
 @pytest.mark.parametrize("assertion", ASSERTIONS)
 def test_what_is_deployed_has_no_fault(assertion: str) -> None:
-    for settings in (full(), least()):
-        assert list(ASSERTIONS[assertion](deployment_of(settings))) == []
+    for settings_of in (full, least):
+        assert list(ASSERTIONS[assertion](deployed_with(settings_of))) == []
 
 
 def test_every_assertion_has_a_fault_that_it_catches() -> None:

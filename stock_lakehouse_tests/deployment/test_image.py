@@ -164,8 +164,12 @@ def image(tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA, ports
         buildah(folder, "build", *options, "-f", str(context / "deploy" / "Containerfile"), str(context), network=False)
         container = buildah(folder, "from", "--pull-never", "localhost/lakehouse")
         found = json.loads(buildah(folder, "inspect", "--type", "image", "localhost/lakehouse"))["OCIv1"]["config"]
+        root = Path(buildah(folder, "mount", container))
+        (root / "etc" / "hosts").write_text(
+            "127.0.0.1 localhost\n", encoding="utf-8"
+        )  # as what runs containers writes it
         yield Image(
-            Path(buildah(folder, "mount", container)),
+            root,
             found["Entrypoint"],
             dict(value.split("=", 1) for value in found["Env"]),
             found["User"],
@@ -239,7 +243,7 @@ def test_the_image_runs_as_an_unprivileged_user_and_writes_in_tmp_alone(image: I
         "pathlib.Path('/tmp/x').write_text('x'); print('written', '/tmp')"
     )
     code, said = image.call(["python", "-c", script])
-    assert (code, said.splitlines()) == (0, [f"{UID} {UID} [] /opt/stock-lakehouse", "written /tmp"])
+    assert (code, said.splitlines()) == (0, [f"{UID} {UID} [{UID}] /opt/stock-lakehouse", "written /tmp"])
     setuid = subprocess.run(
         ["find", image.root / "opt", "-perm", "/6000"], capture_output=True, text=True, check=True, timeout=120
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
-NAMES = sorted(path.name.replace("@.", "@status.") for path in UNITS.glob("*.service"))
+NAMES = sorted(path.name.replace("@.", "@dagster.") for path in UNITS.glob("*.service"))
 EXPOSURE = 4.0  # of 10; systemd says OK below 5
 
 
@@ -37,7 +37,7 @@ def installed(tmp_path: Path) -> Path:
 
 def test_there_are_units_of_the_webserver_the_daemon_the_stream_and_commands() -> None:
     assert [name.removeprefix("stock-lakehouse-") for name in NAMES] == [
-        "command@status.service", "daemon.service", "stream.service", "webserver.service",
+        "command@dagster.service", "daemon.service", "stream.service", "webserver.service",
     ]  # fmt: skip
 
 

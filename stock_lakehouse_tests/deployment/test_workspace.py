@@ -312,6 +312,8 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         client.create_stack(StackName="lake", TemplateBody=json.dumps(template))
         template["Outputs"] = {"LakeRoot": {"Value": LAKE}}
         client.create_stack(StackName="plain", TemplateBody=json.dumps(template))
+        del template["Outputs"]
+        client.create_stack(StackName="other", TemplateBody=json.dumps(template))
         yield client
 
 
@@ -333,6 +335,7 @@ def test_the_stacks_outputs_say_what_to_register(server: Workspace, stack: Any) 
         (["--principal", "lake"], SETTINGS, "--principal: 'lake' is not of the form: the application id of a service principal"),
         (["--name", "a/b"], SETTINGS, "--name: 'a/b' is not of the form: letters, digits, _ and -"),
         ([], SETTINGS, "Stack with id stock-lakehouse does not exist"),
+        (["--stack", "other"], SETTINGS, "stack other: it has no output LakeRoot; name the stack of the lake"),
         (["--stack", "plain"], SETTINGS, "no output JobInstanceProfile, because it was rendered without Databricks; set engine"),
         (["--catalog-role", ROLE], '[databricks]\nhost = "{host}"\n', "is a folder; what Databricks reads with a role is"),
     ],

@@ -1,6 +1,6 @@
 """Spark Connect servers in processes of their own, on loopback: JVM Spark with Delta, and Sail.
 
-Here: finding Java, starting, waiting, stopping, killing. Not here: anything a test does with one.
+Here: starting, waiting, stopping, killing. Not here: anything a test does with one.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import queue
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -19,7 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-JAVA = 17
+from stock_lakehouse.streams.local_kafka import JAVA, java
+
+__all__ = ["DELTA", "FOR_SMALL_QUERIES", "IN_PYSPARK", "JAVA", "Server", "java", "jvm_server", "sail_server"]
+
 DELTA = "io.delta:delta-spark_2.13:4.3.0"
 # What Delta asks for and PySpark's own jars have already, 80 MB of it Hadoop.
 IN_PYSPARK = (
@@ -62,20 +64,6 @@ print("started at", "127.0.0.1:%s" % server.listening_address[1], flush=True)
 sys.stdin.read()
 os._exit(0)
 """
-
-
-def java() -> str | None:
-    """The `java` program of JAVA_HOME or on the path, if it is of version JAVA or newer."""
-    home = os.environ.get("JAVA_HOME")
-    program = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
-    if program is None:
-        return None
-    try:
-        said = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=60, check=True).stderr
-    except (OSError, subprocess.SubprocessError):
-        return None
-    version = re.search(r'version "(\d+)', said)
-    return program if version and int(version[1]) >= JAVA else None
 
 
 @dataclass(frozen=True)

@@ -399,7 +399,7 @@ def test_a_damaged_file_of_a_year_is_named_and_heals_for_all_its_tickers(
     assert kept_up(house) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_writers_of_tickers_of_the_same_year_at_once_lose_nothing(
     lakes: dict[str, Path], spark: SparkSession, tmp_path: Path
 ) -> None:

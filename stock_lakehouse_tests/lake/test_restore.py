@@ -19,6 +19,7 @@ from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.lock import one_writer
 from stock_lakehouse.lake.restore import BACKED_UP, RestoreError, copy_backup, drop_orphans
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW, RESTATEMENTS
+from stock_lakehouse_tests import s3
 from stock_lakehouse_tests.graph import clocked, edited, layers, ledger, plain, raw_contents, rectangle, run
 from stock_lakehouse_tests.lake.test_concurrent_writers import ALL, BARS, DAYS, EDITED
 from stock_lakehouse_tests.streams.house import StreamHouse
@@ -45,6 +46,7 @@ def lost(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Lost:
     run(house, ALL, EDITED.values(), "22222222-run")
     last = edited(edited(EDITED, ("CCC", DAYS[3]), close=EDITED["CCC", DAYS[3]]["open"]), ("BBB", DAYS[50]), high="-1")
     run(house, ALL, last.values(), "33333333-run")
+    house.lake.delta[RESTATEMENTS.name].open().create_checkpoint()  # as upkeep does
     found = Lost(root, layers(house), ledger(house), raw_contents(house.lake))
     assert len({line["run_id"] for line in found.ledger}) == 2
     assert found.layers["quarantine"]
@@ -90,11 +92,11 @@ def test_a_restored_lake_has_equal_tables_bit_for_bit(
 
 
 @pytest.mark.slow
-def test_a_lake_is_restored_into_a_bucket_and_from_one(
-    lost: Lost, tmp_path: Path, s3_root: str, spark: SparkSession
+def test_a_lake_in_a_bucket_is_restored_from_a_backup_in_a_bucket(
+    lost: Lost, s3_root: str, spark: SparkSession
 ) -> None:
-    is_lake_of(restored(lost.root, s3_root, spark), lost)
-    is_lake_of(restored(s3_root, tmp_path / "lake", spark), lost)
+    s3.upload(lost.root, f"{s3_root}-backup")
+    is_lake_of(restored(f"{s3_root}-backup", s3_root, spark), lost)
 
 
 class KilledError(Exception):
@@ -138,6 +140,17 @@ def test_a_copy_that_was_killed_anywhere_continues(
         assert found == kept
         assert [table.written for table in copy_backup(Lake(backup), lake, quiet)] == [0] * len(BACKED_UP)
         shutil.rmtree(root)
+
+
+def test_a_ledger_is_copied_whose_old_log_was_removed(lost: Lost, backup: Path, tmp_path: Path) -> None:
+    log = backup / RESTATEMENTS.path / "_delta_log"
+    for path in log.glob("*.json"):
+        if int(path.stem) < deltalake.DeltaTable(str(log.parent)).version():
+            path.unlink()
+    assert len(list(log.glob("*.json"))) == 1
+    copy_backup(Lake(backup), Lake(tmp_path / "lake"), quiet)
+    found = deltalake.DeltaTable(str(tmp_path / "lake" / RESTATEMENTS.path)).to_pyarrow_table()
+    assert found.num_rows == len(lost.ledger)
 
 
 def test_a_damaged_landed_file_of_the_backup_is_named_and_not_copied(backup: Path, tmp_path: Path) -> None:
@@ -274,6 +287,7 @@ def test_the_program_restores_a_lake_without_asking_the_source_and_records_it(dr
     prices(drilled / "prices", 17.0)  # what the source delivers by now
     done = CliRunner().invoke(app, ["restore", "lost"])
     assert "bars to do" in done.output, done.output
+    assert "has no ledger" not in done.output
     assert done.exit_code == 0, done.output
     before, after = everything(drilled / "lost"), everything(drilled / "lakehouse")
     assert after == before

@@ -599,6 +599,7 @@ def served_long_ago(root: Path) -> Lake:
     return lake
 
 
+@pytest.mark.slice(4)
 @pytest.mark.parametrize("share", range(12))
 def test_a_writer_killed_at_any_write_leaves_the_next_one_its_work(
     tmp_path: Path, points: list[str], share: int, monkeypatch: pytest.MonkeyPatch

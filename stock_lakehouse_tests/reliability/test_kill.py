@@ -294,7 +294,7 @@ def test_a_process_killed_while_others_publish_harms_none_of_them(killer: Killer
     outcome.record(faults, KILLED_AT_ONCE)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_processes_that_die_one_after_the_other_at_the_same_write_are_healed_by_one_more_run_of_each(
     killer: Killer, faults: Faults
 ) -> None:

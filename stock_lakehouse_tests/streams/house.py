@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import deltalake
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
@@ -18,7 +19,8 @@ from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.settings import Stream
 from stock_lakehouse.streams import StreamSource, replay
-from stock_lakehouse.streams.runner import Counts, Runner, runner
+from stock_lakehouse.streams.refill import Refilled, refill
+from stock_lakehouse.streams.runner import Counts, Runner, only_runner, runner
 from stock_lakehouse.streams.sources import source_of
 from stock_lakehouse_tests.streams import truth
 
@@ -112,11 +114,29 @@ class StreamHouse:
             started.drain(5)
             return started.counts
 
-    def table(self, name: str) -> pa.Table:
-        import deltalake
+    def refill(self, minutes: float = 5) -> Refilled:
+        with only_runner(self.options, self.settings, self.source(), self.spark, self.clock) as found:
+            return refill(found, minutes, lambda _: None)
 
-        root = f"{self.root}/stream/{name}"
-        return deltalake.DeltaTable(root).to_pyarrow_table()
+    def restore_ticks(self, rows: int) -> None:
+        """Restore raw_ticks to its newest version with `rows` rows."""
+        table = self.delta("raw_ticks")
+        for version in range(table.version(), -1, -1):
+            if deltalake.DeltaTable(table.table_uri, version=version).to_pyarrow_dataset().count_rows() == rows:
+                table.restore(version)
+                return
+        raise AssertionError(f"no version has {rows} rows")
+
+    def tick_files(self) -> list[Path]:
+        """The files of raw_ticks that are there, the oldest first."""
+        paths = (Path(uri.removeprefix("file://")) for uri in self.delta("raw_ticks").file_uris())
+        return sorted((path for path in paths if path.exists()), key=lambda path: path.stat().st_mtime_ns)
+
+    def delta(self, name: str) -> deltalake.DeltaTable:
+        return deltalake.DeltaTable(f"{self.root}/stream/{name}")
+
+    def table(self, name: str) -> pa.Table:
+        return self.delta(name).to_pyarrow_table()
 
     def ticks(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self.table("raw_ticks").to_pylist()

@@ -11,22 +11,28 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from stock_lakehouse.engines import spark_session
+from stock_lakehouse.lake import lease
 from stock_lakehouse.lake.bar_table import BarTable
 from stock_lakehouse.lake.loss_table import LossTable
 from stock_lakehouse.lake.storage import LakeError
 from stock_lakehouse.lake.tick_table import TickTable
 from stock_lakehouse.market_calendar import utc_now
 from stock_lakehouse.streams import runner as streams_runner
+from stock_lakehouse.streams.runner import Runner
 from stock_lakehouse_tests.streams.house import StreamHouse
+
+LEASE_SECONDS = 3.0  # on S3: who comes next waits so long for a killed one
 
 # Before or after which method of which class.
 STEPS: dict[str, tuple[type, str, bool]] = {
@@ -36,6 +42,8 @@ STEPS: dict[str, tuple[type, str, bool]] = {
     "after bars": (BarTable, "_merge", True),
     "before the loss is written": (LossTable, "add", False),
     "after the loss is written": (LossTable, "add", True),
+    "after letters are replaced": (TickTable, "replace_rows", True),
+    "after a file is taken out": (Runner, "take_out_damaged", True),
 }
 
 
@@ -73,11 +81,23 @@ def start(
     )
 
 
+def killed_at_random(house: StreamHouse, dice: random.Random) -> bool:
+    """Drain in a process of its own and kill it some seconds after its start; False if it came to its end before."""
+    process = start(house, "random")
+    time.sleep(2 + 3 * dice.random())
+    lives = process.poll() is None
+    process.kill()
+    process.communicate()
+    return lives
+
+
 def main(tmp: str, root: str, step: str, batch: str, settings: str, accept_loss: str) -> None:
     number = signal.SIGSTOP if step.startswith("stop ") else signal.SIGKILL
     if number == signal.SIGSTOP:  # a lease that ran out, say: the tables have to be right without the lock
         streams_runner.one_writer = lambda *_, **__: contextlib.nullcontext()  # type: ignore[assignment]
-        (Path(root) / ".locks").mkdir(parents=True, exist_ok=True)
+        if "://" not in root:
+            (Path(root) / ".locks").mkdir(parents=True, exist_ok=True)
+    lease.SECONDS = LEASE_SECONDS
     if step != "random":
         at_step(step.removeprefix("stop "), int(batch), lambda: os.kill(os.getpid(), number))
     with spark_session("embedded") as spark:

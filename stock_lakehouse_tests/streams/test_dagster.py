@@ -71,6 +71,11 @@ def test_a_drain_reads_checks_and_computes_and_its_comparison_follows(streaming:
         (event,) = done.asset_materializations_for_node("stream_batches")[1:]
         facts = {name: value.value for name, value in event.metadata.items()}
         assert (facts["messages"], facts["events"], facts["dead letters, not JSON"]) == (count + 1, count, 1)
+        newest = event.metadata["newest bars"].records[-1].data  # type: ignore[attr-defined]
+        assert (newest["ticker"], newest["minute"]) == ("NVDA", "2023-09-21 19:59:00+00:00")
+        (live,) = done.asset_materializations_for_node("live_features")
+        (row,) = live.metadata["rows"].records  # type: ignore[attr-defined]
+        assert (row.data["ticker"], row.data["doubt"]) == ("NVDA", "there is no daily bar before it")
         compared = definitions.resolve_job_def("stream_reconcile").execute_in_process(instance=instance)
         assert compared.success
         # A cell of a bar changes, and a bar goes: the checks see both.

@@ -98,12 +98,7 @@ def test_kill_9_at_random(small: StreamHouse, seed: int) -> None:
     kills = 0
     while kills < 10:
         small.walk(dice.sample(["NVDA", "AAPL", "META", "GOOG"], 2), 10, FAULTS, file=f"{dice.randrange(3)}.jsonl")
-        process = killed.start(small, "random")
-        time.sleep(2 + 3 * dice.random())
-        if process.poll() is None:
-            process.kill()
-            kills += 1
-        process.wait()
+        kills += killed.killed_at_random(small, dice)
     small.drain()
     small.check()
 
@@ -149,6 +144,22 @@ def test_sigstop_without_a_lock(small: StreamHouse, step: str) -> None:
         process.wait()
     small.drain()
     small.check()
+
+
+@pytest.mark.parametrize("step", ["after letters are replaced", "before bars"])
+def test_a_retry_that_ends_between_its_two_writes_is_finished_by_the_next_start(
+    small: StreamHouse, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    small.write(event(0), event(60, close=-1), event(86400 + 13 * 3600, volume=5))
+    small.drain()
+    assert [tick["reason"] for tick in small.ticks()] == [None, "bad price", "from the future"]
+    small.settings = small.settings.model_copy(update={"ahead_seconds": 86400})
+    with monkeypatch.context() as patched, small.running() as started, pytest.raises(CrashError):  # noqa: PT012
+        crashing(patched, step, 1)
+        started.retry()
+    assert small.drain().messages == 0
+    assert [tick["reason"] for tick in small.ticks()] == [None, "bad price", None]
+    assert [(bar["volume"], bar["events"]) for bar in small.bars()] == [(0, 1), (5, 1)]
 
 
 def _state(process: int) -> str:

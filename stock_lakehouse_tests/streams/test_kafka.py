@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import trustme
 from pydantic import SecretStr, ValidationError
@@ -21,7 +22,7 @@ from typer.testing import CliRunner, Result
 from stock_lakehouse.cli import app, doctor
 from stock_lakehouse.lake import stream_table
 from stock_lakehouse.lake.stream_table import FencedError
-from stock_lakehouse.lake.tick_table import GIVEN_UP, Progress
+from stock_lakehouse.lake.tick_table import GIVEN_UP, LostRowsError, Progress
 from stock_lakehouse.settings import SettingsError, Stream, load_settings
 from stock_lakehouse.streams import (
     ExpiredError,
@@ -36,7 +37,8 @@ from stock_lakehouse.streams import kafka as kafka_source
 from stock_lakehouse.streams.kafka import KafkaSource
 from stock_lakehouse.streams.replay import Faults
 from stock_lakehouse.streams.runner import Runner
-from stock_lakehouse_tests.kafka_server import Kafka, NotRunError, kafka_server
+from stock_lakehouse_tests.kafka_server import Kafka, kafka_server
+from stock_lakehouse_tests.not_run import or_skipped
 from stock_lakehouse_tests.s3 import _free_ports
 from stock_lakehouse_tests.streams import killed
 from stock_lakehouse_tests.streams.house import event
@@ -46,18 +48,18 @@ from stock_lakehouse_tests.streams.test_exactly_once import CRASHES, _state, cra
 FAULTS = Faults(late=0.02, duplicate=0.02, poison=0.02, seed=7)
 
 
-def engines(test: Any) -> Any:
-    """Needs Java 17. CI has the files source; the broker and its tests take more than a minute."""
+engines = pytest.mark.engines  # needs Java 17
+
+
+def soak(test: Any) -> Any:
+    """Needs Java 17, and CI has no time for it."""
     return pytest.mark.engines(pytest.mark.soak(test))
 
 
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    try:
-        with kafka_server(tmp_path_factory.mktemp("kafka")) as server:
-            yield server
-    except NotRunError as error:
-        pytest.skip(str(error))
+    with or_skipped("a real Kafka", kafka_server(tmp_path_factory.mktemp("kafka"))) as server:
+        yield server
 
 
 @pytest.fixture
@@ -116,7 +118,7 @@ def test_a_session_with_faults_and_transactions_is_read_to_the_last_cell(house: 
     assert house.drain().messages == 0
 
 
-@engines
+@soak
 def test_the_time_of_arrival_is_the_broker_s_and_a_producer_s_only_up_to_now(house: KafkaHouse) -> None:
     house.server.topic("appended", message_timestamp_type="LogAppendTime")
     appended = KafkaHouse(house.tmp, house.spark, house.root, house.settings.model_copy(update={"name": "appended"}))
@@ -130,7 +132,7 @@ def test_the_time_of_arrival_is_the_broker_s_and_a_producer_s_only_up_to_now(hou
         assert arrived == expected if expected else int(arrived.timestamp() * 1000) == broker
 
 
-@engines
+@soak
 def test_messages_of_an_open_transaction_are_read_once_it_is_committed(house: KafkaHouse) -> None:
     from confluent_kafka import Producer
 
@@ -149,7 +151,7 @@ def test_messages_of_an_open_transaction_are_read_once_it_is_committed(house: Ka
     house.check()
 
 
-@engines
+@soak
 def test_a_batch_is_about_as_large_as_the_settings_say(house: KafkaHouse) -> None:
     # 24 messages of 0.9 MB, which are no good ticks.
     for number in range(3):
@@ -164,7 +166,7 @@ def test_a_batch_is_about_as_large_as_the_settings_say(house: KafkaHouse) -> Non
     assert max(sizes) <= 4_900_000
 
 
-@engines
+@soak
 def test_a_first_run_from_the_latest_leaves_out_what_was_there_and_reads_later_partitions_from_their_start(
     house: KafkaHouse,
 ) -> None:
@@ -181,33 +183,29 @@ def test_a_first_run_from_the_latest_leaves_out_what_was_there_and_reads_later_p
 
 
 @engines
-def test_kill_9_at_every_step_in_turn(house: KafkaHouse) -> None:
-    for number, step in enumerate(CRASHES):
+@pytest.mark.slice(1)
+@pytest.mark.parametrize("steps", [["after ticks"], CRASHES], ids=["one", "each"])
+def test_kill_9_at_steps_in_turn(house: KafkaHouse, steps: list[str]) -> None:
+    for number, step in enumerate(steps):
         house.walks(["NVDA", "AAPL", "META"], 60 + number, FAULTS)
         assert killed.start(house, step, 1 + number % 2).wait(120) == -signal.SIGKILL
     house.drain()
     house.check()
 
 
-@pytest.mark.soak
-@engines
+@soak
 @pytest.mark.parametrize("seed", range(4))
 def test_kill_9_at_random(house: KafkaHouse, seed: int) -> None:
     dice = random.Random(seed)
     kills = 0
     while kills < 10:
         house.walks(dice.sample(["NVDA", "AAPL", "META", "GOOG"], 3), 10, FAULTS)
-        process = killed.start(house, "random")
-        time.sleep(2 + 3 * dice.random())
-        if process.poll() is None:
-            process.kill()
-            kills += 1
-        process.wait()
+        kills += killed.killed_at_random(house, dice)
     house.drain()
     house.check()
 
 
-@engines
+@soak
 @pytest.mark.parametrize("frozen", CRASHES)
 def test_a_runner_that_was_frozen_while_another_took_over_is_refused(
     house: KafkaHouse, monkeypatch: pytest.MonkeyPatch, frozen: str
@@ -230,7 +228,7 @@ def test_a_runner_that_was_frozen_while_another_took_over_is_refused(
     house.check()
 
 
-@engines
+@soak
 def test_of_two_runners_at_once_one_is_refused_and_the_tables_are_right(house: KafkaHouse) -> None:
     house.walks(["NVDA", "AAPL"], 60, FAULTS)
     first, second = house.runner_without_lock(), house.runner_without_lock()
@@ -243,8 +241,7 @@ def test_of_two_runners_at_once_one_is_refused_and_the_tables_are_right(house: K
     house.check()
 
 
-@pytest.mark.soak
-@engines
+@soak
 def test_a_process_that_was_stopped_without_a_lock(house: KafkaHouse) -> None:
     house.walks(["NVDA"], 60, FAULTS)
     process = killed.start(house, "stop after ticks")
@@ -295,7 +292,7 @@ def test_offsets_that_expired_before_a_run_are_refused_with_their_bounds(house: 
     assert offsets == [*range(5), *range(20, 30)]
 
 
-@engines
+@soak
 def test_offsets_that_expire_while_a_runner_is_at_work_are_refused(
     house: KafkaHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,7 +338,7 @@ def test_a_topic_that_was_made_anew_is_refused_before_a_run_and_its_new_messages
     assert house.drain().messages == 1
 
 
-@engines
+@soak
 def test_a_topic_that_is_made_anew_under_a_runner_s_feet_is_refused(house: KafkaHouse) -> None:
     topic = house.settings.name
     house.send(*(event(n) for n in range(4)))
@@ -379,7 +376,7 @@ def test_a_partition_that_is_added_is_read_from_its_start_while_running(
         house.drain()
 
 
-@engines
+@soak
 def test_a_partition_that_is_shorter_than_its_position_is_refused(house: KafkaHouse) -> None:
     house.send(event(0), event(1))
     with closing(house.source()) as source:
@@ -403,6 +400,49 @@ def test_another_incarnation_is_refused_until_its_end_was_accepted() -> None:
     assert recreated("files:s", known) is None
 
 
+@engines
+def test_a_restored_table_gets_its_rows_back_as_far_as_the_topic_has_them(house: KafkaHouse) -> None:
+    topic = house.settings.name
+    house.walks(["NVDA", "AAPL", "META"], 60, FAULTS)
+    house.server.produce(topic, [event(60 * n, event_id=f"t{n}", close=2) for n in range(20)], "writer")
+    house.drain()
+    ticks, bars = house.ticks(), house.bars()
+    house.restore_ticks(600)
+    with pytest.raises(LostRowsError, match=r"has 600 rows, .* stream refill"):
+        house.drain()
+    done = house.refill()
+    assert (done.found, done.read_again, done.lost) == (600, len(ticks) - 600, 0)
+    house.check()
+    assert [{**tick, "batch": 0} for tick in house.ticks()] == [{**tick, "batch": 0} for tick in ticks]
+    assert house.bars() == bars
+    # A lost file, of messages that the topic has, and of some that it does not have any more.
+    house.tick_files()[0].unlink()
+    kept = {(tick["partition"], int(tick["offset"])) for tick in _readable(house)}
+    house.server.delete_records(topic, {0: 50, 1: 100})
+    expired = {("0", offset) for offset in range(50)} | {("1", offset) for offset in range(100)}
+    every = {(tick["partition"], int(tick["offset"])) for tick in ticks}
+    gone = (every - kept) & expired
+    assert gone
+    done = house.refill()
+    assert (done.damaged_files, done.lost) == (1, len(gone))
+    assert {(tick["partition"], int(tick["offset"])) for tick in house.ticks()} == every - gone
+    named = {
+        (loss["partition"], offset)
+        for loss in losses(house)
+        for offset in range(int(loss["from_offset"]), int(loss["to_offset"]))
+    }
+    assert named == gone
+    assert house.drain().messages == 0
+
+
+def _readable(house: KafkaHouse) -> list[dict[str, Any]]:
+    """The ticks of the files that are there."""
+    found: list[dict[str, Any]] = []
+    for path in house.tick_files():
+        found += pq.read_table(path, columns=["partition", "offset"]).to_pylist()
+    return found
+
+
 # Brokers
 
 
@@ -419,7 +459,7 @@ def test_brokers_that_are_not_there_are_named_after_bounded_retries(monkeypatch:
     assert time.monotonic() - began < 10
 
 
-@engines
+@soak
 def test_a_topic_that_is_not_there_is_named_with_what_to_do(house: KafkaHouse, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_source, "MISSING_SECONDS", 0.3)
     asked = 0
@@ -439,33 +479,30 @@ def test_a_topic_that_is_not_there_is_named_with_what_to_do(house: KafkaHouse, m
         kafka_source.produce(house.settings, iter([[b"x"]]))
 
 
-@engines
+@soak
 def test_a_broker_that_goes_away_and_comes_back(
     tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kafka_source, "LOOK_SECONDS", 0.2)
-    try:
-        with kafka_server(tmp_path / "kafka") as kafka:
-            house = KafkaHouse.at(tmp_path, spark, kafka, "away", 1, batch_messages=300)
-            house.walks(["NVDA"], 120)
-            with house.running() as started:
-                started.step(0)
-                kafka.stop()
-                with monkeypatch.context() as patched:
-                    patched.setattr(kafka_source, "AWAY_SECONDS", 1.0)
-                    patched.setattr(kafka_source, "REQUEST_SECONDS", 1.0)
-                    with pytest.raises(SourceUnavailableError, match="What was read stays"):
-                        step_for(started, 30)
-                    with pytest.raises(SourceUnavailableError, match="did not answer"):
-                        kafka_source.produce(house.settings, iter([[event(0)]]))
-                kafka.start()
-                # The same runner goes on: the client has found its way back.
-                started.drain(2)
-            house.walks(["NVDA"], 90)
-            house.drain()
-            house.check()
-    except NotRunError as error:
-        pytest.skip(str(error))
+    with or_skipped("a real Kafka", kafka_server(tmp_path / "kafka")) as kafka:
+        house = KafkaHouse.at(tmp_path, spark, kafka, "away", 1, batch_messages=300)
+        house.walks(["NVDA"], 120)
+        with house.running() as started:
+            started.step(0)
+            kafka.stop()
+            with monkeypatch.context() as patched:
+                patched.setattr(kafka_source, "AWAY_SECONDS", 1.0)
+                patched.setattr(kafka_source, "REQUEST_SECONDS", 1.0)
+                with pytest.raises(SourceUnavailableError, match="What was read stays"):
+                    step_for(started, 30)
+                with pytest.raises(SourceUnavailableError, match="did not answer"):
+                    kafka_source.produce(house.settings, iter([[event(0)]]))
+            kafka.start()
+            # The same runner goes on: the client has found its way back.
+            started.drain(2)
+        house.walks(["NVDA"], 90)
+        house.drain()
+        house.check()
 
 
 # Security
@@ -487,7 +524,7 @@ def certificates(folder: Path) -> Path:
     return folder / "authority.pem"
 
 
-@engines
+@soak
 def test_user_password_certificates_and_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_source, "AWAY_SECONDS", 3.0)
     authority = certificates(tmp_path / "certificates")
@@ -528,29 +565,26 @@ def test_user_password_certificates_and_rights(tmp_path: Path, monkeypatch: pyte
         )
         return KafkaSource(given)
 
-    try:
-        with kafka_server(tmp_path / "kafka", settings=settings, client=client) as kafka:
-            kafka.topic("stock_ticks", 1)
-            kafka.produce("stock_ticks", [event(0)])
-            kafka.allow("reader", "stock_ticks")
-            # Describe and Read on the topic are enough: none is needed on a group.
-            with closing(source("reader", "reader-word")) as good:
-                good.open({})
-                assert good.poll(10, 10**6, 0).rows.num_rows == 1
-                assert good.ends()["0"].position == 1
-            for refused, message in (
-                (source("reader", "wrong-word"), "the brokers do not take the connection: .*uthentication"),
-                (source("reader", "reader-word", None), "the brokers do not take the connection: .*certificate"),
-                (
-                    source("nobody", "nobody-word"),
-                    "user nobody may not read the topic; it needs the rights|there is no topic",
-                ),
-            ):
-                with closing(refused), pytest.raises(SourceError, match=message) as error:
-                    refused.open({})
-                assert "-word" not in str(error.value)
-    except NotRunError as error:
-        pytest.skip(str(error))
+    with or_skipped("a real Kafka", kafka_server(tmp_path / "kafka", settings=settings, client=client)) as kafka:
+        kafka.topic("stock_ticks", 1)
+        kafka.produce("stock_ticks", [event(0)])
+        kafka.allow("reader", "stock_ticks")
+        # Describe and Read on the topic are enough: none is needed on a group.
+        with closing(source("reader", "reader-word")) as good:
+            good.open({})
+            assert good.poll(10, 10**6, 0).rows.num_rows == 1
+            assert good.ends()["0"].position == 1
+        for refused, message in (
+            (source("reader", "wrong-word"), "the brokers do not take the connection: .*uthentication"),
+            (source("reader", "reader-word", None), "the brokers do not take the connection: .*certificate"),
+            (
+                source("nobody", "nobody-word"),
+                "user nobody may not read the topic; it needs the rights|there is no topic",
+            ),
+        ):
+            with closing(refused), pytest.raises(SourceError, match=message) as error:
+                refused.open({})
+            assert "-word" not in str(error.value)
 
 
 def test_settings_of_kafka_are_checked_together_and_the_password_is_a_variable_only(
@@ -588,7 +622,7 @@ def call(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["stream", *arguments])
 
 
-@engines
+@soak
 def test_a_newcomer_produces_to_a_topic_drains_and_sees_how_it_stands(
     tmp_path: Path, spark: SparkSession, kafka: Kafka
 ) -> None:

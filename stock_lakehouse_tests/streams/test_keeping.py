@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import deltalake
 import pytest
 from pyspark.sql import SparkSession
 
-from stock_lakehouse.lake import Lake
+from stock_lakehouse.lake import Lake, stream_table
 from stock_lakehouse.lake.lock import one_writer
-from stock_lakehouse.streams.keeping import damages_of_stream, drop_damaged_bars, rebuild_bars, tend_stream
+from stock_lakehouse.streams import runner
+from stock_lakehouse.streams.keeping import damages_of_stream, drop_damaged_bars, tend_stream
+from stock_lakehouse.streams.rebuild import rebuild_bars
 from stock_lakehouse_tests.streams.house import StreamHouse, event
 
 
@@ -36,6 +39,42 @@ def test_files_stay_few_over_many_small_commits(tmp_path: Path, spark: SparkSess
     house.check()
 
 
+@pytest.mark.soak
+def test_files_versions_and_ticks_stay_bounded_over_days_of_commits(
+    tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six days in two minutes. Commits have the real time, so hours of the settings are seconds here."""
+    kept, between, batches = 12.0, 4.0, 360
+    monkeypatch.setattr(runner, "TEND_SECONDS", between)
+    monkeypatch.setattr(stream_table, "UNCOMMITTED", timedelta(seconds=between))
+    house = StreamHouse.made(tmp_path, spark, keep_ticks_days=2, compact_batches=10)
+    house.now += timedelta(days=30)
+    times: list[float] = []
+    surplus: list[
+        float
+    ] = []  # files beyond those of the newest version, for each batch of the time that versions are kept
+    with house.running() as started:
+        tables = (started.ticks, started.bars)
+        for table in tables:
+            table.versions_hours = kept / 3600  # type: ignore[assignment]
+        for number in range(batches):
+            at = 6 * 86400 * number / batches
+            house.write(event(at), event(at - 30, "AAPL"))
+            started.step(0)
+            started.tend()
+            times.append(time.monotonic())
+            recent = sum(moment > times[-1] - kept - 2 * between for moment in times)
+            there = sum(1 for _ in (tmp_path / "lake" / "stream").rglob("*") if _.is_file())
+            surplus.append((there - sum(len(table.sizes()) for table in tables)) / recent)
+            assert len(started.ticks.sizes()) <= 3 * 2 + 10  # of three days, and those that were not joined yet
+            assert len(started.ticks.newest_days(99)) <= 3
+    assert max(surplus[batches // 2 :]) < 12
+    assert times[-1] - times[0] > 4 * kept
+    assert len(house.ticks()) < len(house.bars()) == 2 * batches
+    assert not any(damages_of_stream(Lake(house.options)).values())
+    assert house.drain().messages == 0
+
+
 def test_a_missing_file_of_bars_is_named_and_its_bars_are_computed_again(tmp_path: Path, spark: SparkSession) -> None:
     house = StreamHouse.made(tmp_path, spark)
     house.write(event(0), event(61), event(3700), event(3800))
@@ -47,7 +86,7 @@ def test_a_missing_file_of_bars_is_named_and_its_bars_are_computed_again(tmp_pat
     assert drop_damaged_bars(lake) == 1
     assert len(house.bars()) < len(before)
     with house.running() as started:
-        assert rebuild_bars(started) == len(before)
+        assert rebuild_bars(started.ticks, started.bars, started.bars_of) == len(before)
     assert house.bars() == before
     assert not any(damages_of_stream(lake).values())
     house.now += timedelta(hours=1)

@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 from stock_lakehouse import aws
 from stock_lakehouse.cli import app, doctor
 from stock_lakehouse.lake import stream_table
-from stock_lakehouse.lake.tick_table import GIVEN_UP, READ_TO_END, TickTable
+from stock_lakehouse.lake.tick_table import GIVEN_UP, READ_TO_END, LostRowsError, TickTable
 from stock_lakehouse.settings import SettingsError, load_settings
 from stock_lakehouse.streams import (
     ExpiredError,
@@ -34,25 +34,22 @@ from stock_lakehouse.streams import (
 from stock_lakehouse.streams.kinesis import KinesisSource
 from stock_lakehouse.streams.replay import Faults
 from stock_lakehouse_tests import s3
-from stock_lakehouse_tests.kinesis_server import Answer, Edge, Forward, NotRunError, kinesis_server, refused
+from stock_lakehouse_tests.kinesis_server import Answer, Edge, Forward, kinesis_server, refused
+from stock_lakehouse_tests.not_run import or_skipped
 from stock_lakehouse_tests.streams import killed
 from stock_lakehouse_tests.streams.house import event
 from stock_lakehouse_tests.streams.kinesis_house import KinesisHouse
 from stock_lakehouse_tests.streams.test_exactly_once import CRASHES, CrashError, crashing
 
-# CI has the files source; the emulator takes a minute.
-pytestmark = pytest.mark.soak
+soak = pytest.mark.soak  # CI has no time for it
 FAULTS = Faults(late=0.02, duplicate=0.02, poison=0.02, seed=7)
 HOUR = timedelta(hours=1)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    try:
-        with kinesis_server(tmp_path_factory.mktemp("kinesis")) as edge:
-            yield edge
-    except NotRunError as error:
-        pytest.skip(str(error))
+    with or_skipped("an emulator of Kinesis", kinesis_server(tmp_path_factory.mktemp("kinesis"))) as edge:
+        yield edge
 
 
 @pytest.fixture
@@ -83,6 +80,7 @@ def calls(edge: Edge, operation: str) -> list[dict[str, Any]]:
 # Exactness
 
 
+@pytest.mark.slow
 def test_every_message_is_read_once_over_split_merge_and_a_kill_at_each_step(
     house: KinesisHouse, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +126,7 @@ def test_every_message_is_read_once_over_split_merge_and_a_kill_at_each_step(
     assert house.drain().messages == 0
 
 
+@soak
 @pytest.mark.parametrize("step", ["after ticks"])
 def test_kill_9(house: KinesisHouse, step: str) -> None:
     for place, walk in zip((0.1, 0.9), house.walks(["NVDA", "AAPL"], 90, FAULTS), strict=True):
@@ -138,7 +137,7 @@ def test_kill_9(house: KinesisHouse, step: str) -> None:
     house.check()
 
 
-@pytest.mark.soak
+@soak
 @pytest.mark.parametrize("seed", range(4))
 def test_kill_9_at_random_over_splits_and_merges(house: KinesisHouse, seed: int) -> None:
     dice = random.Random(seed)
@@ -152,16 +151,12 @@ def test_kill_9_at_random_over_splits_and_merges(house: KinesisHouse, seed: int)
         ]
         if len(open_shards) < 5:
             house.split(dice.choice(open_shards))
-        process = killed.start(house, "random")
-        time.sleep(2 + 3 * dice.random())
-        if process.poll() is None:
-            process.kill()
-            kills += 1
-        process.wait()
+        kills += killed.killed_at_random(house, dice)
     house.drain()
     house.check()
 
 
+@soak
 def test_a_child_waits_for_its_parents_and_goes_on_their_newest_event(house: KinesisHouse) -> None:
     house.send(event(0), event(600), place=0.1)
     house.send(event(600, ticker="AAPL"), place=0.9)
@@ -185,6 +180,7 @@ def test_a_child_waits_for_its_parents_and_goes_on_their_newest_event(house: Kin
     assert [tick["event_id"] for tick in house.ticks() if tick["late"]] == ["late"]
 
 
+@soak
 def test_latest_begins_with_what_comes_from_now_on(house: KinesisHouse) -> None:
     house.send(event(0), place=0.1)
     time.sleep(0.05)
@@ -196,6 +192,7 @@ def test_latest_begins_with_what_comes_from_now_on(house: KinesisHouse) -> None:
     assert sorted(tick["volume"] for tick in house.ticks()) == [7, 8]
 
 
+@soak
 def test_a_message_that_the_producer_library_has_joined_is_a_dead_letter(house: KinesisHouse) -> None:
     # The magic number of the KPL, a message of Protocol Buffers, and its MD5.
     house.send(b"\xf3\x89\x9a\xc2" + b"\x0a\x04NVDA\x1a\x10" + bytes(16), event(0), place=0.1)
@@ -203,6 +200,7 @@ def test_a_message_that_the_producer_library_has_joined_is_a_dead_letter(house: 
     assert (counts.events, dict(counts.reasons)) == (1, {"not UTF-8": 1})
 
 
+@soak
 def test_a_shard_is_read_less_than_five_times_a_second(house: KinesisHouse, edge: Edge) -> None:
     with closing(house.source()) as source:
         source.open({})
@@ -215,6 +213,7 @@ def test_a_shard_is_read_less_than_five_times_a_second(house: KinesisHouse, edge
     assert min(later - earlier for earlier, later in zip(reads, reads[2:], strict=False)) > 0.2
 
 
+@soak
 def test_shards_are_listed_page_by_page(house: KinesisHouse, edge: Edge) -> None:
     def paged(operation: str, body: dict[str, Any], forward: Forward) -> Answer:
         return forward({**body, "MaxResults": 1} if operation == "ListShards" else body)
@@ -229,6 +228,7 @@ def test_shards_are_listed_page_by_page(house: KinesisHouse, edge: Edge) -> None
 # What goes away by itself
 
 
+@soak
 def test_throttling_and_expired_iterators_pass(house: KinesisHouse, edge: Edge) -> None:
     for place, walk in zip((0.1, 0.9), house.walks(["NVDA", "AAPL"], 90), strict=True):
         house.send(*walk, place=place)
@@ -257,6 +257,7 @@ def test_throttling_and_expired_iterators_pass(house: KinesisHouse, edge: Edge) 
     assert made.keys() == {"throttled", "expired", "lost"}
 
 
+@soak
 def test_throttling_that_stays_is_a_named_error(
     house: KinesisHouse, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +274,7 @@ def test_throttling_that_stays_is_a_named_error(
     assert house.drain().messages == 1
 
 
+@soak
 def test_iterators_that_always_expire_are_a_named_error(
     house: KinesisHouse, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,6 +291,7 @@ def test_iterators_that_always_expire_are_a_named_error(
 # What somebody has to decide
 
 
+@pytest.mark.slow
 def test_what_expired_during_a_pause_is_refused_until_it_is_accepted(house: KinesisHouse) -> None:
     """AWS begins at the trim horizon without a word. The clock moves, since no message of the emulator gets old."""
     house.client.increase_stream_retention_period(StreamName=house.settings.name, RetentionPeriodHours=72)
@@ -318,6 +321,7 @@ def test_what_expired_during_a_pause_is_refused_until_it_is_accepted(house: Kine
     assert house.drain().messages == 0
 
 
+@soak
 def test_a_stream_that_was_silent_and_watched_has_lost_nothing(house: KinesisHouse) -> None:
     house.send(event(0), place=0.1)
     house.drain()
@@ -338,6 +342,7 @@ def _known(house: KinesisHouse) -> dict[str, Any]:
     return table.partitions(house.source().name)
 
 
+@soak
 @pytest.mark.parametrize("read_before", [True, False])
 def test_a_parent_that_is_no_longer_listed(house: KinesisHouse, edge: Edge, read_before: bool) -> None:
     house.send(event(0), place=0.1)
@@ -367,6 +372,7 @@ def test_a_parent_that_is_no_longer_listed(house: KinesisHouse, edge: Edge, read
     assert house.drain().messages == 0
 
 
+@soak
 def test_a_generation_of_shards_that_came_and_went_between_is_a_loss(house: KinesisHouse, edge: Edge) -> None:
     house.send(event(0), place=0.1)
     house.split(0)  # 2, 3
@@ -390,6 +396,7 @@ def test_a_generation_of_shards_that_came_and_went_between_is_a_loss(house: Kine
     assert house.drain().messages == 0
 
 
+@soak
 def test_a_stream_that_was_made_anew_is_refused_until_that_is_accepted(house: KinesisHouse) -> None:
     house.send(event(0, volume=1), place=0.1)
     house.drain()
@@ -415,6 +422,7 @@ def _poll_for(started: Any, seconds: float) -> None:
         started.step(0.5)
 
 
+@soak
 def test_missing_rights_credentials_and_regions_are_named(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     source = KinesisSource("nowhere")
     with closing(source), pytest.raises(SourceError, match=r"there is no such stream in us-east-1.*create it"):
@@ -439,9 +447,50 @@ def test_missing_rights_credentials_and_regions_are_named(edge: Edge, monkeypatc
         source.open({})
 
 
+@pytest.mark.slow
+def test_a_restored_table_gets_its_rows_back_as_far_as_the_stream_has_them(house: KinesisHouse, edge: Edge) -> None:
+    one, other = house.walks(["NVDA", "AAPL"], 60, FAULTS)
+    house.send(*one[:200], place=0.1)
+    house.send(*other[:200], place=0.9)
+    house.drain()
+    early = len(house.ticks())
+    house.split(0)
+    house.send(*one[200:], place=0.1)
+    house.send(*other[200:], place=0.9)
+    house.drain()
+    ticks, bars = house.ticks(), house.bars()
+    house.restore_ticks(early)
+    with pytest.raises(LostRowsError, match=rf"has {early} rows, .* stream refill"):
+        house.drain()
+    done = house.refill()
+    assert (done.found, done.read_again, done.lost) == (early, len(ticks) - early, 0)
+    house.check()
+    assert [{**tick, "batch": 0} for tick in house.ticks()] == [{**tick, "batch": 0} for tick in ticks]
+    assert house.bars() == bars
+    # Of the shard that was split nothing is left, and AWS begins with what is there of the others.
+    house.restore_ticks(0)
+
+    def listed(operation: str, body: dict[str, Any], forward: Forward) -> Answer:
+        code, answer = forward(body)
+        if operation == "ListShards":
+            answer["Shards"] = [shard for shard in answer["Shards"] if shard["ShardId"][-1] != "0"]
+        return code, answer
+
+    edge.act = listed
+    of_parent = [tick for tick in ticks if tick["partition"][-1] == "0"]
+    done = house.refill()
+    assert (done.found, done.read_again, done.lost) == (0, len(ticks) - len(of_parent), len(of_parent))
+    (loss,) = house.table("losses").to_pylist()
+    assert loss["partition"][-1] == "0"
+    assert int(loss["from_offset"]) == int(of_parent[0]["offset"])
+    assert int(loss["to_offset"]) == int(of_parent[-1]["offset"]) + 1
+    assert house.drain().messages == 0
+
+
 # The producer
 
 
+@soak
 def test_the_producer_sends_again_what_was_not_taken_and_what_was_not_answered(house: KinesisHouse, edge: Edge) -> None:
     walks = house.walks(["NVDA", "AAPL"], 60)
     sent = [message for pair in zip(*walks, strict=True) for message in pair]
@@ -479,6 +528,7 @@ def test_the_producer_sends_again_what_was_not_taken_and_what_was_not_answered(h
     assert (counts.events, counts.duplicates) == (len(sent), 500)
 
 
+@soak
 def test_the_producer_gives_up_with_a_named_error(house: KinesisHouse, edge: Edge) -> None:
     def full(operation: str, body: dict[str, Any], forward: Forward) -> Answer:
         if operation != "PutRecords":
@@ -506,6 +556,7 @@ def call(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["stream", *arguments])
 
 
+@soak
 def test_a_newcomer_produces_drains_and_sees_how_it_stands(house: KinesisHouse, tmp_path: Path) -> None:
     (tmp_path / "lakehouse.toml").write_text(f'[stream]\nsource = "kinesis"\nname = "{house.settings.name}"\n')
     produced = call("produce", "--tickers", "NVDA,AAPL", "--every", "120", "--json")

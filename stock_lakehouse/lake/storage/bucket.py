@@ -12,8 +12,17 @@ from functools import lru_cache
 from io import BytesIO, RawIOBase
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.lake.storage.messages import NO_ANSWER, advice_for, codes, first_line
-from stock_lakehouse.lake.storage.protocol import ChangedError, File, NoAnswerError, R, Storage, StorageError, T
+from stock_lakehouse.lake.storage.messages import DENIAL, NO_ANSWER, advice_for, codes, denial, first_line
+from stock_lakehouse.lake.storage.protocol import (
+    ChangedError,
+    DeniedError,
+    File,
+    NoAnswerError,
+    R,
+    Storage,
+    StorageError,
+    T,
+)
 from stock_lakehouse.lake_options import EXAMPLE_BUCKET
 
 if TYPE_CHECKING:
@@ -163,7 +172,9 @@ class Bucket:
             advice = advice_for(error)
             if advice is None and isinstance(error, FileNotFoundError):
                 raise
-            text = (advice or first_line(error)).replace("BUCKET", bucket).replace("ACTION", action)
+            if advice == DENIAL:
+                raise DeniedError(f"{self.uri(path)}: {denial(action, str(error))}") from None
+            text = (advice or first_line(error)).replace("BUCKET", bucket)
             kind = NoAnswerError if NO_ANSWER in str(error) else StorageError
             raise kind(f"{self.uri(path)}: {text}") from None
 
