@@ -154,7 +154,12 @@ class Lake:
     def _schedule_key(self) -> tuple[str | None, date | None, tuple[str, ...]]:
         """The key that is deleted in KEY_DAYS with the day, or why it stays. A key that the template did not make stays."""
         with self._named(f"bucket {self.bucket}", "S3", "s3:GetEncryptionConfiguration"):
-            rules = self._s3.get_bucket_encryption(Bucket=self.bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+            try:
+                rules = self._s3.get_bucket_encryption(Bucket=self.bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+            except self._s3.exceptions.ClientError as error:
+                if aws.code_of(error) != "ServerSideEncryptionConfigurationNotFoundError":
+                    raise
+                rules = []
         arn = next((rule["ApplyServerSideEncryptionByDefault"].get("KMSMasterKeyID") for rule in rules), None)
         if arn is None:
             return None, None, ()

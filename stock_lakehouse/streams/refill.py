@@ -200,8 +200,7 @@ def _gaps(started: Runner, present: Mapping[str, Rows]) -> dict[str, list[Gap]]:
         rows = present[name]
         first = int(rows.offsets[0]) if len(rows.offsets) else progress.position
         begin = first
-        # Not where ticks were removed with their days: they were the earlier ones. Another kind of runner does not say where
-        # it began.
+        # Ticks that were removed with their days were the earlier ones; another kind of runner does not say where it began.
         if progress.begin is not None and started.ticks.first_kept is None:
             begin = min(progress.begin, first)
         if gaps := rows.gaps(begin, progress.position, started.source):

@@ -235,12 +235,14 @@ def of_quicksight(request: Request, account: Account) -> list[Asked]:
     elif "RefreshSchedule" in operation:
         schedule = path.get("ScheduleId") or members.get("Schedule", {}).get("ScheduleId") or "*"
         where += f"/refresh-schedule/{schedule}"
-    is_any = where is None or action in WITHOUT_RESOURCE
-    asked = [Asked(action, "*" if is_any else account.arn("quicksight", where or ""))]
     text = request.body.decode() if request.method in ("POST", "PUT") else ""
     sources = sorted(set(re.findall(r"arn:[\w-]+:quicksight:[\w-]+:\d+:datasource/[\w.-]+", text)))
-    if operation in ("CreateDataSet", "UpdateDataSet"):
-        asked += [Asked(action, arn) for arn in sources]
+    if operation == "CreateDataSet":
+        asked = [Asked(action, arn) for arn in sources]  # its only resources: the data set is not there yet
+    else:
+        is_any = where is None or action in WITHOUT_RESOURCE
+        asked = [Asked(action, "*" if is_any else account.arn("quicksight", where or ""))]
+        asked += [Asked(action, arn) for arn in sources if operation == "UpdateDataSet"]
     passed = {"datasource": "PassDataSource", "dataset": "PassDataSet"}
     if operation in ("CreateDataSet", "UpdateDataSet", "CreateDashboard", "UpdateDashboard"):
         for kind, right in passed.items():

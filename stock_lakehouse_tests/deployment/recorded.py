@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import copy
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from stock_lakehouse.resources.spark import SparkResource
 from stock_lakehouse_tests.deployment.asked import Asked, Grant, Policies, grants
 from stock_lakehouse_tests.deployment.chapters import CHAPTERS, Chapter
 from stock_lakehouse_tests.deployment.gate import Record
-from stock_lakehouse_tests.deployment.world import World
+from stock_lakehouse_tests.deployment.world import World, make_lakes, world
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "deployment.d5.md"
 PREFIX = "team/lake"  # of policies of which only the form counts
@@ -213,9 +215,11 @@ def document(records: Mapping[str, Record]) -> str:
     lines = [
         "## What each command asked for",
         "",
-        "Recorded from every command as its role, behind a gate that refuses what the role's policies do not allow (`make soak`",
-        "records it again and compares). S3's actions are those on the lake's keys; a listing counts also where S3 looks whether",
-        "the caller may know that an object does not exist.",
+        "Recorded from every command as its role, behind a gate that refuses what the role's policies do not allow.",
+        "S3's actions are those on the lake's keys and the key of its bucket; a listing counts also where S3 looks",
+        "whether the caller may know that an object does not exist. `python -m",
+        "stock_lakehouse_tests.deployment.recorded` records it again. Rights that no command used are listed with their",
+        "reasons there.",
         "",
         "| role | command | S3 | other services |",
         "|---|---|---|---|",
@@ -240,3 +244,19 @@ def _by_service(found: set[Asked], services: tuple[str, ...] = ()) -> str:
         if service in services if services else service not in S3:
             actions.setdefault(service, set()).add(action)
     return "; ".join(f"`{service}:` {', '.join(sorted(actions[service]))}" for service in sorted(actions)) or "-"
+
+
+def main() -> None:
+    """Play every chapter, and write the document."""
+    engine = SparkResource(engine="embedded")
+    with tempfile.TemporaryDirectory() as folder:
+        lakes = Path(folder, "lakes")
+        lakes.mkdir()
+        with world(engine.session, make_lakes(lakes, engine.session)) as place:
+            records = {chapter.name: played(place, chapter, Path(folder, str(n))) for n, chapter in enumerate(CHAPTERS)}
+    DOCUMENT.write_text(document(records), encoding="utf-8")
+    engine.teardown_after_execution(None)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()

@@ -92,6 +92,17 @@ def test_the_first_call_stops_at_the_trust_the_second_completes_and_a_third_writ
     assert server.writes == WRITES
 
 
+def test_the_server_of_these_tests_finds_a_member_that_the_sdk_does_not_know(server: Workspace) -> None:
+    role = {"role_arn": ROLE}
+    server.answer(
+        "POST", CREDENTIALS, {}, {"name": "a", "comment": "", "read_only": True, "aws_iam_role": role, "mistake": 1}
+    )
+    server.answer("POST", ADD, {}, {"instance_profile_arn": PROFILE, "mistake": 1})
+    assert [fault for fault in server.faults if "mistake" in fault] == server.faults
+    assert len(server.faults) == 2
+    server.faults.clear()
+
+
 def test_databricks_may_only_read_the_lake(server: Workspace, client: WorkspaceClient) -> None:
     complete(server, client)
     credential, location = server.credentials["stock_lakehouse"], server.locations["stock_lakehouse"]
