@@ -238,12 +238,13 @@ def measure_all(folder: Path, count: int, tickers: int, seconds: int, batches: i
 
     found: dict[str, Any] = {}
     with kafka_server(folder / "kafka", heap="512m") as kafka:
-        sent = fill(kafka, "drain", count, tickers)
-        floor_ = measure(module("stream", FLOOR, kafka.servers, "drain", folder)).answer
-        drained = measure(module("stream", DRAIN, kafka.servers, "drain", folder))
-        found |= {"floor": floor_, "drain": drained.answer, "peak_gb": drained.peak_gb}
-        if not sent == floor_["messages"] == drained.answer["messages"]:
-            raise RuntimeError(f"{sent:,} sent, {floor_['messages']:,} and {drained.answer['messages']:,} read")
+        if count:
+            sent = fill(kafka, "drain", count, tickers)
+            floor_ = measure(module("stream", FLOOR, kafka.servers, "drain", folder)).answer
+            drained = measure(module("stream", DRAIN, kafka.servers, "drain", folder))
+            found |= {"floor": floor_, "drain": drained.answer, "peak_gb": drained.peak_gb}
+            if not sent == floor_["messages"] == drained.answer["messages"]:
+                raise RuntimeError(f"{sent:,} sent, {floor_['messages']:,} and {drained.answer['messages']:,} read")
         if seconds:
             found["live"] = follow(kafka, folder, seconds, tickers)
         if batches:
@@ -259,14 +260,16 @@ def measure_all(folder: Path, count: int, tickers: int, seconds: int, batches: i
 
 def figures(found: dict[str, Any]) -> list[Figure]:
     """The figures of `measure_all` beside their targets."""
-    ours, least = found["drain"], found["floor"]
-    listed = [
-        Figure("drain, messages a second", ours["messages"] / ours["seconds"], "/s", A_SECOND, at_least=True),
-        Figure("drain, processor seconds", ours["cpu"], "s"),
-        Figure("floor: read and json.loads alone, processor seconds", least["cpu"], "s"),
-        Figure("drain, times the floor's processor seconds", ours["cpu"] / least["cpu"], "x"),
-        Figure("drain, peak memory", found["peak_gb"], "GB", PEAK_GB),
-    ]
+    listed: list[Figure] = []
+    if "drain" in found:
+        ours, least = found["drain"], found["floor"]
+        listed += [
+            Figure("drain, messages a second", ours["messages"] / ours["seconds"], "/s", A_SECOND, at_least=True),
+            Figure("drain, processor seconds", ours["cpu"], "s"),
+            Figure("floor: read and json.loads alone, processor seconds", least["cpu"], "s"),
+            Figure("drain, times the floor's processor seconds", ours["cpu"] / least["cpu"], "x"),
+            Figure("drain, peak memory", found["peak_gb"], "GB", PEAK_GB),
+        ]
     if "live" in found:
         live_ = found["live"]
         listed += [
@@ -287,7 +290,7 @@ def figures(found: dict[str, Any]) -> list[Figure]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--messages", type=int, default=200_000)
+    parser.add_argument("--messages", type=int, default=200_000, help="of a drain; 0: none")
     parser.add_argument("--tickers", type=int, default=50)
     parser.add_argument("--seconds", type=int, default=60, help="of live messages; 0: none")
     parser.add_argument("--batches", type=int, default=1000, help="of 200 messages; 0: none")

@@ -121,8 +121,10 @@ def refill(started: Runner, minutes: float, progress: Callable[[str], None]) -> 
     known = ticks.sources()
     if (refusal := recreated(started.source.name, known)) is not None:
         raise refusal
-    started.partitions = known.get(started.source.name, {})
     damaged = started.take_out_damaged()
+    with started.writing_alone():
+        ticks.finish_batch(ticks.unfinished())
+    started.partitions = ticks.partitions(started.source.name)
     expected, found = ticks.expected_rows, ticks.row_count()
     started.catch_up()
     if found > expected and ticks.first_kept is not None:
@@ -197,9 +199,10 @@ def _gaps(started: Runner, present: Mapping[str, Rows]) -> dict[str, list[Gap]]:
     for name, progress in started.partitions.items():
         rows = present[name]
         first = int(rows.offsets[0]) if len(rows.offsets) else progress.position
-        begin = first if progress.begin is None else progress.begin
-        if started.ticks.first_kept is not None:  # earlier ones were removed with their days
-            begin = max(begin, first)
+        begin = first
+        # Ticks that were removed with their days were the earlier ones; another kind of runner does not say where it began.
+        if progress.begin is not None and started.ticks.first_kept is None:
+            begin = min(progress.begin, first)
         if gaps := rows.gaps(begin, progress.position, started.source):
             found[name] = gaps
     return found

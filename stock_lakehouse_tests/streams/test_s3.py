@@ -55,7 +55,7 @@ def test_kill_9_at_every_step_and_at_random(on_s3: StreamHouse, monkeypatch: pyt
     monkeypatch.setattr(runner, "BUSY_SECONDS", 5 * killed.LEASE_SECONDS)
     dice, kills = random.Random(seed), 0
     for number, step in enumerate(CRASHES):
-        on_s3.walk([("NVDA", "AAPL", "META", "GOOG")[number]], 180, FAULTS)
+        on_s3.walk([("NVDA", "AAPL", "META", "GOOG")[number]], 60, FAULTS)  # three batches
         assert killed.start(on_s3, step, 1 + number % 2).wait(120) == -signal.SIGKILL
         on_s3.drain()  # waits for the lease
     while kills < 5:
