@@ -573,8 +573,11 @@ def repair_bars(settings: Settings) -> None:
 
     with _named_errors(settings):
         dropped = drop_damaged_bars(Lake(settings.lake_options))
-    with _embedded() as started:
-        count = rebuild_bars(started.ticks, started.bars, started.bars_of)
+    with _embedded(is_started=False) as runner:  # the stream itself is not asked for anything
+        runner.prepare()
+        runner.ticks.check()
+        runner.catch_up()
+        count = rebuild_bars(runner.ticks, runner.bars, runner.bars_of)
     say(f"minute_bars: {dropped:,} damaged files taken out, {count:,} bars computed again from their ticks")
 
 

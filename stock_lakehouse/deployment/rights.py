@@ -74,9 +74,7 @@ def _of_processes(settings: Settings, graph: _Graph) -> Iterator[Role]:
     yield Role("upkeep", "the ECS task of the job `upkeep`", upkeep | places.LOGS, of_upkeep, "ecs-tasks")
     # A repair computes the tables again from what has landed, and nothing that comes after them.
     mended = graph.touched(set(BY_NAME) - {RAW.name}) | upkeep | places.repair(settings)
-    # The stream's bars are computed again by a runner, which looks at its source first.
-    of_repair = joined(of_upkeep, graph.services(graph.streamed))
-    yield Role("repair", "a person, for `upkeep --repair` and `layout`", mended, of_repair, "account")
+    yield Role("repair", "a person, for `upkeep --repair` and `layout`", mended, of_upkeep, "account")
     if settings.engine == "databricks":
         cluster = "a Databricks cluster, by its instance profile"
         reads = graph.services(graph.streamed) if places.is_streamed_by_job(settings) else ()
