@@ -230,6 +230,7 @@ def test_missing_rights_are_named(store: Any, monkeypatch: pytest.MonkeyPatch) -
     def refusing(client: Any, operation: str, arguments: dict[str, Any]) -> Any:
         raise client.exceptions.ClientError({"Error": {"Code": "AccessDenied", "Message": "Access Denied"}}, operation)
 
-    with monkeypatch.context() as refused, pytest.raises(DestroyError, match="allow s3:ListBucketVersions"):
+    with monkeypatch.context() as refused:
         refused.setattr(BaseClient, "_make_api_call", refusing)
-        Lake(ROOT).check()
+        with pytest.raises(DestroyError, match="allow s3:ListBucketVersions"):
+            Lake(ROOT).check()
