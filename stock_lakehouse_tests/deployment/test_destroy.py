@@ -111,6 +111,7 @@ def test_a_key_that_the_template_did_not_make_stays(store: Any, endpoint: str) -
     assert arn in done.kept[0]
 
 
+@pytest.mark.slow
 def test_killed_before_any_call_it_goes_on_to_the_same_end(
     store: Any, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +230,7 @@ def test_missing_rights_are_named(store: Any, monkeypatch: pytest.MonkeyPatch) -
     def refusing(client: Any, operation: str, arguments: dict[str, Any]) -> Any:
         raise client.exceptions.ClientError({"Error": {"Code": "AccessDenied", "Message": "Access Denied"}}, operation)
 
-    monkeypatch.setattr(BaseClient, "_make_api_call", refusing)
-    with pytest.raises(DestroyError, match="allow s3:ListBucketVersions"):
-        Lake(ROOT).check()
+    with monkeypatch.context() as refused:
+        refused.setattr(BaseClient, "_make_api_call", refusing)
+        with pytest.raises(DestroyError, match="allow s3:ListBucketVersions"):
+            Lake(ROOT).check()
