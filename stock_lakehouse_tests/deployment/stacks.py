@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from stock_lakehouse.deployment.render import as_yaml
 from stock_lakehouse.deployment.template import template
@@ -26,11 +27,8 @@ WAIT_SECONDS = 60.0
 @cache
 def full() -> Settings:
     """The settings of deploy/, which use every service."""
-    os.environ[CONFIG_VARIABLE] = str(CONFIG)
-    try:
+    with mock.patch.dict(os.environ, {CONFIG_VARIABLE: str(CONFIG)}):
         return load_settings()
-    finally:
-        del os.environ[CONFIG_VARIABLE]
 
 
 @cache
