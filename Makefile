@@ -58,7 +58,7 @@ bench: .venv/tests
 conformance: .venv/tests
 	$(BIN)/python -m stock_lakehouse_tests.conformance
 
-# The tables of docs/settings.md, docs/tables.md, and the roles of docs/deployment.d1.md, from settings, schemas and rights.
+# The tables of docs/settings.md, docs/tables.md, and the roles of docs/deployment*.md, from settings, schemas and rights.
 # `make test` fails when they are stale.
 docs: .venv/tests
 	$(BIN)/python -m stock_lakehouse_tests.settings_tables
@@ -78,15 +78,18 @@ lock: .venv/tests
 	  --group deploy --output-file requirements-deploy.lock
 
 # What deploy/Containerfile installs: the wheels that requirements.lock pins, the project's own, and the certificates of Amazon RDS
-# (https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html). PYTHON is of the version of the image's base, 3.11:
-# the lock pins other wheels before 3.11.5 than after.
+# (https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html). The machine and PYTHON are as the image's base: Linux
+# of its architecture, Python 3.11 of the newest patch (the lock pins other wheels before 3.11.5). With Databricks, whose clusters
+# run Python 3.12: `make image-context PYTHON=python3.12`, and a base of that version.
 IMAGE ?= build/image
+WHEELS_MADE = $(IMAGE)/wheels/made-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
-image-context: $(IMAGE)/wheels/made $(IMAGE)/rds-ca.pem
+image-context: $(IMAGE)/rds-ca.pem
+	$(MAKE) --no-print-directory $(WHEELS_MADE)
 	rm -rf build/lib $(IMAGE)/wheels/stock_lakehouse-*
 	$(IMAGE)/pip/bin/pip wheel --quiet --no-deps --wheel-dir $(IMAGE)/wheels .
 
-$(IMAGE)/wheels/made: requirements.lock
+$(IMAGE)/wheels/made-%: requirements.lock
 	rm -rf $(IMAGE)/pip $(IMAGE)/wheels
 	$(PYTHON) -m venv $(IMAGE)/pip
 	$(IMAGE)/pip/bin/pip wheel --quiet --requirement requirements.lock --wheel-dir $(IMAGE)/wheels

@@ -155,6 +155,8 @@ def destroy(
     objects are in the bucket.
     """
     from stock_lakehouse.deployment.destroy import DestroyError, Lake
+    from stock_lakehouse.lake.storage import StorageError
+    from stock_lakehouse.lake.storage.bucket import refuse_example
 
     if not lake:
         fail(
@@ -166,13 +168,14 @@ def destroy(
         fail(f"lake_root: {settings.lake_root} is a folder; delete it by hand, or set lake_root to the lake on S3")
     found = Lake(settings.lake_root)
     try:
+        refuse_example(settings.lake_root)
         if not found.check():
             say(f"There is no bucket {found.bucket}: nothing to delete.")
             return
         if not _is_meant(found.bucket, settings.lake_root, bucket):
             fail("that is not the bucket's name, so nothing was deleted")
         destroyed = found.destroy(progress_printer())
-    except DestroyError as error:
+    except (DestroyError, StorageError) as error:
         fail(str(error))
     if as_json:
         typer.echo(json.dumps(asdict(destroyed), indent=2, default=str))

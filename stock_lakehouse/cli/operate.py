@@ -316,10 +316,11 @@ def _say_next_on_aws(settings: Settings) -> None:
     say("Next, each safe to repeat; docs/deployment.md has all steps:")
     say("  stock-lakehouse deploy render")
     say("  stock-lakehouse deploy check")
+    say("  aws s3 mb s3://UPLOADS     # any name: CloudFormation takes a template of this size from a bucket alone")
     say("  aws cloudformation deploy --template-file deploy/lakehouse.yaml --stack-name stock-lakehouse \\")
-    say("    --capabilities CAPABILITY_IAM")
+    say("    --s3-bucket UPLOADS --capabilities CAPABILITY_IAM")
     if settings.lake_root.startswith(EXAMPLE_BUCKET):
-        say("Then fill in the stack's output LakeRoot in lakehouse.toml.")
+        say("Then fill in the stack's output LakeRoot in lakehouse.toml, in lake_root and in athena_results.")
 
 
 @app.command()

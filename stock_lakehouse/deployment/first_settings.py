@@ -42,7 +42,7 @@ athena_workgroup = "lakehouse"
 athena_results = "{EXAMPLE_BUCKET}bucket/lake/athena-results"
 
 # Databricks (docs/deployment.md#databricks). The bundle makes cluster, volume and wheel; until it is deployed, cluster_id and the
-# service principal's application id in wheel may be any text.
+# service principal's application id in wheel may be any text. Dagster has to run on Python 3.12 then.
 # [databricks]
 # host = "https://WORKSPACE.cloud.databricks.com"
 # cluster_id = "sessions"          # from `databricks bundle summary -t production`

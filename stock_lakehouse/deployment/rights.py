@@ -70,7 +70,7 @@ def _of_processes(settings: Settings, graph: _Graph) -> Iterator[Role]:
     run, of_run = graph.touched(graph.daily) | places.TRIED, graph.services(graph.daily)
     upkeep, of_upkeep = places.upkeep(settings), graph.services_of_job("upkeep")
     launched = ["RunRole", "UpkeepRole"]
-    yield Role("run", "the ECS task of a run, or a server of one's own", run | places.LOGS, of_run, "ecs-tasks")
+    yield Role("run", "the ECS task of a run", run | places.LOGS, of_run, "ecs-tasks")
     yield Role("upkeep", "the ECS task of the job `upkeep`", upkeep | places.LOGS, of_upkeep, "ecs-tasks")
     # A repair computes the tables again from what has landed, and nothing that comes after them.
     mended = graph.touched(set(BY_NAME) - {RAW.name}) | upkeep | places.repair(settings)

@@ -159,6 +159,13 @@ def _outputs(known: Mapping[str, Any], resources: Mapping[str, Any]) -> Part:
             "Description": "Cluster and service of Dagster, for `aws ecs list-tasks`",
             "Value": sub("${Cluster} ${Service.Name}"),
         },
+        "TaskNetwork": {
+            "Condition": "Dagster",
+            "Description": "Where a task of your own runs, for `aws ecs run-task --network-configuration`",
+            "Value": sub(
+                "awsvpcConfiguration={subnets=[${SubnetIds}],securityGroups=[${TaskGroup.GroupId}],assignPublicIp=${PublicIp}}"
+            ),
+        },
     }
     if "JobProfile" in resources:
         found["JobInstanceProfile"] = {

@@ -18,7 +18,8 @@ from stock_lakehouse_tests.deployment.chapters import CHAPTERS, Chapter
 from stock_lakehouse_tests.deployment.gate import Record
 from stock_lakehouse_tests.deployment.world import World, make_lakes, world
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "deployment.d5.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "deployment-rights.md"
+MARKS = re.compile(r"(?<=<!-- recorded -->\n).*?(?=<!-- end of recorded -->)", re.DOTALL)
 PREFIX = "team/lake"  # of policies of which only the form counts
 
 # Rights that no chapter uses, and why a role has them: role, statement, action, place; each a pattern of the whole text.
@@ -210,27 +211,17 @@ def drop(place: World, chapter: Chapter, sid: str, action: str, folder: Path, ro
 # The documentation
 
 
-def document(records: Mapping[str, Record]) -> str:
-    """The table of what each command asked for, by role."""
-    lines = [
-        "## What each command asked for",
-        "",
-        "Recorded from every command as its role, behind a gate that refuses what the role's policies do not allow.",
-        "S3's actions are those on the lake's keys and the key of its bucket; a listing counts also where S3 looks",
-        "whether the caller may know that an object does not exist. `python -m",
-        "stock_lakehouse_tests.deployment.recorded` records it again. Rights that no command used are listed with their",
-        "reasons there.",
-        "",
-        "| role | command | S3 | other services |",
-        "|---|---|---|---|",
-    ]
+def written(text: str, records: Mapping[str, Record]) -> str:
+    """The document `text` with the table of what each command asked for, by role, as recorded."""
+    lines = ["", "| role | command | S3 | other services |", "|---|---|---|---|"]
     for chapter in CHAPTERS:
         by_role: dict[str, set[Asked]] = {}
         for _, role, asked in records[chapter.name].asked:
             by_role.setdefault(role, set()).add(asked)
         for role, found in sorted(by_role.items(), key=lambda item: (item[0] != chapter.role, item[0])):
             lines.append(f"| `{role}` | {chapter.name} | {_by_service(found, S3)} | {_by_service(found)} |")
-    return "\n".join([*lines, ""])
+    table = "\n".join([*lines, "", ""])
+    return MARKS.sub(lambda _: table, text)
 
 
 S3 = ("s3", "kms")
@@ -254,7 +245,7 @@ def main() -> None:
         lakes.mkdir()
         with world(engine.session, make_lakes(lakes, engine.session)) as place:
             records = {chapter.name: played(place, chapter, Path(folder, str(n))) for n, chapter in enumerate(CHAPTERS)}
-    DOCUMENT.write_text(document(records), encoding="utf-8")
+    DOCUMENT.write_text(written(DOCUMENT.read_text(encoding="utf-8"), records), encoding="utf-8")
     engine.teardown_after_execution(None)  # type: ignore[arg-type]
 
 

@@ -6,7 +6,7 @@ Here: how a role becomes a line. Not here: what a role may do, which deployment/
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from stock_lakehouse.deployment.places import outermost
@@ -15,18 +15,37 @@ from stock_lakehouse.deployment.rights import Role, roles
 from stock_lakehouse.lake.lease import SUFFIX
 from stock_lakehouse_tests.deployment.stacks import full
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "deployment.d1.md"
+DOCS = Path(__file__).parents[2] / "docs"
+OVERVIEW, DOCUMENT = DOCS / "deployment.md", DOCS / "deployment-rights.md"
 MARKS = re.compile(r"(?<=<!-- roles -->\n).*?(?=<!-- end of roles -->)", re.DOTALL)
 
 
-def written(text: str) -> str:
-    """The document `text` with the tables as they are now."""
-    return MARKS.sub(lambda _: tables(), text)
-
-
-def tables() -> str:
-    """The roles with their places; with their services; and the rights on `*`, each with its reason."""
+def written(document: Path) -> str:
+    """The text of OVERVIEW or DOCUMENT with its tables of roles as they are now."""
     found = roles(full()).values()
+    made = overview(found) if document == OVERVIEW else tables(found)
+    return MARKS.sub(lambda _: made, document.read_text(encoding="utf-8"))
+
+
+def overview(found: Collection[Role]) -> str:
+    """The roles with the folders of the lake and the services that they use."""
+    lines = ["", "| role | who has it | reads also | changes | services |", "|---|---|---|---|---|"]
+    for role in found:
+        changed = _folders(role.places.write | role.places.create | role.places.delete)
+        read = _folders(role.places.read) - changed
+        services = {action.partition(":")[0] for right in role.services for action in right.actions}
+        cells = (", ".join(sorted(cell)) or "nothing" for cell in (read, changed, services))
+        lines.append(f"| `{role.name}` | {role.who} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", ""])
+
+
+def _folders(places: Iterable[str]) -> set[str]:
+    """The first folders of places, as code; without the leases, which whoever changes a table takes."""
+    return {f"`{place.split('/')[0]}`" for place in places if not place.endswith(SUFFIX)}
+
+
+def tables(found: Collection[Role]) -> str:
+    """The roles with their places; with their services; and the rights on `*`, each with its reason."""
     lines = ["", "| role | who has it | reads also | writes | deletes |", "|---|---|---|---|---|"]
     for role in found:
         given = role.places
@@ -62,4 +81,5 @@ def _services(role: Role) -> str:
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(written(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
+    for document in (OVERVIEW, DOCUMENT):
+        document.write_text(written(document), encoding="utf-8")

@@ -226,6 +226,14 @@ def test_a_lake_in_a_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "is a folder" in done.output
 
 
+def test_the_bucket_of_the_first_settings_is_refused_without_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOCK_LAKEHOUSE_LAKE_ROOT", "s3://amzn-s3-demo-bucket/lake")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    done = CliRunner().invoke(app, ["deploy", "destroy", "--lake", "--bucket", "amzn-s3-demo-bucket"])
+    assert done.exit_code == 2
+    assert "is the example that `stock-lakehouse init --aws` wrote; set it to the output LakeRoot" in done.output
+
+
 def test_missing_rights_are_named(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refusing(client: Any, operation: str, arguments: dict[str, Any]) -> Any:
         raise client.exceptions.ClientError({"Error": {"Code": "AccessDenied", "Message": "Access Denied"}}, operation)

@@ -25,11 +25,14 @@ def test_a_deployment_is_rendered_from_them_at_once() -> None:
     assert first.exit_code == 0, first.output
     assert "stock-lakehouse deploy render" in first.output
     assert "fill in the stack's output LakeRoot" in first.output
+    assert "--s3-bucket" in first.output
     settings = load_settings()
     assert (settings.catalog, settings.query_engine, settings.engine) == ("glue", "athena", "embedded")
     rendered = call("deploy", "render")
     assert rendered.exit_code == 0, rendered.output
     assert list(Path("deploy/policies").glob("run-*.json"))
+    # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html: longer ones come from a bucket alone.
+    assert Path("deploy/lakehouse.yaml").stat().st_size > 51_200
     assert call("deploy", "render", "--check").exit_code == 0
     assert "amzn-s3-demo" not in "".join(path.read_text() for path in Path("deploy").rglob("*.*"))
     assert {path.name for path in Path().iterdir()} == {"lakehouse.toml", "deploy"}

@@ -140,7 +140,7 @@ def image(tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA, ports
     if release.get("VERSION_CODENAME") != "bookworm" or not Path("/usr/bin/python3.11").exists():
         pytest.skip("NOT RUN: the wheels and the base are this machine's: needs Debian 12 and its python3-venv")
     makefile = ["make", "-C", ROOT, f"IMAGE={MADE.relative_to(ROOT)}", f"PYTHON={PYTHON}"]
-    subprocess.run([*makefile, f"{MADE.relative_to(ROOT)}/wheels/made"], check=True, timeout=1200)
+    subprocess.run([*makefile, f"{MADE.relative_to(ROOT)}/wheels/made-3.11"], check=True, timeout=1200)
     if not (BASE / "usr" / "bin" / "python3").exists():
         shutil.rmtree(BASE, ignore_errors=True)
         include = "--include=python3,python3-venv,ca-certificates"
@@ -183,7 +183,7 @@ def _make_context(context: Path, authority: trustme.CA, ports: tuple[int, int]) 
     """What `make image-context` leaves, with this checkout's own wheel."""
     wheels = context / "build" / "image" / "wheels"
     shutil.copytree(
-        MADE / "wheels", wheels, copy_function=os.link, ignore=shutil.ignore_patterns("stock_lakehouse-*", "made")
+        MADE / "wheels", wheels, copy_function=os.link, ignore=shutil.ignore_patterns("stock_lakehouse-*", "made-*")
     )
     sources = context.with_name("sources")
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):

@@ -28,7 +28,7 @@ from stock_lakehouse.resources.stream import StreamResource
 from stock_lakehouse.settings import CONFIG_VARIABLE, Settings
 from stock_lakehouse.tables import CURATED, FEATURES, LIVE_FEATURES, STREAM_TABLES, TABLES, Table
 from stock_lakehouse_tests.deployment.matrix import documented
-from stock_lakehouse_tests.deployment.role_tables import DOCUMENT, written
+from stock_lakehouse_tests.deployment.role_tables import DOCUMENT, OVERVIEW, written
 from stock_lakehouse_tests.deployment.stacks import CONFIG, full, least
 
 DEPLOY = CONFIG.parent
@@ -230,9 +230,9 @@ def test_stream_tables_and_their_places_are_those_of_the_tables() -> None:
     assert {table.path for table in STREAM_TABLES} <= stream.write
 
 
-def test_the_documented_roles_are_those_that_are_derived() -> None:
-    text = DOCUMENT.read_text(encoding="utf-8")
-    assert written(text) == text, "run `make docs`"
+@pytest.mark.parametrize("document", [OVERVIEW, DOCUMENT], ids=lambda document: document.name)
+def test_the_documented_roles_are_those_that_are_derived(document: Path) -> None:
+    assert written(document) == document.read_text(encoding="utf-8"), "run `make docs`"
 
 
 @pytest.mark.slow

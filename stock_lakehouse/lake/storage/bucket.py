@@ -216,14 +216,19 @@ def _until_answered(request: Callable[[], R]) -> R:
     return request()
 
 
-# Clients are cached because they keep their connections. Their retries are bounded: the default of ten takes minutes.
-@lru_cache(maxsize=8)
-def _client(root: str) -> S3Store:
+def refuse_example(root: str) -> None:
+    """Raise StorageError if `root` is the place that stands in the first settings of a lake on AWS until its stack is there."""
     if root.startswith(EXAMPLE_BUCKET):
         raise StorageError(
             f"lake_root: {root} is the example that `stock-lakehouse init --aws` wrote; set it to the output LakeRoot of the "
             "stack that `aws cloudformation deploy` made"
         )
+
+
+# Clients are cached because they keep their connections. Their retries are bounded: the default of ten takes minutes.
+@lru_cache(maxsize=8)
+def _client(root: str) -> S3Store:
+    refuse_example(root)
     from datetime import timedelta
 
     from obstore.store import S3Store
