@@ -31,7 +31,7 @@ def test_a_deployment_is_rendered_from_them_at_once() -> None:
     rendered = call("deploy", "render")
     assert rendered.exit_code == 0, rendered.output
     assert list(Path("deploy/policies").glob("run-*.json"))
-    # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html: longer ones come from a bucket alone.
+    # docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html: a longer one comes from a bucket alone.
     assert Path("deploy/lakehouse.yaml").stat().st_size > 51_200
     assert call("deploy", "render", "--check").exit_code == 0
     assert "amzn-s3-demo" not in "".join(path.read_text() for path in Path("deploy").rglob("*.*"))
