@@ -82,10 +82,11 @@ lock: .venv/tests
 # of its architecture, Python 3.11 of the newest patch (the lock pins other wheels before 3.11.5). With Databricks, whose clusters
 # run Python 3.12: `make image-context PYTHON=python3.12`, and a base of that version.
 IMAGE ?= build/image
-WHEELS_MADE = $(IMAGE)/wheels/made-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+IMAGE_PYTHON = $(or $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'),\
+  $(error $(PYTHON) does not run: name the Python of the image's base, like PYTHON=python3.12))
 
 image-context: $(IMAGE)/rds-ca.pem
-	$(MAKE) --no-print-directory $(WHEELS_MADE)
+	$(MAKE) --no-print-directory $(IMAGE)/wheels/made-$(IMAGE_PYTHON)
 	rm -rf build/lib $(IMAGE)/wheels/stock_lakehouse-*
 	$(IMAGE)/pip/bin/pip wheel --quiet --no-deps --wheel-dir $(IMAGE)/wheels .
 
