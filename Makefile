@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo stream-demo ui test test-all test-engines test-athena lint weed soak bench conformance docs screenshots lock clean
+.PHONY: demo stream-demo ui test test-all test-engines test-athena test-deploy lint weed soak bench conformance docs screenshots lock image-context clean .venv/deploy
 
 demo: .venv/installed
 	@$(BIN)/stock-lakehouse demo
@@ -15,12 +15,12 @@ ui: .venv/installed
 	@$(BIN)/stock-lakehouse ui
 
 test: .venv/tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not soak and not engines and not trino"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not soak and not engines and not trino and not deploy"
 
-# What CI runs: first what needs a JVM, then the rest.
+# What CI runs, with `make test-deploy`: first what needs a JVM, then the rest.
 test-all: .venv/tests
-	$(BIN)/python -m pytest -rs -n 2 --dist loadfile -m "(engines or trino) and not soak"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak and not engines and not trino"
+	$(BIN)/python -m pytest -rs -n 2 --dist loadfile -m "(engines or trino) and not soak and not deploy"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak and not engines and not trino and not deploy"
 
 # The same tables on embedded Sail and on JVM Spark: needs Java 17 or newer; its first run fetches Delta from Maven Central.
 test-engines: .venv/tests
@@ -30,6 +30,12 @@ test-engines: .venv/tests
 # Without them its tests skip and say NOT RUN.
 test-athena: .venv/tests
 	$(BIN)/python -m pytest -rs -m "trino and not soak"
+
+# What is in deploy/: its rights, template, bundle, image and units. Needs Node, buildah and the tools of .venv/deploy.
+# What cannot be had is named, and its tests skip and say NOT RUN.
+test-deploy: .venv/tests
+	-@$(MAKE) --no-print-directory .venv/deploy
+	$(BIN)/python -m pytest -rs -n 2 --dist loadfile -m "deploy and not soak"
 
 lint: .venv/tests
 	$(BIN)/ruff check .
@@ -52,10 +58,12 @@ bench: .venv/tests
 conformance: .venv/tests
 	$(BIN)/python -m stock_lakehouse_tests.conformance
 
-# The tables of docs/settings.md, and docs/tables.md, from the settings and the schemas. `make test` fails when they are stale.
+# The tables of docs/settings.md, docs/tables.md, and the roles of docs/deployment.d1.md, from settings, schemas and rights.
+# `make test` fails when they are stale.
 docs: .venv/tests
 	$(BIN)/python -m stock_lakehouse_tests.settings_tables
 	$(BIN)/python -m stock_lakehouse_tests.table_documents
+	$(BIN)/python -m stock_lakehouse_tests.deployment.role_tables
 
 # docs/screenshots: the demo, Dagster's UI, the dashboard and a report, photographed in Chromium. Takes three minutes.
 screenshots: .venv/tests
@@ -66,6 +74,28 @@ lock: .venv/tests
 	  --extra platform --output-file requirements.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
 	  --extra platform --extra dev --constraints requirements.lock --output-file requirements-tests.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
+	  --group deploy --output-file requirements-deploy.lock
+
+# What deploy/Containerfile installs: the wheels that requirements.lock pins, the project's own, and the certificates of Amazon RDS
+# (https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html). PYTHON is of the version of the image's base, 3.11:
+# the lock pins other wheels before 3.11.5 than after.
+IMAGE ?= build/image
+
+image-context: $(IMAGE)/wheels/made $(IMAGE)/rds-ca.pem
+	rm -rf build/lib $(IMAGE)/wheels/stock_lakehouse-*
+	$(IMAGE)/pip/bin/pip wheel --quiet --no-deps --wheel-dir $(IMAGE)/wheels .
+
+$(IMAGE)/wheels/made: requirements.lock
+	rm -rf $(IMAGE)/pip $(IMAGE)/wheels
+	$(PYTHON) -m venv $(IMAGE)/pip
+	$(IMAGE)/pip/bin/pip wheel --quiet --requirement requirements.lock --wheel-dir $(IMAGE)/wheels
+	touch $@
+
+$(IMAGE)/rds-ca.pem:
+	mkdir -p $(IMAGE)
+	curl --fail --silent --show-error --output $@.new https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem
+	mv $@.new $@
 
 clean:
 	rm -rf .venv build *.egg-info
@@ -76,3 +106,7 @@ clean:
 
 .venv/tests: requirements-tests.lock pyproject.toml
 	@$(PYTHON) install.py --tests
+
+# An environment of its own: the tools' pins contradict the platform's.
+.venv/deploy:
+	@$(PYTHON) install.py --deploy

@@ -1,7 +1,8 @@
 """Installs the platform into .venv: `python3 install.py`, or `python3 install.py --tests` with what the tests need.
+`python3 install.py --deploy` installs the tools of the tests of deploy/ into an environment of their own, .venv/deploy.
 
 It needs Python 3.11 or newer and nothing else. Everything that it installs is pinned in requirements.lock (with tests:
-requirements-tests.lock). `make` calls it. A killed or half-made .venv is made anew.
+requirements-tests.lock; the tools: requirements-deploy.lock). `make` calls it. A killed or half-made .venv is made anew.
 """
 
 # Nothing that Python 3.6 lacks: an old one must get to the message that says which is needed.
@@ -15,9 +16,10 @@ import time
 
 NEEDED = (3, 11)
 # Measured on Linux: what .venv takes, and what is needed while a package is unpacked.
-PLATFORM_MB, TESTS_MB, SPARE_MB = 1500, 2500, 1000
+PLATFORM_MB, TESTS_MB, DEPLOY_MB, SPARE_MB = 1500, 2500, 400, 1000
 EVERY_SECONDS = 5.0
-MARKS = {"requirements.lock": "installed", "requirements-tests.lock": "tests"}
+DEPLOY = "requirements-deploy.lock"
+MARKS = {"requirements.lock": "installed", "requirements-tests.lock": "tests", DEPLOY: "tools"}
 
 
 class InstallError(Exception):
@@ -65,12 +67,13 @@ def size_mb(folder):
 
 
 class Venv:
-    """The virtual environment of a checkout."""
+    """A virtual environment of a checkout."""
 
-    def __init__(self, root):
+    def __init__(self, root, name=".venv"):
         self.root = root
-        self.folder = os.path.join(root, ".venv")
-        self._unfinished = os.path.join(root, ".venv", "unfinished")
+        self.name = name
+        self.folder = os.path.join(root, name)
+        self._unfinished = os.path.join(self.folder, "unfinished")
         scripts = "Scripts" if os.name == "nt" else "bin"
         self.python = os.path.join(self.folder, scripts, "python")
         self._own_uv = os.path.join(self.folder, scripts, "uv")
@@ -94,7 +97,7 @@ class Venv:
         if self.is_usable():
             return
         if os.path.exists(self.folder):
-            say("The folder .venv is not complete: it is made anew.")
+            say(f"The folder {self.name} is not complete: it is made anew.")
             shutil.rmtree(self.folder)
         command = [uv, "venv", "--quiet", "--python", sys.executable, self.folder] if uv else None
         made = subprocess.run(
@@ -113,7 +116,7 @@ class Venv:
             raise InstallError(f"No virtual environment could be made:\n{said}")
 
     def install(self, lock, uv):
-        """Install what `lock` names, and the project itself."""
+        """Install what `lock` names, and, but for the tools, the project itself."""
         with open(self._unfinished, "w"):
             pass
         environment = dict(os.environ)
@@ -123,10 +126,12 @@ class Venv:
             environment.update(mirrors(subprocess.check_output([*pip, "config", "list"]).decode()))
         install = [uv or self._own_uv, "pip", "install", "--python", self.python]
         run([*install, "--requirements", os.path.join(self.root, lock)], environment)
-        run([*install, "--no-deps", "--editable", self.root], environment)
+        if lock != DEPLOY:
+            run([*install, "--no-deps", "--editable", self.root], environment)
         os.remove(self._unfinished)
         for name, mark in MARKS.items():
-            if lock in (name, "requirements-tests.lock"):  # it has everything that the other has
+            # The tests' lock has everything that the platform's has.
+            if name == lock or (lock == "requirements-tests.lock" and name == "requirements.lock"):
                 with open(os.path.join(self.folder, mark), "w"):
                     pass
 
@@ -164,20 +169,22 @@ def tell_progress(folder, expected_mb, done):
 
 
 def main(arguments, root):
-    lock, expected_mb = "requirements.lock", PLATFORM_MB
+    lock, expected_mb, name = "requirements.lock", PLATFORM_MB, ".venv"
     if arguments == ["--tests"]:
         lock, expected_mb = "requirements-tests.lock", TESTS_MB
+    elif arguments == ["--deploy"]:
+        lock, expected_mb, name = DEPLOY, DEPLOY_MB, os.path.join(".venv", "deploy")
     elif arguments:
         say(__doc__)
         return 2
     done = threading.Event()
     try:
         check_python(sys.version_info)
-        venv = Venv(root)
+        venv = Venv(root, name)
         if venv.is_current(lock):
             return 0
         check_place(root, max(expected_mb - size_mb(venv.folder), 0) + SPARE_MB)
-        say(f"Installing into .venv, about {expected_mb} MB, a minute, once ...")
+        say(f"Installing into {name}, about {expected_mb} MB, a minute, once ...")
         teller = threading.Thread(target=tell_progress, args=(venv.folder, expected_mb, done))
         teller.daemon = True
         teller.start()

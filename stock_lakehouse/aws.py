@@ -1,14 +1,16 @@
 """Clients of AWS services by boto3, and the missing right that an error names.
 
-Here: region, retries, rights. Not here: the lake's own bucket (lake/storage/bucket.py), and a service's calls (sql/, catalog/).
+Here: region, retries, missing rights, and the form in which a service's rights are declared. Not here: the lake's own bucket
+(lake/storage/bucket.py), a service's calls (sql/, catalog/), and the policies that are made of rights (deployment/).
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 ATTEMPTS = 8  # of each call, with growing pauses: a throttled call is in the end sent about a minute after the first
@@ -25,6 +27,44 @@ REJECTED = (
     "UnrecognizedClientException",
 )
 THROTTLED = ("TooManyRequestsException", "Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown")
+
+
+NO_RESOURCE = "AWS knows no resource of these actions"  # the reason of a right on `*`
+
+
+@dataclass(frozen=True)
+class Right:
+    """What a process may do at a service: one IAM statement that allows. Those of the lake's own bucket are not among them.
+
+    - sid: identifier of the statement in its policy, letters and digits
+    - actions: like `glue:GetTable`
+    - resources: ARNs in CloudFormation's notation, `arn:${AWS::Partition}:glue:${AWS::Region}:${AWS::AccountId}:catalog`; an ARN
+      of another resource of the template as `${RunRole.Arn}`
+    - conditions: operator → key → value or values, as IAM writes them
+    - reason: why a resource is `*`, or why an action is allowed that no recorded run asks for; empty for other rights
+    """
+
+    sid: str
+    actions: tuple[str, ...]
+    resources: tuple[str, ...]
+    conditions: Mapping[str, Mapping[str, str | tuple[str, ...]]] = field(default_factory=dict)
+    reason: str = ""
+
+
+def arn(service: str, resource: str) -> str:
+    """The ARN of `resource` of a service in the account and region of the deployment, in CloudFormation's notation."""
+    return f"arn:${{AWS::Partition}}:{service}:${{AWS::Region}}:${{AWS::AccountId}}:{resource}"
+
+
+# The actions with which a service or a query reads tables that Glue has.
+GLUE_READS = (
+    "glue:GetDatabase", "glue:GetTable", "glue:GetTables", "glue:GetPartition", "glue:GetPartitions", "glue:BatchGetPartition",
+)  # fmt: skip
+
+
+def glue_tables(database: str) -> tuple[str, ...]:
+    """The ARNs by which rights of Glue name the tables of `database`: catalog, database and tables."""
+    return arn("glue", "catalog"), arn("glue", f"database/{database}"), arn("glue", f"table/{database}/*")
 
 
 def client(service: str, region: str | None = None, connect_seconds: float = 60, answer_seconds: float = 60) -> Any:

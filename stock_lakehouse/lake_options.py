@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from stock_lakehouse.market_calendar import MarketCalendar
 
 S3_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=-]+)*")
+# AWS keeps names with this prefix for examples, so no bucket has one.
+EXAMPLE_BUCKET = "s3://amzn-s3-demo-"
 TICKER = re.compile(r"\^?[A-Z0-9][A-Z0-9.^=-]{0,14}")
 
 

@@ -351,6 +351,11 @@ class Stream(Group):
         description="Where messages with prices come from: nowhere, files that grow, a topic of Kafka, or a data stream of "
         "Amazon Kinesis. Nothing of streaming is loaded with `off`.",
     )
+    runner: Literal["embedded", "structured_streaming"] = Field(
+        default="embedded",
+        description="What reads the stream: this program; or a query of Spark's Structured Streaming, as a job with `engine = "
+        '"databricks"`, or, from Kafka alone, with `engine = "spark_connect"`; see docs/streaming.md#structured-streaming.',
+    )
     name: str = Field(
         default="stock_ticks",
         pattern="^[A-Za-z0-9._-]{1,100}$",
@@ -447,6 +452,10 @@ class Stream(Group):
     def _check_together(self) -> Stream:
         if self.source == "files" and self.folder is None:
             raise ValueError("folder: needed with source = 'files', the folder in which files *.jsonl grow")
+        if self.source == "files" and self.runner != "embedded":
+            raise ValueError(
+                "runner: files that grow are read by the embedded runner alone; set runner to embedded, or source to kafka"
+            )
         if self.source == "kafka":
             if self.servers is None:
                 raise ValueError("servers: needed with source = 'kafka', its brokers as host:port,host:port")
@@ -624,12 +633,8 @@ class Settings(LakeOptions, BaseSettings):
             raise ValueError(
                 "databricks: with engine = 'databricks' set databricks.cluster_id, or databricks.serverless = true"
             )
-        if self.engine == "databricks" and self.databricks.serverless and isinstance(self.lake_root, str):
-            raise ValueError(
-                f"databricks.serverless: serverless compute has no instance profile, so it cannot reach {self.lake_root}; set "
-                "databricks.cluster_id to a cluster whose instance profile may use the bucket, or run this program on Databricks "
-                "and set lake_root to a folder of a volume (/Volumes/…)"
-            )
+        if self.engine == "databricks" and (reason := self.unreachable_by_serverless):
+            raise ValueError(reason)
         if self.engine == "databricks" and self.databricks.sends_serverless_jobs_to_s3:
             raise ValueError(
                 "databricks.messages: serverless jobs have no instance profile, so they cannot reach "
@@ -648,6 +653,27 @@ class Settings(LakeOptions, BaseSettings):
         if self.simulated_clock is not None and self.stream.source in ("kafka", "kinesis"):
             whose = {"kafka": "brokers of Kafka need", "kinesis": "Kinesis needs"}[self.stream.source]
             raise ValueError(f"simulated_clock: {whose} the real time; it goes with stream.source = 'files' only")
+        return self
+
+    @model_validator(mode="after")
+    def _check_stream_runner(self) -> Settings:
+        if self.stream.source == "off" or self.stream.runner == "embedded":
+            return self
+        if self.engine == "embedded":
+            raise ValueError(
+                "stream.runner: the embedded engine has no Structured Streaming; set engine to databricks, or, for Kafka, to "
+                "spark_connect; or set stream.runner to embedded, which reads the stream with any engine"
+            )
+        if self.engine == "spark_connect" and self.stream.source == "kinesis":
+            raise ValueError(
+                "stream.runner: Spark has no source for Kinesis, except on Databricks; set stream.runner to embedded, or engine "
+                "to databricks"
+            )
+        if self.engine == "databricks" and self.databricks.messages is None:
+            raise ValueError(
+                "databricks.messages: stream.runner = 'structured_streaming' runs as a job; set it to a volume's folder "
+                "(/Volumes/…) or s3://bucket, through which the job and this program exchange messages"
+            )
         return self
 
     @model_validator(mode="after")
@@ -735,6 +761,17 @@ class Settings(LakeOptions, BaseSettings):
             except IndicatorError as error:
                 raise SettingsError(f"indicators: {error}") from None
         return settings
+
+    @property
+    def unreachable_by_serverless(self) -> str | None:
+        """Why serverless compute of Databricks cannot reach the lake; None if it can, or if it is not used."""
+        if not self.databricks.serverless or isinstance(self.lake_root, Path):
+            return None
+        return (
+            f"databricks.serverless: serverless compute has no instance profile, so it cannot reach {self.lake_root}; set "
+            "databricks.cluster_id to a cluster whose instance profile may use the bucket, or run this program on Databricks "
+            "and set lake_root to a folder of a volume (/Volumes/…)"
+        )
 
     @property
     def lake_options(self) -> LakeOptions:

@@ -238,6 +238,7 @@ STREAM_LOSSES = Table(
     "stream/losses",
     stream_losses.COLUMNS,
     "Ranges of messages that could not be read any more, and who went on without them.",
+    written_by=("raw_ticks",),
     partition_by=(),
     key=("source", "partition", "from_offset"),
 )

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "stock_lakehouse"
 # A room imports only rooms on lines above its own, and itself.
 ORDER = (
-    ("exchanges", "indicators", "aws"),
+    ("exchanges", "indicators", "aws", "diagnosis"),
     ("schemas", "market_calendar"),
     ("tables", "partitions", "clock", "lake_options"),
     ("settings",),
@@ -20,8 +20,9 @@ ORDER = (
     ("lake", "event_storage"),
     ("sql",),
     ("layers", "engines", "package"),
+    ("streams",),
     ("databricks_jobs", "catalog"),
-    ("warehouse", "streams"),
+    ("warehouse",),
     ("upkeep", "dashboards"),
     ("resources",),
     ("io_managers",),
@@ -29,7 +30,7 @@ ORDER = (
     ("checks",),
     ("assets",),
     ("definitions",),
-    ("runs",),
+    ("runs", "deployment"),
     ("cli",),
     ("__main__",),
 )

@@ -28,7 +28,13 @@ def install(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout with what install.py needs, and on its own PATH a uv that notes its arguments and installs nothing."""
-    for name in ("install.py", "pyproject.toml", "requirements.lock", "requirements-tests.lock"):
+    for name in (
+        "install.py",
+        "pyproject.toml",
+        "requirements.lock",
+        "requirements-tests.lock",
+        "requirements-deploy.lock",
+    ):
         shutil.copy(ROOT / name, tmp_path / name)
     (programs := tmp_path / "programs").mkdir()
     uv = programs / "uv"
@@ -77,6 +83,23 @@ def test_with_the_tests_everything_else_is_there_too(checkout: Path) -> None:
     assert call(checkout, "--tests").returncode == 0
     assert said(checkout)[1].endswith("requirements-tests.lock")
     assert call(checkout).stdout == ""
+
+
+def test_the_tools_of_deploy_have_an_environment_of_their_own_without_the_project(checkout: Path) -> None:
+    assert call(checkout).returncode == 0
+    assert call(checkout, "--deploy").returncode == 0
+    made, packages = said(checkout)[3:]
+    assert made.endswith(f"{checkout}/.venv/deploy")
+    assert packages.endswith(
+        f"--python {checkout}/.venv/deploy/bin/python --requirements {checkout}/requirements-deploy.lock"
+    )
+    assert [call(checkout, *arguments).stdout for arguments in ((), ("--deploy",))] == ["", ""]
+
+
+def test_no_lock_names_a_registry() -> None:
+    locks = list(ROOT.glob("*.lock"))
+    assert len(locks) == 3
+    assert not [path.name for path in locks if "://" in path.read_text()]
 
 
 @pytest.mark.parametrize("harm", ["unfinished", "no interpreter", "empty"])

@@ -5,7 +5,7 @@ Here: what the steps report. Not here: the work (streams/), and when they run (a
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -21,6 +21,10 @@ from stock_lakehouse.checks.stream import (
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.resources.stream import StreamResource
 from stock_lakehouse.tables import CURATED, LIVE_FEATURES, MINUTE_BARS, RAW_TICKS, RECONCILIATION, STREAM_LOSSES
+
+if TYPE_CHECKING:
+    from stock_lakehouse.lake.bar_table import BarTable
+    from stock_lakehouse.lake.tick_table import TickTable
 
 POOL = "stream"
 DRAIN_MINUTES = 60.0
@@ -47,29 +51,33 @@ stream_losses = dg.AssetsDefinition(specs=[dg.AssetSpec(STREAM_LOSSES.name)])
     pool=POOL,
 )
 def stream_batches(context: dg.AssetExecutionContext, stream_service: StreamResource) -> Iterator[Any]:
+    from stock_lakehouse.streams.runner import Counts
     from stock_lakehouse.streams.status import lag_of, newest_bars, waited_longest
 
     before = stream_service.status(0)
-    with stream_service.running() as started:
-        started.drain(DRAIN_MINUTES)
-        # Under the lock, so that no other runner is between ticks and bars.
-        checks = [conservation_of(started.ticks, started.bars), positions_of(started.ticks)]
-        counts, watermark, open_bars = started.counts, started.ticks.watermark, started.bars.open_bars()
-        ticks = started.ticks.row_count()
+    if stream_service.is_job:
+        counts = Counts.of(stream_service.by_job(context, minutes=DRAIN_MINUTES))
+        with stream_service.tables() as (ticks, bars):
+            checks, facts, rows = _facts_of(ticks, bars)
+    else:
+        with stream_service.running() as started:
+            started.drain(DRAIN_MINUTES)
+            counts = started.counts
+            # Under the lock, so that no other runner is between ticks and bars.
+            checks, facts, rows = _facts_of(started.ticks, started.bars)
     yield from checks
     after = stream_service.status(0)
     metadata: dict[str, Any] = {
         **counts.as_metadata(),
-        "open bars": open_bars,
+        **facts,
         "lag before": lag_of(before),
         "lag after": lag_of(after),
-        "watermark": "none" if watermark is None else watermark.isoformat(),
     }
     settings = stream_service.settings
     newest = newest_bars(stream_service.lakehouse.lake_options, settings.versions_hours, None, None, ROWS_SHOWN)
     shown = {"newest bars": as_table(newest.select(BAR_COLUMNS).to_pylist())} if newest.num_rows else {}
-    yield dg.MaterializeResult(asset_key=RAW_TICKS.name, metadata={"dagster/row_count": ticks, **metadata})
-    yield dg.MaterializeResult(asset_key=MINUTE_BARS.name, metadata={**metadata, **shown})
+    yield dg.MaterializeResult(asset_key=RAW_TICKS.name, metadata={"dagster/row_count": rows, **metadata})
+    yield dg.MaterializeResult(asset_key=MINUTE_BARS.name, metadata={**shown, **metadata})
     waited = waited_longest(after, stream_service.lakehouse.now())
     if waited > timedelta(seconds=stream_service.settings.lag_alert_seconds):
         raise dg.Failure(
@@ -77,6 +85,13 @@ def stream_batches(context: dg.AssetExecutionContext, stream_service: StreamReso
             "lag_alert_seconds: they come faster than they are read; `stock-lakehouse stream status` shows where",
             allow_retries=False,
         )
+
+
+def _facts_of(ticks: "TickTable", bars: "BarTable") -> tuple[list[dg.AssetCheckResult], dict[str, Any], int]:
+    """The checks of the step, what the tables say after it, and the number of ticks, as of the handles."""
+    watermark = ticks.watermark
+    facts = {"open bars": bars.open_bars(), "watermark": "none" if watermark is None else watermark.isoformat()}
+    return [conservation_of(ticks, bars), positions_of(ticks)], facts, ticks.row_count()
 
 
 @dg.asset(name=LIVE_FEATURES.name, deps=[MINUTE_BARS.name, CURATED.name], pool=POOL)
@@ -88,7 +103,7 @@ def live_features(lakehouse: LakehouseResource, stream_service: StreamResource) 
     states = rows["bar_state"].to_pylist()
     counts = {f"{state} bars": states.count(state) for state in sorted(set(states))}
     shown = {"rows": as_table(rows.select(LIVE_COLUMNS).slice(0, ROWS_SHOWN).to_pylist())} if rows.num_rows else {}
-    return dg.MaterializeResult(metadata={"dagster/row_count": rows.num_rows, **counts, **shown})
+    return dg.MaterializeResult(metadata={**shown, "dagster/row_count": rows.num_rows, **counts})
 
 
 @dg.asset(name=RECONCILIATION.name, deps=[MINUTE_BARS.name, CURATED.name], pool=POOL, check_specs=[RECONCILED])
@@ -107,4 +122,4 @@ def minute_reconciliation(lakehouse: LakehouseResource, stream_service: StreamRe
         of_newest = [row for row in rows.select(COMPARED_COLUMNS).to_pylist() if row["date"] == sessions[-1]]
         newest = {"newest session": str(sessions[-1]), "its rows": as_table(of_newest[:ROWS_SHOWN])}
     yield reconciled_of(rows.to_pylist())
-    yield dg.MaterializeResult(metadata={"compared": rows.num_rows, "sessions": len(sessions), **newest, **counts})
+    yield dg.MaterializeResult(metadata={**newest, "compared": rows.num_rows, "sessions": len(sessions), **counts})

@@ -1,8 +1,12 @@
 """Jobs: the selections of assets that are launched together, and the logger of their progress."""
 
+import json
 import logging
+import os
 
 import dagster as dg
+
+from stock_lakehouse.instance.home import ROLES_VARIABLE
 
 LAKEHOUSE_JOB = "stock_lakehouse"
 PROGRESS = "progress"  # the logger's name in run config
@@ -18,6 +22,21 @@ def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     return logger
+
+
+def role_tags(role: str) -> dict[str, str]:
+    """The tags with which the runs of a job have `role` on ECS; none where ROLES_VARIABLE names no such role.
+
+    Raises ValueError if the variable is not a JSON object.
+    """
+    text = os.environ.get(ROLES_VARIABLE)
+    if not text:
+        return {}
+    try:
+        arn = dict(json.loads(text)).get(role)
+    except (TypeError, ValueError):
+        raise ValueError(f"{ROLES_VARIABLE} is not a JSON object of names and ARNs of roles: {text}") from None
+    return {"ecs/task_overrides": json.dumps({"taskRoleArn": arn})} if arn else {}
 
 
 # One group: the UI's graph shows every asset of a single group, and of several groups only closed boxes. The layer of an asset

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from stock_lakehouse.automation.jobs import role_tags
 from stock_lakehouse.automation.sensors import QUIET
 from stock_lakehouse.clock import clock_of
+from stock_lakehouse.resources.lakehouse import STREAM_JOBS
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.tables import LIVE_FEATURES, MINUTE_BARS, RAW_TICKS, RECONCILIATION
 
 if TYPE_CHECKING:
     from stock_lakehouse.streams.status import StreamStatus
 
-DRAIN_JOB, RECONCILE_JOB = "stream_drain", "stream_reconcile"
+DRAIN_JOB, RECONCILE_JOB = STREAM_JOBS
 LEAST_SECONDS = 30  # each tick is a row of Dagster's database
 OFFICIAL_HOURS = 24  # a session without official bars is compared after so long, which then says that there are none
 
@@ -28,12 +30,14 @@ drain_job = dg.define_asset_job(
     DRAIN_JOB,
     selection=dg.AssetSelection.assets(RAW_TICKS.name, MINUTE_BARS.name, LIVE_FEATURES.name),
     executor_def=dg.in_process_executor,
+    tags=role_tags("stream"),
     description="Reads the stream to its ends as they are at the start, and brings minute bars and live features up to date.",
 )
 reconcile_job = dg.define_asset_job(
     RECONCILE_JOB,
     selection=dg.AssetSelection.assets(RECONCILIATION.name),
     executor_def=dg.in_process_executor,
+    tags=role_tags("stream"),
     description="Compares the minutes of finished sessions with their official daily bars.",
 )
 
@@ -64,7 +68,7 @@ def stream_lag_sensor(settings: Settings) -> dg.SensorDefinition:
 
         clock = clock_of(settings.simulated_clock)
         stream = settings.stream
-        status = status_of(settings.lake_options, stream.versions_hours, source_of(stream, clock), 0)
+        status = status_of(settings.lake_options, stream.versions_hours, source_of(stream, clock), 0, stream.runner)
         seen = json.loads(context.cursor) if context.cursor else {}
         reason, waiting = decide(status, seen, clock(), timedelta(seconds=stream.drain_after_seconds))
         if reason is None and in_flight(context.instance, DRAIN_JOB):

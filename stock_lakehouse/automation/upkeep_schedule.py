@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from stock_lakehouse.automation.jobs import role_tags
 from stock_lakehouse.market_calendar import MarketCalendar
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.resources.stream import StreamResource
@@ -67,7 +68,12 @@ def tell(context: dg.OpExecutionContext, done: Upkeep) -> None:
         raise dg.Failure("\n".join(lines), metadata={"findings": len(lines)}, allow_retries=False)
 
 
-@dg.job(name=JOB, executor_def=dg.in_process_executor, description="The weekly upkeep of the lake.")
+@dg.job(
+    name=JOB,
+    executor_def=dg.in_process_executor,
+    tags=role_tags("upkeep"),
+    description="The weekly upkeep of the lake.",
+)
 def upkeep_job() -> None:
     keep_up_op()
 

@@ -55,13 +55,19 @@ class Crawl:
         return {name: "-" if value is None else value for name, value in asdict(self).items()}
 
 
+def names_of(database: str) -> tuple[str, str]:
+    """The names of the crawlers of `database`: of its Delta tables, and of its tables of plain files."""
+    return f"{database}_delta", f"{database}_files"
+
+
 def crawler_inputs(lake: Lake, database: str, role: str) -> list[dict[str, Any]]:
     """The requests of CreateCrawler: of the crawler of Delta tables, and of the one of tables of plain files."""
     delta = [stored.location for stored in lake.delta.values()]
     files = [table.name for table in TABLES if table.format != "delta"]
+    of_delta, of_files = names_of(database)
     return [
         {
-            **_common(f"{database}_delta", database, role, len(delta)),
+            **_common(of_delta, database, role, len(delta)),
             "Description": "Registers the Delta tables of a stock_lakehouse lake.",
             "TablePrefix": PREFIX,
             # CreateNativeDeltaTable: readers take the files from the log. A manifest would be a second, older truth.
@@ -71,7 +77,7 @@ def crawler_inputs(lake: Lake, database: str, role: str) -> list[dict[str, Any]]
             "SchemaChangePolicy": {"UpdateBehavior": "UPDATE_IN_DATABASE", "DeleteBehavior": "LOG"},
         },
         {
-            **_common(f"{database}_files", database, role, len(files)),
+            **_common(of_files, database, role, len(files)),
             "Description": "Adds the partitions of the tables of plain files of a stock_lakehouse lake.",
             "Targets": {"CatalogTargets": [{"DatabaseName": database, "Tables": files}]},
             # Names, types and comments stay those that this program registered. Glue demands the second for catalog targets.

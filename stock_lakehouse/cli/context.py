@@ -75,17 +75,19 @@ def check_instance(settings: Settings) -> None:
         fail(str(error))
 
 
-def existing_lake(settings: Settings) -> Lake:
-    """The lake. Exit with a line if there is none yet, or if it cannot be read."""
+def existing_lake(settings: Settings, *tables: str) -> Lake:
+    """The lake. Exit with a line if there is none yet, or if one of `tables`, those to be read (none: all), may not be listed."""
     from stock_lakehouse.lake import Lake
+    from stock_lakehouse.lake.reading import NoLakeError, check_lake
     from stock_lakehouse.lake.storage import StorageError
-    from stock_lakehouse.tables import ANY_BY_NAME
 
     lake = Lake(settings.lake_options)
     try:
-        lake.check()
-        if any(True for name in ANY_BY_NAME for _ in lake.storage.walk(lake.stored(name).table.path)):
-            return lake
+        lake.check(*tables)
+        check_lake(lake, tables)
+        return lake
+    except NoLakeError:
+        pass
     except StorageError as error:
         fail(str(error))
     fail(

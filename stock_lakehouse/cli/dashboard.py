@@ -40,7 +40,7 @@ def dashboard(
     from stock_lakehouse.dashboards.page_files import MissingScriptError
     from stock_lakehouse.dashboards.reports import Reports
     from stock_lakehouse.dashboards.server import HOST, application
-    from stock_lakehouse.dashboards.view import Views
+    from stock_lakehouse.dashboards.view import SHOWN, Views
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.lake.storage import StorageError
 
@@ -52,7 +52,7 @@ def dashboard(
     try:
         clock = clock_of(settings.simulated_clock)
         clock()
-        lake.check()
+        lake.check(*SHOWN)
         views = Views(lake, settings.serving_cache, clock, aside, _warehouse(settings, lake))
         served = application(views, Reports(lake), url.hostname)
     except (ClockError, StorageError, MissingScriptError) as error:

@@ -9,12 +9,12 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from stock_lakehouse.cli.context import nearest_existing, why_unwritable
 from stock_lakehouse.cli.printing import size
+from stock_lakehouse.diagnosis import Diagnosis
 from stock_lakehouse.settings import Settings, SettingsError, config_file, load_settings
 
 if TYPE_CHECKING:
@@ -28,15 +28,6 @@ JAVA = 17
 SPACE_NOTE, SPACE_BROKEN = 5_000_000_000, 500_000_000  # bytes; the sample's records of a run take some 600 MB
 SHOWN_TICKERS = 20
 REDSHIFT_MINUTES = 5.0  # a paused workgroup starts within a few minutes
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """A line of the doctor's output. State `broken` stops runs, `note` does not."""
-
-    what: str
-    state: Literal["ok", "note", "broken"]
-    detail: str
 
 
 def examine(say: Callable[[str], None]) -> Iterator[Diagnosis]:
@@ -131,10 +122,11 @@ def _disks(settings: Settings) -> Iterator[Diagnosis]:
 
 def _bucket(root: str) -> Diagnosis:
     """Try once what a run does: list, conditional write, read, delete."""
+    from stock_lakehouse.lake.lease import TRIAL
     from stock_lakehouse.lake.storage import Bucket, ChangedError, StorageError
     from stock_lakehouse.tables import TABLES
 
-    bucket, path = Bucket(root), f".locks/doctor-{uuid.uuid4().hex}"
+    bucket, path = Bucket(root), f"{TRIAL}{uuid.uuid4().hex}"
     try:
         bucket.check(table.path for table in TABLES)
         bucket.put(path, b"", None)

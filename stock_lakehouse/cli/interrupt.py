@@ -35,6 +35,7 @@ STANDS = {
     "layout": "every table is whole, and moved tables stay moved. To continue: ",
     "dashboard": "the lake stays as it is. To open it again: ",
     "stream": "what was committed stays, and nothing is half-written. To go on from there: ",
+    "deploy": "what was written or deleted stays so. To continue: ",
     "ui": "the lake stays as it is; a run that was in progress can be run again. To open it again: ",
 }
 NOTHING = "nothing was changed. To repeat it: "

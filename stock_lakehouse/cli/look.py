@@ -132,7 +132,7 @@ def restatements(
     from stock_lakehouse.tables import RESTATEMENTS
 
     settings = settings_of_process()
-    lake = existing_lake(settings)
+    lake = existing_lake(settings, RESTATEMENTS.name)
     with engine(settings, RESTATEMENTS.name) as spark:
         from stock_lakehouse.lake.status import restatement_lines
 

@@ -28,7 +28,7 @@ from stock_lakehouse.cli.context import (
 )
 from stock_lakehouse.cli.interrupt import ctrl_c
 from stock_lakehouse.cli.outcome import run_and_print
-from stock_lakehouse.cli.printing import aside, fail, print_table, progress_printer, say, size
+from stock_lakehouse.cli.printing import aside, fail, print_table, progress_printer, say, say_diagnosis, size
 from stock_lakehouse.cli.program import app
 
 if TYPE_CHECKING:
@@ -249,9 +249,16 @@ def init(
     production: Annotated[
         bool, typer.Option("--production", help="Dagster on Postgres, for a server; else on SQLite, for a laptop.")
     ] = False,
+    on_aws: Annotated[
+        bool, typer.Option("--aws", help="Write a lakehouse.toml for a deployment on AWS, and say what comes next.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing dagster.yaml.")] = False,
 ) -> None:
-    """Write lakehouse.toml if there is none, and the dagster.yaml of a laptop or of production."""
+    """Write lakehouse.toml if there is none, and the dagster.yaml of a laptop or of production.
+
+    With --aws no dagster.yaml: `stock-lakehouse deploy render` makes that of the deployment.
+    """
+    from stock_lakehouse.deployment.first_settings import AWS_TOML
     from stock_lakehouse.instance.home import (
         LAKEHOUSE_TOML,
         LAPTOP,
@@ -266,9 +273,16 @@ def init(
     toml = config_file()
     if not toml.exists() and (reason := why_unwritable(toml.parent)):
         fail(f"{reason}; call this in a folder that you may write")
-    toml_written = write_new(toml, LAKEHOUSE_TOML, force=False)
+    if on_aws and production:
+        fail("--aws, --production: give one of them; on AWS `stock-lakehouse deploy render` makes the dagster.yaml")
+    # A clone has the sample's settings. As long as nobody has changed them, they are nobody's.
+    untouched = on_aws and toml.is_file() and toml.read_text(encoding="utf-8") == LAKEHOUSE_TOML
+    toml_written = write_new(toml, AWS_TOML if on_aws else LAKEHOUSE_TOML, force=untouched)
     say(f"{'written' if toml_written else 'kept, because it exists'}: {toml}")
     settings = settings_of_process()
+    if on_aws:
+        _say_next_on_aws(settings)
+        return
     check_lake_root(settings)
     path = dagster_folder(settings) / "dagster.yaml"
     if reason := why_unwritable(path.parent):
@@ -283,24 +297,35 @@ def init(
     write_new(path.with_name("workspace.yaml"), WORKSPACE, force=False)
     if production:
         say(
-            f"Dagster needs DAGSTER_HOME={path.parent} and {POSTGRES_VARIABLE} in its environment; docs/operations.md has "
-            "units for systemd. If the lake has data already, `stock-lakehouse record` marks it in the new instance."
+            f"Dagster needs DAGSTER_HOME={path.parent} and {POSTGRES_VARIABLE} in its environment; docs/deployment.md "
+            "has units for systemd. If the lake has data already, `stock-lakehouse record` marks it in the new instance."
         )
     else:
         say("Next: `stock-lakehouse doctor`, then `stock-lakehouse demo`.")
 
 
+def _say_next_on_aws(settings: Settings) -> None:
+    """The commands up to the stack of the lake. Exit with a line if the settings are not those of a lake on S3."""
+    from stock_lakehouse.lake_options import EXAMPLE_BUCKET
+
+    if not isinstance(settings.lake_root, str):
+        fail(
+            f"lake_root: {settings.lake_root} is a folder, and a deployment needs a lake on S3; call this in another folder, or "
+            f"set lake_root to {EXAMPLE_BUCKET}bucket/lake until the stack names the bucket"
+        )
+    say("Next, each safe to repeat; docs/deployment.md has all steps:")
+    say("  stock-lakehouse deploy render")
+    say("  stock-lakehouse deploy check")
+    say("  aws cloudformation deploy --template-file deploy/lakehouse.yaml --stack-name stock-lakehouse \\")
+    say("    --capabilities CAPABILITY_IAM")
+    if settings.lake_root.startswith(EXAMPLE_BUCKET):
+        say("Then fill in the stack's output LakeRoot in lakehouse.toml.")
+
+
 @app.command()
 def doctor() -> None:
     """Check everything that a run needs; each line says how to repair what is broken."""
-    from rich.markup import escape
-
     from stock_lakehouse.cli.doctor import examine
 
-    broken = False
-    for finding in examine(aside):
-        color = {"ok": "green", "note": "yellow", "broken": "red"}[finding.state]
-        say(f"[{color}]{finding.state:<8}[/]{finding.what}: {escape(finding.detail)}")
-        broken = broken or finding.state == "broken"
-    if broken:
+    if sum(say_diagnosis(found) for found in examine(aside)):
         raise typer.Exit(1)

@@ -20,6 +20,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from stock_lakehouse.diagnosis import Diagnosis
+
 NAME = "stock-lakehouse"
 LINE_WIDTH = 80
 PIPE_WIDTH = 200  # of grids in a file or a pipe, which are not cut to the width of a terminal
@@ -40,6 +42,15 @@ def progress_printer() -> Callable[[str], None]:
         console.print(f"[dim]{time.monotonic() - started:6.1f} s[/]  {escape(as_typed(line))}")
 
     return progress
+
+
+def say_diagnosis(found: Diagnosis) -> bool:
+    """Print a line of `doctor` or `deploy check`; return whether it is broken."""
+    from rich.markup import escape
+
+    color = {"ok": "green", "note": "yellow", "broken": "red"}[found.state]
+    say(f"[{color}]{found.state:<8}[/]{found.what}: {escape(found.detail)}")
+    return found.state == "broken"
 
 
 def error_console() -> Console:

@@ -74,6 +74,7 @@ def query(
     from stock_lakehouse.lake.reading import moment
     from stock_lakehouse.lake.storage import LakeError
     from stock_lakehouse.sql.choose import engine_of
+    from stock_lakehouse.tables import CURATED
 
     if list_reports:
         _print_reports()
@@ -82,7 +83,7 @@ def query(
     chosen: Form = form or _form_of(output)
     target = _target(output, chosen, force)
     settings = settings_of_process()
-    existing_lake(settings)
+    existing_lake(settings, CURATED.name)  # whether the tables of the query may be read, its engine finds out
     try:
         at = None if as_of is None else moment(as_of)
         result = engine_of(settings, engine).run(text, [_parameter(value) for value in param or []], at)

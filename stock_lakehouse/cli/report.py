@@ -167,10 +167,11 @@ def _view_after(settings: Settings, record: RunRecord) -> View:
 
 
 def _lake_of(settings: Settings) -> Lake:
+    from stock_lakehouse.dashboards.view import SHOWN
     from stock_lakehouse.lake import Lake
 
     lake = Lake(settings.lake_options)
-    lake.check()
+    lake.check(*SHOWN)
     return lake
 
 

@@ -51,8 +51,8 @@ def chosen_rows(
     from stock_lakehouse.sql.values import plain
 
     try:
-        table_of(Lake(settings.lake_options), table)
-        existing_lake(settings)
+        stored = table_of(Lake(settings.lake_options), table)
+        existing_lake(settings, *(stored.made_from if stored.layer == "view" else (table,)))
         return plain(read_table(table, tickers=tickers, first=day_of(first), last=day_of(last), as_of=as_of))
     except LakeError as error:
         fail(str(error))

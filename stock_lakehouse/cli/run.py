@@ -30,8 +30,10 @@ from stock_lakehouse.cli.printing import (
 from stock_lakehouse.cli.program import Assets, First, Last, Tickers, app
 
 if TYPE_CHECKING:
+    from stock_lakehouse.partitions import Rectangle
     from stock_lakehouse.runs.backfill import BackfillPlan
     from stock_lakehouse.runs.run import RunReport
+    from stock_lakehouse.settings import Settings
 
 
 @app.command()
@@ -74,28 +76,44 @@ def backfill(
     What the lake holds is skipped, so a backfill that was stopped or killed continues when it is started again. Features by
     older formulas count as missing: they alone are computed again. `materialize` runs everything requested in one run.
     """
-    from stock_lakehouse.lake import Lake
-    from stock_lakehouse.runs.backfill import plan_backfill, run_backfill
     from stock_lakehouse.runs.run import check_select
-    from stock_lakehouse.tables import LAYERS
 
     settings = settings_of_process()
     requested = asked_rectangle(settings, tickers, first, last)
     assets = selected(select)
     check_lake_root(settings)
     check_instance(settings)
-    check_layout(settings)
     try:
         check_select(settings, assets)
     except ValueError as error:
         fail(str(error))
+    load_missing(settings, requested, assets, chunk, again, dry_run)
+
+
+def load_missing(
+    settings: Settings,
+    requested: Rectangle,
+    assets: list[str] | None,
+    chunk: int | None = None,
+    again: bool = False,
+    dry_run: bool = False,
+) -> None:
+    """Run a backfill of `requested`, print its runs and progress, and record what the lake holds. Exits as `backfill` does.
+
+    `chunk`: bars per run; 0: everything in one run; None: the default of `plan_backfill`.
+    """
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.runs.backfill import CHUNK_BARS, plan_backfill, run_backfill
+    from stock_lakehouse.tables import LAYERS
+
+    check_layout(settings)
+
+    chunk_bars = CHUNK_BARS if chunk is None else chunk or sys.maxsize
 
     def plan(run_again: bool) -> BackfillPlan:
         with engine(settings, *(table.name for table in LAYERS)) as spark:
             try:
-                return plan_backfill(
-                    Lake(settings.lake_options), spark, requested, assets, chunk or sys.maxsize, run_again
-                )
+                return plan_backfill(Lake(settings.lake_options), spark, requested, assets, chunk_bars, run_again)
             except ValueError as error:
                 fail(str(error))
 

@@ -9,7 +9,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date, datetime
@@ -62,6 +62,12 @@ AcceptLoss = Annotated[
     typer.Option(metavar="WHY", help="Go on although messages were lost; the reason is kept in stream_losses."),
 ]
 TakeOver = Annotated[bool, typer.Option("--take-over", help="Take the tables over from another kind of runner.")]
+Rebuild = Annotated[
+    bool,
+    typer.Option(
+        "--rebuild-checkpoint", help="Structured Streaming: begin a new checkpoint at the positions in the tables."
+    ),
+]
 Late = Annotated[float, _share("late: they come after three times `late_seconds`")]
 Duplicate = Annotated[float, _share("sent twice")]
 Poison = Annotated[float, _share("followed by a broken one")]
@@ -131,19 +137,28 @@ def drain(
     minutes: Annotated[float, typer.Option(min=0.01, help="How long it may take.")] = 10.0,
     accept_loss: AcceptLoss = None,
     take_over: TakeOver = False,
+    rebuild_checkpoint: Rebuild = False,
     as_json: AsJson = False,
 ) -> None:
     """Read the stream to its ends as they are now, bring bars and live features up to date, and end.
 
     Exits with 1 if the same may work later, and with 3 if somebody has to decide; the message says what.
     """
-    began, progress = time.monotonic(), _now_and_then(progress_printer())
-    with _running(accept_loss, take_over) as started:
-        started.drain(minutes, lambda: progress(f"batch {started.ticks.batch:,}: {started.counts.messages:,} messages"))
-        _update_live(started)
-        if started.counts.messages:
-            _tell_dagster(_settings(), started)
-        summary = _summary(started, time.monotonic() - began)
+    from stock_lakehouse.streams.runner import summary_of
+
+    began, progress, settings = time.monotonic(), _now_and_then(progress_printer()), _settings()
+    if _is_job(settings):
+        asked = {"accept_loss": accept_loss, "take_over": take_over, "rebuild": rebuild_checkpoint}
+        summary = _by_job(settings, **asked, minutes=minutes, live=settings.stream.live_seconds > 0)
+    else:
+        with _running(accept_loss, take_over, rebuild_checkpoint) as started:
+            started.drain(
+                minutes, lambda: progress(f"batch {started.ticks.batch:,}: {started.counts.messages:,} messages")
+            )
+            _update_live(started)
+            summary = summary_of(started, time.monotonic() - began)
+    if summary["messages"]:
+        _tell_dagster(settings, summary)
     if as_json:
         print_data(json.dumps(summary))
     else:
@@ -151,7 +166,12 @@ def drain(
 
 
 @stream_app.command()
-def run(accept_loss: AcceptLoss = None, take_over: TakeOver = False, as_json: AsJson = False) -> None:
+def run(
+    accept_loss: AcceptLoss = None,
+    take_over: TakeOver = False,
+    rebuild_checkpoint: Rebuild = False,
+    as_json: AsJson = False,
+) -> None:
     """Read the stream and keep its bars up to date until Ctrl-C or SIGTERM, which end it after the batch.
 
     Each `report_seconds` it prints a line and tells Dagster of new bars, each `live_seconds` it computes live features. It may be
@@ -159,15 +179,18 @@ def run(accept_loss: AcceptLoss = None, take_over: TakeOver = False, as_json: As
     """
     from stock_lakehouse.streams import runner
 
+    if _is_job(settings := _settings()):
+        asked = {"accept_loss": accept_loss, "take_over": take_over, "rebuild": rebuild_checkpoint}
+        _by_job(settings, **asked, follows=True)
+        return
     stopped, began, progress = threading.Event(), time.monotonic(), progress_printer()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    with _running(accept_loss, take_over) as started:
-        stream = _settings().stream
+    with _running(accept_loss, take_over, rebuild_checkpoint) as started:
+        stream = settings.stream
         next_line = began + stream.report_seconds
         next_event, told = began + max(stream.report_seconds, LEAST_SECONDS), 0
         next_live = began + stream.live_seconds
-        settings = _settings()
 
         def report() -> None:
             nonlocal next_line, next_event, next_live, told
@@ -177,14 +200,14 @@ def run(accept_loss: AcceptLoss = None, take_over: TakeOver = False, as_json: As
             if time.monotonic() >= next_event and started.counts.messages > told:
                 next_event = time.monotonic() + max(stream.report_seconds, LEAST_SECONDS)
                 told = started.counts.messages
-                _tell_dagster(settings, started)
+                _tell_dagster(settings, runner.summary_of(started, time.monotonic() - began))
             if time.monotonic() >= next_line:
                 next_line += stream.report_seconds
-                summary = _summary(started, time.monotonic() - began)
+                summary = runner.summary_of(started, time.monotonic() - began)
                 print_data(json.dumps(summary)) if as_json else progress(_sentence(summary))
 
         runner.run(started, stream.trigger_seconds, stopped.is_set, report)
-        summary = _summary(started, time.monotonic() - began)
+        summary = runner.summary_of(started, time.monotonic() - began)
     print_data(json.dumps(summary)) if as_json else say(_sentence(summary))
 
 
@@ -195,7 +218,7 @@ def retry(as_json: AsJson = False) -> None:
     The rules are those of the settings and of this version of the program: after `ahead_seconds` was raised, for example.
     """
     progress = _now_and_then(progress_printer())
-    with _running() as started:
+    with _embedded() as started:
         letters, changed = started.retry(lambda count: progress(f"{count:,} dead letters read again"))
     if as_json:
         print_data(json.dumps({"dead_letters": letters, "changed": changed}))
@@ -214,7 +237,7 @@ def refill(
     from stock_lakehouse.streams.refill import refill as bring_back
 
     began = time.monotonic()
-    with _running(is_started=False) as runner:
+    with _embedded(is_started=False) as runner:
         done = bring_back(runner, minutes, progress_printer())
     seconds = round(time.monotonic() - began, 1)
     if as_json:
@@ -242,7 +265,8 @@ def status(
 
     settings = _settings()
     with _named_errors(settings):
-        found = status_of(settings.lake_options, settings.stream.versions_hours, _source(settings), days)
+        stream = settings.stream
+        found = status_of(settings.lake_options, stream.versions_hours, _source(settings), days, stream.runner)
         running = _live_rows(settings, None)
     if as_json:
         print_data(json.dumps({**asdict(found), "live": running}, default=_json))
@@ -428,24 +452,70 @@ def _source(settings: Settings) -> StreamSource:
 
 
 @contextmanager
-def _running(accept_loss: str | None = None, take_over: bool = False, *, is_started: bool = True) -> Iterator[Runner]:
-    """The runner, started or not; its errors as a line and an exit code."""
+def _running(accept_loss: str | None, take_over: bool, rebuild: bool) -> Iterator[Runner]:
+    """The started runner of the settings, not a job; its errors as a line and an exit code."""
+    from stock_lakehouse.clock import clock_of
+
+    settings = _settings()
+    if settings.stream.runner == "embedded":
+        if rebuild:
+            fail("--rebuild-checkpoint: goes with stream.runner = 'structured_streaming'; the embedded runner has none")
+        with _embedded(accept_loss, take_over) as embedded:
+            yield embedded
+        return
+    from stock_lakehouse.cli.context import engine
+    from stock_lakehouse.streams.structured import structured_runner
+
+    check_lake_root(settings)
+    clock = clock_of(settings.simulated_clock)
+    with (
+        _named_errors(settings),
+        engine(settings, "raw_ticks") as spark,
+        structured_runner(
+            *(settings.lake_options, settings.stream, _source(settings), spark, clock, accept_loss, take_over, rebuild)
+        ) as started,
+    ):
+        yield started
+
+
+@contextmanager
+def _embedded(accept_loss: str | None = None, take_over: bool = False, *, is_started: bool = True) -> Iterator[Runner]:
+    """A runner of this package, started or not; its errors as a line and an exit code. It writes for that of the settings."""
     from stock_lakehouse.clock import clock_of
     from stock_lakehouse.engines import EngineError, spark_session
+    from stock_lakehouse.lake.tick_table import OWNERS
     from stock_lakehouse.streams.runner import only_runner, runner
 
     settings = _settings()
     check_lake_root(settings)
-    clock = clock_of(settings.simulated_clock)
+    clock, stream = clock_of(settings.simulated_clock), settings.stream
+    owner = OWNERS[stream.runner]
     try:
         # The embedded engine whatever the setting `engine`: a batch is small, and its way to a remote engine is long.
         with (
             _named_errors(settings),
             spark_session("embedded") as spark,
         ):
-            given = (settings.lake_options, settings.stream, _source(settings), spark, clock)
-            with runner(*given, accept_loss, take_over) if is_started else only_runner(*given) as found:
+            given = (settings.lake_options, stream, _source(settings), spark, clock)
+            with runner(*given, accept_loss, take_over, owner) if is_started else only_runner(*given, owner) as found:
                 yield found
+    except EngineError as error:
+        fail(str(error))
+
+
+def _is_job(settings: Settings) -> bool:
+    return settings.stream.runner == "structured_streaming" and settings.engine == "databricks"
+
+
+def _by_job(settings: Settings, **asked: Any) -> dict[str, Any]:
+    """The summary of a Databricks job that reads the stream; its errors as a line and an exit code."""
+    from stock_lakehouse.engines import EngineError
+    from stock_lakehouse.runs.stream import stream_job_run
+
+    check_lake_root(settings)
+    try:
+        with _named_errors(settings):
+            return stream_job_run(settings, progress_printer(), **asked)
     except EngineError as error:
         fail(str(error))
 
@@ -461,7 +531,16 @@ def _named_errors(settings: Settings) -> Iterator[None]:
     from stock_lakehouse.lake.stream_table import StreamRefusedError
     from stock_lakehouse.streams import SourceUnavailableError
     from stock_lakehouse.streams.runner import StreamTimeoutError
+    from stock_lakehouse.streams.structured import StreamQueryError
 
+    may_pass = (
+        StorageError,
+        LeaseLostError,
+        PublishError,
+        StreamTimeoutError,
+        SourceUnavailableError,
+        StreamQueryError,
+    )
     try:
         yield
     except StreamRefusedError as error:
@@ -470,7 +549,7 @@ def _named_errors(settings: Settings) -> Iterator[None]:
     except TableBusyError:
         aside(f"{NAME}: {_busy(settings)}")
         raise typer.Exit(MAY_PASS) from None
-    except (StorageError, LeaseLostError, PublishError, StreamTimeoutError, SourceUnavailableError) as error:
+    except may_pass as error:
         aside(f"{NAME}: {error}")
         raise typer.Exit(MAY_PASS) from None
     except ClockError as error:
@@ -494,27 +573,30 @@ def repair_bars(settings: Settings) -> None:
 
     with _named_errors(settings):
         dropped = drop_damaged_bars(Lake(settings.lake_options))
-    with _running() as started:
-        count = rebuild_bars(started.ticks, started.bars, started.bars_of)
+    with _embedded(is_started=False) as runner:  # the stream itself is not asked for anything
+        runner.prepare()
+        runner.ticks.check()
+        runner.catch_up()
+        count = rebuild_bars(runner.ticks, runner.bars, runner.bars_of)
     say(f"minute_bars: {dropped:,} damaged files taken out, {count:,} bars computed again from their ticks")
 
 
-def _tell_dagster(settings: Settings, started: Runner) -> None:
+def _tell_dagster(settings: Settings, summary: Mapping[str, Any]) -> None:
     """Report new minute bars to Dagster, if the project has an instance of it. The stream goes on if its database fails."""
     import dagster as dg
     from dagster_postgres.utils import DagsterPostgresException
     from sqlalchemy.exc import SQLAlchemyError
 
     from stock_lakehouse.instance.home import dagster_folder, open_instance
+    from stock_lakehouse.streams.runner import Counts
     from stock_lakehouse.tables import MINUTE_BARS
 
     home = dagster_folder(settings)
     if not (home / "dagster.yaml").exists():
         return
-    watermark = started.ticks.watermark
     metadata: dict[str, Any] = {
-        **started.counts.as_metadata(),
-        "watermark": "none" if watermark is None else watermark.isoformat(),
+        **Counts.of(summary).as_metadata(),
+        "watermark": summary["watermark"] or "none",
     }
     try:
         with open_instance(home) as instance:
@@ -524,25 +606,6 @@ def _tell_dagster(settings: Settings, started: Runner) -> None:
         aside(
             f"{NAME}: Dagster was not told of new minute bars, which are in the lake: {reason}. `{NAME} doctor` says more"
         )
-
-
-def _summary(started: Runner, seconds: float) -> dict[str, Any]:
-    counts = started.counts
-    watermark = started.ticks.watermark
-    return {
-        "source": started.source.name,
-        "batch": started.ticks.batch,
-        "messages": counts.messages,
-        "events": counts.events,
-        "duplicates": counts.duplicates,
-        "dead_letters": counts.dead,
-        "reasons": dict(counts.reasons),
-        "late": counts.late,
-        "new_bars": counts.new_bars,
-        "open_bars": started.bars.open_bars(),
-        "watermark": None if watermark is None else watermark.isoformat(),
-        "seconds": round(seconds, 1),
-    }
 
 
 def _sentence(summary: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from stock_lakehouse.dashboards.data import counts, data
 from stock_lakehouse.dashboards.run import run
 from stock_lakehouse.dashboards.signals import signals
 from stock_lakehouse.dashboards.ticker import about, charts, columns_of, restated_of, rows_of, years_before
-from stock_lakehouse.dashboards.view import View
+from stock_lakehouse.dashboards.view import SHOWN, View
 from stock_lakehouse.instance.run_record import ROW_COUNT, RunRecord
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.storage import LakeError
@@ -39,7 +39,7 @@ def answers(lake: Lake, tickers: Sequence[str] | None, years: int, most: int) ->
     `tickers`: the tickers to chart. None: all; if the lake has more than `most`, those with a signal on the newest session, then
     those that moved most. Raises ReportError if there are no features, or none of a ticker; StorageError.
     """
-    lake.check()
+    lake.check(*SHOWN)
     view = View(lake)
     return {**answers_of(view, tickers, years, most), "counts": counts(view)}
 

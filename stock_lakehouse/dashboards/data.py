@@ -6,6 +6,7 @@ another service, so they are questions of their own. Not here: the shown version
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -19,7 +20,7 @@ from stock_lakehouse.lake.history import open_as_of
 from stock_lakehouse.lake.raw_csv import CorruptRawFileError
 from stock_lakehouse.lake.raw_files import CSV_ERRORS, RawFile, raw_file, text_in
 from stock_lakehouse.lake.reading import ISO_DAY, has_rows_at, rows_as_of
-from stock_lakehouse.lake.storage import File, LakeRoot, storage_at
+from stock_lakehouse.lake.storage import DeniedError, File, LakeRoot, storage_at
 from stock_lakehouse.lake.storage.messages import first_line
 from stock_lakehouse.market_calendar import ONE_DAY
 from stock_lakehouse.schemas import raw
@@ -61,7 +62,8 @@ def data(view: View) -> dict[str, Any]:
     - actions: kinds: how many of each; newest: the LISTED with the newest ex_date
 
     Raw is counted by its files until that moment. The Parquet tables keep no history: at an earlier moment nothing is known of
-    processed, and the quarantine has the rows that had landed by then and are refused now. Raises NoVersionError, StorageError.
+    processed, and the quarantine has the rows that had landed by then and are refused now. Of raw and processed nothing is known
+    to who may not list them. Raises NoVersionError, StorageError.
     """
     rejected = _landed_by(view.lake.quarantine.read_arrow(), view.as_of)
     lines = rows_as_of(view.lake, RESTATEMENTS.name, view.as_of)
@@ -73,7 +75,7 @@ def data(view: View) -> dict[str, Any]:
         QUARANTINE.name: {"rows": rejected.num_rows, "last": _newest_day(rejected)},
         RESTATEMENTS.name: {"rows": lines.num_rows},  # the log counts orphaned lines too
     }
-    held = [_held(view, table) | known.get(table.name, {}) for table in TABLES]
+    held = [_held_if_allowed(view, table) | known.get(table.name, {}) for table in TABLES]
     by_table = {table["table"]: table for table in held}
     by_table[CURATED.name]["missing"] = coverage["missing"]
     by_table[FEATURES.name]["missing"] = max(by_table[CURATED.name]["rows"] - by_table[FEATURES.name]["rows"], 0)
@@ -91,15 +93,20 @@ def data(view: View) -> dict[str, Any]:
 
 
 def counts(view: View) -> dict[str, dict[str, Any]]:
-    """Rows of raw and of processed, and the newest session of processed, by table; None of processed at an earlier moment.
+    """Rows of raw and of processed, and the newest session of processed, by table; None of processed at an earlier moment, and of
+    a table that may not be read.
 
     The only way to know them is to open each file. A file is opened once in a process as long as it does not change: 2.5 million
     bars take 2.5 s of processor time the first time, 0.2 s then. Raises CorruptRawFileError, StorageError.
     """
     lake = view.lake
-    landed = lake.storage.map(lambda file: _lines_in(lake.root, file), _landed(lake, view.as_of))
-    found: dict[str, dict[str, Any]] = {RAW.name: {"rows": sum(landed)}, PROCESSED.name: {"rows": None, "last": None}}
-    if view.as_of is None:
+    found: dict[str, dict[str, Any]] = {RAW.name: {"rows": None}, PROCESSED.name: {"rows": None, "last": None}}
+    with contextlib.suppress(DeniedError):
+        landed = lake.storage.map(lambda file: _lines_in(lake.root, file), _landed(lake, view.as_of))
+        found[RAW.name] = {"rows": sum(landed)}
+    if view.as_of is not None:
+        return found
+    with contextlib.suppress(DeniedError):
         parts = [
             *lake.storage.map(lambda file: _rows_in(lake.root, file.path, file.version_tag), lake.processed.files())
         ]
@@ -131,14 +138,28 @@ def warehouse(view: View) -> list[dict[str, Any]] | None:
     ]
 
 
+def _held_if_allowed(view: View, table: Table) -> dict[str, Any]:
+    """`_held`; nothing of a table of raw or processed that may not be read: who looks at charts need not see delivered rows."""
+    try:
+        return _held(view, table)
+    except DeniedError:
+        if table.layer not in (RAW.layer, PROCESSED.layer):
+            raise
+        return _nothing_known(table)
+
+
+def _nothing_known(table: Table) -> dict[str, Any]:
+    facts: dict[str, Any] = dict.fromkeys(("rows", "missing", "files", "bytes", "version", "last", "changed"))
+    return facts | {"table": table.name, "layer": table.layer, "description": table.description}
+
+
 def _held(view: View, table: Table) -> dict[str, Any]:
     """One table: its name, description and layer; what is known without opening its files, None if it is not.
 
     - rows; missing: curated: sessions without a bar between the first and last one of a ticker; features: bars without a row
     - files, bytes; version; last: the newest session; changed: when it last changed
     """
-    facts: dict[str, Any] = dict.fromkeys(("rows", "missing", "files", "bytes", "version", "last", "changed"))
-    facts |= {"table": table.name, "layer": table.layer, "description": table.description}
+    facts = _nothing_known(table)
     if table.format == "delta":
         return facts | _held_in_delta(view, table)
     if table == RAW:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from stock_lakehouse.warehouse.load import Warehouse
 
 log = logging.getLogger(__name__)
+# The tables that somebody needs to be allowed to read who looks at charts.
+SHOWN = tuple(table.name for table in SERVED)
 KEPT = 8  # views of the past that a server keeps open
 WAIT_SECONDS = 0.5  # for a serving copy that is being made; then the asker is told how far it is
 DIGEST_LENGTH = 24

@@ -13,6 +13,7 @@ from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.layers import run
 from stock_lakehouse.layers.step import BLOCKED, CheckResult, Step
+from stock_lakehouse.streams import order as stream_order
 
 if TYPE_CHECKING:
     import dagster_pipes
@@ -22,32 +23,46 @@ MESSAGE_SECONDS = 5.0
 
 
 def main() -> None:
-    """Execute Dagster's order. If a check blocks the publish, the job ends with success but reports no materialization."""
+    """Execute Dagster's order: a layer for a rectangle, or the stream.
+
+    If a check blocks a publish, the job ends with success but reports no materialization.
+    """
     import dagster_pipes
 
     params: dagster_pipes.PipesParamsLoader = dagster_pipes.PipesCliArgsParamsLoader()  # type: ignore[no-untyped-call]
     if not params.is_dagster_pipes_process():  # a new cluster gets the parameters in its environment
         params = dagster_pipes.PipesEnvVarParamsLoader()  # type: ignore[no-untyped-call]
-    with dagster_pipes.open_dagster_pipes(params_loader=params, **_exchange(params)) as pipes:
-        order = Order.of(pipes.extras)
+    with (
+        dagster_pipes.open_dagster_pipes(params_loader=params, **_exchange(params)) as pipes,
+        job_session() as spark,
+    ):
+        if pipes.extras.get("kind") == stream_order.KIND:
+            from stock_lakehouse.databricks_jobs.stream import read_stream
 
-        def tell(result: CheckResult) -> None:
-            pipes.report_asset_check(result.name, result.passed, result.severity, result.facts, result.table.name)
+            order = stream_order.StreamOrder.of(pipes.extras)
+            pipes.log.info(f"{order.name}: {order.source}, Spark {spark.version}")
+            pipes.report_custom_message(read_stream(order, spark, pipes.log.info))
+        else:
+            _publish(Order.of(pipes.extras), spark, pipes)
 
-        with job_session() as spark:
-            pipes.log.info(
-                f"{order.name}: {len(order.tickers)} tickers × {len(order.sessions):,} sessions, Spark {spark.version}"
-            )
-            try:
-                metadata = publish(order, spark, tell, pipes.log.info)
-            except BLOCKED as error:
-                pipes.log.error(f"{error}; nothing was published")
-                return
-        pipes.log.info(
-            f"{order.name}: {metadata['added']:,} rows added, {metadata['corrected']:,} corrected, "
-            f"{metadata['withdrawn']:,} withdrawn"
-        )
-        pipes.report_asset_materialization(asset_key=order.name, metadata=metadata)
+
+def _publish(order: Order, spark: SparkSession, pipes: dagster_pipes.PipesContext) -> None:
+    def tell(result: CheckResult) -> None:
+        pipes.report_asset_check(result.name, result.passed, result.severity, result.facts, result.table.name)
+
+    pipes.log.info(
+        f"{order.name}: {len(order.tickers)} tickers × {len(order.sessions):,} sessions, Spark {spark.version}"
+    )
+    try:
+        metadata = publish(order, spark, tell, pipes.log.info)
+    except BLOCKED as error:
+        pipes.log.error(f"{error}; nothing was published")
+        return
+    pipes.log.info(
+        f"{order.name}: {metadata['added']:,} rows added, {metadata['corrected']:,} corrected, "
+        f"{metadata['withdrawn']:,} withdrawn"
+    )
+    pipes.report_asset_materialization(asset_key=order.name, metadata=metadata)
 
 
 def publish(

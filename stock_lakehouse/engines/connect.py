@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from stock_lakehouse import __version__
 from stock_lakehouse.engines.errors import EngineError
-from stock_lakehouse.engines.loss import BoundedRetryPolicy
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -60,6 +59,9 @@ def connected(builder: Any, advice: str, options: Mapping[str, str] = MappingPro
     from grpc import RpcError
     from pyspark.errors import PySparkException
     from pyspark.sql.connect.session import SparkSession as ConnectSession
+
+    # It imports PySpark's client, which with pandas is a third of what the code location takes to load.
+    from stock_lakehouse.engines.loss import BoundedRetryPolicy
 
     builder.set(builder.PARAM_USER_AGENT, USER_AGENT)
     _wait_for(builder, advice)

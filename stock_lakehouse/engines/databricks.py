@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 HTTP_SECONDS, RETRY_SECONDS = 30, 60
 POLL_SECONDS = 5.0
+WHEEL = f"stock_lakehouse-{__version__}-py3-none-any.whl"
+SERVERLESS_VERSION = "4"  # of the environment: Spark 4, Python 3.12
 
 
 class ClusterError(EngineError):
@@ -184,7 +186,7 @@ def _missing(databricks: Databricks) -> str:
 
 
 def _how_to_install(databricks: Databricks) -> str:
-    wheel = databricks.wheel or f"the wheel stock_lakehouse-{__version__}-py3-none-any.whl"
+    wheel = databricks.wheel or f"the wheel {WHEEL}"
     if databricks.cluster_id:
         return f"install {wheel} on the cluster (Libraries → Install new → Python Whl), which brings TA-Lib, and restart it"
     return (

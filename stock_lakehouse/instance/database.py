@@ -5,6 +5,7 @@ Not here: opening the instance (home.py).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def check_database(home: Path) -> str:
         if storage is None:
             return "of an instance class of its own"
         if storage.class_name == "PostgresRunStorage":
-            return _check_postgres(_url(storage, config), config)
+            return _check_postgres(_values(storage, config), config)
     except (DagsterInvalidConfigError, PostProcessingError) as error:
         raise InstanceError(f"{config} cannot be used: {_first_line(error)}") from None
     if storage.class_name != "SqliteRunStorage":
@@ -48,11 +49,10 @@ def check_database(home: Path) -> str:
     return f"SQLite in {home}"
 
 
-def _url(storage: ConfigurableClassData, config: Path) -> str:
-    """The URL of the storage's database, with variables resolved. Raises InstanceError for one that is not set."""
+def _values(storage: ConfigurableClassData, config: Path) -> Mapping[str, Any]:
+    """The storage's configuration, with variables resolved. Raises InstanceError for one that is not set."""
     from dagster._config import process_config, resolve_to_config_type
     from dagster_postgres import PostgresRunStorage
-    from dagster_postgres.utils import pg_url_from_config
     from dagster_shared.error import SerializableErrorInfo
 
     found = process_config(resolve_to_config_type(PostgresRunStorage.config_type()), storage.config_dict)
@@ -62,19 +62,26 @@ def _url(storage: ConfigurableClassData, config: Path) -> str:
             for error in found.errors or ()
         ]
         raise InstanceError(f"{config} cannot be used: {reason.strip().partition(': ')[2] or reason}")
-    value: Any = found.value
-    return str(pg_url_from_config(value))
+    values: Mapping[str, Any] = found.value
+    return values
 
 
-def _check_postgres(url: str, config: Path) -> str:
-    from sqlalchemy import create_engine
+def _check_postgres(values: Mapping[str, Any], config: Path) -> str:
+    from botocore.exceptions import BotoCoreError
+    from dagster_postgres.utils import create_pg_engine, get_token_provider_from_config, pg_url_from_config
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, OperationalError
     from sqlalchemy.pool import NullPool
 
     try:
+        url = pg_url_from_config(values)
         address = make_url(url)
-        engine = create_engine(address, connect_args={"connect_timeout": CONNECT_SECONDS}, poolclass=NullPool)
+        engine = create_pg_engine(
+            url,
+            get_token_provider_from_config(values),  # a login by IAM has a token in place of a password
+            connect_args={"connect_timeout": CONNECT_SECONDS},
+            poolclass=NullPool,
+        )
     except (ArgumentError, ValueError):  # their texts quote the URL, which has a password
         raise InstanceError(
             f"{config}: the address of the database is not like postgresql://user:password@host:5432/database"
@@ -83,6 +90,8 @@ def _check_postgres(url: str, config: Path) -> str:
     name = f"PostgreSQL database {address.database} on {host}" + (f":{address.port}" if address.port else "")
     try:
         engine.connect().close()
+    except BotoCoreError as error:
+        raise InstanceError(f"{name}: there are no credentials for its login by IAM: {_first_line(error)}") from None
     except OperationalError as error:
         raise InstanceError(
             f"{name} does not answer: {_first_line(error.orig or error)}; start it, or correct its address ({config} says "

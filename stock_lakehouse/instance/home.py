@@ -6,6 +6,7 @@ Not here: the runs that it records (runs/).
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 POSTGRES_VARIABLE = "DAGSTER_POSTGRES_URL"
+# On ECS: a JSON object of the ARN of each role that the runs of some jobs have in place of the role of all others.
+ROLES_VARIABLE = "DAGSTER_ECS_ROLES"
 
-_QUEUE = """\
+# The part of dagster.yaml that is the same everywhere, but for its figures.
+QUEUE: Final = """\
 run_coordinator:
   module: dagster.core.run_coordinator
   class: QueuedRunCoordinator
@@ -55,7 +59,7 @@ event_log_storage:
   module: stock_lakehouse.event_storage   # the stock SQLite log, 20 times faster for date|ticker keys
   class: BatchedSqliteEventLogStorage
   config: {}
-""" + _QUEUE.format(dequeue_seconds=1, dequeue_why="a click starts within two seconds", runs=2)
+""" + QUEUE.format(dequeue_seconds=1, dequeue_why="a click starts within two seconds", runs=2)
 
 PRODUCTION: Final = f"""\
 # The Dagster instance of this lake, for production. Written by `stock-lakehouse init --production`; yours to edit.
@@ -64,7 +68,7 @@ storage:
   postgres:
     postgres_url:
       env: {POSTGRES_VARIABLE}
-""" + _QUEUE.format(dequeue_seconds=5, dequeue_why="seconds between looks at the queue", runs=2)
+""" + QUEUE.format(dequeue_seconds=5, dequeue_why="seconds between looks at the queue", runs=2)
 
 # The name of the code location is what the UI and the records of sensors and runs know it by. Without it, it is the module's.
 CODE_LOCATION = "stock_lakehouse"
@@ -150,7 +154,8 @@ def write_new(path: Path, text: str, force: bool) -> bool:
     if path.exists() and not force:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")  # renamed when complete, so a kill leaves no half file
+    # Renamed when complete, so a kill leaves no half file. The name is unique: the containers of a task start together.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
     return True

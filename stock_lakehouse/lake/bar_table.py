@@ -69,6 +69,17 @@ class BarTable(StreamTable):
         `touched`: the rows of these batches, if the caller has them. Raises FencedError if another runner's bars came in between,
         StorageError, and PublishError if `compute` gives another number of bars than there are minutes.
         """
+        minutes = self.due(ticks, after, touched)
+        if not minutes.num_rows:
+            self.put(self.no_rows(), 0, ticks)
+            return BarUpdate()
+        found = ticks.ticks_of(minutes)
+        bars = compute(found, ticks.watermark or EPOCH)
+        inserted = self.put(bars, minutes.num_rows, ticks)
+        return BarUpdate(bars.num_rows, inserted, *_events_since(found, after))
+
+    def due(self, ticks: TickTable, after: int, touched: pa.Table | None = None) -> pa.Table:
+        """The ticker-minutes (KEY) whose bars `update` computes anew. Raises FencedError as `update` does."""
         # Before the ticks are read: bars that are merged from now on make this merge fail, and earlier ones show here. Without
         # this, a runner that was frozen between ticks and bars would lay old values over new ones.
         self.begin()
@@ -77,23 +88,23 @@ class BarTable(StreamTable):
                 f"minute_bars: batch {after + 1} is in already, so another runner is at work and nothing was written; "
                 "`stock-lakehouse stream status` names it"
             )
-        watermark = ticks.watermark or EPOCH
-        moved = {BARS: ticks.batch, FINAL: microseconds_of(watermark)}
-        minutes = self._minutes(ticks, after, watermark, touched)
-        if not minutes.num_rows:
-            self.commit(self.append_to(self.no_rows()), moved)
-            return BarUpdate()
-        found = ticks.ticks_of(minutes)
-        bars = compute(found, watermark)
-        if bars.num_rows != minutes.num_rows:
+        return self._minutes(ticks, after, ticks.watermark or EPOCH, touched)
+
+    def put(self, bars: pa.Table, expected: int, ticks: TickTable) -> int:
+        """Merge `bars`, all that are due as of `ticks`; return the number of those whose minute had none.
+
+        Raises PublishError if they are not `expected` bars, FencedError, StorageError.
+        """
+        if bars.num_rows != expected:
             raise PublishError(
-                f"minute_bars: {bars.num_rows:,} bars were computed of {minutes.num_rows:,} minutes, so none was written; "
-                "please report it"
+                f"minute_bars: {bars.num_rows:,} bars were computed of {expected:,} minutes, so none was written; please report "
+                "it"
             )
-        inserted = self._merge(bars, moved)
-        if self.batch != ticks.batch:  # a MERGE that changes nothing makes no commit
+        moved = {BARS: ticks.batch, FINAL: microseconds_of(ticks.watermark or EPOCH)}
+        inserted = self._merge(bars, moved) if bars.num_rows else 0
+        if self.batch != ticks.batch:  # there was nothing to merge, or the MERGE changed nothing, and so made no commit
             self.commit(self.append_to(self.no_rows()), moved)
-        return BarUpdate(bars.num_rows, inserted, *_events_since(found, after))
+        return inserted
 
     def days(self) -> list[date]:
         """The days that have bars, as of `handle`."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import rows_of
 from stock_lakehouse.lake.reading import TableName, names_of, opened_lake, table_of
-from stock_lakehouse.lake.storage import LakeRoot
+from stock_lakehouse.lake.storage import DeniedError, LakeRoot
 from stock_lakehouse.tables import BARS_WITH_FEATURES, CURATED, RESTATEMENTS
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def list_tables(lake_root: LakeRoot | None = None) -> pd.DataFrame:
     """The tables and the view of a lake, by name: layer, rows, key, columns, description; those of a stream if it has them.
 
-    - rows: the number of rows, where the log of the table tells it; else missing
+    - rows: the number of rows, where the log of the table tells it and may be read; else missing
     - lake_root: a folder or s3://bucket/prefix (None: that of the settings)
 
     Raises NoLakeError, StorageError, MissingPackageError or SettingsError.
@@ -62,4 +62,7 @@ def _rows(lake: Lake, name: str) -> int | None:
     stored = lake.stream.get(name) or lake.delta.get(CURATED.name if name == BARS_WITH_FEATURES else name)
     if stored is None or name == RESTATEMENTS.name:
         return None
-    return sum(rows_of(stored.open()).values()) if stored.exists() else 0
+    try:
+        return sum(rows_of(stored.open()).values()) if stored.exists() else 0
+    except DeniedError:
+        return None

@@ -15,10 +15,18 @@ from typing import Any
 
 from stock_lakehouse.lake.storage import Bucket, ChangedError, StorageError
 
+FOLDER = ".locks"
+SUFFIX = ".lease"
+TRIAL = f"{FOLDER}/doctor-"  # how the key of the object begins with which `doctor` tries conditional writes
 SECONDS = 60.0  # a holder that does not renew for this long may lose the lease
 RENEWALS = 4  # renewals in SECONDS
 POLL_SECONDS = 1.0
 ATTEMPTS = 5  # attempts of a write whose answer is lost
+
+
+def lease_path(name: str) -> str:
+    """The path of the object of the lease `name` under the lake's root."""
+    return f"{FOLDER}/{name}{SUFFIX}"
 
 
 class LeaseLostError(Exception):
@@ -35,7 +43,7 @@ class Lease:
 
     def __init__(self, bucket: Bucket, name: str) -> None:
         self._bucket = bucket
-        self._path = f".locks/{name}.lease"
+        self._path = lease_path(name)
         self._name = name
         self._token = uuid.uuid4().hex
         self._seconds = SECONDS
@@ -157,7 +165,7 @@ class Lease:
 def holder_in(bucket: Bucket, name: str) -> tuple[str, int] | None:
     """The host and process that the lease `name` names; None if it is free. A holder that died is still named."""
     try:
-        content, _ = bucket.look(f".locks/{name}.lease")
+        content, _ = bucket.look(lease_path(name))
     except FileNotFoundError:
         return None
     fields = _parsed(content)

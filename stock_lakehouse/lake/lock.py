@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from stock_lakehouse.lake.lease import Lease, holder_in
+from stock_lakehouse.lake.lease import FOLDER, Lease, holder_in
 from stock_lakehouse.lake.storage import Bucket, LakeRoot
 
 WAIT_SECONDS = 3600.0
@@ -49,7 +49,7 @@ def one_writer(lake_root: LakeRoot, table: str, wait_seconds: float = WAIT_SECON
 def _locked(lake_root: Path, table: str, wait_seconds: float) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
-    folder = lake_root / ".locks"
+    folder = lake_root / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{table}.lock")
     try:
@@ -78,7 +78,7 @@ def sign(lake_root: LakeRoot, table: str, since: datetime) -> None:
     """Write down, for `holder_of`, that this process holds the lock of `table` since `since`. A lease says it by itself."""
     if isinstance(lake_root, Path):
         text = json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": since.isoformat()})
-        (lake_root / ".locks" / f"{table}.holder").write_text(text, encoding="utf-8")
+        (lake_root / FOLDER / f"{table}.holder").write_text(text, encoding="utf-8")
 
 
 def holder_of(lake_root: LakeRoot, table: str) -> Holder | None:
@@ -91,7 +91,7 @@ def holder_of(lake_root: LakeRoot, table: str) -> Holder | None:
         return None if found is None else Holder(*found)
     from filelock import FileLock, Timeout
 
-    path = lake_root / ".locks" / f"{table}.lock"
+    path = lake_root / FOLDER / f"{table}.lock"
     if not path.exists():
         return None
     try:

@@ -17,7 +17,7 @@ from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.history import NoVersionError, commits, in_words, open_as_of, version_at
 from stock_lakehouse.lake.serving import SERVED, ServingCopy
-from stock_lakehouse.lake.storage import LakeError, LakeRoot, StorageError
+from stock_lakehouse.lake.storage import DeniedError, LakeError, LakeRoot, StorageError
 from stock_lakehouse.lake.stored import conformed
 from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.schemas import Column
@@ -165,7 +165,7 @@ def read_table(
     _check_selection(table, selection)
     sources = [name] if name in STORED else list(table.made_from)
     lake.check(*sources)
-    _check_lake(lake, sources)
+    check_lake(lake, sources)
     rows = _rows(lake, table, selection) if name in STORED else _joined(lake, selection)
     if asked is not None:
         configured = lake.options.tickers if lake_root is None else ()
@@ -278,7 +278,7 @@ def _check_folder(lake: Lake) -> None:
         raise NoLakeError(f"there is no lake at {lake.root}, which {what}; {TO_DO}")
 
 
-def _check_lake(lake: Lake, names: Sequence[str]) -> None:
+def check_lake(lake: Lake, names: Sequence[str]) -> None:
     """Raise NoLakeError if none of the lake's tables has a file. The tables `names` are looked at first."""
     for name in (*names, *ANY_BY_NAME):
         try:
@@ -297,7 +297,10 @@ def _check_tickers(lake: Lake, asked: Sequence[str], known: set[str | None]) -> 
     missing = [ticker for ticker in asked if not _spellings(ticker) & known]
     for stored in (lake.curated, lake.raw):  # raw has all tickers, but its files have to be read
         if missing:
-            known |= {ticker for ticker, _ in stored.ticker_years(skip_damaged=True)}
+            try:
+                known |= {ticker for ticker, _ in stored.ticker_years(skip_damaged=True)}
+            except DeniedError:
+                break  # a reader who may not read raw gets the tickers of curated bars
             missing = [ticker for ticker in missing if not _spellings(ticker) & known]
     if missing:
         held = sorted(ticker for ticker in known if ticker and ticker != UNREADABLE)

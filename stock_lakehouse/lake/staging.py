@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stock_lakehouse.lake.lease import FOLDER as LOCKS
 from stock_lakehouse.lake.storage import Folder, LakeRoot, Storage, storage_at
 from stock_lakehouse.tables import SESSIONS_A_YEAR
 
@@ -138,7 +139,7 @@ def _lock_of(storage: Storage, folder: str) -> BaseFileLock | None:
 
 
 def _lock_path(folder: str) -> str:
-    return f".locks/{folder.replace('/', '-').lstrip('.')}.lock"
+    return f"{LOCKS}/{folder.replace('/', '-').lstrip('.')}.lock"
 
 
 def _nullable(schema: StructType) -> StructType:

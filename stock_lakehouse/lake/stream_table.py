@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     Act = Callable[[deltalake.DeltaTable, deltalake.CommitProperties], None]
 
 LOCK = "stream"  # the one lock of all writers of stream tables
+# Held while a batch of Structured Streaming is written, by whatever process that is. The program that holds LOCK may have died.
+WRITING = "stream_batch"
 ATTEMPTS = 5
 PAUSE_SECONDS = 0.2  # before the second attempt; it doubles before each further one
 MARK = "stock_lakehouse.mark"

@@ -6,9 +6,10 @@ typed (transforms/ticks.py).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake.delta_table import adds_of
@@ -33,7 +34,10 @@ FIRST_KEPT = "stream/first_kept"  # days since the epoch: ticks of earlier days 
 HIGH, ARRIVED, ENDED, SEEN = "high", "arrived", "ended", "seen"
 BEGIN = "begin"  # with a limb behind it
 READING, READ_TO_END, GIVEN_UP = 0, 1, 2  # values of ENDED
-EMBEDDED = 1  # value of OWNER: the runner of this package; Structured Streaming will be another
+EMBEDDED, STRUCTURED = 1, 2  # values of OWNER: the runner of this package, and Structured Streaming
+OWNERS = {"embedded": EMBEDDED, "structured_streaming": STRUCTURED}  # by the setting `stream.runner`
+CHECKPOINT = "stream/checkpoint"  # CHECKPOINT/SOURCE: the id of the checkpoint of Structured Streaming
+SPARK = "stream/spark"  # SPARK/ID: the newest batch of the checkpoint ID whose ticks are there, by Spark's own number
 KEY = ("ticker", "trade_date", "minute")
 REFILL = "stock-lakehouse stream refill"
 ACCEPT = 'stock-lakehouse stream drain --accept-loss "why"'
@@ -42,6 +46,13 @@ GO_ON = f"read the messages again, as far as the stream still has them: {REFILL}
 
 class OwnerError(StreamRefusedError):
     """Another kind of runner writes the tables."""
+
+    def __init__(self, owner: int) -> None:
+        names = {number: name for name, number in OWNERS.items()}
+        super().__init__(
+            f"raw_ticks is written by the runner {names.get(owner, 'of a newer version')}; set stream.runner to that one, or "
+            "stop it and hand the table over at its positions: stock-lakehouse stream drain --take-over"
+        )
 
 
 class LostRowsError(StreamRefusedError):
@@ -96,11 +107,38 @@ class Progress:
     begin: int | None = None
 
 
-class TickTable(StreamTable):
-    """The table raw_ticks."""
+@dataclass(frozen=True)
+class Written:
+    """The rows of one partition in a batch.
 
-    def __init__(self, options: LakeOptions | LakeRoot, versions_hours: int) -> None:
+    - rows: their number
+    - first, last: their first and last position
+    - event: newest event time of the good ticks among them (None: there is none)
+    - arrived: when the newest one arrived
+    - days: their trade_date
+    """
+
+    rows: int
+    first: int
+    last: int
+    event: datetime | None
+    arrived: datetime
+    days: tuple[date, ...]
+
+
+class TickTable(StreamTable):
+    """The table raw_ticks.
+
+    `owner`: the kind of runner that writes, EMBEDDED or STRUCTURED.
+
+    The embedded runner moves rows and positions in one commit. Spark's writer can move one number beside its rows, that of its
+    batch (SPARK); the positions follow in a commit of their own, which is computed from the rows (`finish_batch`), so that
+    anybody can make it after a kill.
+    """
+
+    def __init__(self, options: LakeOptions | LakeRoot, versions_hours: int, owner: int = EMBEDDED) -> None:
         super().__init__(options, RAW_TICKS, versions_hours, BATCH)
+        self.owner = owner
 
     @property
     def batch(self) -> int:
@@ -144,21 +182,81 @@ class TickTable(StreamTable):
         if damages := self.damages(footers=False):
             raise LostFilesError(damages)
         rows, expected = self.row_count(), self.expected_rows
-        if rows != expected:
+        if rows != expected + sum(written.rows for written in self.unfinished().values()):
             raise LostRowsError(rows, expected)
 
     def check_owner(self, take_over: bool = False) -> None:
         """Raise OwnerError if another kind of runner writes the table, and it is not to be taken over."""
-        if self.number(OWNER) not in (None, EMBEDDED) and not take_over:
-            raise OwnerError(
-                "raw_ticks is written by another kind of runner; stop it, then hand the table over at its positions: "
-                "stock-lakehouse stream drain --take-over"
-            )
+        owner = self.number(OWNER)
+        if owner not in (None, self.owner) and not take_over:
+            raise OwnerError(owner or 0)
 
     @property
     def expected_rows(self) -> int:
         """The number of rows that the positions stand for."""
         return self.number(ROWS) or 0
+
+    def checkpoint(self, source: str) -> str | None:
+        """The id of the checkpoint of Structured Streaming for `source`; None before the first."""
+        number = self.number(f"{CHECKPOINT}/{source}")
+        return None if number is None else f"{number:016x}"
+
+    def spark_batch(self, checkpoint: str) -> int:
+        """The newest batch of `checkpoint` whose ticks are in the table, by Spark's own number; -1 before the first."""
+        number = self.number(f"{SPARK}/{checkpoint}")
+        return -1 if number is None else number
+
+    def unfinished(self) -> dict[tuple[str, str], Written]:
+        """The rows of a batch by Spark whose positions are not in the log yet, by source and partition; usually none."""
+        import pyarrow as pa
+        import pyarrow.dataset as ds
+
+        if self.number(OWNER) != STRUCTURED or self.row_count() <= self.expected_rows:
+            return {}
+        columns = ["source", "partition", "offset", "event_time", "arrival_time", "trade_date"]
+        schema = pa.schema([self.table.arrow_schema.field(name) for name in columns])
+        newest = ds.field("batch") == self.batch + 1
+        rows = self.handle.to_pyarrow_dataset().to_table(columns, filter=newest).cast(schema)
+        figures = [("offset", "count"), ("offset", "min"), ("offset", "max")]
+        figures += [("event_time", "max"), ("arrival_time", "max"), ("trade_date", "distinct")]
+        return {
+            (row["source"], row["partition"]): Written(
+                row["offset_count"],
+                int(row["offset_min"]),
+                int(row["offset_max"]),
+                row["event_time_max"],
+                row["arrival_time_max"],
+                tuple(row["trade_date_distinct"]),
+            )
+            for row in rows.group_by(["source", "partition"]).aggregate(figures).to_pylist()
+        }
+
+    def finish_batch(
+        self,
+        written: Mapping[tuple[str, str], Written],
+        watermark_of: Callable[[Mapping[str, Progress]], datetime | None] = lambda moved: None,
+    ) -> None:
+        """Commit the positions after the rows of `unfinished`, and the watermark after them. Without rows nothing is done.
+
+        `watermark_of`: the watermark once the partitions are where its argument says; None: it stays. Raises FencedError,
+        StorageError.
+        """
+        if not written:
+            return
+        known = self.sources()
+        moved: dict[str, Progress] = {}
+        numbers: dict[str, int] = {}
+        for (source, partition), rows in written.items():
+            before = known.get(source, {}).get(partition, Progress(0))
+            high = max((at for at in (before.high, rows.event) if at is not None), default=None)
+            seen = None if before.seen is None else max(before.seen, rows.arrived)
+            begin = rows.first if before.begin is None else before.begin
+            arrived = max(before.arrived or EPOCH, rows.arrived)
+            moved[partition] = Progress(rows.last + 1, high, arrived, READING, seen, begin)
+            numbers |= _named_numbers(source, {partition: moved[partition]})
+        total = self.expected_rows + sum(rows.rows for rows in written.values())
+        numbers |= {ROWS: total, **_watermark(watermark_of(moved))}
+        self.commit(self.append_to(self.no_rows()), {BATCH: self.batch + 1, **numbers})
 
     def row_count(self) -> int:
         """The number of rows by the log."""
@@ -171,20 +269,20 @@ class TickTable(StreamTable):
         progress: Mapping[str, Progress],
         watermark: datetime | None,
         expected_rows: int | None = None,
+        more: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """Commit the next batch: append `rows`, and move the partitions in `progress` and the watermark, or nothing of these.
 
         `rows`: the columns of raw_ticks without `batch`. `expected_rows`: the number of rows that the positions stand for after
-        it (None: so many more as `rows` has). Raises FencedError, StorageError.
+        it (None: so many more as `rows` has). `more`: further numbers. Raises FencedError, StorageError.
         """
         import pyarrow as pa
 
         batch = self.batch + 1
         numbered = rows.append_column("batch", pa.array([batch] * rows.num_rows, pa.int64()))
         expected = self.expected_rows + rows.num_rows if expected_rows is None else expected_rows
-        moved = {ROWS: expected, OWNER: EMBEDDED, **_watermark(watermark)}
-        for name, partition in progress.items():
-            moved |= {f"{source}/{name}#{ending}": value for ending, value in _numbers(partition).items()}
+        moved = {ROWS: expected, OWNER: self.owner, **_watermark(watermark), **more}
+        moved |= _named_numbers(source, progress)
         self.commit(self.append_to(numbered), {BATCH: batch, **moved})
 
     def replace_rows(self, rows: pa.Table, days: Collection[date]) -> None:
@@ -204,7 +302,7 @@ class TickTable(StreamTable):
             merge = handle.merge(numbered, same, source_alias="s", target_alias="t", commit_properties=properties)
             merge.when_matched_update_all().execute()
 
-        self.commit(act, {BATCH: batch, ROWS: self.expected_rows, OWNER: EMBEDDED})
+        self.commit(act, {BATCH: batch, ROWS: self.expected_rows, OWNER: self.owner})
 
     def remove_days_before(self, first: date, expected_rows: int | None = None) -> int:
         """Commit the next batch: delete the ticks of days before `first`; return their number. Positions stay.
@@ -222,7 +320,7 @@ class TickTable(StreamTable):
             BATCH: self.batch + 1,
             ROWS: self.expected_rows - gone if expected_rows is None else expected_rows,
             FIRST_KEPT: (first - EPOCH.date()).days,
-            OWNER: EMBEDDED,
+            OWNER: self.owner,
         }
 
         def act(handle: deltalake.DeltaTable, properties: deltalake.CommitProperties) -> None:
@@ -334,6 +432,15 @@ def _key_schema() -> pa.Schema:
 
 def _watermark(watermark: datetime | None) -> dict[str, int]:
     return {} if watermark is None else {WATERMARK: microseconds_of(watermark)}
+
+
+def _named_numbers(source: str, progress: Mapping[str, Progress]) -> dict[str, int]:
+    """The numbers of partitions of `source`, by their names in the log."""
+    return {
+        f"{source}/{name}#{ending}": value
+        for name, partition in progress.items()
+        for ending, value in _numbers(partition).items()
+    }
 
 
 def _numbers(progress: Progress) -> dict[str, int]:

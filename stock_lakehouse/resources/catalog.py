@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from stock_lakehouse.aws import NO_RESOURCE, Right, arn, glue_tables
 from stock_lakehouse.settings import Aws
 
 if TYPE_CHECKING:
@@ -37,6 +39,30 @@ class CatalogResource(dg.ConfigurableResource[Any]):
     def is_crawled(self) -> bool:
         """Whether crawlers register the partitions of the tables of plain files."""
         return self.settings.catalog_by == "crawl"
+
+    def rights(self) -> Sequence[Right]:
+        """What registration, crawlers and the check need."""
+        if self.service != "glue":
+            return ()
+        database = self.settings.glue_database
+        actions = (
+            "glue:GetDatabase", "glue:CreateDatabase", "glue:GetTables", "glue:GetTable", "glue:CreateTable", "glue:UpdateTable",
+            "glue:DeleteTable", "glue:GetPartitions", "glue:BatchCreatePartition", "glue:BatchUpdatePartition",
+            "glue:BatchDeletePartition",
+        )  # fmt: skip
+        found = [Right("Catalog", actions, glue_tables(database))]
+        if self.is_crawled:
+            from stock_lakehouse.catalog.crawlers import names_of
+
+            crawlers = tuple(arn("glue", f"crawler/{name}") for name in names_of(database))
+            calls = ("glue:GetCrawler", "glue:UpdateCrawler", "glue:StartCrawler")
+            to_glue = {"StringEquals": {"iam:PassedToService": "glue.amazonaws.com"}}
+            found += [
+                Right("Crawlers", calls, crawlers),
+                Right("AnyCrawler", ("glue:CreateCrawler", "glue:GetCrawlerMetrics"), ("*",), reason=NO_RESOURCE),
+                Right("CrawlerRole", ("iam:PassRole",), ("${CrawlerRole.Arn}",), to_glue),
+            ]
+        return found
 
     def glue(self, lake: Lake) -> GlueCatalog | None:
         """The Glue database of `lake`; None if its tables are registered nowhere but in itself."""

@@ -1,4 +1,4 @@
-"""Publishing a layer by a Databricks job through Dagster Pipes: what is submitted, and what is reported back.
+"""Databricks jobs through Dagster Pipes, for a layer or the stream: what is submitted, and what is reported back.
 
 Here: Dagster's side. Not here: what the job does (databricks_jobs/), and whether a run uses jobs (resources/lakehouse.py).
 """
@@ -16,7 +16,10 @@ import dagster as dg
 from stock_lakehouse import __version__
 from stock_lakehouse.databricks_jobs.order import Order
 from stock_lakehouse.engines import EngineError
-from stock_lakehouse.engines.databricks import workspace
+from stock_lakehouse.engines.databricks import SERVERLESS_VERSION, workspace
+from stock_lakehouse.lake.stream_table import StreamRefusedError
+from stock_lakehouse.streams.order import StreamOrder
+from stock_lakehouse.streams.structured import NAMED, StreamQueryError
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -24,9 +27,9 @@ if TYPE_CHECKING:
 
     from stock_lakehouse.settings import Databricks
 
+SERVERLESS = "serverless compute"
 SCRIPT = "publish_layer.py"
 ENVIRONMENT = "stock_lakehouse"
-SERVERLESS_VERSION = "4"  # Spark 4, Python 3.12
 POLL_SECONDS = 5.0
 READ_SECONDS = 5.0
 
@@ -40,6 +43,43 @@ def publish_by_job(context: dg.AssetExecutionContext, order: Order, databricks: 
 
     Cancelling the run cancels the job. Raises JobError when the job fails, dg.Failure when a check blocked the publish.
     """
+    published = False
+    for result in _run(context, order, databricks).get_results(implicit_materializations=False):
+        published = published or isinstance(result, dg.MaterializeResult)
+        yield result
+    if not published:
+        raise dg.Failure(
+            f"{order.name}: the job published nothing; its log and the failed check give the reason",
+            allow_retries=False,
+        )
+
+
+def stream_by_job(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext, order: StreamOrder, databricks: Databricks
+) -> dict[str, Any]:
+    """Run `order` as a Databricks job and wait for it; return its summary. Cancelling the run cancels the job.
+
+    Raises the error of the stream by which the job ended, and JobError when the job fails.
+    """
+    if order.follows and databricks.job_compute == SERVERLESS:
+        raise StreamQueryError(
+            "databricks: serverless compute knows no query that stays; set databricks.job_cluster or databricks.cluster_id, or "
+            "use `stream drain`"
+        )
+    for message in _run(context, order, databricks).get_custom_messages():
+        if "done" in message:
+            summary: dict[str, Any] = message["done"]
+            return summary
+        kind = "refused" if "refused" in message else "failed"
+        name, text = message[kind]
+        raise NAMED.get(name, StreamRefusedError if kind == "refused" else StreamQueryError)(text)
+    raise JobError(f"{order.name}: the job ended without a word; its log in the workspace gives the reason")
+
+
+def _run(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext, order: Order | StreamOrder, databricks: Databricks
+) -> Any:
+    """Submit `order` and wait for the end of its job; return what it reported. Raises JobError."""
     from dagster._core.errors import DagsterPipesExecutionError
     from databricks.sdk.errors.base import DatabricksError
 
@@ -49,22 +89,13 @@ def publish_by_job(context: dg.AssetExecutionContext, order: Order, databricks: 
         with warnings.catch_warnings():
             # After a cancelled job `run` continues as if it had succeeded; `run_multi_task`, a preview, raises.
             warnings.simplefilter("ignore", dg.PreviewWarning)
-            done = _pipes_client(client, databricks).run_multi_task(
+            return _pipes_client(client, databricks).run_multi_task(
                 context=context, extras=order.extras(), tasks=[task], submit_args=arguments
             )
     except (DatabricksError, DagsterPipesExecutionError) as error:
         raise JobError(
             f"{order.name}: the Databricks job failed: {error}; the run's log has the job's output"
         ) from error
-    published = False
-    for result in done.get_results(implicit_materializations=False):
-        published = published or isinstance(result, dg.MaterializeResult)
-        yield result
-    if not published:
-        raise dg.Failure(
-            f"{order.name}: the job published nothing; its log and the failed check give the reason",
-            allow_retries=False,
-        )
 
 
 def _put_script(client: WorkspaceClient, folder: str) -> str:
@@ -78,11 +109,12 @@ def _put_script(client: WorkspaceClient, folder: str) -> str:
     return path
 
 
-def _task(order: Order, databricks: Databricks, script: str) -> tuple[jobs.SubmitTask, dict[str, Any]]:
+def _task(order: Order | StreamOrder, databricks: Databricks, script: str) -> tuple[jobs.SubmitTask, dict[str, Any]]:
     """The task and the other arguments of the submission: for a new cluster, the cluster of the settings, or serverless."""
     from databricks.sdk.service import compute, jobs
 
-    seconds = int(databricks.job_minutes * 60)
+    # 0: a job that follows the stream ends when it is cancelled.
+    seconds = 0 if isinstance(order, StreamOrder) and order.follows else int(databricks.job_minutes * 60)
     task: dict[str, Any] = {
         "task_key": order.name,
         "spark_python_task": jobs.SparkPythonTask(python_file=script, source=jobs.Source.WORKSPACE),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import SecretStr
 
+from stock_lakehouse.aws import Right
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.settings import Aws, Redshift, Trino, variable_of
 
@@ -47,6 +49,27 @@ class QueryResource(dg.ConfigurableResource[Any]):
             trino=settings.trino.model_dump(exclude_defaults=True, exclude={"password"}),
             redshift=settings.redshift.model_dump(mode="json", exclude_defaults=True),
         )
+
+    def reading_rights(self) -> Sequence[Right]:
+        """What a query needs."""
+        if self.engine == "athena":
+            from stock_lakehouse.sql.athena import query_rights
+
+            return query_rights(Aws(**self.aws))
+        if self.engine == "redshift":
+            from stock_lakehouse.sql.data_api import data_api_rights
+
+            return data_api_rights(Redshift(**self.redshift))
+        return ()
+
+    def rights(self) -> Sequence[Right]:
+        """What the reports of a run need: queries; on Athena also the workgroup and the views."""
+        if self.engine != "athena":
+            return self.reading_rights()
+        from stock_lakehouse.sql.athena import view_rights, workgroup_rights
+
+        aws = Aws(**self.aws)
+        return (*self.reading_rights(), *workgroup_rights(aws), *view_rights(aws))
 
     @property
     def query_engine(self) -> QueryEngine:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from stock_lakehouse.aws import Right
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.settings import Aws, QuickSight, Redshift
 
@@ -26,6 +27,12 @@ class QuickSightResource(dg.ConfigurableResource[Any]):
     quicksight: dict[str, Any]
     aws: dict[str, Any]
     redshift: dict[str, Any]
+
+    def rights(self) -> Sequence[Right]:
+        """What provisioning needs."""
+        from stock_lakehouse.dashboards.quicksight.rights import provisioning_rights
+
+        return provisioning_rights(QuickSight(**self.quicksight), Aws(**self.aws), Redshift(**self.redshift))
 
     @classmethod
     def of(cls, settings: Settings, lakehouse: LakehouseResource) -> QuickSightResource:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import SecretStr
 
+from stock_lakehouse.aws import Right, arn
 from stock_lakehouse.resources.lakehouse import LakehouseResource
-from stock_lakehouse.settings import Stream, variable_of
+from stock_lakehouse.settings import Databricks, Stream, variable_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from stock_lakehouse.lake.bar_table import BarTable
+    from stock_lakehouse.lake.tick_table import TickTable
     from stock_lakehouse.settings import Settings
     from stock_lakehouse.streams import StreamSource
     from stock_lakehouse.streams.runner import Runner
@@ -48,6 +51,18 @@ class StreamResource(dg.ConfigurableResource[Any]):
         settings = self.settings
         return None if settings.source == "off" else settings.versions_hours
 
+    def rights(self) -> Sequence[Right]:
+        """What reading the stream, and asking where it stands, need."""
+        if self.settings.source != "kinesis":
+            return ()
+        actions = (
+            "kinesis:DescribeStreamSummary",
+            "kinesis:ListShards",
+            "kinesis:GetShardIterator",
+            "kinesis:GetRecords",
+        )
+        return (Right("Stream", actions, (arn("kinesis", f"stream/{self.settings.name}"),)),)
+
     def source(self) -> StreamSource:
         """The source of messages. Nothing is contacted."""
         from stock_lakehouse.streams.sources import source_of
@@ -65,20 +80,80 @@ class StreamResource(dg.ConfigurableResource[Any]):
             with spark_session("embedded") as spark:
                 yield spark
 
+    @property
+    def is_job(self) -> bool:
+        """Whether a Databricks job reads the stream."""
+        return self.settings.runner == "structured_streaming" and self.lakehouse.spark.engine == "databricks"
+
     @contextmanager
     def running(self) -> Iterator[Runner]:
-        """The one runner, started. Raises what `streams.runner.runner` does."""
+        """The one runner, started; not where `is_job`. Raises what `runner` and `structured_runner` do."""
         from stock_lakehouse.streams.runner import runner
+        from stock_lakehouse.streams.structured import structured_runner
 
-        house = self.lakehouse
+        house, source = self.lakehouse, self.source()
+        if self.settings.runner == "structured_streaming":
+            with structured_runner(house.lake_options, self.settings, source, house.session, house.now) as started:
+                yield started
+            return
         with (
             self.session() as spark,
-            runner(house.lake_options, self.settings, self.source(), spark, house.now) as started,
+            runner(house.lake_options, self.settings, source, spark, house.now) as embedded,
         ):
-            yield started
+            yield embedded
+
+    def by_job(
+        self,
+        context: dg.AssetExecutionContext | dg.OpExecutionContext,
+        accept_loss: str | None = None,
+        take_over: bool = False,
+        rebuild: bool = False,
+        **more: Any,
+    ) -> dict[str, Any]:
+        """Read the stream by a Databricks job; return its summary. `more`: fields of the order.
+
+        Raises JobError, and the errors of `structured_runner`.
+        """
+        from stock_lakehouse.lake.lock import one_writer
+        from stock_lakehouse.lake.stream_table import LOCK
+        from stock_lakehouse.resources.databricks_jobs import stream_by_job
+        from stock_lakehouse.streams.runner import BUSY_SECONDS
+        from stock_lakehouse.streams.structured import StreamQueryError, check_source, ordered
+
+        house, source = self.lakehouse, self.source()
+        more |= {"run_id": context.run_id, "own_source": house.lake.own_source}
+        try:
+            with one_writer(house.lake_options.lake_root, LOCK, BUSY_SECONDS):
+                order = ordered(
+                    *(house.lake_options, self.settings, source, house.now, accept_loss, take_over, rebuild), **more
+                )
+            try:
+                return stream_by_job(context, order, Databricks(**house.spark.databricks))
+            except StreamQueryError:
+                check_source(source, house.lake_options, self.settings.versions_hours)
+                raise
+        finally:
+            source.close()
+
+    @contextmanager
+    def tables(self) -> Iterator[tuple[TickTable, BarTable]]:
+        """The opened tables, under the stream's lock, so that no runner is between ticks and bars. Raises TableBusyError."""
+        from stock_lakehouse.lake.bar_table import BarTable
+        from stock_lakehouse.lake.lock import one_writer
+        from stock_lakehouse.lake.stream_table import LOCK
+        from stock_lakehouse.lake.tick_table import TickTable
+        from stock_lakehouse.streams.runner import BUSY_SECONDS
+
+        options, hours = self.lakehouse.lake_options, self.settings.versions_hours
+        ticks, bars = TickTable(options, hours), BarTable(options, hours)
+        with one_writer(options.lake_root, LOCK, BUSY_SECONDS):
+            ticks.begin()
+            bars.begin()
+            yield ticks, bars
 
     def status(self, days: int) -> StreamStatus:
         """How the stream stands. Raises StorageError, SourceError, SourceUnavailableError."""
         from stock_lakehouse.streams.status import status_of
 
-        return status_of(self.lakehouse.lake_options, self.settings.versions_hours, self.source(), days)
+        settings = self.settings
+        return status_of(self.lakehouse.lake_options, settings.versions_hours, self.source(), days, settings.runner)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from stock_lakehouse.aws import Right, glue_tables
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.settings import Redshift
 
@@ -36,6 +38,16 @@ class WarehouseResource(dg.ConfigurableResource[Any]):
             redshift=settings.redshift.model_dump(mode="json", exclude_defaults=True),
             glue_database=settings.aws.glue_database,
         )
+
+    def rights(self) -> Sequence[Right]:
+        """What loads and comparisons need: statements, and what Glue has registered."""
+        if self.service == "off":
+            return ()
+        from stock_lakehouse.sql.data_api import data_api_rights
+
+        actions = ("glue:GetTables", "glue:GetTable", "glue:GetPartitions")
+        registered = Right("Registered", actions, glue_tables(self.glue_database))
+        return (*data_api_rights(Redshift(**self.redshift)), registered)
 
     @property
     def warehouse(self) -> Warehouse | None:

@@ -85,7 +85,7 @@ def run_rectangle(
     job = build_definitions(settings, scheme.ticker_order(rectangle), source).resolve_job_def(LAKEHOUSE_JOB)
     with ExitStack() as stack:
         stack.enter_context(bulk_run_environment())
-        stack.enter_context(_listening(progress))
+        stack.enter_context(listening(progress))
         instance = stack.enter_context(open_instance(home))
         end_dead_runs(instance, home)
         run_id = str(uuid.uuid4())
@@ -248,7 +248,7 @@ class _Listener(logging.Handler):
 
 
 @contextmanager
-def _listening(progress: Callable[[str], None] | None) -> Iterator[None]:
+def listening(progress: Callable[[str], None] | None) -> Iterator[None]:
     """Call `progress` with every line that the run's progress logger writes."""
     handler: logging.Handler = _Listener(progress) if progress else logging.NullHandler()
     logger = logging.getLogger(PROGRESS_LOGGER)

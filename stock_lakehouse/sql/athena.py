@@ -355,6 +355,34 @@ class AthenaEngine:
         return [pa.chunked_array([pa.array(column, pa.string())]) for column in texts]
 
 
+def query_rights(settings: Aws) -> Sequence[aws.Right]:
+    """What a query needs, beside reading the lake and the place of the results: Athena takes both from who asks."""
+    actions = (
+        "athena:GetWorkGroup", "athena:StartQueryExecution", "athena:GetQueryExecution", "athena:GetQueryResults",
+        "athena:StopQueryExecution",
+    )  # fmt: skip
+    return (
+        aws.Right("Queries", actions, (_workgroup(settings),)),
+        aws.Right("QueriedTables", aws.GLUE_READS, aws.glue_tables(settings.glue_database)),
+    )
+
+
+def workgroup_rights(settings: Aws) -> Sequence[aws.Right]:
+    """What `AthenaEngine.ensure_workgroup` needs."""
+    actions = ("athena:GetWorkGroup", "athena:CreateWorkGroup", "athena:UpdateWorkGroup")
+    return (aws.Right("Workgroup", actions, (_workgroup(settings),)),)
+
+
+def view_rights(settings: Aws) -> Sequence[aws.Right]:
+    """What writing the views of reports needs (sql/views.py)."""
+    actions = ("glue:GetTable", "glue:CreateTable", "glue:UpdateTable")
+    return (aws.Right("Views", actions, aws.glue_tables(settings.glue_database)),)
+
+
+def _workgroup(settings: Aws) -> str:
+    return aws.arn("athena", f"workgroup/{settings.athena_workgroup}")
+
+
 def refuse_nested(columns: Sequence[tuple[str, str]], query_id: str | None = None) -> None:
     """Raise QueryRefusedError if a result column, given by name and type, is nested."""
     for name, kind in columns:

@@ -54,6 +54,9 @@ NOT_THERE = re.compile(r"endpoint doesn't exist|not found|does not exist|could n
 READS = re.compile(r"\s*(?:\(\s*)*(select|with|values|show|explain)\b", re.IGNORECASE)
 SHOWN = 160  # characters of a statement in an error
 
+# The ARN of a workgroup of Redshift Serverless ends in its identifier, which the template has as a parameter.
+WORKGROUP = aws.arn("redshift-serverless", "workgroup/${RedshiftWorkgroupId}")
+
 
 class WarehouseError(QueryError):
     """Redshift did not do what it was asked. `query_id`: the identifier of the statement, None if none was made."""
@@ -459,6 +462,30 @@ class DataApi:
         if self.redshift.workgroup:
             return "redshift-serverless:GetCredentials"
         return "redshift:GetClusterCredentials" + ("" if self.redshift.db_user else "WithIAM")
+
+
+def data_api_rights(redshift: Redshift) -> Sequence[aws.Right]:
+    """What statements by the Data API need."""
+    sends = ("redshift-data:ExecuteStatement", "redshift-data:BatchExecuteStatement")
+    follows = ("redshift-data:DescribeStatement", "redshift-data:GetStatementResult", "redshift-data:CancelStatement")
+    place = WORKGROUP
+    if redshift.cluster is None:
+        credentials = aws.Right("RedshiftLogin", ("redshift-serverless:GetCredentials",), (WORKGROUP,))
+    else:
+        place = aws.arn("redshift", f"cluster:{redshift.cluster}")
+        database = aws.arn("redshift", f"dbname:{redshift.cluster}/{redshift.database}")
+        if redshift.db_user is None:
+            credentials = aws.Right("RedshiftLogin", ("redshift:GetClusterCredentialsWithIAM",), (database,))
+        else:
+            user = aws.arn("redshift", f"dbuser:{redshift.cluster}/{redshift.db_user}")
+            credentials = aws.Right("RedshiftLogin", ("redshift:GetClusterCredentials",), (database, user))
+    return (
+        aws.Right("Statements", sends, (place,)),
+        aws.Right(
+            "StatementsSent", follows, ("*",), reason="a statement has no ARN; AWS shows those of the same identity"
+        ),
+        credentials,
+    )
 
 
 def _check(statements: Sequence[str]) -> None:

@@ -138,7 +138,8 @@ def plain(rows: pa.Table) -> pa.Table:
 
     for place, field in enumerate(rows.schema):
         if pa.types.is_decimal(field.type):
-            rows = rows.set_column(place, field.name, rows.column(place).cast(pa.float64()))
+            # By their text: pyarrow's own cast is one bit off for some prices (415.829987 becomes 415.82998699999996).
+            rows = rows.set_column(place, field.name, rows.column(place).cast(pa.string()).cast(pa.float64()))
         elif pa.types.is_binary(field.type):
             texts = [
                 None if it is None else it.decode(errors="backslashreplace") for it in rows.column(place).to_pylist()

@@ -161,6 +161,10 @@ class StreamSource(Protocol):
     @property
     def unit(self) -> str: ...
 
+    @property
+    def positions(self) -> Mapping[str, int]:
+        """Where each partition goes on, once it is open."""
+
     def open(self, known: Mapping[str, Progress]) -> None:
         """Go on from the positions in `known`; partitions that are not in it begin at their start.
 

@@ -62,6 +62,11 @@ class FilesSource:
         self._heads: dict[str, tuple[Signature, bytes]] = {}
         self._checked: dict[str, tuple[Signature, int]] = {}
 
+    @property
+    def positions(self) -> dict[str, int]:
+        """Where each file goes on."""
+        return dict(self._positions)
+
     def open(self, known: Mapping[str, Progress]) -> None:
         """Go on from `known`; see `StreamSource`."""
         if not self.folder.is_dir():

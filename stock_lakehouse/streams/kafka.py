@@ -264,6 +264,11 @@ class KafkaSource:
             self._id = self.brokers.topic().id
         return self._name(self._id)
 
+    @property
+    def positions(self) -> dict[str, int]:
+        """Where each partition goes on."""
+        return {str(number): position for number, position in self._positions.items()}
+
     def open(self, known: Mapping[str, Progress]) -> None:
         """Go on from `known`; see `StreamSource`."""
         self._stop()

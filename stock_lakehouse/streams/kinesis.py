@@ -85,6 +85,11 @@ class DataStream:
         with self._named():
             return aws.client("kinesis", connect_seconds=CONNECT_SECONDS, answer_seconds=ANSWER_SECONDS)
 
+    @property
+    def region(self) -> str:
+        """The region of the stream."""
+        return str(self.client.meta.region_name)
+
     def summary(self) -> Summary:
         """The stream as it is now."""
         found = self._ask("describe_stream_summary", StreamName=self.name)["StreamDescriptionSummary"]
@@ -179,10 +184,9 @@ class DataStream:
         return SourceError(f"{self}: {code}: {said}")
 
     def _missing(self, said: str = "") -> SourceError:
-        region = self.client.meta.region_name
         words = f" ({said})" if said else ""
         return SourceError(
-            f"{self}: there is no such stream in {region}{words}; create it (aws kinesis create-stream --stream-name "
+            f"{self}: there is no such stream in {self.region}{words}; create it (aws kinesis create-stream --stream-name "
             f"{self.name} --shard-count 1), or correct stream.name or the region"
         )
 
@@ -214,6 +218,11 @@ class KinesisSource:
         if self._summary is None:
             self._summary = self.stream.summary()
         return self._name(self._summary)
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """Where each shard goes on that was not read to its end."""
+        return dict(self._positions)
 
     def open(self, known: Mapping[str, Progress]) -> None:
         """Go on from `known`; see `StreamSource`."""

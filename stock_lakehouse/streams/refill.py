@@ -121,8 +121,10 @@ def refill(started: Runner, minutes: float, progress: Callable[[str], None]) -> 
     known = ticks.sources()
     if (refusal := recreated(started.source.name, known)) is not None:
         raise refusal
-    started.partitions = known.get(started.source.name, {})
     damaged = started.take_out_damaged()
+    with started.writing_alone():
+        ticks.finish_batch(ticks.unfinished())
+    started.partitions = ticks.partitions(started.source.name)
     expected, found = ticks.expected_rows, ticks.row_count()
     started.catch_up()
     if found > expected and ticks.first_kept is not None:

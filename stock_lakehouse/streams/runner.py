@@ -10,10 +10,11 @@ import getpass
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stock_lakehouse.clock import Clock
@@ -23,12 +24,15 @@ from stock_lakehouse.lake.lock import one_writer, sign
 from stock_lakehouse.lake.loss_table import LossTable
 from stock_lakehouse.lake.maintenance import drop
 from stock_lakehouse.lake.publish import PublishError
-from stock_lakehouse.lake.stream_table import LOCK
+from stock_lakehouse.lake.stream_table import LOCK, WRITING
 from stock_lakehouse.lake.tick_table import (
+    EMBEDDED,
     EPOCH,
     GIVEN_UP,
+    OWNER,
     READ_TO_END,
     READING,
+    STRUCTURED,
     LostFilesError,
     LostRowsError,
     Progress,
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
 MINUTE = timedelta(minutes=1)
 SEEN_SECONDS = 3600.0  # between two commits that only say that a silent partition was read
 TEND_SECONDS = 3600.0  # between two removals of old versions and ticks
+BATCH_SECONDS = 120.0  # for which a start waits for a batch whose program died
 BUSY_SECONDS = 2.0  # `stream status` holds the lock for an instant to see whether it is held
 TICKS_A_PART = 150_000  # of bars that are computed at a time: the engine's client sends 128 MB at most
 MEGABYTE = 1_000_000
@@ -105,6 +110,12 @@ class Counts:
     bars: int = 0
     new_bars: int = 0
 
+    @classmethod
+    def of(cls, summary: Mapping[str, Any]) -> Counts:
+        """The counts of a summary, as `summary_of` gives it."""
+        names = ("batch", "messages", "events", "duplicates", "late", "new_bars")
+        return cls(**{name: summary[name] for name in names}, reasons=Counter(summary["reasons"]))
+
     @property
     def dead(self) -> int:
         return self.reasons.total()
@@ -133,32 +144,51 @@ def accepted_by() -> str:
 
 
 class Runner:
-    """A runner that holds the stream's lock; made by `runner`."""
+    """A runner that holds the stream's lock; made by `runner`. `owner`: the kind of runner for which it writes."""
 
     def __init__(
-        self, options: LakeOptions, settings: StreamSettings, source: StreamSource, spark: SparkSession, clock: Clock
+        self,
+        options: LakeOptions,
+        settings: StreamSettings,
+        source: StreamSource,
+        spark: SparkSession,
+        clock: Clock,
+        owner: int = EMBEDDED,
     ) -> None:
         self.options, self.settings, self.source, self.spark, self.clock = options, settings, source, spark, clock
-        self.ticks = TickTable(options, settings.versions_hours)
+        self.ticks = TickTable(options, settings.versions_hours, owner)
         self.bars = BarTable(options, settings.versions_hours)
         self.losses = LossTable(options, settings.versions_hours)
         self.counts = Counts()
         self.partitions: dict[str, Progress] = {}
+        self.quiet_clock = clock  # by which a partition is idle
+        self.on_start: Mapping[str, int] = {}  # numbers of the commits by which `go_on` decides where to go on
         self._since_joined = 0
         self._days: set[str] = set()  # days written since files were joined
         self._tended: float | None = None
 
     def start(self, accept_loss: str | None, take_over: bool) -> None:
         """Make the tables ready, go on from their positions, and do the bars that a killed runner left."""
+        self.go_on(accept_loss, take_over)
+        self.catch_up()
+        self.counts.batch = self.ticks.batch
+
+    def go_on(self, accept_loss: str | None, take_over: bool) -> None:
+        """Make the tables ready, and let the source go on from their positions. Needs an engine with `accept_loss` alone."""
         self.prepare()
-        try:
-            self.ticks.check(take_over)
-        except (LostRowsError, LostFilesError):
-            if accept_loss is None:
-                raise
-            self.take_out_damaged()
-            self.catch_up()
-            self.accept_lost_rows(accept_loss)
+        with self.writing_alone():
+            try:
+                self.ticks.check(take_over)
+            except (LostRowsError, LostFilesError):
+                if accept_loss is None:
+                    raise
+                self.take_out_damaged()
+                self.ticks.finish_batch(self.ticks.unfinished())
+                self.catch_up()
+                self.accept_lost_rows(accept_loss)
+            self.ticks.finish_batch(self.ticks.unfinished())
+            if self.ticks.number(OWNER) not in (None, self.ticks.owner):
+                self._commit(self.ticks.no_rows(), {}, more=self.on_start)
         known = self.ticks.sources()
         self.partitions = known.get(self.source.name, {})
         if (refusal := recreated(self.source.name, known)) is not None:
@@ -177,10 +207,27 @@ class Runner:
             self._commit(
                 self.ticks.no_rows(),
                 {name: Progress(end.position or end.later or 0) for name, end in self.source.ends().items()},
+                more=self.on_start,
             )
             self.source.open(self.partitions)
-        self.catch_up()
-        self.counts.batch = self.ticks.batch
+
+    def commit_start(self) -> None:
+        """Write down the numbers of `on_start`."""
+        with self.writing_alone():
+            self._commit(self.ticks.no_rows(), {}, more=self.on_start)
+
+    @contextmanager
+    def writing_alone(self) -> Iterator[None]:
+        """Keep a batch of Structured Streaming from being written: it is by another process, which outlives its program.
+
+        A batch that comes later finds another owner, or another number of its own, and is refused.
+        """
+        if self.ticks.number(OWNER) != STRUCTURED:
+            yield
+            return
+        with one_writer(self.options.lake_root, WRITING, BATCH_SECONDS):
+            self.ticks.begin()
+            yield
 
     def prepare(self) -> None:
         """Make the tables ready, and open them."""
@@ -219,7 +266,7 @@ class Runner:
             lost = f"{ALL_PARTITIONS} after batch {self.ticks.batch}"
             losses = (Loss(lost, min(rows, expected), max(rows, expected), cause, Progress(0)),)
         self._write_losses(self.source.name, losses, why)
-        self.ticks.append_batch(self._without_batch(), self.source.name, {}, None, expected_rows=rows)
+        self.ticks.append_batch(self._without_batch(), self.source.name, {}, None, rows, self.on_start)
         self.catch_up()
         return bars
 
@@ -230,9 +277,19 @@ class Runner:
             self._batch(messages)
         else:
             self.idle(messages)
-        if self._since_joined >= self.settings.compact_batches:
+        if self.has_small_files:
             self.join_files()
         return messages
+
+    @property
+    def has_small_files(self) -> bool:
+        """Whether so many batches were written that their files are to be joined."""
+        return self._since_joined >= self.settings.compact_batches
+
+    def note_batch(self, days: Iterable[date]) -> None:
+        """Count a batch that was written without `step`, with rows of `days`."""
+        self._since_joined += 1
+        self._days |= {str(day) for day in days}
 
     def drain(self, minutes: float, report: Callable[[], None] = lambda: None) -> None:
         """Read to the ends of the partitions as they are now. Raises StreamTimeoutError after `minutes`.
@@ -269,7 +326,7 @@ class Runner:
         }
         moved |= self._ended(moved, messages)
         moved |= self._seen(moved, messages)
-        watermark, present = self._watermark(messages), self.ticks.watermark
+        watermark, present = self.watermark_after(messages), self.ticks.watermark
         if moved or (watermark is not None and (present is None or _minute(watermark) > _minute(present))):
             self._commit(self.ticks.no_rows(), moved, watermark)
             self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self.bars_of, self.ticks.no_rows()))
@@ -313,7 +370,7 @@ class Runner:
 
     def tend(self) -> None:
         """Remove old versions, and ticks beyond `keep_ticks_days`; at most once in TEND_SECONDS."""
-        if self._tended is not None and time.monotonic() < self._tended + TEND_SECONDS:
+        if not self.is_tending_due():
             return
         self._tended = time.monotonic()
         keep = self.settings.keep_ticks_days
@@ -326,6 +383,10 @@ class Runner:
                 self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self.bars_of, self.ticks.no_rows()))
         for table in (self.ticks, self.bars):
             table.remove_old(self.clock())
+
+    def is_tending_due(self) -> bool:
+        """Whether `tend` has something to do."""
+        return self._tended is None or time.monotonic() >= self._tended + TEND_SECONDS
 
     def _batch(self, messages: Messages) -> None:
         import pyarrow as pa
@@ -347,7 +408,7 @@ class Runner:
         moved |= self._ended(moved, messages)
         moved |= self._seen(moved, messages)
         self.partitions |= moved
-        self._commit(rows, moved, self._watermark(messages))
+        self._commit(rows, moved, self.watermark_after(messages))
         self._follow(rows)
         self.counts.messages += rows.num_rows
         self.counts.reasons.update(pc.drop_null(rows["reason"]).to_pylist())
@@ -358,7 +419,7 @@ class Runner:
         self.ticks.append_batch(rows, self.source.name, {}, None, expected_rows=self.ticks.expected_rows)
         self._since_joined += 1
         self._follow(rows)
-        if self._since_joined >= self.settings.compact_batches:
+        if self.has_small_files:
             self.join_files()
 
     def _follow(self, rows: pa.Table) -> None:
@@ -368,9 +429,15 @@ class Runner:
         self._count(self.bars.update(self.ticks, self.ticks.batch - 1, self.bars_of, rows))
         self._days |= {str(day) for day in pc.unique(rows["trade_date"]).to_pylist()}
 
-    def _commit(self, rows: pa.Table, moved: Mapping[str, Progress], watermark: datetime | None = None) -> None:
+    def _commit(
+        self,
+        rows: pa.Table,
+        moved: Mapping[str, Progress],
+        watermark: datetime | None = None,
+        more: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         names = [name for name in rows.column_names if name != "batch"]
-        self.ticks.append_batch(rows.select(names), self.source.name, moved, watermark)
+        self.ticks.append_batch(rows.select(names), self.source.name, moved, watermark, more=more)
         self.partitions |= moved
         self._since_joined += 1
 
@@ -406,7 +473,7 @@ class Runner:
                 found[name] = replace(progress, seen=seen)
         return found
 
-    def _watermark(self, messages: Messages) -> datetime | None:
+    def watermark_after(self, messages: Messages) -> datetime | None:
         """Up to which instant every partition that is not idle has been seen; never before the watermark of the table.
 
         A partition with further messages, or with one in the last `idle_seconds`, holds back the minutes after its newest event
@@ -422,7 +489,7 @@ class Runner:
         }
         if not highs or unread - highs.keys():  # nobody knows yet what is in these
             return present
-        quiet = self.clock() - timedelta(seconds=self.settings.idle_seconds)
+        quiet = self.quiet_clock() - timedelta(seconds=self.settings.idle_seconds)
         holding = [high for name, high in highs.items() if name in unread or self._is_active(name, quiet)]
         late = timedelta(seconds=self.settings.late_seconds)
         found = min(holding) - late if holding else _minute(max(highs.values())) + MINUTE
@@ -433,6 +500,17 @@ class Runner:
         progress = self.partitions[partition]
         return progress.ended == READING and progress.arrived is not None and progress.arrived > quiet
 
+    def rules(self, *, as_first_read: bool = False) -> TickRules:
+        """What decides about ticks. `as_first_read`: whether the ticks of a day were removed does not count."""
+        return TickRules(
+            self.options.calendar.time_zone,
+            self.settings.late_seconds,
+            self.settings.ahead_seconds,
+            self.options.first_date,
+            None if as_first_read else self.ticks.first_kept,
+            self.options.price_tolerance,
+        )
+
     def ticks_of(self, messages: pa.Table, highs: pa.Array, *, as_first_read: bool = False) -> pa.Table:
         """A tick for each of `messages` (source, partition, offset, arrival_time, value), audited; without `batch`.
 
@@ -441,18 +519,12 @@ class Runner:
         """
         import pyarrow as pa
 
-        rules = TickRules(
-            self.options.calendar.time_zone,
-            self.settings.late_seconds,
-            self.settings.ahead_seconds,
-            self.options.first_date,
-            None if as_first_read else self.ticks.first_kept,
-            self.options.price_tolerance,
-        )
         texts = pa.array(map(_text, messages["value"].to_pylist()), pa.string())
         given = messages.append_column("text", texts).append_column("high", highs)
         watermark = None if as_first_read else self.ticks.watermark
-        found = ticks_of(self.spark.createDataFrame(given), rules, watermark).toArrow()
+        found = ticks_of(
+            self.spark.createDataFrame(given), self.rules(as_first_read=as_first_read), watermark
+        ).toArrow()
         schema = self.ticks.table.arrow_schema
         found = found.cast(pa.schema([schema.field(name) for name in found.column_names]))
         audit_rows(self._numbered(found), self.ticks.table)
@@ -496,9 +568,9 @@ class Runner:
         begins = {name: progress.begin for name, progress in self.partitions.items()}
         moved = {loss.partition: replace(loss.go_on, begin=begins.get(loss.partition)) for loss in error.losses}
         if error.source == self.source.name:
-            self._commit(self.ticks.no_rows(), moved)
+            self._commit(self.ticks.no_rows(), moved, more=self.on_start)
         else:  # the former incarnation of the stream
-            self.ticks.append_batch(self._without_batch(), error.source, moved, None)
+            self.ticks.append_batch(self._without_batch(), error.source, moved, None, more=self.on_start)
 
     def _without_batch(self) -> pa.Table:
         return self.ticks.no_rows().drop_columns(["batch"])
@@ -524,16 +596,21 @@ class Runner:
 
 @contextmanager
 def only_runner(
-    options: LakeOptions, settings: StreamSettings, source: StreamSource, spark: SparkSession, clock: Clock
+    options: LakeOptions,
+    settings: StreamSettings,
+    source: StreamSource,
+    spark: SparkSession,
+    clock: Clock,
+    owner: int = EMBEDDED,
 ) -> Iterator[Runner]:
     """The one runner of the lake's stream, not started, for the `with` block. Raises TableBusyError beside another one.
 
-    The source is closed in the end.
+    `owner`: the kind of runner for which it writes. The source is closed in the end.
     """
     with one_writer(options.lake_root, LOCK, wait_seconds=BUSY_SECONDS):
         sign(options.lake_root, LOCK, utc_now())
         try:
-            yield Runner(options, settings, source, spark, clock)
+            yield Runner(options, settings, source, spark, clock, owner)
         finally:
             source.close()
 
@@ -547,14 +624,16 @@ def runner(
     clock: Clock,
     accept_loss: str | None = None,
     take_over: bool = False,
+    owner: int = EMBEDDED,
 ) -> Iterator[Runner]:
     """The one runner of the lake's stream, started, for the `with` block.
 
-    `accept_loss`: go on although messages were lost, for this reason. `take_over`: from another kind of runner.
+    `accept_loss`: go on although messages were lost, for this reason. `take_over`: from another kind of runner. `owner`: the kind
+    of runner for which it writes.
     Raises TableBusyError beside another runner, StreamRefusedError if it cannot go on without a loss, StorageError,
     SourceUnavailableError. The source is closed in the end.
     """
-    with only_runner(options, settings, source, spark, clock) as started:
+    with only_runner(options, settings, source, spark, clock, owner) as started:
         started.start(accept_loss, take_over)
         yield started
 
@@ -565,6 +644,25 @@ def run(started: Runner, trigger_seconds: float, stopping: Callable[[], bool], r
         started.step(trigger_seconds)
         started.tend()
         report()
+
+
+def summary_of(started: Runner, seconds: float) -> dict[str, Any]:
+    """What `started` did in so many seconds, as plain values."""
+    counts, watermark = started.counts, started.ticks.watermark
+    return {
+        "source": started.source.name,
+        "batch": started.ticks.batch,
+        "messages": counts.messages,
+        "events": counts.events,
+        "duplicates": counts.duplicates,
+        "dead_letters": counts.dead,
+        "reasons": dict(counts.reasons),
+        "late": counts.late,
+        "new_bars": counts.new_bars,
+        "open_bars": started.bars.open_bars(),
+        "watermark": None if watermark is None else watermark.isoformat(),
+        "seconds": round(seconds, 1),
+    }
 
 
 def _parts(ticks: pa.Table) -> Iterator[pa.Table]:

@@ -14,7 +14,7 @@ from stock_lakehouse.lake.bar_table import BarTable
 from stock_lakehouse.lake.lock import Holder, holder_of
 from stock_lakehouse.lake.loss_table import LossTable
 from stock_lakehouse.lake.stream_table import LOCK, StreamRefusedError
-from stock_lakehouse.lake.tick_table import GIVEN_UP, LostFilesError, Progress, TickTable
+from stock_lakehouse.lake.tick_table import GIVEN_UP, OWNERS, LostFilesError, Progress, TickTable
 from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.streams import End, StreamSource, recreated
 
@@ -93,10 +93,14 @@ class StreamStatus:
     losses: list[dict[str, Any]]
 
 
-def status_of(options: LakeOptions, versions_hours: int, source: StreamSource, days: int) -> StreamStatus:
-    """How the stream stands now, with its newest `days` days; the source is closed. Raises StorageError, SourceError,
-    SourceUnavailableError."""
-    ticks, bars = TickTable(options, versions_hours), BarTable(options, versions_hours)
+def status_of(
+    options: LakeOptions, versions_hours: int, source: StreamSource, days: int, runner: str = "embedded"
+) -> StreamStatus:
+    """How the stream stands now, with its newest `days` days; the source is closed. `runner`: the setting of this name.
+
+    Raises StorageError, SourceError, SourceUnavailableError.
+    """
+    ticks, bars = TickTable(options, versions_hours, OWNERS[runner]), BarTable(options, versions_hours)
     known: dict[str, Progress] = {}
     refusal, found, is_readable = None, [], True
     if ticks.exists():

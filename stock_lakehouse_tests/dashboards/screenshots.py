@@ -108,8 +108,8 @@ class Studio:
             "dagster",
             "job",
             "execute",
-            "-w",
-            str(home / "workspace.yaml"),
+            "-m",
+            "stock_lakehouse.definitions",
             "-j",
             "stream_drain",
         ]

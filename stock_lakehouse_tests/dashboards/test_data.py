@@ -19,6 +19,7 @@ from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import add_actions
 from stock_lakehouse.lake.raw_csv import CorruptRawFileError
 from stock_lakehouse.lake.reading import read_table
+from stock_lakehouse.lake.storage import DeniedError, Folder
 from stock_lakehouse.tables import TABLES
 from stock_lakehouse_tests.dashboards.varied_lake import (
     CORRECTED,
@@ -76,6 +77,28 @@ def test_rows_of_delivered_tables_are_counted_by_opening_each_file_once(varied: 
     assert files == len(varied.lake.raw.files())
     assert counts(View(varied.lake)) == found
     assert data_room._lines_in.cache_info().misses == files  # none was opened again
+
+
+def test_who_may_not_read_delivered_rows_sees_everything_else(varied: Varied, monkeypatch: pytest.MonkeyPatch) -> None:
+    def walk(folder: Folder, path: str, walked: Any = Folder.walk) -> Any:
+        if path.startswith(("raw/", "processed/stocks_daily")):
+            raise DeniedError(f"{path}: access denied")
+        return walked(folder, path)
+
+    everything = data(View(varied.lake))
+    monkeypatch.setattr(Folder, "walk", walk)
+    view = View(varied.lake)
+    found = data(view)
+    for name, held in tables_of(found).items():
+        if name in ("raw_stocks_daily", "processed_stocks_daily"):
+            assert {held[fact] for fact in ("rows", "files", "bytes", "last", "changed")} == {None}
+        else:
+            assert held == tables_of(everything)[name]
+    assert {**found, "tables": None} == {**everything, "tables": None}
+    assert counts(view) == {
+        "raw_stocks_daily": {"rows": None},
+        "processed_stocks_daily": {"rows": None, "last": None},
+    }
 
 
 def test_a_damaged_raw_file_is_named(spark: SparkSession, tmp_path: Path) -> None:

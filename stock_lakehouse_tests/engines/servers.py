@@ -23,6 +23,7 @@ from stock_lakehouse.streams.local_kafka import JAVA, java
 __all__ = ["DELTA", "FOR_SMALL_QUERIES", "IN_PYSPARK", "JAVA", "Server", "java", "jvm_server", "sail_server"]
 
 DELTA = "io.delta:delta-spark_2.13:4.3.0"
+KAFKA = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0"  # of PySpark's version
 # What Delta asks for and PySpark's own jars have already, 80 MB of it Hadoop.
 IN_PYSPARK = (
     "org.apache.hadoop:*",

@@ -5,18 +5,14 @@ minilake runs a job's script as a process of its own; context and messages go th
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -39,36 +35,13 @@ from stock_lakehouse.resources.databricks_jobs import _task
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.settings import Databricks, Settings
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RAW
+from stock_lakehouse_tests.engines.minilake import START_SECONDS, Minilake, minilake_server
 from stock_lakehouse_tests.graph import LANDINGS, contents
 from stock_lakehouse_tests.s3 import environment, make_bucket, moto, variables
 
 BUCKET = "messages"
 WHEEL = "/Volumes/main/default/wheels/stock_lakehouse.whl"
 COMPUTED = (PROCESSED.name, CURATED.name, FEATURES.name)
-START_SECONDS = 60.0
-
-
-@dataclass
-class Minilake:
-    """A workspace that runs jobs."""
-
-    host: str
-    process: int
-
-    def job_process(self) -> int | None:
-        """The process that runs a job now."""
-        children = Path(f"/proc/{self.process}/task").glob("*/children")
-        found = [int(child) for file in children for child in file.read_text().split()]
-        return found[0] if found else None
-
-    def get(self, path: str, **query: Any) -> dict[str, Any]:
-        arguments = "&".join(f"{name}={value}" for name, value in query.items())
-        with urllib.request.urlopen(f"{self.host}{path}?{arguments}", timeout=30) as answer:
-            found: dict[str, Any] = json.load(answer)
-        return found
-
-    def runs(self) -> list[dict[str, Any]]:
-        return list(self.get("/api/2.2/jobs/runs/list").get("runs", []))
 
 
 @pytest.fixture(scope="module")
@@ -81,38 +54,8 @@ def aws() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def minilake(aws: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Minilake]:
-    folder = tmp_path_factory.mktemp("minilake")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    given = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("STOCK_LAKEHOUSE_", "DAGSTER_"))},
-        **aws,
-        "MINILAKE_JOB_EXECUTOR": "subprocess",
-        "MINILAKE_NOTEBOOK": "0",
-        "MINILAKE_DATA_DIR": str(folder),
-        "MINILAKE_DUCKDB_EXTENSION_DIR": str(folder),  # else it would fetch one
-        # Jobs are run by the first python3 of the path: this one.
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    command = [sys.executable, "-m", "minilake", "--host", "127.0.0.1", "--port", str(port)]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, env=given, stdout=log, stderr=log, cwd=folder)
-    there = Minilake(f"http://127.0.0.1:{port}", process.pid)
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                there.runs()
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError((folder / "log").read_text()) from None
-                time.sleep(0.1)
+    with minilake_server(tmp_path_factory.mktemp("minilake"), aws) as there:
         yield there
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
 
 
 @pytest.fixture
@@ -365,7 +308,17 @@ def test_the_number_of_keys_or_the_setting_decides_between_session_and_job(
     )
 
 
-NOT_ON_DATABRICKS = ("dagster", "pysail", "databricks", "pydantic_settings", "typer", "rich", "sqlalchemy", "yfinance")
+NOT_ON_DATABRICKS = (
+    "dagster",
+    "confluent_kafka",
+    "pysail",
+    "databricks",
+    "pydantic_settings",
+    "typer",
+    "rich",
+    "sqlalchemy",
+    "yfinance",
+)
 
 
 @pytest.mark.slow
@@ -376,7 +329,8 @@ def test_a_job_needs_nothing_that_a_cluster_does_not_get_with_the_wheel() -> Non
         "    def find_spec(self, name, path=None, target=None):\n"
         f"        if name.partition('.')[0] in {NOT_ON_DATABRICKS}: raise ImportError(name)\n"
         "sys.meta_path.insert(0, Absent())\n"
-        "import stock_lakehouse.databricks_jobs.main, stock_lakehouse.engines.workers, pandera.pyspark\n"
+        "import stock_lakehouse.databricks_jobs.main, stock_lakehouse.databricks_jobs.stream, pandera.pyspark\n"
+        "import stock_lakehouse.engines.workers\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

@@ -23,9 +23,18 @@ from pyspark.errors import PySparkException, PythonException
 from pyspark.sql import SparkSession
 
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.reading import read_table
-from stock_lakehouse.lake.storage import Bucket, ChangedError, Storage, StorageError, storage_at, storage_error
-from stock_lakehouse.tables import FEATURES, PROCESSED, RESTATEMENTS, TABLES
+from stock_lakehouse.lake.raw_csv import RawCsv
+from stock_lakehouse.lake.reading import UnknownTickerError, read_table
+from stock_lakehouse.lake.storage import (
+    Bucket,
+    ChangedError,
+    DeniedError,
+    Storage,
+    StorageError,
+    storage_at,
+    storage_error,
+)
+from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, RESTATEMENTS, TABLES
 from stock_lakehouse_tests import s3
 
 
@@ -159,20 +168,28 @@ def test_a_bucket_that_is_not_there_is_said_to_be_missing(s3_bucket: str) -> Non
 
 @contextmanager
 def answering(
-    status: int, code: str, methods: tuple[str, ...], fails: Callable[[str], bool] = lambda path: True
+    status: int,
+    code: str,
+    methods: tuple[str, ...],
+    fails: Callable[[str], bool] = lambda path: True,
+    body: str | None = None,
 ) -> Iterator[str]:
-    """A store that answers requests of `methods` whose path and query `fails` with an error, others with an empty listing."""
+    """A store that answers requests of `methods` whose path and query `fails` with an error, others with an empty listing.
+
+    `body`: of the answer in place of that of an error.
+    """
+    failure = f"<Error><Code>{code}</Code></Error>" if body is None else body
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("content-length") or 0))
             failed = self.command in methods and fails(unquote(self.path))
-            body = f"<Error><Code>{code}</Code></Error>" if failed else "<ListBucketResult></ListBucketResult>"
+            text = failure if failed else "<ListBucketResult></ListBucketResult>"
             self.send_response(status if failed else 200)
-            self.send_header("content-length", str(len(body)))
+            self.send_header("content-length", str(len(text)))
             self.send_header("etag", '"1"')
             self.end_headers()
-            self.wfile.write(body.encode())
+            self.wfile.write(text.encode())
 
         do_GET = do_PUT = do_POST = do_DELETE = answer  # noqa: N815
 
@@ -223,6 +240,19 @@ def test_what_may_not_be_written_or_removed_is_said_with_the_permission_that_lac
         bucket.delete_folder(".staging/k")
 
 
+def test_an_object_that_may_not_be_deleted_among_others_is_said_with_the_permission_that_lacks() -> None:
+    error = (
+        "<DeleteResult><Error><Key>lake/a</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+        "<Deleted><Key>lake/b</Key></Deleted></DeleteResult>"
+    )
+    with (
+        answering(200, "", ("POST",), body=error) as endpoint,
+        s3.variables(s3.environment(endpoint)),
+        pytest.raises(DeniedError, match=f"^s3://some/lake/a: {DENIED} s3:DeleteObject here$"),
+    ):
+        Bucket("s3://some/lake").delete(["a", "b"])
+
+
 def may_list(*folders: str) -> Callable[[str], bool]:
     """Which requests are refused where only `folders` of the lake may be listed."""
 
@@ -258,6 +288,19 @@ def test_who_reads_a_table_needs_the_right_to_list_that_table_and_is_told_so() -
                 read_table(name, lake_root=root)
         with pytest.raises(StorageError, match=DENIED):
             Lake(root).check()
+
+
+def test_an_unknown_ticker_is_told_as_such_to_who_may_not_read_raw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_raw(*_: object, **__: object) -> None:
+        raise DeniedError("raw: access denied")
+
+    lake = Lake(tmp_path / "lake")
+    lake.curated.prepare()
+    monkeypatch.setattr(RawCsv, "ticker_years", no_raw)
+    with pytest.raises(UnknownTickerError, match="no ticker ZZZ in the lake"):
+        read_table(CURATED.name, tickers="ZZZ", lake_root=lake.root)
 
 
 @pytest.mark.parametrize(
@@ -308,6 +351,41 @@ S3_503 = (
 @pytest.mark.parametrize("error", [OSError(S3_503), DeltaError(S3_503), PySparkException(S3_503)])
 def test_a_store_that_fails_is_known_by_what_its_client_says(error: Exception) -> None:
     assert str(what_is_told(error)).startswith("StorageError: a table: the store failed after every retry")
+
+
+S3_403 = (
+    "The operation lacked the necessary privileges to complete for path lake/k: Error performing {} in 1ms - Server returned "
+    "non-2xx status code: 403 Forbidden: <Error><Code>{}</Code></Error>"
+)
+
+
+@pytest.mark.parametrize(
+    ("request_line", "action"),
+    [
+        ("GET http://127.0.0.1:1/b/lake/k", "s3:GetObject"),
+        ("HEAD https://b.s3.us-east-1.amazonaws.com/lake/k", "s3:GetObject"),
+        ("GET http://127.0.0.1:1/b?list-type=2&prefix=lake%2Fk", "s3:ListBucket"),
+        ("PUT http://127.0.0.1:1/b/lake/k", "s3:PutObject"),
+        ("POST http://127.0.0.1:1/b/lake/k?uploads", "s3:PutObject"),
+        ("POST http://127.0.0.1:1/b?delete", "s3:DeleteObject"),
+        ("DELETE http://127.0.0.1:1/b/lake/k", "s3:DeleteObject"),
+    ],
+)
+@pytest.mark.parametrize("kind", [OSError, DeltaError, PySparkException])
+def test_a_denied_request_of_a_library_names_the_action_that_is_missing(
+    kind: Callable[[str], Exception], request_line: str, action: str
+) -> None:
+    told = str(what_is_told(kind(S3_403.format(request_line, "AccessDenied"))))
+    assert told.startswith("DeniedError: a table: ")
+    assert f"must allow {action} here" in told
+    assert ("s3:ListBucket" in told) == (action in ("s3:GetObject", "s3:ListBucket"))
+    of_key = "User: a is not authorized to perform: kms:Decrypt on resource: arn:aws:kms:eu-west-1:1:key/k because no policy does"
+    denied = S3_403.format(request_line, "AccessDenied").replace("</Code>", f"</Code><Message>{of_key}</Message>")
+    assert "must allow kms:Decrypt on arn:aws:kms:eu-west-1:1:key/k here" in str(what_is_told(kind(denied)))
+    broken = denied.replace("perform: kms", "perform:\n  \x1b[31m↳\x1b[0m kms")
+    assert "must allow kms:Decrypt on arn:aws:kms:eu-west-1:1:key/k here" in str(what_is_told(kind(broken)))
+    rejected = str(what_is_told(kind(S3_403.format(request_line, "InvalidAccessKeyId"))))
+    assert rejected.startswith("StorageError: a table: the store rejects these credentials")
 
 
 def test_a_full_disk_is_known_by_its_number_and_sqlites_by_its_code(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from stock_lakehouse.lake.storage.messages import error_types, named, storage_er
 from stock_lakehouse.lake.storage.protocol import (
     ORPHAN_SECONDS,
     ChangedError,
+    DeniedError,
     File,
     LakeError,
     LakeRoot,
@@ -28,6 +29,7 @@ __all__ = [
     "ORPHAN_SECONDS",
     "Bucket",
     "ChangedError",
+    "DeniedError",
     "File",
     "Folder",
     "LakeError",

@@ -12,8 +12,18 @@ from functools import lru_cache
 from io import BytesIO, RawIOBase
 from typing import TYPE_CHECKING, Any
 
-from stock_lakehouse.lake.storage.messages import NO_ANSWER, advice_for, codes, first_line
-from stock_lakehouse.lake.storage.protocol import ChangedError, File, NoAnswerError, R, Storage, StorageError, T
+from stock_lakehouse.lake.storage.messages import DENIAL, NO_ANSWER, advice_for, codes, denial, first_line
+from stock_lakehouse.lake.storage.protocol import (
+    ChangedError,
+    DeniedError,
+    File,
+    NoAnswerError,
+    R,
+    Storage,
+    StorageError,
+    T,
+)
+from stock_lakehouse.lake_options import EXAMPLE_BUCKET
 
 if TYPE_CHECKING:
     from obstore import ReadableFile
@@ -162,7 +172,9 @@ class Bucket:
             advice = advice_for(error)
             if advice is None and isinstance(error, FileNotFoundError):
                 raise
-            text = (advice or first_line(error)).replace("BUCKET", bucket).replace("ACTION", action)
+            if advice == DENIAL:
+                raise DeniedError(f"{self.uri(path)}: {denial(action, str(error))}") from None
+            text = (advice or first_line(error)).replace("BUCKET", bucket)
             kind = NoAnswerError if NO_ANSWER in str(error) else StorageError
             raise kind(f"{self.uri(path)}: {text}") from None
 
@@ -207,6 +219,11 @@ def _until_answered(request: Callable[[], R]) -> R:
 # Clients are cached because they keep their connections. Their retries are bounded: the default of ten takes minutes.
 @lru_cache(maxsize=8)
 def _client(root: str) -> S3Store:
+    if root.startswith(EXAMPLE_BUCKET):
+        raise StorageError(
+            f"lake_root: {root} is the example that `stock-lakehouse init --aws` wrote; set it to the output LakeRoot of the "
+            "stack that `aws cloudformation deploy` made"
+        )
     from datetime import timedelta
 
     from obstore.store import S3Store

@@ -11,13 +11,19 @@ import re
 import sqlite3
 import sys
 from collections.abc import Iterator
+from urllib.parse import unquote
 
-from stock_lakehouse.lake.storage.protocol import NoSpaceError, StorageError
+from stock_lakehouse.aws import missing_right
+from stock_lakehouse.lake.storage.protocol import DeniedError, NoSpaceError, StorageError
 
 
 def advice_for(error: Exception) -> str | None:
     """What an error of the store means and what to change; None for an error without an entry in ADVICE."""
-    text = f"{type(error).__name__}: {error}"
+    return advice_in(f"{type(error).__name__}: {error}")
+
+
+def advice_in(text: str) -> str | None:
+    """`advice_for` an error of this text."""
     return next((advice for signs, advice in ADVICE if any(sign in text for sign in signs)), None)
 
 
@@ -27,6 +33,10 @@ def codes(*names: str) -> tuple[str, ...]:
 
 
 NO_ANSWER = "error sending request"
+DENIAL = "access denied; the policy of these credentials must allow ACTION here"
+REJECTION = "the store rejects these credentials; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
+# S3 answers a request for an object that is not there with 404 only to who may list it.
+ALSO_LISTED = "; without s3:ListBucket S3 also denies what does not exist"
 
 # Signs of an error (S3's codes and status, the client's error class and wording) and the advice, most specific first.
 ADVICE = (
@@ -36,15 +46,21 @@ ADVICE = (
             *codes("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"),
             "UnauthenticatedError: ",
         ),
-        "the store rejects these credentials; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN",
+        REJECTION,
     ),
     (
         (*codes("PermanentRedirect", "AuthorizationHeaderMalformed"), "Received redirect without LOCATION"),
         "the bucket is in another region; set AWS_REGION",
     ),
     (
-        ("PermissionDeniedError: ", "status code: 403 Forbidden", *codes("AccessDenied")),
-        "access denied; the policy of these credentials must allow ACTION here",
+        # The last: of one of several objects that a request deletes.
+        (
+            "PermissionDeniedError: ",
+            "status code: 403 Forbidden",
+            *codes("AccessDenied"),
+            "(code: AccessDenied)",
+        ),
+        DENIAL,
     ),
     (
         ("latest/api/token", "latest/meta-data", "Missing SecretAccessKey", "Missing AccessKeyId"),
@@ -60,6 +76,12 @@ ADVICE = (
     (("BadScheme",), "AWS_ENDPOINT_URL is http and not https; set AWS_ALLOW_HTTP=true if that is intended"),
     ((NO_ANSWER,), "no answer; check AWS_ENDPOINT_URL, AWS_REGION and the network"),
 )
+
+
+def denial(action: str, said: str) -> str:
+    """What the denial of `action` of S3 means and what to change. `said`: S3's words, which may name another right, of a key."""
+    right = missing_right(said) or action
+    return DENIAL.replace("ACTION", right) + (ALSO_LISTED if right == READ else "")
 
 
 def first_line(error: Exception) -> str:
@@ -88,6 +110,15 @@ UNABLE = (
     rf"|{NO_ANSWER}|Connection reset|os error 104\b|error decoding response body|connection closed before message"
 )
 STORE_IS_UNABLE = re.compile(f"(?:{OF_A_STORE}).*?(?:{UNABLE})", re.DOTALL)
+STORE_DENIES = re.compile(
+    rf"(?:{OF_A_STORE}).*?(?:403 Forbidden|Status Code: 403\b|<Code>(?:AccessDenied|ExpiredToken)</Code>)", re.DOTALL
+)
+DECORATION = re.compile(r"\x1b\[[0-9;]*m|↳")
+READ = "s3:GetObject"
+# A request as the client of S3 names it in its errors, and the right that it needs.
+REQUEST = re.compile(r"Error performing ([A-Z]+) https?://[^/\s]+/([^\s?]*)(\S*)")
+PREFIX = re.compile(r"[?&]prefix=([^&]*)")
+RIGHTS = {"GET": READ, "HEAD": READ, "PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}
 CODES_OF_S3 = ("InternalError", "SlowDown", "ServiceUnavailable")
 
 
@@ -100,8 +131,8 @@ def storage_error(what: str, error: BaseException) -> StorageError | None:
     """The StorageError to raise for `error`, which another library raised at the lake's files or store.
 
     `what`: what failed, the start of the message.
-    None if the cause is neither a full disk nor a failing store. The class and code of the error decide; its text does so only
-    for libraries without codes.
+    None if the cause is neither a full disk nor a store that fails or denies access. The class and code of the error decide; its
+    text does so only for libraries without codes.
     """
     while isinstance(error, _loaded(*WRAPPERS)):
         inner = getattr(error, "orig", None) or error.__cause__
@@ -119,7 +150,27 @@ def storage_error(what: str, error: BaseException) -> StorageError | None:
         return StorageError(
             f"{what}: the store failed after every retry; nothing is half-published: run the same again when it answers"
         )
-    return None
+    # deltalake colours its errors, and breaks their lines.
+    text = " ".join(DECORATION.sub(" ", _library_text(error)).split())
+    return _denied(what, text) if STORE_DENIES.search(text) else None
+
+
+def _denied(what: str, text: str) -> StorageError:
+    """The error of a request that the store denied, by the text of a library."""
+    if (advice_in(text) or DENIAL) != DENIAL:
+        return StorageError(f"{what}: {advice_in(text)}")
+    request = REQUEST.search(text)
+    if request is None:
+        return DeniedError(f"{what}: {DENIAL.replace('ACTION', 'the request')}: {text[:300]}")
+    method, path, query = request.groups()
+    action = RIGHTS.get(method, "s3:PutObject")
+    if "list-type" in query:
+        action = "s3:ListBucket"
+        listed = PREFIX.search(query)
+        path = f"{path}/{unquote(listed[1])}" if listed else path
+    elif method == "POST" and "delete" in query:
+        action = "s3:DeleteObject"
+    return DeniedError(f"{what}: {path}: {denial(action, text)}. Nothing is half-published")
 
 
 def _is_full(error: BaseException) -> bool:
@@ -172,4 +223,4 @@ def named(what: str) -> Iterator[None]:
         failure = storage_error(what, error)
         if failure is None:
             raise
-        raise failure from error
+        raise failure from None  # Dagster shows the innermost cause, and that one does not say what to do

@@ -27,6 +27,10 @@ class NoAnswerError(StorageError):
     """The store did not answer a request. The request may have been executed all the same."""
 
 
+class DeniedError(StorageError):
+    """The credentials lack a right, which the message names."""
+
+
 class NoSpaceError(StorageError):
     """A disk is full. The message says what to do."""
 

@@ -1,0 +1,1 @@
+"""The parts of the CloudFormation template, a module each. template.py puts them together."""

@@ -1,0 +1,108 @@
+"""Every command as its role, behind a gate that refuses what IAM would: nothing is refused, and no right is for nothing.
+
+Without any of its actions a role fails, and the error names the action.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from stock_lakehouse.deployment.policies import policies_of
+from stock_lakehouse.deployment.rights import roles
+from stock_lakehouse_tests.deployment.chapters import CHAPTERS, Chapter
+from stock_lakehouse_tests.deployment.gate import Record
+from stock_lakehouse_tests.deployment.recorded import DOCUMENT, drop, droppable, played, unused
+from stock_lakehouse_tests.deployment.world import World, deployed, make_lakes, world
+
+pytestmark = pytest.mark.deploy
+BY_NAME = {chapter.name: chapter for chapter in CHAPTERS}
+# A few of all drops for every run of the tests: each action of S3, by the chapter that is quickest.
+QUICK = (
+    ("run", "List", "s3:ListBucket", "next day"),
+    ("run", "Read", "s3:GetObject", "next day"),
+    ("run", "Write", "s3:PutObject", "next day"),
+    ("run", "Delete", "s3:DeleteObject", "a year that is withdrawn"),
+    ("reader", "Read", "s3:GetObject", "read_table"),
+)
+
+
+@pytest.fixture(scope="module")
+def lakes(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return make_lakes(tmp_path_factory.mktemp("lakes"), spark)
+
+
+@pytest.fixture(scope="module")
+def place(spark: SparkSession, lakes: dict[str, Path]) -> Iterator[World]:
+    with world(spark, lakes) as found:
+        yield found
+
+
+@pytest.mark.slice(3)
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.name)
+def test_nothing_is_refused_to_a_command_as_its_role(place: World, chapter: Chapter, tmp_path: Path) -> None:
+    assert played(place, chapter, tmp_path).refusals(chapter.name, chapter.refused) == []
+
+
+@pytest.mark.parametrize(("role", "sid", "action", "chapter"), QUICK)
+def test_without_an_action_a_command_fails_and_names_it(
+    place: World, role: str, sid: str, action: str, chapter: str, tmp_path: Path
+) -> None:
+    assert drop(place, BY_NAME[chapter], sid, action, tmp_path) == ""
+
+
+@pytest.fixture(scope="module")
+def everything(place: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
+    """What every chapter asked for, by its name."""
+    return {chapter.name: played(place, chapter, tmp_path_factory.mktemp("chapter")) for chapter in CHAPTERS}
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_no_role_has_a_right_that_no_command_used_but_those_with_a_reason(
+    place: World, everything: dict[str, Record]
+) -> None:
+    found, needless = unused(place, everything.values())
+    assert found == []
+    assert needless == [], "reasons for rights that commands used"
+
+
+def test_the_document_names_no_action_that_its_role_has_not() -> None:
+    documented = re.findall(
+        r"^\| `([\w-]+)` \| [^|]+ \| ([^|]+) \| ([^|]+) \|$", DOCUMENT.read_text(encoding="utf-8"), re.M
+    )
+    assert {role for role, *_ in documented} == {chapter.role for chapter in CHAPTERS} | {"spectrum"}
+    found = roles(deployed())
+    for role, *cells in documented:
+        given = {action for document in policies_of(found[role]).values() for action in actions_in(document)}
+        named = {
+            f"{service}:{action}"
+            for cell in cells
+            for service, actions in re.findall(r"`([\w-]+):` ([A-Za-z, ]+)", cell)
+            for action in actions.split(", ")
+        }
+        assert named - given == set(), role
+        assert named
+
+
+def actions_in(document: dict[str, Any]) -> set[str]:
+    return {action for statement in document["Statement"] for action in statement["Action"]}
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("role", sorted({chapter.role for chapter in CHAPTERS} | {"spectrum"}))
+def test_without_any_action_of_a_role_a_command_fails_and_names_it(
+    place: World, everything: dict[str, Record], role: str, tmp_path: Path
+) -> None:
+    survived = []
+    for number, (sid, action, chapter) in enumerate(droppable(place, everything, role)):
+        said = drop(place, BY_NAME[chapter], sid, action, tmp_path / str(number), role)
+        if said:
+            survived.append(f"{sid}, {action}, {chapter}: {said}")
+    assert survived == []
