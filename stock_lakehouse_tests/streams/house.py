@@ -81,6 +81,14 @@ class StreamHouse:
         with (self.folder / file).open("ab") as stream:
             stream.write(b"".join(message + b"\n" for message in messages))
 
+    def begin(self, *files: str) -> None:
+        """Write an event from before the session's open to each of `files`.
+
+        A file that appears later is late as soon as its minutes are final, which the truth does not know.
+        """
+        for file in files:
+            self.write(event(-3 * 3600, event_id=f"first of {file}"), file=file)
+
     def walk(
         self,
         tickers: Sequence[str] = ("NVDA",),

@@ -96,6 +96,7 @@ def test_kill_9_at_each_of_some_steps_in_turn(small: StreamHouse, steps: list[st
 def test_kill_9_at_random(small: StreamHouse, seed: int) -> None:
     dice = random.Random(seed)
     kills = 0
+    small.begin("0.jsonl", "1.jsonl", "2.jsonl")
     while kills < 10:
         small.walk(dice.sample(["NVDA", "AAPL", "META", "GOOG"], 2), 10, FAULTS, file=f"{dice.randrange(3)}.jsonl")
         kills += killed.killed_at_random(small, dice)

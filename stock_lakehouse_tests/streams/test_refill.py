@@ -59,6 +59,7 @@ def test_a_restored_table_gets_its_rows_back_and_goes_on(house: StreamHouse) -> 
     assert (again.found, again.read_again) == (again.expected, 0)
 
 
+@pytest.mark.slice(2)
 @pytest.mark.parametrize("which", [0, 1, -1])
 @pytest.mark.parametrize("how", ["removed", "cut"])
 def test_a_lost_file_is_refused_and_its_rows_come_back(house: StreamHouse, which: int, how: str) -> None:
@@ -99,6 +100,7 @@ def test_a_file_that_is_lost_under_a_runner_s_feet_is_refused_by_name(house: Str
 STEPS = ["after a file is taken out", "before ticks", "after ticks", "before bars", "after bars"]
 
 
+@pytest.mark.slice(3)
 @pytest.mark.parametrize("step", STEPS)
 def test_a_refill_that_ends_at_any_step_is_done_by_the_next_one(
     house: StreamHouse, monkeypatch: pytest.MonkeyPatch, step: str
@@ -150,6 +152,7 @@ def test_what_the_stream_no_longer_has_is_a_named_loss_and_bars_follow(house: St
     assert len(house.table("losses").to_pylist()) == 2  # and what the runner asked for: the rest of the file
 
 
+@pytest.mark.slice(2)
 @pytest.mark.parametrize("step", ["before the loss is written", "after the loss is written", "before ticks"])
 def test_a_refill_that_ends_beside_its_losses_writes_each_once(
     house: StreamHouse, monkeypatch: pytest.MonkeyPatch, step: str

@@ -54,6 +54,7 @@ def test_a_runner_that_ends_at_any_step_is_followed_by_one_that_goes_on(
 def test_kill_9_at_every_step_and_at_random(on_s3: StreamHouse, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     monkeypatch.setattr(runner, "BUSY_SECONDS", 5 * killed.LEASE_SECONDS)
     dice, kills = random.Random(seed), 0
+    on_s3.begin("a.jsonl", "0.jsonl", "1.jsonl", "2.jsonl")
     for number, step in enumerate(CRASHES):
         on_s3.walk([("NVDA", "AAPL", "META", "GOOG")[number]], 60, FAULTS)  # three batches
         assert killed.start(on_s3, step, 1 + number % 2).wait(120) == -signal.SIGKILL
