@@ -132,7 +132,9 @@ REASONS = (
         "serving stream/minute_bars stream/raw_ticks",
     ),
     Reason("a runner holds the lease", "upkeep dagster", "List", LIST, ".locks/stream.lease"),
-    Reason("the emulated stream loses no messages", "dagster stream upkeep", "Read Write", f"{READ} {WRITE}", "stream/losses"),
+    Reason(
+        "the emulated stream loses no messages", "run dagster stream upkeep", "Read Write", f"{READ} {WRITE}", "stream/losses"
+    ),
     # What another role does in its chapters.
     Reason('`layout = "year"`, ' + AS_RUN, "run-jobs job upkeep repair reader", "List Read Write Delete", EACH, PARQUET_BY_YEAR),
     Reason("`doctor` in a task, " + AS_RUN, "run run-jobs stream", "List Read Write Delete", EACH, ".locks/doctor-*"),
