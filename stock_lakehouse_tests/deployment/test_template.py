@@ -307,6 +307,18 @@ def test_tasks_have_every_variable_that_dagster_reads(made: Template) -> None:
     assert processes == ["database", *(process.name for process in production.PROCESSES)]
 
 
+def test_the_output_for_a_task_of_ones_own_is_the_network_of_the_service(made: Template) -> None:
+    network = made["Resources"]["Service"]["Properties"]["NetworkConfiguration"]["AwsvpcConfiguration"]
+    # The short form that `aws ecs run-task --network-configuration` documents.
+    text = made["Outputs"]["TaskNetwork"]["Value"]["Fn::Sub"]
+    assert re.fullmatch(r"awsvpcConfiguration=\{subnets=\[(.+)\],securityGroups=\[(.+)\],assignPublicIp=(.+)\}", text)
+    named = set(re.findall(r"\$\{([\w.]+)\}", text))
+    assert network["Subnets"] == {"Fn::Split": [",", {"Ref": "SubnetIds"}]}
+    assert network["SecurityGroups"] == [{"Fn::GetAtt": ["TaskGroup", "GroupId"]}]
+    assert network["AssignPublicIp"] == {"Ref": "PublicIp"}
+    assert named == {"SubnetIds", "TaskGroup.GroupId", "PublicIp"}
+
+
 def test_only_what_the_settings_use_is_made() -> None:
     resources = yaml.safe_load(text_of(least))["Resources"]
     assert not {"Catalog", "Workgroup", "StreamTask", "JobProfile", "JobRole", "PriceStream", "SpectrumRole"} & set(
