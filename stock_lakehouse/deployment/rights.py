@@ -24,7 +24,7 @@ LAKE = "arn:${AWS::Partition}:s3:::${Lake}"
 LAKE_KEYS = f"{LAKE}/${{Prefix}}/"
 
 
-STREAM = "stream_service"  # the key of the stream's resource
+STREAM, WAREHOUSE = "stream_service", "warehouse_service"  # the keys of their resources
 
 
 class DeploymentError(Exception):
@@ -68,7 +68,7 @@ def roles(settings: Settings) -> dict[str, Role]:
 def _of_processes(settings: Settings, graph: _Graph) -> Iterator[Role]:
     """The roles of this program's processes, and of people."""
     run, of_run = graph.touched(graph.daily) | places.TRIED, graph.services(graph.daily)
-    upkeep, of_upkeep = places.upkeep(settings), graph.services_of_job("upkeep")
+    upkeep, of_upkeep = places.upkeep(settings), graph.services_of_upkeep()
     launched = ["RunRole", "UpkeepRole"]
     yield Role("run", "the ECS task of a run", run | places.LOGS, of_run, "ecs-tasks")
     yield Role("upkeep", "the ECS task of the job `upkeep`", upkeep | places.LOGS, of_upkeep, "ecs-tasks")
@@ -176,9 +176,10 @@ class _Graph:
         rights = self.demanded(required)
         return joined(rights, _result_rights(self._settings) if "query" in required else ())
 
-    def services_of_job(self, name: str) -> tuple[Right, ...]:
-        """What the resources of a job of ops demand. Of the stream's resource, upkeep asks for settings alone."""
-        return self.demanded(self._definitions.resolve_job_def(name).required_resource_keys - {STREAM})
+    def services_of_upkeep(self) -> tuple[Right, ...]:
+        """What upkeep demands: of the warehouse comparisons alone, and nothing of the stream, whose settings it asks for."""
+        required = self._definitions.resolve_job_def("upkeep").required_resource_keys - {STREAM, WAREHOUSE}
+        return joined(self.demanded(required), self.resource(WAREHOUSE).comparing_rights())
 
     def demanded(self, resources: Iterable[str]) -> tuple[Right, ...]:
         """What these resources demand. A resource that declares no rights, like Dagster's own, calls no service."""

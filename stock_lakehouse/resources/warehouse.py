@@ -49,6 +49,14 @@ class WarehouseResource(dg.ConfigurableResource[Any]):
         registered = Right("Registered", actions, glue_tables(self.glue_database))
         return (*data_api_rights(Redshift(**self.redshift)), registered)
 
+    def comparing_rights(self) -> Sequence[Right]:
+        """What comparisons need: they write nothing."""
+        if self.service == "off":
+            return ()
+        from stock_lakehouse.sql.data_api import data_api_rights
+
+        return data_api_rights(Redshift(**self.redshift), transactions=False)
+
     @property
     def warehouse(self) -> Warehouse | None:
         """The warehouse; None if the settings say `off`. Nothing is contacted."""

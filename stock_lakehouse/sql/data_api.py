@@ -464,9 +464,9 @@ class DataApi:
         return "redshift:GetClusterCredentials" + ("" if self.redshift.db_user else "WithIAM")
 
 
-def data_api_rights(redshift: Redshift) -> Sequence[aws.Right]:
-    """What statements by the Data API need."""
-    sends = ("redshift-data:ExecuteStatement", "redshift-data:BatchExecuteStatement")
+def data_api_rights(redshift: Redshift, transactions: bool = True) -> Sequence[aws.Right]:
+    """What statements by the Data API need, and `transactions` of several."""
+    sends = ("redshift-data:ExecuteStatement", *(("redshift-data:BatchExecuteStatement",) if transactions else ()))
     follows = ("redshift-data:DescribeStatement", "redshift-data:GetStatementResult", "redshift-data:CancelStatement")
     place = WORKGROUP
     if redshift.cluster is None:

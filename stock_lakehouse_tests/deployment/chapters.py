@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stock_lakehouse_tests.deployment.world import DAYS, LAYERS, TICKERS, Stage
+from stock_lakehouse_tests.deployment.world import DAYS, LAYERS, SAMPLE, TICKERS, Stage
 
 Act = Callable[[Stage], Any]
 
@@ -38,7 +38,7 @@ def nothing(stage: Stage) -> None:
 
 
 def filled(stage: Stage) -> None:
-    stage.lake_of("filled")
+    stage.copied(stage.lakes.filled)
     stage.prices.deliver(DAYS[-2])
 
 
@@ -132,7 +132,7 @@ def program(*commands: str) -> Act:
 
 def old_versions(stage: Stage) -> None:
     """A lake of months: versions beyond their retention, replaced files, what a killed run staged, an orphaned line."""
-    stage.lake_of("aged")
+    stage.copied(stage.lakes.aged)
     stage.prices.deliver(DAYS[-2])
     stage.put(".staging/0123456789abcdef/part-0.parquet", b"PAR1")
     stage.put("serving/lakehouse.tmp", b"")
@@ -294,7 +294,7 @@ def changed_dashboard(stage: Stage) -> None:
 
 def streamed(stage: Stage) -> None:
     """Messages in the data stream, and the official bars of their tickers."""
-    stage.lake_of("sample")
+    stage.copied(stage.lakes.sample)
     stage.stream()
     stage.call("stream", "produce", "--every", "600", "--poison", "0.05")
 
@@ -311,16 +311,20 @@ def reconciled(stage: Stage) -> None:
     stage.call("stream", "reconcile")
 
 
+def compared(stage: Stage) -> None:
+    """The job, as if the session of the sample were of this month."""
+    with stage.patched("stock_lakehouse.assets.stream.COMPARED_DAYS", 10_000):
+        job("stream_reconcile")(stage)
+    assert stage.keys("stream/reconciliation")
+
+
 def run_stream(stage: Stage) -> None:
     """`stream run` until Ctrl-C."""
     with stage.interrupted(after=6.0):
         stage.call("stream", "run")
 
 
-SAMPLE = {
-    "STOCK_LAKEHOUSE_SOURCE": "sample", "STOCK_LAKEHOUSE_TICKERS": "AAPL,NVDA",
-    "STOCK_LAKEHOUSE_FIRST_DATE": "2023-09-05", "STOCK_LAKEHOUSE_LAST_DATE": "2023-09-21",
-}  # fmt: skip
+WITHOUT_VIEWS = {"STOCK_LAKEHOUSE_QUERY_ENGINE": "duckdb"}  # the Athena of the tests has no tables of a stream
 WITHOUT_WAREHOUSE = {"STOCK_LAKEHOUSE_WAREHOUSE": "off"}
 SHORT = {"STOCK_LAKEHOUSE_RETENTION_DAYS": "30"}
 # What the charts show of delivered rows to who may read them: how many there are.
@@ -353,6 +357,7 @@ CHAPTERS = (
     Chapter("warehouse", "run", program("warehouse", "warehouse --check --full", "warehouse --repair"), registered),
     Chapter("quicksight", "run", program("quicksight", "quicksight --dry-run"), registered),
     Chapter("a changed dashboard", "run", changed_dashboard, provisioned),
+    Chapter("catalog of a stream", "run", run("catalog"), reconciled, {**SAMPLE, **WITHOUT_VIEWS}),
     Chapter("first load, tables by year", "run", run(LAYERS), nothing, BY_YEAR),
     Chapter("bars that become impossible, tables by year", "run", quarantined, by_year, BY_YEAR),
     Chapter("a run by a session", "run", by_session, nothing, WITH_SESSION),
@@ -371,5 +376,5 @@ CHAPTERS = (
     Chapter("stream drain", "stream", program("stream drain", "stream status", "stream retry"), streamed, SAMPLE),
     Chapter("stream run", "stream", run_stream, streamed, SAMPLE),
     Chapter("drain by Dagster", "stream", job("stream_drain"), streamed, SAMPLE),
-    Chapter("comparison by Dagster", "stream", job("stream_reconcile"), drained, SAMPLE),
+    Chapter("comparison by Dagster", "stream", compared, drained, SAMPLE),
 )

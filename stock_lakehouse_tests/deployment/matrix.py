@@ -272,7 +272,7 @@ def _administrator() -> Iterator[Row]:
 # Services.
 ASKS_ATHENA = ("run", "run-jobs", "reader", "quicksight")
 RUNS = ("run", "run-jobs")
-LOADS = (*RUNS, "upkeep", "repair")  # upkeep compares the warehouse with the lake
+COMPARES = (*RUNS, "upkeep", "repair")  # upkeep compares the warehouse with the lake, and loads nothing
 GLUE_ONLY = ("crawler", "spectrum")
 
 
@@ -334,7 +334,6 @@ def services() -> Iterator[Service]:
             _to(RUNS, catalog, views),
             _to((*ASKS_ATHENA, *GLUE_ONLY), reads),
             _to(("crawler",), (f"glue:{action}" for action in crawls)),
-            _to(LOADS, ("glue:GetTables", "glue:GetTable", "glue:GetPartitions")),
         ),
         ("glue:DeleteDatabase", "glue:BatchDeleteTable", "glue:GetTableVersions"),
         (_arn("glue", "catalog2"), _arn("glue", "database/lakehouse2"),
@@ -372,22 +371,22 @@ def services() -> Iterator[Service]:
     other = (_arn("redshift-serverless", "workgroup/another"), f"{workgroup}2")
     yield Service(
         (workgroup,),
-        _to(
-            LOADS,
-            documented("warehouse.md", "`redshift-data:BatchExecuteStatement`"),
-            documented("warehouse.md", "`redshift-serverless:GetCredentials`"),
+        _sum(
+            _to(RUNS, documented("warehouse.md", "`redshift-data:BatchExecuteStatement`")),
+            _to(("upkeep", "repair"), ("redshift-data:ExecuteStatement",)),
+            _to(COMPARES, documented("warehouse.md", "`redshift-serverless:GetCredentials`")),
         ),
         ("redshift-serverless:DeleteWorkgroup", "redshift-serverless:UpdateWorkgroup"),
         other,
     )
     yield Service(
         ("*",),
-        _to(LOADS, documented("warehouse.md", "`redshift-data:DescribeStatement`")),
+        _to(COMPARES, documented("warehouse.md", "`redshift-data:DescribeStatement`")),
         ("redshift-data:ListStatements",),
     )
     yield Service(
         (_arn("kinesis", "stream/stock_ticks"),),
-        _to(("stream", "dagster", "repair"), documented("streaming.md", "`kinesis:GetRecords`")),
+        _to(("stream", "dagster"), documented("streaming.md", "`kinesis:GetRecords`")),
         ("kinesis:DeleteStream", "kinesis:PutRecord", "kinesis:PutRecords"),
         (_arn("kinesis", "stream/stock_ticks2"), _arn("kinesis", "stream/other")),
     )

@@ -9,102 +9,173 @@ import copy
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stock_lakehouse.deployment.policies import UNASKED
 from stock_lakehouse.resources.spark import SparkResource
 from stock_lakehouse_tests.deployment.asked import Asked, Grant, Policies, grants
 from stock_lakehouse_tests.deployment.chapters import CHAPTERS, Chapter
 from stock_lakehouse_tests.deployment.gate import Record
-from stock_lakehouse_tests.deployment.world import World, make_lakes, world
+from stock_lakehouse_tests.deployment.world import Lakes, World, world
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "deployment-rights.md"
 MARKS = re.compile(r"(?<=<!-- recorded -->\n).*?(?=<!-- end of recorded -->)", re.DOTALL)
 PREFIX = "team/lake"  # of policies of which only the form counts
 
-# Rights that no chapter uses, and why a role has them: role, statement, action, place; each a pattern of the whole text.
-REASONS: tuple[tuple[str, str, str, str, str], ...] = (
-    (".*", "Write", "s3:AbortMultipartUpload", ".*", "an upload in parts that fails is aborted, and none failed"),
-    (".*", "List|Read|Write", "s3:.*", r"\.dagster/logs", "Dagster on ECS keeps there what runs print"),
-    ("run|run-jobs|stream", ".*", "s3:.*", r"\.locks/doctor-\*", "for `doctor` in a task with the role"),
-    (".*", "List|Write", "s3:.*", "athena-results", "Athena writes results in the name of who asks"),
-    (".*", "Results.*", "s3:.*", ".*", "Athena asks for it in the name of who asks"),
-    ("reader", "Key", "kms:GenerateDataKey", "-", "Athena encrypts results in the name of who asks"),
-    (".*", "QueriedTables", "glue:.*", "-", "Athena reads the catalog in the name of who asks"),
-    (
-        "spectrum",
-        "Registered",
-        "glue:.*",
-        "-",
-        "Redshift plans queries with it; the server of the tests asks for tables and partitions",
-    ),
-    ("upkeep|repair", "Registered", "glue:.*", "-", "the warehouse's loads need it; a comparison of all rows does not"),
-    (
-        "run|run-jobs",
-        "(Any)?Crawler.*",
-        ".*",
-        "-",
-        "the emulator's crawlers make no tables; catalog/test_crawlers.py has their calls",
-    ),
-    (".*", "Queries", "athena:StopQueryExecution", "-", "a query is stopped when its time is over, and by Ctrl-C"),
-    (".*", "StatementsSent", "redshift-data:CancelStatement", "-", "a statement is cancelled when its time is over"),
-    ("run|run-jobs", "Workgroup", "athena:UpdateWorkGroup", "-", "the settings of the workgroup have changed"),
-    (
-        "run|run-jobs",
-        "Catalog",
-        "glue:(DeleteTable|Batch.*Partition)",
-        "-",
-        "the layout, or what is partitioned, has changed",
-    ),
-    ("run|run-jobs", "QuickSight.*", "quicksight:.*", "-", "somebody, or another release, has changed the dashboard"),
-    ("dagster", "StartRuns|FollowRuns|RunTaskDefinition|RunRoles", ".*", "-", "the launcher of runs on ECS"),
-    (".*", "List|Read|Write|Delete", "s3:.*", "processed/.*_by_year", 'with `layout = "year"`, as for the role `run`'),
-    ("run|run-jobs|job|repair", "Delete", "s3:DeleteObject", "processed/raw_compacted", "a damaged part is replaced"),
-    (
-        "run-jobs",
-        ".*",
-        "s3:.*",
-        r"(\.locks/|curated/|processed/|serving|reports|raw/|\.staging).*",
-        "what a killed run left, as for `run`",
-    ),
-    (
-        "job",
-        ".*",
-        "s3:.*",
-        r".*restatements.*|processed/(quarantine|raw_compacted|stocks_daily)",
-        "restatements, as for `run`",
-    ),
-    (
-        "repair",
-        ".*",
-        "s3:.*",
-        r".*(restatements|raw_stocks_daily).*|\.damaged|\.staging|processed/.*|stream/.*|serving",
-        "as for `run` and `upkeep`",
-    ),
-    (
-        "upkeep",
-        ".*",
-        "s3:.*",
-        r"\.repairs|\.staging|processed/.*|serving|stream/.*|\.locks/stream.*",
-        "what killed runs and runners left",
-    ),
-    (
-        "reader",
-        "List|Read",
-        "s3:.*",
-        "reports|stream/.*|curated/restatements",
-        "read by who wants to; commands of the stream read them as `stream`",
-    ),
-    ("dagster", "List|Read", "s3:.*", r"stream/.*|\.locks/stream.*", "of a stream with losses and live features"),
-    (
-        "stream",
-        ".*",
-        "s3:.*",
-        r"stream/.*|\.locks/.*|\.staging|curated/stocks_daily",
-        "old versions, losses and live features",
-    ),
-    ("spectrum", "List|Read", "s3:.*", "raw/stocks_daily|processed/.*", "for queries through the external schema"),
+# Roles that no server of the tests has, and why.
+UNPLAYED = {
+    "crawler": "the emulator's crawlers make no tables",
+    "quicksight": "the server of the tests asks Athena for no rows",
+}
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why roles have rights that no chapter uses: each of these actions of these statements at these places.
+
+    The words of a string are alternatives, and for each of them there is such a right. The place of a right at other services
+    than S3 is "-".
+    """
+
+    why: str
+    roles: str
+    statements: str
+    actions: str
+    places: str = "-"
+
+    @property
+    def words(self) -> tuple[list[str], ...]:
+        return tuple(field.split() for field in (self.roles, self.statements, self.actions, self.places))
+
+    def explains(self, right: tuple[str, str, str, str]) -> bool:
+        return all(part in words for part, words in zip(right, self.words, strict=True))
+
+
+IN_ITS_NAME = "Athena asks for it in the name of who asks"
+CHANGED = "somebody, or another release, has changed the dashboard, its data sets or their source"
+AS_RUN = "played as `run`"
+OF_CLEANING = "nothing of it was replaced long ago, or left by a killed run"
+LIST, READ, WRITE, DELETE = "s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject"
+EACH = f"{LIST} {READ} {WRITE} {DELETE}"
+PARQUET_BY_YEAR = "processed/quarantine_by_year processed/stocks_daily_by_year"
+PARQUET = "processed/quarantine processed/stocks_daily"
+REGISTERED_BY_JOBS = (
+    ".locks/corporate_actions.lease .locks/curated_stocks_daily.lease .locks/processed_actions.lease "
+    ".locks/stocks_features.lease"
 )
+LOGS_BY_JOBS = (
+    "curated/corporate_actions/_delta_log curated/stocks_daily/_delta_log curated/stocks_features/_delta_log "
+    "processed/actions/_delta_log"
+)
+# Rights that no chapter uses, without those to UNASKED actions.
+REASONS = (
+    # Services that act in the name of who asks, or that answer otherwise than the servers of the tests.
+    Reason(IN_ITS_NAME, "run run-jobs reader", "List Write", f"{LIST} {WRITE}", "athena-results"),
+    Reason(IN_ITS_NAME, "run run-jobs reader", "ResultsBucket", "s3:GetBucketLocation", "."),
+    Reason(IN_ITS_NAME, "run run-jobs reader", "ResultsParts", "s3:ListMultipartUploadParts", "athena-results"),
+    Reason(IN_ITS_NAME, "run run-jobs reader", "QueriedTables", "glue:BatchGetPartition glue:GetPartition"),
+    Reason(IN_ITS_NAME, "reader", "QueriedTables", "glue:GetDatabase glue:GetPartitions glue:GetTable"),
+    Reason(IN_ITS_NAME, "reader", "Key", "kms:GenerateDataKey"),
+    Reason(
+        "Redshift plans queries with it", "spectrum", "Registered",
+        "glue:BatchGetPartition glue:GetDatabase glue:GetPartition glue:GetTables",
+    ),
+    Reason(
+        "queries through the external schema", "spectrum", "List Read", f"{LIST} {READ}",
+        f"{PARQUET} {PARQUET_BY_YEAR} raw/stocks_daily",
+    ),
+    Reason(
+        "the emulator's crawlers make no tables; catalog/test_crawlers.py has their calls", "run run-jobs",
+        "AnyCrawler CrawlerRole Crawlers",
+        "glue:CreateCrawler glue:GetCrawlerMetrics iam:PassRole glue:GetCrawler glue:StartCrawler glue:UpdateCrawler",
+    ),
+    Reason(
+        "the launcher of runs on ECS", "dagster", "FollowRuns RunRoles RunTaskDefinition StartRuns",
+        "ecs:DescribeTasks ecs:StopTask ecs:TagResource iam:PassRole ecs:DescribeTaskDefinition ecs:RunTask",
+    ),
+    Reason(
+        "Dagster on ECS keeps there what runs print", "run run-jobs upkeep stream dagster", "List Read Write",
+        f"{LIST} {READ} {WRITE}", ".dagster/logs",
+    ),
+    # What happens seldom.
+    Reason("a query's time is over, or Ctrl-C", "run run-jobs reader", "Queries", "athena:StopQueryExecution"),
+    Reason(
+        "a statement's time is over", "run run-jobs upkeep repair", "StatementsSent", "redshift-data:CancelStatement"
+    ),
+    Reason("the settings of the workgroup have changed", "run run-jobs", "Workgroup", "athena:UpdateWorkGroup"),
+    Reason(
+        "the layout, or what is partitioned, has changed", "run run-jobs", "Catalog",
+        "glue:BatchDeletePartition glue:DeleteTable",
+    ),
+    Reason(
+        CHANGED, "run run-jobs", "QuickSightSets QuickSightSource",
+        "quicksight:UpdateDataSet quicksight:UpdateDataSource quicksight:UpdateDataSourcePermissions",
+    ),
+    Reason(
+        "AWS' reference names the source of the rows alone, its text also the data set", "run run-jobs",
+        "QuickSightSets", "quicksight:CreateDataSet",
+    ),
+    Reason("a damaged part of a compaction is replaced", "run run-jobs job repair", "Delete", DELETE, "processed/raw_compacted"),
+    Reason("a year of a ticker ends in a table by year", "run", "Delete", DELETE, PARQUET_BY_YEAR),
+    Reason("who writes to a place also reads it", "run run-jobs", "Read", READ, "reports"),
+    Reason("who writes to a place also reads and lists it", "repair", "List Read", f"{LIST} {READ}", ".damaged"),
+    Reason(OF_CLEANING, "upkeep", "Delete", DELETE,
+           f"curated/corporate_actions curated/restatements processed/actions {PARQUET} processed/raw_compacted "
+           "stream/minute_bars stream/raw_ticks"),
+    Reason(OF_CLEANING, "repair", "Delete", DELETE,
+           ".staging curated/restatements processed/actions processed/quarantine serving stream/minute_bars stream/raw_ticks"),
+    Reason(OF_CLEANING, "stream", "Delete", DELETE, "stream/live_features stream/minute_bars stream/raw_ticks"),
+    Reason("no repair was killed before, and no session staged a frame", "upkeep", "Read", READ, ".repairs .staging"),
+    Reason(
+        "a log is cut, and a copy is made again, after months", "upkeep", "Write", WRITE,
+        "serving stream/minute_bars stream/raw_ticks",
+    ),
+    Reason("a runner holds the lease", "upkeep dagster", "List", LIST, ".locks/stream.lease"),
+    Reason(
+        "the emulated stream loses no messages", "run dagster stream upkeep", "Read Write", f"{READ} {WRITE}", "stream/losses"
+    ),
+    # What another role does in its chapters.
+    Reason('`layout = "year"`, ' + AS_RUN, "run-jobs job upkeep repair reader", "List Read Write Delete", EACH, PARQUET_BY_YEAR),
+    Reason("`doctor` in a task, " + AS_RUN, "run run-jobs stream", "List Read Write Delete", EACH, ".locks/doctor-*"),
+    Reason(
+        "a published row is corrected, " + AS_RUN, "job repair", "List Read Write", f"{LIST} {READ} {WRITE}",
+        ".locks/restatements.lease curated/restatements",
+    ),
+    Reason("rows that are replaced, " + AS_RUN, "job", "Read Delete", f"{READ} {DELETE}", PARQUET),
+    Reason(
+        "a compaction, " + AS_RUN, "job repair run-jobs", "Read Write", f"{READ} {WRITE}", "processed/raw_compacted"
+    ),
+    Reason("frames of a session, " + AS_RUN, "repair", "Read Write", f"{READ} {WRITE}", ".staging"),
+    Reason(CHANGED + ", " + AS_RUN, "run-jobs", "QuickSightAny QuickSightDashboard QuickSightSets QuickSightTags",
+           "quicksight:ListIngestions quicksight:UpdateDashboard quicksight:UpdateDashboardPublishedVersion "
+           "quicksight:CreateIngestion quicksight:UpdateRefreshSchedule quicksight:ListTagsForResource"),
+    Reason("other partitions than before, " + AS_RUN, "run-jobs", "Catalog", "glue:BatchUpdatePartition"),
+    Reason(
+        "a table that no job has made yet is made for the catalog", "run-jobs", "List Read Write",
+        f"{LIST} {READ} {WRITE}", f"{REGISTERED_BY_JOBS} {LOGS_BY_JOBS}",
+    ),
+    Reason("old reports are removed, " + AS_RUN, "run-jobs", "Delete", DELETE, "reports"),
+    Reason("a second landing, and a second report, " + AS_RUN, "run-jobs", "Read Write", f"{READ} {WRITE}",
+           ".staging processed/stocks_daily raw/stocks_daily serving"),
+    Reason("a catalog of a stream, " + AS_RUN, "run-jobs", "Read", READ,
+           "stream/live_features stream/losses stream/minute_bars stream/raw_ticks stream/reconciliation"),
+    Reason("who reads by SQL or with a notebook reads each of them", "reader", "List Read", f"{LIST} {READ}",
+           "reports curated/restatements stream/live_features stream/losses stream/minute_bars stream/raw_ticks "
+           "stream/reconciliation"),
+    Reason("a stream with these tables, played as `upkeep`", "repair", "Read", READ,
+           "stream/live_features stream/losses stream/reconciliation"),
+    Reason("a stream with these tables, played as `stream`", "dagster", "List Read", f"{LIST} {READ}",
+           "stream/live_features stream/reconciliation"),
+    Reason("a session that a cluster has staged", "stream", "List Read", f"{LIST} {READ}", ".staging"),
+    Reason(
+        "the warehouse, of which all rows are compared, played as `upkeep`", "repair",
+        "Statements StatementsSent RedshiftLogin",
+        "redshift-data:ExecuteStatement redshift-data:DescribeStatement redshift-data:GetStatementResult "
+        "redshift-serverless:GetCredentials",
+    ),
+)  # fmt: skip
 
 
 def played(place: World, chapter: Chapter, folder: Path) -> Record:
@@ -120,25 +191,28 @@ def played(place: World, chapter: Chapter, folder: Path) -> Record:
 
 
 def unused(place: World, records: Iterable[Record]) -> tuple[list[str], list[str]]:
-    """The grants that no record used and no reason of REASONS explains; and the reasons that explain none."""
+    """The grants that no record used and no reason of REASONS explains; and the words of reasons for which there is none."""
     used: set[tuple[str, str, str, str]] = set()
     for record in records:
         for role, found in record.used.items():
             used |= {(role, *_form(grant)) for grant in found}
-    roles = {role for role, *_ in used}
-    found, needed = [], set()
-    for name in sorted(roles):
-        policies = place.policies_of(place.roles[name], PREFIX)
-        for grant in dict.fromkeys(_form(grant) for grant, _ in grants(policies)):
-            right = (name, *grant)
-            if right in used:
-                continue
-            reason = next((one for one in REASONS if all(map(re.fullmatch, one[:4], right))), None)
-            if reason is None:
-                found.append(" ".join(right))
-            else:
-                needed.add(reason)
-    return found, [" ".join(reason[:4]) for reason in REASONS if reason not in needed]
+    given: set[tuple[str, str, str, str]] = set()
+    for name in place.roles.keys() - UNPLAYED.keys():
+        given |= {(name, *_form(grant)) for grant, _ in grants(place.policies_of(place.roles[name], PREFIX))}
+    left = sorted(right for right in given - used if right[2] not in UNASKED)
+    unexplained = [" ".join(right) for right in left if not any(reason.explains(right) for reason in REASONS)]
+    return unexplained, [f"{word} ({reason.why})" for reason in REASONS for word in _needless(reason, left)]
+
+
+def _needless(reason: Reason, left: Iterable[tuple[str, str, str, str]]) -> list[str]:
+    """The words of `reason` that are in none of the rights `left` that it explains."""
+    explained = [right for right in left if reason.explains(right)]
+    return [
+        word
+        for number, words in enumerate(reason.words)
+        for word in words
+        if not any(right[number] == word for right in explained)
+    ]
 
 
 def _form(grant: Grant) -> tuple[str, str, str]:
@@ -148,7 +222,7 @@ def _form(grant: Grant) -> tuple[str, str, str]:
     """
     if not grant.action.startswith("s3:"):
         return grant.sid, grant.action, "-"
-    place = re.sub(r"^(arn:[^:]*:s3:::[^/]+/)?team/\w+", "", grant.place)
+    place = re.sub(r"^(arn:[^:]*:s3:::[^/]+)?(/?team/\w+)?", "", grant.place)
     return grant.sid.removesuffix("More"), grant.action, place.lstrip("/") or "."
 
 
@@ -243,7 +317,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         lakes = Path(folder, "lakes")
         lakes.mkdir()
-        with world(engine.session, make_lakes(lakes, engine.session)) as place:
+        with world(engine.session, Lakes(lakes)) as place:
             records = {chapter.name: played(place, chapter, Path(folder, str(n))) for n, chapter in enumerate(CHAPTERS)}
     DOCUMENT.write_text(written(DOCUMENT.read_text(encoding="utf-8"), records), encoding="utf-8")
     engine.teardown_after_execution(None)  # type: ignore[arg-type]

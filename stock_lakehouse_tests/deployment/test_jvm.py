@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from stock_lakehouse.engines import spark_session
 from stock_lakehouse_tests import s3
 from stock_lakehouse_tests.deployment.chapters import Act, filled, landed, layers_by_jobs
-from stock_lakehouse_tests.deployment.world import World, make_lakes, world
+from stock_lakehouse_tests.deployment.world import Lakes, World, world
 from stock_lakehouse_tests.engines.servers import JAVA, java, jvm_server
 
 pytestmark = [pytest.mark.deploy, pytest.mark.soak, pytest.mark.timeout(1800)]
@@ -23,9 +23,8 @@ def place(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A world whose clusters are Spark on the JVM."""
     if java() is None:
         pytest.skip(f"NOT RUN: needs Java {JAVA} or newer (JAVA_HOME, or java on the path)")
-    lakes = make_lakes(tmp_path_factory.mktemp("lakes"), spark)
     with (
-        world(spark, lakes) as found,
+        world(spark, Lakes(tmp_path_factory.mktemp("lakes"))) as found,
         jvm_server(
             tmp_path_factory.mktemp("jvm"),
             packages=s3.JVM_PACKAGES,

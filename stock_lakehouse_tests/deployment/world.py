@@ -16,8 +16,8 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import duckdb
@@ -45,6 +45,10 @@ YESTERDAY = time.time() - 24 * 3600
 NUMBER = athena_gateway.ACCOUNT
 LAYERS = ",".join(BY_NAME)
 CONFIG = Path(__file__).parents[2] / "deploy" / "lakehouse.toml"
+SAMPLE = {
+    "STOCK_LAKEHOUSE_SOURCE": "sample", "STOCK_LAKEHOUSE_TICKERS": "AAPL,NVDA",
+    "STOCK_LAKEHOUSE_FIRST_DATE": "2023-09-05", "STOCK_LAKEHOUSE_LAST_DATE": "2023-09-21",
+}  # fmt: skip
 
 
 class FailedError(Exception):
@@ -86,7 +90,7 @@ class World:
 
     - endpoint: S3 and Glue without the gate
     - keys: those of each role at the emulator, where it asks for rights too
-    - lakes: folders with a lake in each state, by name
+    - lakes: in the states in which chapters begin
     - seconds: that each chapter took
     """
 
@@ -99,7 +103,7 @@ class World:
     quicksight: quicksight_server.Served
     athena: athena_gateway.OnDuckDB
     spark: SparkSession | None
-    lakes: Mapping[str, Path]
+    lakes: Lakes | None
     keys: dict[str, tuple[str, str, str | None]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -177,11 +181,7 @@ class Stage:
         return {
             "STOCK_LAKEHOUSE_CONFIG": str(CONFIG),
             "STOCK_LAKEHOUSE_LAKE_ROOT": self.root,
-            "STOCK_LAKEHOUSE_TICKERS": ",".join(TICKERS),
-            "STOCK_LAKEHOUSE_SOURCE": "csv",
-            "STOCK_LAKEHOUSE_CSV_FOLDER": str(self.prices.folder),
-            "STOCK_LAKEHOUSE_FIRST_DATE": str(DAYS[0]),
-            "STOCK_LAKEHOUSE_LAST_DATE": str(DAYS[-1]),
+            **csv_of(self.prices),
             "STOCK_LAKEHOUSE_ENGINE": "embedded",
             "STOCK_LAKEHOUSE_SERVING_CACHE": str(self.folder / "cache"),
             "STOCK_LAKEHOUSE_AWS_ATHENA_RESULTS": f"{self.root}/athena-results",
@@ -193,10 +193,15 @@ class Stage:
             **self.given,
         }
 
-    def lake_of(self, state: str) -> None:
-        """The lake is a copy of the one in `state`."""
+    @property
+    def lakes(self) -> Lakes:
+        assert self.world.lakes is not None
+        return self.world.lakes
+
+    def copied(self, lake: Path) -> None:
+        """The lake is a copy of the one in the folder `lake`."""
         with s3.variables(s3.environment(self.world.endpoint)):
-            s3.upload(self.world.lakes[state], self.root)
+            s3.upload(lake, self.root)
 
     def policies_of(self, role: str) -> Policies:
         return self.policies.get(role) or self.world.policies_of(self.world.roles[role], self.prefix)
@@ -315,57 +320,75 @@ class Stage:
         return contextlib.nullcontext(self.spark)
 
 
-def make_lakes(folder: Path, spark: SparkSession) -> dict[str, Path]:
-    """A lake in a folder for each state in which a chapter begins.
+class Lakes:
+    """A lake in a folder for each state in which a chapter begins; each is made when it is first wanted.
 
     - filled: all sessions but the newest one
     - aged: the same months ago, with a correction of yesterday
     - sample: the newest sessions of the sample
     """
-    prices = Prices(folder / "prices")
-    common = {
-        "STOCK_LAKEHOUSE_CONFIG": str(folder / "lakehouse.toml"),
-        "DAGSTER_HOME": str(folder / "dagster"),
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "lakehouse.toml").write_text("")
+
+    @cached_property
+    def filled(self) -> Path:
+        prices = Prices(self.folder / "filled-prices")
+        prices.deliver(DAYS[-2])
+        return self._loaded("filled", csv_of(prices))
+
+    @cached_property
+    def aged(self) -> Path:
+        prices = Prices(self.folder / "aged-prices")
+        shutil.copytree(self.filled, self.folder / "aged")
+        row = prices.rows["AAA"][DAYS[3]]
+        for ago in (120, 60):
+            row[3], row[0] = row[0], row[3]
+            prices.deliver(DAYS[-2])
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("stock_lakehouse.lake.raw_compaction.LOOSE", 2)
+                self._loaded("aged", csv_of(prices))
+            histories.time_passes(self.folder / "aged", timedelta(days=ago))
+        return self.folder / "aged"
+
+    @cached_property
+    def sample(self) -> Path:
+        return self._loaded("sample", SAMPLE)
+
+    def _loaded(self, name: str, variables: Mapping[str, str]) -> Path:
+        """The lake `name`, after a run with these variables and no others."""
+        lake = self.folder / name
+        given = {
+            "STOCK_LAKEHOUSE_CONFIG": str(self.folder / "lakehouse.toml"),
+            "STOCK_LAKEHOUSE_LAKE_ROOT": str(lake),
+            "DAGSTER_HOME": str(self.folder / "dagster"),
+            **variables,
+        }
+        with pytest.MonkeyPatch.context() as surroundings:
+            for variable in [one for one in os.environ if one.startswith("STOCK_LAKEHOUSE_")]:
+                surroundings.delenv(variable)
+            for variable, value in given.items():
+                surroundings.setenv(variable, value)
+            surroundings.chdir(self.folder)
+            result = CliRunner().invoke(app, ["materialize", "--select", LAYERS])
+            assert result.exit_code == 0, result.output
+        return lake
+
+
+def csv_of(prices: Prices) -> dict[str, str]:
+    """The settings of a lake of `prices`."""
+    return {
         "STOCK_LAKEHOUSE_SOURCE": "csv",
         "STOCK_LAKEHOUSE_CSV_FOLDER": str(prices.folder),
         "STOCK_LAKEHOUSE_TICKERS": ",".join(TICKERS),
         "STOCK_LAKEHOUSE_FIRST_DATE": str(DAYS[0]),
         "STOCK_LAKEHOUSE_LAST_DATE": str(DAYS[-1]),
     }
-    sample = {
-        "STOCK_LAKEHOUSE_SOURCE": "sample",
-        "STOCK_LAKEHOUSE_TICKERS": "AAPL,NVDA",
-        "STOCK_LAKEHOUSE_FIRST_DATE": "2023-09-05",
-        "STOCK_LAKEHOUSE_LAST_DATE": "2023-09-21",
-    }
-    (folder / "lakehouse.toml").write_text("")
-    lakes = {name: folder / name for name in ("filled", "aged", "sample")}
-
-    def load(name: str, **more: str) -> None:
-        with pytest.MonkeyPatch.context() as surroundings:
-            for variable, value in {**common, **more, "STOCK_LAKEHOUSE_LAKE_ROOT": str(lakes[name])}.items():
-                surroundings.setenv(variable, value)
-            surroundings.chdir(folder)
-            result = CliRunner().invoke(app, ["materialize", "--select", LAYERS])
-            assert result.exit_code == 0, result.output
-
-    prices.deliver(DAYS[-2])
-    load("filled")
-    shutil.copytree(lakes["filled"], lakes["aged"])
-    row = prices.rows["AAA"][DAYS[3]]
-    for ago in (120, 60):
-        row[3], row[0] = row[0], row[3]
-        prices.deliver(DAYS[-2])
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("stock_lakehouse.lake.raw_compaction.LOOSE", 2)
-            load("aged")
-        histories.time_passes(lakes["aged"], timedelta(days=ago))
-    load("sample", **sample)
-    return lakes
 
 
 @contextlib.contextmanager
-def world(spark: SparkSession | None = None, lakes: Mapping[str, Path] = MappingProxyType({})) -> Iterator[World]:
+def world(spark: SparkSession | None = None, lakes: Lakes | None = None) -> Iterator[World]:
     """A world whose S3, Glue and Kinesis are moto's. Without an engine and lakes no chapter can be played in it."""
     bucket = f"lake-{uuid.uuid4().hex[:12]}"
     account = Account(bucket, NUMBER, s3.KEYS["AWS_REGION"], key=f"arn:aws:kms:us-east-1:{NUMBER}:key/of-the-lake")
@@ -379,7 +402,7 @@ def world(spark: SparkSession | None = None, lakes: Mapping[str, Path] = Mapping
         spectrum = servers.enter_context(gate(account, {"": endpoint}))
         servers.enter_context(s3.variables(s3.environment(main.url)))
         s3.make_bucket(endpoint, bucket)
-        athena = athena_of(lakes.get("filled"))
+        athena = athena_of(lakes.filled if lakes else None)
         yield World(main, spectrum, endpoint, account, settings, roles(settings), served, athena, spark, lakes)
 
 
