@@ -42,6 +42,7 @@ from stock_lakehouse_tests.deployment.asked import (
 ROOT = ("test", "test", None)  # whom ministack asks for no rights
 # Headers of a connection, and those of a signature that is made anew.
 OF_A_HOP = ("connection", "expect", "transfer-encoding", "content-length", "host")
+OF_CHUNKS = ("x-amz-decoded-content-length", "x-amz-trailer")
 OF_A_SIGNATURE = ("authorization", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256")
 
 
@@ -226,6 +227,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         query = {name: values[0] for name, values in urllib.parse.parse_qs(url.query, keep_blank_values=True).items()}
         headers = {name.lower(): value for name, value in self.headers.items()}
+        if headers.get("x-amz-content-sha256", "").startswith("STREAMING-"):
+            headers, body = _whole(headers, body)
         request = Request(self.command, url.path, query, headers, body)
         self._send(*self._decided(request))
 
@@ -319,6 +322,25 @@ class _Handler(BaseHTTPRequestHandler):
                 if attempt == 2:
                     raise
         raise AssertionError("unreachable")
+
+
+def _whole(headers: dict[str, str], body: bytes) -> tuple[dict[str, str], bytes]:
+    """An upload in chunks, each of which begins with a line of its size, as one: S3A's client sends such.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html
+    """
+    content, place = b"", 0
+    while True:
+        line = body.index(b"\r\n", place)
+        size = int(body[place:line].partition(b";")[0], 16)
+        if size == 0:
+            break
+        content += body[line + 2 : line + 2 + size]
+        place = line + 2 + size + 2
+    encodings = [one.strip() for one in headers.get("content-encoding", "").split(",")]
+    left = ",".join(one for one in encodings if one not in ("", "aws-chunked"))
+    found = {name: value for name, value in headers.items() if name not in (*OF_CHUNKS, "content-encoding")}
+    return found | ({"content-encoding": left} if left else {}), content
 
 
 def _older(listing: bytes, aged: re.Pattern[str]) -> bytes:
