@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import threading
 from collections.abc import Iterator
@@ -15,15 +14,13 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql.connect.readwriter import DataFrameWriter
 
-from stock_lakehouse.cli import doctor
 from stock_lakehouse.engines import spark_session
 from stock_lakehouse.lake import lease
-from stock_lakehouse.lake.history import files_of
 from stock_lakehouse.lake.lease import LeaseLostError
 from stock_lakehouse.lake.lock import TableBusyError, one_writer
 from stock_lakehouse.lake.publish import PublishError
 from stock_lakehouse.lake.staging import Staging
-from stock_lakehouse.lake.storage import Bucket, File, LakeRoot, StorageError
+from stock_lakehouse.lake.storage import Bucket, File, LakeRoot
 from stock_lakehouse.layers.step import Step
 from stock_lakehouse.resources.lakehouse import LakehouseResource
 from stock_lakehouse.tables import CURATED, FEATURES, PROCESSED, QUARANTINE, RAW
@@ -269,51 +266,6 @@ def test_a_killed_run_is_followed_after_its_lease(
     monkeypatch.setattr(one_writer.__wrapped__, "__defaults__", (30.0,))  # type: ignore[attr-defined]
     run(house, asked, BARS.values(), steps=[RAW.name])
     assert house.lake.raw.read(spark).count() == 2
-
-
-FEW = rectangle(DAYS[:3], ("AAA",))
-
-
-def run_few(root: str) -> None:
-    with spark_session("embedded") as session:
-        run(clocked(root, session), FEW, BARS.values())
-
-
-@pytest.mark.slow
-def test_the_policy_of_the_documentation_allows_what_runs_do_and_little_else(
-    spark: SparkSession, tmp_path: Path
-) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
-    policy = text.split("```json")[1].split("```")[0].replace("BUCKET", "policed").replace("PREFIX", "some/prefix")
-    with s3.moto(calls_without_rights=5) as endpoint:
-        s3.client(endpoint).create_bucket(Bucket="policed")
-        iam = s3.client(endpoint, "iam")
-        iam.create_user(UserName="lakehouse")
-        arn = iam.create_policy(PolicyName="lakehouse", PolicyDocument=policy)["Policy"]["Arn"]
-        iam.attach_user_policy(UserName="lakehouse", PolicyArn=arn)
-        key = iam.create_access_key(UserName="lakehouse")["AccessKey"]
-        own = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
-        # moto asks for the right to a bulk request on the bucket, S3 for the right to each object in it.
-        with s3.variables({**s3.environment(endpoint), **own, "AWS_DISABLE_BULK_DELETE": "true"}):
-            house, one = clocked("s3://policed/some/prefix", spark), clocked(tmp_path / "one", spark)
-            assert doctor._bucket("s3://policed/some/prefix").state == "ok"
-            run(one, FEW, BARS.values())
-            # In a process of its own: Sail looks for credentials once.
-            process = multiprocessing.get_context("spawn").Process(target=run_few, args=(house.lake.root,))
-            process.start()
-            process.join(600)
-            assert process.exitcode == 0
-            assert layers(house) == layers(one)
-            bucket = Bucket("s3://policed/some/prefix")
-            (landed, *_) = house.lake.raw.files()
-            with pytest.raises(StorageError, match="must allow s3:DeleteObject here"):
-                bucket.delete([landed.path])
-            (written, *_) = files_of(house.lake.curated.open(), CURATED.path)
-            with pytest.raises(StorageError, match="must allow s3:DeleteObject here"):
-                bucket.delete([written])
-            bucket.delete([house.lake.processed.files()[0].path])
-            with pytest.raises(StorageError, match="must allow s3:PutObject here"):
-                Bucket("s3://policed/another").create("k", b"")
 
 
 @pytest.fixture

@@ -526,7 +526,7 @@ def test_the_command_asks_redshift_and_doctor_tries_it() -> None:
     [
         "SELECT * FROM processed_stocks_daily ORDER BY ticker, date",
         "SELECT ticker, date, file, line_number, year FROM processed_quarantine ORDER BY 1, 2",
-        "SELECT * FROM raw_stocks_daily ORDER BY ticker, date, file, line_number",
+        "SELECT * FROM raw_stocks_daily ORDER BY ticker, date, ingested_at, file, line_number",
     ],
 )
 def test_tables_of_plain_files_are_read_through_the_external_schema(
