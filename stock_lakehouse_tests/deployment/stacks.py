@@ -15,7 +15,7 @@ from unittest import mock
 
 from stock_lakehouse.deployment.render import as_yaml
 from stock_lakehouse.deployment.template import template
-from stock_lakehouse.settings import CONFIG_VARIABLE, Settings, load_settings
+from stock_lakehouse.settings import CONFIG_VARIABLE, PREFIX, Settings, load_settings
 from stock_lakehouse_tests import s3
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "lakehouse.toml"
@@ -27,14 +27,21 @@ WAIT_SECONDS = 60.0
 @cache
 def full() -> Settings:
     """The settings of deploy/, which use every service."""
-    with mock.patch.dict(os.environ, {CONFIG_VARIABLE: str(CONFIG)}):
+    with _variables({CONFIG_VARIABLE: str(CONFIG)}):
         return load_settings()
 
 
 @cache
 def least() -> Settings:
     """A lake on S3 and nothing else."""
-    return Settings(lake_root="s3://bucket/lake")
+    with _variables({}):
+        return Settings(lake_root="s3://bucket/lake")
+
+
+def _variables(given: Mapping[str, str]) -> Any:
+    """`given` as the only variables of the settings: what a test has set must not stay in what is remembered."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return mock.patch.dict(os.environ, {**others, **given}, clear=True)
 
 
 @cache
