@@ -333,7 +333,9 @@ def test_only_what_the_settings_use_is_made() -> None:
 
 
 def test_a_table_in_a_folder_without_a_rule_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(lake_part.NONCURRENT_DAYS, "processed")
+    # Not `delitem`, which puts the item back at the end: the order of what is rendered would be another.
+    others = {folder: days for folder, days in lake_part.NONCURRENT_DAYS.items() if folder != "processed"}
+    monkeypatch.setattr(lake_part, "NONCURRENT_DAYS", others)
     with pytest.raises(DeploymentError, match="processed_stocks_daily: no rule says how long"):
         lake_part.lifecycle(least())
 
