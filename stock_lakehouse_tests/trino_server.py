@@ -26,6 +26,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from stock_lakehouse_tests.not_run import NotRunError
 from stock_lakehouse_tests.s3 import KEYS, _free_ports
 
 VERSION = "476"
@@ -43,10 +44,6 @@ CATALOGS = {
     CATALOG: {"connector.name": "hive", "hive.delta-lake-catalog-name": "delta"},
     "delta": {"connector.name": "delta_lake", "delta.metadata.cache-ttl": "0s"},
 }
-
-
-class NotRunError(Exception):
-    """This machine cannot run a Trino server. The message says what is missing."""
 
 
 @dataclass(frozen=True)

@@ -261,12 +261,8 @@ def structured_runner(
         try:
             order = ordered(options, settings, source, clock, accept_loss, take_over, rebuild)
             password = None if settings.password is None else settings.password.get_secret_value()
-            started = StructuredRunner(order, source, spark, clock, password)
-            started.begin()
-            try:
+            with _begun(StructuredRunner(order, source, spark, clock, password)) as started:
                 yield started
-            finally:
-                started.stop()
         finally:
             source.close()
 
@@ -282,12 +278,19 @@ def ordered_runner(order: StreamOrder, spark: SparkSession, clock: Clock) -> Ite
         )
     with one_writer(root, LOCK, wait_seconds=BUSY_SECONDS):
         sign(root, LOCK, utc_now())
-        started = StructuredRunner(order, OrderedSource(order.source), spark, clock, os.environ.get(PASSWORD))
-        started.begin()
-        try:
+        runner = StructuredRunner(order, OrderedSource(order.source), spark, clock, os.environ.get(PASSWORD))
+        with _begun(runner) as started:
             yield started
-        finally:
-            started.stop()
+
+
+@contextmanager
+def _begun(runner: StructuredRunner) -> Iterator[StructuredRunner]:
+    """`runner`, ready to start, for the `with` block; its query is stopped in the end."""
+    runner.begin()
+    try:
+        yield runner
+    finally:
+        runner.stop()
 
 
 def ordered(

@@ -57,6 +57,7 @@ from stock_lakehouse_tests.athena_gateway import Gateway, OnTrino
 from stock_lakehouse_tests.catalog.lakes import KilledError, contents, kill_at
 from stock_lakehouse_tests.catalog.test_assets import run as run_graph
 from stock_lakehouse_tests.graph import Clocked, edited, history, raw_contents, rectangle, run, sessions_of
+from stock_lakehouse_tests.not_run import NotRunError
 from stock_lakehouse_tests.sql.expected_reports import EXPECTED
 from stock_lakehouse_tests.sql.expressions import STATEMENTS, Statement
 
@@ -112,7 +113,7 @@ def place(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iter
     try:
         trino_server.java()
         trino_server.server_folder()
-    except trino_server.NotRunError as error:
+    except NotRunError as error:
         pytest.skip(f"NOT RUN on a real Trino: {error}")
     with (
         s3.moto() as endpoint,
