@@ -92,7 +92,7 @@ def exchange_of(name: str) -> str:
 
     Raises ValueError for a name that no calendar has.
     """
-    if name == XNYS:  # avoids the imports, for start-up time
+    if name in (XNYS, CRYPTO):  # avoids the imports, for start-up time
         return name
     import exchange_calendars
     import pandas_market_calendars

@@ -232,6 +232,12 @@ def test_crypto_trades_every_day_until_midnight() -> None:
     assert calendar.weekdays == (0, 1, 2, 3, 4, 5, 6)
 
 
+def test_the_calendar_of_every_day_is_that_of_the_library() -> None:
+    ours, library = market_calendar(date(2023, 5, 1), "24/7"), MarketCalendar(date(2020, 1, 1), "24/7")
+    assert (ours.sessions, ours.opens, ours.closes) == (library.sessions, library.opens, library.closes)
+    assert ours.time_zone == library.time_zone
+
+
 def test_currencies_trade_from_monday_to_friday() -> None:
     calendar = market_calendar(date(2020, 1, 1), "24/5")
     assert {day.weekday() for day in calendar.closed_days(date(2020, 1, 1), date(2026, 12, 31))} == {5, 6}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stock_lakehouse.aws import GLUE_READS, NO_RESOURCE, Right, arn, glue_tables
 from stock_lakehouse.deployment import places
 from stock_lakehouse.deployment.places import Places, results_folder
+from stock_lakehouse.exchanges import CRYPTO
 from stock_lakehouse.tables import BY_NAME, RAW, STREAM_BY_NAME, TABLES
 
 if TYPE_CHECKING:
@@ -129,7 +130,9 @@ class _Graph:
         from stock_lakehouse.automation.jobs import DAILY
         from stock_lakehouse.definitions import build_definitions
 
-        self._definitions = build_definitions(settings)
+        # Rights depend on no session, and the calendar of every day is there at once.
+        daily = {"exchange": CRYPTO, "partition_by": "session"}
+        self._definitions = build_definitions(settings.model_copy(update=daily))
         self._settings = settings
         self._beside_tables = places.beside_tables(settings)
         self._graph = self._definitions.resolve_asset_graph()
