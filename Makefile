@@ -31,8 +31,8 @@ test-engines: .venv/tests
 test-athena: .venv/tests
 	$(BIN)/python -m pytest -rs -m "trino and not soak"
 
-# What is in deploy/: its rights, template and bundle. Needs Node and the tools of .venv/deploy. What cannot be had is named, and
-# its tests skip and say NOT RUN. `make soak` builds the image too, with buildah.
+# What is in deploy/: its rights, template, bundle and image. Needs Node, the tools of .venv/deploy, and for the image root and
+# buildah. What cannot be had is named, and its tests skip and say NOT RUN.
 test-deploy: .venv/tests
 	-@$(MAKE) --no-print-directory .venv/deploy
 	$(BIN)/python -m pytest -rs -n 2 --dist loadfile -m "deploy and not soak"

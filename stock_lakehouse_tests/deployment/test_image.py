@@ -1,18 +1,18 @@
 """The image of deploy/Containerfile: built without a network, and its processes run in it with a root that cannot be written.
 
-As root with buildah and debootstrap; the containers are namespaces of this machine's kernel, with buildah's copy of the image as
-root. PostgreSQL, S3 and ECS are those of the tests.
+As root with buildah, of the base and the wheels that machine.py makes; the containers are namespaces of this machine's kernel,
+with buildah's copy of the image as root. PostgreSQL, S3 and ECS are those of the tests.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import shlex
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,17 +22,17 @@ from pathlib import Path
 import pytest
 import trustme
 
+from stock_lakehouse import __version__
 from stock_lakehouse.deployment import production
 from stock_lakehouse.settings import Settings
 from stock_lakehouse_tests import s3
+from stock_lakehouse_tests.deployment import machine
 from stock_lakehouse_tests.deployment.tools import tool
 from stock_lakehouse_tests.postgres import Tls, find_server, postgres
 
 ROOT = Path(__file__).parents[2]
 CONTAINERFILE = ROOT / "deploy" / "Containerfile"
-# Debian's Python makes the wheels, for it is that of the base.
-MADE, PYTHON = ROOT / "build" / "image-debian", Path("/usr/bin/python3")
-BASE = MADE / "base"
+MADE = ROOT / "build" / "image-soak"
 BUCKET, UID = "lake-of-the-image", 10001
 CONFIG = 'tickers = ["AAPL", "NVDA"]\nfirst_date = 2023-08-01\nlast_date = 2023-09-21\n'
 HEALTH_SECONDS = 180.0
@@ -54,9 +54,10 @@ def test_the_image_has_what_its_processes_name() -> None:
 
 @dataclass(frozen=True)
 class Image:
-    """An image: its root folder, and what buildah says of it."""
+    """An image: its root folder in the mounts of a store, how a command gets there, and what buildah says of it."""
 
     root: Path
+    within: Sequence[str]
     entry: Sequence[str]
     variables: Mapping[str, str]
     user: str
@@ -70,10 +71,11 @@ class Image:
         script = (
             f"mount --bind {root} {root} && mount -t tmpfs -o mode=1777 tmpfs {root}/tmp && mount -t proc proc {root}/proc && "
             f"mount --rbind /dev {root}/dev && mount -o remount,bind,ro {root} && cd {root}/tmp && "
-            f"exec {shlex.join(self.inside([*self.entry, *command], values))}"
+            # The shell stays, as root: whoever has become another user is not killed with `unshare`.
+            f"{shlex.join(self.inside([*self.entry, *command], values))}; exit $?"
         )
         process = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", script],
+            [*self.within, "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", script],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         try:
@@ -89,7 +91,11 @@ class Image:
 
     def call(self, command: Sequence[str], seconds: float = 120, **variables: str) -> tuple[int, str]:
         with self.container(command, **variables) as container:
-            said, _ = container.process.communicate(timeout=seconds)
+            try:
+                said, _ = container.process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                container.process.kill()
+                pytest.fail(f"{shlex.join(command)} does not end:\n{container.process.communicate()[0]}")
             return container.process.returncode, said
 
 
@@ -109,14 +115,80 @@ class Container:
         return done.returncode == 0, done.stdout + done.stderr
 
 
-def buildah(folder: Path, *arguments: str, network: bool = True) -> str:
-    storage = ["--storage-driver", "vfs", "--root", str(folder / "storage"), "--runroot", str(folder / "run")]
-    command = ["buildah", *storage, *arguments]
-    if not network:
-        command = ["unshare", "--net", *command]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1200, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout.strip()
+class Store:
+    """A store of images of its own, in the folder `folder`; what builds in it has no network.
+
+    Its layers lie over each other where the file system can do that, and are copied where it cannot. Its mounts are those of a
+    process that ends with this one, however that ends.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._driver = folder, "overlay"
+        keeper = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "sh", "-c", "echo; exec cat"]
+        self._keeper = subprocess.Popen(keeper, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._keeper.stdout is not None
+        self._keeper.stdout.readline()
+        self.within = ("setpriv", "--pdeathsig", "KILL", "nsenter", f"--target={self._keeper.pid}", "--mount")
+        try:
+            self.call("info")
+        except AssertionError:
+            self._driver = "vfs"
+
+    def call(self, *arguments: str | Path) -> str:
+        """The output of buildah. Raises AssertionError with its errors if it fails."""
+        storage = ["--root", self.folder / self._driver, "--runroot", self.folder / "run"]
+        command = [*self.within, "unshare", "--net", "buildah", "--storage-driver", self._driver, *storage, *arguments]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=1200, check=False)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout.strip()
+
+    def build(self, context: Path) -> Image:
+        """The image of deploy/Containerfile."""
+        base = self.call("from", "scratch")
+        machine.make_base(self._seen(self.call("mount", base)))
+        self.call("commit", "--quiet", "--rm", base, "localhost/base")
+        options = [
+            "--isolation",
+            "chroot",
+            "--pull-never",
+            "--build-arg",
+            "BASE=localhost/base",
+            "-t",
+            "localhost/lakehouse",
+        ]
+        self.call("build", *options, "-f", context / "deploy" / "Containerfile", context)
+        container = self.call("from", "--pull-never", "localhost/lakehouse")
+        found = json.loads(self.call("inspect", "--type", "image", "localhost/lakehouse"))["OCIv1"]["config"]
+        root = Path(self.call("mount", container))
+        hosts = self._seen(root) / "etc" / "hosts"
+        hosts.write_text("127.0.0.1 localhost\n", encoding="utf-8")  # as what runs containers writes it
+        variables = dict(value.split("=", 1) for value in found["Env"])
+        return Image(root, self.within, found["Entrypoint"], variables, found["User"], list(found["Volumes"]))
+
+    def _seen(self, path: str | Path) -> Path:
+        """A path of the store's mounts as this process sees it."""
+        return Path(f"/proc/{self._keeper.pid}/root{path}")
+
+    def remove(self) -> None:
+        self._keeper.kill()
+        self._keeper.wait()
+        shutil.rmtree(self.folder)
+
+
+@contextmanager
+def store(folder: Path) -> Iterator[Store]:
+    """A store in `folder`, which is removed at the end. Skips the test where no image can be built."""
+    missing = [
+        name for name in ("buildah", "setpriv", "unshare", "nsenter") if shutil.which(name) is None
+    ] + machine.missing_packages()
+    if missing or os.geteuid() != 0:
+        pytest.skip(f"NOT RUN: needs root, and {', '.join(missing) or 'nothing else'} (Debian: apt-get install)")
+    folder.mkdir(exist_ok=True)
+    found = Store(folder)
+    try:
+        yield found
+    finally:
+        found.remove()
 
 
 @pytest.fixture(scope="module")
@@ -132,67 +204,30 @@ def ports() -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA, ports: tuple[int, int]) -> Iterator[Image]:
-    """The image, built of a base of Debian without a network. The certificates of this test stand for those of RDS."""
-    missing = [name for name in ("buildah", "debootstrap", "make") if shutil.which(name) is None]
-    if missing or os.geteuid() != 0:
-        pytest.skip(f"NOT RUN: needs root, and {', '.join(missing) or 'nothing else'} (Debian: apt-get install)")
-    release = platform.freedesktop_os_release()
-    if release.get("VERSION_CODENAME") != "bookworm" or not Path("/usr/bin/python3.11").exists():
-        pytest.skip("NOT RUN: the wheels and the base are this machine's: needs Debian 12 and its python3-venv")
-    makefile = ["make", "-C", ROOT, f"IMAGE={MADE.relative_to(ROOT)}", f"PYTHON={PYTHON}"]
-    subprocess.run([*makefile, f"{MADE.relative_to(ROOT)}/wheels/made-3.11"], check=True, timeout=1200)
-    if not (BASE / "usr" / "bin" / "python3").exists():
-        shutil.rmtree(BASE, ignore_errors=True)
-        include = "--include=python3,python3-venv,ca-certificates"
-        subprocess.run(["debootstrap", "--variant=minbase", include, "bookworm", BASE], check=True, timeout=1200)
-    folder = tmp_path_factory.mktemp("image")
-    _make_context(folder / "context", authority, ports)
-    try:
-        base = buildah(folder, "from", "scratch")
-        buildah(folder, "add", "--quiet", base, str(BASE), "/")
-        buildah(folder, "commit", "--quiet", "--rm", base, "localhost/base")
-        options = [
-            "--isolation",
-            "chroot",
-            "--pull-never",
-            "--build-arg",
-            "BASE=localhost/base",
-            "-t",
-            "localhost/lakehouse",
-        ]
-        context = folder / "context"
-        buildah(folder, "build", *options, "-f", str(context / "deploy" / "Containerfile"), str(context), network=False)
-        container = buildah(folder, "from", "--pull-never", "localhost/lakehouse")
-        found = json.loads(buildah(folder, "inspect", "--type", "image", "localhost/lakehouse"))["OCIv1"]["config"]
-        root = Path(buildah(folder, "mount", container))
-        (root / "etc" / "hosts").write_text(
-            "127.0.0.1 localhost\n", encoding="utf-8"
-        )  # as what runs containers writes it
-        yield Image(
-            root,
-            found["Entrypoint"],
-            dict(value.split("=", 1) for value in found["Env"]),
-            found["User"],
-            list(found["Volumes"]),
-        )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    """The image with the packages of this environment. The certificates of this test stand for those of RDS."""
+    with store(tmp_path_factory.mktemp("image")) as found:
+        context = found.folder / "context"
+        wheels = context / "build" / "image" / "wheels"
+        machine.pack_wheels(ROOT / "requirements.lock", wheels)
+        uv = [Path(sys.executable).with_name("uv"), "build", "--quiet", "--wheel", "--out-dir", wheels]
+        subprocess.run([*uv, _sources(found.folder / "sources")], check=True, timeout=300)
+        _make_context(context, authority, ports)
+        yield found.build(context)
+
+
+def _sources(folder: Path) -> Path:
+    """A copy of what the wheel is built of: a build writes beside it."""
+    folder.mkdir()
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    left = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "stock_lakehouse", folder / "stock_lakehouse", ignore=left)
+    return folder
 
 
 def _make_context(context: Path, authority: trustme.CA, ports: tuple[int, int]) -> None:
-    """What `make image-context` leaves, with this checkout's own wheel."""
-    wheels = context / "build" / "image" / "wheels"
-    shutil.copytree(
-        MADE / "wheels", wheels, copy_function=os.link, ignore=shutil.ignore_patterns("stock_lakehouse-*", "made-*")
-    )
-    sources = context.with_name("sources")
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        sources.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, sources)
-    shutil.copytree(ROOT / "stock_lakehouse", sources / "stock_lakehouse")
-    pip = [MADE / "pip" / "bin" / "pip", "wheel", "--quiet", "--no-deps"]
-    subprocess.run([*pip, "--wheel-dir", wheels, sources], check=True, timeout=300)
-    shutil.copytree(ROOT / "deploy", context / "deploy", dirs_exist_ok=True)
+    """What the Containerfile copies, beside the wheels."""
+    shutil.copytree(ROOT / "deploy", context / "deploy")
     shutil.copy(ROOT / "requirements.lock", context)
     (context / "lakehouse.toml").write_text(CONFIG, encoding="utf-8")
     text = production.dagster_yaml(Settings()).replace(f"port: {ports[1]}", f"port: {ports[0]}")
@@ -230,7 +265,7 @@ def outside(authority: trustme.CA, ports: tuple[int, int]) -> Iterator[dict[str,
         }
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 @pytest.mark.deploy
 def test_the_image_runs_as_an_unprivileged_user_and_writes_in_tmp_alone(image: Image) -> None:
     assert image.user == f"{UID}:{UID}"
@@ -245,12 +280,16 @@ def test_the_image_runs_as_an_unprivileged_user_and_writes_in_tmp_alone(image: I
     code, said = image.call(["python", "-c", script])
     assert (code, said.splitlines()) == (0, [f"{UID} {UID} [{UID}] /opt/stock-lakehouse", "written /tmp"])
     setuid = subprocess.run(
-        ["find", image.root / "opt", "-perm", "/6000"], capture_output=True, text=True, check=True, timeout=120
+        [*image.within, "find", image.root / "opt", "-perm", "/6000"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     )
     assert setuid.stdout == ""
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 @pytest.mark.deploy
 def test_the_three_processes_are_well_and_a_run_fills_the_lake(image: Image, outside: dict[str, str]) -> None:
     for port in (production.CODE_PORT, production.UI_PORT):
@@ -274,7 +313,7 @@ def test_the_three_processes_are_well_and_a_run_fills_the_lake(image: Image, out
     assert any(key.startswith("lake/raw/stocks_daily/year=2023/") for key in keys)
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 @pytest.mark.deploy
 def test_a_container_elsewhere_has_its_database_by_url(image: Image) -> None:
     url = "postgresql://dagster:secret@127.0.0.1:1/dagster"
@@ -282,3 +321,30 @@ def test_a_container_elsewhere_has_its_database_by_url(image: Image) -> None:
     assert code == 1
     assert "PostgreSQL database dagster on 127.0.0.1:1 does not answer" in " ".join(said.split())
     assert "secret" not in said
+
+
+@pytest.mark.soak
+@pytest.mark.deploy
+@pytest.mark.timeout(1800)
+def test_the_wheels_of_make_image_context_are_those_of_the_lock_and_make_the_image(
+    authority: trustme.CA, ports: tuple[int, int], tmp_path: Path
+) -> None:
+    MADE.mkdir(parents=True, exist_ok=True)
+    (MADE / "rds-ca.pem").touch()  # which make would fetch from AWS
+    python = machine.PREFIX / "bin" / "python3"
+    subprocess.run(["make", "-C", ROOT, f"IMAGE={MADE}", f"PYTHON={python}", "image-context"], check=True, timeout=1200)
+    with store(tmp_path / "store") as found:
+        machine.pack_wheels(ROOT / "requirements.lock", tmp_path / "packed")
+        made = {_package(path) for path in (MADE / "wheels").glob("*.whl")}
+        assert made == {*map(_package, (tmp_path / "packed").glob("*.whl")), ("stock_lakehouse", __version__)}
+        context = found.folder / "context"
+        shutil.copytree(MADE / "wheels", context / "build" / "image" / "wheels")
+        _make_context(context, authority, ports)
+        code, said = found.build(context).call(["stock-lakehouse", "--version"])
+        assert (code, said.strip()) == (0, f"stock-lakehouse {__version__}")
+
+
+def _package(wheel: Path) -> tuple[str, str]:
+    """The name and the version of a wheel."""
+    name, version, *_ = wheel.name.split("-")
+    return name.lower(), version
