@@ -253,21 +253,23 @@ def by_jobs(stage: Stage) -> None:
         yield from map(as_dagster, results)
         yield dg.MaterializeResult(asset_key=order.name, metadata=metadata)
 
-    with (
-        stage.patched("stock_lakehouse.resources.databricks_jobs.publish_by_job", cluster),
-        stage.patched("stock_lakehouse.resources.spark.spark_session", stage.session),
-        stage.patched("stock_lakehouse.cli.context.engine", stage.session),
-    ):
+    with stage.on_databricks(), stage.patched("stock_lakehouse.resources.databricks_jobs.publish_by_job", cluster):
         stage.call("materialize")
 
 
 def by_session(stage: Stage) -> None:
     """A run by a session on a cluster, whose frames are staged in the lake."""
-    with (
-        stage.patched("stock_lakehouse.resources.spark.spark_session", stage.session),
-        stage.patched("stock_lakehouse.cli.context.engine", stage.session),
-    ):
+    with stage.on_databricks():
         stage.call("materialize", "--select", LAYERS)
+
+
+def after_the_layers(stage: Stage) -> None:
+    """What a run makes of the published tables: the catalog, reports, the warehouse, the dashboard."""
+    from stock_lakehouse.deployment.places import beside_tables
+    from stock_lakehouse.settings import load_settings
+
+    with stage.on_databricks():
+        stage.call("materialize", "--select", ",".join(beside_tables(load_settings())))
 
 
 def by_year(stage: Stage) -> None:
@@ -354,6 +356,7 @@ CHAPTERS = (
     Chapter("demo", "run", program("demo"), given=SAMPLE),
     Chapter("doctor", "run", program("doctor"), filled, {"STOCK_LAKEHOUSE_STREAM_SOURCE": "off"}),
     Chapter("status", "run", program("status", "tables"), filled),
+    Chapter("catalog", "run", run("catalog"), filled),
     Chapter("warehouse", "run", program("warehouse", "warehouse --check --full", "warehouse --repair"), registered),
     Chapter("quicksight", "run", program("quicksight", "quicksight --dry-run"), registered),
     Chapter("a changed dashboard", "run", changed_dashboard, provisioned),
@@ -362,6 +365,7 @@ CHAPTERS = (
     Chapter("bars that become impossible, tables by year", "run", quarantined, by_year, BY_YEAR),
     Chapter("a run by a session", "run", by_session, nothing, WITH_SESSION),
     Chapter("a run by jobs", "run-jobs", by_jobs, nothing, WITH_JOBS),
+    Chapter("after the layers", "run-jobs", after_the_layers, filled, WITH_JOBS),
     Chapter("layers by jobs", "job", layers_by_jobs, landed),
     Chapter("upkeep", "upkeep", program("upkeep"), old_versions, SHORT),
     Chapter("upkeep with a stream", "upkeep", program("upkeep"), reconciled, {**SAMPLE, **WITHOUT_WAREHOUSE}),

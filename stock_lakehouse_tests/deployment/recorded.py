@@ -5,9 +5,11 @@ Here: playing a chapter, and what is made of records. Not here: the chapters (ch
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from stock_lakehouse.resources.spark import SparkResource
 from stock_lakehouse_tests.deployment.asked import Asked, Grant, Policies, grants
 from stock_lakehouse_tests.deployment.chapters import CHAPTERS, Chapter
 from stock_lakehouse_tests.deployment.gate import Record
-from stock_lakehouse_tests.deployment.world import Lakes, World, world
+from stock_lakehouse_tests.deployment.world import Lakes, Stage, World, world
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "deployment-rights.md"
 MARKS = re.compile(r"(?<=<!-- recorded -->\n).*?(?=<!-- end of recorded -->)", re.DOTALL)
@@ -180,11 +182,21 @@ REASONS = (
 
 def played(place: World, chapter: Chapter, folder: Path) -> Record:
     """What `chapter` asked for. Raises FailedError if a command failed."""
-    with place.staged(chapter.given, folder / "stage") as stage:
+    began = time.monotonic()
+    with _prepared(place, chapter, folder) as stage:
+        stage.play(chapter.act, chapter.role, chapter.name)
+        record = place.record()
+    record.seconds = time.monotonic() - began
+    return record
+
+
+@contextlib.contextmanager
+def _prepared(place: World, chapter: Chapter, folder: Path) -> Iterator[Stage]:
+    """A stage with what was there before `chapter`."""
+    with place.staged(chapter.given, folder) as stage:
         chapter.before(stage)
         place.record()
-        stage.play(chapter.act, chapter.role, chapter.name)
-    return place.record()
+        yield stage
 
 
 # Rights that are for nothing
@@ -249,37 +261,63 @@ def without(policies: Policies, sid: str, action: str) -> Policies:
     return found
 
 
-def droppable(place: World, records: Mapping[str, Record], role: str) -> Iterator[tuple[str, str, str]]:
-    """Each action of each statement of a role that a chapter used, with the quickest of those chapters."""
-    chapters: dict[tuple[str, str], str] = {}
-    for name in sorted(records, key=lambda name: -place.seconds[name]):
-        for grant in records[name].used.get(role, ()):
-            chapters[grant.sid.removesuffix("More"), grant.action] = name
-    for (sid, action), name in sorted(chapters.items()):
-        yield sid, action, name
+def droppable(records: Mapping[str, Record], role: str) -> dict[str, list[tuple[str, str]]]:
+    """Each action of each statement of `role` that a chapter used, by the quickest of those chapters, in the order of its needs."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    known: set[tuple[str, str]] = set()
+    for name in sorted(records, key=lambda name: records[name].seconds):
+        used = dict.fromkeys((grant.sid.removesuffix("More"), grant.action) for grant in records[name].used.get(role, ()))
+        if rights := [right for right in used if right not in known]:
+            found[name] = rights
+            known.update(rights)
+    return found
 
 
-def drop(place: World, chapter: Chapter, sid: str, action: str, folder: Path, role: str | None = None) -> str:
-    """Play `chapter` without `action`: empty if what it says names the action, mostly in an error; else what happened."""
-    name = role or chapter.role
-    with place.staged(chapter.given, folder / "stage") as stage:
-        chapter.before(stage)
-        stage.policies[name] = without(stage.policies_of(name), sid, action)
-        place.record()
-        try:
-            stage.play(chapter.act, chapter.role, chapter.name)
-        except Exception as error:  # noqa: BLE001 - whatever it is, its text must name the action
-            said = f"{error}\n{stage.said}"
-        else:
-            said = stage.said
-            if action in " ".join(said.split()):
-                return ""  # it goes on, and says without what
-            refused = place.record().refusals(chapter.name)
-            return f"it goes on although {refused[:2]} was refused; its output:\n{said[-600:]}"
-    if name == "spectrum":
-        return ""  # what Redshift says of its own role is Redshift's
-    words = " ".join(said.split())  # lines are broken where they end
-    return "" if action in words else f"the error does not name it:\n{said[-1500:]}"
+def survivors(place: World, chapter: Chapter, role: str, rights: Iterable[tuple[str, str]], folder: Path) -> Iterator[str]:
+    """Play `chapter` without each of `rights`, statement and action, of `role`; those that it does not miss by name, and why.
+
+    It misses a right if what it says names the action: mostly an error, or a line with which it goes on. What Redshift says of the
+    role `spectrum` is Redshift's: there it has to fail.
+
+    All rights are dropped on one stage, in the order in which the chapter first needs them: without the one it does not come to
+    what needs the next. A right that is not asked for, because a play before has done what needs it, is dropped on a fresh stage.
+    """
+    again = []
+    with _prepared(place, chapter, folder / "together") as stage:
+        for right in rights:
+            said = _missed(stage, chapter, role, *right)
+            if said is None:
+                again.append(right)
+            elif said:
+                yield said
+    for number, right in enumerate(again):
+        with _prepared(place, chapter, folder / str(number)) as stage:
+            said = _missed(stage, chapter, role, *right)
+            if said != "":
+                yield said or f"{chapter.name} without {' '.join(right)} of {role}: nothing asks for it"
+
+
+def _missed(stage: Stage, chapter: Chapter, role: str, sid: str, action: str) -> str | None:
+    """Empty if the chapter misses `action` by name; what happened otherwise; None if it was not refused."""
+    place = stage.world
+    what = f"{chapter.name} without {sid} {action} of {role}"
+    stage.policies = {role: without(place.policies_of(place.roles[role], stage.prefix), sid, action)}
+    stage.lines.clear()
+    place.record()
+    error = None
+    try:
+        stage.play(chapter.act, chapter.role, chapter.name)
+    except Exception as failure:  # noqa: BLE001 - whatever it is, its text must name the action
+        error = failure
+    refused = place.record().refusals(chapter.name, chapter.refused)
+    if not any(text.startswith(f"{role}: {action} on ") for text in refused):
+        return None
+    said = stage.said if error is None else f"{error}\n{stage.said}"
+    is_named = action in " ".join(said.split())  # lines are broken where they end
+    if is_named or (role == "spectrum" and error is not None):
+        return ""
+    outcome = f"goes on although it was refused {refused[:2]}" if error is None else "fails, and does not name it"
+    return f"{what} {outcome}:\n{said[-1500:]}"
 
 
 # The documentation
