@@ -23,6 +23,7 @@ class Chapter:
     - before: what was there before, made without a role
     - given: variables of the settings
     - refused: what the command is refused and goes on without, as a pattern of the text of a right
+    - diagnoses: it tells what is right and wrong, and does nothing else
     """
 
     name: str
@@ -31,6 +32,7 @@ class Chapter:
     before: Act = lambda stage: None
     given: Mapping[str, str] = field(default_factory=dict)
     refused: str = "$^"
+    diagnoses: bool = False
 
 
 def nothing(stage: Stage) -> None:
@@ -52,6 +54,11 @@ def reported(stage: Stage) -> None:
 def registered(stage: Stage) -> None:
     filled(stage)
     stage.call("materialize", "--select", "catalog")
+
+
+def loaded(stage: Stage) -> None:
+    registered(stage)
+    stage.call("warehouse")
 
 
 def queried(stage: Stage) -> None:
@@ -248,13 +255,26 @@ def by_jobs(stage: Stage) -> None:
         from stock_lakehouse.checks import as_dagster
 
         results: list[Any] = []
-        with stage.as_role("job", "a run by jobs"):
+        with stage.as_role("job", stage.playing):
             metadata = publish(order, stage.spark, results.append)
         yield from map(as_dagster, results)
         yield dg.MaterializeResult(asset_key=order.name, metadata=metadata)
 
     with stage.on_databricks(), stage.patched("stock_lakehouse.resources.databricks_jobs.publish_by_job", cluster):
         stage.call("materialize")
+
+
+def done_by_jobs(stage: Stage) -> None:
+    """With a run of the day before."""
+    nothing(stage)
+    by_jobs(stage)
+
+
+def again_by_jobs(stage: Stage) -> None:
+    """The next day, with another dashboard. The report of the run before is removed."""
+    stage.prices.deliver(DAYS[-1])
+    with stage.settings(OF_DASHBOARD):
+        by_jobs(stage)
 
 
 def by_session(stage: Stage) -> None:
@@ -283,14 +303,7 @@ def provisioned(stage: Stage) -> None:
 
 
 def changed_dashboard(stage: Stage) -> None:
-    """Other tickers, another time of the refresh, another reader."""
-    changed = {
-        "STOCK_LAKEHOUSE_TICKERS": ",".join(reversed(TICKERS)),
-        "STOCK_LAKEHOUSE_QUICKSIGHT_REFRESH_TIME": "21:00",
-        "STOCK_LAKEHOUSE_QUICKSIGHT_READERS": '["group traders"]',
-        "STOCK_LAKEHOUSE_QUICKSIGHT_AUTHORS": '["user ben"]',
-    }
-    with stage.settings(changed):
+    with stage.settings(OF_DASHBOARD):
         stage.call("quicksight")
 
 
@@ -326,6 +339,14 @@ def run_stream(stage: Stage) -> None:
         stage.call("stream", "run")
 
 
+# Other tickers of a dashboard, another time of its refresh, another reader.
+OF_DASHBOARD = {
+    "STOCK_LAKEHOUSE_TICKERS": ",".join(reversed(TICKERS)),
+    "STOCK_LAKEHOUSE_QUICKSIGHT_REFRESH_TIME": "21:00",
+    "STOCK_LAKEHOUSE_QUICKSIGHT_READERS": '["group traders"]',
+    "STOCK_LAKEHOUSE_QUICKSIGHT_AUTHORS": '["user ben"]',
+}
+ONE_REPORT = {"STOCK_LAKEHOUSE_REPORTS_KEPT": "1"}
 WITHOUT_VIEWS = {"STOCK_LAKEHOUSE_QUERY_ENGINE": "duckdb"}  # the Athena of the tests has no tables of a stream
 WITHOUT_WAREHOUSE = {"STOCK_LAKEHOUSE_WAREHOUSE": "off"}
 SHORT = {"STOCK_LAKEHOUSE_RETENTION_DAYS": "30"}
@@ -346,7 +367,7 @@ READING = (
 
 CHAPTERS = (
     Chapter("next day", "run", next_day, filled),
-    Chapter("first load", "run", run(), reported, {"STOCK_LAKEHOUSE_REPORTS_KEPT": "1"}),
+    Chapter("first load", "run", run(), reported, ONE_REPORT),
     Chapter("restatement", "run", restated, filled),
     Chapter("split", "run", split, filled),
     Chapter("bars that become impossible", "run", quarantined, filled),
@@ -354,8 +375,8 @@ CHAPTERS = (
     Chapter("many landings", "run", compacted, nothing),
     Chapter("backfill", "run", program("backfill --chunk 20", "record"), nothing),
     Chapter("demo", "run", program("demo"), given=SAMPLE),
-    Chapter("doctor", "run", program("doctor"), filled, {"STOCK_LAKEHOUSE_STREAM_SOURCE": "off"}),
-    Chapter("status", "run", program("status", "tables"), filled),
+    Chapter("doctor", "run", program("doctor"), filled, {"STOCK_LAKEHOUSE_STREAM_SOURCE": "off"}, diagnoses=True),
+    Chapter("status", "run", program("status", "tables"), filled, diagnoses=True),
     Chapter("catalog", "run", run("catalog"), filled),
     Chapter("warehouse", "run", program("warehouse", "warehouse --check --full", "warehouse --repair"), registered),
     Chapter("quicksight", "run", program("quicksight", "quicksight --dry-run"), registered),
@@ -365,12 +386,14 @@ CHAPTERS = (
     Chapter("bars that become impossible, tables by year", "run", quarantined, by_year, BY_YEAR),
     Chapter("a run by a session", "run", by_session, nothing, WITH_SESSION),
     Chapter("a run by jobs", "run-jobs", by_jobs, nothing, WITH_JOBS),
+    Chapter("the next run by jobs", "run-jobs", again_by_jobs, done_by_jobs, {**WITH_JOBS, **ONE_REPORT}),
     Chapter("after the layers", "run-jobs", after_the_layers, filled, WITH_JOBS),
     Chapter("layers by jobs", "job", layers_by_jobs, landed),
     Chapter("upkeep", "upkeep", program("upkeep"), old_versions, SHORT),
     Chapter("upkeep with a stream", "upkeep", program("upkeep"), reconciled, {**SAMPLE, **WITHOUT_WAREHOUSE}),
     Chapter("upkeep by Dagster", "upkeep", job("upkeep"), old_versions, SHORT),
     Chapter("upkeep --repair", "repair", program("upkeep --repair"), damaged, WITHOUT_WAREHOUSE),
+    Chapter("upkeep --repair with a warehouse", "repair", program("upkeep --repair"), loaded),
     Chapter("layout", "repair", program("layout"), filled, {"STOCK_LAKEHOUSE_LAYOUT": "year"}),
     Chapter("reading commands", "reader", program(*READING), filled, refused=DELIVERED),
     Chapter("read_table", "reader", read_by_python, filled, refused=DELIVERED),

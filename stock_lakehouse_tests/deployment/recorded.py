@@ -26,10 +26,11 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "deployment-rights.md"
 MARKS = re.compile(r"(?<=<!-- recorded -->\n).*?(?=<!-- end of recorded -->)", re.DOTALL)
 PREFIX = "team/lake"  # of policies of which only the form counts
 
-# Roles that no server of the tests has, and why.
-UNPLAYED = {
-    "crawler": "the emulator's crawlers make no tables",
-    "quicksight": "the server of the tests asks Athena for no rows",
+UNPLAYED = {"crawler": "the emulator's crawlers make no tables"}  # roles that no server of the tests has, and why
+
+# Actions without which a command goes on and is right to, and why. Every other action is missed by name.
+OPTIONAL = {
+    "quicksight:DescribeAccountSubscription": "without it the first call of a dashboard tells which edition the account has"
 }
 
 
@@ -74,12 +75,20 @@ LOGS_BY_JOBS = (
 # Rights that no chapter uses, without those to UNASKED actions.
 REASONS = (
     # Services that act in the name of who asks, or that answer otherwise than the servers of the tests.
-    Reason(IN_ITS_NAME, "run run-jobs reader", "List Write", f"{LIST} {WRITE}", "athena-results"),
-    Reason(IN_ITS_NAME, "run run-jobs reader", "ResultsBucket", "s3:GetBucketLocation", "."),
-    Reason(IN_ITS_NAME, "run run-jobs reader", "ResultsParts", "s3:ListMultipartUploadParts", "athena-results"),
-    Reason(IN_ITS_NAME, "run run-jobs reader", "QueriedTables", "glue:BatchGetPartition glue:GetPartition"),
-    Reason(IN_ITS_NAME, "reader", "QueriedTables", "glue:GetDatabase glue:GetPartitions glue:GetTable"),
-    Reason(IN_ITS_NAME, "reader", "Key", "kms:GenerateDataKey"),
+    Reason(IN_ITS_NAME, "run run-jobs reader quicksight", "List Write", f"{LIST} {WRITE}", "athena-results"),
+    Reason(IN_ITS_NAME, "run run-jobs reader quicksight", "ResultsBucket", "s3:GetBucketLocation", "."),
+    Reason(IN_ITS_NAME, "run run-jobs reader quicksight", "ResultsParts", "s3:ListMultipartUploadParts", "athena-results"),
+    Reason(IN_ITS_NAME, "run run-jobs reader quicksight", "QueriedTables", "glue:BatchGetPartition glue:GetPartition"),
+    Reason(IN_ITS_NAME, "reader quicksight", "QueriedTables", "glue:GetDatabase glue:GetPartitions glue:GetTable"),
+    Reason(IN_ITS_NAME, "quicksight", "QueriedTables", "glue:GetTables"),
+    Reason(IN_ITS_NAME, "reader quicksight", "Key", "kms:GenerateDataKey"),
+    Reason(IN_ITS_NAME, "quicksight", "Key", "kms:Decrypt"),
+    Reason(
+        IN_ITS_NAME + ", for data sets of ours and of authors", "quicksight", "List Read", f"{LIST} {READ}",
+        f"athena-results curated/corporate_actions curated/restatements curated/stocks_daily curated/stocks_features {PARQUET} "
+        f"{PARQUET_BY_YEAR} raw/stocks_daily reports serving stream/live_features stream/losses stream/minute_bars "
+        "stream/raw_ticks stream/reconciliation",
+    ),
     Reason(
         "Redshift plans queries with it", "spectrum", "Registered",
         "glue:BatchGetPartition glue:GetDatabase glue:GetPartition glue:GetTables",
@@ -94,7 +103,8 @@ REASONS = (
         "glue:CreateCrawler glue:GetCrawlerMetrics iam:PassRole glue:GetCrawler glue:StartCrawler glue:UpdateCrawler",
     ),
     Reason(
-        "the launcher of runs on ECS", "dagster", "FollowRuns RunRoles RunTaskDefinition StartRuns",
+        "the launcher of runs on ECS, which no server of the tests has", "dagster",
+        "FollowRuns RunRoles RunTaskDefinition StartRuns",
         "ecs:DescribeTasks ecs:StopTask ecs:TagResource iam:PassRole ecs:DescribeTaskDefinition ecs:RunTask",
     ),
     Reason(
@@ -102,7 +112,7 @@ REASONS = (
         f"{LIST} {READ} {WRITE}", ".dagster/logs",
     ),
     # What happens seldom.
-    Reason("a query's time is over, or Ctrl-C", "run run-jobs reader", "Queries", "athena:StopQueryExecution"),
+    Reason("a query's time is over, or Ctrl-C", "run run-jobs reader quicksight", "Queries", "athena:StopQueryExecution"),
     Reason(
         "a statement's time is over", "run run-jobs upkeep repair", "StatementsSent", "redshift-data:CancelStatement"
     ),
@@ -142,25 +152,20 @@ REASONS = (
     Reason('`layout = "year"`, ' + AS_RUN, "run-jobs job upkeep repair reader", "List Read Write Delete", EACH, PARQUET_BY_YEAR),
     Reason("`doctor` in a task, " + AS_RUN, "run run-jobs stream", "List Read Write Delete", EACH, ".locks/doctor-*"),
     Reason(
-        "a published row is corrected, " + AS_RUN, "job repair", "List Read Write", f"{LIST} {READ} {WRITE}",
+        "a published row is corrected, " + AS_RUN, "job repair", "List Write", f"{LIST} {WRITE}",
         ".locks/restatements.lease curated/restatements",
     ),
-    Reason("rows that are replaced, " + AS_RUN, "job", "Read Delete", f"{READ} {DELETE}", PARQUET),
+    Reason("rows that are replaced, " + AS_RUN, "job", "Delete", DELETE, PARQUET),
     Reason(
         "a compaction, " + AS_RUN, "job repair run-jobs", "Read Write", f"{READ} {WRITE}", "processed/raw_compacted"
     ),
     Reason("frames of a session, " + AS_RUN, "repair", "Read Write", f"{READ} {WRITE}", ".staging"),
-    Reason(CHANGED + ", " + AS_RUN, "run-jobs", "QuickSightAny QuickSightDashboard QuickSightSets QuickSightTags",
-           "quicksight:ListIngestions quicksight:UpdateDashboard quicksight:UpdateDashboardPublishedVersion "
-           "quicksight:CreateIngestion quicksight:UpdateRefreshSchedule quicksight:ListTagsForResource"),
-    Reason("other partitions than before, " + AS_RUN, "run-jobs", "Catalog", "glue:BatchUpdatePartition"),
     Reason(
         "a table that no job has made yet is made for the catalog", "run-jobs", "List Read Write",
         f"{LIST} {READ} {WRITE}", f"{REGISTERED_BY_JOBS} {LOGS_BY_JOBS}",
     ),
-    Reason("old reports are removed, " + AS_RUN, "run-jobs", "Delete", DELETE, "reports"),
     Reason("a second landing, and a second report, " + AS_RUN, "run-jobs", "Read Write", f"{READ} {WRITE}",
-           ".staging processed/stocks_daily raw/stocks_daily serving"),
+           ".staging processed/stocks_daily serving"),
     Reason("a catalog of a stream, " + AS_RUN, "run-jobs", "Read", READ,
            "stream/live_features stream/losses stream/minute_bars stream/raw_ticks stream/reconciliation"),
     Reason("who reads by SQL or with a notebook reads each of them", "reader", "List Read", f"{LIST} {READ}",
@@ -171,12 +176,6 @@ REASONS = (
     Reason("a stream with these tables, played as `stream`", "dagster", "List Read", f"{LIST} {READ}",
            "stream/live_features stream/reconciliation"),
     Reason("a session that a cluster has staged", "stream", "List Read", f"{LIST} {READ}", ".staging"),
-    Reason(
-        "the warehouse, of which all rows are compared, played as `upkeep`", "repair",
-        "Statements StatementsSent RedshiftLogin",
-        "redshift-data:ExecuteStatement redshift-data:DescribeStatement redshift-data:GetStatementResult "
-        "redshift-serverless:GetCredentials",
-    ),
 )  # fmt: skip
 
 
@@ -262,22 +261,30 @@ def without(policies: Policies, sid: str, action: str) -> Policies:
 
 
 def droppable(records: Mapping[str, Record], role: str) -> dict[str, list[tuple[str, str]]]:
-    """Each action of each statement of `role` that a chapter used, by the quickest of those chapters, in the order of its needs."""
+    """Each action of each statement of `role` that chapters used, by the quickest of them, in the order of its needs.
+
+    By a chapter that only diagnoses if no other uses the action. Without those of OPTIONAL.
+    """
+    diagnoses = {chapter.name: chapter.diagnoses for chapter in CHAPTERS}
     found: dict[str, list[tuple[str, str]]] = {}
     known: set[tuple[str, str]] = set()
-    for name in sorted(records, key=lambda name: records[name].seconds):
-        used = dict.fromkeys((grant.sid.removesuffix("More"), grant.action) for grant in records[name].used.get(role, ()))
-        if rights := [right for right in used if right not in known]:
+    for name in sorted(records, key=lambda name: (diagnoses[name], records[name].seconds)):
+        used = dict.fromkeys(
+            (grant.sid.removesuffix("More"), grant.action) for grant in records[name].used.get(role, ())
+        )
+        if rights := [right for right in used if right not in known and right[1] not in OPTIONAL]:
             found[name] = rights
             known.update(rights)
     return found
 
 
-def survivors(place: World, chapter: Chapter, role: str, rights: Iterable[tuple[str, str]], folder: Path) -> Iterator[str]:
+def survivors(
+    place: World, chapter: Chapter, role: str, rights: Iterable[tuple[str, str]], folder: Path
+) -> Iterator[str]:
     """Play `chapter` without each of `rights`, statement and action, of `role`; those that it does not miss by name, and why.
 
-    It misses a right if what it says names the action: mostly an error, or a line with which it goes on. What Redshift says of the
-    role `spectrum` is Redshift's: there it has to fail.
+    It misses a right if what it says names the action: mostly an error, or a line with which it goes on. What Redshift says of
+    the role `spectrum` is Redshift's: there it has to fail.
 
     All rights are dropped on one stage, in the order in which the chapter first needs them: without the one it does not come to
     what needs the next. A right that is not asked for, because a play before has done what needs it, is dropped on a fresh stage.

@@ -19,7 +19,7 @@ from stock_lakehouse.deployment.rights import roles
 from stock_lakehouse_tests.deployment.chapters import CHAPTERS
 from stock_lakehouse_tests.deployment.gate import Record
 from stock_lakehouse_tests.deployment.recorded import DOCUMENT, droppable, played, survivors, unused
-from stock_lakehouse_tests.deployment.world import Lakes, World, deployed, world
+from stock_lakehouse_tests.deployment.world import OF_SERVICES, Lakes, World, deployed, world
 
 pytestmark = pytest.mark.deploy
 BY_NAME = {chapter.name: chapter for chapter in CHAPTERS}
@@ -75,7 +75,7 @@ def test_the_document_names_no_action_that_its_role_has_not() -> None:
     documented = re.findall(
         r"^\| `([\w-]+)` \| [^|]+ \| ([^|]+) \| ([^|]+) \|$", DOCUMENT.read_text(encoding="utf-8"), re.M
     )
-    assert {role for role, *_ in documented} == {chapter.role for chapter in CHAPTERS} | {"spectrum"}
+    assert {role for role, *_ in documented} == {chapter.role for chapter in CHAPTERS} | {*OF_SERVICES}
     found = roles(deployed())
     for role, *cells in documented:
         given = {action for document in policies_of(found[role]).values() for action in actions_in(document)}
@@ -95,7 +95,7 @@ def actions_in(document: dict[str, Any]) -> set[str]:
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("role", sorted({chapter.role for chapter in CHAPTERS} | {"spectrum"}))
+@pytest.mark.parametrize("role", sorted({chapter.role for chapter in CHAPTERS} | {*OF_SERVICES}))
 def test_without_any_action_of_a_role_a_command_fails_and_names_it(
     place: World, everything: dict[str, Record], role: str, tmp_path: Path
 ) -> None:

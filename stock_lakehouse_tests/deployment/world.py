@@ -46,6 +46,7 @@ DAYS = sessions_of(date(2023, 12, 18), date(2024, 1, 10))
 YESTERDAY = time.time() - 24 * 3600
 NUMBER = athena_gateway.ACCOUNT
 LAYERS = ",".join(BY_NAME)
+OF_SERVICES = ("spectrum", "quicksight")  # roles with which services of AWS read, that have a server here
 CONFIG = Path(__file__).parents[2] / "deploy" / "lakehouse.toml"
 SAMPLE = {
     "STOCK_LAKEHOUSE_SOURCE": "sample", "STOCK_LAKEHOUSE_TICKERS": "AAPL,NVDA",
@@ -157,7 +158,7 @@ class World:
             yield stage
 
     def _asked_by_quicksight(self, sql: str) -> list[quicksight_server.Row]:
-        """How QuickSight reads a data set: its role asks Athena for `sql`. Its rows count for nothing here: an ingestion has none."""
+        """How QuickSight reads a data set: its role asks Athena for `sql`. The rows are for nobody: an ingestion has none."""
         athena, group = s3.client(self.services["quicksight"].url, "athena"), self.settings.aws.athena_workgroup
         try:
             athena.get_work_group(WorkGroup=group)
@@ -184,6 +185,7 @@ class Stage:
     - prefix: of its lake in the bucket
     - given: variables that the chapter sets
     - policies: in place of those of a role, by its name
+    - playing: the chapter that is played
     """
 
     world: World
@@ -193,6 +195,7 @@ class Stage:
     prices: Prices
     policies: dict[str, Policies] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
+    playing: str = ""
 
     @property
     def root(self) -> str:
@@ -239,6 +242,7 @@ class Stage:
 
     def play(self, act: Callable[[Stage], Any], role: str, name: str) -> None:
         """Act as `role`; requests are recorded under `name`. Meanwhile services of AWS read with their own roles."""
+        self.playing = name
         with contextlib.ExitStack() as roles_of_all:
             for service, door in self.world.services.items():
                 roles_of_all.enter_context(self.as_role(service, name, door))
@@ -432,9 +436,7 @@ def world(spark: SparkSession | None = None, lakes: Lakes | None = None) -> Iter
         quicksight = servers.enter_context(quicksight_server.serving(served))
         others = dict.fromkeys(("quicksight", "sts", "redshift-serverless"), quicksight)
         main = servers.enter_context(gate(account, {"": endpoint, **others}))
-        services = {
-            role: servers.enter_context(gate(account, {"": endpoint})) for role in ("spectrum", "quicksight")
-        }
+        services = {role: servers.enter_context(gate(account, {"": endpoint})) for role in OF_SERVICES}
         servers.enter_context(s3.variables(s3.environment(main.url)))
         s3.make_bucket(endpoint, bucket)
         athena = athena_of(lakes.filled if lakes else None, settings.aws.glue_database)
