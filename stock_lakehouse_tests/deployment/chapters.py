@@ -206,6 +206,26 @@ def sensors(stage: Stage) -> None:
             sensor.evaluate_tick(dg.build_sensor_context(instance, definitions=definitions))
 
 
+def reported_by_sql(stage: Stage) -> None:
+    """The reports of sql/reports/."""
+    from stock_lakehouse.sql.reports import reports
+
+    stage.call("materialize", "--select", ",".join(reports()))
+
+
+def a_day_later(stage: Stage) -> None:
+    """Catalog and dashboard are those of the day before."""
+    provisioned(stage)
+    next_day(stage)
+
+
+def shown(stage: Stage) -> None:
+    """The catalog and the dashboard on it."""
+    from stock_lakehouse.assets.quicksight import NAME
+
+    stage.call("materialize", "--select", f"catalog,{NAME}")
+
+
 def job(name: str) -> Act:
     """A job of Dagster, as its task on ECS runs it."""
 
@@ -378,6 +398,8 @@ CHAPTERS = (
     Chapter("doctor", "run", program("doctor"), filled, {"STOCK_LAKEHOUSE_STREAM_SOURCE": "off"}, diagnoses=True),
     Chapter("status", "run", program("status", "tables"), filled, diagnoses=True),
     Chapter("catalog", "run", run("catalog"), filled),
+    Chapter("reports by SQL", "run", reported_by_sql, registered),
+    Chapter("catalog and dashboard of the next day", "run", shown, a_day_later),
     Chapter("warehouse", "run", program("warehouse", "warehouse --check --full", "warehouse --repair"), registered),
     Chapter("quicksight", "run", program("quicksight", "quicksight --dry-run"), registered),
     Chapter("a changed dashboard", "run", changed_dashboard, provisioned),
