@@ -32,12 +32,12 @@ from pydantic_settings import (
 from stock_lakehouse.exchanges import known_from, listed_elsewhere
 from stock_lakehouse.indicators.own import IndicatorError, own_indicators, read_source
 from stock_lakehouse.lake_options import LakeOptions
+from stock_lakehouse.sources.sample_data import SAMPLE_LAST
 
 PREFIX = "STOCK_LAKEHOUSE_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 # The Delta libraries treat a path as a URL, so they do not find a folder whose name has [, %, # or a quote.
 FOLDER = re.compile(r"[\w ./&+=@,;:!$'()-]+")
-SAMPLE_LAST = date(2023, 9, 21)  # the last session of the sample
 IDENTIFIER = "^[a-z_][a-z0-9_]{0,126}$"  # of a schema, without quotes
 SIMILARITY = 0.85  # of a misspelt name to the setting that is meant
 MOST_SENTENCES = 5  # in one message about tickers of other exchanges

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "stock_lakehouse"
 # A room imports only rooms on lines above its own, and itself.
 ORDER = (
-    ("exchanges", "indicators", "aws", "diagnosis"),
+    ("exchanges", "indicators", "aws", "diagnosis", "provisioning", "sources.sample_data"),
     ("schemas", "market_calendar"),
     ("tables", "partitions", "clock", "lake_options"),
     ("settings",),

@@ -12,8 +12,9 @@ from nbclient import NotebookClient
 from stock_lakehouse.market_calendar import market_calendar
 from stock_lakehouse.partitions import PartitionScheme
 from stock_lakehouse.runs.run import run_rectangle
-from stock_lakehouse.settings import SAMPLE_LAST, Settings
+from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources.sample import SampleSource
+from stock_lakehouse.sources.sample_data import SAMPLE_LAST
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "tour.ipynb"
 

@@ -61,16 +61,17 @@ def demo(
 
 def _load(settings: Settings, rectangle: Rectangle, is_new: bool) -> list[RunReport]:
     """Load `rectangle`; a new lake of the sample in two deliveries."""
-    from stock_lakehouse.sources.sample import CORRECTED, LAST, SampleSource
+    from stock_lakehouse.sources.sample import CORRECTED, SampleSource
+    from stock_lakehouse.sources.sample_data import SAMPLE_LAST
 
     ticker, session = CORRECTED
-    corrected = {session, LAST} <= set(rectangle.sessions) and ticker in rectangle.tickers
+    corrected = {session, SAMPLE_LAST} <= set(rectangle.sessions) and ticker in rectangle.tickers
     if not (is_new and settings.source == "sample" and corrected):
         return [run_and_print(settings, rectangle, None)]
     say("A vendor's first delivery of the sample: some rows cannot be, and a close is mistyped.")
     first = run_and_print(settings, rectangle, None, SampleSource(before_correction=True))
     say("\nIts correction of the last two sessions.")
-    start, last = (datetime.combine(day, time()) for day in (session, LAST))
+    start, last = (datetime.combine(day, time()) for day in (session, SAMPLE_LAST))
     return [first, run_and_print(settings, asked_rectangle(settings, None, start, last), None)]
 
 

@@ -100,7 +100,7 @@ def produce(
     """Write the sample's bars as messages of the stream, with faults on request; default: its last session."""
     from stock_lakehouse.clock import clock_of
     from stock_lakehouse.market_calendar import market_calendar
-    from stock_lakehouse.settings import SAMPLE_LAST
+    from stock_lakehouse.sources.sample_data import SAMPLE_LAST
     from stock_lakehouse.streams import replay
 
     settings = _settings()

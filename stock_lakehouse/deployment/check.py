@@ -41,4 +41,4 @@ def examine(settings: Settings, folder: Path) -> Iterator[Diagnosis]:
 def deployment_of(settings: Settings, known: Mapping[str, Role]) -> Deployment:
     """What a deployment with `settings`, whose roles are `known`, is."""
     policies = {role.name: policies_of(role) for role in known.values()}
-    return Deployment(known, policies, bucket_policy(settings), template(settings, known))
+    return Deployment(known, policies, bucket_policy(), template(settings, known))

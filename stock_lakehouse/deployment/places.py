@@ -191,7 +191,9 @@ def plain_files() -> Places:
 
 def published_by_job(settings: Settings) -> Places:
     """What a Databricks cluster touches: the steps of all layers but raw's, whose rows it reads, and of the stream there."""
-    found = read(RAW) | _all(STAGING)
+    # Delta on the JVM writes a table's checksum under another name and renames it, of which S3 makes a copy and a deletion.
+    renamed = frozenset(f"{path}/{LOG}/.*.tmp" for path in _paths(*DELTA))
+    found = read(RAW) | _all(STAGING) | Places(delete=renamed)
     for layer in LAYERS:
         if layer != RAW:
             found |= written_in(layer, settings)

@@ -9,14 +9,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stock_lakehouse.deployment.places import Places, is_folder, outermost
 from stock_lakehouse.deployment.rights import LAKE, LAKE_KEYS, Role
 from stock_lakehouse.tables import TABLES
-
-if TYPE_CHECKING:
-    from stock_lakehouse.settings import Settings
 
 LIMIT = 6144  # characters of a managed policy, without white space, with the names filled in
 # Actions that are allowed though no recorded run asks for them, and why.
@@ -102,7 +99,7 @@ def policies_of(role: Role, names: Names = Names()) -> dict[str, Document]:
     return found
 
 
-def bucket_policy(settings: Settings, names: Names = Names()) -> Document:
+def bucket_policy(names: Names = Names()) -> Document:
     """The policy of the lake's bucket: no access without TLS, and landed files are never replaced, whoever writes."""
     tls_only = {
         "Sid": "TlsOnly", "Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": [LAKE, f"{LAKE}/*"],

@@ -24,6 +24,7 @@ from stock_lakehouse.engines.errors import CREDENTIALS
 from stock_lakehouse.instance.home import write_new
 from stock_lakehouse.lake.storage import under
 from stock_lakehouse.lake.storage.messages import first_line
+from stock_lakehouse.provisioning import UNCHANGED, Step
 from stock_lakehouse.tables import CURATED
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 INSTANCE_PROFILE, LAKE_ROOT = "JobInstanceProfile", "LakeRoot"
 EXTERNAL_ID, CATALOG_PRINCIPAL = "UnityCatalogExternalId", "UnityCatalogPrincipal"
 DEPLOY_ROLE = "DatabricksDeployRole"
-UNCHANGED = "unchanged"
 # What the options may be: an ARN in the place of another one, or a display name, is found before anything is written.
 FORMS = {
     "--instance-profile": (
@@ -76,23 +76,6 @@ class Wanted:
     principal: str | None
     region: str | None
     name: str
-
-
-@dataclass(frozen=True)
-class Step:
-    """What was found of one thing, and what is done with it.
-
-    - what: the thing, like `storage credential stock_lakehouse`
-    - action: unchanged, a word for the write, or waiting: it cannot be done yet
-    - detail: what to do, or what came of it; empty for none
-    """
-
-    what: str
-    action: str
-    detail: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.action}" + (f"; {self.detail}" if self.detail else "")
 
 
 @dataclass

@@ -13,10 +13,10 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from stock_lakehouse.settings import SAMPLE_LAST
 from stock_lakehouse.sources import SPLIT_ADJUSTED, Delivery, DeliveryFailure, FailureKind, delivered_table
 from stock_lakehouse.sources.csv_folder import deliveries_of
 from stock_lakehouse.sources.csv_rows import CsvRules
+from stock_lakehouse.sources.sample_data import SAMPLE_LAST
 from stock_lakehouse.sources.tickers import Tickers
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ TICKERS = ("AAPL", "AMZN", "GOOG", "META", "NFLX", "NVDA")
 FILE = "stocks_daily.csv.gz"
 ACTIONS = "actions.csv"
 LAST_SESSIONS = "last_sessions.csv"
-LAST = SAMPLE_LAST
-RULES = CsvRules(prices=SPLIT_ADJUSTED, adjusted_to=LAST)
+RULES = CsvRules(prices=SPLIT_ADJUSTED, adjusted_to=SAMPLE_LAST)
 CORRECTED = ("NVDA", date(2023, 9, 20))
 
 

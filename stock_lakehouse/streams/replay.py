@@ -20,6 +20,7 @@ from typing import Any
 
 from stock_lakehouse.clock import Clock
 from stock_lakehouse.market_calendar import MarketCalendar
+from stock_lakehouse.sources.sample import SampleSource
 
 CENT = Decimal("0.000001")  # prices of ticks have six decimals
 WRITE_SECONDS = 0.05  # between two writes at a limited rate
@@ -63,9 +64,6 @@ class Faults:
 
 def sample_bars(tickers: Sequence[str], first: date, last: date) -> list[Bar]:
     """The bars of the sample, as traded, by session and ticker. The sample's prices are adjusted for its splits."""
-    # Not above: a cluster that reads a stream lacks the library of the settings, which this imports.
-    from stock_lakehouse.sources.sample import SampleSource
-
     rows = [
         row for delivery in SampleSource().deliver(tickers, date.min, date.max) for row in delivery.rows.to_pylist()
     ]

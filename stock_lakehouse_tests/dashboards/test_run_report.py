@@ -38,7 +38,8 @@ from stock_lakehouse.partitions import PartitionScheme, Rectangle
 from stock_lakehouse.runs.run import RunReport, run_rectangle
 from stock_lakehouse.settings import Settings
 from stock_lakehouse.sources import Delivery
-from stock_lakehouse.sources.sample import CORRECTED, LAST, SampleSource
+from stock_lakehouse.sources.sample import CORRECTED, SampleSource
+from stock_lakehouse.sources.sample_data import SAMPLE_LAST
 from stock_lakehouse_tests.conftest import bytes_of
 from stock_lakehouse_tests.dashboards.serving import served
 from stock_lakehouse_tests.graph import clocked, history, rectangle, sessions_of
@@ -88,11 +89,11 @@ class Project:
 def project(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Project:
     folder = tmp_path_factory.mktemp("runs")
     (folder / "lakehouse.toml").write_text(
-        f'tickers = {json.dumps(TICKERS)}\nfirst_date = {FIRST}\nlast_date = {LAST}\nlake_root = "lakehouse"\n'
+        f'tickers = {json.dumps(TICKERS)}\nfirst_date = {FIRST}\nlast_date = {SAMPLE_LAST}\nlake_root = "lakehouse"\n'
     )
-    settings = Settings(lake_root=folder / "lakehouse", tickers=TICKERS, first_date=FIRST, last_date=LAST)
+    settings = Settings(lake_root=folder / "lakehouse", tickers=TICKERS, first_date=FIRST, last_date=SAMPLE_LAST)
     scheme = PartitionScheme(settings, market_calendar(FIRST))
-    whole = scheme.request(None, None, None, LAST)
+    whole = scheme.request(None, None, None, SAMPLE_LAST)
     newest = Rectangle(whole.sessions[-2:], whole.tickers, whole.exchange)
     return Project(
         settings,
@@ -164,7 +165,9 @@ def test_the_report_is_the_last_step_of_a_run_and_its_metadata_lead_to_it(projec
     assert metadata["bytes"].value == Path(path).stat().st_size < 2_000_000
     assert metadata["checks not passed"].value == (", ".join(map(str, project.second.red)) or "none")
     moved = (
-        project.table("stocks_features").filter(pl.col("date") == LAST).sort(pl.col("return_1d").abs())["ticker"][-1]
+        project.table("stocks_features")
+        .filter(pl.col("date") == SAMPLE_LAST)
+        .sort(pl.col("return_1d").abs())["ticker"][-1]
     )
     assert str(metadata["picture"].value).startswith(f"![{moved} from 2022-09-23 to 2023-09-21](data:image/svg+xml,")
 
@@ -248,7 +251,7 @@ def test_a_run_that_failed_is_told_with_its_error_and_the_steps_that_it_skipped(
     assert {step["status"] for name, step in by_name.items() if name != "raw_stocks_daily"} == {"skipped"}
     assert RUN_REPORT in by_name
     assert (told["tables"], told["restated"]["lines"], told["quarantined"]["rows"]) == ([], 0, None)
-    assert told["newest"]["session"] == str(LAST)  # of the lake, which the run did not change
+    assert told["newest"]["session"] == str(SAMPLE_LAST)  # of the lake, which the run did not change
 
 
 def test_the_report_of_an_earlier_run_shows_the_lake_as_it_was_then(project: Project, here: Path) -> None:
@@ -453,8 +456,10 @@ def test_a_run_is_found_by_how_its_id_begins(project: Project) -> None:
 def test_a_run_that_changes_nothing_writes_no_report_and_leads_to_the_one_that_holds(
     spark: SparkSession, tmp_path: Path
 ) -> None:
-    settings = Settings(lake_root=tmp_path / "lake", tickers=("AAPL",), first_date=date(2023, 9, 18), last_date=LAST)
-    whole = PartitionScheme(settings, market_calendar(settings.first_date)).request(None, None, None, LAST)
+    settings = Settings(
+        lake_root=tmp_path / "lake", tickers=("AAPL",), first_date=date(2023, 9, 18), last_date=SAMPLE_LAST
+    )
+    whole = PartitionScheme(settings, market_calendar(settings.first_date)).request(None, None, None, SAMPLE_LAST)
     folder = tmp_path / "lake" / "reports"
 
     def written(select: Sequence[str] | None = None) -> tuple[str, dict[str, Any]]:
@@ -501,10 +506,12 @@ def test_without_a_dashboard_there_is_no_report(settings: Settings) -> None:
 def test_a_lake_without_bars_has_a_report_of_its_run(
     spark: SparkSession, tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Settings(lake_root=tmp_path / "lake", tickers=("AAPL",), first_date=date(2023, 9, 18), last_date=LAST)
+    settings = Settings(
+        lake_root=tmp_path / "lake", tickers=("AAPL",), first_date=date(2023, 9, 18), last_date=SAMPLE_LAST
+    )
     (tmp_path / "lakehouse.toml").write_text('lake_root = "lake"\ntickers = ["AAPL"]\nfirst_date = 2023-09-18\n')
     scheme = PartitionScheme(settings, market_calendar(settings.first_date))
-    run = run_rectangle(settings, scheme.request(None, None, None, LAST), source=Broken())
+    run = run_rectangle(settings, scheme.request(None, None, None, SAMPLE_LAST), source=Broken())
     done = command("report", run.run_id, "--to", "empty.html")
     assert done.exit_code == 0, done.output
     page = open_file(browser, tmp_path / "empty.html")

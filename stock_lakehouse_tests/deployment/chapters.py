@@ -161,6 +161,11 @@ def damaged(stage: Stage) -> None:
         stage.cut(folder)
 
 
+def restored(stage: Stage) -> None:
+    """From a backup in a folder, so that the role needs no rights to it."""
+    stage.call("restore", str(stage.lakes.filled))
+
+
 def read_by_python(stage: Stage) -> None:
     from stock_lakehouse.lake.dictionary import list_tables
     from stock_lakehouse.lake.reading import read_table
@@ -394,6 +399,7 @@ CHAPTERS = (
     Chapter("a year that is withdrawn", "run", run(LAYERS), without_a_year),
     Chapter("many landings", "run", compacted, nothing),
     Chapter("backfill", "run", program("backfill --chunk 20", "record"), nothing),
+    Chapter("restore", "run", restored, nothing),
     Chapter("demo", "run", program("demo"), given=SAMPLE),
     Chapter("doctor", "run", program("doctor"), filled, {"STOCK_LAKEHOUSE_STREAM_SOURCE": "off"}, diagnoses=True),
     Chapter("status", "run", program("status", "tables"), filled, diagnoses=True),

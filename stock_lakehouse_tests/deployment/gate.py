@@ -221,6 +221,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None: ...
 
+    def handle_expect_100(self) -> bool:
+        """Send at once that the body may come: a client that S3A uses waits for that for seconds, and then sends it anyway."""
+        expected = super().handle_expect_100()
+        self.wfile.flush()
+        return expected
+
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         url = urllib.parse.urlsplit(self.path)

@@ -98,6 +98,9 @@ def places() -> Iterator[Place]:
             if table.format == "delta" and table not in STREAM_TABLES:
                 # Registration in Glue creates tables that no run has made yet.
                 yield Place(f"{path}/_delta_log", rights | {"run-jobs": "rw"})
+                # A cluster's Spark on the JVM renames what it has written, which is a copy and a deletion.
+                yield Place(f"{path}/_delta_log/.0.crc.0.tmp", {"job": "d"}, is_key=True)
+                yield Place(f"{path}/_delta_log/0.crc.0.tmp", {}, is_key=True)
     # What a run keeps here while it rewrites histories is removed by it, as from no other place of that table.
     yield Place(
         "curated/corporate_actions/_moving", _by_roles(run_job_repair_upkeep="rwd", jobs_crawler_reader_quicksight="r")

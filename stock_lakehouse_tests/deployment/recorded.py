@@ -155,6 +155,10 @@ REASONS = (
         "a published row is corrected, " + AS_RUN, "job repair", "List Write", f"{LIST} {WRITE}",
         ".locks/restatements.lease curated/restatements",
     ),
+    Reason("Spark on the JVM, in test_jvm.py", "job", "Delete", DELETE,
+           "curated/corporate_actions/_delta_log/.*.tmp curated/restatements/_delta_log/.*.tmp "
+           "curated/stocks_daily/_delta_log/.*.tmp curated/stocks_features/_delta_log/.*.tmp "
+           "processed/actions/_delta_log/.*.tmp"),
     Reason("rows that are replaced, " + AS_RUN, "job", "Delete", DELETE, PARQUET),
     Reason(
         "a compaction, " + AS_RUN, "job repair run-jobs", "Read Write", f"{READ} {WRITE}", "processed/raw_compacted"

@@ -40,7 +40,7 @@ def policies() -> Mapping[str, Sequence[Document]]:
 
 
 def of_bucket() -> Document:
-    return bucket_policy(full(), NAMES)
+    return bucket_policy(NAMES)
 
 
 @cache

@@ -125,7 +125,7 @@ class World:
         return policies_of(role, self.names(prefix))
 
     def bucket_policies(self, prefix: str) -> Policies:
-        return {"bucket": bucket_policy(self.settings, self.names(prefix))}
+        return {"bucket": bucket_policy(self.names(prefix))}
 
     @contextlib.contextmanager
     def staged(self, variables: Mapping[str, str], folder: Path) -> Iterator[Stage]:

@@ -91,16 +91,16 @@ def test_the_first_run_creates_all_and_the_second_writes_nothing(place: Place) -
     assert [str(step) for step in first.steps] == [
         "data source: created",
         "data set daily: created",
-        "data set daily, lookback window: set, 30 days",
-        "data set daily, schedule: set, daily at 22:00",
-        "data set daily, permissions: granted, user/default/ana",
-        "data set daily, rows: refreshed in full, 458 rows, the data set is new or was changed",
+        "data set daily, lookback window: set; 30 days",
+        "data set daily, schedule: set; daily at 22:00",
+        "data set daily, permissions: granted; user/default/ana",
+        "data set daily, rows: refreshed in full; 458 rows, the data set is new or was changed",
         "data set quality: created",
-        "data set quality, schedule: set, daily at 22:00",
-        "data set quality, permissions: granted, user/default/ana",
-        "data set quality, rows: refreshed in full, 9 rows, the data set is new or was changed",
-        "dashboard: created, version 1 is published",
-        "dashboard, permissions: granted, group/default/analysts, user/default/ben, user/default/ana",
+        "data set quality, schedule: set; daily at 22:00",
+        "data set quality, permissions: granted; user/default/ana",
+        "data set quality, rows: refreshed in full; 9 rows, the data set is new or was changed",
+        "dashboard: created; version 1 is published",
+        "dashboard, permissions: granted; group/default/analysts, user/default/ben, user/default/ana",
     ]
     assert (first.version, first.changed, first.writes) == (1, True, len(place.account.writes))
     assert_spice_is_the_lake(place)
@@ -351,11 +351,11 @@ def test_exactly_the_named_principals_may_use_it_and_others_are_revoked(place: P
 
     planned = [str(step) for step in place.provision(dry_run=True).steps if step.action != "unchanged"]
     assert planned == [
-        "data source, permissions: to be revoked, user/default/cleo",
-        "data set daily, permissions: to be revoked, user/default/ana, user/default/cleo",
-        "data set quality, permissions: to be revoked, user/default/ana",
-        "dashboard, permissions: to be revoked, user/default/ben, user/default/ana, group/default/traders",
-        "dashboard, permissions: to be revoked the link, namespace/default",
+        "data source, permissions: to be revoked; user/default/cleo",
+        "data set daily, permissions: to be revoked; user/default/ana, user/default/cleo",
+        "data set quality, permissions: to be revoked; user/default/ana",
+        "dashboard, permissions: to be revoked; user/default/ben, user/default/ana, group/default/traders",
+        "dashboard, permissions: to be revoked the link; namespace/default",
     ]
     assert traders in dashboard.permissions
     place.provision()
@@ -389,16 +389,16 @@ def test_a_dry_run_says_what_would_be_written_and_writes_nothing(place: Place) -
     assert [str(step) for step in outcome.steps] == [
         "data source: to be created",
         "data set daily: to be created",
-        "data set daily, lookback window: to be set, 30 days",
-        "data set daily, schedule: to be set, daily at 22:00",
-        "data set daily, permissions: to be granted, user/default/ana",
-        "data set daily, rows: to be refreshed in full, nothing is known to be loaded",
+        "data set daily, lookback window: to be set; 30 days",
+        "data set daily, schedule: to be set; daily at 22:00",
+        "data set daily, permissions: to be granted; user/default/ana",
+        "data set daily, rows: to be refreshed in full; nothing is known to be loaded",
         "data set quality: to be created",
-        "data set quality, schedule: to be set, daily at 22:00",
-        "data set quality, permissions: to be granted, user/default/ana",
-        "data set quality, rows: to be refreshed in full, nothing is known to be loaded",
+        "data set quality, schedule: to be set; daily at 22:00",
+        "data set quality, permissions: to be granted; user/default/ana",
+        "data set quality, rows: to be refreshed in full; nothing is known to be loaded",
         "dashboard: to be created",
-        "dashboard, permissions: to be granted, group/default/analysts, user/default/ben, user/default/ana",
+        "dashboard, permissions: to be granted; group/default/analysts, user/default/ben, user/default/ana",
     ]
     assert (outcome.writes, place.account.writes, outcome.changed) == (0, [], True)
     place.provision()

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from stock_lakehouse.sources.sample import LAST, TICKERS, SampleSource
+from stock_lakehouse.sources.sample import TICKERS, SampleSource
+from stock_lakehouse.sources.sample_data import SAMPLE_LAST
 from stock_lakehouse_tests.vendor import APPLE_DIVIDENDS, APPLE_SPLITS, sample_of
 
 FIRST = date(2013, 1, 2)
@@ -17,7 +18,7 @@ FIRST = date(2013, 1, 2)
 def delivered(first: date = FIRST, **options: bool) -> list[dict[str, Any]]:
     """What the source delivers of all its tickers from `first` on."""
     source = SampleSource(**options)  # type: ignore[arg-type]
-    return [row for delivery in source.deliver(TICKERS, first, LAST) for row in delivery.rows.to_pylist()]
+    return [row for delivery in source.deliver(TICKERS, first, SAMPLE_LAST) for row in delivery.rows.to_pylist()]
 
 
 def named(rows: list[dict[str, Any]], column: str) -> dict[tuple[str, str], float]:

@@ -8,7 +8,7 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -342,6 +342,18 @@ def _known(house: KinesisHouse) -> dict[str, Any]:
     return table.partitions(house.source().name)
 
 
+def without_shards(endings: str) -> Callable[[str, dict[str, Any], Forward], Answer]:
+    """What an edge does from whose list of shards those are missing whose names end in one of the characters `endings`."""
+
+    def listed(operation: str, body: dict[str, Any], forward: Forward) -> Answer:
+        code, answer = forward(body)
+        if operation == "ListShards":
+            answer["Shards"] = [shard for shard in answer["Shards"] if shard["ShardId"][-1] not in endings]
+        return code, answer
+
+    return listed
+
+
 @soak
 @pytest.mark.parametrize("read_before", [True, False])
 def test_a_parent_that_is_no_longer_listed(house: KinesisHouse, edge: Edge, read_before: bool) -> None:
@@ -354,13 +366,7 @@ def test_a_parent_that_is_no_longer_listed(house: KinesisHouse, edge: Edge, read
     if read_before:
         assert house.drain().messages == 2
 
-    def listed(operation: str, body: dict[str, Any], forward: Forward) -> Answer:
-        code, answer = forward(body)
-        if operation == "ListShards":
-            answer["Shards"] = [shard for shard in answer["Shards"] if shard["ShardId"][-1] != "0"]
-        return code, answer
-
-    edge.act = listed
+    edge.act = without_shards("0")
     if read_before:
         house.send(event(120), place=0.1)
         assert house.drain().messages == 1
@@ -381,13 +387,7 @@ def test_a_generation_of_shards_that_came_and_went_between_is_a_loss(house: Kine
     house.split(4)  # 6, 7
     house.send(event(60), place=0.05)
 
-    def listed(operation: str, body: dict[str, Any], forward: Forward) -> Answer:
-        code, answer = forward(body)
-        if operation == "ListShards":
-            answer["Shards"] = [shard for shard in answer["Shards"] if shard["ShardId"][-1] not in "04"]
-        return code, answer
-
-    edge.act = listed
+    edge.act = without_shards("04")
     with pytest.raises(
         ExpiredError, match="shardId-000000000004, of which shardId-000000000006 was made, is no longer"
     ):
@@ -470,13 +470,7 @@ def test_a_restored_table_gets_its_rows_back_as_far_as_the_stream_has_them(house
     # Of the shard that was split nothing is left, and AWS begins with what is there of the others.
     house.restore_ticks(0)
 
-    def listed(operation: str, body: dict[str, Any], forward: Forward) -> Answer:
-        code, answer = forward(body)
-        if operation == "ListShards":
-            answer["Shards"] = [shard for shard in answer["Shards"] if shard["ShardId"][-1] != "0"]
-        return code, answer
-
-    edge.act = listed
+    edge.act = without_shards("0")
     of_parent = [tick for tick in ticks if tick["partition"][-1] == "0"]
     done = house.refill()
     assert (done.found, done.read_again, done.lost) == (0, len(ticks) - len(of_parent), len(of_parent))

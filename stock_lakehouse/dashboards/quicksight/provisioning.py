@@ -48,6 +48,7 @@ from stock_lakehouse.dashboards.quicksight.principals import (
 )
 from stock_lakehouse.dashboards.quicksight.refresh import LakeState, Loaded, Refresh, loaded_now, needed
 from stock_lakehouse.market_calendar import utc_now
+from stock_lakehouse.provisioning import UNCHANGED, Step
 from stock_lakehouse.sql.athena import AthenaEngine
 
 if TYPE_CHECKING:
@@ -61,23 +62,6 @@ RESOURCE_MINUTES = 10.0  # for a data source or a version of the dashboard
 DIGEST_LENGTH = 32
 COMPARED_TICKERS = 6
 YEARS_SHOWN = 2  # before that of the last session
-
-
-@dataclass(frozen=True)
-class Step:
-    """What was found of one thing, and what is done with it.
-
-    - what: the thing, like `data set daily`
-    - action: unchanged, or a word for the write
-    - detail: the reason, or what came of it; empty for none
-    """
-
-    what: str
-    action: str
-    detail: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.action}" + (f", {self.detail}" if self.detail else "")
 
 
 @dataclass
@@ -99,7 +83,7 @@ class Outcome:
 
     @property
     def changed(self) -> bool:
-        return any(step.action != "unchanged" for step in self.steps)
+        return any(step.action != UNCHANGED for step in self.steps)
 
     def as_json(self) -> dict[str, Any]:
         """For `json.dumps`."""
@@ -201,11 +185,11 @@ class _Provisioning:
 
     def _step(self, what: str, action: str, detail: str = "") -> None:
         """Note what was done. `action`: unchanged, or the participle of a write."""
-        if self.dry_run and action != "unchanged":
+        if self.dry_run and action != UNCHANGED:
             action = f"to be {action}"
         step = Step(what, action, detail)
         self.outcome.steps.append(step)
-        if action != "unchanged":
+        if action != UNCHANGED:
             self._tell(str(step))
 
     def _tags(self, arn: str, what: str) -> dict[str, str]:
@@ -261,7 +245,7 @@ class _Provisioning:
         if self._tags(arn, what).get(WRITTEN) == digest and not has_failed:
             if str(present.get("Status", "")).endswith("_IN_PROGRESS") and not self.dry_run:
                 self._wait_for_source(place)
-            self._step(what, "unchanged")
+            self._step(what, UNCHANGED)
             return
         if not self.dry_run:
             self._ensure_workgroup()
@@ -320,7 +304,7 @@ class _Provisioning:
             is_written = tags.get(WRITTEN) == digest
             if not is_written and not self.dry_run:
                 started = self.quicksight.call("update_data_set", what, **place, **request).get("IngestionId")
-            self._step(what, "unchanged" if is_written else "updated")
+            self._step(what, UNCHANGED if is_written else "updated")
         self._refresh_settings(data_set, what, place)
         self._permissions(what, "data_set", place, dict.fromkeys(users, USER_OF_DATA))
         # A data set that was changed has no rows that are known, until the tags say both.
@@ -385,7 +369,7 @@ class _Provisioning:
                 refresh = Refresh("FULL_REFRESH", "rows have changed")
         rows = f"{what}, rows"
         if refresh is None:
-            self._step(rows, "unchanged")
+            self._step(rows, UNCHANGED)
             return None
         action = "refreshed in full" if refresh.type == "FULL_REFRESH" else "refreshed incrementally"
         if self.dry_run:
@@ -428,7 +412,7 @@ class _Provisioning:
         if published.get("Description") == digest and not _has_failed(published):
             if not self.dry_run:
                 self._wait_for_version(self.outcome.version)  # a killed run may have left it in the making
-            self._step(what, "unchanged")
+            self._step(what, UNCHANGED)
             return
         if self.dry_run:
             self._step(what, "updated", "and published")

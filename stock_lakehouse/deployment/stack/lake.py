@@ -51,7 +51,7 @@ def lake_resources(settings: Settings, demand: Statement) -> Resources:
 
     `demand`: the statement by which the bucket demands the private network, where that is asked for.
     """
-    policy = resolved(bucket_policy(settings))
+    policy = resolved(bucket_policy())
     policy["Statement"].append({"Fn::If": ["RequireEndpoint", demand, ref("AWS::NoValue")]})
     resources: Resources = {
         "Key": _key(),
