@@ -242,9 +242,12 @@ def test_what_may_not_be_written_or_removed_is_said_with_the_permission_that_lac
 
 
 def test_what_an_engine_may_not_read_is_said_before_it_asks_with_the_permission_that_lacks() -> None:
-    with answering(403, "AccessDenied", ("HEAD",)) as endpoint, s3.variables(s3.environment(endpoint)):
-        with pytest.raises(DeniedError, match=f"^s3://unreadable/lake/{PROCESSED.path}: {DENIED} s3:GetObject here"):
-            Bucket("s3://unreadable/lake").check_readable(PROCESSED.path)
+    with (
+        answering(403, "AccessDenied", ("HEAD",)) as endpoint,
+        s3.variables(s3.environment(endpoint)),
+        pytest.raises(DeniedError, match=f"^s3://unreadable/lake/{PROCESSED.path}: {DENIED} s3:GetObject here"),
+    ):
+        Bucket("s3://unreadable/lake").check_readable(PROCESSED.path)
     with answering(404, "NoSuchKey", ("HEAD",)) as endpoint, s3.variables(s3.environment(endpoint)):
         Bucket("s3://readable/lake").check_readable(PROCESSED.path)  # a folder is no object
 
