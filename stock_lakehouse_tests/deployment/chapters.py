@@ -219,16 +219,20 @@ def reported_by_sql(stage: Stage) -> None:
 
 
 def a_day_later(stage: Stage) -> None:
-    """Catalog and dashboard are those of the day before."""
-    provisioned(stage)
-    next_day(stage)
+    """Catalog and dashboard are those of the day before, and there is a report of an earlier run."""
+    with stage.settings({"STOCK_LAKEHOUSE_ENGINE": "embedded"}):
+        provisioned(stage)
+        next_day(stage)
+    reported(stage)
 
 
 def shown(stage: Stage) -> None:
-    """The catalog and the dashboard on it."""
+    """The catalog, another dashboard on it, and the report of the run."""
+    from stock_lakehouse.assets.dashboards import RUN_REPORT
     from stock_lakehouse.assets.quicksight import NAME
 
-    stage.call("materialize", "--select", f"catalog,{NAME}")
+    with stage.on_databricks(), stage.settings(OF_DASHBOARD):
+        stage.call("materialize", "--select", f"catalog,{NAME},{RUN_REPORT}")
 
 
 def job(name: str) -> Act:
@@ -405,7 +409,7 @@ CHAPTERS = (
     Chapter("status", "run", program("status", "tables"), filled, diagnoses=True),
     Chapter("catalog", "run", run("catalog"), filled),
     Chapter("reports by SQL", "run", reported_by_sql, registered),
-    Chapter("catalog and dashboard of the next day", "run", shown, a_day_later),
+    Chapter("catalog and dashboard of the next day", "run", shown, a_day_later, ONE_REPORT),
     Chapter("warehouse", "run", program("warehouse", "warehouse --check --full", "warehouse --repair"), registered),
     Chapter("quicksight", "run", program("quicksight", "quicksight --dry-run"), registered),
     Chapter("a changed dashboard", "run", changed_dashboard, provisioned),
@@ -414,6 +418,9 @@ CHAPTERS = (
     Chapter("bars that become impossible, tables by year", "run", quarantined, by_year, BY_YEAR),
     Chapter("a run by a session", "run", by_session, nothing, WITH_SESSION),
     Chapter("a run by jobs", "run-jobs", by_jobs, nothing, WITH_JOBS),
+    Chapter(
+        "catalog and dashboard of the next day, by jobs", "run-jobs", shown, a_day_later, {**WITH_JOBS, **ONE_REPORT}
+    ),
     Chapter("the next run by jobs", "run-jobs", again_by_jobs, done_by_jobs, {**WITH_JOBS, **ONE_REPORT}),
     Chapter("after the layers", "run-jobs", after_the_layers, filled, WITH_JOBS),
     Chapter("layers by jobs", "job", layers_by_jobs, landed),
