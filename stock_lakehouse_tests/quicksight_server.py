@@ -70,6 +70,10 @@ class RefusedError(Exception):
         self.code = code
 
 
+class DeniedError(Exception):
+    """The service that has the rows denies them to QuickSight's role, in these words."""
+
+
 @dataclass
 class Faults:
     """What the server does wrong on purpose.
@@ -125,7 +129,7 @@ class Resource:
 class Account:
     """The QuickSight of one account.
 
-    - rows: executes the SQL of a data set; None: ingestions read nothing
+    - rows: executes the SQL of a data set, or raises DeniedError; None: ingestions read nothing
     - now: the service's clock
     - requests: every call, as (operation, request)
     - findings: what was wrong with a request, of all requests
@@ -451,7 +455,12 @@ class Account:
     def _load(self, data_set: Resource, ingestion: dict[str, Any]) -> None:
         ingestion["IngestionStatus"] = "COMPLETED"
         [table] = data_set.request["PhysicalTableMap"].values()
-        read = [] if self.rows is None else self.rows(table["CustomSql"]["SqlQuery"])
+        try:
+            read = [] if self.rows is None else self.rows(table["CustomSql"]["SqlQuery"])
+        except DeniedError as error:
+            ingestion["IngestionStatus"] = "FAILED"
+            ingestion["ErrorInfo"] = {"Type": "PERMISSION_DENIED", "Message": str(error)}
+            return
         names = list(self._column_types(data_set.request))
         if read and list(read[0]) != names:
             ingestion["IngestionStatus"] = "FAILED"

@@ -27,6 +27,7 @@ from typing import Any
 import duckdb
 import sqlglot
 import uvicorn
+from botocore.exceptions import ClientError
 from sqlglot import exp
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -464,7 +465,8 @@ class RedshiftServer:
                 f"ERROR: 1023 DETAIL: Serializable isolation violation on table ({error})",
             )
             raise SqlError(part.error) from error
-        except (SqlError, duckdb.Error, sqlglot.errors.SqlglotError) as error:
+        except (SqlError, duckdb.Error, sqlglot.errors.SqlglotError, ClientError) as error:
+            # The last: Glue or S3 refuse what the role of the external schema lacks.
             line = re.sub(r"\x1b\[\d*m", "", str(error)).split("\n", 1)[0].removeprefix("ERROR: ")
             part.status, part.error = "FAILED", f"ERROR: {line}"
             raise SqlError(part.error) from error

@@ -392,7 +392,7 @@ def _quicksight(settings: Settings) -> Diagnosis:
         readers, authors = principals(quicksight, settings.quicksight)
     except LakeError as error:
         return Diagnosis("quicksight", "broken", str(error))
-    known = "" if edition is None else f", edition {edition}"
+    known = f", edition {edition or 'not known without quicksight:DescribeAccountSubscription'}"
     return Diagnosis(
         "quicksight",
         "ok",

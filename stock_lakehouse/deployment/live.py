@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -136,17 +137,23 @@ class Deployed:
                     found[arn] = json.loads(unquote(given)) if isinstance(given, str) else given
         return found
 
-    def decisions(self, role_arn: str, actions: list[str], arns: list[str]) -> dict[tuple[str, str], bool]:
-        """Whether IAM allows each action on each object, by the role's own policies."""
-        found: dict[tuple[str, str], bool] = {}
+    def decisions(
+        self, role_arn: str, actions: list[str], resource: str, context: Mapping[str, str] | None = None
+    ) -> dict[str, bool]:
+        """Whether IAM allows each action on `resource`, an ARN or `*`, by the role's own policies.
+
+        `context`: the keys of conditions that the request has.
+        """
+        entries = [
+            {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": "string"}
+            for key, value in (context or {}).items()
+        ]
         with _named(f"role {role_arn}", "IAM", "iam:SimulatePrincipalPolicy"):
-            for arn in arns:  # one at a time: each answer is then complete, without pages
-                answer = self._iam.simulate_principal_policy(
-                    PolicySourceArn=role_arn, ActionNames=actions, ResourceArns=[arn]
-                )
-                for result in answer["EvaluationResults"]:
-                    found[result["EvalActionName"], arn] = result["EvalDecision"] == "allowed"
-        return found
+            # One resource at a time: each answer is then complete, without pages.
+            answer = self._iam.simulate_principal_policy(
+                PolicySourceArn=role_arn, ActionNames=actions, ResourceArns=[resource], ContextEntries=entries
+            )
+        return {result["EvalActionName"]: result["EvalDecision"] == "allowed" for result in answer["EvaluationResults"]}
 
     @cached_property
     def _description(self) -> dict[str, Any]:
@@ -233,27 +240,69 @@ def _policies(role: Role, deployed: Deployed) -> Diagnosis:
 
 
 def _simulated(role: Role, places: frozenset[str], deployed: Deployed) -> Diagnosis:
-    """Whether IAM itself allows the role what its places say, and refuses it the places of others and their neighbours."""
+    """Whether IAM itself allows the role what its places and services say, and refuses it others' places and their neighbours."""
     what = f"rights {role.name}"
     arn = deployed.role_arn(role)
     if arn is None:
         return Diagnosis(what, "broken", f"the stack {deployed.stack} has no {role.logical_id}; deploy it again")
     root = deployed.filled("arn:${AWS::Partition}:s3:::${Lake}/${Prefix}/")
-    arns = {root + key: key for key in keys_of(places)}
-    decisions = deployed.decisions(arn, list(KINDS), list(arns))
-    wrong = [
-        f"{'allowed' if is_allowed else 'refused'}: {action} on {arns[resource]}"
-        for (action, resource), is_allowed in decisions.items()
-        if is_allowed != may(role.places, action, arns[resource])
-    ]
+    answers, wrong = 0, list[tuple[str, str]]()
+    for key in keys_of(places):
+        for action, is_allowed in deployed.decisions(arn, list(KINDS), root + key).items():
+            answers += 1
+            if is_allowed != may(role.places, action, key):
+                wrong.append((f"{'allowed' if is_allowed else 'refused'}: {action}", key))
+    for actions, resource, context in needs(role, deployed):
+        having = "".join(f" with {key} {value}" for key, value in context.items())
+        for action, is_allowed in deployed.decisions(arn, actions, resource, context).items():
+            answers += 1
+            if not is_allowed:
+                wrong.append((f"refused: {action}", f"{resource}{having}"))
     if wrong:
+        examples = [f"{said} on {where}" for said, where in dict(wrong).items()]  # one of each
         return Diagnosis(
             what,
             "broken",
-            f"{len(wrong)} of {len(decisions)} answers of IAM are not what the tables say: {'; '.join(wrong[:SHOWN])}; deploy "
-            "the stack again, and look for a boundary or a policy of the organization",
+            f"{len(wrong)} of {answers} answers of IAM are not what tables and services say: {'; '.join(examples[:SHOWN])}; "
+            "deploy the stack again, and look for a boundary or a policy of the organization",
         )
-    return Diagnosis(what, "ok", f"IAM answers as the tables say, {len(decisions)} times")
+    return Diagnosis(what, "ok", f"IAM answers as tables and services say, {answers} times")
+
+
+def needs(role: Role, deployed: Deployed) -> Iterator[tuple[list[str], str, dict[str, str]]]:
+    """What a role needs beyond objects of the lake: actions, an example of their resource, and the keys of their conditions.
+
+    That is listing each place, using the key, and all at other services. Without policies that the stack does not have.
+    """
+    for part, policy in policies_of(role).items():
+        if part.startswith(("list", "services")) and policy_id(role, part) in deployed.resources:
+            for statement in policy["Statement"]:
+                for resource, context in product(statement["Resource"], _contexts(statement, deployed)):
+                    yield statement["Action"], _example(deployed.filled(resource)), context
+
+
+def _contexts(statement: Document, deployed: Deployed) -> Iterator[dict[str, str]]:
+    """The keys of a request for which the conditions of `statement` hold, once for each value that they allow.
+
+    Of a folder (`p`) and its keys (`p/*`) one value is enough: they are always given together.
+    """
+    conditions = {key: value for keys in statement.get("Condition", {}).values() for key, value in keys.items()}
+    listed = [
+        [value] if isinstance(value, str) else [one for one in value if f"{one}/*" not in value]
+        for value in conditions.values()
+    ]
+    for values in product(*listed):
+        context = {}
+        for key, value in zip(conditions, map(deployed.filled, values), strict=True):
+            if variable := REFERENCE.fullmatch(value):  # of who asks, like ${aws:userid}
+                context[variable[1]] = "example"
+            context[key] = "example" if variable else _example(value)
+        yield context
+
+
+def _example(pattern: str) -> str:
+    """A resource or value that `pattern` stands for."""
+    return pattern if pattern == "*" else pattern.replace("*", "x")
 
 
 def _canonical(policy: Document) -> str:

@@ -105,6 +105,7 @@ class ParquetTable:
         table = self.table
         if not self._has_files(table):
             return spark.createDataFrame([], table.ddl)
+        self._storage.check_readable(table.path)
         frame = spark.read.schema(table.ddl).parquet(str(under(self.lake_root, table.path)))
         if tickers is not None:
             frame = of_tickers(frame, tickers)

@@ -119,6 +119,7 @@ class RawCsv:
         )
         if not files:
             return spark.createDataFrame([], RAW.ddl)
+        self._storage.check_readable(files[0].file.path)
         reader = spark.read.schema(FILE_DDL).options(
             header=True,
             escape='"',

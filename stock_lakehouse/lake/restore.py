@@ -108,6 +108,8 @@ def _check_empty(lake: Lake, wanted: dict[str, list[File]]) -> None:
 
 def _copy(backup: Lake, lake: Lake, table: Table, files: Sequence[File], progress: Callable[[str], None]) -> Copied:
     """Copy `files` of `table`. Raises RestoreError, after the others were copied, if some are damaged."""
+    if not files:
+        return Copied(table.name, 0, 0)  # without the lease, to which only the table's writers have a right
     with one_writer(lake.root, table.name):
         present = {file.path: file.size for file in lake.storage.walk(table.path)}
         # Names say which content a data file has. The files of a log have the same names in every table.

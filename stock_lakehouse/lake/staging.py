@@ -46,10 +46,12 @@ class Staging:
 
         The frames are computed one after the other, so that the engine holds only one of them in memory.
         """
-        uri = self.storage.uri(self.new_path())
+        path = self.new_path()
+        uri = self.storage.uri(path)
         for part in (frame, *more):
             # Staged files are read once or twice and then removed, so a stronger compression would not pay.
             part.write.mode("append").option("compression", "snappy").parquet(uri)
+        self.storage.check_readable(path)
         return frame.sparkSession.read.schema(_nullable(frame.schema)).parquet(uri)
 
     def by_ticker(

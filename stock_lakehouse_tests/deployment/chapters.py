@@ -23,6 +23,7 @@ class Chapter:
     - before: what was there before, made without a role
     - given: variables of the settings
     - refused: what the command is refused and goes on without, as a pattern of the text of a right
+    - diagnoses: it tells what is right and wrong, and does nothing else
     """
 
     name: str
@@ -31,6 +32,7 @@ class Chapter:
     before: Act = lambda stage: None
     given: Mapping[str, str] = field(default_factory=dict)
     refused: str = "$^"
+    diagnoses: bool = False
 
 
 def nothing(stage: Stage) -> None:
@@ -52,6 +54,11 @@ def reported(stage: Stage) -> None:
 def registered(stage: Stage) -> None:
     filled(stage)
     stage.call("materialize", "--select", "catalog")
+
+
+def loaded(stage: Stage) -> None:
+    registered(stage)
+    stage.call("warehouse")
 
 
 def queried(stage: Stage) -> None:
@@ -204,6 +211,30 @@ def sensors(stage: Stage) -> None:
             sensor.evaluate_tick(dg.build_sensor_context(instance, definitions=definitions))
 
 
+def reported_by_sql(stage: Stage) -> None:
+    """The reports of sql/reports/."""
+    from stock_lakehouse.sql.reports import reports
+
+    stage.call("materialize", "--select", ",".join(reports()))
+
+
+def a_day_later(stage: Stage) -> None:
+    """Catalog and dashboard are those of the day before, and there is a report of an earlier run."""
+    with stage.settings({"STOCK_LAKEHOUSE_ENGINE": "embedded"}):
+        provisioned(stage)
+        next_day(stage)
+    reported(stage)
+
+
+def shown(stage: Stage) -> None:
+    """The catalog, another dashboard on it, and the report of the run."""
+    from stock_lakehouse.assets.dashboards import RUN_REPORT
+    from stock_lakehouse.assets.quicksight import NAME
+
+    with stage.on_databricks(), stage.settings(OF_DASHBOARD):
+        stage.call("materialize", "--select", f"catalog,{NAME},{RUN_REPORT}")
+
+
 def job(name: str) -> Act:
     """A job of Dagster, as its task on ECS runs it."""
 
@@ -253,26 +284,41 @@ def by_jobs(stage: Stage) -> None:
         from stock_lakehouse.checks import as_dagster
 
         results: list[Any] = []
-        with stage.as_role("job", "a run by jobs"):
+        with stage.as_role("job", stage.playing):
             metadata = publish(order, stage.spark, results.append)
         yield from map(as_dagster, results)
         yield dg.MaterializeResult(asset_key=order.name, metadata=metadata)
 
-    with (
-        stage.patched("stock_lakehouse.resources.databricks_jobs.publish_by_job", cluster),
-        stage.patched("stock_lakehouse.resources.spark.spark_session", stage.session),
-        stage.patched("stock_lakehouse.cli.context.engine", stage.session),
-    ):
+    with stage.on_databricks(), stage.patched("stock_lakehouse.resources.databricks_jobs.publish_by_job", cluster):
         stage.call("materialize")
+
+
+def done_by_jobs(stage: Stage) -> None:
+    """With a run of the day before."""
+    nothing(stage)
+    by_jobs(stage)
+
+
+def again_by_jobs(stage: Stage) -> None:
+    """The next day, with another dashboard. The report of the run before is removed."""
+    stage.prices.deliver(DAYS[-1])
+    with stage.settings(OF_DASHBOARD):
+        by_jobs(stage)
 
 
 def by_session(stage: Stage) -> None:
     """A run by a session on a cluster, whose frames are staged in the lake."""
-    with (
-        stage.patched("stock_lakehouse.resources.spark.spark_session", stage.session),
-        stage.patched("stock_lakehouse.cli.context.engine", stage.session),
-    ):
+    with stage.on_databricks():
         stage.call("materialize", "--select", LAYERS)
+
+
+def after_the_layers(stage: Stage) -> None:
+    """What a run makes of the published tables: the catalog, reports, the warehouse, the dashboard."""
+    from stock_lakehouse.deployment.places import beside_tables
+    from stock_lakehouse.settings import load_settings
+
+    with stage.on_databricks():
+        stage.call("materialize", "--select", ",".join(beside_tables(load_settings())))
 
 
 def by_year(stage: Stage) -> None:
@@ -286,14 +332,7 @@ def provisioned(stage: Stage) -> None:
 
 
 def changed_dashboard(stage: Stage) -> None:
-    """Other tickers, another time of the refresh, another reader."""
-    changed = {
-        "STOCK_LAKEHOUSE_TICKERS": ",".join(reversed(TICKERS)),
-        "STOCK_LAKEHOUSE_QUICKSIGHT_REFRESH_TIME": "21:00",
-        "STOCK_LAKEHOUSE_QUICKSIGHT_READERS": '["group traders"]',
-        "STOCK_LAKEHOUSE_QUICKSIGHT_AUTHORS": '["user ben"]',
-    }
-    with stage.settings(changed):
+    with stage.settings(OF_DASHBOARD):
         stage.call("quicksight")
 
 
@@ -329,6 +368,14 @@ def run_stream(stage: Stage) -> None:
         stage.call("stream", "run")
 
 
+# Other tickers of a dashboard, another time of its refresh, another reader.
+OF_DASHBOARD = {
+    "STOCK_LAKEHOUSE_TICKERS": ",".join(reversed(TICKERS)),
+    "STOCK_LAKEHOUSE_QUICKSIGHT_REFRESH_TIME": "21:00",
+    "STOCK_LAKEHOUSE_QUICKSIGHT_READERS": '["group traders"]',
+    "STOCK_LAKEHOUSE_QUICKSIGHT_AUTHORS": '["user ben"]',
+}
+ONE_REPORT = {"STOCK_LAKEHOUSE_REPORTS_KEPT": "1"}
 WITHOUT_VIEWS = {"STOCK_LAKEHOUSE_QUERY_ENGINE": "duckdb"}  # the Athena of the tests has no tables of a stream
 WITHOUT_WAREHOUSE = {"STOCK_LAKEHOUSE_WAREHOUSE": "off"}
 SHORT = {"STOCK_LAKEHOUSE_RETENTION_DAYS": "30"}
@@ -349,7 +396,7 @@ READING = (
 
 CHAPTERS = (
     Chapter("next day", "run", next_day, filled),
-    Chapter("first load", "run", run(), reported, {"STOCK_LAKEHOUSE_REPORTS_KEPT": "1"}),
+    Chapter("first load", "run", run(), reported, ONE_REPORT),
     Chapter("restatement", "run", restated, filled),
     Chapter("split", "run", split, filled),
     Chapter("bars that become impossible", "run", quarantined, filled),
@@ -358,8 +405,11 @@ CHAPTERS = (
     Chapter("backfill", "run", program("backfill --chunk 20", "record"), nothing),
     Chapter("restore", "run", restored, nothing),
     Chapter("demo", "run", program("demo"), given=SAMPLE),
-    Chapter("doctor", "run", program("doctor"), filled, {"STOCK_LAKEHOUSE_STREAM_SOURCE": "off"}),
-    Chapter("status", "run", program("status", "tables"), filled),
+    Chapter("doctor", "run", program("doctor"), filled, {"STOCK_LAKEHOUSE_STREAM_SOURCE": "off"}, diagnoses=True),
+    Chapter("status", "run", program("status", "tables"), filled, diagnoses=True),
+    Chapter("catalog", "run", run("catalog"), filled),
+    Chapter("reports by SQL", "run", reported_by_sql, registered),
+    Chapter("catalog and dashboard of the next day", "run", shown, a_day_later, ONE_REPORT),
     Chapter("warehouse", "run", program("warehouse", "warehouse --check --full", "warehouse --repair"), registered),
     Chapter("quicksight", "run", program("quicksight", "quicksight --dry-run"), registered),
     Chapter("a changed dashboard", "run", changed_dashboard, provisioned),
@@ -368,11 +418,17 @@ CHAPTERS = (
     Chapter("bars that become impossible, tables by year", "run", quarantined, by_year, BY_YEAR),
     Chapter("a run by a session", "run", by_session, nothing, WITH_SESSION),
     Chapter("a run by jobs", "run-jobs", by_jobs, nothing, WITH_JOBS),
+    Chapter(
+        "catalog and dashboard of the next day, by jobs", "run-jobs", shown, a_day_later, {**WITH_JOBS, **ONE_REPORT}
+    ),
+    Chapter("the next run by jobs", "run-jobs", again_by_jobs, done_by_jobs, {**WITH_JOBS, **ONE_REPORT}),
+    Chapter("after the layers", "run-jobs", after_the_layers, filled, WITH_JOBS),
     Chapter("layers by jobs", "job", layers_by_jobs, landed),
     Chapter("upkeep", "upkeep", program("upkeep"), old_versions, SHORT),
     Chapter("upkeep with a stream", "upkeep", program("upkeep"), reconciled, {**SAMPLE, **WITHOUT_WAREHOUSE}),
     Chapter("upkeep by Dagster", "upkeep", job("upkeep"), old_versions, SHORT),
     Chapter("upkeep --repair", "repair", program("upkeep --repair"), damaged, WITHOUT_WAREHOUSE),
+    Chapter("upkeep --repair with a warehouse", "repair", program("upkeep --repair"), loaded),
     Chapter("layout", "repair", program("layout"), filled, {"STOCK_LAKEHOUSE_LAYOUT": "year"}),
     Chapter("reading commands", "reader", program(*READING), filled, refused=DELIVERED),
     Chapter("read_table", "reader", read_by_python, filled, refused=DELIVERED),

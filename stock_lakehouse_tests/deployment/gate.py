@@ -66,15 +66,17 @@ class Record:
     """What was asked for.
 
     - asked: how often each right was needed, by command and role
-    - used: the grants that were needed, by role
+    - used: the grants that were needed, by role, in the order in which they were first needed
     - refused: what IAM refused, with command and role
     - elsewhere: requests that the gate let through and the service behind it refused, with its answer
+    - seconds: that it took, with what was there before
     """
 
     asked: Counter[tuple[str, str, Asked]] = field(default_factory=Counter)
-    used: dict[str, set[Grant]] = field(default_factory=dict)
+    used: dict[str, dict[Grant, None]] = field(default_factory=dict)
     refused: list[tuple[str, str, Asked]] = field(default_factory=list)
     elsewhere: list[tuple[str, str, str]] = field(default_factory=list)
+    seconds: float = 0.0
 
     def refusals(self, command: str, but: str = "$^") -> list[str]:
         """What was refused in a command, here and elsewhere, each once, without rights whose text is like the pattern `but`."""
@@ -85,7 +87,7 @@ class Record:
     def add(self, other: Record) -> None:
         self.asked.update(other.asked)
         for role, found in other.used.items():
-            self.used.setdefault(role, set()).update(found)
+            self.used.setdefault(role, {}).update(found)
         self.refused += other.refused
         self.elsewhere += other.elsewhere
 
@@ -185,7 +187,7 @@ class _State:
         with self.lock:
             record.asked[caller.command, caller.role, asked] += 1
             if verdict:
-                record.used.setdefault(caller.role, set()).update(verdict.grants)
+                record.used.setdefault(caller.role, {}).update(dict.fromkeys(verdict.grants))
             else:
                 record.refused.append((caller.command, caller.role, asked))
         return bool(verdict)

@@ -5,9 +5,11 @@ Here: playing a chapter, and what is made of records. Not here: the chapters (ch
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +20,17 @@ from stock_lakehouse.resources.spark import SparkResource
 from stock_lakehouse_tests.deployment.asked import Asked, Grant, Policies, grants
 from stock_lakehouse_tests.deployment.chapters import CHAPTERS, Chapter
 from stock_lakehouse_tests.deployment.gate import Record
-from stock_lakehouse_tests.deployment.world import Lakes, World, world
+from stock_lakehouse_tests.deployment.world import Lakes, Stage, World, world
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "deployment-rights.md"
 MARKS = re.compile(r"(?<=<!-- recorded -->\n).*?(?=<!-- end of recorded -->)", re.DOTALL)
 PREFIX = "team/lake"  # of policies of which only the form counts
 
-# Roles that no server of the tests has, and why.
-UNPLAYED = {
-    "crawler": "the emulator's crawlers make no tables",
-    "quicksight": "the server of the tests asks Athena for no rows",
+UNPLAYED = {"crawler": "the emulator's crawlers make no tables"}  # roles that no server of the tests has, and why
+
+# Actions without which a command goes on and is right to, and why. Every other action is missed by name.
+OPTIONAL = {
+    "quicksight:DescribeAccountSubscription": "without it the first call of a dashboard tells which edition the account has"
 }
 
 
@@ -72,12 +75,20 @@ LOGS_BY_JOBS = (
 # Rights that no chapter uses, without those to UNASKED actions.
 REASONS = (
     # Services that act in the name of who asks, or that answer otherwise than the servers of the tests.
-    Reason(IN_ITS_NAME, "run run-jobs reader", "List Write", f"{LIST} {WRITE}", "athena-results"),
-    Reason(IN_ITS_NAME, "run run-jobs reader", "ResultsBucket", "s3:GetBucketLocation", "."),
-    Reason(IN_ITS_NAME, "run run-jobs reader", "ResultsParts", "s3:ListMultipartUploadParts", "athena-results"),
-    Reason(IN_ITS_NAME, "run run-jobs reader", "QueriedTables", "glue:BatchGetPartition glue:GetPartition"),
-    Reason(IN_ITS_NAME, "reader", "QueriedTables", "glue:GetDatabase glue:GetPartitions glue:GetTable"),
-    Reason(IN_ITS_NAME, "reader", "Key", "kms:GenerateDataKey"),
+    Reason(IN_ITS_NAME, "run run-jobs reader quicksight", "List Write", f"{LIST} {WRITE}", "athena-results"),
+    Reason(IN_ITS_NAME, "run run-jobs reader quicksight", "ResultsBucket", "s3:GetBucketLocation", "."),
+    Reason(IN_ITS_NAME, "run run-jobs reader quicksight", "ResultsParts", "s3:ListMultipartUploadParts", "athena-results"),
+    Reason(IN_ITS_NAME, "run run-jobs reader quicksight", "QueriedTables", "glue:BatchGetPartition glue:GetPartition"),
+    Reason(IN_ITS_NAME, "reader quicksight", "QueriedTables", "glue:GetDatabase glue:GetPartitions glue:GetTable"),
+    Reason(IN_ITS_NAME, "quicksight", "QueriedTables", "glue:GetTables"),
+    Reason(IN_ITS_NAME, "reader quicksight", "Key", "kms:GenerateDataKey"),
+    Reason(IN_ITS_NAME, "quicksight", "Key", "kms:Decrypt"),
+    Reason(
+        IN_ITS_NAME + ", for data sets of ours and of authors", "quicksight", "List Read", f"{LIST} {READ}",
+        f"athena-results curated/corporate_actions curated/restatements curated/stocks_daily curated/stocks_features {PARQUET} "
+        f"{PARQUET_BY_YEAR} raw/stocks_daily reports serving stream/live_features stream/losses stream/minute_bars "
+        "stream/raw_ticks stream/reconciliation",
+    ),
     Reason(
         "Redshift plans queries with it", "spectrum", "Registered",
         "glue:BatchGetPartition glue:GetDatabase glue:GetPartition glue:GetTables",
@@ -92,7 +103,8 @@ REASONS = (
         "glue:CreateCrawler glue:GetCrawlerMetrics iam:PassRole glue:GetCrawler glue:StartCrawler glue:UpdateCrawler",
     ),
     Reason(
-        "the launcher of runs on ECS", "dagster", "FollowRuns RunRoles RunTaskDefinition StartRuns",
+        "the launcher of runs on ECS, which no server of the tests has", "dagster",
+        "FollowRuns RunRoles RunTaskDefinition StartRuns",
         "ecs:DescribeTasks ecs:StopTask ecs:TagResource iam:PassRole ecs:DescribeTaskDefinition ecs:RunTask",
     ),
     Reason(
@@ -100,7 +112,7 @@ REASONS = (
         f"{LIST} {READ} {WRITE}", ".dagster/logs",
     ),
     # What happens seldom.
-    Reason("a query's time is over, or Ctrl-C", "run run-jobs reader", "Queries", "athena:StopQueryExecution"),
+    Reason("a query's time is over, or Ctrl-C", "run run-jobs reader quicksight", "Queries", "athena:StopQueryExecution"),
     Reason(
         "a statement's time is over", "run run-jobs upkeep repair", "StatementsSent", "redshift-data:CancelStatement"
     ),
@@ -140,29 +152,24 @@ REASONS = (
     Reason('`layout = "year"`, ' + AS_RUN, "run-jobs job upkeep repair reader", "List Read Write Delete", EACH, PARQUET_BY_YEAR),
     Reason("`doctor` in a task, " + AS_RUN, "run run-jobs stream", "List Read Write Delete", EACH, ".locks/doctor-*"),
     Reason(
-        "a published row is corrected, " + AS_RUN, "job repair", "List Read Write", f"{LIST} {READ} {WRITE}",
+        "a published row is corrected, " + AS_RUN, "job repair", "List Write", f"{LIST} {WRITE}",
         ".locks/restatements.lease curated/restatements",
     ),
     Reason("Spark on the JVM, in test_jvm.py", "job", "Delete", DELETE,
            "curated/corporate_actions/_delta_log/.*.tmp curated/restatements/_delta_log/.*.tmp "
            "curated/stocks_daily/_delta_log/.*.tmp curated/stocks_features/_delta_log/.*.tmp "
            "processed/actions/_delta_log/.*.tmp"),
-    Reason("rows that are replaced, " + AS_RUN, "job", "Read Delete", f"{READ} {DELETE}", PARQUET),
+    Reason("rows that are replaced, " + AS_RUN, "job", "Delete", DELETE, PARQUET),
     Reason(
         "a compaction, " + AS_RUN, "job repair run-jobs", "Read Write", f"{READ} {WRITE}", "processed/raw_compacted"
     ),
     Reason("frames of a session, " + AS_RUN, "repair", "Read Write", f"{READ} {WRITE}", ".staging"),
-    Reason(CHANGED + ", " + AS_RUN, "run-jobs", "QuickSightAny QuickSightDashboard QuickSightSets QuickSightTags",
-           "quicksight:ListIngestions quicksight:UpdateDashboard quicksight:UpdateDashboardPublishedVersion "
-           "quicksight:CreateIngestion quicksight:UpdateRefreshSchedule quicksight:ListTagsForResource"),
-    Reason("other partitions than before, " + AS_RUN, "run-jobs", "Catalog", "glue:BatchUpdatePartition"),
     Reason(
         "a table that no job has made yet is made for the catalog", "run-jobs", "List Read Write",
         f"{LIST} {READ} {WRITE}", f"{REGISTERED_BY_JOBS} {LOGS_BY_JOBS}",
     ),
-    Reason("old reports are removed, " + AS_RUN, "run-jobs", "Delete", DELETE, "reports"),
     Reason("a second landing, and a second report, " + AS_RUN, "run-jobs", "Read Write", f"{READ} {WRITE}",
-           ".staging processed/stocks_daily raw/stocks_daily serving"),
+           ".staging processed/stocks_daily serving"),
     Reason("a catalog of a stream, " + AS_RUN, "run-jobs", "Read", READ,
            "stream/live_features stream/losses stream/minute_bars stream/raw_ticks stream/reconciliation"),
     Reason("who reads by SQL or with a notebook reads each of them", "reader", "List Read", f"{LIST} {READ}",
@@ -173,22 +180,26 @@ REASONS = (
     Reason("a stream with these tables, played as `stream`", "dagster", "List Read", f"{LIST} {READ}",
            "stream/live_features stream/reconciliation"),
     Reason("a session that a cluster has staged", "stream", "List Read", f"{LIST} {READ}", ".staging"),
-    Reason(
-        "the warehouse, of which all rows are compared, played as `upkeep`", "repair",
-        "Statements StatementsSent RedshiftLogin",
-        "redshift-data:ExecuteStatement redshift-data:DescribeStatement redshift-data:GetStatementResult "
-        "redshift-serverless:GetCredentials",
-    ),
 )  # fmt: skip
 
 
 def played(place: World, chapter: Chapter, folder: Path) -> Record:
     """What `chapter` asked for. Raises FailedError if a command failed."""
-    with place.staged(chapter.given, folder / "stage") as stage:
+    began = time.monotonic()
+    with _prepared(place, chapter, folder) as stage:
+        stage.play(chapter.act, chapter.role, chapter.name)
+        record = place.record()
+    record.seconds = time.monotonic() - began
+    return record
+
+
+@contextlib.contextmanager
+def _prepared(place: World, chapter: Chapter, folder: Path) -> Iterator[Stage]:
+    """A stage with what was there before `chapter`."""
+    with place.staged(chapter.given, folder) as stage:
         chapter.before(stage)
         place.record()
-        stage.play(chapter.act, chapter.role, chapter.name)
-    return place.record()
+        yield stage
 
 
 # Rights that are for nothing
@@ -253,37 +264,71 @@ def without(policies: Policies, sid: str, action: str) -> Policies:
     return found
 
 
-def droppable(place: World, records: Mapping[str, Record], role: str) -> Iterator[tuple[str, str, str]]:
-    """Each action of each statement of a role that a chapter used, with the quickest of those chapters."""
-    chapters: dict[tuple[str, str], str] = {}
-    for name in sorted(records, key=lambda name: -place.seconds[name]):
-        for grant in records[name].used.get(role, ()):
-            chapters[grant.sid.removesuffix("More"), grant.action] = name
-    for (sid, action), name in sorted(chapters.items()):
-        yield sid, action, name
+def droppable(records: Mapping[str, Record], role: str) -> dict[str, list[tuple[str, str]]]:
+    """Each action of each statement of `role` that chapters used, by the quickest of them, in the order of its needs.
+
+    By a chapter that only diagnoses if no other uses the action. Without those of OPTIONAL.
+    """
+    diagnoses = {chapter.name: chapter.diagnoses for chapter in CHAPTERS}
+    found: dict[str, list[tuple[str, str]]] = {}
+    known: set[tuple[str, str]] = set()
+    for name in sorted(records, key=lambda name: (diagnoses[name], records[name].seconds)):
+        used = dict.fromkeys(
+            (grant.sid.removesuffix("More"), grant.action) for grant in records[name].used.get(role, ())
+        )
+        if rights := [right for right in used if right not in known and right[1] not in OPTIONAL]:
+            found[name] = rights
+            known.update(rights)
+    return found
 
 
-def drop(place: World, chapter: Chapter, sid: str, action: str, folder: Path, role: str | None = None) -> str:
-    """Play `chapter` without `action`: empty if what it says names the action, mostly in an error; else what happened."""
-    name = role or chapter.role
-    with place.staged(chapter.given, folder / "stage") as stage:
-        chapter.before(stage)
-        stage.policies[name] = without(stage.policies_of(name), sid, action)
-        place.record()
-        try:
-            stage.play(chapter.act, chapter.role, chapter.name)
-        except Exception as error:  # noqa: BLE001 - whatever it is, its text must name the action
-            said = f"{error}\n{stage.said}"
-        else:
-            said = stage.said
-            if action in " ".join(said.split()):
-                return ""  # it goes on, and says without what
-            refused = place.record().refusals(chapter.name)
-            return f"it goes on although {refused[:2]} was refused; its output:\n{said[-600:]}"
-    if name == "spectrum":
-        return ""  # what Redshift says of its own role is Redshift's
-    words = " ".join(said.split())  # lines are broken where they end
-    return "" if action in words else f"the error does not name it:\n{said[-1500:]}"
+def survivors(
+    place: World, chapter: Chapter, role: str, rights: Iterable[tuple[str, str]], folder: Path
+) -> Iterator[str]:
+    """Play `chapter` without each of `rights`, statement and action, of `role`; those that it does not miss by name, and why.
+
+    It misses a right if what it says names the action: mostly an error, or a line with which it goes on. What Redshift says of
+    the role `spectrum` is Redshift's: there it has to fail.
+
+    All rights are dropped on one stage, in the order in which the chapter first needs them: without the one it does not come to
+    what needs the next. A right that is not asked for, because a play before has done what needs it, is dropped on a fresh stage.
+    """
+    again = []
+    with _prepared(place, chapter, folder / "together") as stage:
+        for right in rights:
+            said = _missed(stage, chapter, role, *right)
+            if said is None:
+                again.append(right)
+            elif said:
+                yield said
+    for number, right in enumerate(again):
+        with _prepared(place, chapter, folder / str(number)) as stage:
+            said = _missed(stage, chapter, role, *right)
+            if said != "":
+                yield said or f"{chapter.name} without {' '.join(right)} of {role}: nothing asks for it"
+
+
+def _missed(stage: Stage, chapter: Chapter, role: str, sid: str, action: str) -> str | None:
+    """Empty if the chapter misses `action` by name; what happened otherwise; None if it was not refused."""
+    place = stage.world
+    what = f"{chapter.name} without {sid} {action} of {role}"
+    stage.policies = {role: without(place.policies_of(place.roles[role], stage.prefix), sid, action)}
+    stage.lines.clear()
+    place.record()
+    error = None
+    try:
+        stage.play(chapter.act, chapter.role, chapter.name)
+    except Exception as failure:  # noqa: BLE001 - whatever it is, its text must name the action
+        error = failure
+    refused = place.record().refusals(chapter.name, chapter.refused)
+    if not any(text.startswith(f"{role}: {action} on ") for text in refused):
+        return None
+    said = stage.said if error is None else f"{error}\n{stage.said}"
+    is_named = action in " ".join(said.split())  # lines are broken where they end
+    if is_named or (role == "spectrum" and error is not None):
+        return ""
+    outcome = f"goes on although it was refused {refused[:2]}" if error is None else "fails, and does not name it"
+    return f"{what} {outcome}:\n{said[-1500:]}"
 
 
 # The documentation

@@ -18,16 +18,15 @@ from stock_lakehouse.deployment.policies import policies_of
 from stock_lakehouse.deployment.rights import roles
 from stock_lakehouse_tests.deployment.chapters import CHAPTERS
 from stock_lakehouse_tests.deployment.gate import Record
-from stock_lakehouse_tests.deployment.recorded import DOCUMENT, drop, droppable, played, unused
-from stock_lakehouse_tests.deployment.world import Lakes, World, deployed, world
+from stock_lakehouse_tests.deployment.recorded import DOCUMENT, droppable, played, survivors, unused
+from stock_lakehouse_tests.deployment.world import OF_SERVICES, Lakes, World, deployed, world
 
 pytestmark = pytest.mark.deploy
 BY_NAME = {chapter.name: chapter for chapter in CHAPTERS}
 # A few of all drops for every run of the tests.
 QUICK = (
-    ("run", "List", "s3:ListBucket", "next day"),
-    ("run", "Write", "s3:PutObject", "next day"),
-    ("reader", "Read", "s3:GetObject", "read_table"),
+    ("run", "next day", (("List", "s3:ListBucket"), ("Write", "s3:PutObject"))),
+    ("reader", "read_table", (("Read", "s3:GetObject"),)),
 )
 
 
@@ -49,11 +48,11 @@ def test_nothing_is_refused_to_a_command_as_its_role(record: Callable[[str], Rec
     assert record(name).refusals(name, BY_NAME[name].refused) == []
 
 
-@pytest.mark.parametrize(("role", "sid", "action", "chapter"), QUICK)
+@pytest.mark.parametrize(("role", "chapter", "rights"), QUICK)
 def test_without_an_action_a_command_fails_and_names_it(
-    place: World, role: str, sid: str, action: str, chapter: str, tmp_path: Path
+    place: World, role: str, chapter: str, rights: tuple[tuple[str, str], ...], tmp_path: Path
 ) -> None:
-    assert drop(place, BY_NAME[chapter], sid, action, tmp_path) == ""
+    assert list(survivors(place, BY_NAME[chapter], role, rights, tmp_path)) == []
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +75,7 @@ def test_the_document_names_no_action_that_its_role_has_not() -> None:
     documented = re.findall(
         r"^\| `([\w-]+)` \| [^|]+ \| ([^|]+) \| ([^|]+) \|$", DOCUMENT.read_text(encoding="utf-8"), re.M
     )
-    assert {role for role, *_ in documented} == {chapter.role for chapter in CHAPTERS} | {"spectrum"}
+    assert {role for role, *_ in documented} == {chapter.role for chapter in CHAPTERS} | {*OF_SERVICES}
     found = roles(deployed())
     for role, *cells in documented:
         given = {action for document in policies_of(found[role]).values() for action in actions_in(document)}
@@ -96,13 +95,11 @@ def actions_in(document: dict[str, Any]) -> set[str]:
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("role", sorted({chapter.role for chapter in CHAPTERS} | {"spectrum"}))
+@pytest.mark.parametrize("role", sorted({chapter.role for chapter in CHAPTERS} | {*OF_SERVICES}))
 def test_without_any_action_of_a_role_a_command_fails_and_names_it(
     place: World, everything: dict[str, Record], role: str, tmp_path: Path
 ) -> None:
     survived = []
-    for number, (sid, action, chapter) in enumerate(droppable(place, everything, role)):
-        said = drop(place, BY_NAME[chapter], sid, action, tmp_path / str(number), role)
-        if said:
-            survived.append(f"{sid}, {action}, {chapter}: {said}")
+    for name, rights in droppable(everything, role).items():
+        survived += survivors(place, BY_NAME[name], role, rights, tmp_path / name)
     assert survived == []

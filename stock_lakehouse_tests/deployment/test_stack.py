@@ -23,6 +23,7 @@ from stock_lakehouse.deployment.rights import Role, roles
 from stock_lakehouse.settings import Settings
 from stock_lakehouse_tests import s3
 from stock_lakehouse_tests.deployment import simulate, stacks
+from stock_lakehouse_tests.deployment.asked import Asked, Judge
 from stock_lakehouse_tests.deployment.simulate import Row
 from stock_lakehouse_tests.deployment.tools import ministack
 
@@ -105,10 +106,48 @@ def test_a_second_update_changes_nothing(made: dict[str, Stack]) -> None:
         assert stacks.changes(stack.address, stack.name, stack.text, stack.parameters) == []
 
 
+class WithConditions:
+    """A client of IAM on the emulator, whose simulator knows no conditions: of requests that have some, `Judge` decides."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def simulate_principal_policy(self, **asked: Any) -> Any:
+        answer = self._client.simulate_principal_policy(**asked)
+        context = {entry["ContextKeyName"]: entry["ContextKeyValues"][0] for entry in asked["ContextEntries"]}
+        if context:
+            text = json.dumps(self._policies(asked["PolicySourceArn"].rpartition("/")[2]))
+            for key, value in context.items():
+                text = text.replace(f"${{{key}}}", value)
+            judge = Judge(json.loads(text))
+            for result in answer["EvaluationResults"]:
+                request = Asked(result["EvalActionName"], *asked["ResourceArns"], tuple(context.items()))
+                result["EvalDecision"] = "allowed" if judge.verdict(request) else "implicitDeny"
+        return answer
+
+    def _policies(self, role: str) -> dict[str, Any]:
+        if role not in self._known:
+            found = {}
+            for policy in self._client.list_attached_role_policies(RoleName=role)["AttachedPolicies"]:
+                arn = policy["PolicyArn"]
+                version = self._client.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+                answer = self._client.get_policy_version(PolicyArn=arn, VersionId=version)
+                found[arn] = answer["PolicyVersion"]["Document"]
+            self._known[role] = found
+        return self._known[role]
+
+
 @pytest.fixture
 def _as_for_the_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rendered template is the one that the emulator takes."""
-    of_settings = live.template
+    """The rendered template is the one that the emulator takes, and IAM's simulator knows conditions."""
+    of_settings, client = live.template, live.aws.client
+    monkeypatch.setattr(
+        live.aws, "client", lambda service: WithConditions(client(service)) if service == "iam" else client(service)
+    )
 
     def changed(settings: Settings, known: Mapping[str, Role]) -> Any:
         return yaml.safe_load(as_yaml(of_settings(settings, known)).replace(SECRET, OF_EMULATOR))
@@ -130,6 +169,8 @@ def test_the_account_has_what_is_rendered_and_a_change_by_hand_is_found(made: di
         iam.attach_role_policy(RoleName=names["ReaderRole"], PolicyArn=arn)
         iam.create_policy_version(PolicyArn=names["JobWritePolicy"], PolicyDocument=document, SetAsDefault=True)
         iam.detach_role_policy(RoleName=names["RunRole"], PolicyArn=names["RunReadPolicy"])
+        for policy in ("StreamListPolicy", "StreamServicesPolicy"):
+            iam.detach_role_policy(RoleName=names["StreamRole"], PolicyArn=names[policy])
         changed = {
             diagnosis.what: diagnosis.detail
             for diagnosis in examine_live(stacks.full(), stack.name)
@@ -142,12 +183,16 @@ def test_the_account_has_what_is_rendered_and_a_change_by_hand_is_found(made: di
         "rights job",
         "role run",
         "rights run",
+        "role stream",
+        "rights stream",
     }
     assert f"{arn}: attached by somebody else" in changed["role reader"]
     assert "write: another document" in changed["role job"]
     assert "read: not attached" in changed["role run"]
     assert "allowed: s3:PutObject" in changed["rights reader"]
     assert "refused: s3:GetObject" in changed["rights run"]
+    for action in ("s3:ListBucket", "kms:Decrypt", "kinesis:DescribeStreamSummary"):
+        assert f"refused: {action} on arn:" in changed["rights stream"]
 
 
 @pytest.mark.usefixtures("_as_for_the_emulator")

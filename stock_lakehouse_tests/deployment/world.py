@@ -22,6 +22,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from botocore.exceptions import ClientError
 from pyspark.sql import SparkSession
 from typer.testing import CliRunner
 
@@ -31,6 +32,7 @@ from stock_lakehouse.dashboards.quicksight import client as quicksight_client
 from stock_lakehouse.deployment.policies import Names, bucket_policy, policies_of
 from stock_lakehouse.deployment.rights import Role, roles
 from stock_lakehouse.lake.reading import read_table
+from stock_lakehouse.lake.serving import served_name
 from stock_lakehouse.settings import Settings, load_settings
 from stock_lakehouse.tables import BY_NAME
 from stock_lakehouse_tests import athena_gateway, quicksight_server, redshift_server, s3
@@ -44,6 +46,7 @@ DAYS = sessions_of(date(2023, 12, 18), date(2024, 1, 10))
 YESTERDAY = time.time() - 24 * 3600
 NUMBER = athena_gateway.ACCOUNT
 LAYERS = ",".join(BY_NAME)
+OF_SERVICES = ("spectrum", "quicksight")  # roles with which services of AWS read, that have a server here
 CONFIG = Path(__file__).parents[2] / "deploy" / "lakehouse.toml"
 SAMPLE = {
     "STOCK_LAKEHOUSE_SOURCE": "sample", "STOCK_LAKEHOUSE_TICKERS": "AAPL,NVDA",
@@ -88,14 +91,14 @@ class Prices:
 class World:
     """The servers, and the roles of a deployment with every service in use.
 
+    - services: the gate of each service of AWS that reads with a role of its own, by the role's name
     - endpoint: S3 and Glue without the gate
     - keys: those of each role at the emulator, where it asks for rights too
     - lakes: in the states in which chapters begin
-    - seconds: that each chapter took
     """
 
     gate: Gate
-    spectrum: Gate
+    services: Mapping[str, Gate]
     endpoint: str
     account: Account
     settings: Settings
@@ -105,12 +108,12 @@ class World:
     spark: SparkSession | None
     lakes: Lakes | None
     keys: dict[str, tuple[str, str, str | None]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
 
     def record(self) -> Record:
         """What was asked for since the last time."""
         found = self.gate.record()
-        found.add(self.spectrum.record())
+        for door in self.services.values():
+            found.add(door.record())
         return found
 
     def names(self, prefix: str) -> Names:
@@ -138,20 +141,41 @@ class World:
         crawlers = glue.get_crawlers()["Crawlers"]
         for crawler in crawlers:
             glue.delete_crawler(Name=crawler["Name"])
-        self.quicksight.account = quicksight_server.Account()
+        self.quicksight.account = quicksight_server.Account(self._asked_by_quicksight)
         self.gate.age(None)
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as servers:
             # The external schemas of Redshift are read by the role that Spectrum has.
-            redshift = servers.enter_context(redshift_server.redshift_server(self.spectrum.url))
+            redshift = servers.enter_context(redshift_server.redshift_server(self.services["spectrum"].url))
             athena = servers.enter_context(athena_gateway.gateway(self.athena, self.endpoint))
             self.gate.lead(redshift_data=redshift.url, athena=athena.url)
+            self.services["quicksight"].lead(athena=athena.url)
             surroundings = servers.enter_context(pytest.MonkeyPatch.context())
             for name, value in stage.variables.items():
                 surroundings.setenv(name, value)
             surroundings.chdir(folder)
             surroundings.setattr(quicksight_client, "FIRST_PAUSE_SECONDS", 0.001)
             yield stage
+
+    def _asked_by_quicksight(self, sql: str) -> list[quicksight_server.Row]:
+        """How QuickSight reads a data set: its role asks Athena for `sql`. The rows are for nobody: an ingestion has none."""
+        athena, group = s3.client(self.services["quicksight"].url, "athena"), self.settings.aws.athena_workgroup
+        try:
+            athena.get_work_group(WorkGroup=group)
+            query = athena.start_query_execution(QueryString=sql, WorkGroup=group, ClientRequestToken=uuid.uuid4().hex)
+            query_id = query["QueryExecutionId"]
+            while (status := _status(athena, query_id))["State"] in ("QUEUED", "RUNNING"):
+                time.sleep(0.01)
+            assert status["State"] == "SUCCEEDED", status
+            athena.get_query_results(QueryExecutionId=query_id)
+        except ClientError as error:
+            raise quicksight_server.DeniedError(error.response["Error"]["Message"]) from error
+        return []
+
+
+def _status(athena: Any, query_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = athena.get_query_execution(QueryExecutionId=query_id)["QueryExecution"]["Status"]
+    return found
 
 
 @dataclass
@@ -161,6 +185,7 @@ class Stage:
     - prefix: of its lake in the bucket
     - given: variables that the chapter sets
     - policies: in place of those of a role, by its name
+    - playing: the chapter that is played
     """
 
     world: World
@@ -170,6 +195,7 @@ class Stage:
     prices: Prices
     policies: dict[str, Policies] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
+    playing: str = ""
 
     @property
     def root(self) -> str:
@@ -215,11 +241,13 @@ class Stage:
             yield
 
     def play(self, act: Callable[[Stage], Any], role: str, name: str) -> None:
-        """Act as `role`; requests are recorded under `name`. Meanwhile Redshift reads the lake as Spectrum's role."""
-        began = time.monotonic()
-        with self.as_role("spectrum", name, self.world.spectrum), self.as_role(role, name):
+        """Act as `role`; requests are recorded under `name`. Meanwhile services of AWS read with their own roles."""
+        self.playing = name
+        with contextlib.ExitStack() as roles_of_all:
+            for service, door in self.world.services.items():
+                roles_of_all.enter_context(self.as_role(service, name, door))
+            roles_of_all.enter_context(self.as_role(role, name))
             act(self)
-        self.world.seconds[name] = time.monotonic() - began
 
     def call(self, *arguments: str, code: int = 0) -> str:
         """The output of a command of the program. Raises FailedError if it ends with another exit code."""
@@ -315,9 +343,18 @@ class Stage:
         assert self.world.spark is not None
         return self.world.spark
 
-    def session(self, *_: Any) -> Any:
-        """In place of a session on Databricks."""
-        return contextlib.nullcontext(self.spark)
+    @contextlib.contextmanager
+    def on_databricks(self) -> Iterator[None]:
+        """Sessions on Databricks are the one of the tests meanwhile."""
+
+        def session(*_: Any) -> Any:
+            return contextlib.nullcontext(self.spark)
+
+        with (
+            self.patched("stock_lakehouse.resources.spark.spark_session", session),
+            self.patched("stock_lakehouse.cli.context.engine", session),
+        ):
+            yield
 
 
 class Lakes:
@@ -399,11 +436,11 @@ def world(spark: SparkSession | None = None, lakes: Lakes | None = None) -> Iter
         quicksight = servers.enter_context(quicksight_server.serving(served))
         others = dict.fromkeys(("quicksight", "sts", "redshift-serverless"), quicksight)
         main = servers.enter_context(gate(account, {"": endpoint, **others}))
-        spectrum = servers.enter_context(gate(account, {"": endpoint}))
+        services = {role: servers.enter_context(gate(account, {"": endpoint})) for role in OF_SERVICES}
         servers.enter_context(s3.variables(s3.environment(main.url)))
         s3.make_bucket(endpoint, bucket)
-        athena = athena_of(lakes.filled if lakes else None)
-        yield World(main, spectrum, endpoint, account, settings, roles(settings), served, athena, spark, lakes)
+        athena = athena_of(lakes.filled if lakes else None, settings.aws.glue_database)
+        yield World(main, services, endpoint, account, settings, roles(settings), served, athena, spark, lakes)
 
 
 def deployed() -> Settings:
@@ -413,10 +450,13 @@ def deployed() -> Settings:
         return load_settings()
 
 
-def athena_of(lake: Path | None) -> athena_gateway.OnDuckDB:
-    """An engine for Athena that has the tables of `lake`."""
+def athena_of(lake: Path | None, database: str) -> athena_gateway.OnDuckDB:
+    """An engine for Athena that has the tables of `lake`, and in the schema `database` those and the serving copies."""
     connection = duckdb.connect()
-    for name in BY_NAME if lake is not None else ():
+    connection.execute(f'CREATE SCHEMA "{database}"')
+    for name, table in BY_NAME.items() if lake is not None else ():
         connection.register("held", read_table(name, lake_root=lake))
         connection.execute(f'CREATE TABLE "{name}" AS FROM held')
+        for registered in (name, served_name(table)):
+            connection.execute(f'CREATE VIEW "{database}"."{registered}" AS FROM main."{name}"')
     return athena_gateway.OnDuckDB(connection)

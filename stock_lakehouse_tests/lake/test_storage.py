@@ -189,9 +189,10 @@ def answering(
             self.send_header("content-length", str(len(text)))
             self.send_header("etag", '"1"')
             self.end_headers()
-            self.wfile.write(text.encode())
+            if self.command != "HEAD":
+                self.wfile.write(text.encode())
 
-        do_GET = do_PUT = do_POST = do_DELETE = answer  # noqa: N815
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             pass
@@ -238,6 +239,17 @@ def test_what_may_not_be_written_or_removed_is_said_with_the_permission_that_lac
         with pytest.raises(StorageError, match=f"^s3://read-only/lake/k: {DENIED} s3:DeleteObject here$"):
             bucket.delete(["k"])
         bucket.delete_folder(".staging/k")
+
+
+def test_what_an_engine_may_not_read_is_said_before_it_asks_with_the_permission_that_lacks() -> None:
+    with (
+        answering(403, "AccessDenied", ("HEAD",)) as endpoint,
+        s3.variables(s3.environment(endpoint)),
+        pytest.raises(DeniedError, match=f"^s3://unreadable/lake/{PROCESSED.path}: {DENIED} s3:GetObject here"),
+    ):
+        Bucket("s3://unreadable/lake").check_readable(PROCESSED.path)
+    with answering(404, "NoSuchKey", ("HEAD",)) as endpoint, s3.variables(s3.environment(endpoint)):
+        Bucket("s3://readable/lake").check_readable(PROCESSED.path)  # a folder is no object
 
 
 def test_an_object_that_may_not_be_deleted_among_others_is_said_with_the_permission_that_lacks() -> None:

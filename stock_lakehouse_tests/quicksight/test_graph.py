@@ -159,6 +159,9 @@ def commands(cloud: Cloud) -> None:
 
     healthy = "quicksight: account 123456789012 in us-east-1, edition ENTERPRISE; readers: 1, authors: 1, all known"
     assert healthy in call("doctor")
+    cloud.account.faults.denied = frozenset({"DescribeAccountSubscription"})
+    assert "edition not known without quicksight:DescribeAccountSubscription; readers: 1" in call("doctor")
+    cloud.account.faults.denied = frozenset()
     cloud.account.groups.clear()
     assert "there is no group analysts in the namespace default" in call("quicksight", code=2)
 

@@ -117,6 +117,12 @@ class Bucket:
             if not self._holds(path, content):
                 raise FileExistsError(self.uri(path)) from None
 
+    def check_readable(self, path: str) -> None:
+        import obstore
+
+        with contextlib.suppress(FileNotFoundError), self._named(path, "s3:GetObject"):
+            obstore.head(self._store, path)
+
     def compared(self, folder: str) -> Mapping[str, File]:
         return {file.path: file for file in self.walk(folder)}
 

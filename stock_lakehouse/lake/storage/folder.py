@@ -72,6 +72,8 @@ class Folder:
     def read(self, path: str) -> bytes:
         return (self._root / path).read_bytes()
 
+    def check_readable(self, path: str) -> None: ...
+
     def compared(self, folder: str) -> Mapping[str, File]:
         return {}
 

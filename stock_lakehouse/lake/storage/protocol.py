@@ -83,6 +83,12 @@ class Storage(Protocol):
     def read(self, path: str) -> bytes:
         """A file's content. Raises FileNotFoundError."""
 
+    def check_readable(self, path: str) -> None:
+        """Raise StorageError if the engine may not read `path`, a file or a folder: its first request is for the name itself.
+
+        An engine's own error for that is a status 403, without the name and the right that lacks. In a folder it names the file.
+        """
+
     def compared(self, folder: str) -> Mapping[str, File]:
         """The files below `folder` by path, as the later `take` expects them; empty where `take` does not compare."""
 
