@@ -97,7 +97,7 @@ def _unknown_files(lake: Lake, table: Table) -> Iterator[Drift]:
 def _in_log(lake: Lake, stored: DeltaTable) -> Iterator[Drift]:
     if not stored.exists():
         return
-    opened, table = stored.open(), stored.table
+    opened, table = stored.snapshot(), stored.table
     # Listed after the log was opened: files that it names are kept for a day, of the stream's tables for an hour at least, also
     # where another run replaces them now.
     files = {file.path: file for file in lake.storage.walk(table.path)}
@@ -116,7 +116,7 @@ def _in_serving_copy(lake: Lake, table: Table) -> Iterator[Drift]:
     stored, name = lake.delta[table.name], served_name(table)
     if not stored.exists():
         return
-    opened, copy = stored.open(), ServingCopy(lake)
+    opened, copy = stored.snapshot(), ServingCopy(lake)
     present = copy.present(table, opened)
     columns = log_columns(opened)
     served = copy.served(table, opened)

@@ -143,12 +143,12 @@ def state_of_files(files: Sequence[File], rows: int | None = None) -> State:
 def _state_of_delta(lake: Lake, stored: DeltaTable) -> State:
     if not stored.exists():
         return State(rows=0, partitions=0 if stored.table.partition_by else None)
-    opened = stored.open()
+    opened = stored.snapshot()
     adds = adds_of(opened)
     columns = partition_columns(opened)
     rows = sum(add["num_records"] for add in adds)
     if stored.table.name == RESTATEMENTS.name:
-        rows -= sum(lake.ledger.orphans(table.table.name, table.open()) for table in restated(lake))
+        rows -= sum(lake.ledger.orphans(table.table.name, table.snapshot()) for table in restated(lake))
     partitions = {tuple(add[f"partition.{name}"] for name in columns) for add in adds} if columns else None
     return State(
         opened.version(),
