@@ -14,7 +14,7 @@ from stock_lakehouse.catalog.entries import log_columns
 from stock_lakehouse.catalog.glue import PARTITIONS, STORAGE, GlueCatalog, columns_of
 from stock_lakehouse.catalog.registration import Registration, Values, registrations_of
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.delta_table import DeltaTable, adds_of
+from stock_lakehouse.lake.delta_table import DeltaTable, add_actions
 from stock_lakehouse.lake.history import file_name
 from stock_lakehouse.lake.parquet_table import FILE
 from stock_lakehouse.lake.publish import partition_of
@@ -102,7 +102,7 @@ def _in_log(lake: Lake, stored: DeltaTable) -> Iterator[Drift]:
     # where another run replaces them now.
     files = {file.path: file for file in lake.storage.walk(table.path)}
     yield from _in_columns(table.name, {column.name: column.type for column in table.columns}, log_columns(opened), LOG)
-    for add in adds_of(opened):
+    for add in add_actions(opened).select(["path", "size_bytes"]).to_pylist():
         path = f"{table.path}/{file_name(add['path'])}"
         if path not in files:
             yield Drift(table.name, "file", path, f"{add['size_bytes']:,} bytes", NONE, FILES)

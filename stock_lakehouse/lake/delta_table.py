@@ -18,7 +18,7 @@ from stock_lakehouse.lake.links import engine_path
 from stock_lakehouse.lake.lock import confirm
 from stock_lakehouse.lake.publish import PublishError, check_layout, sort_columns
 from stock_lakehouse.lake.storage import LakeRoot, named, storage_at, under
-from stock_lakehouse.lake.stored import GROUP_ROWS, Damage, rows_or_reason, tickers_of
+from stock_lakehouse.lake.stored import GROUP_ROWS, Damage, conformed, rows_or_reason, tickers_of
 from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.tables import LAYOUTS, SESSIONS_A_YEAR, Table, laid_out
 
@@ -226,6 +226,25 @@ class DeltaTable:
                 for name in self.table.column_names
             )
         )
+
+    def read_arrow(self, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None) -> pa.Table:
+        """The rows of `tickers` and `years` (None: all) without an engine, in no particular order.
+
+        Only files that may hold some are opened. Raises StorageError.
+        """
+        import pyarrow.compute as pc
+
+        if not self.exists():
+            return self.table.arrow_schema.empty_table()
+        opened, wanted = self.snapshot(), pc.scalar(True)
+        by_partition: list[tuple[str, str, Any]] = []
+        for name, values in (("ticker", tickers), ("year", years)):
+            if values is not None:
+                wanted = wanted & pc.field(name).isin(list(values))
+                if name in partition_columns(opened):
+                    by_partition.append((name, "in", list(values)))
+        dataset = opened.to_pyarrow_dataset(file_pruning_predicate=by_partition or None)
+        return conformed(dataset.to_table(filter=wanted), self.table)
 
     def prepare(self) -> None:
         """Create the table if it does not exist; add columns, comments and properties that it lacks, in one commit each.

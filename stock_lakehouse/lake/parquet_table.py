@@ -112,8 +112,8 @@ class ParquetTable:
             frame = frame.where(F.col("year").isin(list(years)))
         return frame
 
-    def read_arrow(self, tickers: Sequence[str] | None = None) -> pa.Table:
-        """The rows of `tickers` (None: all) without an engine, in no particular order."""
+    def read_arrow(self, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None) -> pa.Table:
+        """The rows of `tickers` and `years` (None: all) without an engine, in no particular order."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -124,7 +124,8 @@ class ParquetTable:
             rows = self._rows_in(table, path, tickers)
             return rows if named is None else rows.filter(pc.is_in(rows["ticker"], named))
 
-        paths = self._paths_of(table, tickers)
+        wanted = None if years is None else set(map(str, years))
+        paths = [path for path in self._paths_of(table, tickers) if wanted is None or partition_of(path)[-1] in wanted]
         return pa.concat_tables([table.arrow_schema.empty_table(), *self._storage.map(rows_in, paths)])
 
     @property
