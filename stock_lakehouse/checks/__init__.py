@@ -156,7 +156,11 @@ def restated_share(lines: DataFrame, bars: DataFrame, now: datetime, allowed: fl
         severity=dg.AssetCheckSeverity.WARN,
         metadata={
             "allowed": allowed,
-            **({"tickers": dg.MetadataValue.table(records[:LISTED]), "what to do": to_do} if records else {"tickers": 0}),
+            **(
+                {"tickers": dg.MetadataValue.table(records[:LISTED]), "what to do": to_do}
+                if records
+                else {"tickers": 0}
+            ),
         },
     )
 

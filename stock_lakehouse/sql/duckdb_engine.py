@@ -201,8 +201,8 @@ class DuckDBEngine:
             for column in table.columns
         )
         paths = ", ".join(text_literal(file) for file in files)
-        # The folder is named year=…, and the file has the column too. DuckDB would guess the number of rows by the first file, that
-        # of the first year, and sort a wide result whole of which only the first rows are wanted.
+        # The folder is named year=…, and the file has the column too. DuckDB would guess the number of rows by the file of the
+        # first year, and would sort a wide result whole of which only the first rows are wanted.
         rows = sum(add_actions(version)["num_records"].to_pylist())
         source = f"read_parquet([{paths}], hive_partitioning = false, explicit_cardinality = {rows})"
         database.execute(" ".join((f"CREATE VIEW {quoted(name)} AS SELECT", columns, "FROM", source)))
