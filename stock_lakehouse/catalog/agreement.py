@@ -98,16 +98,19 @@ def _in_log(lake: Lake, stored: DeltaTable) -> Iterator[Drift]:
     if not stored.exists():
         return
     opened, table = stored.snapshot(), stored.table
-    # Listed after the log was opened: files that it names are kept for a day, of the stream's tables for an hour at least, also
-    # where another run replaces them now.
-    files = {file.path: file for file in lake.storage.walk(table.path)}
+    adds = {
+        f"{table.path}/{file_name(path)}": size
+        for path, size in zip(*(add_actions(opened)[name].to_pylist() for name in ("path", "size_bytes")), strict=True)
+    }
+    # Looked at after the log was opened: files that it names are kept for a day, of the stream's tables for an hour at least,
+    # also where another run replaces them now.
+    files = lake.storage.present(table.path, adds)
     yield from _in_columns(table.name, {column.name: column.type for column in table.columns}, log_columns(opened), LOG)
-    for add in add_actions(opened).select(["path", "size_bytes"]).to_pylist():
-        path = f"{table.path}/{file_name(add['path'])}"
+    for path, size in adds.items():
         if path not in files:
-            yield Drift(table.name, "file", path, f"{add['size_bytes']:,} bytes", NONE, FILES)
-        elif files[path].size != add["size_bytes"]:
-            yield Drift(table.name, "file", path, f"{add['size_bytes']:,} bytes", f"{files[path].size:,} bytes", FILES)
+            yield Drift(table.name, "file", path, f"{size:,} bytes", NONE, FILES)
+        elif files[path].size != size:
+            yield Drift(table.name, "file", path, f"{size:,} bytes", f"{files[path].size:,} bytes", FILES)
 
 
 def _in_serving_copy(lake: Lake, table: Table) -> Iterator[Drift]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,7 +159,7 @@ class DeltaTable:
 
         storage = storage_at(self.lake_root)
         adds = adds_of(self.open()) if self.exists() else []  # the log on disk, whatever this process has kept of it
-        stored = {file.path: file for file in storage.walk(self.table.path)}
+        stored = storage.present(self.table.path, [self._path_of(add) for add in adds])
 
         def look(add: dict[str, Any]) -> Damage | None:
             path = self._path_of(add)
@@ -195,15 +195,21 @@ class DeltaTable:
         Only for a table with partitions by year. `opened`: the version of the table; None: the present one.
         """
 
+        import pyarrow.compute as pc
+
+        if opened is None and not self.exists():
+            return set()
+        adds = add_actions(self.snapshot() if opened is None else opened)
+        if "partition.ticker" in adds.column_names:
+            held = adds.filter(pc.greater(adds["num_records"], 0))
+            return set(zip(held["partition.ticker"].to_pylist(), held["partition.year"].to_pylist(), strict=True))
+
         def pairs_in(add: dict[str, Any]) -> set[tuple[str, int]]:
-            if "partition.ticker" in add:
-                tickers: Iterable[str] = [add["partition.ticker"]] if add["num_records"] else []
-            else:
-                tickers = tickers_of(self.lake_root, self._path_of(add), "", skip_damaged)
+            tickers = tickers_of(self.lake_root, self._path_of(add), "", skip_damaged)
             return {(ticker, int(add["partition.year"])) for ticker in tickers}
 
-        adds = self._adds() if opened is None else adds_of(opened)
-        return set().union(*storage_at(self.lake_root).map(pairs_in, adds))
+        files = adds.select(["path", "partition.year"]).to_pylist()
+        return set().union(*storage_at(self.lake_root).map(pairs_in, files))
 
     def read(
         self, spark: SparkSession, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None
