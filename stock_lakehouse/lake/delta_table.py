@@ -148,7 +148,8 @@ class DeltaTable:
         if not self.exists():
             return None
         of_tickers = pc.field("ticker").isin(sorted(wanted))
-        return tuple(rows_in_order(self.snapshot().to_pyarrow_dataset().to_table(filter=of_tickers)))
+        rows = self.snapshot().to_pyarrow_dataset().to_table(filter=of_tickers)
+        return _Rows(rows.sort_by([(name, "ascending") for name in self.table.key]))
 
     def damages(self, footers: bool = True) -> list[Damage]:
         """The files of the present version that are missing, cannot be read, or hold another number of rows than the log says.
@@ -429,6 +430,19 @@ def _writer_properties(by_ticker: bool) -> deltalake.WriterProperties:
             compression="SNAPPY", write_batch_size=SESSIONS_A_YEAR, default_column_properties=plain
         )
     return deltalake.WriterProperties(compression="SNAPPY", max_row_group_size=GROUP_ROWS)
+
+
+class _Rows:
+    """Rows of a small table in the order of its key. Equal if all rows are."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        self._rows = rows
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Rows) and bool(self._rows.equals(other._rows))
+
+    def __hash__(self) -> int:
+        return hash(self._rows.num_rows)
 
 
 def rows_in_order(table: pa.Table) -> list[tuple[object, ...]]:

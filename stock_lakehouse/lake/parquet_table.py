@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 FILE = "data.parquet"
-FEW_TICKERS = 10  # up to here, their folders are listed instead of the table's
 KEPT_SECONDS = 24 * 3600.0  # how long the files of the layout before are kept: a reader may have begun with them
 
 
@@ -149,9 +148,7 @@ class ParquetTable:
 
     def state(self, tickers: Sequence[str]) -> frozenset[tuple[str, str]]:
         """Path and version tag of each file that may hold rows of `tickers`."""
-        table = self.table
-        paths = set(self._paths_of(table, tickers))
-        return frozenset((file.path, file.version_tag) for file in self._files_of(table) if file.path in paths)
+        return frozenset((file.path, file.version_tag) for file in self._files_of(self.table, tickers))
 
     def damages(self) -> list[Damage]:
         """The files that cannot be read with the table's schema."""
@@ -192,19 +189,19 @@ class ParquetTable:
     def _has_files(self, table: Table) -> bool:
         return any(file.name == FILE for file in self._storage.walk(table.path))
 
-    def _files_of(self, table: Table) -> list[File]:
-        files = self._storage.walk_partitions(table.path, len(table.partition_by), FILE)
-        return sorted(files, key=lambda file: file.path)
+    def _files_of(self, table: Table, tickers: Sequence[str] | None = None) -> list[File]:
+        """The files that may hold rows of `tickers` (None: any), by path."""
+        folder, levels = table.path, len(table.partition_by)
+        wanted = None if tickers is None or "ticker" not in table.partition_by else set(tickers)
+        if wanted is not None and len(wanted) == 1:
+            folder, levels = f"{folder}/{partition_folder(table, (*wanted, 0)).partition('/')[0]}", 1
+        files = self._storage.walk_partitions(folder, levels, FILE)
+        found = (file for file in files if wanted is None or partition_of(file.path)[0] in wanted)
+        return sorted(found, key=lambda file: file.path)
 
     def _paths_of(self, table: Table, tickers: Sequence[str] | None) -> list[str]:
         """The files that may hold rows of `tickers` (None: any)."""
-        if tickers is None or "ticker" not in table.partition_by:
-            return [file.path for file in self._files_of(table)]
-        wanted = set(tickers)
-        if len(wanted) <= FEW_TICKERS:
-            folders = [f"{table.path}/{_ticker_folder(table, ticker)}" for ticker in sorted(wanted)]
-            return sorted(file.path for folder in folders for file in self._storage.walk_partitions(folder, 1, FILE))
-        return [file.path for file in self._files_of(table) if partition_of(file.path)[0] in wanted]
+        return [file.path for file in self._files_of(table, tickers)]
 
     def _rows_in(self, table: Table, path: str, tickers: Sequence[str] | None = None) -> pa.Table:
         """The rows of a file, without row groups that by their statistics hold none of `tickers`."""
@@ -421,11 +418,6 @@ class ParquetTable:
 def _place(table: Table, values: tuple[int | str, ...]) -> str:
     """The path of the file of a partition of `table`."""
     return f"{table.path}/{partition_folder(table, values)}/{FILE}"
-
-
-def _ticker_folder(table: Table, ticker: str) -> str:
-    """The folder of a ticker in a table that is partitioned by ticker and year."""
-    return partition_folder(table, (ticker, 0)).partition("/")[0]
 
 
 def _parts(rows: pa.Table, table: Table) -> Iterator[tuple[tuple[int | str, ...], pa.Table]]:
