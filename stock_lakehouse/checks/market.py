@@ -101,15 +101,15 @@ def market_checks(condition: Condition | None = None) -> dg.AssetChecksDefinitio
 def _results(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
     """The results of the checks of SPECS on the curated bars."""
     lake, spark, options = lakehouse.lake, lakehouse.session, lakehouse.lake_options
-    bars = lake.curated.read(spark).select(*LOOKED_AT)
     looks = look_at_served(lake, options.jump_deviations, options.adj_close_tolerance)
     if looks is None:
+        bars = lake.curated.read(spark).select(*LOOKED_AT)
         looks = look_at(bars, options.jump_deviations, options.adj_close_tolerance)
     missing = {}
     for ticker, look in looks.items():
         expected = lakehouse.calendar.between(look.first, look.last)
         if look.sessions != len(expected):
-            held = {row["date"] for row in bars.where(bars["ticker"] == ticker).select("date").collect()}
+            held = {row["date"] for row in lake.curated.read(spark, [ticker]).select("date").collect()}
             missing[ticker] = [day for day in expected if day not in held]
     yield _warn(
         "missing_sessions",
@@ -138,7 +138,7 @@ def _results(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
     yield _warn("unusable_actions", _unusable(looks, lake, spark))
     yield _warn("incomplete_bars", [part for _, look in sorted(looks.items()) for part in look.incomplete])
     twice = [ticker for ticker, look in looks.items() if look.bars != look.sessions]
-    yield _warn("duplicate_keys", duplicate_keys(bars.where(bars["ticker"].isin(twice))) if twice else [])
+    yield _warn("duplicate_keys", duplicate_keys(lake.curated.read(spark, twice)) if twice else [])
 
 
 @dataclass(frozen=True)
