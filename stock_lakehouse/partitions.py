@@ -190,10 +190,12 @@ def _keeping_keys(sessions: dg.TimeWindowPartitionsDefinition) -> dg.TimeWindowP
     def get_partition_keys(current_time: datetime | None = None, *more: Any, **options: Any) -> Sequence[str]:
         with dg.partition_loading_context(current_time) as context:
             day = context.effective_dt.date()  # a day's key appears at a midnight UTC
-        if day not in kept:
+        keys = kept.get(day)
+        if keys is None:
+            keys = compute(current_time, *more, **options)
             kept.clear()
-            kept[day] = compute(current_time, *more, **options)
-        return [*kept[day]]
+            kept[day] = keys
+        return [*keys]
 
     sessions.__dict__["get_partition_keys"] = get_partition_keys
     return sessions

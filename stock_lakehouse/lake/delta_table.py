@@ -195,7 +195,6 @@ class DeltaTable:
 
         Only for a table with partitions by year. `opened`: the version of the table; None: the present one.
         """
-
         import pyarrow.compute as pc
 
         if opened is None and not self.exists():
