@@ -363,6 +363,16 @@ def test_an_earlier_version_is_served_from_its_own_files_and_shares_the_unchange
     assert bits(pa.concat_tables(pq.ParquetFile(path).read() for path in earlier.values())) == bits(old)
 
 
+def test_a_handle_that_moves_to_another_version_is_served_that_version(tmp_path: Path) -> None:
+    lake = filled(tmp_path)
+    copy, opened = ServingCopy(lake), lake.curated.open()
+    earlier = copy.files(CURATED, opened)
+    restated(lake.curated, 2021, seed=9)
+    assert copy.files(CURATED, opened) == earlier
+    opened.update_incremental()
+    assert copy.files(CURATED, opened) == copy.files(CURATED, lake.curated.open()) != earlier
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @settings(max_examples=12, deadline=None)
 @given(data=st.data())
