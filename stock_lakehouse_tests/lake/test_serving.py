@@ -253,6 +253,43 @@ def test_a_new_column_makes_every_file_from_the_table(tmp_path: Path, monkeypatc
     assert len(read) == 3 * len(ODD)
 
 
+def test_a_year_whose_data_files_are_all_new_is_written_without_the_file_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = filled(tmp_path)
+    copy = ServingCopy(lake)
+    copy.refresh(CURATED)
+    restated(lake.curated, 2020, seed=7)
+    opened, source = list[str](), Folder.source
+    monkeypatch.setattr(Folder, "source", lambda folder, path: opened.append(path) or source(folder, path))
+    [written] = copy.refresh(CURATED)
+    assert not [path for path in opened if path.startswith(FOLDER)]
+    rows = stored_rows(lake.curated).filter(pa.compute.field("year") == 2020)
+    assert bits(pq.ParquetFile(written).read()) == bits(rows)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_data_files_of_other_writers_give_the_same_rows(tmp_path: Path, layout: str) -> None:
+    """JVM Spark writes times as INT96, and another program may write other types of text and another order of columns."""
+    lake = filled(tmp_path, layout)
+    stored = lake.curated
+    expected = stored_rows(stored)
+    for number, path in enumerate(sorted(stored.paths())):
+        rows = pq.ParquetFile(tmp_path / path).read()
+        match number % 3:
+            case 0:
+                pq.write_table(rows, tmp_path / path, use_deprecated_int96_timestamps=True)
+            case 1:
+                fields = [
+                    field.with_type(pa.large_string()) if field.type == pa.string() else field for field in rows.schema
+                ]
+                pq.write_table(rows.cast(pa.schema(fields)).select(rows.schema.names[::-1]), tmp_path / path)
+    written = ServingCopy(lake).refresh(CURATED)
+    rows = pa.concat_tables(pq.ParquetFile(path).read() for path in written)
+    assert rows.schema.equals(CURATED.arrow_schema)
+    assert bits(rows) == bits(expected)
+
+
 def test_nothing_is_written_when_nothing_changed_and_one_file_when_one_year_did(tmp_path: Path) -> None:
     lake = filled(tmp_path)
     copy = ServingCopy(lake)
@@ -307,6 +344,12 @@ def test_a_column_that_came_later_is_null_in_old_rows(tmp_path: Path, layout: st
         pq.ParquetFile(before[2020]).read().select(stored.table.column_names)
     )
     assert all(pq.ParquetFile(after[2021]).read()[name].null_count < rows.num_rows for name in added)
+    # A year of which some files have the columns and some have not.
+    append(lake.features, rows_of(FEATURES, ["LATER"], days_of(2020)))
+    mixed = pq.ParquetFile(ServingCopy(lake).files(FEATURES, lake.features.open())[2020]).read()
+    expected = stored_rows(lake.features).filter(pa.compute.field("year") == 2020)
+    assert bits(mixed.select(FEATURES.column_names)) == bits(expected)
+    assert 0 < mixed.num_rows - mixed[added[0]].null_count <= 5
 
 
 def test_an_earlier_version_is_served_from_its_own_files_and_shares_the_unchanged_ones(tmp_path: Path) -> None:
@@ -318,6 +361,16 @@ def test_an_earlier_version_is_served_from_its_own_files_and_shares_the_unchange
     earlier = copy.files(CURATED, then)
     assert {year for year in now if now[year] != earlier[year]} == {2021}
     assert bits(pa.concat_tables(pq.ParquetFile(path).read() for path in earlier.values())) == bits(old)
+
+
+def test_a_handle_that_moves_to_another_version_is_served_that_version(tmp_path: Path) -> None:
+    lake = filled(tmp_path)
+    copy, opened = ServingCopy(lake), lake.curated.open()
+    earlier = copy.files(CURATED, opened)
+    restated(lake.curated, 2021, seed=9)
+    assert copy.files(CURATED, opened) == earlier
+    opened.update_incremental()
+    assert copy.files(CURATED, opened) == copy.files(CURATED, lake.curated.open()) != earlier
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
