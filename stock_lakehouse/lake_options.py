@@ -64,11 +64,6 @@ class LakeOptions(BaseModel):
         description="Bars that are computed or compared at a time, however many tickers there are. A million bars need about "
         "1 GB of memory.",
     )
-    partitions_per_write: int = Field(
-        default=250,
-        ge=1,
-        description="Partitions that are written to Parquet at a time. Each needs about 2 MB of memory.",
-    )
     retention_days: int = Field(
         default=365,
         ge=1,

@@ -78,7 +78,6 @@ def clocked(
         first_date=FIRST,
         last_date=date(2021, 12, 31),
         bars_per_chunk=3 * 252 * 2,  # two tickers at a time, so that small lakes are cut too
-        partitions_per_write=2,
     )
     house = Clocked.of(settings)
     house.spark._session = spark

@@ -26,7 +26,6 @@ CHANGED: dict[str, Any] = {
     "layout": "year",
     "indicators": Path(__file__).parent / "my_indicators.py",
     "bars_per_chunk": 7,
-    "partitions_per_write": 8,
     "retention_days": 9,
     "close_grace_minutes": 10,
     "price_tolerance": 0.3,

@@ -1,7 +1,8 @@
 """A Parquet table of the lake: one file per partition, replaced atomically, and only when its rows changed.
 
-The engine writes the new files beside the table. One atomic step moves each to its place: a rename in a folder; in a bucket a
-conditional write, which fails if the file has changed since it was compared.
+The program reads the computed rows from the engine, compares them with the published ones and writes the files that differ. One
+atomic step replaces a file: a rename in a folder; in a bucket a conditional write, which fails if the file has changed since it
+was compared.
 
 A partition is a ticker-year, or with layout "year" a year of all tickers. Each layout has a folder of its own. Which of the two
 counts is said by a mark in the folder of the layout "ticker_year": so a move is complete, or not made, at any moment.
@@ -12,29 +13,28 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from stock_lakehouse.lake.ahead import ahead
 from stock_lakehouse.lake.lock import confirm, one_writer
 from stock_lakehouse.lake.publish import (
     Partition,
     Published,
     PublishError,
     check_layout,
-    chunks,
-    differing_partitions,
     of_tickers,
     partition_folder,
     partition_of,
-    partition_predicate,
     partition_values,
-    publishable,
+    publishable_rows,
     sort_columns,
 )
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake.storage import ChangedError, File, LakeRoot, storage_at, under
+from stock_lakehouse.lake.storage.messages import first_line
 from stock_lakehouse.lake.stored import GROUP_ROWS, Damage, conformed, groups_with, rows_or_reason, tickers_of
 from stock_lakehouse.lake_options import LakeOptions
 from stock_lakehouse.partitions import Rectangle
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 FILE = "data.parquet"
+WRITES_AT_ONCE = 16  # in a bucket a write waits for the network; of the folder's, two are encoded at a time
 KEPT_SECONDS = 24 * 3600.0  # how long the files of the layout before are kept: a reader may have begun with them
 
 
@@ -52,7 +53,7 @@ class ParquetTable:
     """A Parquet table of a lake.
 
     `options`: the lake's options; or only its root, which then has the defaults. `bars_per_chunk` limits the rows that a publish
-    compares row by row at a time. `partitions_per_write` limits the engine's open files, which take 2 MB of memory each.
+    holds in memory at a time.
     """
 
     def __init__(self, options: LakeOptions | LakeRoot, table: Table) -> None:
@@ -62,7 +63,6 @@ class ParquetTable:
         self._wanted = self._forms[options.layout]
         self._storage = storage_at(options.lake_root)
         self._bars_per_chunk = options.bars_per_chunk
-        self._partitions_per_write = options.partitions_per_write
 
     @property
     def table(self) -> Table:
@@ -126,7 +126,8 @@ class ParquetTable:
             return rows if named is None else rows.filter(pc.is_in(rows["ticker"], named))
 
         wanted = None if years is None else set(map(str, years))
-        paths = [path for path in self._paths_of(table, tickers) if wanted is None or partition_of(path)[-1] in wanted]
+        paths = [file.path for file in self._files_of(table, tickers)]
+        paths = [path for path in paths if wanted is None or partition_of(path)[-1] in wanted]
         return pa.concat_tables([table.arrow_schema.empty_table(), *self._storage.map(rows_in, paths)])
 
     @property
@@ -200,10 +201,6 @@ class ParquetTable:
         found = (file for file in files if wanted is None or partition_of(file.path)[0] in wanted)
         return sorted(found, key=lambda file: file.path)
 
-    def _paths_of(self, table: Table, tickers: Sequence[str] | None) -> list[str]:
-        """The files that may hold rows of `tickers` (None: any)."""
-        return [file.path for file in self._files_of(table, tickers)]
-
     def _rows_in(self, table: Table, path: str, tickers: Sequence[str] | None = None) -> pa.Table:
         """The rows of a file, without row groups that by their statistics hold none of `tickers`."""
         import pyarrow as pa
@@ -229,30 +226,21 @@ class ParquetTable:
     ) -> Published:
         """Make the ticker-years `tickers` × `years` equal to `computed`; with `rectangle`, to what a run for it may publish.
 
-        Partitions without a difference are not written; in a partition that is, rows of other tickers and years are kept. The
-        publish can be killed and repeated at any point: each rename completes one partition. Raises PublishError if the engine
-        wrote other rows than computed, another writer changed a file meanwhile, or the table has another layout.
+        Partitions without a difference are not written; in a partition that is, rows of other tickers and years are kept.
+        `computed` is read in parts of about `bars_per_chunk` rows: stage it first if it takes long to compute.
+
+        The publish can be killed and repeated at any point: each file that is replaced completes one partition. Raises
+        PublishError if the engine returned other rows than it counted, another writer changed a file meanwhile, or the table has
+        another layout.
         """
-        spark, table = computed.sparkSession, self._wanted
+        table = self._wanted
         with one_writer(self.lake_root, table.name):
             self.check_layout()
-            files = self._storage.compared(table.path)
-            published = self.read(spark, tickers, years) if self._paths_of(table, tickers) else None
-            wanted = publishable(table, computed, published, rectangle) if rectangle else computed
-            wanted = staging.stage(wanted.select(*table.column_names))
-            changed = {
-                pair: _Difference(rows, new=rows, gone=gone)
-                for pair, (rows, gone) in differing_partitions(wanted, published).items()
-            }
-            if published is not None:  # rows in both need a comparison; rows of a new or a withdrawn ticker-year do not
-                in_both = [pair for pair, difference in changed.items() if difference.new and difference.gone]
-                for pairs in chunks(table, in_both, self._bars_per_chunk):
-                    predicate = partition_predicate(pairs)
-                    changed |= _differing(wanted.where(predicate), published.where(predicate))
-            if changed and table == self._forms["year"]:
-                self._set_mark()
-            for batch in self._batches(table, changed):
-                self._replace(table, wanted, batch, staging, files)
+            files = {partition_of(file.path): file for file in self._files_of(table)}
+            changed: dict[Partition, _Difference] = {}
+            scope = _Scope(frozenset(tickers), frozenset(map(str, years)))
+            for rows, part in ahead(self._parts_of(table, computed.select(*table.column_names), files, scope, staging)):
+                changed |= self._publish_part(table, rows, part, scope, rectangle, files, staging)
         return Published(
             rows=sum(difference.rows for difference in changed.values()),
             partitions=len(changed),
@@ -261,89 +249,109 @@ class ParquetTable:
             withdrawn=sum(max(difference.gone - difference.new, 0) for difference in changed.values()),
         )
 
-    def _batches(
-        self, table: Table, changed: Mapping[Partition, _Difference]
-    ) -> Iterator[dict[Partition, _Difference]]:
-        """`changed` in groups of whole partitions: at most `partitions_per_write`, and about `bars_per_chunk` rows if several."""
-        partitions: dict[tuple[int | str, ...], dict[Partition, _Difference]] = {}
-        for pair in sorted(changed):
-            partitions.setdefault(partition_values(table, pair), {})[pair] = changed[pair]
-        batch: dict[Partition, _Difference] = {}
-        count = rows = 0
-        for values, pairs in sorted(partitions.items()):
-            size = sum(difference.rows for difference in pairs.values())
-            if "ticker" not in table.partition_by:
-                size = max(size, self._rows_at(_place(table, values)))
-            if batch and (count == self._partitions_per_write or rows + size > self._bars_per_chunk):
-                yield batch
-                batch, count, rows = {}, 0, 0
-            batch, count, rows = {**batch, **pairs}, count + 1, rows + size
-        if batch:
-            yield batch
+    def _parts_of(
+        self, table: Table, computed: DataFrame, files: Mapping[tuple[str, ...], File], scope: _Scope, staging: Staging
+    ) -> Iterator[tuple[pa.Table, list[tuple[str, ...]]]]:
+        """The rows of `computed` in parts of about `bars_per_chunk`, each with the partitions of `files` that it may replace.
 
-    def _replace(
+        A part has all rows of some tickers; in the layout "year", of some years.
+        """
+        from pyspark.sql import functions as F
+
+        counted = computed.groupBy("ticker", "year").count().toArrow()
+        pairs = list(zip(counted["ticker"].to_pylist(), counted["year"].to_pylist(), strict=True))
+        rows_of: Counter[int | str] = Counter()
+        for pair, count in zip(pairs, counted["count"].to_pylist(), strict=True):
+            rows_of[partition_values(table, pair)[0]] += count
+        computed_partitions = {tuple(map(str, partition_values(table, pair))) for pair in pairs}
+        by_text = {str(value): value for value in rows_of}
+        partitions: dict[str, list[tuple[str, ...]]] = {text: [] for text in by_text}
+        for values in sorted(files):
+            if values in computed_partitions or scope.may_include(values):
+                partitions.setdefault(values[0], []).append(values)
+
+        def size(text: str) -> int:
+            if "ticker" in table.partition_by:
+                published = len(partitions[text]) * table.rows_a_partition
+            else:
+                published = sum(self._rows_at(files[values].path) for values in partitions[text])
+            return max(rows_of[by_text[text]] if text in by_text else 0, published)
+
+        for texts in _groups(sorted(partitions), size, self._bars_per_chunk):
+            wanted = [by_text[text] for text in texts if text in by_text]
+            part = computed
+            if 0 < len(wanted) < len(by_text):
+                # Not a list of values: an engine skips row groups by a range.
+                unit = F.col(table.partition_by[0])
+                part = part.where(unit.between(min(wanted), max(wanted)))
+            rows = conformed(staging.rows_of(part), table) if wanted else table.arrow_schema.empty_table()
+            if rows.num_rows != (expected := sum(rows_of[value] for value in wanted)):
+                raise PublishError(
+                    f"{table.name}: the engine counted {expected:,} rows of {texts[0]} to {texts[-1]} and returned "
+                    f"{rows.num_rows:,}; they were not published, run it again"
+                )
+            yield rows, [partition for text in texts for partition in partitions[text]]
+
+    def _publish_part(
         self,
         table: Table,
-        wanted: DataFrame,
-        changed: Mapping[Partition, _Difference],
+        computed: pa.Table,
+        partitions: Sequence[tuple[str, ...]],
+        scope: _Scope,
+        rectangle: Rectangle | None,
+        files: Mapping[tuple[str, ...], File],
         staging: Staging,
-        compared: Mapping[str, File],
-    ) -> None:
-        """Write the partitions of `changed` beside the table, check their row counts, then move each file to its place.
+    ) -> dict[Partition, _Difference]:
+        """Publish a part of the rows; return the changed ticker-years.
 
-        `changed`: the changed ticker-years; the other rows of their partitions are kept.
-        `compared`: the table's files as they were before the comparison.
+        `partitions`: the partitions on disk that the part may replace, of `files`, the table's files before the comparison.
         """
-        import pyarrow.parquet as pq
+        import pyarrow as pa
 
-        folder, predicate = staging.new_path(), partition_predicate(changed)
-        frame = wanted.where(predicate)
-        has_others = "ticker" not in table.partition_by
-        expected: Counter[tuple[int | str, ...]] = Counter()
-        for pair, difference in changed.items():
-            rows = difference.new - difference.gone if has_others else difference.rows
-            expected[partition_values(table, pair)] += rows
-        if has_others:
-            years = sorted({year for _, year in changed}, key=str)
-            frame = frame.unionByName(self.read(frame.sparkSession, years=years).where(f"NOT ({predicate})"))
-            for values in expected:
-                expected[values] += self._rows_at(_place(table, values))
-        frame = frame.coalesce(1).sortWithinPartitions(*sort_columns(table))
-        # Sail's options. A ticker-year is too small for dictionaries to pay: without them its file is an eighth smaller.
-        writer = frame.write.partitionBy(*table.partition_by).option("max_row_group_size", GROUP_ROWS)
-        writer = writer if has_others else writer.option("dictionary_enabled", "false")
-        writer.parquet(staging.storage.uri(folder))
-        written: dict[tuple[str, ...], list[str]] = {}
-        for file in staging.storage.walk(folder):
-            if file.name.endswith(".parquet"):
-                written.setdefault(partition_of(file.path), []).append(file.path)
-
-        def count(paths: list[str]) -> int:
-            return sum(pq.read_metadata(staging.storage.source(path)).num_rows for path in paths)
-
-        sources = [written.get(tuple(map(str, values)), []) for values in expected]
-        counts = self._storage.map(count, sources)
-        moves, removals = [], []
-        for (values, rows), paths, actual in zip(expected.items(), sources, counts, strict=True):
-            target = _place(table, values)
-            if actual != rows or len(paths) > 1:
+        def read(values: tuple[str, ...]) -> pa.Table:
+            path = files[values].path
+            try:
+                return self._rows_in(table, path)
+            except (OSError, ValueError) as error:  # pyarrow raises both; StorageError is neither
                 raise PublishError(
-                    f"{table.name}: {actual} rows in {len(paths)} files were written for "
-                    f"{partition_folder(table, values)}, not {rows} in one; nothing of this batch was published, run it again"
-                )
-            if paths:
-                moves.append((paths[0], target, compared.get(target)))
-            else:
-                removals.append(target)
+                    f"{self._storage.uri(path)} cannot be read ({first_line(error)}), so nothing was published in its place; "
+                    "`stock-lakehouse upkeep --repair` removes damaged files and computes their rows again"
+                ) from error
+
+        published = pa.concat_tables([table.arrow_schema.empty_table(), *self._storage.map(read, partitions)])
+        if rectangle is not None:
+            computed = publishable_rows(table, computed, published, rectangle)
+        new, old = dict(_ticker_years(computed, table)), dict(_ticker_years(published, table))
+        compared = new.keys() | {pair for pair in old if scope.includes(pair)}
+        changed = _differing(new, old, sorted(compared))
+        if not changed:
+            return {}
+        contents: dict[tuple[int | str, ...], list[pa.Table]] = {partition_values(table, pair): [] for pair in changed}
+        for pair in sorted(new.keys() | old.keys()):
+            source = new if pair in compared else old
+            if pair in source and (content := contents.get(partition_values(table, pair))) is not None:
+                content.append(source[pair])
         confirm(self.lake_root)
+        if table == self._forms["year"]:
+            self._set_mark()
+
+        def write(partition: tuple[tuple[int | str, ...], list[pa.Table]]) -> None:
+            values, rows = partition
+            if not rows:
+                return
+            expected, content = files.get(tuple(map(str, values))), _as_parquet(pa.concat_tables(rows), table)
+            self._storage.replace(_place(table, values), content, expected, staging.new_path())
+
         try:
-            for _ in self._storage.map(lambda move: self._storage.take(staging.storage, *move), moves):
-                pass
+            with ThreadPoolExecutor(WRITES_AT_ONCE) as pool:
+                for _ in pool.map(write, contents.items()):
+                    pass
         except ChangedError as error:
             raise PublishError(
                 f"{table.name}: another writer changed {error} while this run compared; run it again"
             ) from None
-        self._storage.delete(removals)
+        self._storage.delete([_place(table, values) for values, rows in contents.items() if not rows])
+        return changed
 
     def _rows_at(self, path: str) -> int:
         """The number of rows of a file, by its footer; 0 if there is none."""
@@ -384,19 +392,14 @@ class ParquetTable:
     def _write_year(self, source: Table, target: Table, paths: Sequence[str]) -> int:
         """Write the rows of `paths`, the files of a year in the layout of `source`, as files of `target`; return their number."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         rows = pa.concat_tables(self._storage.map(lambda path: self._rows_in(source, path), paths))
-        rows = rows.sort_by([(name, "ascending") for name in sort_columns(target)])
-        in_file = [name for name in target.column_names if name not in target.partition_by]
 
         def write(part: tuple[tuple[int | str, ...], pa.Table]) -> None:
             values, own = part
-            content = BytesIO()
-            pq.write_table(own.select(in_file), content, row_group_size=GROUP_ROWS, compression="zstd")
-            self._storage.create(_place(target, values), content.getvalue())
+            self._storage.create(_place(target, values), _as_parquet(own, target))
 
-        for _ in self._storage.map(write, _parts(rows, target)):
+        for _ in self._storage.map(write, _parts(rows, target, target.partition_by)):
             pass
         return int(rows.num_rows)
 
@@ -421,12 +424,79 @@ def _place(table: Table, values: tuple[int | str, ...]) -> str:
     return f"{table.path}/{partition_folder(table, values)}/{FILE}"
 
 
-def _parts(rows: pa.Table, table: Table) -> Iterator[tuple[tuple[int | str, ...], pa.Table]]:
-    """The partition values of each partition of `table`, and its rows. `rows`: sorted by the partition columns."""
-    keys = list(zip(*(rows[name].to_pylist() for name in table.partition_by), strict=True))
-    starts = [at for at in range(len(keys)) if at == 0 or keys[at] != keys[at - 1]]
-    for start, end in zip(starts, [*starts[1:], len(keys)], strict=True):
-        yield keys[start], rows.slice(start, end - start)
+def _as_parquet(rows: pa.Table, table: Table) -> bytes:
+    """The file of a partition of `table`, with `rows`, which are sorted."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = pa.BufferOutputStream()
+    pq.write_table(
+        rows.select([name for name in table.column_names if name not in table.partition_by]),
+        buffer,
+        row_group_size=GROUP_ROWS,
+        compression="zstd",
+        # A ticker-year is too small for dictionaries to pay: without them its file is an eighth smaller.
+        use_dictionary="ticker" not in table.partition_by,
+    )
+    content: bytes = buffer.getvalue().to_pybytes()
+    return content
+
+
+def _ticker_years(rows: pa.Table, table: Table) -> Iterator[tuple[Partition, pa.Table]]:
+    """The rows of each ticker-year in `rows`."""
+    return _parts(rows, table, ("ticker", "year"))
+
+
+def _parts(rows: pa.Table, table: Table, columns: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], pa.Table]]:
+    """For each combination of values in `columns`: these values, and its rows, sorted as in a file of `table`.
+
+    `rows`: each combination's rows must be neighbours once they are sorted so.
+    """
+    import numpy as np
+
+    if not rows.num_rows:
+        return
+    ordered = rows.sort_by([(name, "ascending") for name in sort_columns(table)]).combine_chunks()
+    starts = np.zeros(len(ordered), dtype=bool)
+    starts[0] = True
+    for name in columns:
+        codes = ordered[name].combine_chunks().dictionary_encode().indices.to_numpy()
+        starts[1:] |= codes[1:] != codes[:-1]
+    places = [*np.flatnonzero(starts).tolist(), len(ordered)]
+    keys = zip(*(ordered[name].take(places[:-1]).to_pylist() for name in columns), strict=True)
+    for key, start, end in zip(keys, places, places[1:], strict=False):
+        yield key, ordered.slice(start, end - start)
+
+
+def _groups(items: Sequence[str], size: Callable[[str], int], limit: int) -> Iterator[list[str]]:
+    """`items` in groups of neighbours whose sizes are at most `limit` together, if a group has several."""
+    group: list[str] = []
+    total = 0
+    for item in items:
+        weight = size(item)
+        if group and total + weight > limit:
+            yield group
+            group, total = [], 0
+        group, total = [*group, item], total + weight
+    if group:
+        yield group
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """The ticker-years that a publish replaces: `tickers` × `years`, years as text."""
+
+    tickers: frozenset[str]
+    years: frozenset[str]
+
+    def includes(self, pair: Partition) -> bool:
+        ticker, year = pair
+        return ticker in self.tickers and str(year) in self.years
+
+    def may_include(self, values: tuple[str, ...]) -> bool:
+        """Whether the partition of these values, (ticker, year) or (year,), may hold rows of the ticker-years."""
+        *ticker, year = values
+        return year in self.years and (not ticker or ticker[0] in self.tickers)
 
 
 @dataclass(frozen=True)
@@ -443,20 +513,53 @@ class _Difference:
     gone: int
 
 
-def _differing(wanted: DataFrame, published: DataFrame) -> dict[Partition, _Difference]:
-    """The ticker-years in which the two frames do not hold the same rows. All columns are compared; rows may repeat."""
-    from pyspark.sql import functions as F
+def _differing(
+    new: Mapping[Partition, pa.Table], old: Mapping[Partition, pa.Table], pairs: Sequence[Partition]
+) -> dict[Partition, _Difference]:
+    """Those of `pairs` whose rows in `new` and `old` differ. All columns are compared; rows may repeat."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    both = wanted.withColumn("side", F.lit(1)).unionByName(published.withColumn("side", F.lit(-1)))
-    per_row = both.groupBy(*wanted.columns).agg(
-        F.sum("side").alias("balance"), F.sum(F.when(F.col("side") == 1, 1).otherwise(0)).alias("rows")
-    )
-    per_partition = per_row.groupBy("ticker", "year").agg(
-        F.sum("rows").alias("rows"),
-        F.sum(F.greatest("balance", F.lit(0))).alias("new"),
-        F.sum(F.greatest(-F.col("balance"), F.lit(0))).alias("gone"),
-    )
-    return {
-        (row["ticker"], row["year"]): _Difference(row["rows"], row["new"], row["gone"])
-        for row in per_partition.where("new > 0 OR gone > 0").collect()
-    }
+    found: dict[Partition, _Difference] = {}
+    in_both: list[Partition] = []
+    for pair in pairs:
+        if pair not in old:
+            found[pair] = _Difference(new[pair].num_rows, new=new[pair].num_rows, gone=0)
+        elif pair not in new:
+            found[pair] = _Difference(0, new=0, gone=old[pair].num_rows)
+        else:
+            rows, published = new[pair], old[pair]
+            length = min(len(rows), len(published))
+            if not rows.slice(0, length).equals(published.slice(0, length)):
+                in_both.append(pair)
+            elif len(rows) != len(published):  # rows were appended, as on every day
+                found[pair] = _Difference(len(rows), new=len(rows) - length, gone=len(published) - length)
+    if not in_both:
+        return found
+    sides = []
+    for by_pair, side in ((new, 1), (old, -1)):
+        own = _groupable(pa.concat_tables([by_pair[pair] for pair in in_both]))
+        sides.append(own.append_column("side", pa.array([side] * own.num_rows, pa.int64())))
+    both = pa.concat_tables(sides)
+    per_row = both.group_by(new[in_both[0]].column_names).aggregate([("side", "sum")])
+    counts: dict[str, Counter[Partition]] = {}
+    for kind, sign in (("new", 1), ("gone", -1)):
+        balance = pc.multiply(per_row["side_sum"], sign)
+        of_kind = per_row.select(["ticker", "year"]).append_column("rows", balance).filter(pc.greater(balance, 0))
+        sums = of_kind.group_by(["ticker", "year"]).aggregate([("rows", "sum")]).to_pylist()
+        counts[kind] = Counter({(row["ticker"], row["year"]): row["rows_sum"] for row in sums})
+    for pair in in_both:
+        difference = _Difference(new[pair].num_rows, new=counts["new"][pair], gone=counts["gone"][pair])
+        if difference.new or difference.gone:  # else the same rows in another order
+            found[pair] = difference
+    return found
+
+
+def _groupable(rows: pa.Table) -> pa.Table:
+    """`rows` with text in place of lists and structs, by which Arrow cannot group."""
+    import pyarrow as pa
+
+    for at, field in enumerate(rows.schema):
+        if pa.types.is_nested(field.type):
+            rows = rows.set_column(at, field.name, pa.array(map(repr, rows[field.name].to_pylist()), pa.string()))
+    return rows

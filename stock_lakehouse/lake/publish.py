@@ -14,6 +14,7 @@ from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.tables import Table, layout_named
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import Column, DataFrame
 
 LONG_LIST = 50
@@ -77,6 +78,27 @@ def publishable(table: Table, computed: DataFrame, published: DataFrame | None, 
     keys = published.select(*table.key, F.lit(True).alias("is_published"))
     kept = computed.join(keys, list(table.key), "left").where(in_keys(table, rectangle) | F.col("is_published"))
     return kept.select(*computed.columns)
+
+
+def publishable_rows(table: Table, computed: pa.Table, published: pa.Table, rectangle: Rectangle) -> pa.Table:
+    """`publishable` of rows in memory."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    session = computed[table.session]
+    if rectangle.is_consecutive:
+        in_days = pc.and_(pc.greater_equal(session, rectangle.first), pc.less_equal(session, rectangle.last))
+    else:
+        in_days = pc.is_in(session, pa.array(rectangle.sessions, session.type))
+    is_inside = pc.and_(pc.is_in(computed["ticker"], pa.array(rectangle.tickers, pa.string())), in_days)
+    is_inside = pc.fill_null(is_inside, False)
+    if pc.all(is_inside).as_py():
+        return computed
+    key, place = list(table.key), pa.array(np.arange(computed.num_rows))
+    indexed = computed.select(key).append_column("place", place)
+    known = indexed.join(published.select(key), key, join_type="left semi")["place"]
+    return computed.filter(pc.or_(is_inside, pc.is_in(place, known.combine_chunks())))
 
 
 def differing_partitions(computed: DataFrame, published: DataFrame | None) -> dict[Partition, tuple[int, int]]:

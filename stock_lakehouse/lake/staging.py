@@ -17,6 +17,7 @@ from stock_lakehouse.lake.storage import Folder, LakeRoot, Storage, storage_at
 from stock_lakehouse.tables import SESSIONS_A_YEAR
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from filelock import BaseFileLock
     from pyspark.sql import DataFrame
     from pyspark.sql.types import StructType
@@ -53,6 +54,22 @@ class Staging:
             part.write.mode("append").option("compression", "snappy").parquet(uri)
         self.storage.check_readable(path)
         return frame.sparkSession.read.schema(_nullable(frame.schema)).parquet(uri)
+
+    def rows_of(self, frame: DataFrame) -> pa.Table:
+        """The rows of `frame` in memory, in any order, by files: Spark Connect's own way takes twice the processor time."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self.new_path()
+        frame.write.option("compression", "snappy").parquet(self.storage.uri(path))
+        files = [file.path for file in self.storage.walk(path) if file.name.endswith(".parquet")]
+
+        def read(file: str) -> pa.Table:
+            return pq.ParquetFile(self.storage.source(file)).read()
+
+        tables = list(self.storage.map(read, files))
+        self.storage.delete_folder(path)
+        return pa.concat_tables(tables) if tables else pa.table({})
 
     def by_ticker(
         self,

@@ -52,8 +52,9 @@ class Classified:
 
 def compute(step: Step, raw: DataFrame) -> Classified:
     """Classify `raw`, all landed rows of the run's tickers and years. Raises AuditError, LostRowsError, InputMovedError."""
-    inputs, years = step.inputs_of(raw, *READS), len(step.asked.read_years)
-    rows = step.by_ticker(lambda chunk: classify(chunk, step.days, step.options.price_tolerance), raw, years)
+    inputs = step.inputs_of(raw, *READS)
+    # Not in chunks of tickers: a row is classified by itself, so the engine streams, and each chunk would parse every file.
+    rows = step.staging.stage(classify(raw, step.days, step.options.price_tolerance))
     replaced = step.staging.stage(superseded(rows))
     rejected, fates = quarantined(rows), {"superseded": replaced.count()}
     bars = processed_bars(rows, replaced if fates["superseded"] else None)

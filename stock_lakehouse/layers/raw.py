@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
+from stock_lakehouse.lake.ahead import ahead
 from stock_lakehouse.lake.raw_csv import Arrivals, RawCsv
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.sources import DeliveryFailure, FailureKind
@@ -44,7 +45,7 @@ def land(
     def progress() -> None:
         say(f"{raw.table.name}: {total.delivered:,} rows delivered, {total.landed:,} landed")
 
-    for rows in _in_landings(download):
+    for rows in ahead(_in_landings(download)):  # the next one is read or downloaded while one lands
         total += arrivals.add(rows)
         progress()
     rest = arrivals.finish()

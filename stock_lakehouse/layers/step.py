@@ -198,8 +198,10 @@ class Rows:
     inputs: Inputs = NO_INPUTS
 
     def publish(self, step: Step) -> Published:
+        # A Parquet table's publish reads the frame several times, and a user's frame is computed anew each time.
+        frame = step.staging.stage(self.frame) if self.table.format == "parquet" else self.frame
         with step.publishing(self.table, self.inputs):
-            return publish_rows(step, self.table, self.frame)
+            return publish_rows(step, self.table, frame)
 
 
 def publish_rows(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import date
+from pathlib import Path
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from stock_lakehouse.lake.publish import chunks, differing_partitions
+from stock_lakehouse.lake.parquet_table import ParquetTable
+from stock_lakehouse.lake.publish import Published, PublishError, chunks, differing_partitions
+from stock_lakehouse.lake.staging import Staging
+from stock_lakehouse.lake_options import LakeOptions
+from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.resources.lakehouse import LakehouseResource
-from stock_lakehouse.tables import CURATED, UNREADABLE
+from stock_lakehouse.tables import CURATED, PROCESSED, QUARANTINE, UNREADABLE
 from stock_lakehouse_tests.conftest import frame, rows_of
 
 SCHEMA = "ticker string, date date, close double, adj_close double, is_final boolean, year int"
@@ -78,3 +84,107 @@ def test_a_frame_staged_in_parts_has_every_row_whatever_its_ticker(
     assert len(seen) == -(-len(tickers) // tickers_at_a_time)
     assert rows_of(staged, "ticker", "number") == rows_of(doubled(whole), "ticker", "number")
     house.staging.clear()
+
+
+Refused = tuple[str, str, str, list[str]]  # ticker, year, date, reasons
+REFUSED: list[Refused] = [
+    ("AAA", "2020", "2020-01-02", ["close is missing"]),
+    ("AAA", "2020", "2020-01-03", ["volume is negative", "close is missing"]),
+    ("AAA", "2021", "2021-01-04", ["close is missing"]),
+    ("BBB", "2020", "2020-01-02", ["close is missing"]),
+    ("BBB", "2020", "2020-01-02", ["close is missing"]),
+    ("CCC", "2020", "2020-01-02", ["close is missing"]),
+    ("EEE", "2020", "2020-01-02", ["close is missing"]),
+    (UNREADABLE, UNREADABLE, "soon", ["date cannot be read"]),
+]
+AGAIN: list[Refused] = [
+    ("AAA", "2020", "2020-01-02", ["close is missing"]),
+    ("AAA", "2020", "2020-01-03", ["volume is negative"]),
+    ("AAA", "2020", "2020-01-06", []),
+    ("BBB", "2020", "2020-01-02", ["close is missing"]),
+    ("DDD", "2020", "2020-01-02", ["close is missing"]),
+    (UNREADABLE, UNREADABLE, "soon", ["date cannot be read"]),
+]
+
+
+def refused(spark: SparkSession, rows: list[Refused]) -> DataFrame:
+    """Rows of the quarantine; the other columns are null."""
+    given = spark.createDataFrame(rows, "ticker string, year string, date string, reasons array<string>")
+    others = (
+        F.lit(None).cast(column.type).alias(column.name)
+        for column in QUARANTINE.columns
+        if column.name not in given.columns
+    )
+    return given.select("*", *others)
+
+
+@pytest.mark.parametrize("bars_per_chunk", [1, 10_000])
+@pytest.mark.parametrize("layout", ["ticker_year", "year"])
+def test_a_parquet_publish_replaces_its_ticker_years_keeps_the_others_and_counts_rows(
+    spark: SparkSession, tmp_path: Path, layout: str, bars_per_chunk: int
+) -> None:
+    options = LakeOptions.model_validate({"lake_root": tmp_path, "layout": layout, "bars_per_chunk": bars_per_chunk})
+    stored, staging = ParquetTable(options, QUARANTINE), Staging(tmp_path)
+    tickers, years = ["AAA", "BBB", "CCC", "DDD", UNREADABLE], ["2020", UNREADABLE]
+
+    def rows() -> Counter[tuple[object, ...]]:
+        found = stored.read_arrow().select(["ticker", "year", "date", "reasons"]).to_pylist()
+        return Counter((row["ticker"], row["year"], row["date"], tuple(row["reasons"])) for row in found)
+
+    def counted(refusals: list[Refused]) -> Counter[tuple[object, ...]]:
+        return Counter((ticker, year, day, tuple(reasons)) for ticker, year, day, reasons in refusals)
+
+    first = stored.publish(refused(spark, REFUSED), [*tickers, "EEE"], [*years, "2021"], staging)
+    assert first == Published(rows=8, partitions=6, added=8)
+    assert rows() == counted(REFUSED)
+    before = {file.path: file.version_tag for file in stored.files()}
+
+    again = stored.publish(refused(spark, AGAIN), tickers, years, staging)
+    # AAA 2020: a row is corrected and one added. BBB: one of two equal rows is withdrawn. CCC goes, DDD comes.
+    assert again == Published(rows=5, partitions=4, added=2, corrected=1, withdrawn=2)
+    kept = [row for row in REFUSED if row[0] == "EEE" or row[1] == "2021"]
+    assert rows() == counted([*AGAIN, *kept]), "rows of other tickers and years are kept"
+    unchanged = {file.path for file in stored.files() if before.get(file.path) == file.version_tag}
+    assert len(unchanged) == (3 if layout == "ticker_year" else 2), "partitions without a difference are not written"
+
+    written = {file.path: file.version_tag for file in stored.files()}
+    assert stored.publish(refused(spark, AGAIN[::-1]), tickers, years, staging) == Published()
+    assert {file.path: file.version_tag for file in stored.files()} == written
+    staging.clear()
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and ".staging" in path.parts] == []
+
+
+def test_a_parquet_publish_adds_rows_of_the_run_s_keys_alone_and_corrects_published_ones_outside(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    stored, staging = ParquetTable(tmp_path, PROCESSED), Staging(tmp_path)
+    days = [date(2020, 1, day) for day in (2, 3, 6, 7)]
+
+    def bars(*closes: float) -> DataFrame:
+        given = spark.createDataFrame(
+            [("AAA", day, close, 2020) for day, close in zip(days, closes, strict=True)],
+            "ticker string, date date, close double, year int",
+        )
+        others = (
+            F.lit(None).cast(column.type).alias(column.name)
+            for column in PROCESSED.columns
+            if column.name not in given.columns
+        )
+        return given.select("*", *others)
+
+    def publish(computed: DataFrame, *sessions: date) -> Published:
+        return stored.publish(computed, ["AAA"], [2020], staging, Rectangle(sessions, ("AAA",)))
+
+    assert publish(bars(1.0, 2.0, 3.0, 4.0), days[0], days[2]) == Published(rows=2, partitions=1, added=2)
+    assert publish(bars(1.5, 2.5, 3.0, 4.5), days[3]) == Published(rows=3, partitions=1, added=1, corrected=1)
+    assert stored.read_arrow().sort_by("date")["close"].to_pylist() == [1.5, 3.0, 4.5]
+    staging.clear()
+
+
+def test_a_publish_onto_a_damaged_file_names_it_and_the_repair(spark: SparkSession, tmp_path: Path) -> None:
+    stored, staging = ParquetTable(tmp_path, QUARANTINE), Staging(tmp_path)
+    stored.publish(refused(spark, REFUSED[:3]), ["AAA"], ["2020", "2021"], staging)
+    (tmp_path / stored.paths()[0]).write_bytes(b"PAR1")
+    with pytest.raises(PublishError, match=r"ticker=AAA/year=2020/data.parquet cannot be read .*upkeep --repair"):
+        stored.publish(refused(spark, AGAIN), ["AAA"], ["2020", "2021"], staging)
+    staging.clear()

@@ -193,14 +193,14 @@ def test_a_file_that_another_writer_replaced_since_the_comparison_is_not_overwri
     (file, *_) = house.lake.processed.files()
     run(house, ALL, EDITED.values(), "22222222-run", steps=[RAW.name])
     publish = step(house, PROCESSED.name, ALL, "22222222-run")
-    take = Bucket.take
+    replace = Bucket.replace
 
-    def after_another(bucket: Bucket, beside: Any, source: str, target: str, there: File | None) -> None:
-        if target == file.path:
-            bucket.put(target, b"another writer's", file.version_tag)
-        take(bucket, beside, source, target, there)
+    def after_another(bucket: Bucket, path: str, content: bytes, there: File | None, draft: str) -> None:
+        if path == file.path:
+            bucket.put(path, b"another writer's", file.version_tag)
+        replace(bucket, path, content, there, draft)
 
-    monkeypatch.setattr(Bucket, "take", after_another)
+    monkeypatch.setattr(Bucket, "replace", after_another)
     with pytest.raises(
         PublishError, match=r"another writer changed .*/ticker=AAA/year=2019/data\.parquet while this run"
     ):

@@ -67,10 +67,9 @@ def behaves(storage: Storage) -> None:
     with pytest.raises(FileNotFoundError):
         storage.read("raw/none.csv")
 
-    storage.create("beside/new", b"4444")
-    storage.take(storage, "beside/new", "raw/ticker=A=B/two.csv", found["raw/ticker=A=B/two.csv"])
-    storage.create("beside/first", b"5")
-    storage.take(storage, "beside/first", "raw/ticker=C/four.csv", None)
+    storage.replace("raw/ticker=A=B/two.csv", b"4444", found["raw/ticker=A=B/two.csv"], "beside/new")
+    storage.replace("raw/ticker=C/four.csv", b"5", None, "beside/first")
+    assert list(storage.walk("beside")) == [], "no unfinished file is left"
     now = {file.path: file for file in storage.walk("raw")}
     assert storage.read("raw/ticker=A=B/two.csv") == b"4444"
     assert storage.read("raw/ticker=C/four.csv") == b"5"
@@ -122,19 +121,18 @@ def test_a_file_is_on_the_disk_before_its_name_counts(tmp_path: Path, monkeypatc
     assert after == {str(one) for one in target.parents[:4]}, "the folder of the name, and those of new folders' names"
 
 
-def test_a_bucket_takes_nothing_in_place_of_a_file_that_changed_since_it_was_looked_at(s3_root: str) -> None:
+def test_a_bucket_replaces_no_file_that_changed_since_it_was_looked_at(s3_root: str) -> None:
     bucket = Bucket(s3_root)
     bucket.create("table/data", b"old")
     (there,) = bucket.walk("table")
     bucket.put("table/data", b"another writer's", there.version_tag)
-    bucket.create("beside/a", b"mine")
     for looked_at in (there, None):
         with pytest.raises(ChangedError):
-            bucket.take(bucket, "beside/a", "table/data", looked_at)
+            bucket.replace("table/data", b"mine", looked_at, "beside/a")
     assert bucket.read("table/data") == b"another writer's"
     bucket.delete(["table/data"])
     with pytest.raises(ChangedError):
-        bucket.take(bucket, "beside/a", "table/data", there)
+        bucket.replace("table/data", b"mine", there, "beside/a")
     assert list(bucket.walk("table")) == []
 
 
@@ -142,8 +140,7 @@ def test_a_write_that_is_sent_again_since_its_answer_was_lost_meets_itself(s3_ro
     bucket = Bucket(s3_root)
     bucket.create("table/data", b"mine")
     bucket.create("table/data", b"mine")
-    bucket.create("beside/a", b"mine")
-    bucket.take(bucket, "beside/a", "table/data", None)
+    bucket.replace("table/data", b"mine", None, "beside/a")
 
 
 def test_of_many_that_create_a_file_at_once_one_does(s3_root: str) -> None:

@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 
 from stock_lakehouse.lake import lease
 from stock_lakehouse.lake.lock import confirm, one_writer
-from stock_lakehouse.lake.storage import Bucket, Folder
+from stock_lakehouse.lake.storage import Bucket
 from stock_lakehouse_tests import s3
 from stock_lakehouse_tests.faults import Faults
 from stock_lakehouse_tests.graph import clocked
@@ -89,10 +89,10 @@ def bench(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, s3_buck
 
 @pytest.mark.slow
 def test_a_conditional_write_to_a_store_that_fails_one_time_in_five_takes_place_and_a_lease_is_taken_kept_and_given_back(
-    s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: Faults
+    s3_bucket: str, monkeypatch: pytest.MonkeyPatch, faults: Faults
 ) -> None:
     monkeypatch.setattr(lease, "SECONDS", 5.0)
-    root, here = f"{s3_bucket}/{uuid4().hex}", Folder(tmp_path)
+    root = f"{s3_bucket}/{uuid4().hex}"
     variables = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     with faulty_store(os.environ["AWS_ENDPOINT_URL"], 1) as address:
         with s3.variables({**variables, "AWS_ENDPOINT_URL": address}):
@@ -102,9 +102,8 @@ def test_a_conditional_write_to_a_store_that_fails_one_time_in_five_takes_place_
                     bucket.create(f"landed/{number}", b"first")
                     with pytest.raises(FileExistsError):
                         bucket.create(f"landed/{number}", b"another")
-                    here.create(f"{number}", b"newer")
-                    there = bucket.compared("replaced").get("replaced/one")
-                    bucket.take(here, f"{number}", "replaced/one", there)
+                    there = next(bucket.walk("replaced"), None)
+                    bucket.replace("replaced/one", b"newer", there, "unused")
                     confirm(root)
         made = faults_made(address)
     contents = {file.path: Bucket(root).read(file.path) for file in Bucket(root).walk("landed")}

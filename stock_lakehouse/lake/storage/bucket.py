@@ -19,7 +19,6 @@ from stock_lakehouse.lake.storage.protocol import (
     File,
     NoAnswerError,
     R,
-    Storage,
     StorageError,
     T,
 )
@@ -131,15 +130,11 @@ class Bucket:
         with contextlib.suppress(FileNotFoundError), self._named(path, "s3:GetObject"):
             obstore.head(self._store, path)
 
-    def compared(self, folder: str) -> Mapping[str, File]:
-        return {file.path: file for file in self.walk(folder)}
-
-    def take(self, origin: Storage, source: str, target: str, expected: File | None) -> None:
-        content = origin.read(source)
+    def replace(self, path: str, content: bytes, expected: File | None, draft: str) -> None:
         try:
-            self.put(target, content, expected.version_tag if expected else None)
+            self.put(path, content, expected.version_tag if expected else None)
         except ChangedError:
-            if not self._holds(target, content):
+            if not self._holds(path, content):
                 raise
 
     def _holds(self, path: str, content: bytes) -> bool:

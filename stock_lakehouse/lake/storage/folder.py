@@ -12,9 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from stock_lakehouse.lake.storage.messages import named
-from stock_lakehouse.lake.storage.protocol import ORPHAN_SECONDS, File, R, Storage, StorageError, T
-
-AT_A_TIME = 16  # concurrent syncs; each takes 4 to 50 ms, most of it waiting
+from stock_lakehouse.lake.storage.protocol import ORPHAN_SECONDS, File, R, StorageError, T
 
 
 class Folder:
@@ -90,13 +88,13 @@ class Folder:
 
     def check_readable(self, path: str) -> None: ...
 
-    def compared(self, folder: str) -> Mapping[str, File]:
-        return {}
-
-    def take(self, origin: Storage, source: str, target: str, expected: File | None) -> None:
-        with named(self.uri(target)):
-            (self._root / target).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(origin.uri(source), self._root / target)
+    def replace(self, path: str, content: bytes, expected: File | None, draft: str) -> None:
+        target, unfinished = self._root / path, self._root / draft
+        with named(str(target)):
+            for file in (target, unfinished):
+                file.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_bytes(content)
+            os.replace(unfinished, target)
 
     def delete(self, files: Iterable[str]) -> None:
         for path in files:

@@ -95,14 +95,12 @@ class Storage(Protocol):
         An engine's own error for that is a status 403, without the name and the right that lacks. In a folder it names the file.
         """
 
-    def compared(self, folder: str) -> Mapping[str, File]:
-        """The files below `folder` by path, as the later `take` expects them; empty where `take` does not compare."""
+    def replace(self, path: str, content: bytes, expected: File | None, draft: str) -> None:
+        """Write a file atomically, in place of the one there. It may be lost in a power cut, unlike one of `create`.
 
-    def take(self, origin: Storage, source: str, target: str, expected: File | None) -> None:
-        """Move the file `source` of the storage `origin` to `target`, atomically, replacing the file there.
-
-        `expected`: the file at `target` when the tables were compared, None if there was none. A bucket raises ChangedError,
-        and writes nothing, if `target` has changed since. A folder does not compare: its lock cannot be lost.
+        `expected`: the file at `path` when the tables were compared, None if there was none. A bucket raises ChangedError, and
+        writes nothing, if it has changed since. A folder does not compare: its lock cannot be lost.
+        `draft`: an unused path for the unfinished file, which a kill leaves there. A bucket needs none.
         """
 
     def delete(self, files: Iterable[str]) -> None:
