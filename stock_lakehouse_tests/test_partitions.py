@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from datetime import date
+from datetime import UTC, date, datetime
 
 import dagster as dg
 import pytest
+from dagster._serdes import deserialize_value, serialize_value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -379,3 +380,14 @@ def test_a_bars_key_gives_no_tags_of_dimensions_which_would_narrow_a_range_to_it
     assert scheme().definition().get_tags_for_partition_key("2023-09-21|NVDA") == {
         "dagster/partition": "2023-09-21|NVDA"
     }
+
+
+def test_keys_of_sessions_are_kept_for_a_day_and_the_next_day_has_its_key() -> None:
+    sessions = scheme(partition_by="session", last_date=None).definition()
+    kept = [list(sessions.get_partition_keys(datetime(2023, 9, day, 12, tzinfo=UTC))) for day in (20, 21, 20)]
+    assert [keys[-1] for keys in kept] == ["2023-09-20", "2023-09-21", "2023-09-20"]
+    assert kept[1] == [str(session) for session in SESSIONS]
+    kept[1].clear()
+    assert list(sessions.get_partition_keys(datetime(2023, 9, 21, 20, tzinfo=UTC)))[-1] == "2023-09-21"
+    # Dagster stores the definition with events, by its class.
+    assert deserialize_value(serialize_value(sessions), dg.TimeWindowPartitionsDefinition) == sessions

@@ -14,7 +14,7 @@ from stock_lakehouse.catalog.entries import log_columns
 from stock_lakehouse.catalog.glue import PARTITIONS, STORAGE, GlueCatalog, columns_of
 from stock_lakehouse.catalog.registration import Registration, Values, registrations_of
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.delta_table import DeltaTable, adds_of
+from stock_lakehouse.lake.delta_table import DeltaTable, add_actions
 from stock_lakehouse.lake.history import file_name
 from stock_lakehouse.lake.parquet_table import FILE
 from stock_lakehouse.lake.publish import partition_of
@@ -97,17 +97,20 @@ def _unknown_files(lake: Lake, table: Table) -> Iterator[Drift]:
 def _in_log(lake: Lake, stored: DeltaTable) -> Iterator[Drift]:
     if not stored.exists():
         return
-    opened, table = stored.open(), stored.table
-    # Listed after the log was opened: files that it names are kept for a day, of the stream's tables for an hour at least, also
-    # where another run replaces them now.
-    files = {file.path: file for file in lake.storage.walk(table.path)}
+    opened, table = stored.snapshot(), stored.table
+    adds = {
+        f"{table.path}/{file_name(path)}": size
+        for path, size in zip(*(add_actions(opened)[name].to_pylist() for name in ("path", "size_bytes")), strict=True)
+    }
+    # Looked at after the log was opened: files that it names are kept for a day, of the stream's tables for an hour at least,
+    # also where another run replaces them now.
+    files = lake.storage.present(table.path, adds)
     yield from _in_columns(table.name, {column.name: column.type for column in table.columns}, log_columns(opened), LOG)
-    for add in adds_of(opened):
-        path = f"{table.path}/{file_name(add['path'])}"
+    for path, size in adds.items():
         if path not in files:
-            yield Drift(table.name, "file", path, f"{add['size_bytes']:,} bytes", NONE, FILES)
-        elif files[path].size != add["size_bytes"]:
-            yield Drift(table.name, "file", path, f"{add['size_bytes']:,} bytes", f"{files[path].size:,} bytes", FILES)
+            yield Drift(table.name, "file", path, f"{size:,} bytes", NONE, FILES)
+        elif files[path].size != size:
+            yield Drift(table.name, "file", path, f"{size:,} bytes", f"{files[path].size:,} bytes", FILES)
 
 
 def _in_serving_copy(lake: Lake, table: Table) -> Iterator[Drift]:
@@ -116,7 +119,7 @@ def _in_serving_copy(lake: Lake, table: Table) -> Iterator[Drift]:
     stored, name = lake.delta[table.name], served_name(table)
     if not stored.exists():
         return
-    opened, copy = stored.open(), ServingCopy(lake)
+    opened, copy = stored.snapshot(), ServingCopy(lake)
     present = copy.present(table, opened)
     columns = log_columns(opened)
     served = copy.served(table, opened)

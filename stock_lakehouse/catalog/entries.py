@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.delta_table import DeltaTable, adds_of, partition_columns
+from stock_lakehouse.lake.delta_table import DeltaTable, add_actions, partition_columns
 from stock_lakehouse.lake.publish import partition_of
 from stock_lakehouse.lake.reading import table_of
 from stock_lakehouse.lake.storage import File
@@ -143,20 +143,14 @@ def state_of_files(files: Sequence[File], rows: int | None = None) -> State:
 def _state_of_delta(lake: Lake, stored: DeltaTable) -> State:
     if not stored.exists():
         return State(rows=0, partitions=0 if stored.table.partition_by else None)
-    opened = stored.open()
-    adds = adds_of(opened)
-    columns = partition_columns(opened)
-    rows = sum(add["num_records"] for add in adds)
+    opened = stored.snapshot()
+    adds = add_actions(opened)
+    columns = [f"partition.{name}" for name in partition_columns(opened)]
+    rows = sum(adds["num_records"].to_pylist())
     if stored.table.name == RESTATEMENTS.name:
-        rows -= sum(lake.ledger.orphans(table.table.name, table.open()) for table in restated(lake))
-    partitions = {tuple(add[f"partition.{name}"] for name in columns) for add in adds} if columns else None
-    return State(
-        opened.version(),
-        rows,
-        len(adds),
-        sum(add["size_bytes"] for add in adds),
-        None if partitions is None else len(partitions),
-    )
+        rows -= sum(lake.ledger.orphans(table.table.name, table.snapshot()) for table in restated(lake))
+    partitions = adds.group_by(columns).aggregate([]).num_rows if columns else None
+    return State(opened.version(), rows, adds.num_rows, sum(adds["size_bytes"].to_pylist()), partitions)
 
 
 def _rows_in_footers(lake: Lake, files: Sequence[File]) -> int:

@@ -158,7 +158,7 @@ def _registration(lake: Lake, table: Table) -> Registration:
 
 def _served_registration(lake: Lake, table: Table) -> Registration:
     stored, folder = lake.delta[table.name], f"{FOLDER}/{table.name}"
-    served = ServingCopy(lake).served(table, stored.open()) if stored.exists() else []
+    served = ServingCopy(lake).served(table, stored.snapshot()) if stored.exists() else []
     sizes = {file.path: file.size for file in lake.storage.walk(folder)}
     state = State(
         rows=sum(year.rows for year in served),

@@ -137,22 +137,30 @@ def restated_share(lines: DataFrame, bars: DataFrame, now: datetime, allowed: fl
 
     by_vendor = (F.col("table_name") == CURATED.name) & F.col("cause").isin(VENDOR_EDIT, WITHDRAWN)
     recent = lines.where(by_vendor & (F.col("restated_at") > F.lit(now - timedelta(days=RESTATED_DAYS))))
-    changed = recent.select("ticker", "date").distinct().groupBy("ticker").agg(F.count("date").alias("changed"))
-    held = bars.groupBy("ticker").agg(F.count("date").alias("bars"))
-    rows = changed.join(held, "ticker", "left").fillna(0, ["bars"]).orderBy("ticker").collect()
-    above = [row for row in rows if row["changed"] > allowed * max(row["bars"], row["changed"])]
+    days = recent.select("ticker", "date").distinct().groupBy("ticker").agg(F.count("date").alias("changed")).collect()
+    changed = {row["ticker"]: row["changed"] for row in days}
+    held = {}
+    if changed:  # else the bars need not be read
+        counts = bars.where(F.col("ticker").isin(*changed)).groupBy("ticker").agg(F.count("date").alias("bars"))
+        held = {row["ticker"]: row["bars"] for row in counts.collect()}
     records = [
-        dg.TableRecord({"ticker": row["ticker"], "bars changed": row["changed"], "bars": row["bars"]}) for row in above
+        dg.TableRecord({"ticker": ticker, "bars changed": count, "bars": held.get(ticker, 0)})
+        for ticker, count in sorted(changed.items())
+        if count > allowed * max(held.get(ticker, 0), count)
     ]
     to_do = "`stock-lakehouse restatements TICKER` shows what changed; ask the vendor, or look at a second source"
     return dg.AssetCheckResult(
         asset_key=RESTATEMENTS.name,
         check_name=RESTATED_SHARE.name,
-        passed=not above,
+        passed=not records,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={
             "allowed": allowed,
-            **({"tickers": dg.MetadataValue.table(records[:LISTED]), "what to do": to_do} if above else {"tickers": 0}),
+            **(
+                {"tickers": dg.MetadataValue.table(records[:LISTED]), "what to do": to_do}
+                if records
+                else {"tickers": 0}
+            ),
         },
     )
 

@@ -84,7 +84,7 @@ def gap_diagnosis(condition: dg.AutomationCondition[dg.AssetCheckKey] | None = N
     )
     def check(context: dg.AssetCheckExecutionContext, lakehouse: LakehouseResource) -> dg.AssetCheckResult:
         lake = lakehouse.lake
-        holdings = read_coverage(lake.curated, lake.curated, lakehouse.calendar)
+        holdings = read_coverage(lake.curated, None, lakehouse.calendar)
         gaps = find_gaps(
             lakehouse.calendar, holdings, lakehouse.lake_options.tickers, lakehouse.expected_last_session()
         )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stock_lakehouse.lake import Lake
 
 Condition = dg.AutomationCondition[dg.AssetCheckKey]
-TICKERS_AT_ONCE = 100  # whose bars are in memory
+TICKERS_AT_ONCE = 250  # whose bars are in memory: of 20 years 200 MB
 JUMP_WINDOW = 60  # sessions over which the usual move is measured
 SMALL_MOVE = 0.05  # log return
 SMALLEST_SPLIT = math.log(1.02)  # any day's move would be near the ratio of a smaller stock dividend
@@ -192,22 +192,28 @@ def look_at_served(lake: "Lake", deviations: float, tolerance: float) -> dict[st
 
     Without an engine: of 10,500 files and 500 tickers most of an engine's time would go to opening files and calling the kernel.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     if not lake.curated.exists():
         return None
-    opened, copy, kernel = lake.curated.open(), ServingCopy(lake), _looker(deviations, tolerance)
-    tickers = sorted({ticker for ticker, _ in lake.curated.ticker_years()})
+    opened, copy, kernel = lake.curated.snapshot(), ServingCopy(lake), _looker(deviations, tolerance)
+    tickers = sorted({ticker for ticker, _ in lake.curated.ticker_years(opened=opened)})
     found: dict[str, TickerAnomalies] = {}
     for start in range(0, len(tickers), TICKERS_AT_ONCE):
         rows = copy.rows(CURATED, opened, LOOKED_AT, tickers=tickers[start : start + TICKERS_AT_ONCE])
         if rows is None:
             return None
-        ordered = rows.sort_by([("ticker", "ascending"), ("date", "ascending")])
-        ends = pc.run_end_encode(ordered["ticker"].combine_chunks()).run_ends.to_pylist()
-        for first, end in pairwise([0, *ends]):
-            [row] = kernel(ordered.slice(first, end - first)).to_pylist()
-            found[row["ticker"]] = _look(row)
+        # Each year is sorted by ticker and date, so a ticker's rows are one slice of each year, in order.
+        of_ticker: dict[str, list[pa.Table]] = {}
+        runs = pc.run_end_encode(rows["ticker"].combine_chunks())
+        for ticker, (first, end) in zip(
+            runs.values.to_pylist(), pairwise([0, *runs.run_ends.to_pylist()]), strict=True
+        ):
+            of_ticker.setdefault(ticker, []).append(rows.slice(first, end - first))
+        for ticker, parts in of_ticker.items():
+            [row] = kernel(pa.concat_tables(parts).combine_chunks()).to_pylist()
+            found[ticker] = _look(row)
     return found
 
 
@@ -267,17 +273,14 @@ def _looker(deviations: float, tolerance: float):  # type: ignore[no-untyped-def
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        from stock_lakehouse.indicators.kernel import rolling_deviation
-
-        ordered = bars.sort_by("date")
+        days = bars["date"].to_numpy()
+        ordered = bars if (days[1:] >= days[:-1]).all() else bars.sort_by("date")
         close = ordered["close"].to_numpy()
         moves = np.diff(np.log(close), prepend=np.nan)
-        usual = np.full(len(moves), np.nan)
-        usual[1:] = rolling_deviation(moves, JUMP_WINDOW, ddof=1)[:-1]
-        jumped = (np.abs(moves) > deviations * usual) & (np.abs(moves) > SMALL_MOVE)
         days = ordered["date"]
         jumps = [
-            {"session": days[at].as_py(), "move": moves[at], "usual": usual[at]} for at in jumped.nonzero()[0][:LISTED]
+            {"session": days[at].as_py(), "move": moves[at], "usual": usual}
+            for at, usual in _jumps(moves, deviations)[:LISTED]
         ]
         split_moves = _split_moves(ordered, close)
         away = pc.abs(ordered["adj_close_deviation"])
@@ -309,6 +312,22 @@ def _looker(deviations: float, tolerance: float):  # type: ignore[no-untyped-def
     return kernel
 
 
+def _jumps(moves: Any, deviations: float) -> list[tuple[int, float]]:
+    """The places of the moves that are jumps, ascending, and the deviation of the JUMP_WINDOW moves before each."""
+    import numpy as np
+
+    from stock_lakehouse.indicators.kernel import deviations_of
+
+    large = (np.abs(moves) > SMALL_MOVE).nonzero()[0]
+    large = large[large >= JUMP_WINDOW]
+    if not large.size:
+        return []
+    # Only of large moves: the deviations of all windows take most of the time of a look.
+    usual = deviations_of(np.lib.stride_tricks.sliding_window_view(moves, JUMP_WINDOW)[large - JUMP_WINDOW], ddof=1)
+    jumped = np.abs(moves[large]) > deviations * usual
+    return list(zip(large[jumped].tolist(), usual[jumped].tolist(), strict=True))
+
+
 def _split_moves(bars: "pa.Table", close: Any) -> list[dict[str, Any]]:
     """The sessions whose move is near the ratio of their split, or near the change of the factor that bars are divided by."""
     import numpy as np
@@ -331,11 +350,14 @@ def _split_moves(bars: "pa.Table", close: Any) -> list[dict[str, Any]]:
 
 
 def _basis_changes(bars: "pa.Table") -> list[dict[str, Any]]:
-    import numpy as np
+    import pyarrow.compute as pc
 
-    bases = np.asarray(bars["price_basis"])
-    begins = [0, *((bases[1:] != bases[:-1]).nonzero()[0] + 1)]
-    return [{"session": bars["date"][int(at)].as_py(), "basis": str(bases[at])} for at in begins]
+    runs = pc.run_end_encode(bars["price_basis"].combine_chunks())
+    begins = [0, *runs.run_ends.to_pylist()[:-1]]
+    return [
+        {"session": bars["date"][at].as_py(), "basis": str(basis)}
+        for at, basis in zip(begins, runs.values.to_pylist(), strict=True)
+    ]
 
 
 def _incomplete(bars: "pa.Table") -> list[dict[str, Any]]:

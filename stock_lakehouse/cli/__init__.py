@@ -50,6 +50,8 @@ def main() -> None:
     with ctrl_c.watched():
         try:
             app(prog_name=NAME)
+        except SystemExit:  # every command ends so, also one that has loaded no library
+            raise
         except explainable() as error:  # evaluated only after an error, when the libraries are loaded already
             line = explanation(error)
             if line is None:

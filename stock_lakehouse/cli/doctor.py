@@ -171,7 +171,7 @@ def _serving(settings: Settings) -> Diagnosis:
     try:
         for table in SERVED:
             stored = lake.delta[table.name]
-            files = list(copy.present(table, stored.open()).values()) if stored.exists() else []
+            files = list(copy.present(table, stored.snapshot()).values()) if stored.exists() else []
             wanted, missing = wanted + len(files), missing + files.count(None)
     except StorageError as error:
         return Diagnosis("serving", "note", f"the serving copy cannot be listed, so readers use the tables: {error}")

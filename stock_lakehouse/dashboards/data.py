@@ -207,7 +207,7 @@ def _opened(view: View, table: Table) -> deltalake.DeltaTable | None:
     stored = view.lake.delta[table.name]
     if not has_rows_at(view.lake, table.name, view.as_of):
         return None
-    return stored.open() if view.as_of is None else open_as_of(stored, view.as_of)
+    return stored.snapshot() if view.as_of is None else open_as_of(stored, view.as_of)
 
 
 def _landed(lake: Lake, at: datetime | None) -> list[RawFile]:

@@ -94,7 +94,7 @@ class View:
         stored = self.lake.delta[table.name]
         if not has_rows_at(self.lake, table.name, self.as_of):
             return None
-        return stored.open() if self.as_of is None else open_as_of(stored, self.as_of)
+        return stored.snapshot() if self.as_of is None else open_as_of(stored, self.as_of)
 
     @cached_property
     def digest(self) -> str:

@@ -105,10 +105,15 @@ def rolling_deviation(values: Array, window: int, ddof: int) -> Array:
 
     out = np.full(len(values), np.nan)
     if len(values) >= window:
-        windows = np.lib.stride_tricks.sliding_window_view(values, window)
-        # Subtracting the window's first value keeps equal values exactly equal.
-        out[window - 1 :] = (windows - windows[:, :1]).std(axis=1, ddof=ddof)
+        out[window - 1 :] = deviations_of(np.lib.stride_tricks.sliding_window_view(values, window), ddof)
     return out
+
+
+def deviations_of(windows: Array, ddof: int) -> Array:
+    """The standard deviation of each row of `windows`."""
+    # Subtracting the window's first value keeps equal values exactly equal.
+    deviations: Array = (windows - windows[:, :1]).std(axis=1, ddof=ddof)
+    return deviations
 
 
 def window_sums(values: Array, window: int) -> Array:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -21,7 +22,7 @@ from stock_lakehouse.sources.file_report import file_line
 from stock_lakehouse.tables import CURATED, FEATURES, Table
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    import pyarrow as pa
 
     from stock_lakehouse.lake import Lake
     from stock_lakehouse.partitions import Rectangle
@@ -34,14 +35,11 @@ DRAWN_YEARS = 2  # the newest of a run, and the year before it
 FILES_LISTED = 100
 
 
-def preview(frame: DataFrame, rectangle: Rectangle) -> dg.MarkdownMetadataValue:
-    """The newest rows of the run's first ticker, as a Markdown table: no more columns than the UI shows without a click."""
-    from pyspark.sql import functions as F
-
-    of_ticker = frame.where(F.col("ticker") == rectangle.tickers[0])
-    rows = of_ticker.orderBy(F.col("date").desc()).limit(PREVIEW_ROWS).collect()
-    names = list(dict.fromkeys(("ticker", "date", *frame.columns)))[:PREVIEW_COLUMNS]
-    cells = [names, ["---"] * len(names), *([_as_markdown(row[name]) for name in names] for row in rows)]
+def preview(rows: pa.Table) -> dg.MarkdownMetadataValue:
+    """The newest of `rows` as a Markdown table: no more columns than the UI shows without a click."""
+    newest = rows.sort_by([("date", "descending")]).slice(0, PREVIEW_ROWS).to_pylist()
+    names = list(dict.fromkeys(("ticker", "date", *rows.column_names)))[:PREVIEW_COLUMNS]
+    cells = [names, ["---"] * len(names), *([_as_markdown(row[name]) for name in names] for row in newest)]
 
     def table(count: int) -> str:
         return "\n".join(f"| {' | '.join(line[:count])} |" for line in cells)
@@ -50,9 +48,7 @@ def preview(frame: DataFrame, rectangle: Rectangle) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(table(next(fitting, len(names))))
 
 
-def pictures(
-    lake: Lake, spark: SparkSession, table: Table, rectangle: Rectangle
-) -> dict[str, dg.MarkdownMetadataValue]:
+def pictures(lake: Lake, table: Table, rectangle: Rectangle) -> dict[str, dg.MarkdownMetadataValue]:
     """The last sessions of the run's first ticker: small in `picture`, which the UI shows in its place, and whole in `chart`.
 
     Empty if `table` has no prices, or fewer than two. Features are drawn over the bars of the curated table.
@@ -61,9 +57,9 @@ def pictures(
     if "close" not in bars.table.column_names:
         return {}
     ticker, years = rectangle.tickers[0], [rectangle.last.year - back for back in range(DRAWN_YEARS)]
-    columns = _drawn(bars.read(spark, [ticker], years), ("open", "high", "low", "close", "volume"))
+    columns = _drawn(bars.read_arrow([ticker], years), ("open", "high", "low", "close", "volume"))
     if table.name == FEATURES.name:
-        of_features = _drawn(lake.features.read(spark, [ticker], years), (*LINES, *BAND))
+        of_features = _drawn(lake.features.read_arrow([ticker], years), (*LINES, *BAND))
         places = {session: place for place, session in enumerate(of_features["date"])}
         found = [places.get(session) for session in columns["date"]]
         for name in of_features.keys() - {"date"}:
@@ -72,10 +68,10 @@ def pictures(
     return {name: dg.MetadataValue.md(text) for name, text in drawn.items() if text is not None}
 
 
-def _drawn(frame: DataFrame, names: Sequence[str]) -> dict[str, list[Any]]:
-    """The columns of `names` that `frame` has, and `date`, in the order of sessions."""
-    present = [name for name in names if name in frame.columns]
-    columns: dict[str, list[Any]] = frame.select("date", *present).toArrow().sort_by("date").to_pydict()
+def _drawn(rows: pa.Table, names: Sequence[str]) -> dict[str, list[Any]]:
+    """The columns of `names` that `rows` have, and `date`, in the order of sessions."""
+    present = [name for name in names if name in rows.column_names]
+    columns: dict[str, list[Any]] = rows.select(["date", *present]).sort_by("date").to_pydict()
     return columns
 
 
@@ -87,6 +83,8 @@ def _as_markdown(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.4g}"
+    if isinstance(value, datetime):
+        value = value.replace(tzinfo=None)  # all times are UTC
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)  # a year is no number of shares
     text = printable(str(value))

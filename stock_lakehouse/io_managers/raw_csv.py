@@ -41,8 +41,7 @@ class RawCsvIOManager(dg.ConfigurableIOManager):
             facts["files read"] = files_read(obj)
         rows = None
         if not house.is_job(rectangle):  # a run of jobs opens no session here
-            newest = stored.read(house.session, rectangle.tickers[:1], rectangle.years[-1:])
-            facts["preview"] = preview(newest, rectangle)
+            facts["preview"] = preview(stored.read_arrow(rectangle.tickers[:1], rectangle.years[-1:]))
             rows = rows_of_partitions(house, raw_counts(house, rectangle), keys)
         record(context, facts, rows, landing.landed > 0)
 

@@ -67,7 +67,6 @@ class TableIOManager(dg.ConfigurableIOManager):
             raise computed_anew(context, error) from error
         facts = facts_of(step, table, published)
         keys, stored = context.asset_partition_keys, step.lake.stored(table.name)
-        rows = stored.read(house.session, rectangle.tickers[:1], rectangle.years[-2:])
         # Inside the run's keys the table now holds what was computed, and staged files are read sooner than the table's.
         held = stored.read(house.session, rectangle.tickers, rectangle.read_years) if is_own else computed.frame
         recorded = record(
@@ -75,8 +74,8 @@ class TableIOManager(dg.ConfigurableIOManager):
             {
                 **facts,
                 "location": dg.MetadataValue.path(facts["location"]),
-                **pictures(step.lake, house.session, table, rectangle),
-                "preview": preview(rows, rectangle),
+                **pictures(step.lake, table, rectangle),
+                "preview": preview(stored.read_arrow(rectangle.tickers[:1], rectangle.years[-2:])),
                 "dagster/column_lineage": lineage_of(stored.table, step.lake.indicators),
             },
             rows_of_partitions(house, counts_in(held, table, rectangle), keys),

@@ -90,7 +90,7 @@ def _contents(lake: Lake) -> list[_Content] | None:
         stored = lake.delta[table.name]
         if not stored.exists():
             continue
-        opened = stored.open()
+        opened = stored.snapshot()
         files = copy.present(table, opened)
         if None in files.values():
             return None
@@ -104,7 +104,7 @@ def _contents(lake: Lake) -> list[_Content] | None:
     for table in COPIED:
         stored = lake.delta[table.name]
         if stored.exists():
-            contents.append(_Content(table, stored.open().version()))
+            contents.append(_Content(table, stored.snapshot().version()))
     return contents
 
 

@@ -58,18 +58,18 @@ class Gap:
         return f"{self.ticker}|{self.sessions[0]}|{self.sessions[-1] if self.ended else ''}"
 
 
-def read_coverage(complete: DeltaTable, bars: DeltaTable, calendar: MarketCalendar) -> dict[str, TickerCoverage]:
+def read_coverage(complete: DeltaTable, bars: DeltaTable | None, calendar: MarketCalendar) -> dict[str, TickerCoverage]:
     """The sessions that a lake holds, by ticker.
 
     - complete: the table of the last layer, whose sessions count
-    - bars: the curated table, which has the status of each bar
+    - bars: the curated table, which has the status of each bar; None: provisional bars are not looked for
 
     A table that was never published has no sessions. Raises CoverageError if a table cannot be read.
     """
     from deltalake.exceptions import DeltaError
 
     try:
-        provisional = _provisional(bars)
+        provisional = {} if bars is None else _provisional(bars)
         return {
             ticker: TickerCoverage(first, last, missing, tuple(sorted(provisional.get(ticker, ()))))
             for ticker, (first, last, missing) in _spans(complete, calendar).items()
@@ -85,7 +85,7 @@ def _spans(table: DeltaTable, calendar: MarketCalendar) -> Spans:
     """First, last and missing sessions of each ticker."""
     if not table.exists():
         return {}
-    opened = table.open()
+    opened = table.snapshot()
     return (
         _spans_by_log(opened, calendar) if "ticker" in partition_columns(opened) else _spans_by_rows(opened, calendar)
     )
@@ -151,14 +151,15 @@ def _provisional(table: DeltaTable) -> Mapping[str, Sequence[date]]:
 
     if not table.exists():
         return {}
-    opened = table.open()
+    opened = table.snapshot()
     version = (str(opened.metadata().id), opened.version())
     if version in _provisional_of:
         return _provisional_of[version]
     newest = pc.max(add_actions(opened)["partition.year"]).as_py() or 0
-    recent = (ds.field("year") > newest - RECENT_YEARS) & (ds.field("bar_status") == "provisional")
+    recent = opened.to_pyarrow_dataset(file_pruning_predicate=[("year", ">", newest - RECENT_YEARS)])
     found: dict[str, list[date]] = {}
-    for row in opened.to_pyarrow_dataset().to_table(columns=["ticker", "date"], filter=recent).to_pylist():
+    is_provisional = ds.field("bar_status") == "provisional"
+    for row in recent.to_table(columns=["ticker", "date"], filter=is_provisional).to_pylist():
         found.setdefault(row["ticker"], []).append(row["date"])
     _provisional_of.clear()
     _provisional_of[version] = found

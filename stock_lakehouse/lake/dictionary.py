@@ -63,6 +63,6 @@ def _rows(lake: Lake, name: str) -> int | None:
     if stored is None or name == RESTATEMENTS.name:
         return None
     try:
-        return sum(rows_of(stored.open()).values()) if stored.exists() else 0
+        return sum(rows_of(stored.snapshot()).values()) if stored.exists() else 0
     except DeniedError:
         return None

@@ -149,7 +149,7 @@ class Ledger:
 
         if not self.stored.exists():
             return 0
-        opened = self.stored.open()
+        opened = self.stored.snapshot()
         if not _may_have_orphans(opened, table_name, present.version()):
             return 0
         is_orphaned = (pc.field("table_id") == str(present.metadata().id)) & (
@@ -164,9 +164,9 @@ class Ledger:
         """
         for table in tables:
             name = table.table.name
-            if table.exists() and self.orphans(name, table.open()):
+            if table.exists() and self.orphans(name, table.snapshot()):
                 with one_writer(table.lake_root, name):
-                    self.drop_orphans(name, table.open())
+                    self.drop_orphans(name, table.snapshot())
 
     def drop_orphans(self, table_name: str, present: deltalake.DeltaTable) -> None:
         """Remove the orphaned lines of a table: those that announce a commit on top of its present version or a later one.
@@ -196,7 +196,7 @@ class Ledger:
         is_orphaned = F.lit(False)
         for table in tables:
             if table.exists():
-                present = table.open()
+                present = table.snapshot()
                 of_table = F.col("table_id") == str(present.metadata().id)
                 is_orphaned = is_orphaned | (of_table & (F.col("from_version") >= present.version()))
         return self.stored.read(spark).where(~is_orphaned)

@@ -112,8 +112,8 @@ class ParquetTable:
             frame = frame.where(F.col("year").isin(list(years)))
         return frame
 
-    def read_arrow(self, tickers: Sequence[str] | None = None) -> pa.Table:
-        """The rows of `tickers` (None: all) without an engine, in no particular order."""
+    def read_arrow(self, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None) -> pa.Table:
+        """The rows of `tickers` and `years` (None: all) without an engine, in no particular order."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -124,7 +124,8 @@ class ParquetTable:
             rows = self._rows_in(table, path, tickers)
             return rows if named is None else rows.filter(pc.is_in(rows["ticker"], named))
 
-        paths = self._paths_of(table, tickers)
+        wanted = None if years is None else set(map(str, years))
+        paths = [path for path in self._paths_of(table, tickers) if wanted is None or partition_of(path)[-1] in wanted]
         return pa.concat_tables([table.arrow_schema.empty_table(), *self._storage.map(rows_in, paths)])
 
     @property
@@ -147,9 +148,7 @@ class ParquetTable:
 
     def state(self, tickers: Sequence[str]) -> frozenset[tuple[str, str]]:
         """Path and version tag of each file that may hold rows of `tickers`."""
-        table = self.table
-        paths = set(self._paths_of(table, tickers))
-        return frozenset((file.path, file.version_tag) for file in self._files_of(table) if file.path in paths)
+        return frozenset((file.path, file.version_tag) for file in self._files_of(self.table, tickers))
 
     def damages(self) -> list[Damage]:
         """The files that cannot be read with the table's schema."""
@@ -190,17 +189,19 @@ class ParquetTable:
     def _has_files(self, table: Table) -> bool:
         return any(file.name == FILE for file in self._storage.walk(table.path))
 
-    def _files_of(self, table: Table) -> list[File]:
-        files = (file for file in self._storage.walk(table.path) if file.name == FILE)
-        return sorted(files, key=lambda file: file.path)
+    def _files_of(self, table: Table, tickers: Sequence[str] | None = None) -> list[File]:
+        """The files that may hold rows of `tickers` (None: any), by path."""
+        folder, levels = table.path, len(table.partition_by)
+        wanted = None if tickers is None or "ticker" not in table.partition_by else set(tickers)
+        if wanted is not None and len(wanted) == 1:
+            folder, levels = f"{folder}/{partition_folder(table, (*wanted, 0)).partition('/')[0]}", 1
+        files = self._storage.walk_partitions(folder, levels, FILE)
+        found = (file for file in files if wanted is None or partition_of(file.path)[0] in wanted)
+        return sorted(found, key=lambda file: file.path)
 
     def _paths_of(self, table: Table, tickers: Sequence[str] | None) -> list[str]:
         """The files that may hold rows of `tickers` (None: any)."""
-        paths = [file.path for file in self._files_of(table)]
-        if tickers is None or "ticker" not in table.partition_by:
-            return paths
-        wanted = set(tickers)
-        return [path for path in paths if partition_of(path)[0] in wanted]
+        return [file.path for file in self._files_of(table, tickers)]
 
     def _rows_in(self, table: Table, path: str, tickers: Sequence[str] | None = None) -> pa.Table:
         """The rows of a file, without row groups that by their statistics hold none of `tickers`."""

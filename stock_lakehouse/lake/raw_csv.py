@@ -260,6 +260,10 @@ class RawCsv:
         ]
         return _in_order(list(self._storage.map(lambda raw: self._rows_of(raw, tickers), files)))
 
+    def read_arrow(self, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None) -> pa.Table:
+        """The landed rows of `tickers` and `years` (None: all) as text, without an engine. Raises CorruptRawFileError."""
+        return self.read_text(self.table.column_names, tickers, years)
+
     def days(self, tickers: Sequence[str], years: Sequence[int]) -> pa.Table:
         """How many landed rows there are of each ticker and day: `ticker`, `day` (date32), `count`; without days that cannot be
         read."""

@@ -318,7 +318,7 @@ def _features(lake: Lake) -> Table:
     lake.check(FEATURES.name)
     if not stored.exists():
         return stored.table
-    types = {field.name: str(getattr(field.type, "type", "")) for field in stored.open().schema().fields}
+    types = {field.name: str(getattr(field.type, "type", "")) for field in stored.snapshot().schema().fields}
     others = tuple(
         Column(name, types[name], "Own indicator, of a file that is not among these settings", null="not known")
         for name in types
@@ -385,7 +385,7 @@ def _delta(lake: Lake, table: Table, selection: Selection) -> pa.Table:
     assert isinstance(stored, DeltaTable)
     if not stored.exists() if at is None else _not_created_yet(lake, stored, at):
         return table.arrow_schema.empty_table()
-    opened = stored.open() if at is None else open_as_of(stored, at)
+    opened = stored.snapshot() if at is None else open_as_of(stored, at)
     needed = replace(table, columns=tuple(column for column in table.columns if column.name in selection.columns))
     is_served = table.name in {served.name for served in SERVED}
     if is_served and (rows := _served(lake, needed, opened, selection)) is not None:
@@ -438,7 +438,7 @@ def _committed_lines(lake: Lake, lines: pa.Table, at: datetime | None) -> pa.Tab
         if stored is None or not stored.exists():
             continue
         version = stored.version() if at is None else version_at(commits(stored), at)
-        of_table = pc.equal(lines["table_id"], str(stored.open().metadata().id))
+        of_table = pc.equal(lines["table_id"], str(stored.snapshot().metadata().id))
         is_orphaned = pc.or_(
             is_orphaned, pc.and_(of_table, pc.greater_equal(lines["from_version"], -1 if version is None else version))
         )
@@ -475,7 +475,7 @@ def lines_of_run(lake: Lake, run_id: str) -> pa.Table:
     stored = lake.delta[RESTATEMENTS.name]
     if not stored.exists():
         return RESTATEMENTS.arrow_schema.empty_table()
-    lines = stored.open().to_pyarrow_dataset().to_table(filter=pc.field("run_id") == run_id)
+    lines = stored.snapshot().to_pyarrow_dataset().to_table(filter=pc.field("run_id") == run_id)
     return _committed_lines(lake, conformed(lines, RESTATEMENTS), None)
 
 

@@ -125,7 +125,7 @@ class ServingCopy:
         stored = self.lake.delta[table.name]
         if not stored.exists():
             return []
-        opened = stored.open()
+        opened = stored.snapshot()
         return self._make(stored, opened, self.served(table, opened), years)
 
     def files(self, table: Table, opened: deltalake.DeltaTable) -> dict[int, str]:
@@ -201,7 +201,7 @@ class ServingCopy:
         stored = self.lake.delta[table.name]
         there = self._there(table)
         found = []
-        for served in self.served(table, stored.open()) if stored.exists() else ():
+        for served in self.served(table, stored.snapshot()) if stored.exists() else ():
             if served.path not in there:
                 continue
             rows = rows_or_reason(lambda path=served.path: int(pq.read_metadata(self.storage.ranged(path)).num_rows))  # type: ignore[misc]
@@ -222,7 +222,7 @@ class ServingCopy:
             files = list(self._there(table).values())
             newest = max((file.changed for file in files), default=0.0)
             stored = self.lake.delta[table.name]
-            named_now = {year.path for year in self.served(table, stored.open())} if stored.exists() else set()
+            named_now = {year.path for year in self.served(table, stored.snapshot())} if stored.exists() else set()
             # A publish has replaced the file of such a year, and its serving copy is yet to come.
             unmade = {_year_of(path) for path in named_now - {file.path for file in files}}
             removed += [

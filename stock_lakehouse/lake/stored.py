@@ -62,6 +62,10 @@ class StoredTable(Protocol):
         """
         ...
 
+    def read_arrow(self, tickers: Sequence[str] | None = None, years: Sequence[int] | None = None) -> pa.Table:
+        """The same rows without an engine, in no particular order."""
+        ...
+
     def paths(self) -> list[str]:
         """The table's data files, as paths under the lake's root."""
         ...

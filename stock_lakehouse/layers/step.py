@@ -237,9 +237,10 @@ def publish_rows(
 
 def facts_of(step: Step, table: Table, published: Published) -> dict[str, Any]:
     """The figures of `table` after a publish, and of the publish, by name."""
-    stored = step.lake.stored(table.name)
+    lake, stored = step.lake, step.lake.stored(table.name)
+    rows = lake.delta[table.name].row_count() if table.format == "delta" else None
     return {
-        "dagster/row_count": step.lake.read(table.name, step.spark).count(),
+        "dagster/row_count": lake.read(table.name, step.spark).count() if rows is None else rows,
         "bytes": sum(stored.sizes()),
         "location": stored.location,
         "added": published.added,

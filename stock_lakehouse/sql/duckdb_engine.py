@@ -20,6 +20,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake import Lake
+from stock_lakehouse.lake.delta_table import add_actions
 from stock_lakehouse.lake.history import open_as_of
 from stock_lakehouse.lake.reading import NAMES, STREAM_NAMES, has_rows_at, names_of, rows_as_of, table_of
 from stock_lakehouse.lake.serving import SERVED, ServingCopy, served_name
@@ -187,7 +188,7 @@ class DuckDBEngine:
         if not has_rows_at(self.lake, table.name, as_of):
             database.register(name, table.arrow_schema.empty_table())
             return []
-        version = stored.open() if as_of is None else open_as_of(stored, as_of)
+        version = stored.snapshot() if as_of is None else open_as_of(stored, as_of)
         files = list(self.serving.files(BY_NAME[table.name], version).values())
         if not files:
             database.register(name, table.arrow_schema.empty_table())
@@ -200,8 +201,10 @@ class DuckDBEngine:
             for column in table.columns
         )
         paths = ", ".join(text_literal(file) for file in files)
-        # The folder is named year=…, and the file has the column too.
-        source = f"read_parquet([{paths}], hive_partitioning = false)"
+        # The folder is named year=…, and the file has the column too. DuckDB would guess the number of rows by the file of the
+        # first year, and would sort a wide result whole of which only the first rows are wanted.
+        rows = sum(add_actions(version)["num_records"].to_pylist())
+        source = f"read_parquet([{paths}], hive_partitioning = false, explicit_cardinality = {rows})"
         database.execute(" ".join((f"CREATE VIEW {quoted(name)} AS SELECT", columns, "FROM", source)))
         return files
 

@@ -62,7 +62,7 @@ class Version:
 
     def __init__(self, stored: DeltaTable) -> None:
         self.stored = stored
-        self.opened: deltalake.DeltaTable | None = stored.open() if stored.exists() else None
+        self.opened: deltalake.DeltaTable | None = stored.snapshot() if stored.exists() else None
         self.number = -1 if self.opened is None else self.opened.version()
         # What makes a digest besides files: another table at the same place, and a new column, which old files lack.
         self._form: list[Any] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
+from statistics import stdev
 
 import deltalake
 import numpy as np
@@ -64,6 +65,18 @@ def test_a_halved_price_is_a_jump(spark: SparkSession) -> None:
 def test_a_usual_move_or_too_short_a_history_is_none(spark: SparkSession) -> None:
     for closes in (wobble(JUMP_WINDOW + 10), [100.0, 101.0, 40.0]):
         assert look_at(bars(spark, closes), deviations=25, tolerance=0.001)["A"].jumps == ()
+
+
+def test_jumps_are_those_of_the_deviation_of_all_moves_before() -> None:
+    dice = np.random.default_rng(7)
+    moves = np.concatenate([[np.nan], dice.normal(0, 0.02, 600) * dice.choice([1, 1, 1, 6], 600)])
+    wanted = []
+    for at in range(JUMP_WINDOW + 1, len(moves)):  # the first move is unknown
+        before = [float(move) for move in moves[at - JUMP_WINDOW : at]]
+        if abs(moves[at]) > market.SMALL_MOVE and abs(moves[at]) > 3 * stdev(before):
+            wanted.append((at, pytest.approx(stdev(before), rel=1e-12)))
+    assert 3 < len(wanted) < 60
+    assert market._jumps(moves, 3) == wanted
 
 
 def test_an_adj_close_that_is_far_from_the_derived_one_is_reported(spark: SparkSession) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -80,13 +81,17 @@ def test_rows_of_delivered_tables_are_counted_by_opening_each_file_once(varied: 
 
 
 def test_who_may_not_read_delivered_rows_sees_everything_else(varied: Varied, monkeypatch: pytest.MonkeyPatch) -> None:
-    def walk(folder: Folder, path: str, walked: Any = Folder.walk) -> Any:
-        if path.startswith(("raw/", "processed/stocks_daily")):
-            raise DeniedError(f"{path}: access denied")
-        return walked(folder, path)
+    def guarded(listing: Callable[..., Any]) -> Callable[..., Any]:
+        def listed(folder: Folder, path: str, *how: Any) -> Any:
+            if path.startswith(("raw/", "processed/stocks_daily")):
+                raise DeniedError(f"{path}: access denied")
+            return listing(folder, path, *how)
+
+        return listed
 
     everything = data(View(varied.lake))
-    monkeypatch.setattr(Folder, "walk", walk)
+    for name in ("walk", "walk_partitions"):
+        monkeypatch.setattr(Folder, name, guarded(getattr(Folder, name)))
     view = View(varied.lake)
     found = data(view)
     for name, held in tables_of(found).items():

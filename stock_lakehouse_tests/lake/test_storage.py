@@ -56,6 +56,11 @@ def behaves(storage: Storage) -> None:
         "raw/ticker=A%5EB/one.csv": ("one.csv", 1),
         "raw/ticker=A=B/two.csv": ("two.csv", 2),
     }
+    assert list(storage.walk_partitions("raw", 1, "two.csv")) == [found["raw/ticker=A=B/two.csv"]]
+    assert [*storage.walk_partitions("raw", 0, "two.csv"), *storage.walk_partitions("raw", 2, "two.csv")] == []
+    assert [*storage.walk_partitions("none", 1, "two.csv")] == []
+    asked = ("raw/ticker=A%5EB/one.csv", "raw/ticker=A%5EB/two.csv")
+    assert storage.present("raw", asked) == {asked[0]: found[asked[0]]}
     with pytest.raises(FileExistsError):
         storage.create("raw/ticker=A=B/two.csv", b"other")
     assert storage.read("raw/ticker=A=B/two.csv") == b"22"

@@ -77,7 +77,7 @@ class LakeState:
         lake = self.view.lake
         files = sorted((file.path, file.version_tag) for file in lake.parquet[QUARANTINE.name].files())
         ledger = lake.delta[RESTATEMENTS.name]
-        version = ledger.open().version() if ledger.exists() else None
+        version = ledger.snapshot().version() if ledger.exists() else None
         return _digest([self.bars, files, version])
 
     def before(self, day: date) -> str:

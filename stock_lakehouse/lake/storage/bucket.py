@@ -59,6 +59,14 @@ class Bucket:
                 for entry in chunk:
                     yield File(entry["path"], entry["size"], entry["last_modified"].timestamp(), str(entry["e_tag"]))
 
+    def walk_partitions(self, folder: str, levels: int, name: str) -> Iterator[File]:
+        depth = folder.count("/") + levels + 1
+        return (file for file in self.walk(folder) if file.name == name and file.path.count("/") == depth)
+
+    def present(self, folder: str, paths: Iterable[str]) -> Mapping[str, File]:
+        wanted = {*paths}
+        return {file.path: file for file in self.walk(folder) if file.path in wanted}
+
     def source(self, path: str) -> BytesIO:
         return BytesIO(self.read(path))
 

@@ -40,8 +40,24 @@ class Folder:
                     waiting.append(path)
                     continue
                 with contextlib.suppress(FileNotFoundError):  # replaced or removed meanwhile
-                    stat = entry.stat()
-                    yield File(path, stat.st_size, stat.st_mtime, f"{stat.st_ino}-{stat.st_mtime_ns}")
+                    yield _file(path, entry.stat())
+
+    def walk_partitions(self, folder: str, levels: int, name: str) -> Iterator[File]:
+        folders = [folder]
+        for _ in range(levels):
+            within, folders = folders, []
+            for path in within:
+                with contextlib.suppress(FileNotFoundError):  # not created yet, or removed meanwhile
+                    entries = os.scandir(f"{self._root}/{path}")
+                    folders += [f"{path}/{entry.name}" for entry in entries if entry.is_dir(follow_symlinks=False)]
+        yield from self.present(folder, (f"{path}/{name}" for path in folders)).values()
+
+    def present(self, folder: str, paths: Iterable[str]) -> Mapping[str, File]:
+        found = {}
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                found[path] = _file(path, os.stat(f"{self._root}/{path}"))
+        return found
 
     def source(self, path: str) -> str:
         return str(self._root / path)
@@ -121,3 +137,7 @@ def _remove_orphans(written: Path) -> None:
         with contextlib.suppress(FileNotFoundError):  # renamed by its writer, or removed by another process
             if now - hidden.stat().st_mtime > ORPHAN_SECONDS:
                 hidden.unlink()
+
+
+def _file(path: str, stat: os.stat_result) -> File:
+    return File(path, stat.st_size, stat.st_mtime, f"{stat.st_ino}-{stat.st_mtime_ns}")

