@@ -5,14 +5,14 @@ TA-Lib is the kernel. Definitions are TA-Lib's unless a docstring says why not. 
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, np.dtype[Any]]
-    Columns = MutableMapping[str, Array]
+    Columns = Mapping[str, Array]
 
 # Two averages that differ by less, relatively, are equal. Averages of 50 and of 200 equal prices may round differently, and a
 # flat price would otherwise give false crosses.
@@ -65,10 +65,7 @@ def bollinger(columns: Columns, source: str, window: int, deviations: float) -> 
     average = moving_average(columns, source, window)
     if deviations == 0:
         return average
-    known = f"{source} deviation {window}"  # the two bands share it: it takes longer than all other indicators together
-    if known not in columns:
-        columns[known] = rolling_deviation(columns[source], window, ddof=0)
-    band: Array = average + deviations * columns[known]
+    band: Array = average + deviations * rolling_deviation(columns[source], window, ddof=0)
     return band
 
 

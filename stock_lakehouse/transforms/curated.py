@@ -304,6 +304,8 @@ class _Bars:
         import pyarrow as pa
         import pyarrow.compute as pc
 
+        if bars["basis"].null_count:
+            raise ValueError("bars without a basis, of an earlier version of the program")
         landed = bars["ingested_at"].cast(pa.timestamp("us"))
         adjusted_to = pc.coalesce(bars["adjusted_to"], landed.cast(pa.date32()))
         return cls(
@@ -317,16 +319,15 @@ class _Bars:
         )
 
     def slice(self, start: int, end: int) -> _Bars:
-        arrays = (
-            self.day,
-            self.landed,
-            self.adjusted_to,
-            self.adj_close_as_of,
-            self.dividends_delivered,
-            self.on_total_return,
+        return _Bars(
+            self.day[start:end],
+            self.landed[start:end],
+            self.adjusted_to[start:end],
+            self.adj_close_as_of[start:end],
+            self.dividends_delivered[start:end],
+            self.on_total_return[start:end],
+            {name: value[start:end] for name, value in self.values.items()},
         )
-        values = {name: value[start:end] for name, value in self.values.items()}
-        return _Bars(*(array[start:end] for array in arrays), values)
 
 
 class _Factors(NamedTuple):
