@@ -62,9 +62,10 @@ def bollinger(columns: Columns, source: str, window: int, deviations: float) -> 
 
     Not TA-Lib's: its bands are centred on its average, see `moving_average`. docs/conformance.md has the errors of both.
     """
-    band: Array = moving_average(columns, source, window) + deviations * rolling_deviation(
-        columns[source], window, ddof=0
-    )
+    average = moving_average(columns, source, window)
+    if deviations == 0:
+        return average
+    band: Array = average + deviations * rolling_deviation(columns[source], window, ddof=0)
     return band
 
 

@@ -63,10 +63,18 @@ class Indicator:
         function = getattr(self.function, "__name__", type(self.function).__name__)
         return f"{self.name}={function}({sorted(self.parameters.items())})"
 
+    @property
+    def is_windowed(self) -> bool:
+        """Whether a value depends on no session more than `warm_up` before its own; of an unknown function, nobody knows."""
+        return self.function in WINDOWED
+
     def values(self, columns: Columns) -> Array:
         """Its values over one ticker's history; `columns` has at least those that it reads."""
         return self.function(columns, **self.parameters)
 
+
+# The functions whose values depend on a window of sessions alone; exponential averages, RSI and MACD depend on all earlier ones.
+WINDOWED = (moving_average, bollinger, simple_return, volatility, signal, cross)
 
 PRICE = "currency per share"
 _MACD = {"source": "close", "fast": 12, "slow": 26, "signal": 9}
@@ -219,7 +227,9 @@ def indicator_spec(indicators: tuple[Indicator, ...] = INDICATORS) -> str:
     return f"{FORMULA_VERSION}-{hashlib.sha256(repr(lines).encode()).hexdigest()[:8]}"
 
 
-def compute(bars: Columns, indicators: tuple[Indicator, ...] = INDICATORS) -> dict[str, Array]:
+def compute(
+    bars: Mapping[str, Array], indicators: tuple[Indicator, ...] = INDICATORS, start: int = 0
+) -> dict[str, Array]:
     """Every indicator over one ticker's whole history.
 
     `bars` has one value a session, in ascending order, in each of these columns:
@@ -229,12 +239,24 @@ def compute(bars: Columns, indicators: tuple[Indicator, ...] = INDICATORS) -> di
     - dividend: float64; NaN where the delivery does not say it.
     - total_return: bool; True where adj_close is a delivered one.
 
-    Returns one array an indicator, of the same length: float64 with NaN in the warm-up, or bool.
+    Returns one array an indicator, of the sessions from the place `start` on: float64 with NaN in the warm-up, or bool. What
+    depends on a window alone is computed only for these sessions, with the same values to the last bit.
     """
+    whole: set[str] = set()  # of the whole history: what is not windowed, and what that reads
+    for indicator in reversed(indicators):
+        if start == 0 or not indicator.is_windowed or indicator.name in whole:
+            whole |= {indicator.name, *indicator.reads}
     columns: dict[str, Array] = dict(bars)
     for indicator in indicators:
-        columns[indicator.name] = indicator.values(columns)
-    return {indicator.name: columns[indicator.name] for indicator in indicators}
+        if indicator.name in whole:
+            columns[indicator.name] = indicator.values(columns)
+    if windowed := [indicator for indicator in indicators if indicator.name not in whole]:
+        first = max(start - max(indicator.warm_up for indicator in windowed), 0)
+        start -= first
+        columns = {name: values[first:] for name, values in columns.items()}
+        for indicator in windowed:
+            columns[indicator.name] = indicator.values(columns)
+    return {indicator.name: columns[indicator.name][start:] for indicator in indicators}
 
 
 def readers_of(column: str, indicators: tuple[Indicator, ...] = INDICATORS) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake.causes import cause_of
-from stock_lakehouse.lake.delta_table import DeltaTable, rows_in_order, rows_of
+from stock_lakehouse.lake.delta_table import DeltaTable, rows_of
 from stock_lakehouse.lake.lease import LeaseLostError
 from stock_lakehouse.lake.lock import confirm, one_writer
 from stock_lakehouse.lake.publish import (
@@ -148,9 +148,10 @@ def replace(stored: DeltaTable, rows: pa.Table, tickers: Sequence[str], years: S
                 row_filter & pc.field("year").isin(list(years)),
             )
         names = [field.name for field in opened.schema().fields]
-        new = rows.select(names)
         present = opened.to_pyarrow_dataset().to_table(columns=names, filter=row_filter)
-        if rows_in_order(new) == rows_in_order(present):
+        new = rows.select(names).cast(present.schema)
+        order = [(name, "ascending") for name in stored.table.key]
+        if new.sort_by(order).equals(present.sort_by(order)):
             return False
         try:
             deltalake.write_deltalake(opened, new, mode="overwrite", predicate=predicate)

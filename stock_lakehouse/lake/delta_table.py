@@ -444,11 +444,6 @@ class _Rows:
         return hash(self._rows.num_rows)
 
 
-def rows_in_order(table: pa.Table) -> list[tuple[object, ...]]:
-    """The rows of a small table in a deterministic order."""
-    return sorted(zip(*(column.to_pylist() for column in table.columns), strict=True), key=repr)
-
-
 def _commits_of(write_id: str, opened: deltalake.DeltaTable, version: int) -> list[int]:
     """The versions after `version` that the write `write_id` committed, ascending."""
     since = opened.version() - version

@@ -44,6 +44,7 @@ from stock_lakehouse.tables import CURATED, FEATURES, Table
 if TYPE_CHECKING:
     import deltalake
     import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
 
     from stock_lakehouse.lake import Lake
 
@@ -189,6 +190,30 @@ class ServingCopy:
         import pyarrow as pa
 
         return pa.concat_tables(self.storage.map(lambda year: _read(self.storage, year.path, columns, tickers), served))
+
+    def frame(
+        self, spark: SparkSession, table: Table, opened: deltalake.DeltaTable, tickers: Sequence[str]
+    ) -> DataFrame | None:
+        """The rows of `tickers` in the version `opened`, for an engine that reads the lake's own copy.
+
+        None if a file is missing, cannot be read or holds another number of rows than the log says: the caller then reads the
+        table itself, which has the same rows. Writes nothing.
+        """
+        import pyarrow.parquet as pq
+        from pyspark.sql import functions as F
+
+        served = self.served(table, opened)
+        try:
+            there = self._there(table)
+            if not served or any(year.path not in there for year in served):
+                return None
+            footers = self.storage.map(lambda year: pq.read_metadata(self.storage.ranged(year.path)), served)
+            if [footer.num_rows for footer in footers] != [year.rows for year in served]:
+                return None
+        except (OSError, ValueError, StorageError):  # as in `rows`
+            return None
+        paths = [self.storage.uri(year.path) for year in served]
+        return spark.read.schema(table.ddl).parquet(*paths).where(F.col("ticker").isin(list(tickers)))
 
     def damages(self, table: Table) -> list[Damage]:
         """The files of the present version that cannot be read, or hold another number of rows than the log says."""

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stock_lakehouse.lake.publish import LONG_LIST
+from stock_lakehouse.lake.serving import SERVED, ServingCopy
 from stock_lakehouse.layers import curated, features, processed
 from stock_lakehouse.layers.serving import serve
 from stock_lakehouse.layers.step import (
@@ -104,8 +106,20 @@ def read(lake: Lake, spark: SparkSession, table: Table, asked: Rectangle) -> Dat
     layer = COMPUTED[table.name]
     inputs = read_inputs(lake, layer.reads, asked.tickers)
     layer_upstream = next(source for source in upstream(table) if source.has_step)
-    frame = lake.stored(layer_upstream.name).read(
-        spark, asked.tickers, None if layer.reads_all_years else asked.read_years
-    )
+    frame = _served(lake, spark, layer_upstream, asked) if layer.reads_all_years else None
+    if frame is None:
+        years = None if layer.reads_all_years else asked.read_years
+        frame = lake.stored(layer_upstream.name).read(spark, asked.tickers, years)
     remember_inputs(frame, inputs)
     return frame
+
+
+def _served(lake: Lake, spark: SparkSession, table: Table, asked: Rectangle) -> DataFrame | None:
+    """All rows of the run's tickers in the serving copy of `table`; None if there is none of the present version.
+
+    It has a file per year, and the table one per ticker and year: for hundreds of tickers, opening these takes longer than all
+    arithmetic on their rows. For few tickers the table has few files.
+    """
+    if table not in SERVED or len(asked.tickers) <= LONG_LIST or not lake.delta[table.name].exists():
+        return None
+    return ServingCopy(lake).frame(spark, table, lake.delta[table.name].snapshot(), asked.tickers)

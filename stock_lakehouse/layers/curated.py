@@ -17,6 +17,7 @@ from stock_lakehouse.lake.markers import Markers
 from stock_lakehouse.lake.publish import Published, literals
 from stock_lakehouse.layers.step import Inputs, Step, publish_rows
 from stock_lakehouse.partitions import Rectangle
+from stock_lakehouse.schemas.processed import SPLIT
 from stock_lakehouse.tables import CORPORATE_ACTIONS, CURATED, PROCESSED, upstream
 from stock_lakehouse.transforms.curated import actions_in, adjusted, bars_in
 
@@ -123,14 +124,13 @@ def compute(step: Step, processed: DataFrame) -> Curation:
     whole history, any other change only the years around it. Raises OutdatedTableError, AuditError.
     """
     import pyarrow as pa
+    from pyspark.errors import PySparkException
     from pyspark.sql import functions as F
 
     lake, asked = step.lake, step.asked
     inputs = step.inputs_of(processed, *READS)
     window = window_of(lake, asked)
     loaded = processed if window.loaded is None else processed.where(F.col("year").isin(list(window.loaded)))
-    if is_outdated(loaded):
-        raise OutdatedTableError(f"{PROCESSED.name} was written by an earlier version of this program. {COMPUTE_ANEW}")
     known, delivered = (
         table.read(step.spark, asked.tickers) for table in (lake.corporate_actions, lake.processed_actions)
     )
@@ -141,7 +141,13 @@ def compute(step: Step, processed: DataFrame) -> Curation:
 
         return step.by_ticker(of_chunk, bars, count, tickers)
 
-    rows = computed(loaded, asked.tickers, window.computed, len(window.loaded or asked.years))
+    try:
+        rows = computed(loaded, asked.tickers, window.computed, len(window.loaded or asked.years))
+    except PySparkException as error:  # the kernel refuses bars without a basis; only then is it worth a query
+        if is_outdated(loaded):
+            problem = f"{PROCESSED.name} was written by an earlier version of this program. {COMPUTE_ANEW}"
+            raise OutdatedTableError(problem) from error
+        raise
     actions, published = actions_in(rows).toArrow(), known.toArrow()
     rewritten = _differing(actions, published, window.computed) | pending_rewrites(lake, asked.tickers)
     if window.computed is not None:
@@ -172,12 +178,12 @@ def _corrected_after(delivered: pa.Table, year: int) -> set[str]:
 
     The factors that earlier deliveries knew follow from a close that is not loaded.
     """
-    deliveries: dict[tuple[str, object, str], int] = {}
-    for row in delivered.to_pylist():
-        if row["session"].year > year and row["kind"] != "split":
-            key = (row["ticker"], row["date"], row["kind"])
-            deliveries[key] = deliveries.get(key, 0) + 1
-    return {ticker for (ticker, _, _), count in deliveries.items() if count > 1}
+    import pyarrow.compute as pc
+
+    is_later = pc.and_(pc.greater(pc.year(delivered["session"]), year), pc.not_equal(delivered["kind"], SPLIT))
+    later = delivered.filter(is_later).select(["ticker", "date", "kind", "value"])
+    values = later.group_by(["ticker", "date", "kind"]).aggregate([("value", "count")])
+    return set(values.filter(pc.greater(values["value_count"], 1))["ticker"].to_pylist())
 
 
 def mark_rewrites(lake: Lake, tickers: Sequence[str]) -> None:
@@ -227,9 +233,13 @@ def _tickers_in(content: object) -> frozenset[str]:
 
 def _differing(computed: pa.Table, published: pa.Table, years: Sequence[int] | None) -> set[str]:
     """The tickers whose actions of `years` (None: all) differ."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
     def rows_of(actions: pa.Table) -> set[tuple[object, ...]]:
-        rows = zip(*(actions[name].to_pylist() for name in CORPORATE_ACTIONS.column_names), strict=True)
-        return {row for row in rows if years is None or row[1].year in years}
+        if years is not None:
+            of_years = pc.is_in(pc.year(actions["ex_date"]), value_set=pa.array(years, pa.int64()))
+            actions = actions.filter(of_years)
+        return set(zip(*(actions[name].to_pylist() for name in CORPORATE_ACTIONS.column_names), strict=True))
 
     return {str(row[0]) for row in rows_of(computed) ^ rows_of(published)}

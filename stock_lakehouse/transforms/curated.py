@@ -6,14 +6,16 @@ Pure Spark around a numpy kernel. Not here: which rows a run may publish and whi
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stock_lakehouse.schemas import corporate_actions
 from stock_lakehouse.schemas import curated as schema
 from stock_lakehouse.schemas.processed import CAPITAL_GAIN, DIVIDEND, SPLIT
+from stock_lakehouse.transforms.tickers import by_ticker_and_date, in_groups
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,7 +89,7 @@ def adjusted(
         for part in parts
     ]
     union = aligned[0].unionByName(aligned[1]).unionByName(aligned[2])
-    computed = union.groupBy("ticker").applyInArrow(_kernel(None if years is None else frozenset(years)), ddl)
+    computed = in_groups(union).applyInArrow(_kernel(None if years is None else frozenset(years)), ddl)
     final_at = sessions.select("date", "final_at")
     status = F.when(F.col("ingested_at") < F.col("final_at"), "provisional").otherwise("final")
     return (
@@ -108,9 +110,10 @@ def actions_in(rows: DataFrame) -> DataFrame:
 
 
 def _kernel(years: frozenset[int] | None) -> Callable[[pa.Table], pa.Table]:
-    """A function from one ticker's bars and actions to its adjusted bars, in ascending order, and its corporate actions."""
+    """A function from the bars and actions of some tickers to their adjusted bars, in ascending order, and their actions."""
 
     def kernel(rows: pa.Table) -> pa.Table:
+        import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -121,21 +124,132 @@ def _kernel(years: frozenset[int] | None) -> Callable[[pa.Table], pa.Table]:
         names = [column.name for column in (*schema.COLUMNS, *ACTION) if column.name != "bar_status"]
         if not bars.num_rows:
             return _empty(rows, names)
-        ticker = _Ticker(_by_date(bars), delivered.to_pylist(), published.to_pylist(), years)
-        out, actions = ticker.adjusted(), ticker.actions_table()
+        ordered, bounds = by_ticker_and_date(bars)
+        tickers = ordered["ticker"].take(bounds[:-1])
+        all_bars = _Bars.of(ordered)
+        lines, factors_after = _lines_by_ticker(delivered, tickers), _factors_by_ticker(published, tickers, years)
+        computed = [
+            _Ticker(all_bars.slice(start, end), lines[place], factors_after[place], years)
+            for place, (start, end) in enumerate(pairwise(bounds))
+        ]
+        factors = _Factors(*map(np.concatenate, zip(*(ticker.factors() for ticker in computed), strict=True)))
+        out, actions = _adjusted_bars(ordered, all_bars, factors, years), _actions_table(ordered, tickers, computed)
         return pa.concat_tables([_filled(out, actions, names), _filled(actions, out, names)])
 
     return kernel
 
 
-def _by_date(bars: pa.Table) -> pa.Table:
-    """`bars` in ascending order of date, each column in one piece."""
+def _lines_by_ticker(delivered: pa.Table, tickers: pa.ChunkedArray) -> list[list[_Line]]:
+    """The lines of `processed_actions` of each of `tickers`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    seen = delivered["first_seen"].cast(pa.timestamp("us"))
+    adjusted_to = pc.coalesce(delivered["adjusted_to"], seen.cast(pa.date32()))
+    columns = (
+        delivered["kind"],
+        delivered["session"].cast(pa.int32()),
+        delivered["date"].cast(pa.int32()),
+        seen.cast(pa.int64()),
+        delivered["value"].cast(pa.float64()),
+        adjusted_to.cast(pa.int32()),
+    )
+    lines: list[list[_Line]] = [[] for _ in range(len(tickers))]
+    places = pc.index_in(delivered["ticker"], value_set=tickers.combine_chunks()).to_pylist()
+    for place, *line in zip(places, *(column.to_pylist() for column in columns), strict=True):
+        if place is not None:
+            lines[place].append(_Line(*line))
+    return lines
+
+
+def _factors_by_ticker(
+    published: pa.Table, tickers: pa.ChunkedArray, years: frozenset[int] | None
+) -> list[dict[tuple[int, str], float | None]]:
+    """The published factor of each action after `years`, by its ex-date and kind, for each of `tickers`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    factors: list[dict[tuple[int, str], float | None]] = [{} for _ in range(len(tickers))]
+    if years is None:
+        return factors
+    after = published.filter(pc.greater(pc.year(published["ex_date"]), max(years)))
+    places = pc.index_in(after["ticker"], value_set=tickers.combine_chunks())
+    columns = (places, after["ex_date"].cast(pa.int32()), after["kind"], after["price_factor"])
+    for place, ex_date, kind, factor in zip(*(column.to_pylist() for column in columns), strict=True):
+        if place is not None:
+            factors[place][ex_date, kind] = factor
+    return factors
+
+
+def _adjusted_bars(bars: pa.Table, values: _Bars, factors: _Factors, years: frozenset[int] | None) -> pa.Table:
+    """The curated bars of `years` (None: all), with all columns but `bar_status`. `values`: those of `bars`."""
     import numpy as np
     import pyarrow as pa
 
-    day = bars["date"].cast(pa.int32()).to_numpy()
-    in_order = bool((day[1:] >= day[:-1]).all())
-    return (bars if in_order else bars.take(np.argsort(day, kind="stable"))).combine_chunks()
+    prices = {name: values.values[name] / factors.basis for name in PRICES}
+    if values.on_total_return.any():
+        prices = {name: value / factors.total_return for name, value in prices.items()}
+    close = prices["close"]
+    delivered = values.values["adj_close"] / factors.adj_close
+    has_adj_close = ~np.isnan(delivered)
+    # adj_close is derived from the actions. Where a delivery says nothing about dividends, it is the delivered one, times the
+    # factors that the delivery did not know.
+    is_derived = values.dividends_delivered | values.on_total_return | ~has_adj_close
+    basis = np.where(values.dividends_delivered, 0, np.where(has_adj_close | values.on_total_return, 1, 2))
+    deviation = np.where(
+        values.dividends_delivered & has_adj_close, delivered / (close * factors.later_known) - 1, np.nan
+    )
+    columns = {
+        **{name: pa.array(value, from_pandas=True) for name, value in prices.items()},
+        "adj_close": pa.array(np.where(is_derived, close * factors.later, delivered * factors.later_unknown)),
+        "volume": _volume(bars, values, factors.basis),
+        "dividend": pa.array(factors.dividend),
+        "split_ratio": pa.array(factors.split_ratio),
+        "split_factor": pa.array(factors.split),
+        "basis_factor": pa.array(factors.basis),
+        "price_basis": pa.array(PRICE_BASES, pa.string()).take(pa.array(basis)),
+        "adj_close_deviation": pa.array(deviation + 0.0, from_pandas=True),
+    }
+    names = [column.name for column in schema.COLUMNS if column.name != "bar_status"]
+    table = pa.table({name: columns[name] if name in columns else bars[name] for name in names})
+    return table if years is None else table.filter(pa.array(np.isin(_years_of(values.day), list(years))))
+
+
+def _volume(bars: pa.Table, values: _Bars, ratio: Array) -> pa.Array:
+    """The number of shares times `ratio`, by bar, rounded to whole shares; null where unknown."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    volume = values.values["volume"]
+    adjusted = np.where(np.isnan(volume), 0, np.rint(np.nan_to_num(volume) * ratio)).astype(np.int64)
+    whole = pc.fill_null(bars["volume"].combine_chunks(), 0).to_numpy()
+    return pa.array(np.where(ratio == 1, whole, adjusted), mask=np.isnan(volume))
+
+
+def _actions_table(bars: pa.Table, tickers: pa.ChunkedArray, computed: Sequence[_Ticker]) -> pa.Table:
+    """The corporate actions of `computed`, one of each of `tickers`, with the columns of ACTION and `ticker`."""
+    import pyarrow as pa
+
+    rows = [
+        (name, action.ex_date, action.kind, action.value, action.price_factor, action.first_seen, action.late)
+        for name, ticker in zip(tickers.to_pylist(), computed, strict=True)
+        for action in ticker.actions()
+    ]
+    names, ex_dates, kinds, values, price_factors, first_seen, late = zip(*rows, strict=True) if rows else ((),) * 7
+    return pa.table(
+        {
+            "ticker": pa.array(names, pa.string()),
+            "ex_date": pa.array(ex_dates, pa.int32()).cast(pa.date32()),
+            "kind": pa.array(kinds, pa.string()),
+            "value": pa.array(values, pa.float64()),
+            "price_factor": pa.array(price_factors, pa.float64()),
+            "first_seen": pa.array(first_seen, pa.int64())
+            .cast(pa.timestamp("us", "UTC"))
+            .cast(bars["ingested_at"].type),
+            "late": pa.array(late, pa.bool_()),
+        }
+    )
 
 
 def _filled(table: pa.Table, other: pa.Table, names: Sequence[str]) -> pa.Table:
@@ -161,11 +275,89 @@ def _empty(rows: pa.Table, names: Sequence[str]) -> pa.Table:
     return pa.table({name: pa.array([], types[kinds[name]]) for name in names})
 
 
+class _Line(NamedTuple):
+    """A line of `processed_actions`. Days are counted from 1970, `first_seen` is in microseconds."""
+
+    kind: str
+    session: int
+    date: int
+    first_seen: int
+    value: float
+    adjusted_to: int
+
+
+@dataclass(frozen=True)
+class _Bars:
+    """Processed bars as arrays, a value per bar. Days are counted from 1970, `landed` is in microseconds."""
+
+    day: Array
+    landed: Array
+    adjusted_to: Array
+    adj_close_as_of: Array
+    dividends_delivered: Array
+    on_total_return: Array
+    values: Mapping[str, Array]
+
+    @classmethod
+    def of(cls, bars: pa.Table) -> _Bars:
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if bars["basis"].null_count:
+            raise ValueError("bars without a basis, of an earlier version of the program")
+        landed = bars["ingested_at"].cast(pa.timestamp("us"))
+        adjusted_to = pc.coalesce(bars["adjusted_to"], landed.cast(pa.date32()))
+        return cls(
+            day=bars["date"].cast(pa.int32()).to_numpy(),
+            landed=landed.cast(pa.int64()).to_numpy(),
+            adjusted_to=adjusted_to.cast(pa.int32()).to_numpy(),
+            adj_close_as_of=pc.coalesce(bars["adj_close_as_of"], adjusted_to).cast(pa.int32()).to_numpy(),
+            dividends_delivered=np.asarray(bars["dividends_delivered"]),
+            on_total_return=np.asarray(pc.equal(bars["basis"], "total_return")),
+            values={name: bars[name].to_numpy().astype(np.float64) for name in (*PRICES, "adj_close", "volume")},
+        )
+
+    def slice(self, start: int, end: int) -> _Bars:
+        return _Bars(
+            self.day[start:end],
+            self.landed[start:end],
+            self.adjusted_to[start:end],
+            self.adj_close_as_of[start:end],
+            self.dividends_delivered[start:end],
+            self.on_total_return[start:end],
+            {name: value[start:end] for name, value in self.values.items()},
+        )
+
+
+class _Factors(NamedTuple):
+    """What the actions of a ticker mean for its bars, a value per bar.
+
+    - split: the product of the ratios of all later splits
+    - basis, adj_close: of those ratios, the ones that the delivered prices and the delivered adj_close are not adjusted by
+    - total_return: the product of the dividend factors in prices delivered on total return
+    - later: the product of the factors of all later dividends
+    - later_known, later_unknown: of those, the ones that the delivered adj_close is adjusted by, and the others
+    - dividend, split_ratio: of the actions since the bar before
+    """
+
+    split: Array
+    basis: Array
+    adj_close: Array
+    total_return: Array
+    later: Array
+    later_known: Array
+    later_unknown: Array
+    dividend: Array
+    split_ratio: Array
+
+
 @dataclass
 class _Action:
     """A split or dividend of one day, with the successive values that deliveries gave it.
 
     - `ex_date`: days since 1970.
+    - `before`: how many bars of the ticker are before the ex-date. They come first.
     - `seen`: by value, when the first delivery with it landed, in microseconds since 1970.
     - `values`: ratios, or amounts adjusted for the splits known now.
     - `adjusted_to`: by value, the day up to whose splits the delivery is adjusted, in days since 1970.
@@ -181,6 +373,7 @@ class _Action:
     factors: list[float | None] = field(default_factory=list)
     price_factor: float | None = None
     announced: bool = False
+    before: int = 0
 
     @property
     def value(self) -> float:
@@ -215,32 +408,20 @@ class _Action:
 
 
 class _Ticker:
-    """One ticker's processed bars in ascending order, as arrays, and its actions."""
+    """One ticker's processed bars in ascending order, and its actions."""
 
     def __init__(
         self,
-        bars: pa.Table,
-        delivered: Sequence[dict[str, Any]],
-        published: Sequence[dict[str, Any]],
+        bars: _Bars,
+        lines: Sequence[_Line],
+        published: Mapping[tuple[int, str], float | None],
         years: frozenset[int] | None,
     ) -> None:
-        import numpy as np
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        self.bars, self.years = bars, years
-        self.day = bars["date"].cast(pa.int32()).to_numpy()
-        landed = bars["ingested_at"].cast(pa.timestamp("us"))
-        self.landed = landed.cast(pa.int64()).to_numpy()
-        adjusted_to = pc.coalesce(bars["adjusted_to"], landed.cast(pa.date32()))
-        self.adjusted_to = adjusted_to.cast(pa.int32()).to_numpy()
-        self.adj_close_as_of = pc.coalesce(bars["adj_close_as_of"], adjusted_to).cast(pa.int32()).to_numpy()
-        self.dividends_delivered = np.asarray(bars["dividends_delivered"])
-        self.on_total_return = np.asarray(pc.equal(bars["basis"], "total_return"))
-        self.values = {name: bars[name].to_numpy().astype(np.float64) for name in (*PRICES, "adj_close", "volume")}
-        self._published = {(_days(row["ex_date"]), row["kind"]): row["price_factor"] for row in published}
-        actions = sorted(_actions_of(delivered), key=_sort_key)
-        for action in actions:
+        self.bars, self.years, self._published = bars, years, published
+        actions = sorted(_actions_of(self._that_matter(lines)), key=_sort_key)
+        counts = bars.day.searchsorted([action.ex_date for action in actions], side="left").tolist()
+        for action, before in zip(actions, counts, strict=True):
+            action.before = before
             action.announced = not self._has_traded_since(action)
         self.splits = [action for action in actions if action.kind == SPLIT]
         for split in self.splits:
@@ -253,11 +434,21 @@ class _Ticker:
                 for value, seen, to in zip(dividend.values, dividend.seen, dividend.adjusted_to, strict=True)
             ]
 
+    def _that_matter(self, lines: Sequence[_Line]) -> Sequence[_Line]:
+        """The lines of actions after the last bar before `years`: an earlier one changes only bars that are earlier still."""
+        if self.years is None:
+            return lines
+        earlier = int(self.bars.day.searchsorted(_first_day(min(self.years)), side="left"))
+        if not earlier:
+            return lines
+        last = int(self.bars.day[earlier - 1])
+        return [line for line in lines if line.session > last]
+
     def _has_traded_since(self, action: _Action) -> bool:
         """Whether the ticker has traded since the action."""
         if self.years is not None and _year(action.ex_date) > max(self.years):
             return (action.ex_date, action.kind) in self._published
-        return bool(self.day[-1] >= action.ex_date)
+        return bool(self.bars.day[-1] >= action.ex_date)
 
     def _unknown_ratio(self, day: int, landed: int, adjusted_to: int) -> float:
         """The product of the ratios of the splits after `day` that a delivery with `landed` and `adjusted_to` did not know."""
@@ -274,10 +465,6 @@ class _Ticker:
             return 1.0
         return float(action.factors[action.known_at(landed)] or 1.0)
 
-    def before(self, action: _Action) -> int:
-        """How many bars are before the ex-date of an action. They come first."""
-        return int(self.day.searchsorted(action.ex_date, side="left"))
-
     def known_factor(self, action: _Action, adjusted_to: Array) -> Array | float:
         """By bar before the ex-date: the factor of an action by which the bar's delivery is adjusted; 1 where the delivery did
         not know it. One number if it is the same for all of these bars.
@@ -287,58 +474,38 @@ class _Ticker:
         """
         import numpy as np
 
-        count = self.before(action)
         factors = np.array([1.0 if factor is None else factor for factor in action.factors])
         of_newest: Array | float = float(factors[0])
         if len(factors) > 1:
-            known_at = np.maximum(np.searchsorted(np.array(action.seen), self.landed[:count], side="right") - 1, 0)
-            of_newest = factors[known_at]
-        knows = adjusted_to[:count] >= action.ex_date
+            landed = self.bars.landed[: action.before]
+            of_newest = factors[np.maximum(np.searchsorted(np.array(action.seen), landed, side="right") - 1, 0)]
+        knows = adjusted_to[: action.before] >= action.ex_date
         if knows.all():
             return of_newest
         known: Array = np.where(knows, of_newest, 1.0)
         return known
 
-    def adjusted(self) -> pa.Table:
-        """The curated bars of `years`, with all columns but `bar_status`."""
+    def factors(self) -> _Factors:
+        """What the actions mean for each bar. It also sets the factors of the dividends."""
         import numpy as np
-        import pyarrow as pa
 
-        size = len(self.day)
-        split_factor, basis_factor, adj_close_factor = np.ones(size), np.ones(size), np.ones(size)
+        bars = self.bars
+        split_factor, basis_factor, adj_close_factor = (np.ones(len(bars.day)) for _ in range(3))
         for split in self.splits:
-            before = self.before(split)
+            before = split.before
             split_factor[:before] *= split.value
-            basis_factor[:before] *= split.value / self.known_factor(split, self.adjusted_to)
-            adj_close_factor[:before] *= split.value / self.known_factor(split, self.adj_close_as_of)
-        prices = {name: self.values[name] / basis_factor for name in PRICES}
-        total_return_factor = self._set_dividend_factors(prices["close"])
-        if self.on_total_return.any():
-            prices = {name: value / total_return_factor for name, value in prices.items()}
-        close = prices["close"]
-        later, later_known, later_unknown = self._later_dividend_factors()
-        delivered = self.values["adj_close"] / adj_close_factor
-        has_adj_close = ~np.isnan(delivered)
-        # adj_close is derived from the actions. Where a delivery says nothing about dividends, it is the delivered one, times the
-        # factors that the delivery did not know.
-        is_derived = self.dividends_delivered | self.on_total_return | ~has_adj_close
-        basis = np.where(self.dividends_delivered, 0, np.where(has_adj_close | self.on_total_return, 1, 2))
-        deviation = np.where(self.dividends_delivered & has_adj_close, delivered / (close * later_known) - 1, np.nan)
-        inside = np.ones(size, bool) if self.years is None else np.isin(_years_of(self.day), list(self.years))
-        columns = {
-            **{name: pa.array(value, from_pandas=True) for name, value in prices.items()},
-            "adj_close": pa.array(np.where(is_derived, close * later, delivered * later_unknown)),
-            "volume": self._volume(basis_factor),
-            "dividend": pa.array(self._since_bar_before(self.dividends, np.add, 0.0)),
-            "split_ratio": pa.array(self._since_bar_before(self.splits, np.multiply, 1.0)),
-            "split_factor": pa.array(split_factor),
-            "basis_factor": pa.array(basis_factor),
-            "price_basis": pa.array(PRICE_BASES, pa.string()).take(pa.array(basis)),
-            "adj_close_deviation": pa.array(deviation + 0.0, from_pandas=True),
-        }
-        names = [column.name for column in schema.COLUMNS if column.name != "bar_status"]
-        table = pa.table({name: columns[name] if name in columns else self.bars[name] for name in names})
-        return table.filter(pa.array(inside))
+            basis_factor[:before] *= split.value / self.known_factor(split, bars.adjusted_to)
+            adj_close_factor[:before] *= split.value / self.known_factor(split, bars.adj_close_as_of)
+        total_return_factor = self._set_dividend_factors(bars.values["close"] / basis_factor)
+        return _Factors(
+            split_factor,
+            basis_factor,
+            adj_close_factor,
+            total_return_factor,
+            *self._later_dividend_factors(),
+            self._since_bar_before(self.dividends, np.add, 0.0),
+            self._since_bar_before(self.splits, np.multiply, 1.0),
+        )
 
     def _set_dividend_factors(self, delivered: Array) -> Array:
         """Set the factors of every dividend. Returns, by bar, the product of the factors in prices delivered on total return.
@@ -349,8 +516,10 @@ class _Ticker:
         """
         import numpy as np
 
-        adjusted_by = np.ones(len(self.day))
-        bars_before = [self.before(dividend) - 1 for dividend in self.dividends]
+        on_total_return = self.bars.on_total_return
+        any_on_total_return = bool(on_total_return.any())
+        adjusted_by = np.ones(len(self.bars.day))
+        bars_before = [dividend.before - 1 for dividend in self.dividends]
         end = len(self.dividends)
         while end:
             start = end - 1  # dividends that go ex after the same bar form a group: there is no trade between them
@@ -364,9 +533,9 @@ class _Ticker:
                     dividend.price_factor = self._published_factor(dividend)
                 continue
             traded = float(delivered[bar] / adjusted_by[bar])
-            if self.on_total_return[bar]:
-                known = [dividend for dividend in group if self.adjusted_to[bar] >= dividend.ex_date]
-                traded += sum(dividend.values[dividend.known_at(int(self.landed[bar]))] for dividend in known)
+            if on_total_return[bar]:
+                known = [dividend for dividend in group if self.bars.adjusted_to[bar] >= dividend.ex_date]
+                traded += sum(dividend.values[dividend.known_at(int(self.bars.landed[bar]))] for dividend in known)
             self._drop_gain_in_dividend(group, bar, traded)
             remaining = traded
             for dividend in group:
@@ -377,9 +546,9 @@ class _Ticker:
                 if self._after_years(dividend):
                     dividend.price_factor = self._published_factor(dividend)
                     dividend.factors[-1] = dividend.price_factor
-                if self.on_total_return.any():
-                    before, factor = self.before(dividend), self.known_factor(dividend, self.adjusted_to)
-                    adjusted_by[:before] *= np.where(self.on_total_return[:before], factor, 1.0)
+                if any_on_total_return:
+                    before, factor = dividend.before, self.known_factor(dividend, self.bars.adjusted_to)
+                    adjusted_by[:before] *= np.where(on_total_return[:before], factor, 1.0)
                 if dividend.factors[-1] is not None:
                     remaining -= dividend.value
         return adjusted_by
@@ -392,9 +561,9 @@ class _Ticker:
         """
         gains = [action for action in group if action.kind == CAPITAL_GAIN and action.counts]
         amount = sum(action.value for action in group if action.kind == DIVIDEND)
-        if not gains or amount <= 0 or bar + 1 >= len(self.day):
+        if not gains or amount <= 0 or bar + 1 >= len(self.bars.day):
             return
-        close, adj_close = self.values["close"], self.values["adj_close"]
+        close, adj_close = self.bars.values["close"], self.bars.values["adj_close"]
         factor = (adj_close[bar] / close[bar]) / (adj_close[bar + 1] / close[bar + 1])
         if not factor > 0:  # no adj_close was delivered
             return
@@ -424,11 +593,14 @@ class _Ticker:
         from_each_on = np.concatenate(
             [np.cumprod([dividend.price_factor or 1.0 for dividend in reversed(effective)])[::-1], [1.0]]
         )
-        later = from_each_on[np.searchsorted(ex_dates, self.day, side="right")]
-        later_known, later_unknown = np.ones(len(self.day)), np.ones(len(self.day))
-        if not np.isnan(self.values["adj_close"]).all():  # otherwise these two are not used
+        day = self.bars.day
+        later = from_each_on[np.searchsorted(ex_dates, day, side="right")]
+        later_known, later_unknown = np.ones(len(day)), np.ones(len(day))
+        if not np.isnan(self.bars.values["adj_close"]).all():  # otherwise these two are not used
             for dividend in self.dividends:
-                before, known = self.before(dividend), self.known_factor(dividend, self.adj_close_as_of)
+                if not dividend.before:
+                    continue
+                before, known = dividend.before, self.known_factor(dividend, self.bars.adj_close_as_of)
                 later_known[:before] *= known
                 later_unknown[:before] *= (dividend.price_factor or 1.0) / known
         return later, later_known, later_unknown
@@ -437,66 +609,39 @@ class _Ticker:
         """By bar: the joined values of the actions since the bar before; for the first bar, of the actions on its day."""
         import numpy as np
 
-        out = np.full(len(self.day), neutral)
+        out = np.full(len(self.bars.day), neutral)
         for action in actions:
-            bar = self.before(action)
-            if bar < len(out) and action.counts and (bar or self.day[0] == action.ex_date):
+            bar = action.before
+            if bar < len(out) and action.counts and (bar or self.bars.day[0] == action.ex_date):
                 out[bar] = join(out[bar], action.value)
         return out
 
-    def _volume(self, ratio: Array) -> pa.Array:
-        """The number of shares times `ratio`, by bar, rounded to whole shares; null where unknown."""
-        import numpy as np
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        volume = self.values["volume"]
-        adjusted = np.where(np.isnan(volume), 0, np.rint(np.nan_to_num(volume) * ratio)).astype(np.int64)
-        whole = pc.fill_null(self.bars["volume"].combine_chunks(), 0).to_numpy()
-        return pa.array(np.where(ratio == 1, whole, adjusted), mask=np.isnan(volume))
-
-    def actions_table(self) -> pa.Table:
-        """The corporate actions of `years` (None: all), with the columns of ACTION and `ticker`."""
-        import pyarrow as pa
-
-        actions = [
+    def actions(self) -> list[_Action]:
+        """The actions of `years` (None: all) that count, in ascending order. Call `factors` first."""
+        return [
             action
             for action in sorted([*self.splits, *self.dividends], key=_sort_key)
             if action.counts and (self.years is None or _year(action.ex_date) in self.years)
         ]
-        timestamp = self.bars["ingested_at"].type
-        return pa.table(
-            {
-                "ticker": pa.array([self.bars["ticker"][0].as_py()] * len(actions), pa.string()),
-                "ex_date": pa.array([action.ex_date for action in actions], pa.int32()).cast(pa.date32()),
-                "kind": pa.array([action.kind for action in actions], pa.string()),
-                "value": pa.array([action.value for action in actions], pa.float64()),
-                "price_factor": pa.array([action.price_factor for action in actions], pa.float64()),
-                "first_seen": pa.array([action.first_seen for action in actions], pa.int64())
-                .cast(pa.timestamp("us", "UTC"))
-                .cast(timestamp),
-                "late": pa.array([action.late for action in actions], pa.bool_()),
-            }
-        )
 
 
-def _actions_of(delivered: Sequence[dict[str, Any]]) -> list[_Action]:
+def _actions_of(lines: Sequence[_Line]) -> list[_Action]:
     """The actions of one ticker, from its lines of `processed_actions`.
 
     If several days count on one session, each of them has a separate action. Days with the same value name one action twice.
     """
-    days: dict[tuple[str, int, Any], list[dict[str, Any]]] = {}
-    for row in delivered:
-        days.setdefault((row["kind"], _days(row["session"]), row.get("date")), []).append(row)
+    days: dict[tuple[str, int, int], list[_Line]] = {}
+    for line in lines:
+        days.setdefault((line.kind, line.session, line.date), []).append(line)
     by_session: dict[tuple[str, int], list[_Action]] = {}
-    for (kind, ex_date, _), rows in sorted(days.items(), key=lambda item: (item[0][0], item[0][1], str(item[0][2]))):
-        rows.sort(key=lambda row: row["first_seen"])
+    for (kind, ex_date, _), of_day in sorted(days.items()):
+        of_day.sort(key=lambda line: line.first_seen)
         action = _Action(
             kind,
             ex_date,
-            [(row["first_seen"] - EPOCH) // timedelta(microseconds=1) for row in rows],
-            [float(row["value"]) for row in rows],
-            [_days(row["adjusted_to"] or row["first_seen"].date()) for row in rows],
+            [line.first_seen for line in of_day],
+            [line.value for line in of_day],
+            [line.adjusted_to for line in of_day],
         )
         others = by_session.setdefault((kind, ex_date), [])
         if not any(other.counts and action.counts and _same(other.value, action.value) for other in others):
@@ -512,8 +657,8 @@ def _same(value: float, other: float) -> bool:
     return abs(value - other) <= SAME * abs(other)
 
 
-def _days(day: date) -> int:
-    return (day - EPOCH.date()).days
+def _first_day(year: int) -> int:
+    return (date(year, 1, 1) - EPOCH.date()).days
 
 
 def _year(day: int) -> int:

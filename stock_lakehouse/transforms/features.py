@@ -6,9 +6,11 @@ Pure Spark around the numpy kernel. Not here: formulas (indicators/kernel.py) an
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.indicators.registry import INDICATORS, Indicator, compute, indicator_spec
+from stock_lakehouse.transforms.tickers import by_ticker_and_date, in_groups
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,13 +39,8 @@ def features(
     from pyspark.sql import functions as F
 
     types = ", ".join(f"{indicator.name} {indicator.type}" for indicator in indicators)
-    computed = (
-        bars.select(*INPUTS, *_other_prices(indicators))
-        .groupBy("ticker")
-        .applyInArrow(
-            _kernel(indicators, since, frozenset(whole)),
-            f"ticker string, date date, price_basis string, year int, {types}",
-        )
+    computed = in_groups(bars.select(*INPUTS, *_other_prices(indicators))).applyInArrow(
+        _kernel(indicators, since, frozenset(whole)), f"ticker string, date date, price_basis string, year int, {types}"
     )
     following = sessions.select("date", F.col("next_session").alias("tradable_from"))
     return computed.join(F.broadcast(following), "date", "left").select(
@@ -64,7 +61,7 @@ def _other_prices(indicators: tuple[Indicator, ...]) -> list[str]:
 
 # PySpark inspects the signature of the function.
 def _kernel(indicators: tuple[Indicator, ...], since: int, whole: frozenset[str]):  # type: ignore[no-untyped-def]
-    """A function from one ticker's bars, in any order, to its features in ascending order of session.
+    """A function from the bars of some tickers, in any order, to their features, by ticker in ascending order of session.
 
     Of the year `since` and later years; of a ticker of `whole`, of all years.
     """
@@ -74,21 +71,26 @@ def _kernel(indicators: tuple[Indicator, ...], since: int, whole: frozenset[str]
         import numpy as np
         import pyarrow as pa
 
-        ordered = bars.sort_by("date")
+        ordered, bounds = by_ticker_and_date(bars)
         columns = {name: ordered[name].to_numpy().astype(np.float64) for name in numbers}
         basis = np.asarray(ordered["price_basis"])
         columns["total_return"] = basis == "total_return_delivered"
         # A known dividend counts, whatever the delivery of its bar says. A dividend of 0 counts only if the delivery says so.
         dividend = ordered["dividend"].to_numpy()
         columns["dividend"] = np.where((basis == "total_return") | (dividend > 0), dividend, np.nan)
-        values = compute(columns, indicators)
-        is_whole = ordered["ticker"][0].as_py() in whole
-        start = 0 if is_whole else int(np.searchsorted(ordered["year"].to_numpy(), since))
-        out = ordered.select(list(IDENTITY)).slice(start)
+        year = ordered["year"].to_numpy()
+        parts, kept = [], []
+        for first, end in pairwise(bounds):
+            is_whole = ordered["ticker"][first].as_py() in whole
+            start = 0 if is_whole else int(np.searchsorted(year[first:end], since))
+            parts.append(compute({name: values[first:end] for name, values in columns.items()}, indicators, start))
+            kept.append(ordered.select(list(IDENTITY)).slice(first + start, end - first - start))
+        out = pa.concat_tables(kept)
         for indicator in indicators:
+            value = np.concatenate([part[indicator.name] for part in parts])
             # NaN, as in the warm-up, becomes null. -0.0 becomes 0.0: engines do not agree on whether the two are equal.
-            value = values[indicator.name] if indicator.type == "boolean" else values[indicator.name] + 0.0
-            out = out.append_column(indicator.name, pa.array(value[start:], from_pandas=True))
+            value = value if indicator.type == "boolean" else value + 0.0
+            out = out.append_column(indicator.name, pa.array(value, from_pandas=True))
         return out
 
     return kernel

@@ -48,6 +48,15 @@ def held(path: str) -> list[tuple[object, ...]]:
 # Guards
 
 
+def test_a_partition_column_of_a_delta_table_cannot_be_hashed_by_xxhash64(spark: SparkSession, tmp_path: Path) -> None:
+    """So tickers are grouped by another hash: `transforms.tickers.in_groups`."""
+    path = delta_at(tmp_path / "t", ("A", 2019, 1.0), ("A", 2019, 2.0))
+    frame = spark.read.format("delta").load(path)
+    assert len(set(frame.select(F.hash("ticker")).toArrow()[0].to_pylist())) == 1
+    with pytest.raises(PySparkException, match="panicked"):
+        frame.select(F.xxhash64("ticker")).collect()
+
+
 def test_a_dynamic_partition_overwrite_of_parquet_deletes_the_other_partitions(
     spark: SparkSession, tmp_path: Path
 ) -> None:

@@ -16,12 +16,14 @@ import deltalake
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
+from stock_lakehouse import layers as layers_module
 from stock_lakehouse.cli import doctor
 from stock_lakehouse.lake import Lake, bi_database
 from stock_lakehouse.lake import serving as serving_module
@@ -421,6 +423,56 @@ def test_read_table_reads_the_copy_and_no_data_file(tmp_path: Path) -> None:
     assert read_table(CURATED.name, lake_root=tmp_path).num_rows == expected.num_rows
     assert _exact(read_table(CURATED.name, lake_root=tmp_path)["close"]) == _exact(expected["close"])
     assert read_table(CURATED.name, tickers="BAC^B", lake_root=tmp_path).num_rows == 15
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_engine_reads_the_rows_of_the_table_from_the_copy(spark: SparkSession, tmp_path: Path, layout: str) -> None:
+    lake, tickers = filled(tmp_path, layout), ["BAC^B", "EURUSD=X", "0700"]
+    copy = ServingCopy(lake)
+    assert copy.frame(spark, CURATED, lake.curated.open(), tickers) is None, "no file is there yet"
+    copy.refresh(CURATED)
+    frame = copy.frame(spark, CURATED, lake.curated.open(), tickers)
+    assert frame is not None
+    expected = stored_rows(lake.curated)
+    of_tickers = expected.filter(pa.compute.is_in(expected["ticker"], pa.array(tickers)))
+    assert bits(frame.select(*CURATED.column_names).toArrow()) == bits(of_tickers)
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut short", "short of a row"])
+def test_an_engine_is_not_given_a_damaged_copy(spark: SparkSession, tmp_path: Path, damage: str) -> None:
+    lake = filled(tmp_path)
+    victim = Path(ServingCopy(lake).refresh(CURATED)[1])
+    if damage == "removed":
+        victim.unlink()
+    elif damage == "cut short":
+        victim.write_bytes(victim.read_bytes()[:200])
+    else:
+        pq.write_table(pq.ParquetFile(victim).read().slice(1), victim)
+    assert ServingCopy(lake).frame(spark, CURATED, lake.curated.open(), list(ODD)) is None
+
+
+def test_features_of_many_tickers_are_computed_from_the_copy_and_are_the_same(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars, last = history(TICKERS, DAYS), rectangle(DAYS[-1:], TICKERS)
+    steps = (rectangle(DAYS[:-1], TICKERS), last)
+    found = []
+    for name, few in (("table", len(TICKERS)), ("copy", 0)):
+        house = clocked(tmp_path / name, spark)
+        monkeypatch.setattr(layers_module, "LONG_LIST", few)
+        frames: list[object] = []
+        monkeypatch.setattr(
+            ServingCopy, "frame", lambda *a, of=ServingCopy.frame, to=frames: to.append(of(*a)) or to[-1]
+        )
+        for number, asked in enumerate(steps):
+            rows = [row for (_, day), row in bars.items() if day in asked.sessions]
+            run(house, asked, rows, f"{number:08d}-run", (RAW.name, PROCESSED.name, CURATED.name))
+            ServingCopy(house.lake).refresh(CURATED)
+            run(house, asked, run_id=f"{number:08d}-run", steps=(FEATURES.name,))
+        monkeypatch.undo()
+        assert [frame is not None for frame in frames] == ([] if name == "table" else [True, True])
+        found.append(bits(stored_rows(house.lake.features)))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("damage", ["removed", "cut short"])

@@ -296,6 +296,16 @@ def test_later_bars_change_no_earlier_row(recipe: Recipe, factor: float, changed
         assert np.array_equal(shorter[name], whole[name][:keep], equal_nan=values.dtype != bool), name
 
 
+@settings(max_examples=60, deadline=None)
+@given(recipes, st.integers(0, 300))
+def test_rows_from_any_session_on_are_those_of_the_whole_history_to_the_last_bit(recipe: Recipe, last: int) -> None:
+    history = recipe.bars()
+    start = max(len(history["close"]) - last, 0)
+    whole = compute(history)
+    for name, values in compute(history, start=start).items():
+        assert values.tobytes() == whole[name][start:].tobytes(), name
+
+
 def test_bars_are_not_changed_by_computing() -> None:
     history = bars(walk(1, 300))
     before = {name: values.copy() for name, values in history.items()}
