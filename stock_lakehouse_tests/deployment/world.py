@@ -243,6 +243,7 @@ class Stage:
     def play(self, act: Callable[[Stage], Any], role: str, name: str) -> None:
         """Act as `role`; requests are recorded under `name`. Meanwhile services of AWS read with their own roles."""
         self.playing = name
+        self.spark.sql("SELECT 1").collect()  # the engine ends a session that is idle for minutes
         with contextlib.ExitStack() as roles_of_all:
             for service, door in self.world.services.items():
                 roles_of_all.enter_context(self.as_role(service, name, door))
