@@ -4,8 +4,8 @@ The tables have a file per ticker and year, and opening 10,500 files takes longe
 named by what it holds: its folder is a digest of the year's data files. So it is never stale and never changed, readers and
 writers need no lock, and whoever misses a file writes it.
 
-Here: the names, contents and removal of these files. Not here: which step makes them (layers/serve.py), SQL on them (sql/), their
-registration in a catalog (catalog/).
+Here: the names, contents and removal of these files. Not here: which step makes them (layers/serving.py), SQL on them (sql/),
+their registration in a catalog (catalog/).
 """
 
 from __future__ import annotations
