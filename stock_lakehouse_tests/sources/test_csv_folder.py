@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stock_lakehouse.settings import Settings
@@ -363,9 +363,12 @@ def assert_delivers(content: bytes, name: str) -> None:
         packed = gzip.decompress(content) if name.endswith(".gz") else content
         encoding = "utf-16" if packed.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
         lines = list(io.StringIO(packed.decode(encoding, "backslashreplace"), newline=""))
-        header = next(number for number, line in enumerate(lines) if line.strip("\ufeff\r\n") == HEADER)
-        above = sum(line.strip("\ufeff\r\n") == BAR for line in lines[:header])
-        assert len(rows) == above + sum(1 for line in lines[header + 1 :] if line.strip())
+        headers = [number for number, line in enumerate(lines) if line.strip("\ufeff\r\n") == HEADER]
+        if headers:
+            above = sum(line.strip("\ufeff\r\n") == BAR for line in lines[: headers[0]])
+            assert len(rows) == above + sum(1 for line in lines[headers[0] + 1 :] if line.strip())
+        else:  # by chance the bytes hold another vendor's header, like "Date,C"
+            assert len(rows) < sum(1 for line in lines if line.strip())
     for row in rows:
         assert row["file"] == name
         assert row["line"] is None or row["problem"] is not None
@@ -374,6 +377,7 @@ def assert_delivers(content: bytes, name: str) -> None:
 
 
 @settings(max_examples=300, deadline=None)
+@example(b"Date,C", "AAPL.csv")
 @given(ANY_BYTES, st.sampled_from(["AAPL.csv", "all.csv", "AAPL.csv.gz"]))
 def test_any_bytes_become_rows_or_an_unreadable_row(content: bytes, name: str) -> None:
     assert_delivers(content, name)
