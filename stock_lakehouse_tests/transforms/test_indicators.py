@@ -40,7 +40,8 @@ def scales(expected: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     for end in range(20, len(size)):
         largest[end] = size[end - 19 : end + 1].max()
     slow = expected["ema_26"]
-    return {"bb_lower": expected["sma_20"], "volatility_20": largest} | dict.fromkeys(
+    one = np.ones(len(size))  # a return is a ratio of prices less 1
+    return {"bb_lower": expected["sma_20"], "volatility_20": largest, "return_1d": one} | dict.fromkeys(
         ("macd", "macd_signal", "macd_hist"), slow
     )
 
