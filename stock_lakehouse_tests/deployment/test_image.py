@@ -340,7 +340,7 @@ def test_the_wheels_of_make_image_context_are_those_of_the_lock_and_make_the_ima
         context = found.folder / "context"
         shutil.copytree(MADE / "wheels", context / "build" / "image" / "wheels")
         _make_context(context, authority, ports)
-        code, said = found.build(context).call(["stock-lakehouse", "--version"])
+        code, said = found.build(context).call(["python", "-m", "stock_lakehouse", "--version"])
         assert (code, said.strip()) == (0, f"stock-lakehouse {__version__}")
 
 
