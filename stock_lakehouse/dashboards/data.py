@@ -16,10 +16,9 @@ from stock_lakehouse.dashboards.coverage import coverage_of
 from stock_lakehouse.dashboards.view import View
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import add_actions
-from stock_lakehouse.lake.history import open_as_of
 from stock_lakehouse.lake.raw_csv import CorruptRawFileError
 from stock_lakehouse.lake.raw_files import CSV_ERRORS, RawFile, raw_file, text_in
-from stock_lakehouse.lake.reading import ISO_DAY, has_rows_at, rows_as_of
+from stock_lakehouse.lake.reading import ISO_DAY, rows_as_of
 from stock_lakehouse.lake.storage import DeniedError, File, LakeRoot, storage_at
 from stock_lakehouse.lake.storage.messages import first_line
 from stock_lakehouse.market_calendar import ONE_DAY
@@ -202,12 +201,7 @@ def _held_in_delta(view: View, table: Table) -> dict[str, Any]:
 
 def _opened(view: View, table: Table) -> deltalake.DeltaTable | None:
     """The version that the view shows; None if there is none yet."""
-    if table.name in view.opened:
-        return view.opened[table.name]
-    stored = view.lake.delta[table.name]
-    if not has_rows_at(view.lake, table.name, view.as_of):
-        return None
-    return stored.snapshot() if view.as_of is None else open_as_of(stored, view.as_of)
+    return view.opened[table.name] if table.name in view.opened else view.open(table)
 
 
 def _landed(lake: Lake, at: datetime | None) -> list[RawFile]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from stock_lakehouse.clock import Clock
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import add_actions
-from stock_lakehouse.lake.history import LOG, open_as_of
+from stock_lakehouse.lake.history import LOG, snapshot_at
 from stock_lakehouse.lake.reading import has_rows_at
 from stock_lakehouse.lake.serving import SERVED, ServedYear, ServingCopy, UnservedError, reading_copy
 from stock_lakehouse.lake.storage import LakeError, StorageError, storage_error
@@ -87,14 +87,14 @@ class View:
         self.as_of = as_of
         self.clock = clock
         self.notice: str | None = None
-        self.opened: dict[str, deltalake.DeltaTable | None] = {table.name: self._open(table) for table in SERVED}
+        self.opened: dict[str, deltalake.DeltaTable | None] = {table.name: self.open(table) for table in SERVED}
         self._served: dict[str, list[ServedYear]] = {}
 
-    def _open(self, table: Table) -> deltalake.DeltaTable | None:
-        stored = self.lake.delta[table.name]
+    def open(self, table: Table) -> deltalake.DeltaTable | None:
+        """The version of `table` that the view shows; None if there is none yet."""
         if not has_rows_at(self.lake, table.name, self.as_of):
             return None
-        return stored.snapshot() if self.as_of is None else open_as_of(stored, self.as_of)
+        return snapshot_at(self.lake.delta[table.name], self.as_of)
 
     @cached_property
     def digest(self) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.lake import Lake
-from stock_lakehouse.lake.delta_table import rows_of
 from stock_lakehouse.lake.reading import TableName, names_of, opened_lake, table_of
 from stock_lakehouse.lake.storage import DeniedError, LakeRoot
 from stock_lakehouse.tables import BARS_WITH_FEATURES, CURATED, RESTATEMENTS
@@ -63,6 +62,6 @@ def _rows(lake: Lake, name: str) -> int | None:
     if stored is None or name == RESTATEMENTS.name:
         return None
     try:
-        return sum(rows_of(stored.snapshot()).values()) if stored.exists() else 0
+        return stored.row_count()
     except DeniedError:
         return None

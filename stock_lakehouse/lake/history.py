@@ -87,6 +87,11 @@ def version_at(known: Sequence[Commit], at: datetime) -> int | None:
     return known[count - 1].version if count else None
 
 
+def snapshot_at(table: DeltaTable, at: datetime | None) -> deltalake.DeltaTable:
+    """The existing table as it was at the moment `at` (None: now), for reading alone. Raises NoVersionError."""
+    return table.snapshot() if at is None else open_as_of(table, at)
+
+
 def open_as_of(table: DeltaTable, at: datetime) -> deltalake.DeltaTable:
     """The table as it was at the moment `at`. Raises NoVersionError, which gives the earliest time available."""
     if not table.exists():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
-from stock_lakehouse.lake.history import NoVersionError, commits, in_words, open_as_of, version_at
+from stock_lakehouse.lake.history import NoVersionError, commits, in_words, snapshot_at, version_at
 from stock_lakehouse.lake.serving import SERVED, ServingCopy
 from stock_lakehouse.lake.storage import DeniedError, LakeError, LakeRoot, StorageError
 from stock_lakehouse.lake.stored import conformed
@@ -385,7 +385,7 @@ def _delta(lake: Lake, table: Table, selection: Selection) -> pa.Table:
     assert isinstance(stored, DeltaTable)
     if not stored.exists() if at is None else _not_created_yet(lake, stored, at):
         return table.arrow_schema.empty_table()
-    opened = stored.snapshot() if at is None else open_as_of(stored, at)
+    opened = snapshot_at(stored, at)
     needed = replace(table, columns=tuple(column for column in table.columns if column.name in selection.columns))
     is_served = table.name in {served.name for served in SERVED}
     if is_served and (rows := _served(lake, needed, opened, selection)) is not None:

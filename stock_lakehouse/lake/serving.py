@@ -172,10 +172,7 @@ class ServingCopy:
         """
         served = [year for year in self.served(table, opened) if years is None or year.year in years]
         try:
-            there = self._there(table)
-            if not served or any(year.path not in there for year in served):
-                return None
-            return self.rows_of(served, columns, tickers)
+            return self.rows_of(served, columns, tickers) if self._has_all(table, served) else None
         # pyarrow raises the first two for a file that was removed or damaged; the last is raised where rights are given by path.
         except (OSError, ValueError, StorageError):
             return None
@@ -204,8 +201,7 @@ class ServingCopy:
 
         served = self.served(table, opened)
         try:
-            there = self._there(table)
-            if not served or any(year.path not in there for year in served):
+            if not self._has_all(table, served):
                 return None
             footers = self.storage.map(lambda year: pq.read_metadata(self.storage.ranged(year.path)), served)
             if [footer.num_rows for footer in footers] != [year.rows for year in served]:
@@ -267,6 +263,11 @@ class ServingCopy:
 
     def _there(self, table: Table) -> dict[str, File]:
         return {file.path: file for file in self.storage.walk(self._folder_of(table))}
+
+    def _has_all(self, table: Table, served: Sequence[ServedYear]) -> bool:
+        """Whether there are years, and the file of each."""
+        there = self._there(table)
+        return bool(served) and all(year.path in there for year in served)
 
     def _make(
         self,

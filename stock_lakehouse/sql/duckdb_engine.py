@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import add_actions
-from stock_lakehouse.lake.history import open_as_of
+from stock_lakehouse.lake.history import snapshot_at
 from stock_lakehouse.lake.reading import NAMES, STREAM_NAMES, has_rows_at, names_of, rows_as_of, table_of
 from stock_lakehouse.lake.serving import SERVED, ServingCopy, served_name
 from stock_lakehouse.sql.dialect import Translation, translate
@@ -188,7 +188,7 @@ class DuckDBEngine:
         if not has_rows_at(self.lake, table.name, as_of):
             database.register(name, table.arrow_schema.empty_table())
             return []
-        version = stored.snapshot() if as_of is None else open_as_of(stored, as_of)
+        version = snapshot_at(stored, as_of)
         files = list(self.serving.files(BY_NAME[table.name], version).values())
         if not files:
             database.register(name, table.arrow_schema.empty_table())
