@@ -21,6 +21,7 @@ from benchmarks.process import ROOT, module
 
 IN_OPEN, IN_MOVED_TO, IN_CREATE = 0x20, 0x80, 0x100
 IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR, IN_ISDIR = 0x4000, 0x8000, 0x01000000, 0x40000000
+WATCHED_AT_ONCE = 1000  # listing a folder to watch it is told too, and the kernel holds 16,384 events
 EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name
 BUFFER = 1 << 20
 
@@ -83,6 +84,8 @@ class _Watcher:
         except FileNotFoundError:
             return
         self.counts["listed"] -= 1  # this one
+        if not is_new and len(self._folders) % WATCHED_AT_ONCE == 0:
+            self.read()
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 self._watch(entry.path, is_new)
