@@ -104,10 +104,10 @@ def publish(
             wanted = publishable(stored.table, computed.where(predicate), in_pairs, rectangle).select(
                 *_in_order(before)
             )
-            if in_pairs is not None:
-                # The join spreads a ticker-year over the engine's tasks, each of which writes a file of its own. More files make
-                # more tasks of the next publish: without this, a ticker-year grows from one file to five in twenty daily runs.
-                wanted = wanted.repartition(*stored.table.partition_by)
+            # The engine's tasks share the rows, and each writes a file of its own for a ticker-year that it has rows of. More files
+            # make more tasks of the next publish: without this, a ticker-year grows from one file to five in twenty daily runs.
+            # Of a first publish, too, the embedded engine writes one after the other what it did not spread itself.
+            wanted = wanted.repartition(*stored.table.partition_by)
             # Lines are also withdrawn before a commit is reverted: the restore is a version too, after which they would seem
             # valid.
             withdraw = partial(ledger.withdraw, run_id, before)
