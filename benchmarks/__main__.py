@@ -30,8 +30,9 @@ BENCHMARKS: dict[str, tuple[list[str], list[str]]] = {
     "dashboard": ([], ["--tickers", "10", "--years", "5"]),
     "stream": ([], ["--messages", "20000", "--seconds", "10", "--batches", "50"]),
     "growth": (["--chart"], ["--tickers", "10", "20", "--years", "2"]),
+    "layouts": ([], ["--tickers", "10", "--years", "2"]),
 }
-LONG = ("aging", "growth")  # an hour or more each at full size: only where they are named
+LONG = ("aging", "growth", "layouts")  # an hour or more each at full size: only where they are named
 
 
 def main() -> None:

@@ -23,8 +23,6 @@ from benchmarks.process import ROOT
 
 SIZES = (100, 500, 2_000)
 CORES = (2, 1)
-LAYOUTS = ("ticker_year", "year")
-LAYOUT_VARIABLE = "STOCK_LAKEHOUSE_LAYOUT"
 CHART = ROOT / "docs" / "growth.svg"
 LOADS = ("bulk load", "daily increment")
 ALL, OTHERS, MEMORY = "all", "checks, reports, start", "peak memory"
@@ -141,19 +139,16 @@ def main() -> None:
     parser.add_argument("--tickers", type=int, nargs="+", default=list(SIZES), help="ascending")
     parser.add_argument("--years", type=int, default=20, help="of 252 sessions")
     parser.add_argument("--cores", type=int, nargs="+", default=list(CORES), help="numbers of cores to use")
-    parser.add_argument("--layout", choices=LAYOUTS, help="how the lake's files are partitioned (the setting `layout`)")
     parser.add_argument("--chart", type=Path, nargs="?", const=CHART, help="draw the chart (docs/growth.svg)")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of tables")
     parser.add_argument("--progress", action="store_true", help="show what the runs say, with seconds")
     options = parser.parse_args()
-    if options.layout:
-        os.environ[LAYOUT_VARIABLE] = options.layout
     with tempfile.TemporaryDirectory() as folder:
         grown = measure_growth(Path(folder), options.tickers, options.years, options.cores, quiet=not options.progress)
     if options.chart:
         draw(grown, options.chart)
     if options.json:
-        print(json.dumps({"figures": [], "layout": options.layout, "grown": grown}))
+        print(json.dumps({"figures": [], "grown": grown}))
         return
     for count, loads in grown.items():
         for load, series in loads.items():

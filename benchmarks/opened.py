@@ -7,6 +7,7 @@ nothing is slowed down. Of several openings of one file in a row the kernel may 
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import select
@@ -33,14 +34,14 @@ class Opened:
         self._process = process
 
     def counts(self) -> dict[str, int]:
-        """`opened` files and `listed` folders. Raises RuntimeError if the kernel lost events."""
+        """`opened` files and `listed` folders. Raises RuntimeError if events were lost, or not all folders are watched."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         if answer.pop("lost"):
-            raise RuntimeError("the kernel lost events: raise /proc/sys/fs/inotify/max_queued_events")
+            raise RuntimeError("events were lost: raise max_queued_events or max_user_watches in /proc/sys/fs/inotify")
         return {name: int(count) for name, count in answer.items()}
 
 
@@ -77,7 +78,8 @@ class _Watcher:
         mask = IN_OPEN | IN_CREATE | IN_MOVED_TO | IN_ONLYDIR
         watch = self._libc.inotify_add_watch(self.descriptor, os.fsencode(folder), mask)
         if watch < 0:
-            return  # it is gone already
+            self.counts["lost"] += ctypes.get_errno() == errno.ENOSPC
+            return  # no more may be watched, or it is gone already
         self._folders[watch] = folder
         try:
             entries = list(os.scandir(folder))
