@@ -62,7 +62,8 @@ def compute(step: Step, raw: DataFrame) -> Classified:
     delivered = raw.count()
     step.confirm(inputs)  # rows that landed between the two reads would count as lost
     _conserve(step, delivered, fates)
-    computed = Classified(bars, rejected, delivered_actions(rows), inputs)
+    actions = step.staging.stage(delivered_actions(rows))
+    computed = Classified(bars, rejected, actions, inputs)
     step.audit(computed.bars, PROCESSED)
     step.audit(computed.rejected, QUARANTINE, PROCESSED)
     step.audit(computed.actions, PROCESSED_ACTIONS, PROCESSED)
