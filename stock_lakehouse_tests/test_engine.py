@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stock_lakehouse.cli import app
-from stock_lakehouse.engines import EngineError, spark_session
+from stock_lakehouse.engines import EngineError, cores, spark_session
 from stock_lakehouse.resources.spark import SparkResource
 from stock_lakehouse_tests.engines.servers import sail_server
 
@@ -73,3 +76,34 @@ def test_an_address_of_another_form_is_a_named_error() -> None:
 def test_an_engine_without_its_address_says_which_variable_to_set() -> None:
     with pytest.raises(EngineError, match="STOCK_LAKEHOUSE_SPARK_REMOTE is not set"), spark_session("spark_connect"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [("max 100000", 8), ("400000 100000", 4), ("150000 100000", 1), ("50000 100000", 1), (None, 8)],
+)
+def test_cores_are_those_of_the_machine_within_the_container_s_quota(
+    quota: str | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    if quota is not None:
+        (tmp_path / "cpu.max").write_text(quota)
+    assert cores(tmp_path / "cpu.max") == expected
+
+
+ON_ONE_CORE = """
+import os
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+from pyspark.sql import functions as F
+from stock_lakehouse.engines import spark_session
+with spark_session("embedded") as spark:
+    rows = spark.range(10_000).groupBy((F.col("id") % 100).alias("group")).count()
+    print(rows.select(F.spark_partition_id()).distinct().count())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not restrict a process to one core")
+def test_on_one_core_the_embedded_engine_still_divides_rows() -> None:
+    """With a single partition it holds all rows that it reads."""
+    found = subprocess.run([sys.executable, "-c", ON_ONE_CORE], capture_output=True, text=True, timeout=120, check=True)
+    assert int(found.stdout) == 2

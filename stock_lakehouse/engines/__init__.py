@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stock_lakehouse.engines.connect import SESSION_SETTINGS, Say, apply_settings, connected, logger
@@ -24,6 +25,7 @@ __all__ = ["SESSION_SETTINGS", "EngineError", "apply_settings", "spark_session"]
 
 REMOTE_VARIABLE = "STOCK_LAKEHOUSE_SPARK_REMOTE"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def spark_session(
@@ -91,6 +93,9 @@ def _embedded_server() -> Iterator[str]:
     # statistics of pages, writing takes three fifths of the processor time. Its Delta files are not written by these.
     os.environ.setdefault("SAIL_PARQUET__DICTIONARY_ENABLED", "false")
     os.environ.setdefault("SAIL_PARQUET__STATISTICS_ENABLED", "chunk")
+    # By itself it makes a partition for each core. With a single one it holds all rows that it reads: 3.5 GB to classify 2.5
+    # million bars, and 0.6 GB with two partitions, in the same time.
+    os.environ.setdefault("SAIL_EXECUTION__DEFAULT_PARALLELISM", str(max(cores(), 2)))
     _keep_freed_memory()
     from pysail.spark import SparkConnectServer
 
@@ -102,6 +107,18 @@ def _embedded_server() -> Iterator[str]:
         yield f"sc://{ip}:{port}"
     finally:
         server.stop()
+
+
+def cores(quota_file: Path = QUOTA) -> int:
+    """The number of cores that this process may use: those that it may run on, and no more than its container's quota allows.
+
+    `quota_file`: "max" or the microseconds of processor time in a period, and the period (cgroup v2).
+    """
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError, ZeroDivisionError):  # there is no quota, or another system
+        quota, period = map(int, quota_file.read_text(encoding="ascii").split())
+        found = min(found, max(quota // period, 1))
+    return found
 
 
 def _keep_freed_memory() -> None:
