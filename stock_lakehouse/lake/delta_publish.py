@@ -107,7 +107,8 @@ def publish(
             # The engine's tasks share the rows, and each writes a file of its own for a ticker-year that it has rows of. More
             # files make more tasks of the next publish: without this, a ticker-year grows from one file to five in twenty daily
             # runs. A first publish is faster so too: of staged rows the embedded engine writes one file after another otherwise.
-            wanted = wanted.repartition(*stored.table.partition_by)
+            if stored.table.partition_by:
+                wanted = wanted.repartition(*stored.table.partition_by)
             # Lines are also withdrawn before a commit is reverted: the restore is a version too, after which they would seem
             # valid.
             withdraw = partial(ledger.withdraw, run_id, before)

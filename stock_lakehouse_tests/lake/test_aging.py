@@ -54,6 +54,18 @@ def test_a_ticker_year_is_one_file_however_often_it_was_published(spark: SparkSe
     assert stored.open().to_pyarrow_table().num_rows == len(rows)
 
 
+def test_a_table_without_partitions_is_published_day_after_day(spark: SparkSession, tmp_path: Path) -> None:
+    lake, staging = Lake(tmp_path), Staging(tmp_path)
+    stored = DeltaTable(tmp_path, dataclasses.replace(VALUES, partition_by=()))
+    rows = [("AAA", day, float(at), day.year) for at, day in enumerate(SESSIONS)]
+    for end in (2, 3, len(SESSIONS)):
+        frame = spark.createDataFrame(rows[:end], VALUES.ddl)
+        asked = Rectangle(SESSIONS[:end], ("AAA",))
+        publish(stored, staging.stage(frame), asked, staging, lake.ledger, run_id="1" * 8, now=NOW)
+        held = deltalake.DeltaTable(str(stored.path)).to_pyarrow_table().select(VALUES.column_names).to_pylist()
+        assert sorted(tuple(row.values()) for row in held) == rows[:end]
+
+
 def test_a_small_table_is_opened_from_its_last_ten_commits(tmp_path: Path) -> None:
     """Each commit since the last checkpoint is a file to open: on S3, a request each time that the table is opened."""
     small = DeltaTable(tmp_path, dataclasses.replace(VALUES, partition_by=()))
