@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import shutil
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import market
 from benchmarks.bulk_load import (
@@ -36,20 +35,18 @@ from benchmarks.bulk_load import (
 from benchmarks.figures import print_table
 from benchmarks.opened import opened_below
 from benchmarks.process import Measured, measure
+from stock_lakehouse.tables import LAYOUTS
 
 if TYPE_CHECKING:
     from stock_lakehouse.lake import Lake
+    from stock_lakehouse.lake.storage import File
 
-Layout = Literal["ticker_year", "year"]
-LAYOUTS: tuple[Layout, ...] = ("ticker_year", "year")
 RESTATED = "restated"  # folder of what is delivered for the restated bar
 DELIVERED = {"day": LAST_DAY, "restated bar": RESTATED}
 BUCKET = "lake"
 
 # What is measured, by its name.
 Record = dict[str, float]
-# Path under a folder, and what changes with every write of a file: size, inode, time (ns).
-Files = dict[str, tuple[int, int, int]]
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ def write_restated(folder: Path, tickers: int, sessions: Sequence[date]) -> Rest
 
 
 def measure_layouts(
-    folder: Path, layouts: Sequence[Layout], tickers: int, years: int, *, s3: bool, quiet: bool
+    folder: Path, layouts: Sequence[str], tickers: int, years: int, *, s3: bool, quiet: bool
 ) -> dict[str, dict[str, Record]]:
     """By layout, what `measure_layout` returns, each on a new lake below `folder`.
 
@@ -129,14 +126,9 @@ def measure_layouts(
     return found
 
 
-def measure_layout(
-    work: Work, layout: Layout, root: Path, *, s3: bool
-) -> tuple[dict[str, Record], dict[str, int | None]]:
+def measure_layout(work: Work, layout: str, root: Path, *, s3: bool) -> tuple[dict[str, Record], dict[str, int | None]]:
     """By run, and by table after the bulk load, what was measured; and the rows of each Delta table at the end."""
-    from stock_lakehouse.lake import Lake
-    from stock_lakehouse.lake_options import LakeOptions
-
-    lake = Lake(LakeOptions(lake_root=root, layout=layout))
+    lake = lake_of(root, layout)
     env = {"STOCK_LAKEHOUSE_LAYOUT": layout, "STOCK_LAKEHOUSE_LAKE_ROOT": str(root)}
     found: dict[str, Record] = {}
     known: Known = {}
@@ -149,7 +141,7 @@ def measure_layout(
     tell("bulk load", costs(work.run(env, HISTORY)))
     check_rows(lake, work.rows(without_last=True), known)
     tables = {table: size_record(sizes) for table, sizes in sizes_of(lake).items()}
-    everything = size_record([size for size, _, _ in files_below(root).values()])
+    everything = size_record([file.size for file in files_of(lake)])
 
     command = [sys.executable, "-m", "stock_lakehouse", "upkeep"]
     own = {**variables(work.folder, HISTORY), **env}
@@ -159,25 +151,21 @@ def measure_layout(
     if s3:  # first, because it copies the lake as it was loaded
         _measure_bucket(work, layout, root, known, tell)
     for run, source in DELIVERED.items():
-        tell(run, _in_folder(root, partial(work.run, env, source)))
+        tell(run, _in_folder(lake, root, partial(work.run, env, source)))
         _check(work, lake, source, known)
     found |= {**tables, "whole lake": everything}
     return found, {name: stored.row_count() for name, stored in lake.delta.items()}
 
 
-def _measure_bucket(
-    work: Work, layout: Layout, root: Path, counted: Known, tell: Callable[[str, Record], None]
-) -> None:
+def _measure_bucket(work: Work, layout: str, root: Path, counted: Known, tell: Callable[[str, Record], None]) -> None:
     """The day and the restated bar on a copy of the lake in `root` in a bucket. `counted`: the rows of the lake's files."""
-    from stock_lakehouse.lake import Lake
-    from stock_lakehouse.lake_options import LakeOptions
     from stock_lakehouse_tests import s3
 
     with s3.moto() as endpoint, s3.variables(s3.environment(endpoint)):
         s3.make_bucket(endpoint, BUCKET)
         target = f"s3://{BUCKET}/lake"
         s3.upload(root, target)
-        lake = Lake(LakeOptions(lake_root=target, layout=layout))
+        lake = lake_of(target, layout)
         env = {"STOCK_LAKEHOUSE_LAYOUT": layout, "STOCK_LAKEHOUSE_LAKE_ROOT": target}
         by_path = {path: rows for (path, _), rows in counted.items()}
         known = {file_key(file): by_path[file.path] for file in (*lake.raw.files(), *lake.processed.files())}
@@ -202,28 +190,31 @@ def size_record(sizes: Sequence[int]) -> Record:
     return {"files": float(len(sizes)), "MB": sum(sizes) / 1e6}
 
 
-def _in_folder(root: Path, run: Callable[[], Measured]) -> Record:
-    """What `run` cost, opened below `root` (Linux alone), and left there in new or changed files."""
-    before = files_below(root)
+def _in_folder(lake: Lake, root: Path, run: Callable[[], Measured]) -> Record:
+    """What `run` cost, opened below `root`, the root of `lake` (Linux alone), and left there in new or changed files."""
+    before = {file_key(file) for file in files_of(lake)}
     with opened_below(root) as opened:
         start = opened.counts() if opened else {}
         measured = costs(run())
         counts = opened.counts() if opened else {}
-    written = size_record([file[0] for path, file in files_below(root).items() if before.get(path) != file])
+    written = size_record([file.size for file in files_of(lake) if file_key(file) not in before])
     names = {"opened": "files opened", "listed": "folders listed"}
     touched = {names[what]: float(count - start[what]) for what, count in counts.items()}
     return {**measured, **touched, "files written": written["files"], "MB written": written["MB"]}
 
 
-def files_below(root: Path) -> Files:
-    """Every file below `root` but those of its locks."""
-    found = {}
-    for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if name != ".locks"]
-        for name in names:
-            stat = os.stat(path := os.path.join(folder, name))
-            found[path] = (stat.st_size, stat.st_ino, stat.st_mtime_ns)
-    return found
+def lake_of(root: Path | str, layout: str) -> Lake:
+    from stock_lakehouse.lake import Lake
+    from stock_lakehouse.lake_options import LakeOptions
+
+    return Lake(LakeOptions.model_validate({"lake_root": root, "layout": layout}))
+
+
+def files_of(lake: Lake) -> list[File]:
+    """Every file of `lake` but those of its locks."""
+    from stock_lakehouse.lake.lease import FOLDER
+
+    return [file for file in lake.storage.walk("") if not file.path.startswith(f"{FOLDER}/")]
 
 
 def _check(work: Work, lake: Lake, source: str, known: Known) -> None:
