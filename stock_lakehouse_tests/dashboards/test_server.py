@@ -57,7 +57,13 @@ class Client:
         self.url = url
 
     def get(self, path: str, headers: dict[str, str] | None = None) -> requests.Response:
-        return self.request("GET", path, headers)
+        """The answer, asked for as the page does: again while the server makes its serving copy (202), for a minute."""
+        deadline = time.monotonic() + 60
+        while True:
+            found = self.request("GET", path, headers)
+            if found.status_code != 202 or time.monotonic() > deadline:
+                return found
+            time.sleep(0.1)
 
     def request(self, method: str, path: str, headers: dict[str, str] | None = None) -> requests.Response:
         return requests.request(method, f"{self.url}{path}", headers=headers, timeout=60)
@@ -257,15 +263,12 @@ def test_the_serving_copy_is_made_once_and_the_asker_is_told_while_it_is(
     client = serve(own, tell=told.append)
     for _ in range(2):
         time.sleep(0.05)
-        found = client.get("/api/about")
+        found = client.request("GET", "/api/about")
         assert (found.status_code, found.json()["preparing"]) == (202, True)
     assert (
         found.json()["error"] == told[0] == "serving copy of curated_stocks_daily: years to be written: 7, from 2015 on"
     )
     go_on.set()
-    deadline = time.monotonic() + 30
-    while client.get("/api/about").status_code == 202:
-        assert time.monotonic() < deadline
     assert asked(client, "about")["notice"] is None
     assert len(made) == 1
     assert len(list(own.root.glob("serving/*/year=*/*/data.parquet"))) == 2 * 7  # type: ignore[union-attr]
@@ -327,9 +330,9 @@ def test_requests_at_once_while_the_lake_changes_have_one_version_each(own: Lake
     def ask() -> None:
         while not done.is_set():
             found = client.get("/api/bars/NEWS")
-            if found.status_code not in (200, 202):
+            if found.status_code != 200:
                 failures.append(found.text)
-            elif found.status_code == 200:
+            else:
                 lengths.add(len(found.json()["date"]))
 
     readers = [threading.Thread(target=ask) for _ in range(3)]
