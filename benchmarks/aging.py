@@ -2,6 +2,7 @@
 
 Each run is what the program does in a day: all layers with audit, publish, checks and Dagster's records. The last ten runs are
 compared with ten early ones: wall time, processor time, opened files and S3 requests, by step, so that what ages is named.
+It takes hours. Called again with the same --folder, it goes on with the run that was interrupted.
 Not here: what a run does, and the bars (market.py).
 """
 
@@ -36,6 +37,7 @@ MOST = 1.2  # of each figure, the last ten runs against ten early ones
 WINDOW = 10
 RUNS = "--runs"  # how this module starts itself: FROM TO, the numbers of days
 PLAN = "plan.json"
+DONE = "done.jsonl"  # a line a day: what its runs cost, by step
 DAGSTER, REPORTS, CHECKS = "Dagster", "reports", "checks"
 STEPS = {
     "raw_stocks_daily": "landing",
@@ -205,8 +207,8 @@ def _by_step(meter: Meter) -> Iterator[None]:
         yield
 
 
-def do_runs(first: int, last: int) -> list[dict[str, dict[str, float]]]:
-    """Do the runs of the days `first` to `last` of the plan in this process; what each day cost, by step.
+def do_runs(first: int, last: int) -> None:
+    """Do the runs of the days `first` to `last` of the plan in this process; add to DONE what each day cost, by step.
 
     Raises RuntimeError when a run fails.
     """
@@ -217,8 +219,7 @@ def do_runs(first: int, last: int) -> list[dict[str, dict[str, float]]]:
     from stock_lakehouse_tests.s3 import requests_to
 
     folder, endpoint = Path.cwd(), os.environ.get("AWS_ENDPOINT_URL")
-    plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-    found = []
+    plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))["days"]
     with opened_below(folder) as opened:
 
         def counts() -> dict[str, int]:
@@ -238,8 +239,8 @@ def do_runs(first: int, last: int) -> list[dict[str, dict[str, float]]]:
                     report = run_rectangle(settings, scheme.request(run["tickers"], since, until, until))
                     if not report.success:
                         raise RuntimeError(f"the run of {run['last']} failed: {report.failures}")
-                found.append(meter.take())
-    return found
+                with (folder / DONE).open("a", encoding="utf-8") as done:
+                    done.write(json.dumps(meter.take()) + "\n")
 
 
 # --- the days in order --------------------------------------------------------------------------------------------
@@ -263,7 +264,8 @@ def measure_days(folder: Path, tickers: int, years: int, days: int, s3: str | No
     """The cost of each daily run of `tickers` on a lake of `years`, by step, and which of them are early and late.
 
     `s3` is the address of a store with the bucket `lake`; None: the lake is in a folder. Both windows are the runs 2 to 11 of a
-    process of their own: what a process keeps in memory does not count as the lake's age. Raises ValueError for too few days.
+    process of their own: what a process keeps in memory does not count as the lake's age. Raises ValueError for too few days,
+    and when `folder` has another plan.
     """
     from stock_lakehouse.partitions import MAX_KEYS
 
@@ -274,8 +276,13 @@ def measure_days(folder: Path, tickers: int, years: int, days: int, s3: str | No
     early, late = early_day(sessions, days), days - WINDOW + 1
     if early + WINDOW > late - 1:
         raise ValueError(f"--days {days}: the early runs are {early} to {early + WINDOW - 1}, so more days are needed")
-    plan = write_days(folder, tickers, sessions, days)
-    (folder / PLAN).write_text(json.dumps([[asdict(run) for run in day] for day in plan]), encoding="utf-8")
+    size = {"tickers": tickers, "years": years, "days": days, "s3": s3}
+    if (folder / PLAN).exists():
+        if json.loads((folder / PLAN).read_text(encoding="utf-8"))["size"] != size:
+            raise ValueError(f"{folder}: a lake of another size, or in a store that is gone; name an empty folder")
+    else:
+        plan = [[asdict(run) for run in day] for day in write_days(folder, tickers, sessions, days)]
+        (folder / PLAN).write_text(json.dumps({"size": size, "days": plan}), encoding="utf-8")
     by = "session" if tickers * len(sessions) > MAX_KEYS else "date_ticker"
     (folder / "lakehouse.toml").write_text(
         f"tickers = {json.dumps(market.ticker_names(tickers))}\nfirst_date = {sessions[0]}\nlast_date = {sessions[-1]}\n"
@@ -292,24 +299,22 @@ def measure_days(folder: Path, tickers: int, years: int, days: int, s3: str | No
         from stock_lakehouse_tests.s3 import environment
 
         env |= environment(s3)
-    found: list[dict[str, dict[str, float]]] = []
-    for first, last in (
+    found = _done(folder)
+    for start, last in (
         (0, 0),
         (1, early - 2),
         (early - 1, early + WINDOW - 1),
         (early + WINDOW, late - 2),
         (late - 1, days),
     ):
+        first = max(start, len(found))
         if first > last:
             continue
         began = time.perf_counter()
-        done = measure(module("aging", RUNS, first, last), env=env, cwd=folder).answer
-        found += done
-        what = (
-            f"runs {first} to {last}, median {median(_total(day, 'seconds') for day in done):.1f} s"
-            if first
-            else "history"
-        )
+        measure(module("aging", RUNS, first, last), env=env, cwd=folder)
+        found = _done(folder)
+        middle = median(_total(day, "seconds") for day in found[first:])
+        what = f"runs {first} to {last}, median {middle:.1f} s" if first else "history"
         print(f"{what}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
     return {
         "partition_by": by,
@@ -318,6 +323,11 @@ def measure_days(folder: Path, tickers: int, years: int, days: int, s3: str | No
         "history": found[0],
         "days": found[1:],
     }
+
+
+def _done(folder: Path) -> list[dict[str, dict[str, float]]]:
+    file = folder / DONE
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
 
 
 def _total(day: dict[str, dict[str, float]], measured: str) -> float:
@@ -373,11 +383,11 @@ def main() -> None:
         "--s3", action="store_true", help="the lake is in a bucket of moto's server, which counts requests"
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of tables")
-    parser.add_argument("--folder", type=Path, help="an empty folder to work in and to keep")
+    parser.add_argument("--folder", type=Path, help="an empty folder to work in and to keep, or one to go on in")
     parser.add_argument(RUNS, nargs=2, type=int, metavar=("FROM", "TO"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.runs:
-        print(json.dumps(do_runs(*options.runs)))
+        do_runs(*options.runs)
         return
     with tempfile.TemporaryDirectory() as temporary, _store(options.s3) as s3:
         folder = (options.folder or Path(temporary)).absolute()
