@@ -22,6 +22,7 @@ from stock_lakehouse.cli.context import asked_rectangle
 from stock_lakehouse.lake.reading import read_table
 from stock_lakehouse.runs.run import RunReport, run_rectangle
 from stock_lakehouse.settings import Settings, load_settings
+from stock_lakehouse.tables import TABLES
 
 CASES = Path(__file__).parent / "cases"
 PRICES = ("open", "high", "low", "close")
@@ -98,7 +99,8 @@ class House:
     instance: Path
 
     def run(self, first: str | None = None, last: str | None = None, **overrides: Any) -> Outcome:
-        """`stock-lakehouse materialize --from first --to last` in this process, with its settings and `overrides`."""
+        """`stock-lakehouse materialize --from first --to last` of the lake's tables and their checks in this process, with its
+        settings and `overrides`."""
         with pytest.MonkeyPatch.context() as surroundings:
             for name in [name for name in os.environ if name.startswith(("STOCK_LAKEHOUSE_", "DAGSTER_"))]:
                 surroundings.delenv(name)
@@ -106,7 +108,7 @@ class House:
             surroundings.chdir(self.folder)
             settings = load_settings(**overrides)
             days = [None if day is None else datetime.fromisoformat(day) for day in (first, last)]
-            report = run_rectangle(settings, asked_rectangle(settings, None, *days))
+            report = run_rectangle(settings, asked_rectangle(settings, None, *days), [table.name for table in TABLES])
         assert report.success, report.failures
         return Outcome(settings, report).read()
 
