@@ -156,6 +156,7 @@ def quiet(_line: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slice(1)
 @pytest.mark.parametrize("by", ["date_ticker", "session"])
 def test_adding_a_ticker_backfills_that_ticker_alone(spark: SparkSession, small: Settings, by: str) -> None:
     two = small.model_copy(update={"tickers": ("AAPL", "NVDA"), "partition_by": by})

@@ -81,6 +81,7 @@ def grown(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, instanc
 
 
 @pytest.mark.slow
+@pytest.mark.slice(2)
 @pytest.mark.parametrize("name", NO_BARS)
 def test_k06_a_row_that_is_no_bar_does_not_say_that_a_file_knows_a_later_split(name: str, grown: Outcome) -> None:
     right = Right(
@@ -357,6 +358,7 @@ def assert_split_is_applied(outcome: Outcome, ticker: str, later: Mapping[date, 
 
 
 @pytest.mark.slow
+@pytest.mark.slice(1)
 @pytest.mark.parametrize("asked_from", ["2024-06-11", "2024-06-10"])
 def test_k01_a_split_of_yahoo_counts_though_its_day_has_no_bar(
     asked_from: str, yahoo: Yahoo, clock: Clock, tmp_path: Path, instance: Path

@@ -358,6 +358,7 @@ def test_a_form_of_a_file_gives_the_right_bars_in_a_folder_of_many_forms(
 
 
 @pytest.mark.slow
+@pytest.mark.slice(5)
 @pytest.mark.parametrize("one", [one for one in CASE_LIST if not one.lake], ids=lambda one: one.name)
 def test_a_folder_gives_the_right_bars_or_says_why_not(
     one: Case, spark: SparkSession, tmp_path: Path, instance: Path

@@ -220,7 +220,7 @@ def on_s3(project: Path, s3_root: str) -> str:
     return s3_root
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_lake_on_s3_is_loaded_shown_and_found_sound(on_s3: str, project: Path) -> None:
     doctor = call("doctor")
     assert doctor.exit_code == 0, doctor.output

@@ -81,7 +81,7 @@ def in_a_piece(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, ve
     return house
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_bars_delivered_before_and_after_a_split_and_dividends_are_as_if_delivered_in_a_piece(
     spark: SparkSession, tmp_path: Path, vendor: Vendor, in_a_piece: Clocked
 ) -> None:
@@ -291,7 +291,7 @@ def causes(house: Clocked, run_id: str) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_ledger_names_a_split_with_a_line_a_column_and_not_one_a_value(
     spark: SparkSession, tmp_path: Path, vendor: Vendor
 ) -> None:

@@ -52,6 +52,7 @@ def press_ctrl_c(process: subprocess.Popen[str], seconds: float) -> tuple[str, f
     return errors, time.monotonic() - pressed
 
 
+@pytest.mark.slice(1)
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -76,6 +77,7 @@ def test_a_run_ends_with_a_line_and_can_be_started_again(tmp_path: Path, argumen
             pass
 
 
+@pytest.mark.soak
 def test_upkeep_ends_with_a_line(tmp_path: Path) -> None:
     (tmp_path / "lakehouse.toml").write_text('tickers = ["NVDA"]\nfirst_date = 2023-01-03\nlast_date = 2023-09-21\n')
     subprocess.run([sys.executable, "-m", "stock_lakehouse.cli", "demo"], cwd=tmp_path, check=True, capture_output=True)

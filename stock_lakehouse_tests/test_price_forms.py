@@ -93,8 +93,8 @@ def test_one_delivery_in_each_form_gives_the_right_close_adjusted_close_and_retu
     assert_right(house)
 
 
-@pytest.mark.slow
-@pytest.mark.slice(2)
+@pytest.mark.soak
+@pytest.mark.slice(1)
 @pytest.mark.parametrize("form", PRICE_FORMS)
 def test_a_bar_a_day_in_each_form_does_so_too(spark: SparkSession, tmp_path: Path, form: str) -> None:
     house = clocked(tmp_path / "lake", spark, (TICKER,))
@@ -144,7 +144,7 @@ ANY = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped
 
 
 @pytest.mark.slow
-@settings(ANY, max_examples=6)
+@settings(ANY, max_examples=3)
 @given(parts=deliveries())
 def test_any_deliveries_in_any_order_give_one_table(
     spark: SparkSession, tmp_path: Path, parts: list[tuple[int, int, int, str]]

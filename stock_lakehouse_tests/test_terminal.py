@@ -65,6 +65,7 @@ SHOWS = [("status",), ("tables",), ("restatements", "NVDA"), *(("show", table.na
 
 
 @pytest.mark.slow
+@pytest.mark.slice(2)
 @pytest.mark.usefixtures("lake")
 @pytest.mark.parametrize("arguments", SHOWS)
 def test_at_80_columns_the_same_words_are_shown_as_at_500(arguments: tuple[str, ...]) -> None:

@@ -203,7 +203,7 @@ def test_an_engine_that_fails_on_a_file_that_was_replaced_meanwhile_is_tried_aga
     assert failures == []
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_step_whose_input_never_rests_fails_after_some_attempts_and_publishes_nothing(
     spark: SparkSession, settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -292,7 +292,7 @@ def test_runs_of_the_ui_use_one_process(settings: Settings) -> None:
     assert definitions.resolve_job_def("stock_lakehouse").executor_def is dg.in_process_executor
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_files_that_contradict_each_other_land_once(run: Run, settings: Settings, tmp_path: Path) -> None:
     (folder := tmp_path / "prices").mkdir()
     header = "Symbol,Date,Open,High,Low,Close,Adj Close,Volume\n"
@@ -312,7 +312,8 @@ def prices_of(folder: Path, ticker: str, days: Sequence[str]) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.slice(1)
 @pytest.mark.parametrize("by", ["date_ticker", "session"])
 def test_a_lake_of_crypto_has_the_weekend(
     run: Run, settings: Settings, spark: SparkSession, instance: dg.DagsterInstance, tmp_path: Path, by: str
@@ -338,7 +339,7 @@ def test_a_lake_of_crypto_has_the_weekend(
     assert bytes_of(settings.lake_root) == before
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_christmas_is_no_session_in_1964_and_a_saturday_is_one_in_1950(
     run: Run, settings: Settings, spark: SparkSession, tmp_path: Path
 ) -> None:
@@ -361,7 +362,7 @@ def test_christmas_is_no_session_in_1964_and_a_saturday_is_one_in_1950(
         assert [str(row["tradable_from"]) for row in features] == [*days[1:], following]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_an_index_can_be_named(run: Run, settings: Settings, spark: SparkSession, tmp_path: Path) -> None:
     days = ["2023-09-20", "2023-09-21"]
     folder = prices_of(tmp_path / "prices", "^GSPC", days)

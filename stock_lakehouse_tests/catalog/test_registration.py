@@ -295,6 +295,7 @@ WRITES = 20  # of a first registration: more than there are
 
 
 @pytest.mark.slow
+@pytest.mark.slice(1)
 @pytest.mark.parametrize("answered", [False, True])
 @pytest.mark.parametrize(
     "of_writes", [pytest.param(4, id="every fourth"), pytest.param(1, id="each", marks=pytest.mark.soak)]

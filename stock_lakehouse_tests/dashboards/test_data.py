@@ -262,7 +262,7 @@ def test_a_lake_whose_log_has_no_statistics_has_the_same_coverage(varied: Varied
     assert coverage_room.coverage_of(View(lake)) == coverage_room.coverage_of(View(varied.lake))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_lake_by_year_has_the_same_coverage(varied: Varied, spark: SparkSession, tmp_path: Path) -> None:
     by_year = varied_lake(tmp_path / "lake", spark, "year")
     assert data(View(by_year.lake))["coverage"] == data(View(varied.lake))["coverage"]

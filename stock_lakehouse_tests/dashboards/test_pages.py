@@ -370,7 +370,7 @@ def test_a_press_on_a_heading_sorts_by_it_and_a_second_one_the_other_way(
     assert tickers_of(shown) == [*known, *unknown]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_every_heading_of_both_tables_sorts(show: Any) -> None:
     for path, table in (("/signals", "#signals_table"), ("/compare?tickers=AAA,BBB,CCC&range=All", FIGURES)):
         shown = show(path)

@@ -137,6 +137,7 @@ def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.slice(1)
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     ("where", "layers"),
@@ -211,7 +212,7 @@ def test_a_job_that_fails_is_a_named_error_and_its_log_comes_back(
     assert any(one.error and "NotADirectoryError" in str(one.error) for one in said)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_cancelling_the_run_cancels_the_job_and_the_next_run_publishes(
     minilake: Minilake, run: Run, tmp_path: Path
 ) -> None:

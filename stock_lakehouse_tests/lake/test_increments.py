@@ -548,7 +548,7 @@ def rebuilt(bars: Bars, folder: Path, spark: SparkSession) -> list[dict[str, Any
     return contents(house.lake.features)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_features_compare_only_years_from_the_first_that_changed(
     grown: tuple[Clocked, Bars], tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -581,7 +581,7 @@ def test_features_compare_only_years_from_the_first_that_changed(
     assert versions(house) == before
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_features_compare_all_years_where_the_newest_commit_does_not_say_what_it_was_computed_from(
     grown: tuple[Clocked, Bars], tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:

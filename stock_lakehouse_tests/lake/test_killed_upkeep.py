@@ -151,7 +151,7 @@ def keeper(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Ite
     keeper.close()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_scenario_needs_everything_that_upkeep_does(keeper: Keeper) -> None:
     kinds = {point.split(" ", 1)[1] for point in keeper.points}
     assert kinds >= {

@@ -375,7 +375,7 @@ def test_a_move_killed_at_any_write_leaves_what_the_lake_says_and_is_completed_b
 
 
 @pytest.mark.slow
-@pytest.mark.slice(2)
+@pytest.mark.slice(1)
 @pytest.mark.parametrize("harm", [truncate, Path.unlink])
 @pytest.mark.parametrize("name", [PROCESSED.name, QUARANTINE.name, CURATED.name, FEATURES.name])
 def test_a_damaged_file_of_a_year_is_named_and_heals_for_all_its_tickers(
@@ -436,7 +436,8 @@ def test_on_s3_a_lake_runs_by_year_moves_and_moves_back(
     assert layers(there) == layers(houses["year"])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.slice(1)
 def test_a_file_of_a_year_that_another_writer_replaced_since_the_comparison_is_not_overwritten(
     spark: SparkSession, s3_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

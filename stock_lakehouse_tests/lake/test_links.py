@@ -26,7 +26,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_lake_in_a_folder_with_blanks_and_umlauts_is_that_of_any_other_folder(
     spark: SparkSession, tmp_path: Path, temporary: Path
 ) -> None:

@@ -122,7 +122,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 # --- what is opened -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_landing_and_a_read_open_as_many_files_after_249_landings_as_after_few(
     raw: RawCsv, root: Path, spark: SparkSession, opened: list[str]
 ) -> None:

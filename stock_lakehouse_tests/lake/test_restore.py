@@ -91,7 +91,7 @@ def test_a_restored_lake_has_equal_tables_bit_for_bit(
     assert log.version() == deltalake.DeltaTable(str(lost.root / RESTATEMENTS.path)).version()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_lake_in_a_bucket_is_restored_from_a_backup_in_a_bucket(
     lost: Lost, s3_root: str, spark: SparkSession
 ) -> None:

@@ -92,7 +92,7 @@ def test_what_is_no_landing_is_never_read_and_is_reported(spark: SparkSession, s
     assert house.lake.raw.strangers() == [f"{s3_root}/raw/stocks_daily/ticker=AAA/year=2020/bars.csv"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_processes_that_publish_at_once_end_in_the_tables_of_one_run(
     spark: SparkSession, tmp_path: Path, s3_root: str
 ) -> None:
@@ -166,6 +166,7 @@ def stale(
 
 
 @pytest.mark.slow
+@pytest.mark.slice(1)
 @pytest.mark.parametrize("stale", [CURATED.name, pytest.param(PROCESSED.name, marks=pytest.mark.soak)], indirect=True)
 def test_a_run_that_lost_its_lease_publishes_nothing(
     stale: tuple[LakehouseResource, Any], monkeypatch: pytest.MonkeyPatch

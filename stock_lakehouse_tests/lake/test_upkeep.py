@@ -193,7 +193,7 @@ def months(house: Clocked, count: int, retention_days: int) -> list[tuple[int, d
     return [(count - at, what) for at, what in enumerate(memories)]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_versions_within_retention_are_read_back_exactly_and_before_them_an_error_gives_the_earliest(
     spark: SparkSession, tmp_path: Path
 ) -> None:
@@ -311,7 +311,7 @@ def overwrite(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slice(3)
+@pytest.mark.slice(1)
 @pytest.mark.parametrize("harm", [Path.unlink, truncate, overwrite])
 @pytest.mark.parametrize("name", [PROCESSED.name, CURATED.name, FEATURES.name])
 def test_a_damaged_file_is_named_and_heals(
@@ -374,6 +374,7 @@ def test_what_a_killed_repair_took_out_is_named_until_a_repair_ends(filled: Cloc
 
 
 @pytest.mark.slow
+@pytest.mark.slice(1)
 @pytest.mark.parametrize("partition", ["ticker=__unreadable__/year=__unreadable__", "ticker=BBB/year=__unreadable__"])
 def test_quarantined_rows_without_a_ticker_or_a_year_come_back(filled: Clocked, partition: str) -> None:
     rows = [

@@ -104,7 +104,7 @@ def place(root: str) -> Path | str:
     return root if root.startswith("s3://") else Path(root)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_overlapping_backfills_started_at_once_on_an_empty_lake_end_in_the_tables_of_one_run(
     tmp_path: Path, spark: SparkSession, faults: Faults
 ) -> None:

@@ -195,7 +195,7 @@ def middle(points: list[str], place: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.slice(4)
+@pytest.mark.slice(2)
 @pytest.mark.parametrize("place", SLICE)
 def test_a_run_killed_at_a_write_and_run_again_ends_as_if_undisturbed(
     killer: Killer, faults: Faults, place: str
@@ -213,6 +213,7 @@ def killer_by_year(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.slow
+@pytest.mark.slice(1)
 @pytest.mark.parametrize("place", ["after replace processed/stocks_daily_by_year", "after save curated/stocks_daily"])
 def test_a_run_killed_at_a_write_of_a_year_and_run_again_ends_as_if_undisturbed(
     killer_by_year: Killer, killer: Killer, faults: Faults, place: str
@@ -287,7 +288,7 @@ def test_a_run_killed_at_any_moment_and_run_again_ends_as_if_undisturbed(killer:
     outcome.record(faults, "a run killed at any moment")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_process_killed_while_others_publish_harms_none_of_them(killer: Killer, faults: Faults) -> None:
     outcome = Outcome()
     killer.check_at_once([["after+save+.staging", "none", "none"]], outcome)

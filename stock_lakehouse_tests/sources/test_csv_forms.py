@@ -923,7 +923,7 @@ def shows_mark(text: str) -> bool:
 
 
 @pytest.mark.slow
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(true_bars(), WRITINGS)
 def test_a_file_is_read_as_it_was_meant_or_the_setting_to_change_is_named(true: list[Bar], how: Writing) -> None:
     text, fields = written(true, how)

@@ -19,7 +19,7 @@ from stock_lakehouse.streams.rebuild import rebuild_bars
 from stock_lakehouse_tests.streams.house import StreamHouse, event
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_files_stay_few_over_many_small_commits(tmp_path: Path, spark: SparkSession) -> None:
     house = StreamHouse.made(tmp_path, spark, compact_batches=10)
     with house.running() as started:

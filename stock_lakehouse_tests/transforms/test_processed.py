@@ -398,7 +398,7 @@ NUMBERS = st.one_of(
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(texts=st.lists(NUMBERS, min_size=1, max_size=60), mark=st.sampled_from([None, ","]))
 @example(texts=["0$1$", "$+5", "$  5", "$5 $", "-$5", "5$$", "$ 1,234.5", "$", "$-", "+$", "$$5"], mark=None)
 def test_the_engine_reads_numbers_as_the_grammar_does(
@@ -548,7 +548,7 @@ def assert_conserved(spark: SparkSession, market: DataFrame, rows: list[Row]) ->
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(DELIVERIES)
 def test_any_corruption_of_delivered_text_conserves_rows(
     spark: SparkSession, market: DataFrame, rows: list[Row]

@@ -18,7 +18,7 @@ from stock_lakehouse_tests.warehouse.lakes import NATIVE, ODD, WarehouseLake
 TWO_YEARS = [(ticker, year) for ticker in ODD for year in (2022, 2023)]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_state_tells_the_loaded_version_and_what_the_next_load_brings(
     made: Callable[..., WarehouseLake], tmp_path: Path
 ) -> None:
