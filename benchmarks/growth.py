@@ -65,7 +65,7 @@ def measure_growth(folder: Path, sizes: Sequence[int], years: int, cores: Sequen
                 for what, value in _values(loads[load]).items():
                     series.setdefault(what, []).append((tickers, value))
             told = ", ".join(f"{load} {loads[load]['seconds']:.1f} s" for load in LOADS)
-            print(f"{tickers} tickers × {years} years on {count} cores: {told}", file=sys.stderr, flush=True)
+            print(f"{tickers} tickers × {years} years on {_cores(count)}: {told}", file=sys.stderr, flush=True)
     return grown
 
 
@@ -80,6 +80,10 @@ def _values(load: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def _cores(count: int) -> str:
+    return f"{count} core{'s' * (count > 1)}"
+
+
 def slope(points: Sequence[tuple[int, float]]) -> float:
     """The exponent of growth with tickers, by least squares over the logarithms: 1 is in proportion. NaN for one size."""
     logs = [(math.log(tickers), math.log(value)) for tickers, value in points if value > 0]
@@ -92,7 +96,7 @@ def slope(points: Sequence[tuple[int, float]]) -> float:
 def out_of_proportion(grown: Grown) -> list[tuple[str, str, str, float]]:
     """Cores, load, what and slope of everything that grows faster than tickers, or more slowly; the fastest first."""
     found = [
-        (f"{count} cores", load, what, slope(points))
+        (_cores(count), load, what, slope(points))
         for count, loads in grown.items()
         for load, series in loads.items()
         for what, points in series.items()
@@ -109,22 +113,26 @@ def draw(grown: Grown, file: Path) -> None:
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "growth", "font.size": 9})
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 3, figsize=(14, 4.5), layout="constrained")
+    figure, axes = pyplot.subplots(1, 3, figsize=(14, 6), layout="constrained")
     most = max(grown)
     for count, loads in grown.items():
         style = "-" if count == most else "--"
         for axis, load in zip(axes, LOADS, strict=False):
             shown = [ALL, *LAYERS, OTHERS] if count == most else [ALL]
             for place, what in enumerate(shown):
-                _line(axis, loads[load][what], f"{what}, {count} cores" if what == ALL else what, f"C{place}", style)
+                _line(axis, loads[load][what], f"{what}, {_cores(count)}" if what == ALL else what, f"C{place}", style)
             axis.set(title=load, ylabel="seconds")
         for place, load in enumerate(LOADS):
-            _line(axes[2], loads[load][MEMORY], f"{load}, {count} cores", f"C{place}", style)
+            _line(axes[2], loads[load][MEMORY], f"{load}, {_cores(count)}", f"C{place}", style)
     axes[2].set(title=MEMORY, ylabel="GB")
     for axis in axes:
         axis.set(xscale="log", yscale="log", xlabel="tickers")
+        for scale in (axis.xaxis, axis.yaxis):
+            scale.set_major_formatter("{x:,.10g}")
+            scale.set_minor_formatter("{x:,.10g}" if axis is axes[2] and scale is axis.yaxis else "")
+        axis.set_xticks([tickers for tickers, _ in grown[most][LOADS[0]][ALL]])
         axis.grid(visible=True, which="both", alpha=0.3)
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12))
     figure.savefig(file, metadata={"Date": None})
 
 
@@ -154,7 +162,7 @@ def main() -> None:
         for load, series in loads.items():
             rows = [(what, *(value for _, value in points), slope(points)) for what, points in series.items()]
             sizes = [f"{tickers:,}" for tickers in options.tickers]
-            print_table((f"{load}, {count} cores: s, GB", *sizes, "power of tickers"), rows)
+            print_table((f"{load}, {_cores(count)}: s, GB", *sizes, "power of tickers"), rows)
     for count, load, what, power in out_of_proportion(grown):
         kind = "faster than" if power > 1 else "more slowly than"
         print(f"{load} on {count}: {what} grows {kind} tickers, to the power of {power:.2f}")
