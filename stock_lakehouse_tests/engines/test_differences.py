@@ -180,7 +180,7 @@ def exact(rows: list[dict[str, object]]) -> list[dict[str, object]]:
     return [{name: value.hex() if isinstance(value, float) else value for name, value in row.items()} for row in rows]
 
 
-@bounded(12)
+@bounded(6)
 @given(DELIVERIES)
 def test_any_corruption_has_the_same_fate_and_reasons_on_both(
     markets: list[tuple[SparkSession, DataFrame]], rows: list[Row]
@@ -251,6 +251,7 @@ def test_jvm_spark_leaves_files_beside_those_it_writes(jvm: SparkSession, tmp_pa
     assert {path.suffix for path in (tmp_path / "t").iterdir()} == {".parquet", ".crc", ""}
 
 
+@pytest.mark.soak
 def test_one_table_takes_the_commits_of_three_writers_past_their_checkpoints(
     spark: SparkSession, jvm: SparkSession, tmp_path: Path
 ) -> None:

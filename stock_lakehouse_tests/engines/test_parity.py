@@ -197,6 +197,7 @@ def test_the_story_fills_every_table(sail_lake: Told) -> None:
     assert len(sail_lake.versions[FEATURES.name]) == len(STORY) + 1
 
 
+@pytest.mark.soak
 def test_jvm_spark_leaves_the_same_lake_as_sail(sail_lake: Told, jvm_lake: Told) -> None:
     check_equal(sail_lake, jvm_lake)
 
@@ -240,6 +241,7 @@ def test_a_new_indicator_fills_the_same_column_on_both_engines(
     assert held[0] == held[1]
 
 
+@pytest.mark.soak
 def test_jvm_spark_leaves_the_same_files_as_sail(jvm_lake: Told) -> None:
     """One a ticker and year, nothing beside them, and statistics of nothing that JSON cannot hold exactly."""
     lake = jvm_lake.house.lake

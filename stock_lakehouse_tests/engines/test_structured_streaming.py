@@ -100,6 +100,7 @@ def twin(house: StructuredHouse, sail: SparkSession) -> KafkaHouse:
     return found
 
 
+@pytest.mark.soak
 def test_its_tables_are_the_truth_s_and_the_embedded_runner_s_also_after_a_kill_between_ticks_and_positions(
     house: StructuredHouse, spark: SparkSession
 ) -> None:

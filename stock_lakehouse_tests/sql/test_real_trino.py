@@ -455,6 +455,7 @@ def _everywhere(held: dict[str, Any]) -> str:
     return re.sub(r'"DatabaseName": "\w+"', "", json.dumps(held, sort_keys=True, default=str))
 
 
+@pytest.mark.soak
 def test_the_whole_graph_runs_on_s3_glue_athena_redshift_and_quicksight_and_a_second_run_writes_nothing(
     place: Place, gateway: Gateway, tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
