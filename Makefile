@@ -1,8 +1,10 @@
 # `make demo` and `make test` need Python 3.11 or newer and make, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
-# Of pytest: one more than the cores of CI, because tests wait for processes and servers.
+# One worker more than the cores of CI, because tests wait for processes and servers. A file's tests stay together. Files go in their
+# order: by their number of tests, those with one long test would come last, and the other workers would wait for it.
 WORKERS ?= 3
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo stream-demo ui test test-all test-engines test-athena test-deploy lint weed soak bench conformance docs screenshots lock image-context clean .venv/deploy
 
@@ -17,16 +19,16 @@ ui: .venv/installed
 	@$(BIN)/stock-lakehouse ui
 
 test: .venv/tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not soak and not engines and not trino and not deploy"
+	$(PYTEST) -m "not slow and not soak and not engines and not trino and not deploy"
 
 # What CI runs, with `make test-deploy`: first what needs a JVM, then the rest.
 test-all: .venv/tests
-	$(BIN)/python -m pytest -rs -n $(WORKERS) --dist loadfile -m "(engines or trino) and not soak and not deploy"
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not soak and not engines and not trino and not deploy"
+	$(PYTEST) -rs -m "(engines or trino) and not soak and not deploy"
+	$(PYTEST) -m "not soak and not engines and not trino and not deploy"
 
 # The same tables on embedded Sail and on JVM Spark: needs Java 17 or newer; its first run fetches Delta from Maven Central.
 test-engines: .venv/tests
-	$(BIN)/python -m pytest -rs -n $(WORKERS) --dist loadfile -m "engines and not soak"
+	$(PYTEST) -rs -m "engines and not soak"
 
 # What is registered and what SQL gives, on a real Trino: needs a JDK of version 24 or newer; its first run fetches Trino from Maven.
 # Without them its tests skip and say NOT RUN.
@@ -37,7 +39,7 @@ test-athena: .venv/tests
 # buildah. What cannot be had is named, and its tests skip and say NOT RUN.
 test-deploy: .venv/tests
 	-@$(MAKE) --no-print-directory .venv/deploy
-	$(BIN)/python -m pytest -rs -n $(WORKERS) --dist loadfile -m "deploy and not soak"
+	$(PYTEST) -rs -m "deploy and not soak"
 
 lint: .venv/tests
 	$(BIN)/ruff check .

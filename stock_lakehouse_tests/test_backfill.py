@@ -275,7 +275,7 @@ def test_recording_that_was_killed_goes_on(
             assert len(known(instance, scheme, name)) == 3 * BARS
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_sessions_that_the_source_lacks_are_not_recorded_and_a_repetition_adds_one_record_a_layer(
     spark: SparkSession, small: Settings
 ) -> None:
@@ -299,7 +299,7 @@ def test_sessions_that_the_source_lacks_are_not_recorded_and_a_repetition_adds_o
         assert {"preview", "dagster/column_lineage", "dagster/partition_row_count"} <= set(metadata)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_pruned_runs_are_gone_and_what_the_lake_holds_stays_marked(spark: SparkSession, small: Settings) -> None:
     old = run_rectangle(small, Rectangle(whole(small).sessions, ("AAPL", "NVDA"))).run_id
     failed = run_rectangle(

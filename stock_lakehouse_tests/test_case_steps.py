@@ -143,7 +143,7 @@ SPLIT_OF_TEN = [("2024-06-10", "split", "10")]
 HUNDRED = dict.fromkeys(("2024-06-06", "2024-06-07", "2024-06-10", "2024-06-11"), (100.0, 101.0, 99.0, 100.0, 10000.0))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_k23_the_same_prices_beside_a_split_prove_their_basis(redelivered: Redelivered) -> None:
     assert_right(redelivered.second, [Right("PTH", rows=HUNDRED, actions=SPLIT_OF_TEN)])
 
@@ -216,7 +216,7 @@ def test_k24_a_corrected_action_asked_for_its_ex_date_alone_gives_what_one_deliv
     assert_right(corrected, [right], told)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_k25_a_dividend_after_a_gap_follows_the_corrected_close_before_the_gap(tmp_path: Path, instance: Path) -> None:
     house = house_of(GAP, tmp_path / "house", instance)
     house.run()
@@ -235,7 +235,7 @@ def test_k25_a_dividend_after_a_gap_follows_the_corrected_close_before_the_gap(t
 # --- k26: files that contradict each other ------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_k26_files_that_contradict_each_other_are_named_and_land_once(
     tmp_path: Path, instance: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,7 +374,7 @@ def test_k01_a_split_of_yahoo_counts_though_its_day_has_no_bar(
         assert outcome.closes(ticker)["2024-06-07"] == pytest.approx(46.82)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.slice(1)
 @pytest.mark.parametrize("loaded", [True, False], ids=["loaded before", "first load"])
 def test_k16_bars_adjusted_before_the_open_of_an_ex_date_are_not_divided_twice(

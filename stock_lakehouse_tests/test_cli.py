@@ -107,7 +107,7 @@ def test_tables_and_describe_say_what_the_tables_hold(monkeypatch: pytest.Monkey
     assert rsi["made_of"] == [{"table": "curated_stocks_daily", "column": "close"}]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.usefixtures("project")
 def test_status_counts_sessions_that_are_missing_between() -> None:
     for day in ("2023-09-01", "2023-09-06"):
@@ -159,7 +159,7 @@ def test_wrong_input_is_one_clear_line_and_exit_code_2(arguments: tuple[str, ...
     assert "Traceback" not in result.output
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_rows_by_older_formulas_and_removed_tickers_show_in_status_and_in_checks(project: Path) -> None:
     from stock_lakehouse.transforms import features
 
@@ -323,7 +323,7 @@ def test_delivered_text_is_shown_and_steers_neither_terminal_nor_markup(project:
     assert "\x1b" not in shown.output
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_upkeep_names_what_is_damaged_and_repairs_it_when_told_to(project: Path) -> None:
     assert call("materialize").exit_code == 0
     well = call("upkeep")
@@ -343,7 +343,7 @@ def test_upkeep_names_what_is_damaged_and_repairs_it_when_told_to(project: Path)
     assert call("upkeep", "--repair", "--check-only").exit_code == 2
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_lake_of_another_layout_is_refused_in_a_line_and_moved_by_the_command(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

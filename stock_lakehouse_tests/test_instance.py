@@ -134,7 +134,7 @@ def instance_days(first: date, last: date) -> tuple[date, ...]:
     return market_calendar(first).between(first, last)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.usefixtures("spark")
 def test_two_lakes_in_one_process_are_each_recorded_in_their_own_instance(tmp_path: Path) -> None:
     days = instance_days(date(2023, 9, 20), date(2023, 9, 21))

@@ -262,7 +262,7 @@ def test_special_sessions_are_sessions() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slice(8)
+@pytest.mark.slice(3)
 @pytest.mark.parametrize(
     "exchange", sorted({*EXAMPLES, *itertools.chain(*(fitting for _, fitting in SUFFIXES.values()))})
 )

@@ -144,7 +144,7 @@ ANY = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped
 
 
 @pytest.mark.slow
-@settings(ANY, max_examples=3)
+@settings(ANY, max_examples=2)
 @given(parts=deliveries())
 def test_any_deliveries_in_any_order_give_one_table(
     spark: SparkSession, tmp_path: Path, parts: list[tuple[int, int, int, str]]

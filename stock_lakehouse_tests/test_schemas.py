@@ -107,6 +107,7 @@ def test_a_column_too_many_is_a_failure_that_names_it(spark: SparkSession, name:
 
 
 @pytest.mark.slow
+@pytest.mark.slice(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_column_of_another_type_is_a_failure_that_names_it(spark: SparkSession, name: str) -> None:
     table = BY_NAME[name]

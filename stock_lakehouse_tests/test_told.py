@@ -67,7 +67,7 @@ def test_a_run_says_of_each_file_what_it_gave_and_names_the_one_that_gave_nothin
     assert "file=NVDA.csv" not in said
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_folder_that_gives_nothing_ends_with_1_and_the_run_is_still_told_to_its_end(prices: Path) -> None:
     write(prices, "all.csv", f"Symbol,{HEADER}", [*bars("XYZ,"), *bars("BRK/B,")])
     done = call("materialize")
@@ -134,7 +134,7 @@ def test_show_finds_what_status_lists(prices: Path) -> None:
         assert "2023-09-21" in shown.output
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_status_names_tickers_without_any_bar(prices: Path) -> None:
     write(prices, "AAPL.csv", HEADER, ["2023-09-20,10,12,9,soon,1000"])
     write(prices, "NVDA.csv", HEADER, bars())

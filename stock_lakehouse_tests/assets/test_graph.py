@@ -148,7 +148,7 @@ def test_a_second_run_writes_no_file_and_says_so_in_its_metadata(run: Run, setti
     assert values["bytes"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_newest_partition_of_a_bulk_run_alone_has_the_figures_and_the_preview(run: Run) -> None:
     result = run(("AAPL", "AMZN"), "2023-08-01", "2023-09-21")
     *others, last = result.asset_materializations_for_node("curated_stocks_daily")
@@ -185,7 +185,7 @@ def test_tickers_that_fail_are_listed_and_the_others_go_on(run: Run, settings: S
     assert last.metadata["dagster/row_count"].value == 2
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_ticker_that_the_source_failed_for_is_diagnosed_as_throttled(run: Run) -> None:
     assert run(("AAPL", "AMZN"), "2023-09-18", "2023-09-19").success
     source = FailingSource()

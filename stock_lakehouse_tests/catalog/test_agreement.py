@@ -187,7 +187,7 @@ CHANGES: tuple[Change, ...] = (
 )
 
 
-@pytest.mark.slice(7)
+@pytest.mark.slice(3)
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 def test_each_drift_is_named_alone(lake: Lake, database: str, glue: Any, change: Change) -> None:
     catalog = GlueCatalog(database, str(lake.root), glue)

@@ -99,6 +99,7 @@ def test_a_description_that_changed_is_replaced_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slice(1)
 @pytest.mark.parametrize("layout", ["ticker_year", "year"])
 def test_publishes_keep_the_comments_and_change_nothing_else(tmp_path: Path, spark: SparkSession, layout: str) -> None:
     own = Path(__file__).parents[1] / "my_indicators.py"

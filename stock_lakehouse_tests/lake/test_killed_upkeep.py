@@ -176,7 +176,7 @@ SLICE = [
 
 
 @pytest.mark.slow
-@pytest.mark.slice(2)
+@pytest.mark.slice(1)
 @pytest.mark.parametrize("place", SLICE)
 def test_an_upkeep_killed_at_a_write_and_run_again_ends_as_if_undisturbed(
     keeper: Keeper, place: str, faults: Faults

@@ -124,7 +124,7 @@ def test_parts_of_a_history_that_land_one_after_another_land_once(raw: RawCsv) -
 # --- on the morning of an ex-date ---------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_prices_adjusted_before_the_ex_date_has_a_bar_are_known_by_what_is_landed(house: Clocked) -> None:
     before = [day for day in DAYS if day < SPLIT]
     split = bar(SPLIT, None, stock_splits="10", volume=None, adjusted_to=str(before[-1]))

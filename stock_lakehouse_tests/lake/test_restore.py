@@ -80,7 +80,7 @@ def is_lake_of(house: Any, lost: Lost) -> None:
     assert ledger(house) == lost.ledger
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_restored_lake_has_equal_tables_bit_for_bit(
     lost: Lost, backup: Path, tmp_path: Path, spark: SparkSession
 ) -> None:

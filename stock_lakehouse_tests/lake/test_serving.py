@@ -850,7 +850,7 @@ def test_a_copy_that_cannot_be_written_fails_its_check_and_not_the_publish(
     assert run_step(house, CURATED, ASKED)["files written"] == 2
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_upkeep_writes_what_is_missing_or_damaged_and_removes_what_was_replaced(house: Clocked) -> None:
     root = Path(house.lake.root)
     for table in SERVED:

@@ -108,7 +108,7 @@ def kept_up(house: Clocked, **values: object) -> dict[str, str]:
 # What is done
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_small_files_are_joined_bit_for_bit_with_statistics_that_json_holds_exactly(filled: Clocked) -> None:
     lake = filled.lake
     scattered(lake.curated, 4)
@@ -449,7 +449,7 @@ def test_raw_and_the_ledger_are_not_made_anew_and_the_finding_says_what_to_do(fi
     assert "AAA 2019, BBB 2019, CCC 2019. bring its files back" in kept_up(filled)[RAW.name]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_value_that_nothing_computes_and_one_that_breaks_its_rule_are_found(filled: Clocked) -> None:
     features, curated = filled.lake.features, filled.lake.curated
     features.open().update(
@@ -470,7 +470,7 @@ def test_a_value_that_nothing_computes_and_one_that_breaks_its_rule_are_found(fi
     assert kept_up(filled) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_quarantine_is_looked_at_too(filled: Clocked) -> None:
     bars = {key: {**bar, "volume": "-3"} for key, bar in correction(4).items()}
     deliver(filled, bars)

@@ -162,6 +162,7 @@ def test_changed_settings_are_written_where_they_count(place: Place) -> None:
     assert place.provision().writes == 0
 
 
+@pytest.mark.soak
 def test_rows_are_read_again_in_the_lookback_window_or_all_and_are_those_of_the_lake(
     place: Place, spark: SparkSession
 ) -> None:

@@ -136,7 +136,7 @@ def of_kind(scenario: Scenario, place: str) -> int:
 KINDS = (".staging", "curated/restatements", "curated/stocks_daily", "curated/stocks_features")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_scenario_writes_everything_that_an_engine_writes(scenario: Scenario) -> None:
     assert set(scenario.places) == set(KINDS)
 

@@ -105,7 +105,7 @@ def test_a_clock_that_jumps_between_runs_changes_no_table(
     assert found == steady
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_clock_that_jumps_in_the_middle_of_runs_changes_no_table(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: Faults, steady: dict[str, Rows]
 ) -> None:

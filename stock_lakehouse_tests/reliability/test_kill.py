@@ -224,7 +224,7 @@ def test_a_run_killed_at_a_write_of_a_year_and_run_again_ends_as_if_undisturbed(
     outcome.record(faults, KILLED)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_process_killed_while_others_publish_the_same_years_harms_none_of_them(
     killer_by_year: Killer, faults: Faults
 ) -> None:

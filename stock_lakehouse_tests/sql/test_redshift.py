@@ -335,6 +335,7 @@ def engine(tables: Mapping[str, Table] = BY_NAME, settings: Redshift = SETTINGS)
 
 
 @pytest.mark.slow
+@pytest.mark.slice(4)
 @pytest.mark.parametrize("name", list(reports()))
 def test_a_report_gives_the_rows_and_types_of_duckdb(name: str, warehouse: RedshiftEngine, odd: OddLake) -> None:
     found, right = warehouse.run(reports()[name].sql), odd.engine.run(reports()[name].sql)

@@ -37,6 +37,7 @@ def test_the_lineage_of_a_report_comes_from_its_sql() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slice(4)
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_report_says_what_polars_computes(name: str, odd: OddLake) -> None:
     rows = odd.engine.run(reports()[name].sql).rows

@@ -142,6 +142,7 @@ def test_the_weekly_upkeep_compares_all_rows(
     assert "warehouse_stock_prices: 2 ticker-years differ from the lake" in str(failure.event_specific_data)
 
 
+@pytest.mark.soak
 def test_a_difference_blocks_the_reports_and_the_next_run_loads_it_again(
     made: Made, instance: dg.DagsterInstance
 ) -> None:
