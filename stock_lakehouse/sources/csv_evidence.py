@@ -457,14 +457,18 @@ def _keys(tickers: Any, days: Any) -> Any:
 
 
 def _is_plain(batch: Batch) -> bool:
-    """Whether all prices are plain numbers separated by commas, as in most files: their decimal marks are points then."""
+    """Whether prices and volumes are plain numbers separated by commas, as in most files: their decimal marks are points then.
+
+    The volumes too, because where all prices are whole a volume like 1.000.000 is all that shows a decimal comma.
+    """
     import pyarrow as pa
 
     if batch.is_quoted or batch.header.separator != ",":
         return False
     try:
-        for name in ("open", "high", "low", "close"):
-            batch.column(name).cast(pa.float64())
+        for name in ("open", "high", "low", "close", "volume"):
+            if name in batch.header.columns:
+                batch.column(name).cast(pa.float64())
     except pa.ArrowInvalid:
         return False
     return True

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stock_lakehouse.market_calendar import market_calendar
@@ -925,6 +925,10 @@ def shows_mark(text: str) -> bool:
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(true_bars(), WRITINGS)
+@example(
+    [Bar(date(2014, 1, 2), (Decimal(1), Decimal(1), Decimal(1), Decimal(1)), 1_000_000)],
+    Writing(",", ",", "other", "ISO", "German", "utf-8", "\n", quoted=False, above=0, trailing=False, missing=""),
+)
 def test_a_file_is_read_as_it_was_meant_or_the_setting_to_change_is_named(true: list[Bar], how: Writing) -> None:
     text, fields = written(true, how)
     with tempfile.TemporaryDirectory() as place:
