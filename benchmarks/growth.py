@@ -26,6 +26,7 @@ CORES = (2, 1)
 CHART = ROOT / "docs" / "growth.svg"
 LOADS = ("bulk load", "daily increment")
 ALL, OTHERS, MEMORY = "all", "checks, reports, start", "peak memory"
+PLAIN = "{x:,.10g}"  # numbers on an axis: 2,000 instead of 2 × 10³
 IN_PROPORTION = 0.15  # how far a slope may be from 1
 
 # By cores, load and what is measured: (tickers, value) at each size, ascending.
@@ -128,11 +129,12 @@ def draw(grown: Grown, file: Path) -> None:
     for axis in axes:
         axis.set(xscale="log", yscale="log", xlabel="tickers")
         for scale in (axis.xaxis, axis.yaxis):
-            scale.set_major_formatter("{x:,.10g}")
-            scale.set_minor_formatter("{x:,.10g}" if axis is axes[2] and scale is axis.yaxis else "")
+            scale.set_major_formatter(PLAIN)
+            scale.set_minor_formatter("")
         axis.set_xticks([tickers for tickers, _ in grown[most][LOADS[0]][ALL]])
         axis.grid(visible=True, which="both", alpha=0.3)
         axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    axes[2].yaxis.set_minor_formatter(PLAIN)  # less than a power of ten is shown
     figure.savefig(file, metadata={"Date": None})
 
 

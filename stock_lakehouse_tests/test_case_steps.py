@@ -375,7 +375,6 @@ def test_k01_a_split_of_yahoo_counts_though_its_day_has_no_bar(
 
 
 @pytest.mark.soak
-@pytest.mark.slice(1)
 @pytest.mark.parametrize("loaded", [True, False], ids=["loaded before", "first load"])
 def test_k16_bars_adjusted_before_the_open_of_an_ex_date_are_not_divided_twice(
     loaded: bool, yahoo: Yahoo, clock: Clock, tmp_path: Path, instance: Path

@@ -94,7 +94,6 @@ def test_one_delivery_in_each_form_gives_the_right_close_adjusted_close_and_retu
 
 
 @pytest.mark.soak
-@pytest.mark.slice(1)
 @pytest.mark.parametrize("form", PRICE_FORMS)
 def test_a_bar_a_day_in_each_form_does_so_too(spark: SparkSession, tmp_path: Path, form: str) -> None:
     house = clocked(tmp_path / "lake", spark, (TICKER,))

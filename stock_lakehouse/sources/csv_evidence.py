@@ -467,8 +467,7 @@ def _is_plain(batch: Batch) -> bool:
         return False
     try:
         for name in ("open", "high", "low", "close", "volume"):
-            if name in batch.header.columns:
-                batch.column(name).cast(pa.float64())
+            batch.column(name).cast(pa.float64())
     except pa.ArrowInvalid:
         return False
     return True

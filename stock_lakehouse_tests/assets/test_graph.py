@@ -313,7 +313,6 @@ def prices_of(folder: Path, ticker: str, days: Sequence[str]) -> Path:
 
 
 @pytest.mark.soak
-@pytest.mark.slice(1)
 @pytest.mark.parametrize("by", ["date_ticker", "session"])
 def test_a_lake_of_crypto_has_the_weekend(
     run: Run, settings: Settings, spark: SparkSession, instance: dg.DagsterInstance, tmp_path: Path, by: str

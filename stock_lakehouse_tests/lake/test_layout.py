@@ -437,7 +437,6 @@ def test_on_s3_a_lake_runs_by_year_moves_and_moves_back(
 
 
 @pytest.mark.soak
-@pytest.mark.slice(1)
 def test_a_file_of_a_year_that_another_writer_replaced_since_the_comparison_is_not_overwritten(
     spark: SparkSession, s3_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,7 +166,6 @@ def stale(
 
 
 @pytest.mark.slow
-@pytest.mark.slice(1)
 @pytest.mark.parametrize("stale", [CURATED.name, pytest.param(PROCESSED.name, marks=pytest.mark.soak)], indirect=True)
 def test_a_run_that_lost_its_lease_publishes_nothing(
     stale: tuple[LakehouseResource, Any], monkeypatch: pytest.MonkeyPatch
