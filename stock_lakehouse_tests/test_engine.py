@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from stock_lakehouse.cli import app
 from stock_lakehouse.engines import EngineError, cores, spark_session
+from stock_lakehouse.engines.loss import EngineLostError
 from stock_lakehouse.resources.spark import SparkResource
 from stock_lakehouse_tests.engines.servers import sail_server
 
@@ -28,6 +30,32 @@ def test_results_do_not_depend_on_the_engine_s_own_settings() -> None:
     with spark_session("embedded") as spark:
         assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
         assert spark.conf.get("spark.sql.ansi.enabled") == "true"
+
+
+SAIL_IDLE = "SAIL_SPARK__SESSION_TIMEOUT_SECS"
+SAIL_ENDS_IDLE = 900.0  # seconds: its default
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_a_session_of_the_embedded_engine_outlives_a_quiet_quarter_of_an_hour() -> None:
+    with spark_session("embedded") as spark:
+        time.sleep(SAIL_ENDS_IDLE + 60)
+        assert spark.range(3).count() == 3
+
+
+@pytest.mark.parametrize("engine", ["embedded", "spark_connect"])
+def test_a_session_that_ended_by_a_pause_is_a_lost_engine(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the embedded engine obeys IDLE_SECONDS here, it does so with the longer one too."""
+    monkeypatch.setenv(SAIL_IDLE, "1")  # of the server; what the embedded engine sets is removed at the end
+    with sail_server() as other:
+        monkeypatch.delenv(SAIL_IDLE)
+        monkeypatch.setattr("stock_lakehouse.engines.IDLE_SECONDS", 1)
+        with spark_session(engine, other.address) as spark:
+            assert spark.range(3).count() == 3
+            time.sleep(4)
+            with pytest.raises(EngineLostError, match=r"ended the idle session.* nothing is half-published"):
+                spark.range(3).count()
 
 
 def test_copies_of_a_resource_share_one_session_that_ends_with_the_last(spark: object) -> None:

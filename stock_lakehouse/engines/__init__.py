@@ -25,6 +25,8 @@ __all__ = ["SESSION_SETTINGS", "EngineError", "apply_settings", "spark_session"]
 
 REMOTE_VARIABLE = "STOCK_LAKEHOUSE_SPARK_REMOTE"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+# Sail ends a session without requests after 15 minutes. A stream has longer pauses every night, and so may a large run.
+IDLE_SECONDS = 366 * 24 * 3600
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -96,6 +98,7 @@ def _embedded_server() -> Iterator[str]:
     # By itself it makes a partition for each core. With a single one it holds all rows that it reads: 3.5 GB to classify 2.5
     # million bars, and 0.6 GB with two partitions, in the same time.
     os.environ.setdefault("SAIL_EXECUTION__DEFAULT_PARALLELISM", str(max(cores(), 2)))
+    os.environ.setdefault("SAIL_SPARK__SESSION_TIMEOUT_SECS", str(IDLE_SECONDS))
     _keep_freed_memory()
     from pysail.spark import SparkConnectServer
 

@@ -23,13 +23,16 @@ LONGEST_ASKED_MS = 60_000
 # After the engine is lost, calls fail at their first attempt for this long: the end of a run makes several calls to it.
 QUIET_SECONDS = 120.0
 
-# Messages of a server that does not know this session or statement: it was restarted. A retry would run in a new session,
-# without SESSION_SETTINGS.
-RESTARTED = re.compile(r"INVALID_HANDLE\.(SESSION|OPERATION)_|operation not found|session not found", re.IGNORECASE)
+# Messages of a server that does not know this session or statement: it was restarted, or ended a session that was idle (Sail
+# after 15 minutes, JVM Spark after an hour). A retry would run in a new session, without SESSION_SETTINGS.
+UNKNOWN_SESSION = re.compile(
+    r"INVALID_HANDLE\.(SESSION|OPERATION)_|operation not found|session not found|session \S+ is not running",
+    re.IGNORECASE,
+)
 
 
 class EngineLostError(EngineError):
-    """The engine stopped answering in the middle of a run, or was restarted. The message says what to do."""
+    """The engine stopped answering in the middle of a run, or ended the run's session. The message says what to do."""
 
 
 class BoundedRetryPolicy(DefaultPolicy):
@@ -45,7 +48,7 @@ class BoundedRetryPolicy(DefaultPolicy):
         self.lost_at: float | None = None
 
     def can_retry(self, e: BaseException) -> bool:
-        return super().can_retry(e) or _is_restart(e) or _storage_error(e) is not None
+        return super().can_retry(e) or _has_no_session(e) or _storage_error(e) is not None
 
     def to_state(self) -> RetryPolicyState:
         return _Attempts(self)
@@ -65,21 +68,21 @@ class _Attempts(RetryPolicyState):
     def next_attempt(self, exception: BaseException | None = None) -> int:
         if failure := _storage_error(exception):
             raise failure from None
-        restarted = exception is not None and _is_restart(exception)
-        pause = None if restarted or self._retry_policy.is_lost else super().next_attempt(exception)
+        session_ended = exception is not None and _has_no_session(exception)
+        pause = None if session_ended or self._retry_policy.is_lost else super().next_attempt(exception)
         if pause is not None:
             return pause
         self._retry_policy.lost_at = time.monotonic()
-        event = "was restarted in the middle of the run" if restarted else "stopped answering in the middle of the run"
+        event = "was restarted or ended the idle session" if session_ended else "stopped answering"
         # The client's message is not repeated: it may contain the address, and the address a token.
         raise EngineLostError(
-            f"the engine {event} ({_code(exception)}); nothing is half-published: check that it runs and has enough memory, "
-            "then run the same again"
+            f"the engine {event} in the middle of the run ({_code(exception)}); nothing is half-published: check that it runs "
+            "and has enough memory, then run the same again"
         ) from None
 
 
-def _is_restart(error: BaseException) -> bool:
-    return isinstance(error, grpc.RpcError) and RESTARTED.search(str(error.details())) is not None
+def _has_no_session(error: BaseException) -> bool:
+    return isinstance(error, grpc.RpcError) and UNKNOWN_SESSION.search(str(error.details())) is not None
 
 
 def _storage_error(error: BaseException | None) -> StorageError | None:
