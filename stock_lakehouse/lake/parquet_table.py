@@ -45,7 +45,10 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 FILE = "data.parquet"
+# How many rows each file has, for `row_count`. Engines skip a file of such a name.
+COUNTS = "_row_counts"
 WRITES_AT_ONCE = 16  # in a bucket a write waits for the network; of the folder's, two are encoded at a time
+_Identity = tuple[str, str]  # of the content of a file: its path and version tag
 KEPT_SECONDS = 24 * 3600.0  # how long the files of the layout before are kept: a reader may have begun with them
 
 
@@ -187,6 +190,42 @@ class ParquetTable:
             return {(name, int(year)) for name in tickers} if year.isdigit() else set()
 
         return set().union(*self._storage.map(pairs_in, self.files()))
+
+    def row_count(self) -> int:
+        """The number of rows, by the footers of the files that were written since they were counted last.
+
+        The counts lie beside the table's files, by path and version tag. Without them, or if they are damaged, every file is
+        counted.
+        """
+        table = self.table
+        place = f"{table.path}/{COUNTS}"
+        known, files = self._counts_at(place), self._files_of(table)
+        uncounted = [file for file in files if _identity(file) not in known]
+        rows = self._storage.map(self._rows_at, [file.path for file in uncounted])
+        counted = known | dict(zip(map(_identity, uncounted), rows, strict=True))
+        counts = {identity: counted[identity] for identity in map(_identity, files)}
+        if counts != known:
+            self._storage.delete([place])
+            if counts:
+                with contextlib.suppress(
+                    FileExistsError
+                ):  # another run's; a file's count is looked up by its version tag
+                    self._storage.create(place, _as_counts(counts))
+        return sum(counts.values())
+
+    def _counts_at(self, place: str) -> dict[_Identity, int]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            content = self._storage.read(place)
+        except FileNotFoundError:
+            return {}
+        try:
+            columns = pq.read_table(pa.BufferReader(content)).to_pydict()
+            return dict(zip(zip(columns["path"], columns["version_tag"], strict=True), columns["rows"], strict=True))
+        except (OSError, ValueError, KeyError):  # damaged: pyarrow raises the first two
+            return {}
 
     def _has_files(self, table: Table) -> bool:
         return any(file.name == FILE for file in self._storage.walk(table.path))
@@ -357,8 +396,11 @@ class ParquetTable:
         """The number of rows of a file, by its footer; 0 if there is none."""
         import pyarrow.parquet as pq
 
+        # A file of a ticker-year is small: its footer alone would be three requests in place of one.
+        is_small = len(partition_of(path)) > 1
         try:
-            return int(pq.read_metadata(self._storage.ranged(path)).num_rows)
+            source = self._storage.source(path) if is_small else self._storage.ranged(path)
+            return int(pq.read_metadata(source).num_rows)
         except FileNotFoundError:
             return 0
 
@@ -417,6 +459,23 @@ class ParquetTable:
             confirm(self.lake_root)
             self._storage.delete([file.path for file in replaced])
             return replaced
+
+
+def _identity(file: File) -> _Identity:
+    return file.path, file.version_tag
+
+
+def _as_counts(counts: Mapping[_Identity, int]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    paths, tags = zip(*counts, strict=True)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(
+        pa.table({"path": paths, "version_tag": tags, "rows": [*counts.values()]}), buffer, compression="zstd"
+    )
+    content: bytes = buffer.getvalue().to_pybytes()
+    return content
 
 
 def _place(table: Table, values: tuple[int | str, ...]) -> str:

@@ -240,7 +240,7 @@ def publish_rows(
 def facts_of(step: Step, table: Table, published: Published) -> dict[str, Any]:
     """The figures of `table` after a publish, and of the publish, by name."""
     lake, stored = step.lake, step.lake.stored(table.name)
-    rows = lake.delta[table.name].row_count() if table.format == "delta" else None
+    rows = lake.delta[table.name].row_count() if table.format == "delta" else lake.parquet[table.name].row_count()
     return {
         "dagster/row_count": lake.read(table.name, step.spark).count() if rows is None else rows,
         "bytes": sum(stored.sizes()),

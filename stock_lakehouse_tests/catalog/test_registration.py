@@ -90,7 +90,7 @@ def test_partitions_have_the_values_of_their_rows_and_the_places_of_their_files(
         for one in held["processed_stocks_daily"]["partitions"]
     }
     assert {ticker for ticker, _ in partitions} == {"BAC^B", "BF.B", "BRK-B", "C=F"}
-    keys = {key for key in s3.objects(str(lake.root)) if key.startswith("processed/stocks_daily/")}
+    keys = {key for key in s3.objects(str(lake.root)) if key.startswith("processed/stocks_daily/ticker=")}
     assert {f"{place}/data.parquet".removeprefix(f"{lake.root}/") for place in partitions.values()} == keys
     assert len(partitions) == len(keys) == 8
     served = held["curated_stocks_daily_served"]["partitions"]

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 
 from stock_lakehouse.indicators.registry import INDICATORS, compute
+from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.publish import PublishError
 from stock_lakehouse.layers import features as layer
@@ -215,6 +216,11 @@ def files_of(table: DeltaTable) -> dict[str, tuple[int, int]]:
     return {str(path.relative_to(table.path)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in uris}
 
 
+def bars_of(lake: Lake) -> dict[str, tuple[int, int]]:
+    """The files of processed bars, with inode and time of change."""
+    return {path: stat for path, stat in bytes_of(lake.processed.root).items() if path.endswith("/data.parquet")}
+
+
 def check_correction(house: Clocked, old: Bars, new: Bars, asked: Rectangle, run_id: str = "22222222-run") -> None:
     """Run for `asked` after the vendor edited `old` to `new`, and hold every layer and the ledger against the edit."""
     lake = house.lake
@@ -222,7 +228,7 @@ def check_correction(house: Clocked, old: Bars, new: Bars, asked: Rectangle, run
         key: {name for name in new[key] if new[key][name] != old[key][name]} for key in new if new[key] != old[key]
     }
     before, raw_before, lines_before = layers(house), raw_contents(lake), ledger(house)
-    files = {"processed": bytes_of(lake.processed.root)}
+    files = {"processed": bars_of(lake)}
     delta = {"curated": lake.curated, "features": lake.features}
     files |= {name: files_of(table) for name, table in delta.items()}
     delivered = inside(new, asked)
@@ -252,7 +258,7 @@ def check_correction(house: Clocked, old: Bars, new: Bars, asked: Rectangle, run
         assert wanted[ticker, day] <= set().union(*(DEPENDS_ON[column] for columns in causes for column in columns))
 
     # Only ticker-years with a difference are rewritten; the files of the others are the same files.
-    now = {"processed": bytes_of(lake.processed.root), **{name: files_of(table) for name, table in delta.items()}}
+    now = {"processed": bars_of(lake), **{name: files_of(table) for name, table in delta.items()}}
     for name, rows in changed.items():
         touched = tuple(f"ticker={ticker}/year={day.year}/" for ticker, day in rows)
         kept = {path: stat for path, stat in files[name].items() if not path.startswith(touched)}

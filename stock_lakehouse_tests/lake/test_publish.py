@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from datetime import date
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from stock_lakehouse.lake.parquet_table import ParquetTable
+from stock_lakehouse.lake.parquet_table import COUNTS, ParquetTable
 from stock_lakehouse.lake.publish import Published, PublishError, chunks, differing_partitions
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.lake_options import LakeOptions
@@ -152,6 +153,38 @@ def test_a_parquet_publish_replaces_its_ticker_years_keeps_the_others_and_counts
     assert {file.path: file.version_tag for file in stored.files()} == written
     staging.clear()
     assert [path for path in tmp_path.rglob("*") if path.is_file() and ".staging" in path.parts] == []
+
+
+@pytest.mark.parametrize("layout", ["ticker_year", "year"])
+def test_the_rows_of_a_parquet_table_are_counted_in_files_that_were_written_since_and_right_without_counts(
+    spark: SparkSession, tmp_path: Path, layout: str
+) -> None:
+    stored = ParquetTable(LakeOptions.model_validate({"lake_root": tmp_path, "layout": layout}), QUARANTINE)
+    staging = Staging(tmp_path)
+    assert stored.row_count() == 0
+    stored.publish(refused(spark, REFUSED), ["AAA", "BBB", "CCC", "EEE", UNREADABLE], ["2020", "2021"], staging)
+    assert stored.row_count() == len(REFUSED) == 8
+    stored.publish(refused(spark, AGAIN[:3]), ["AAA", "BBB", "CCC"], ["2020"], staging)
+    replaced = [row for row in REFUSED if row[0] in {"AAA", "BBB", "CCC"} and row[1] == "2020"]
+    assert stored.row_count() == stored.read(spark).count() == 8 - len(replaced) + 3 != 8
+    counts = Path(str(stored.root), COUNTS)
+    unchanged, written = counts.read_bytes(), counts.stat().st_mtime_ns
+    assert stored.row_count() == len(stored.read_arrow())
+    assert (counts.read_bytes(), counts.stat().st_mtime_ns) == (unchanged, written)
+
+    for content in (None, b"", unchanged[:20], unchanged[:-9], b"PAR1" * 9):  # as a killed or foreign writer leaves it
+        counts.unlink()
+        if content is not None:
+            counts.write_bytes(content)
+        assert stored.row_count() == len(stored.read_arrow())
+    first, rows = tmp_path / stored.paths()[0], len(stored.read_arrow())
+    times = first.stat()
+    first.write_bytes(b"no Parquet")
+    os.utime(first, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert stored.row_count() == rows, "a file of the same version is not opened again"
+    first.unlink()
+    assert stored.row_count() == stored.read(spark).count() < rows
+    staging.clear()
 
 
 def test_a_parquet_publish_adds_rows_of_the_run_s_keys_alone_and_corrects_published_ones_outside(
