@@ -38,6 +38,9 @@ WINDOW = 10
 RUNS = "--runs"  # how this module starts itself: FROM TO, the numbers of days
 PLAN = "plan.json"
 DONE = "done.jsonl"  # a line a day: what its runs cost, by step
+# Engines and files have the machine's clock, by which a simulated week lasts a minute: what is kept for days is kept for minutes.
+TOMBSTONES, GRACE_SECONDS = "interval 1 minutes", 60.0
+WEEK = 5  # sessions after which the replaced files of the serving copy are removed, as the weekly upkeep does
 DAGSTER, REPORTS, CHECKS = "Dagster", "reports", "checks"
 STEPS = {
     "raw_stocks_daily": "landing",
@@ -213,6 +216,8 @@ def do_runs(first: int, last: int) -> None:
     Raises RuntimeError when a run fails.
     """
     from stock_lakehouse.clock import set_simulated
+    from stock_lakehouse.lake import Lake, serving
+    from stock_lakehouse.lake.delta_table import DeltaTable
     from stock_lakehouse.partitions import PartitionScheme
     from stock_lakehouse.runs.run import run_rectangle
     from stock_lakehouse.settings import load_settings
@@ -227,8 +232,12 @@ def do_runs(first: int, last: int) -> None:
             return {**files, **({"requests": sum(requests_to(endpoint).values())} if endpoint else {})}
 
         meter = Meter(counts)
-        with _by_step(meter):
-            for day in plan[first : last + 1]:
+        with (
+            _by_step(meter),
+            mock.patch.object(DeltaTable, "tombstones", TOMBSTONES),
+            mock.patch.object(serving, "GRACE_SECONDS", GRACE_SECONDS),
+        ):
+            for number, day in enumerate(plan[first : last + 1], first):
                 meter.take()
                 for run in day:
                     clock = Path(os.environ["STOCK_LAKEHOUSE_SIMULATED_CLOCK"])
@@ -241,6 +250,8 @@ def do_runs(first: int, last: int) -> None:
                         raise RuntimeError(f"the run of {run['last']} failed: {report.failures}")
                 with (folder / DONE).open("a", encoding="utf-8") as done:
                     done.write(json.dumps(meter.take()) + "\n")
+                if number % WEEK == 0:
+                    serving.ServingCopy(Lake(settings.lake_options)).remove_replaced()
 
 
 # --- the days in order --------------------------------------------------------------------------------------------

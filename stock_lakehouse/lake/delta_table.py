@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from stock_lakehouse.lake.history import file_name
 from stock_lakehouse.lake.links import engine_path
@@ -51,7 +51,12 @@ class DeltaTable:
 
     `options`: the lake's options; or only its root, which then has the defaults. `bars_per_chunk` limits the rows that a publish
     compares row by row at a time. Versions of the last `retention_days` are kept.
+
+    tombstones: how long a checkpoint names files that were replaced. An engine reads those names at each query, and a day of 500
+    tickers adds 500 to them. Nothing here needs them. Another program's VACUUM removes what is not named any more.
     """
+
+    tombstones: ClassVar[str] = "interval 7 days"
 
     def __init__(self, options: LakeOptions | LakeRoot, table: Table) -> None:
         options = LakeOptions.of(options)
@@ -310,7 +315,7 @@ class DeltaTable:
         return {
             "delta.dataSkippingStatsColumns": ",".join(name for name in exact if name not in self.table.partition_by),
             "delta.logRetentionDuration": f"interval {self.retention_days} days",
-            "delta.deletedFileRetentionDuration": f"interval {self.retention_days} days",
+            "delta.deletedFileRetentionDuration": self.tombstones,
             "delta.enableExpiredLogCleanup": "false",
             # deltalake's default is 100: a table that it writes each day would be opened from up to a hundred files.
             "delta.checkpointInterval": "10",

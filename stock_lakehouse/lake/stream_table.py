@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from stock_lakehouse.lake.delta_table import DeltaTable
 from stock_lakehouse.lake.history import CHECKPOINT, LOG
@@ -35,9 +35,6 @@ PAUSE_SECONDS = 0.2  # before the second attempt; it doubles before each further
 MARK = "stock_lakehouse.mark"
 # A file that no version names may belong to a commit in flight. No batch takes so long.
 UNCOMMITTED = timedelta(hours=1)
-# How long a checkpoint names files that were replaced. Nothing here needs that, and every tenth commit writes all of them again:
-# with the two hours of the versions the checkpoints of a running day have gigabytes, and each opening reads 15,000 names.
-TOMBSTONES = "interval 5 minutes"
 # Small enough that joining the files of a running day does not write the whole day again each time.
 FILE_BYTES = 8_000_000
 # A row group is what a reader of some minutes decodes at least.
@@ -62,6 +59,8 @@ class StreamTable(DeltaTable):
       a commit of another runner since then makes it fail.
     """
 
+    # With the two hours of the versions the checkpoints of a running day have gigabytes, and each opening reads 15,000 names.
+    tombstones: ClassVar[str] = "interval 5 minutes"
     handle: deltalake.DeltaTable
 
     def __init__(self, options: LakeOptions | LakeRoot, table: Table, versions_hours: int, fence: str) -> None:
@@ -71,11 +70,7 @@ class StreamTable(DeltaTable):
 
     @property
     def properties(self) -> dict[str, str]:
-        hours = f"interval {self.versions_hours} hours"
-        return super().properties | {
-            "delta.logRetentionDuration": hours,
-            "delta.deletedFileRetentionDuration": TOMBSTONES,
-        }
+        return super().properties | {"delta.logRetentionDuration": f"interval {self.versions_hours} hours"}
 
     def begin(self) -> None:
         """Open the newest version as `handle`, to go on from its numbers."""

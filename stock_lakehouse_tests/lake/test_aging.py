@@ -6,11 +6,13 @@ The counts are read from the Delta logs, without the product's readers. What a l
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections import Counter
 from pathlib import Path
 
 import deltalake
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
@@ -18,6 +20,7 @@ from stock_lakehouse.lake import Lake
 from stock_lakehouse.lake.causes import VENDOR_EDIT
 from stock_lakehouse.lake.delta_publish import publish, replace
 from stock_lakehouse.lake.delta_table import DeltaTable
+from stock_lakehouse.lake.maintenance import maintain_table
 from stock_lakehouse.lake.staging import Staging
 from stock_lakehouse.partitions import Rectangle
 from stock_lakehouse.schemas import SESSION_DATE, TICKER, YEAR, Column
@@ -79,6 +82,34 @@ def test_a_small_table_is_opened_from_its_last_ten_commits(tmp_path: Path) -> No
         commits = [int(file.stem) for file in log.glob("*.json")]
         since_checkpoint.append(sum(version > max(checkpoints, default=-1) for version in commits))
     assert max(since_checkpoint) <= 10
+
+
+@pytest.mark.parametrize("by_engine", [True, False])
+def test_a_checkpoint_forgets_files_that_were_replaced_long_ago_and_their_versions_stay(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_engine: bool
+) -> None:
+    """An engine reads their names at each query: 125,000 after a year of 500 tickers. Upkeep must not need them."""
+    monkeypatch.setattr(DeltaTable, "tombstones", "interval 1 seconds")
+    lake, staging = Lake(tmp_path), Staging(tmp_path)
+    table = VALUES if by_engine else dataclasses.replace(VALUES, partition_by=())
+    stored, runs = DeltaTable(tmp_path, table), 32
+    for run in range(runs):
+        rows = pa.table([["AAA"], [SESSIONS[0]], [1.0 * run], [SESSIONS[0].year]], schema=VALUES.arrow_schema)
+        if by_engine:
+            frame, asked = staging.stage(spark.createDataFrame(rows)), Rectangle(SESSIONS[:1], ("AAA",))
+            publish(stored, frame, asked, staging, lake.ledger, run_id="1" * 8, now=NOW)
+        else:
+            replace(stored, rows, ["AAA"])
+        time.sleep(0.1)
+    first = stored.open().version() - runs + 1
+    newest = max((tmp_path / VALUES.path / "_delta_log").glob("*.checkpoint.parquet"))
+    named = pq.read_table(newest)["remove"].combine_chunks().is_valid().to_pylist()
+    assert 0 < sum(named) < runs / 2, "of the replaced files, those of the last second"
+
+    maintain_table(stored, lake.ledger)
+    for run in range(runs):
+        held = deltalake.DeltaTable(str(stored.path), version=first + run).to_pyarrow_table()["value"].to_pylist()
+        assert held == [1.0 * run]
 
 
 @pytest.mark.slow
