@@ -121,7 +121,7 @@ class Lake:
     def version_tags(self) -> set[tuple[str, str]]:
         """Path and version tag of every data file. If the set has not changed, nothing was written."""
         folders = (stored.table.path for stored in self._stored.values())
-        return {(file.path, file.version_tag) for folder in folders for file in self.storage.walk(folder)}
+        return {file.identity for folder in folders for file in self.storage.walk(folder)}
 
     def check_layout(self) -> None:
         """Raise LayoutError if a table has another layout on disk than the options say: a run would have to mix the two."""

@@ -33,7 +33,7 @@ from stock_lakehouse.lake.publish import (
     sort_columns,
 )
 from stock_lakehouse.lake.staging import Staging
-from stock_lakehouse.lake.storage import ChangedError, File, LakeRoot, storage_at, under
+from stock_lakehouse.lake.storage import ChangedError, File, Identity, LakeRoot, storage_at, under
 from stock_lakehouse.lake.storage.messages import first_line
 from stock_lakehouse.lake.stored import GROUP_ROWS, Damage, conformed, groups_with, rows_or_reason, tickers_of
 from stock_lakehouse.lake_options import LakeOptions
@@ -48,7 +48,6 @@ FILE = "data.parquet"
 # How many rows each file has, for `row_count`. Engines skip a file of such a name.
 COUNTS = "_row_counts"
 WRITES_AT_ONCE = 16  # in a bucket a write waits for the network; of the folder's, two are encoded at a time
-_Identity = tuple[str, str]  # of the content of a file: its path and version tag
 KEPT_SECONDS = 24 * 3600.0  # how long the files of the layout before are kept: a reader may have begun with them
 
 
@@ -153,7 +152,7 @@ class ParquetTable:
 
     def state(self, tickers: Sequence[str]) -> frozenset[tuple[str, str]]:
         """Path and version tag of each file that may hold rows of `tickers`."""
-        return frozenset((file.path, file.version_tag) for file in self._files_of(self.table, tickers))
+        return frozenset(file.identity for file in self._files_of(self.table, tickers))
 
     def damages(self) -> list[Damage]:
         """The files that cannot be read with the table's schema."""
@@ -200,20 +199,19 @@ class ParquetTable:
         table = self.table
         place = f"{table.path}/{COUNTS}"
         known, files = self._counts_at(place), self._files_of(table)
-        uncounted = [file for file in files if _identity(file) not in known]
+        uncounted = [file for file in files if file.identity not in known]
         rows = self._storage.map(self._rows_at, [file.path for file in uncounted])
-        counted = known | dict(zip(map(_identity, uncounted), rows, strict=True))
-        counts = {identity: counted[identity] for identity in map(_identity, files)}
+        counted = known | {file.identity: count for file, count in zip(uncounted, rows, strict=True)}
+        counts = {file.identity: counted[file.identity] for file in files}
         if counts != known:
             self._storage.delete([place])
+            # Those of another run may be there: each count is looked up by its file's version tag.
             if counts:
-                with contextlib.suppress(
-                    FileExistsError
-                ):  # another run's; a file's count is looked up by its version tag
+                with contextlib.suppress(FileExistsError):
                     self._storage.create(place, _as_counts(counts))
         return sum(counts.values())
 
-    def _counts_at(self, place: str) -> dict[_Identity, int]:
+    def _counts_at(self, place: str) -> dict[Identity, int]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -461,21 +459,11 @@ class ParquetTable:
             return replaced
 
 
-def _identity(file: File) -> _Identity:
-    return file.path, file.version_tag
-
-
-def _as_counts(counts: Mapping[_Identity, int]) -> bytes:
+def _as_counts(counts: Mapping[Identity, int]) -> bytes:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     paths, tags = zip(*counts, strict=True)
-    buffer = pa.BufferOutputStream()
-    pq.write_table(
-        pa.table({"path": paths, "version_tag": tags, "rows": [*counts.values()]}), buffer, compression="zstd"
-    )
-    content: bytes = buffer.getvalue().to_pybytes()
-    return content
+    return _content(pa.table({"path": paths, "version_tag": tags, "rows": [*counts.values()]}))
 
 
 def _place(table: Table, values: tuple[int | str, ...]) -> str:
@@ -485,18 +473,21 @@ def _place(table: Table, values: tuple[int | str, ...]) -> str:
 
 def _as_parquet(rows: pa.Table, table: Table) -> bytes:
     """The file of a partition of `table`, with `rows`, which are sorted."""
+    return _content(
+        rows.select([name for name in table.column_names if name not in table.partition_by]),
+        row_group_size=GROUP_ROWS,
+        # A ticker-year is too small for dictionaries to pay: without them its file is an eighth smaller.
+        use_dictionary="ticker" not in table.partition_by,
+    )
+
+
+def _content(rows: pa.Table, **options: Any) -> bytes:
+    """A Parquet file of `rows`; `options` as for `pyarrow.parquet.write_table`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     buffer = pa.BufferOutputStream()
-    pq.write_table(
-        rows.select([name for name in table.column_names if name not in table.partition_by]),
-        buffer,
-        row_group_size=GROUP_ROWS,
-        compression="zstd",
-        # A ticker-year is too small for dictionaries to pay: without them its file is an eighth smaller.
-        use_dictionary="ticker" not in table.partition_by,
-    )
+    pq.write_table(rows, buffer, compression="zstd", **options)
     content: bytes = buffer.getvalue().to_pybytes()
     return content
 

@@ -75,7 +75,7 @@ class LakeState:
     def quality(self) -> str:
         """A digest that changes when bars, features, the quarantine or the ledger change."""
         lake = self.view.lake
-        files = sorted((file.path, file.version_tag) for file in lake.parquet[QUARANTINE.name].files())
+        files = sorted(file.identity for file in lake.parquet[QUARANTINE.name].files())
         ledger = lake.delta[RESTATEMENTS.name]
         version = ledger.snapshot().version() if ledger.exists() else None
         return _digest([self.bars, files, version])

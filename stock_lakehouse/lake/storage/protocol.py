@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 LakeRoot = Path | str  # a folder, or s3://bucket/prefix
+Identity = tuple[str, str]  # path and version tag of a file: equal as long as its content is
 ORPHAN_SECONDS = 24 * 3600.0  # no writer takes this long between its temporary file and the rename
 
 T = TypeVar("T")
@@ -53,6 +54,10 @@ class File:
     size: int
     changed: float
     version_tag: str
+
+    @property
+    def identity(self) -> Identity:
+        return self.path, self.version_tag
 
     @property
     def name(self) -> str:
